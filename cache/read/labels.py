@@ -74,15 +74,19 @@ class LabelFields:
     Args:
         read_column: called once for each column that the wanted fields need.
         crop_scale: (B,) crop side / box side of the windows' tracks.
-        crops: how the network's crops were cut; None if they are the tracks' boxes.
+        find_crops: called if a field depends on the crop. Returns how the network's crops were cut;
+            None if they are the tracks' boxes.
     """
 
     def __init__(
-        self, read_column: ReadColumn, crop_scale: Doubles, crops: StreamCrops | None
+        self,
+        read_column: ReadColumn,
+        crop_scale: Doubles,
+        find_crops: Callable[[], StreamCrops | None],
     ) -> None:
         self._column = functools.cache(read_column)
         self._crop_scale = crop_scale
-        self._stream_crops = crops
+        self._find_crops = find_crops
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """The shape of a field behind (B, T)."""
@@ -115,6 +119,10 @@ class LabelFields:
         if self._stream_crops is None:
             return NOT_MIRRORED
         return self._crops.mirrored
+
+    @cached_property
+    def _stream_crops(self) -> StreamCrops | None:
+        return self._find_crops()
 
     def _kp_2d(self, out: Floats) -> None:
         kp_2d = self._column("kp_2d")

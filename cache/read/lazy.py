@@ -6,15 +6,15 @@ zarr-python itself returns fill values for a missing shard; here, missing and re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.storage import StorePath, WrapperStore
 
 from cache.format.layout import shard_key
-from cache.format.manifest import Commit
 from cache.format.shard import missing
+from cache.read.open_commit import OpenCommit
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
+def open_lazily(opened: OpenCommit, array: str) -> zarr.Array[Any]:
     """Open one array of a commit, read-only. Its metadata is derived from the manifest; the stored
     zarr.json is not used.
 
     Reading it raises CacheError when a shard of the commit is missing, and CacheChanged when its
-    shards were replaced, which `check_current` finds.
+    shards were replaced.
     """
+    commit = opened.commit
     metadata = json.loads(commit.column_metadata(array))
     trailing = tuple(metadata["shape"][1:])
     shards = commit.manifest["shards"][array]
     committed = [shard_key("", int(n), trailing).removeprefix("/") for n in shards]
     store = commit.place.store
     folder = commit.place.array_key(array)
-    strict = _StrictStore(store.zarr(folder), store.location(folder), committed, check_current)
+    strict = _StrictStore(store.zarr(folder), store.location(folder), committed, opened)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 
 
@@ -51,16 +52,12 @@ class _StrictStore(WrapperStore[Any]):
     """
 
     def __init__(
-        self,
-        store: ZarrStore,
-        location: str,
-        committed: Collection[str],
-        check_current: Callable[[], None],
+        self, store: ZarrStore, location: str, committed: Collection[str], opened: OpenCommit
     ) -> None:
         super().__init__(store)
         self._location = location
         self._committed = frozenset(committed)
-        self._check_current = check_current
+        self._opened = opened
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -69,7 +66,7 @@ class _StrictStore(WrapperStore[Any]):
             return None
         data = await super().get(key, prototype, byte_range)
         # Check this first: a shard that is missing because its split was replaced is no damage.
-        self._check_current()
+        self._opened.require_current()
         if data is None:
             raise missing(f"{self._location}/{key}")
         return data

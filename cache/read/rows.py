@@ -1,7 +1,7 @@
 """Read rows of one array: from memory-mapped shards on a disk, or by byte ranges from an object
 store.  features -> [windows]
 
-`Rows` is the interface, and `Rows.kind` chooses `_MappedRows` (disk) or `_RangedRows` (object
+`Rows` is the interface, and `Rows.open` chooses `_MappedRows` (disk) or `_RangedRows` (object
 store). Row r is in chunk r // rows_per_chunk of the array. The chunks of a shard are stored one
 after the other, so a reader maps the file, checks its index once, and slices it. For small windows,
 that is a hundred times as fast as zarr-python. A chunk's checksum is compared when its rows are
@@ -29,8 +29,9 @@ from cache.arrays import Array, Floats, Ints
 from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
+from cache.format.place import Place
 from cache.format.shard import ShardLayout
-from cache.storage.base import Bytes, Store
+from cache.storage.base import Bytes
 from cache.storage.object_store import map_parallel
 from cache.windows import spread
 
@@ -70,8 +71,8 @@ class Rows(ABC):
     the array is in an object store.
 
     Args:
-        store, array: the store, and the key of the array's folder in it.
-        layout: how rows are arranged in the shard files.
+        place: the split or stream.
+        layout: the column, and how its rows are arranged in the shard files.
         n_rows: how many rows the array has.
         records: the manifest's record of each shard, by its number as text. The file must have the
             record's size.
@@ -79,26 +80,26 @@ class Rows(ABC):
     """
 
     @staticmethod
-    def kind(store: Store) -> type[Rows]:
-        """The class that reads from this store."""
-        return _RangedRows if store.folder() is None else _MappedRows
+    def open(place: Place, *arguments: Any) -> Rows:
+        """Make the reader for the place's store, from the arguments of `Rows`."""
+        kind = _RangedRows if place.store.folder() is None else _MappedRows
+        return kind(place, *arguments)
 
     def __init__(
         self,
-        store: Store,
-        array: str,
+        place: Place,
         layout: ShardLayout,
         n_rows: int,
         records: Mapping[str, str],
         check_current: Callable[[], None],
     ) -> None:
-        self._store = store
-        self._array = array
+        self._store = place.store
+        self._array = place.array_key(layout.column.name)
         self._layout = layout
         self._n_rows = n_rows
         self._records = records
         self._check_current = check_current
-        self._location = store.location(array)
+        self._location = place.store.location(self._array)
         self.trailing = layout.column.shape
         self.dtype = layout.column.dtype
         self._geometry = layout.geometry

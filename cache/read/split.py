@@ -5,7 +5,8 @@
     batch = split.read(windows[:32], "resnet50")
 
 `FeatureCache` finds the splits, and `Split` has one commit of a split for users: tables, windows,
-rows and batches. Its base `OpenSplit` (`cache/read/batches.py`) opens columns and streams.
+rows and batches. Its base `OpenSplit` (`cache/read/open_split.py`) opens columns
+and streams.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
 from cache.format.track_tables import TrackTable, VideoTable
 from cache.read.arguments import DEFAULT_STREAM, StreamFields
-from cache.read.batches import TRACK_FIELDS, OpenSplit
+from cache.read.batches import Batch
+from cache.read.open_split import TRACK_FIELDS, OpenSplit
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -181,19 +183,11 @@ class Split(OpenSplit):
       undecodable frames, are 0 with flag 0
     """
 
-    # `OpenSplit` (cache/read/batches.py) has `store`, `root`, `name` (the split's), `manifest`,
-    # `columns`, `extra`, `streams`, `place`, and
-    #     _commit, _tables     the commit, and its tables
-    #     _track_fields        field -> its value for each track
-    #     open_stream          opens a stream
-    #     _find_array          the array of a column or stream
-    #     _reader, _read       the reader of an array's rows; read a batch
-
     def __reduce__(self) -> tuple[Any, ...]:
         finders: tuple[FindMirror, ...] = ()
         if any(column.mirror == FUNCTION for column in self.extra.values()):
             finders = tuple(extra.FINDERS)
-        return _reopen, (self.root, self.name, self._commit.digest, finders)
+        return _reopen, (self.root, self.name, self.commit.digest, finders)
 
     def __repr__(self) -> str:
         counts = f"{self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
@@ -204,17 +198,17 @@ class Split(OpenSplit):
         """When, where and with which software this commit was made, and the writer's notes. Empty
         if provenance.json is lost.
         """
-        return self._commit.note
+        return self.commit.note
 
     @property
     def tracks(self) -> TrackTable:
         """The committed tracks, sorted by row."""
-        return TrackTable(self._tables)
+        return TrackTable(self.tables)
 
     @property
     def videos(self) -> VideoTable:
         """Every raw video, including those without tracks, with its account of frames."""
-        return VideoTable(self._tables)
+        return VideoTable(self.tables)
 
     def stream_shards(self, stream: str) -> list[int]:
         """The shards that a stream has for the rows of this split, ascending."""
@@ -238,7 +232,7 @@ class Split(OpenSplit):
         """The number in `tracks` of each row's track (same shape as `rows`); -1 for rows without a
         committed track.
         """
-        return self._tables.track_of(np.asarray(rows))
+        return self.tables.track_of(np.asarray(rows))
 
     @property
     def rows_per_shard(self) -> int:
@@ -247,7 +241,7 @@ class Split(OpenSplit):
 
     def rows_by_shard(self) -> Ints:
         """How many rows of committed tracks each shard has (number of shards,)."""
-        return self._commit.live_by_shard
+        return self.commit.live_by_shard
 
     def windows(
         self,
@@ -295,7 +289,7 @@ class Split(OpenSplit):
         """Rows of tracks that are still to be computed in shards that the stream has: (N, 2) of
         [start, stop) rows, each range in one track.
         """
-        tracks = np.stack([self._tables["track_start"], self._tables["track_stop"]], axis=1)
+        tracks = np.stack([self.tables["track_start"], self.tables["track_stop"]], axis=1)
         return intersect(tracks, self.open_stream(stream).pending_rows())
 
     def undecodable(self, stream: str) -> int:
@@ -311,7 +305,7 @@ class Split(OpenSplit):
         """Runs of consecutive frames, each in one track: (R, 2) int64 of [start, stop) rows,
         ascending.
         """
-        return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        return np.stack([self.tables["run_start"], self.tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a killed writer of the split or stream has left work that the next writer will
@@ -328,7 +322,7 @@ class Split(OpenSplit):
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
-        return open_lazily(*self._find_array(name))
+        return open_lazily(*self.find_array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Read rows [start, stop) of one column as stored: (stop - start, ...).
@@ -345,8 +339,9 @@ class Split(OpenSplit):
                 raise CacheError(
                     f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track"
                 )
-            return self._track_fields[name][track]
-        rows: Array = self._reader(name).stored(np.array([start]), stop - start)[0]
+            return self.track_fields[name][track]
+        opened, array = self.find_array(name)
+        rows: Array = opened.reader(array).stored(np.array([start]), stop - start)[0]
         return rows
 
     def read(
@@ -388,7 +383,7 @@ class Split(OpenSplit):
         dtypes or buffers.
         """
         chosen = StreamFields.parse(stream, streams, history)
-        return self._read(np.asarray(windows), chosen, fields, dtype, out)
+        return Batch(self, np.asarray(windows), chosen).read(fields, dtype, out)
 
 
 def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror]) -> Split:

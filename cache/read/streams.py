@@ -1,5 +1,4 @@
-"""Readers of committed streams, and the check that a commit is still current.  tracks -> features
--> [windows]
+"""Readers of committed streams.  tracks -> features -> [windows]
 
 An `OpenStream` opens the stream's three arrays: features, `_ok` flags and `_key`. For a batch, a
 `StreamWindows` checks that it has features for all rows, and fills arrays with features and flags.
@@ -9,7 +8,7 @@ A row has features if its flag is COMPUTED or UNDEFINED (`HAS_VALUE`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
-from cache.errors import CacheChanged, CacheError
+from cache.errors import CacheError
 from cache.format.layout import (
     COMPUTED,
     HAS_VALUE,
@@ -26,56 +25,25 @@ from cache.format.layout import (
     Geometry,
     stream_columns,
 )
-from cache.format.manifest import Commit, has_shards, shard_rows
+from cache.format.manifest import Commit, shard_rows
 from cache.format.shard import ShardLayout
+from cache.read.open_commit import OpenCommit
 from cache.read.rows import Rows
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
 
 _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
 
 
-class StalenessCheck:
-    """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
-    have been replaced since. A later commit that still names all of them is allowed.
-    """
-
-    def __init__(self, commit: Commit) -> None:
-        self._place = commit.place
-        self._etag = commit.etag
-        self._shards = commit.manifest["shards"]
-
-    def __call__(self) -> None:
-        place = self._place
-        if place.store.etag(place.manifest) == self._etag:
-            return
-        current = Commit.without_tables(place)
-        if current is None or not has_shards(current.manifest, self._shards):
-            home = place.store.location(place.manifest_folder)
-            raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
-        self._etag = current.etag
-
-
-def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
-    """Open the reader of one array of a commit."""
-    store = commit.place.store
-    layout = ShardLayout(commit.columns[array], commit.geometry)
-    records = commit.manifest["shards"][array]
-    key = commit.place.array_key(array)
-    return Rows.kind(store)(store, key, layout, commit.extent, records, check_current)
-
-
-class OpenStream:
+class OpenStream(OpenCommit):
     """One committed state of a feature stream. `split`: the manifest of its split.
 
     Shards that were computed for other rows than the split has now are ignored.
     """
 
     def __init__(self, commit: Commit, split: Mapping[str, Any]) -> None:
-        self.commit = commit
+        super().__init__(commit)
         self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
-        self.check_current = StalenessCheck(commit)
-        self._readers: dict[str, Rows] = {}
         self._geometry = commit.geometry
         extent = max(commit.extent, int(split["extent"]))
         self._has_shard = np.zeros(self._geometry.shards(extent), bool)
@@ -107,16 +75,13 @@ class OpenStream:
         """Numbers of the shards that the stream has, ascending."""
         return [int(shard) for shard in np.flatnonzero(self._has_shard)]
 
-    def reader(self, part: str = "") -> Rows:
+    def part(self, part: str = "") -> Rows:
         """The reader of the features, or of the array that `part` ("_ok" or "_key") names."""
-        if part not in self._readers:
-            array = f"{self._name}{part}"
-            self._readers[part] = open_column(self.commit, array, self.check_current)
-        return self._readers[part]
+        return self.reader(f"{self._name}{part}")
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
         """Read windows (B, seqlen, ...) of one array as stored, even rows without features."""
-        return self.reader(part).stored(starts, seqlen)
+        return self.part(part).stored(starts, seqlen)
 
     def rows_with_flag(self, *flags: int) -> Ranges:
         """Ascending ranges of rows whose `ok` flag is one of `flags`, including rows of replaced
@@ -208,15 +173,20 @@ class StreamWindows:
         self._before = np.minimum(starts - run_starts, history)  # (B,) rows before each window
         stream.require(starts, seqlen, self._before)
 
+    def shape(self, trailing: tuple[int, ...]) -> tuple[int, ...]:
+        """(B, history + T, *trailing)."""
+        return len(self._starts), self._history + self._seqlen, *trailing
+
     @property
     def trailing(self) -> tuple[int, ...]:
-        return self._stream.reader().trailing
+        """Shape of a row's features."""
+        return self._stream.part().trailing
 
     def fill(self, out: Array) -> None:
         """Fill `out` (B, history + T, ...) with features; 0 before the run, and in history rows
         whose frames could not be decoded.
         """
-        self._read(self._stream.reader(), out)
+        self._read(self._stream.part(), out)
         if self._history:
             out[self._flags == UNDECODABLE] = 0
 
@@ -227,8 +197,8 @@ class StreamWindows:
     @cached_property
     def _flags(self) -> Flags:
         """The stored `ok` flags (B, history + T); UNDECODABLE before the run."""
-        flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
-        self._read(self._stream.reader("_ok"), flags)
+        flags = np.empty(self.shape(()), np.uint8)
+        self._read(self._stream.part("_ok"), flags)
         return flags
 
     def _read(self, rows: Rows, out: Array) -> None:

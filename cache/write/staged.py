@@ -216,14 +216,9 @@ class ShardFiles:
     def open_rows(self, staged: StagedShard, name: str) -> Rows:
         """A reader of a column's rows in a staged shard whose files have their final names."""
         end = (staged.number + 1) * self.geometry.rows_per_shard
-        return Rows.kind(self._store)(
-            self._store,
-            self._place.array_key(name),
-            self._layout(name),
-            end,
-            {str(staged.number): staged.records[name]},
-            lambda: None,  # not committed: there is no manifest to compare
-        )
+        records = {str(staged.number): staged.records[name]}
+        # not committed: there is no manifest to compare
+        return Rows.open(self._place, self._layout(name), end, records, lambda: None)
 
     def _layout(self, name: str) -> ShardLayout:
         return ShardLayout(self.columns[name], self.geometry)

@@ -1,0 +1,152 @@
+"""One commit of a split: its columns, fields of tracks, and streams.  tracks -> features ->
+[windows]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from cache.arrays import Array, Keys
+from cache.crop_policy import CropPolicy
+from cache.errors import CacheError
+from cache.format import layout
+from cache.format.extra import ExtraColumn
+from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.track_tables import TrackTable
+from cache.read.arguments import DEFAULT_STREAM
+from cache.read.open_commit import OpenCommit
+from cache.read.streams import OpenStream
+
+# Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
+# them.
+TRACK_FIELDS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
+
+
+class OpenSplit(OpenCommit):
+    """One commit of a split: its tables, columns and streams, each opened on first use. This is the
+    base of `Split`.
+    """
+
+    def __init__(self, commit: Commit) -> None:
+        super().__init__(commit)
+        self.store = commit.place.store
+        self.name = commit.place.split
+        self.root = self.store.root
+        self.manifest: Mapping[str, Any] = commit.manifest
+        """The cache's own entries and those that were given to `commit`."""
+        self.tables = commit.tables
+        # filled on first use
+        self._streams: dict[str, OpenStream] = {}  # by name
+        self._seeds: dict[CropPolicy, Keys] = {}  # see `jitter_seeds`
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns with a value per row, including extra columns."""
+        usual = [name for name in COLUMNS if name in self.manifest["shards"]]
+        extra = [name for name, column in self.extra.items() if column.per == "row"]
+        return (*usual, *extra)
+
+    @cached_property
+    def known_columns(self) -> frozenset[str]:
+        """`columns`, and those track fields that are known for every track. `image_size` and
+        `intrinsics`, for example, may be unknown.
+        """
+        known = {name for name, values in self.track_fields.items() if np.isfinite(values).all()}
+        if "image_size" not in self.extra and (self.track_fields["image_size"] == 0).any():
+            known.remove("image_size")
+        return frozenset({*self.columns, *known})
+
+    @cached_property
+    def extra(self) -> dict[str, ExtraColumn]:
+        """Extra columns of rows and tracks, by name."""
+        return ExtraColumn.from_manifest(self.manifest)
+
+    @cached_property
+    def track_fields(self) -> dict[str, Array]:
+        """The values (N, ...) of N tracks, by field: TRACK_FIELDS and the dataset's extra track
+        columns. A field is left out if there is a column per row of that name.
+        """
+        tables = self.tables
+        genders = tables.utf8_texts("track_gender")
+        gender = np.zeros(len(genders), np.uint8)
+        for number, name in enumerate(GENDERS):
+            gender[genders == name.encode()] = number
+        size = np.stack([tables["video_width"], tables["video_height"]], axis=1)
+        fields = {
+            "gender": gender,
+            "intrinsics": tables["track_intrinsics"],
+            "image_size": size[tables["track_video"]],
+            "crop_scale": tables["track_crop_scale"],
+        }
+        for name, column in self.extra.items():
+            if column.per == "track":
+                fields[name] = tables[column.array]
+        return {name: values for name, values in fields.items() if name not in self.columns}
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the committed feature streams, sorted."""
+        home = f"{self.commit.place.arrays_folder}/{FEATURES}"
+        streams = []
+        for name in self.store.list_names(home):
+            if layout.is_name(name) and self.store.etag(f"{home}/{name}/{MANIFEST}") is not None:
+                streams.append(name)
+        return tuple(streams)
+
+    def place(self, stream: str | None = None) -> Place:
+        """The `Place` of this split, or of one of its streams."""
+        return replace(self.commit.place, stream=stream)
+
+    def find_array(self, name: str) -> tuple[OpenCommit, str]:
+        """Find the array of a column, or of a stream as "features/<stream>" with "_ok" or "_key":
+        the commit that has it, and its name there, such as "resnet50_ok".
+
+        Raises CacheError if there is none of that name.
+        """
+        if name.startswith(f"{FEATURES}/"):
+            array = name.removeprefix(f"{FEATURES}/")
+            stream = self.open_stream(layout.stream_of(array))
+            if array in stream.commit.manifest["shards"]:
+                return stream, array
+        elif name in self.columns:
+            return self, name
+        columns = ", ".join(self.columns)
+        raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
+
+    def open_stream(self, stream: str) -> OpenStream:
+        """A committed stream. Raises CacheError when there is none of that name."""
+        if stream not in self._streams:
+            layout.check_names(self.name, stream)
+            commit = Commit.load(self.place(stream))
+            if commit is None:
+                names = ", ".join(self.streams) or "none"
+                do = "Extract it first, or read labels only (stream=None)."
+                raise CacheError(
+                    f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}"
+                )
+            # If the split was replaced, the stream belongs to the new rows: this raises.
+            self.require_current()
+            self._streams[stream] = OpenStream(commit, self.manifest)
+        return self._streams[stream]
+
+    @property
+    def has_default_stream(self) -> bool:
+        """Whether there is a stream of the name `DEFAULT_STREAM`, perhaps damaged."""
+        manifest = self.place(DEFAULT_STREAM).manifest
+        return DEFAULT_STREAM in self._streams or self.store.exists(manifest)
+
+    def jitter_seeds(self, policy: CropPolicy) -> Keys:
+        """The random seed of each track's jitter (n_tracks,), computed once per policy."""
+        tracks = TrackTable(self.tables)
+        if policy.jitter is None:
+            return np.zeros(len(tracks), np.uint64)
+        if policy not in self._seeds:
+            self._seeds[policy] = policy.seeds(tracks.names)
+        return self._seeds[policy]
