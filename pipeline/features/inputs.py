@@ -6,7 +6,7 @@ that are *inputs*: stored columns of the row and of its neighbours (labels), and
 images. This module finds them for many rows at once, in four parts:
 
 - labels: `column`, `label`, `label_batch`, `crop_labels`;
-- boxes of crops: `cuts`;
+- crops: `find_crops`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
 - pixels: `Pixels` decodes a video. `videos.py` finds the videos that are lost.
 
@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CropPolicy, Split
+from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.read.labels import mirror, normalise_keypoints
 from pipeline.accounting import NOT_NOW
@@ -47,6 +47,16 @@ CUT: Final = np.dtype(  # the box of a crop in an image
         ("bbox", np.float32, 4),  # cxcywh, px
         ("scale", np.float64),  # side of the crop / side of the bbox
         ("mirrored", np.bool_),  # whether the crop is mirrored
+    ]
+)
+CROP: Final = np.dtype(  # one stream's crop for one row
+    [
+        ("row", np.int64),  # of the split
+        ("frame", np.int64),
+        # the frame one step before, for a stream of pairs; the same frame if it is not needed
+        ("previous", np.int64),
+        ("slot", np.int64),  # where the crop of a network is to be written
+        ("cut", CUT),  # how the crop is cut from the frame
     ]
 )
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
@@ -133,47 +143,49 @@ def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
     return labels
 
 
-def cuts(split: Split, policy: CropPolicy, rows: Ints) -> NDArray[np.void]:
-    """Boxes (n,), of `CUT`, of the crops that a policy cuts for the rows."""
+def find_crops(split: Split, stream: Stream, rows: Ints) -> NDArray[np.void]:
+    """The crops (n,), of `CROP`, that a stream reads for rows of tracks, without slots."""
+    policy = stream.policy
     tracks, track_index = np.unique(split.track_of(rows), return_inverse=True)
+    frame = column(split, "frame_index", rows)
     bbox = column(split, "bbox", rows)
-    boxes = np.zeros(len(rows), CUT)
+    crops = np.zeros(len(rows), CROP)
+    crops["row"] = rows
+    crops["frame"] = frame
+    crops["previous"] = frame
+    boxes = crops["cut"]
     boxes["bbox"] = bbox
     boxes["scale"] = split.tracks.crop_scale[tracks][track_index]
     if not policy.follows_box:
-        frame = column(split, "frame_index", rows)
         names = (split.tracks[number].name for number in tracks.tolist())
         seeds = policy.seeds(names)[track_index]
         boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], seeds, frame)
-    return boxes
+    if stream.reads.crops > 1:  # the row before is one step before if it is in the same run
+        _, in_run = _windows_in_run(split.runs, rows, Reads(history=1))
+        is_pair = in_run[:, 0]
+        crops["previous"][is_pair] = column(split, "frame_index", rows[is_pair] - 1)
+    return crops
 
 
-def has_previous(split: Split, rows: Ints) -> Bools:
-    """(n,) whether the row before each row is in the same run: the same track, one step before."""
-    _, in_run = _windows_in_run(split.runs, rows, Reads(history=1))
-    return in_run[:, 0]
-
-
-def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
+def row_keys(split: Split, stream: Stream, rows: Ints, crops: NDArray[np.void]) -> Keys:
     """Keys (n, 2) of rows for a stream: 128 bits that change with any input of the row.
 
     They are stored beside the features and are part of the cache's format. If this function gives
     other keys, all features are computed again.
+
+    crops: (n,) those of `find_crops`; not used for a stream without crops.
     """
     reads = stream.reads
     if not reads.crops:
         return _label_keys(split, rows, reads)
 
-    frame = label(split, "frame_index", rows)
-    boxes = cuts(split, stream.policy, rows)
+    frame = crops["frame"]
+    boxes = crops["cut"]
     parts = [frame, boxes["bbox"], boxes["scale"]]
     if not stream.policy.follows_box:
         parts.append(boxes["mirrored"])
     if reads.crops > 1:
-        previous = np.full(len(rows), -1)
-        compared = has_previous(split, rows)
-        previous[compared] = column(split, "frame_index", rows[compared] - 1)
-        parts.append(previous)
+        parts.append(np.where(crops["previous"] == frame, -1, crops["previous"]))
     parts += [label(split, name, rows) for name in reads.labels]
 
     # the digest of a row begins with that of its video's pixels

@@ -18,7 +18,7 @@ import cache
 from pipeline.features import streams
 from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
 from pipeline.features.engine.worker import cut_image
-from pipeline.features.inputs import column, crop_labels, cuts, label_batch, pixels
+from pipeline.features.inputs import column, crop_labels, find_crops, label_batch, pixels
 from pipeline.features.plan import IMPORTED
 from pipeline.features.streams.base import Machine
 
@@ -52,7 +52,7 @@ def compute_rows(split, name, rows):
             computed[start : start + len(some)] = _run_network(split, stream, computer, some, crops)
         return computed
     for i, row in enumerate(rows):
-        (cut,) = cuts(split, stream.policy, np.array([row]))
+        (cut,) = find_crops(split, stream, np.array([row]))["cut"]
         labels = label_batch(split, np.array([row]), stream.reads)
         of_row = crop_labels({label: values[0] for label, values in labels.items()}, cut)
         numbers = compute_row(stream, images(row), of_row, f"row {row}")
@@ -87,7 +87,7 @@ def _images(split, stream):
     def images(row):
         (track,) = split.track_of(np.array([row]))
         video = int(split.tracks.video[track])
-        (cut,) = cuts(split, stream.policy, np.array([row]))
+        (cut,) = find_crops(split, stream, np.array([row]))["cut"]
         size = stream.policy.size
         numbers = split.rows("frame_index", row + 1 - stream.reads.crops, row + 1).tolist()
         return [

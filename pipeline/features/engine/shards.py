@@ -31,8 +31,7 @@ from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
-from pipeline.features.engine.worker import CROP
-from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
+from pipeline.features.inputs import CROP, column, find_crops, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
 from pipeline.processes.meter import Meter
 
@@ -345,8 +344,11 @@ class StreamRun:
         rows = self._files.rows(number)
         is_live = self._files.live(number)
         live_rows = rows.start + np.flatnonzero(is_live)
+        crops = np.zeros(len(rows), CROP)
+        if self.stream.reads.crops:
+            crops[is_live] = find_crops(split, self.stream, live_rows)
         keys = np.zeros((len(rows), 2), np.uint64)
-        keys[is_live] = row_keys(split, self.stream, live_rows)
+        keys[is_live] = row_keys(split, self.stream, live_rows, crops[is_live])
         video = np.full(len(rows), -1)
         video[is_live] = split.tracks.video[split.track_of(live_rows)]
         kept = self._files.kept(number, keys)
@@ -355,9 +357,6 @@ class StreamRun:
         # if several states fit a row, it gets the last of them
         state = np.full(len(rows), State.UNUSED, np.uint8)
         state[is_live] = State.MISSING
-        crops = np.zeros(len(rows), CROP)
-        if self.stream.reads.crops:
-            crops[is_live] = self._crops(live_rows)
         if self.stream.reads.crops > 1:
             state[is_live & (crops["previous"] == crops["frame"])] = State.FIRST
         state[is_live & kept.mask] = State.KEPT
@@ -380,16 +379,3 @@ class StreamRun:
             ok=ok,
             n_saved=int(is_kept.sum()),
         )
-
-    def _crops(self, rows: Ints) -> NDArray[np.void]:
-        """The crops (n,) of rows of tracks, of `CROP`, without slots."""
-        split = self._split
-        crops = np.zeros(len(rows), CROP)
-        crops["row"] = rows
-        crops["frame"] = column(split, "frame_index", rows)
-        crops["previous"] = crops["frame"]
-        crops["cut"] = cuts(split, self.stream.policy, rows)
-        if self.stream.reads.crops > 1:
-            is_pair = has_previous(split, rows)
-            crops["previous"][is_pair] = column(split, "frame_index", rows[is_pair] - 1)
-        return crops

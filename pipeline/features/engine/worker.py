@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from cache.arrays import Bools, Floats
 from pipeline.crops import crop_person
 from pipeline.features.computing import compute_row
-from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
+from pipeline.features.inputs import Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import PREPARING, Failed, alive
@@ -33,16 +33,6 @@ from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS
 
 AHEAD: Final = 2  # tasks that a process has: one that runs, and one that waits
-CROP: Final = np.dtype(  # one output's crop for one row
-    [
-        ("row", np.int64),  # of the split
-        ("frame", np.int64),
-        # the frame one step before, for a stream of pairs; the same frame if it is not needed
-        ("previous", np.int64),
-        ("slot", np.int64),  # where the crop of a network is to be written
-        ("cut", CUT),  # how the crop is cut from the frame
-    ]
-)
 KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's problem
     "reader_timeout": "decoder_hung",
     "reader_crashed": "decoder_crashed",
