@@ -194,7 +194,7 @@ def textured(size: tuple[int, int], seed: int) -> Bytes:
 def usual(root: Path, key: str, turn: int) -> float:
     """Crops a second of the usual way."""
     del turn
-    network = backbones.load(random_weights(root))[0]
+    network = backbones.load(random_weights(root), (224, 224)).network
     split = cache.open(root / "cache")[f"{key}/train"]
     coming = usual_crops(split, root / "raw", CASES[key])
 

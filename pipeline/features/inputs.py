@@ -79,15 +79,12 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
 
 def column(split: Split, name: str, rows: Ints) -> Array:
     """Stored values (n, ...) of a column, as of `Split.rows`, at any rows, in any order."""
-    if not len(rows):
-        return split.rows(name, 0, 0)
-    are_neighbours = (np.diff(rows.ravel()) == 1).all()
-    if are_neighbours:
-        return split.rows(name, int(rows[0]), int(rows[-1]) + 1)
     unique_rows, index = np.unique(rows, return_inverse=True)
     gaps = np.flatnonzero(np.diff(unique_rows) != 1)
-    ranges = np.split(unique_rows, gaps + 1)
-    values = [split.rows(name, int(part[0]), int(part[-1]) + 1) for part in ranges]
+    values = [split.rows(name, 0, 0)]  # of no row
+    for part in np.split(unique_rows, gaps + 1):
+        if len(part):
+            values.append(split.rows(name, int(part[0]), int(part[-1]) + 1))
     return np.concatenate(values)[index]
 
 

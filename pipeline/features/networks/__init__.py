@@ -3,9 +3,8 @@
 Streams call `load` for a ResNet-50, and `run` for any other network. Both return a `Network`, which
 computes batches:
 
-    CudaNetwork    any network on a GPU, which computes one batch while it copies the next
-    _ResNetOnCpu   a ResNet-50 on a CPU, one batch per core
-    _OneByOne      any other network on a CPU, one batch per core, crop by crop
+    CudaNetwork    on a GPU; it computes one batch while it copies the next
+    CpuNetwork     on a CPU, one batch per core; a ResNet-50 at once, other networks crop by crop
 
 All use torch's layers; those of the ResNet-50 have its batch norms folded in. On a GPU, fast
 networks are compiled. On a CPU the compiler makes bf16 14% faster, but it takes a minute, the time
@@ -28,7 +27,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache.arrays import Floats
 from pipeline.cli.console import DOUBT, err, plain
@@ -36,12 +35,7 @@ from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import (
-    Loaded,
-    Normalisation,
-    PlainNetwork,
-    ReorderedNetwork,
-)
+from pipeline.features.networks.base import Loaded, PlainNetwork, ReorderedNetwork
 from pipeline.features.networks.base import Network as Network
 from pipeline.features.networks.base import chosen_device as chosen_device
 from pipeline.features.networks.base import compute as compute
@@ -79,22 +73,13 @@ def load(
     Raises ConfigError for a missing device, and what `backbones.load` raises.
     """
     device = chosen_device(machine.device)
-    fast = precision == "fast"
-    network, provenance = backbones.load(weights)
-
-    def fold() -> Loaded:
-        """A copy of the network that is ready to run; running it changes the copy."""
-        folded = fold_batch_norms(network)
-        return Loaded(folded, provenance, region, Normalisation(region[1]), dim=2048)
-
-    if weights.stand_in:  # first, so that only one copy of the network is in memory at a time
-        statistics = (recorded or {}).get("standardisation") or _statistics(fold())
-        provenance["standardisation"] = dict(statistics)
-    running: Network
-    if device.type == "cuda":
-        running = CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
-    else:
-        running = _ResNetOnCpu(fold(), machine, fast=fast)
+    loaded = backbones.load(weights, region)
+    if (
+        weights.stand_in
+    ):  # first, so that only one folded copy of the network is in memory at a time
+        statistics = (recorded or {}).get("standardisation") or _statistics(loaded)
+        loaded.provenance["standardisation"] = dict(statistics)
+    running = _on_device(fold_batch_norms(loaded), device, machine, fast=precision == "fast")
     if weights.stand_in:
         running.mean = np.array(statistics["mean"], np.float32)
         running.std = np.array(statistics["std"], np.float32)
@@ -118,18 +103,20 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
             "three digits. Set precision = exact."
         )
 
-    def on_device(loaded: Loaded, *, fast: bool) -> Network:
-        if device.type == "cuda":
-            return CudaNetwork(loaded, device, machine, fast=fast)
-        return _OneByOne(loaded, machine, fast=fast)
-
-    running = on_device(loaded, fast=False)
+    running = _on_device(loaded, device, machine, fast=False)
     if precision == "fast" and has_bf16(device):
         exact = running
         loaded = replace(loaded, network=copy.deepcopy(loaded.network).cpu())
-        running = on_device(loaded, fast=True)
+        running = _on_device(loaded, device, machine, fast=True)
         _check_fast(exact, running, str(loaded.provenance["network"]))
     return running
+
+
+def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
+    """Put a network on its device. fast: bf16 if the device has it."""
+    if device.type == "cuda":
+        return CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
+    return CpuNetwork(loaded, machine, fast=fast)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -186,10 +173,10 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
 
 
 def _statistics(loaded: Loaded) -> dict[str, list[float]]:
-    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON stores
-    them exactly.
+    """Mean and standard deviation of each feature of a ResNet-50 over rendered crops, rounded so
+    that JSON stores them exactly.
     """
-    exact = _ResNetOnCpu(loaded, Machine(), fast=False)
+    exact = CpuNetwork(fold_batch_norms(loaded), Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
@@ -310,51 +297,39 @@ class CudaNetwork(Network):
         return stream
 
 
-class _ResNetOnCpu(Network):
-    """The folded ResNet-50 on a CPU, in several threads (`machine.threads`; 0: one per core) with a
-    batch each. The bits of the features do not depend on the number of threads.
+class CpuNetwork(Network):
+    """A network on a CPU, in several threads (`machine.threads`; 0: one per core), each with a
+    batch.
 
-    If `fast`, it computes in bf16 if the CPU has it. Otherwise it computes in fp32, in batches of
-    the same size on all machines.
+    A folded ResNet computes a batch at once: in fp32, or, if `fast`, in bf16 if the CPU has it. Its
+    bits do not depend on the number of threads; those of fp32 are of batches of the same size on
+    all machines. Other networks compute crops one by one, so that a row's bits depend only on its
+    own input.
     """
 
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        size = machine.batch_size if fast else 0
-        super().__init__(loaded, size or BATCH_SIZE, cores(machine.threads))
+        size = machine.batch_size or SMALL_BATCH
+        if loaded.is_folded:
+            size = (machine.batch_size if fast else 0) or BATCH_SIZE
+        super().__init__(loaded, size, cores(machine.threads))
         fast = fast and has_bf16(torch.device("cpu"))
         self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
-        self._forward = ReorderedNetwork(loaded) if fast else PlainNetwork(loaded, fast=False)
-
-    @torch.inference_mode()
-    def _compute(
-        self,
-        crops: NDArray[np.uint8],
-        labels: Mapping[str, Tensor],  # noqa: ARG002
-    ) -> Floats:
-        features: Floats = self._forward(torch.from_numpy(crops)).numpy()
-        return features
-
-
-class _OneByOne(Network):
-    """Any network on a CPU, in several threads (`machine.threads`; 0: one per core). Crops are
-    computed one by one, so that a row's bits depend only on its own input.
-    """
-
-    device = "cpu"
-
-    def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        super().__init__(loaded, machine.batch_size or SMALL_BATCH, cores(machine.threads))
-        self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
-        self._forward = PlainNetwork(loaded, fast=fast)
+        self._at_once = size if loaded.is_folded else 1
+        self._forward: nn.Module
+        if fast and loaded.is_folded:
+            self._forward = ReorderedNetwork(loaded)
+        else:
+            self._forward = PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         features = []
-        for i in range(len(crops)):
-            row = {name: values[i : i + 1] for name, values in labels.items()}
-            features.append(self._forward(torch.from_numpy(crops[i : i + 1]), **row).numpy())
+        for first in range(0, len(crops), self._at_once):
+            part = slice(first, first + self._at_once)
+            of_part = {name: values[part] for name, values in labels.items()}
+            features.append(self._forward(torch.from_numpy(crops[part]), **of_part).numpy())
         return np.concatenate(features)
 
 

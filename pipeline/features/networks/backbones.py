@@ -22,13 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import Bottleneck
 
 from pipeline.cli.console import err, plain
 from pipeline.crops import CROP_SIZE
@@ -56,9 +56,9 @@ RESCALING: Final = ("googlenet", "inception_v3")
 HUB: Final = "https://huggingface.co"  # where timm's weights are
 
 
-def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
-    """Load a ResNet-50 in fp32. Returns the network and its provenance. Its classifier is replaced
-    by the identity.
+def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
+    """Load a ResNet-50 in fp32, for crops of `region` (height, width) px. Its classifier is
+    replaced by the identity.
 
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
@@ -66,7 +66,7 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     resnet50 = LibraryNetwork("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE))
     backbone = resnet50.build(spec, "ResNet-50")
     provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
-    return cast("ResNet", backbone.network), provenance
+    return Loaded(backbone.network, provenance, region, Normalisation(region[1]), dim=2048)
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
@@ -164,11 +164,11 @@ class _GlobalMean(nn.Module):
         return features.float().mean((2, 3))
 
 
-def fold_batch_norms(network: ResNet) -> ResNet:
+def fold_batch_norms(loaded: Loaded) -> Loaded:
     """Return a copy of a ResNet whose batch norms are folded into the convolutions. This is
     computed in float64, to lose no precision; the copy is in float32.
     """
-    network = copy.deepcopy(network).double()
+    network: Any = copy.deepcopy(loaded.network).double()
     network.conv1 = fuse_conv_bn_eval(network.conv1, network.bn1)
     network.bn1 = nn.Identity()
     for block in network.modules():
@@ -181,7 +181,7 @@ def fold_batch_norms(network: ResNet) -> ResNet:
                 block.downsample = nn.Sequential(fuse_conv_bn_eval(*block.downsample))
     network.avgpool = _GlobalMean()
     network.fc = nn.Identity()
-    return network.float()
+    return replace(loaded, network=network.float(), is_folded=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ class Loaded:
     normalisation: Normalisation
     dim: int
     columns: tuple[str, ...] = ()
+    is_folded: bool = False  # it is a ResNet whose batch norms are folded into its convolutions
 
 
 class PlainNetwork(nn.Module):

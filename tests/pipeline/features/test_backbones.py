@@ -11,7 +11,8 @@ pytestmark = pytest.mark.usefixtures("small_backbone")
 
 
 def load(text):
-    return backbones.load(WeightsSpec.parse(text))
+    loaded = backbones.load(WeightsSpec.parse(text), (224, 224))
+    return loaded.network, loaded.provenance
 
 
 @pytest.fixture(scope="module")

@@ -55,16 +55,17 @@ def fast(network):
     return on_cpu(network, fast=True, batch_size=8)
 
 
+def unfolded(network):
+    return Loaded(network, {"network": "a small ResNet"}, (224, 224), Normalisation(), 2048)
+
+
 def loaded(network):
-    return Loaded(
-        fold_batch_norms(network), {"network": "a small ResNet"}, (224, 224), Normalisation(), 2048
-    )
+    return fold_batch_norms(unfolded(network))
 
 
 def run(network, machine, *, fast):
-    made = (network, {"network": "a small ResNet"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks.backbones, "load", lambda weights: made)
+        patch.setattr(networks.backbones, "load", lambda *_: unfolded(network))
         precision = "fast" if fast else "exact"
         return networks.load(WeightsSpec("file", "small.pt"), precision, machine, None)
 
