@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,9 +44,9 @@ from cache.format.manifest import (
 from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.format.tables import StoredTable
+from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
-from cache.write.gc import find_unreferenced
 
 # called with the shards checked, the shards in all, and the speed
 Progress = Callable[[int, int, str], None]
@@ -101,6 +101,10 @@ class VerifyReport:
         self.bytes += later.bytes
 
 
+# called after each shard of a place, with the report on that place
+_Tell = Callable[[VerifyReport], None]
+
+
 def verify(
     root: Root,
     *,
@@ -135,42 +139,30 @@ def verify(
             if name in committed:
                 groups.append(Place(store, name).groups[1])
     report = VerifyReport(fast=fast)
-    counter = _ShardCounter(progress, places)
+    total = sum(map(_count_shards, places)) if progress is not None else 0
+    started = time.monotonic()
+
+    def tell(current: VerifyReport) -> None:
+        """Tell the progress, after each shard of a place. `current`: the report of the place."""
+        if progress is None:
+            return
+        n_shards = report.shards + current.shards
+        seconds = max(time.monotonic() - started, 1e-3)
+        rate = (report.bytes + current.bytes) / 1e6 / seconds
+        progress(n_shards, max(total, n_shards), f"{rate:,.0f} MB/s")
+
     n_threads = _THREADS if store.exclusive else _REQUESTS
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
         try:
-            above = _PlaceCheck(Place(store, ""), fast, threads, counter)
+            above = _PlaceCheck(Place(store, ""), fast, threads, tell)
             above.check_groups(dict.fromkeys(groups))
             report._add(above.report)
             for place in places:
-                report._add(_check_place(place, fast, threads, counter))
+                report._add(_check_place(place, fast, threads, tell))
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     return report
-
-
-class _ShardCounter:
-    """Counts the checked shards, and tells `progress` of each."""
-
-    def __init__(self, progress: Progress | None, places: Iterable[Place]) -> None:
-        self._progress = progress
-        self._shards = 0
-        self._bytes = 0
-        self._total = 0  # of shards; only counted for `progress`
-        if progress is not None:
-            self._total = sum(map(_count_shards, places))
-        self._started = time.monotonic()
-
-    def add(self, n_bytes: int) -> None:
-        """Count one shard."""
-        if self._progress is None:
-            return
-        self._shards += 1
-        self._bytes += n_bytes
-        seconds = max(time.monotonic() - self._started, 1e-3)
-        rate = f"{self._bytes / 1e6 / seconds:,.0f} MB/s"
-        self._progress(self._shards, max(self._total, self._shards), rate)
 
 
 def _count_shards(place: Place) -> int:
@@ -190,7 +182,7 @@ def _manifest_etag(place: Place) -> Etag | None:
 
 
 def _check_place(
-    place: Place, fast: bool, threads: ThreadPoolExecutor, counter: _ShardCounter
+    place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell
 ) -> VerifyReport:
     """Check a stream, or a split without its streams.
 
@@ -198,7 +190,7 @@ def _check_place(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         etag = _manifest_etag(place)
-        check = _PlaceCheck(place, fast, threads, counter)
+        check = _PlaceCheck(place, fast, threads, tell)
         check.run()
         is_same_commit = etag is not None and _manifest_etag(place) == etag
         if check.report.ok or is_same_commit or attempt == _ATTEMPTS:
@@ -210,13 +202,11 @@ def _check_place(
 class _PlaceCheck:
     """One check of a split or stream. It adds what it finds to `report`."""
 
-    def __init__(
-        self, place: Place, fast: bool, threads: ThreadPoolExecutor, counter: _ShardCounter
-    ) -> None:
+    def __init__(self, place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell) -> None:
         self._place = place
         self._store = place.store
         self._threads = threads
-        self._counter = counter
+        self._tell = tell
         self.report = VerifyReport(fast=fast)
 
     def run(self) -> None:
@@ -258,7 +248,9 @@ class _PlaceCheck:
         if not self.report.ok:  # a damaged manifest may name other files
             return commit
         unnamed = []
-        for key in find_unreferenced(place, commit, uncommitted=not has_staged):
+        for key in find_unreferenced(
+            commit or Commit.before_first(place), uncommitted=not has_staged
+        ):
             if not self._is_linked(key):
                 unnamed.append(key)
         if unnamed:
@@ -351,7 +343,7 @@ class _PlaceCheck:
                 self._damage(file.key, problem, file.array, file.number)
             self.report.shards += 1
             self.report.bytes += file.size
-            self._counter.add(file.size)
+            self._tell(self.report)
 
     def _problem_of(self, file: ShardFile) -> str:
         """A message about a damaged shard; "" for an intact one."""
