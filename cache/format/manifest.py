@@ -36,10 +36,9 @@ files are.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from cache.arrays import Ints
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
@@ -57,8 +56,6 @@ from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
 from cache.format.tables import StoredTable, Tables
 from cache.storage.base import Etag
-
-_TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
 
 
 def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
@@ -124,16 +121,6 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     return tables, wrong
 
 
-def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
-    """Keys of existing table folders that the manifest does not name."""
-    folders = {table.folder for table in StoredTable.from_manifest(manifest or {})}
-    if place.stream is None:
-        for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
-            folder = f"{TABLE_FOLDER}/{name}"
-            if _TABLE.fullmatch(name) and folder not in folders:
-                yield place.array_key(folder)
-
-
 def lost_manifest(place: Place) -> CacheError | None:
     """The error to raise when committed arrays exist but their manifest does not; None if the
     manifest exists or nothing was committed.
@@ -182,12 +169,16 @@ class Commit:
     etag: Etag | None  # version of the manifest's file; None before the first commit
 
     @classmethod
-    def before_first(cls, place: Place, entries: Mapping[str, Any], tables: Tables) -> Commit:
+    def before_first(
+        cls, place: Place, entries: Mapping[str, Any] | None = None, tables: Tables | None = None
+    ) -> Commit:
         """The state of a split or stream in which nothing is committed: it has no rows, and its
         digest is "".
+
+        entries: further ones of its manifest, such as its geometry. tables: without rows.
         """
         empty = {"digest": "", "extent": 0, "commits": [], "shards": {}, "rows": {}}
-        return cls(place, {**empty, **entries}, tables, None)
+        return cls(place, {**empty, **(entries or {})}, tables or Tables(), None)
 
     @property
     def digest(self) -> str:

@@ -21,7 +21,7 @@ import platform
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,11 +37,11 @@ from cache.format.manifest import (
     has_unfinished_commit,
     read_notes,
     shards_entry,
-    unnamed_tables,
 )
 from cache.format.place import Place
 from cache.format.shard import sha256
 from cache.format.tables import StoredTable, Tables
+from cache.format.unreferenced import find_unnamed_shards, find_unnamed_tables
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
@@ -122,17 +122,14 @@ class Writer(ABC):
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
 
-    def _remove_uncommitted(self, arrays: Iterable[str], work: StagedWork) -> None:
-        """Remove the uncommitted shards of these arrays that killed writers have written under
-        final names, as new shards will have the same names, and the pieces that record them. In a
-        store without locks, other writers may be running, and only the pieces of `work` go.
+    def _remove_uncommitted(self, work: StagedWork) -> None:
+        """Remove the uncommitted shards that killed writers have written under final names, as new
+        shards will have the same names, and the pieces that record them. In a store without locks,
+        other writers may be running, and only the pieces of `work` go.
         """
         work.remove_shards()
         if self._store.exclusive:
-            committed = self._commit.shards
-            for name in arrays:
-                gone = [n for n in self.place.shards_on_disk(name) if n not in committed]
-                self._store.remove(self.place.shard_folders([name], gone))
+            self._store.remove([*find_unnamed_shards(self._commit)])
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None
@@ -216,7 +213,7 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     # Only after the commit: readers report a listed split without a manifest as missing.
     update_list(store, add=[place.split], committed=committed_names(store))
     if store.exclusive:
-        store.remove([*unnamed_tables(place, commit.manifest)])
+        store.remove([*find_unnamed_tables(commit)])
         if stale and not keep_staged:
             store.remove([place.staged])
     if stale:  # last: it shows that the commit is unfinished

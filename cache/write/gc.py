@@ -9,28 +9,20 @@ it removed and what it left, with the reason (`Collected`).
 there may be files that only its writer knows: those in `.writing`, and shards under final names.
 The writer's command would continue the work, so all this stays until the user gives it up. An
 object store has no locks: a writer may be running unseen, so there the age of files decides.
-
-An array's folder has its shards below `c`, and a `zarr.json`, which is written after a commit.
-Beside the arrays of a split lie `manifest.json`, `tables`, `features` and the user's files:
-
-    3dpw/train/bbox/c/0/0           a shard of the column `bbox`
-    3dpw/train/bbox/zarr.json
-    3dpw/train/foot_contact/c/0     only `c`: an extra column whose first commit was never made
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format import layout
 from cache.format.folders import places_of, split_folders
-from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
-from cache.format.manifest import Commit, lost_manifest, unnamed_tables
+from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
+from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store, is_own_file
@@ -39,7 +31,6 @@ from cache.write.parts import refuse_running_parts
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
 _IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
-_SHARDS: Final = "c"  # folder of an array's shards
 
 
 @dataclass(slots=True)
@@ -150,13 +141,14 @@ class _Sweep:
             lost = lost_manifest(place)
             if lost:
                 raise lost
+            commit = Commit.before_first(place)
         keep_unfinished = self._keeps_unfinished(place)
         if keep_unfinished:
             how = "--unfinished" if self._store.exclusive else "--older-than 0"
             text = f"unfinished work, which the same command continues ({how} removes it)"
             self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
-        self._remove(find_unreferenced(place, commit, uncommitted=not keep_unfinished))
-        if commit is not None and not self._dry_run:
+        self._remove(find_unreferenced(commit, uncommitted=not keep_unfinished))
+        if commit.digest and not self._dry_run:
             follow_manifest(commit)
 
     def _keeps_unfinished(self, place: Place) -> bool:
@@ -209,72 +201,3 @@ class _Sweep:
             if size is not None:
                 files[key] = size
         return files
-
-
-def find_unreferenced(place: Place, commit: Commit | None, *, uncommitted: bool) -> Iterator[str]:
-    """Keys of the files and folders of a split or stream that its manifest does not name. Only
-    names that this program gives are looked for.
-
-    Args:
-        commit: the current one, if any.
-        uncommitted: also find staged work, and files that may belong to it.
-    """
-    names = place.store.list_names(place.manifest_folder)
-    if uncommitted and commit is None and PROVENANCE in names:  # of a commit that was never made
-        yield place.provenance
-    # the temporary files of killed writes, or all uncommitted ones except the lock
-    for name in place.store.list_names(place.writing):
-        if name.startswith(".") or (uncommitted and name != "lock"):
-            yield f"{place.writing}/{name}"
-    if uncommitted:
-        yield from _find_unnamed_shards(place, commit)
-    if place.stream is None:
-        # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone
-        streams = place.store.list_names(place.array_key(FEATURES))
-        for name in streams:
-            if stream_of(name) not in streams:
-                yield place.array_key(f"{FEATURES}/{name}")
-    yield from unnamed_tables(place, None if commit is None else commit.manifest)
-    for name in names:
-        if name.startswith(".") and name.endswith(".tmp"):
-            yield f"{place.manifest_folder}/{name}"
-
-
-def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
-    """Shards that the manifest does not name, of arrays that it names. Of the split's or stream's
-    other arrays, which a killed writer has begun, all files that this program writes.
-    """
-    store = place.store
-    arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
-    if place.stream is None:
-        arrays = _columns_on_disk(place, commit)
-    named = {} if commit is None else commit.manifest["shards"]
-    present = store.list_names(place.arrays_folder)
-    for name in arrays:
-        array = place.array_key(name)
-        if name in named:
-            numbers = place.shards_on_disk(name)
-            unnamed = [number for number in numbers if str(number) not in named[name]]
-            yield from place.shard_folders([name], unnamed)
-        elif name in present:
-            inside = store.list_names(array)
-            for file in inside:
-                if file in (_SHARDS, "zarr.json"):
-                    yield f"{array}/{file}"
-            if not inside:  # of a write that ended before its first file
-                yield array
-
-
-def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
-    """Names of the columns that a split may have on the disk.
-
-    These are the commit's columns (without a commit: those that every split has), and the extra
-    columns of a killed writer. Nothing names the latter: they are the other folders that have only
-    shards in them, and so no zarr.json.
-    """
-    store = place.store
-    columns = list(layout.COLUMNS if commit is None else commit.columns)
-    for name in store.list_names(place.manifest_folder):
-        if name not in columns and store.list_names(place.array_key(name)) == [_SHARDS]:
-            columns.append(name)
-    return columns

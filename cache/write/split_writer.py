@@ -175,7 +175,7 @@ class SplitWriter(Writer):
             keys=keys,
         )
         if not self._next.is_resumed:
-            self._remove_uncommitted({**COLUMNS, **self._columns}, self._next.files.work)
+            self._remove_uncommitted(self._next.files.work)
         return self._next
 
     def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:

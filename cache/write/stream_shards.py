@@ -46,7 +46,6 @@ from cache.format.layout import (
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
-from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -150,7 +149,7 @@ class StreamShards:
                 "geometry": self.split.manifest["geometry"],
                 "shards": {name: {} for name in self.columns},
             }
-            commit = Commit.before_first(self.place, entries, Tables())
+            commit = Commit.before_first(self.place, entries)
         self._refuse_other_form(commit.manifest)
         self._commit = commit
         self._rows = OpenStream(commit, self.split.manifest)

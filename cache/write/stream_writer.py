@@ -226,7 +226,7 @@ class StreamWriter(StreamShards, Writer):
             invalidate_shards(self.place, self._commit, foreign)
             self._read_state()
         if not self._work.names(SHARD):  # killed writers had other plans
-            self._remove_uncommitted(self.columns, self._work)
+            self._remove_uncommitted(self._work)
         self.refused = []
         self.accept_staged()
 
