@@ -33,7 +33,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.stream_extraction import (
     CommittedStream,
     StagedStream,
-    find_missing,
+    StreamState,
     open_part,
 )
 from pipeline.features.stream_extraction import Extraction as Extraction
@@ -112,7 +112,8 @@ def _extract(
     has_workers = bool(resources.processes) or dask.scheduler is not None
     # where there are workers, this machine may have no GPU
     machine = Machine("cpu") if has_workers else resources.machine()
-    missing = [find_missing(plan, split) for plan in plans]
+    states = [StreamState.find(plan, split) for plan in plans]
+    missing = [state.missing for state in states]
     shards = sorted(set[int]().union(*(of_stream.shards for of_stream in missing)))
     lost: dict[int, str] = {}
     if first.spec.stream.reads.crops:
@@ -124,10 +125,12 @@ def _extract(
         streams: Sequence[CommittedStream | StagedStream]
         if part is not None:
             share = frozenset(part.share(shards))
-            streams = [open_part(stack, plan, split, part, share) for plan in plans]
+            streams = [open_part(stack, state, split, part, share) for state in states]
         else:
             share = frozenset(shards)
-            streams = [CommittedStream(stack, plan, split, share, lost, machine) for plan in plans]
+            streams = [
+                CommittedStream(stack, state, split, share, lost, machine) for state in states
+            ]
         if has_workers and any(stream.run.target for stream in streams):
             return _compute_on_workers(split, streams, resources, dask, progress)
         return _compute(split, streams, first.spec, resources, progress)
@@ -211,7 +214,8 @@ def _extract_part(
             )
     streams = []
     for plan, target in zip(plans, targets, strict=True):
-        streams.append(StagedStream(plan, split, target.intersection(part)))
+        state = StreamState.find(plan, split)
+        streams.append(StagedStream(state, split, target.intersection(part)))
     return _compute(split, streams, plans[0].spec, resources, progress, device)
 
 

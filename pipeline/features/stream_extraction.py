@@ -16,10 +16,11 @@ for a stream's shards:
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import cache
@@ -34,7 +35,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
-from pipeline.features.streams.base import Machine, Provenance
+from pipeline.features.streams.base import Machine, Provenance, Stream
 from pipeline.features.videos import videos_of
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
@@ -52,22 +53,24 @@ class Extraction(Counts):
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
 
-def find_missing(plan: ExtractionPlan, split: Split) -> MissingRows:
-    """The rows that the stream of a plan lacks now."""
-    return missing_rows(split, plan.spec.name if _is_extended(plan, split) else None)
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream of a plan as it is before the extraction."""
 
+    plan: ExtractionPlan
+    missing: MissingRows  # the rows that it lacks; all, if it is new or to be replaced
+    # of the rows that it has, if they stay: their provenance, and the note of its last commit
+    recorded: Provenance | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
 
-def _is_extended(plan: ExtractionPlan, split: Split) -> bool:
-    """Whether the stream has rows now, and they stay."""
-    return plan.spec.name in split.streams and not plan.replace
-
-
-def _find_recorded(plan: ExtractionPlan, split: Split) -> Provenance | None:
-    """The provenance of the rows that the stream has now, if they stay."""
-    if not _is_extended(plan, split):
-        return None
-    recorded: Provenance = split.stream_manifest(plan.spec.name)["backbone"]
-    return recorded
+    @classmethod
+    def find(cls, plan: ExtractionPlan, split: Split) -> StreamState:
+        """The state of the stream in an open split."""
+        name = plan.spec.name
+        if plan.replace or name not in split.streams:
+            return cls(plan, missing_rows(split, None))
+        recorded = split.stream_manifest(name)["backbone"]
+        return cls(plan, missing_rows(split, name), recorded, split.stream_provenance(name))
 
 
 def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
@@ -82,49 +85,76 @@ def _open_files(opened: Callable[..., Shards], plan: ExtractionPlan) -> Shards:
     return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(plan))
 
 
-class StagedStream:
+class _StreamExtraction:
+    """One stream of an extraction.
+
+    Args:
+        files: the stream in the cache.
+        write: the function that writes a shard.
+        target, finished: numbers of shards.
+        recorded: provenance of the rows that the stream already has.
+
+    Raises cache.CacheChanged if there has been a commit since the split was opened.
+    """
+
+    def __init__(
+        self,
+        plan: ExtractionPlan,
+        split: Split,
+        files: cache.StreamShards,
+        write: Callable[..., object],
+        target: frozenset[int],
+        finished: frozenset[int],
+        recorded: Provenance | None,
+    ) -> None:
+        if files.split_digest != split.manifest["digest"]:
+            raise committed_meanwhile(plan.split)
+        self.plan = plan
+        self.run = StreamRun(split, plan.spec.stream, files, sorted(target), write, recorded)
+        # of finished shards, and of those that workers have computed
+        self._counts = Counts(kept=int(split.rows_by_shard()[sorted(finished)].sum()))
+        self._n_missing = len(target) + len(finished)
+
+    def take(self, part: Counts) -> None:
+        """Add a worker's share of the target shards, which it has staged."""
+        self._counts.add(part)
+
+    def finish(self, meter: Meter) -> Extraction:
+        """The result, once the target shards have been computed."""
+        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
+        extraction.add(self.run.counts)
+        extraction.add(self._counts)
+        return extraction
+
+
+class StagedStream(_StreamExtraction):
     """One stream of a part: its shards are staged, and not committed.
 
     Args:
         share: numbers of the shards that may be computed here.
     """
 
-    def __init__(self, plan: ExtractionPlan, split: Split, share: frozenset[int]) -> None:
-        files = _open_files(cache.StreamShards, plan)
-        missing = share.intersection(find_missing(plan, split).shards)
+    def __init__(self, state: StreamState, split: Split, share: frozenset[int]) -> None:
+        files = _open_files(cache.StreamShards, state.plan)
+        missing = share.intersection(state.missing.shards)
         finished = missing.intersection(files.list_staged())
-        recorded = _find_recorded(plan, split)
-        self.plan = plan
-        self.counts = Counts()  # of the rows that workers have staged
-        self._n_missing = len(missing)
-        self._n_kept = _count_rows(split, finished)
-        self.run = _make_run(plan, split, files, missing - finished, files.stage, recorded)
-
-    def take(self, part: Counts) -> None:
-        """Add a worker's share of the part, which it has staged."""
-        self.counts.add(part)
-
-    def finish(self, meter: Meter) -> Extraction:
-        """The result of the part, whose rows have been computed."""
-        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
-        extraction.add(self.run.counts)
-        extraction.add(self.counts)
-        extraction.kept += self._n_kept
-        return extraction
+        target = missing - finished
+        super().__init__(state.plan, split, files, files.stage, target, finished, state.recorded)
 
 
 def open_part(
-    stack: ExitStack, plan: ExtractionPlan, split: Split, part: Part, share: frozenset[int]
+    stack: ExitStack, state: StreamState, split: Split, part: Part, share: frozenset[int]
 ) -> StagedStream:
     """Open a stream for a part of an array job, which is marked as running until `stack` is
     closed.
     """
+    plan = state.plan
     report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
     stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
-    return StagedStream(plan, split, share)
+    return StagedStream(state, split, share)
 
 
-class CommittedStream:
+class CommittedStream(_StreamExtraction):
     """One stream of an extraction, opened in the cache until `stack` is closed, and committed by
     `finish`.
 
@@ -132,29 +162,23 @@ class CommittedStream:
         share: numbers of the missing shards, of all streams of the run, that may be computed.
         lost: numbers of the videos that cannot be read now, and why.
         machine: where the network is loaded if no row is computed.
-
-    Raises cache.CacheChanged if there has been a commit since the split was opened.
     """
 
     def __init__(
         self,
         stack: ExitStack,
-        plan: ExtractionPlan,
+        state: StreamState,
         split: Split,
         share: frozenset[int],
         lost: Mapping[int, str],
         machine: Machine,
     ) -> None:
-        self.plan = plan
-        self.counts = Counts()  # of the rows of this extraction
+        plan = state.plan
         self._split = split
         self._lost = {split.videos[number].name: why for number, why in lost.items()}
-        self._machine = machine
-        self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
-        if _is_extended(plan, split):
-            self._recorded_note = split.stream_provenance(plan.spec.name)
-        missing = find_missing(plan, split)
-        reopened = missing.shards_to_reopen(split, lost)
+        self._recorded_note = state.note
+        self._load_provenance = functools.partial(_load_provenance, plan.spec.stream, machine)
+        reopened = state.missing.shards_to_reopen(split, lost)
         wait_for_parts(plan.root, split.place(plan.spec.name).writing, tell)
         if plan.replace or reopened:
             # If the weights cannot be loaded, this raises before any features are deleted.
@@ -163,31 +187,26 @@ class CommittedStream:
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
         # staged shards that the writer refuses are computed again
-        self._writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
-        _warn_of_refused(self._writer)
+        writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
+        _warn_of_refused(writer)
+        self._writer = writer
         # of the rows that the stream has now; if none are committed, of those that are staged
-        self._recorded = _find_recorded(plan, split) or self._writer.made or None
-        self._writer.reopen(reopened)
-        target = share.union(reopened).intersection(self._writer.pending)
-        finished = share.intersection(missing.shards) - target
-        self._n_missing = len(finished) + len(target)
-        self.counts.kept = _count_rows(split, finished)
-        self.run = _make_run(plan, split, self._writer, target, self._writer.write, self._recorded)
-
-    def _load_provenance(self) -> Provenance:
-        """Load the stream and return its provenance."""
-        return load(self.plan.spec.stream, self._machine, None)[1]
+        self._recorded = state.recorded or writer.made or None
+        writer.reopen(reopened)
+        target = share.union(reopened).intersection(writer.pending)
+        finished = share.intersection(state.missing.shards) - target
+        super().__init__(plan, split, writer, writer.write, target, finished, self._recorded)
 
     def take(self, part: Counts) -> None:
         """Add a worker's part, and accept its shards, which are staged."""
-        self.counts.add(part)
+        super().take(part)
         self._writer.accept_staged()
 
     def finish(self, meter: Meter) -> Extraction:
         """Commit, unless the stream is new and no shard of it is written. Raises PipelineError if
         shards of workers were refused.
         """
-        self.counts.add(self.run.counts)
+        extraction = super().finish(meter)
         writer = self._writer
         if not set(self.run.target).isdisjoint(writer.pending):
             if writer.refused:
@@ -195,15 +214,11 @@ class CommittedStream:
             raise committed_meanwhile(self.plan.split)
         is_empty = writer.live_shards and writer.pending == writer.live_shards
         if self._recorded or not is_empty:
-            self._commit()
-        problem = self._describe_missing()
-        extraction = Extraction(
-            plan=self.plan, meter=meter, shards=self._n_missing, problem=problem
-        )
-        extraction.add(self.counts)
+            self._commit(extraction.problems)
+        extraction.problem = self._describe_missing(extraction.lost)
         return extraction
 
-    def _describe_missing(self) -> str:
+    def _describe_missing(self, lost_meanwhile: Mapping[str, str]) -> str:
         """A message about rows that wait for lost videos; "" if there are none."""
         plan = self.plan
         stream = plan.spec.name
@@ -211,7 +226,7 @@ class CommittedStream:
         missing = missing_rows(split, stream if stream in split.streams else None)
         if not missing.rows:
             return ""
-        lost = {**self._lost, **self.counts.lost}
+        lost = {**self._lost, **lost_meanwhile}
         numbers = {*missing.videos(split), *videos_of(split, missing.shards)}
         videos = []
         for number in sorted(numbers):
@@ -227,9 +242,11 @@ class CommittedStream:
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
-    def _commit(self) -> None:
+    def _commit(self, problems: Counter[str]) -> None:
         """Commit the stream. Its provenance is that of the run; if the run loaded no network, that
         of the staged shards, of the stream's earlier rows, or of the network, loaded now.
+
+        problems: why rows of this extraction have no features -> number.
         """
         provenance = self.run.provenance or self._writer.made or self._recorded
         backbone = dict(provenance or self._load_provenance())
@@ -239,9 +256,9 @@ class CommittedStream:
             "backbone": backbone,
             "stand_in": bool(stand_in),
         }
-        self._writer.commit(entries, note=self._note())
+        self._writer.commit(entries, note=self._note(problems))
 
-    def _note(self) -> dict[str, Any]:
+    def _note(self, problems: Counter[str]) -> dict[str, Any]:
         """Entries for the commit's note. Prints a line if shards were computed differently."""
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
@@ -256,7 +273,7 @@ class CommittedStream:
                 f"{', '.join(varying)}: they agree to rounding only"
             )
             err.print(f"{DOUBT} {plain(text)}")
-        note["without_features"] = self.counts.problems + self._earlier_reasons()
+        note["without_features"] = problems + self._earlier_reasons()
         return note
 
     def _earlier_reasons(self) -> Counter[str]:
@@ -268,23 +285,9 @@ class CommittedStream:
         return reasons
 
 
-def _make_run(
-    plan: ExtractionPlan,
-    split: Split,
-    files: cache.StreamShards,
-    target: frozenset[int],
-    write: Callable[..., object],
-    recorded: Provenance | None,
-) -> StreamRun:
-    """Make the run of the target shards. write: the function that writes a shard."""
-    if files.split_digest != split.manifest["digest"]:
-        raise committed_meanwhile(plan.split)
-    return StreamRun(split, plan.spec.stream, files, sorted(target), write, recorded)
-
-
-def _count_rows(split: Split, shards: frozenset[int]) -> int:
-    """Number of rows of tracks in these shards."""
-    return int(split.rows_by_shard()[sorted(shards)].sum())
+def _load_provenance(stream: Stream, machine: Machine) -> Provenance:
+    """Load a stream and return its provenance."""
+    return load(stream, machine, None)[1]
 
 
 def _warn_of_refused(writer: cache.StreamWriter) -> None:
