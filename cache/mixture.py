@@ -12,7 +12,7 @@ windows step k gets depends only on the seed and k, so any process can make the 
     {"3d": [Pick(split="3dpw/train", starts=[480], rows=slice(0, 1), copy=0)]}
 
 In a part with *copies* of streams, a second random number chooses the copy that a window reads.
-Users name only the part's own streams; `_read` reads the copy and gives it the stream's name.
+The copy is read as the fields of the part's own stream.
 """
 
 from __future__ import annotations
@@ -248,29 +248,16 @@ class _PartWindows:
         """Read the fields of one pick, from its copy of each stream.
 
         Args:
-            fields: names of the fields, in which the part's own streams are named, not their
-                copies.
             out: a buffer for each field, of any float dtype for features; None: make arrays.
 
         Returns the arrays (b, T, ...) by field.
         """
         windows = np.stack([pick.starts, pick.starts + self._seqlen], axis=1)
-        copies = self.part.copy_streams[pick.copy]  # stream of the part -> the copy to read
-
-        # Fields have the copies' names in `Split.read`, and get the part's back.
-        copy_fields = _copy_fields(fields, copies)
-        buffers = None
-        if out is not None:
-            buffers = {copy_fields[name]: buffer for name, buffer in out.items()}
-        history = self.part.history
-        batch = self.part.splits[pick.split].read(
-            windows,
-            streams=tuple(copies.values()),
-            history={copies[stream]: n_rows for stream, n_rows in history.items()},
-            fields=[copy_fields[name] for name in fields],
-            out=buffers,
+        streams = self.part.copy_streams[pick.copy]
+        split = self.part.splits[pick.split]
+        return split.read(
+            windows, fields=fields, out=out, streams=streams, history=self.part.history
         )
-        return {name: batch[copy_fields[name]] for name in fields}
 
     def _find_fields(self) -> dict[str, _Form]:
         """Read one window of each split and copy for the shape and dtype of each field."""
@@ -294,19 +281,6 @@ class _PartWindows:
                     )
                 fields[name] = (shape, np.result_type(widest, dtype))
         return fields
-
-
-def _copy_fields(fields: Sequence[str], copies: Mapping[str, str]) -> dict[str, str]:
-    """For each field of a part, the name that `Split.read` gives it when copies are read.
-
-    >>> _copy_fields(["resnet50", "resnet50_ok", "kp_2d"], {"resnet50": "resnet50.j1"})
-    {'resnet50': 'resnet50.j1', 'resnet50_ok': 'resnet50.j1_ok', 'kp_2d': 'kp_2d'}
-    """
-    names = {name: name for name in fields}
-    for stream, copy in copies.items():
-        names[stream] = copy
-        names[f"{stream}_ok"] = f"{copy}_ok"
-    return names
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:

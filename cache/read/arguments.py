@@ -33,17 +33,20 @@ class StreamFields(NamedTuple):
         features={"resnet50": "resnet50"}
         flags={"resnet50_ok": "resnet50"}
         history={"resnet50": 4}
+
+    `read(streams={"resnet50": "resnet50.j1"}, ...)` reads another stream, as fields of the same
+    names.
     """
 
     features: Mapping[str, str]  # name of a field of features -> its stream
-    flags: Mapping[str, str]  # name of a field `<stream>_ok` -> its stream
-    history: Mapping[str, int]  # stream -> number of rows to read before each window
+    flags: Mapping[str, str]  # name of a field `<name>_ok` -> the field of features
+    history: Mapping[str, int]  # field of features -> number of rows to read before each window
 
     @classmethod
     def parse(
         cls,
         stream: str | None,
-        streams: Sequence[str] | None = None,
+        streams: Sequence[str] | Mapping[str, str] | None = None,
         history: Mapping[str, int] | None = None,
     ) -> StreamFields:
         """Make the fields from the arguments of `Split.read` with the same names.
@@ -51,8 +54,8 @@ class StreamFields(NamedTuple):
         Raises ValueError or TypeError when the arguments do not fit together.
         """
         history = history or {}
-        names = (stream, *(streams or ()))
-        nameless = [name for name in names if not isinstance(name, str | None)]
+        names = [*(streams.values() if isinstance(streams, Mapping) else streams or ())]
+        nameless = [name for name in (stream, *names) if not isinstance(name, str | None)]
         if nameless:
             raise TypeError(f"a stream is a name or None; found {nameless}")
         if streams is None and not history:
@@ -62,7 +65,7 @@ class StreamFields(NamedTuple):
                 f"streams must be a sequence of names, also for history; found {streams!r}"
             )
         if not (stream is None or isinstance(stream, DefaultName)):
-            raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
+            raise ValueError(f"expected stream or streams, found both: {stream!r}, {names}")
         unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
         if unclear:
             raise ValueError(
@@ -77,9 +80,8 @@ class StreamFields(NamedTuple):
             raise ValueError(
                 f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
             )
-        features = {name: name for name in streams}
         flags = {f"{name}_ok": name for name in streams}
-        return cls(features, flags, history)
+        return cls(dict(zip(streams, names, strict=True)), flags, history)
 
     @property
     def streams(self) -> list[str]:
@@ -87,9 +89,9 @@ class StreamFields(NamedTuple):
         return list(self.features.values())
 
     @property
-    def stream_by_field(self) -> dict[str, str]:
-        """Every field that comes from a stream -> that stream."""
-        return {**self.features, **self.flags}
+    def names(self) -> list[str]:
+        """Every field that comes from a stream."""
+        return [*self.features, *self.flags]
 
 
 def float_dtype(given: DTypeLike) -> np.dtype[Any]:

@@ -82,7 +82,7 @@ class Batch:
         self._split = split
         self._chosen = chosen
         self._starts, self._seqlen, self._track = _check_windows(split, windows)
-        self._streams: dict[str, StreamWindows] = {}  # by name, opened on first use
+        self._streams: dict[str, StreamWindows] = {}  # by field of features, opened on first use
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
         read_column = functools.partial(_read_if_stored, split, self._starts, self._seqlen)
@@ -93,7 +93,7 @@ class Batch:
         self, fields: Sequence[str] | None, dtype: DTypeLike, out: Mapping[str, Array] | None
     ) -> dict[str, Array]:
         """Read the fields; `Split.read` describes the arguments and the result."""
-        names = _check_fields(self._split, fields, [*self._chosen.stream_by_field])
+        names = _check_fields(self._split, fields, self._chosen.names)
         feature_dtype = float_dtype(dtype)
         buffers = out or {}
         strange = sorted(set(buffers) - set(names))
@@ -117,7 +117,7 @@ class Batch:
         """Make a field. Features have the dtype of the caller's buffer, or else `feature_dtype`."""
         split = self._split
         if name in self._chosen.features:
-            reader = self._open_stream(self._chosen.features[name])
+            reader = self._open_stream(name)
             if name in buffers and buffers[name].dtype in FLOATS:
                 feature_dtype = buffers[name].dtype
             return _Field(reader.shape(reader.trailing), feature_dtype, reader.fill)
@@ -141,14 +141,16 @@ class Batch:
     def _shape(self, trailing: Sequence[int]) -> tuple[int, ...]:
         return len(self._starts), self._seqlen, *trailing
 
-    def _open_stream(self, stream: str) -> StreamWindows:
-        if stream not in self._streams:
-            history = self._chosen.history.get(stream, 0)
+    def _open_stream(self, name: str) -> StreamWindows:
+        """The reader of a field of features."""
+        if name not in self._streams:
+            stream = self._split.open_stream(self._chosen.features[name])
+            history = self._chosen.history.get(name, 0)
             run_starts = self._run_starts if history else self._starts
-            self._streams[stream] = StreamWindows(
-                self._split.open_stream(stream), self._starts, self._seqlen, history, run_starts
+            self._streams[name] = StreamWindows(
+                stream, self._starts, self._seqlen, history, run_starts
             )
-        return self._streams[stream]
+        return self._streams[name]
 
     @cached_property
     def _run_starts(self) -> Ints:

@@ -352,7 +352,7 @@ class Split(OpenSplit):
         dtype: DTypeLike = "float32",
         out: Mapping[str, Array] | None = None,
         *,
-        streams: Sequence[str] | None = None,
+        streams: Sequence[str] | Mapping[str, str] | None = None,
         history: Mapping[str, int] | None = None,
     ) -> dict[str, Array]:
         """Read a batch: B windows of T frames.
@@ -368,8 +368,9 @@ class Split(OpenSplit):
                 float32.
             out: buffers to fill and return, by field, with the right shapes and dtypes. For
                 features, a buffer of another of these dtypes may be given in place of `dtype`.
-            streams: several streams instead of `stream`, each as a field of its own name.
-            history: number of rows to read before each window, by stream of `streams`.
+            streams: several streams instead of `stream`, each as a field of its own name; or field
+                -> stream, for fields of other names.
+            history: number of rows to read before each window, by field of `streams`.
 
         Labels are relative to the crop that the network of `stream`, or of the first of `streams`,
         saw; without a stream, to the crop of the track's box. Where that crop was mirrored, labels,
