@@ -1,8 +1,8 @@
 """A loaded network, and the shared memory for its crops.  [crops -> features]
 
 The memory is divided into *slots*, each for one crop, and these into *batches* of neighbouring
-slots. Tasks take slots one after the other, round and round. A batch whose slots are all filled is
-computed, and its slots are free again once those of all earlier batches are.
+slots. Tasks take free slots in order, batch after batch. A batch whose slots are all filled is
+computed, and then its slots are free again.
 """
 
 from __future__ import annotations
@@ -52,10 +52,7 @@ class LoadedNetwork:
         # (batches, size) the row of the split in each slot
         self._rows: NDArray[np.int64] = np.full((n_batches, self._size), NO_ROW, np.int64)
         self._n_empty = np.full(n_batches, self._size)  # slots that are not filled, by batch
-        # numbers of slots since the start; slot i is at i % (number of slots)
-        self._n_taken = 0
-        self._n_freed = 0
-        self._computed = set[int]()  # batches that are computed, but not free
+        self._free_slots = deque(range(self._rows.size))  # whole batches, but for the first one
         self._slots: NDArray[np.uint8]  # (n, crop size, crop size, 3); within `use`
 
     def _count_batches(self, workers: int) -> int:
@@ -90,13 +87,11 @@ class LoadedNetwork:
 
     def has_room(self, n: int) -> bool:
         """Whether n slots can be taken now."""
-        return self._n_taken + n <= self._n_freed + self._rows.size
+        return n <= len(self._free_slots)
 
     def take(self, n: int) -> Ints:
         """Take n slots, for which there is room, and return them."""
-        slots = np.arange(self._n_taken, self._n_taken + n) % self._rows.size
-        self._n_taken += n
-        return slots
+        return np.array([self._free_slots.popleft() for _ in range(n)], np.int64)
 
     def fill(self, slots: Ints, rows: Ints) -> None:
         """Record that slots (n,) are filled with the crops of rows (n,); NO_ROW: it is empty."""
@@ -111,7 +106,7 @@ class LoadedNetwork:
 
     def close_batch(self) -> None:
         """Let the batch whose slots are being taken be computed, though it is not full."""
-        slots = self.take(-self._n_taken % self._size)
+        slots = self.take(len(self._free_slots) % self._size)
         self.fill(slots, np.full(len(slots), NO_ROW))
 
     def take_full(self) -> Iterator[tuple[int, Labels]]:
@@ -140,11 +135,7 @@ class LoadedNetwork:
         return n
 
     def _free(self, batch: int) -> None:
-        """Make the slots of a computed batch available again, after those of earlier batches."""
-        self._computed.add(batch)
-        oldest = self._n_freed // self._size % len(self._rows)
-        while oldest in self._computed:
-            self._computed.remove(oldest)
-            self._n_empty[oldest] = self._size
-            self._n_freed += self._size
-            oldest = (oldest + 1) % len(self._rows)
+        """Make the slots of a batch available again."""
+        self._n_empty[batch] = self._size
+        first = batch * self._size
+        self._free_slots.extend(range(first, first + self._size))
