@@ -56,8 +56,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         except AccessDenied:  # `what` says what the user can do about the link
             repaired.refused.append(damage.what)
             continue
-        is_of_group = damage.array is None and damage.key.endswith("zarr.json")
-        if is_of_group and damage.shard is None:
+        if damage.array is None and damage.key.endswith("zarr.json"):
             _restore_group(store, damage.key)
             repaired.restored.append(damage.key)
             continue

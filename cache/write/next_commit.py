@@ -102,16 +102,16 @@ class NextCommit:
         unknown = sorted(self._drop - state.videos.keys())
         if unknown:
             raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
-        # names of all videos, and of their tracks, that this commit has so far
-        self._video_names = state.videos.keys() - self._drop
         self.invalid_shards = frozenset(invalidate)
         """Numbers of the committed shards to remove."""
         if state.has_other_columns:
-            if self._video_names:
+            if len(self._drop) < len(state.videos):
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             self.invalid_shards = frozenset(state.commit.shards)  # no committed row stays
         self._remaining = state.commit.tables.drop_videos(self._drop)  # tables of videos that stay
         self._refuse_invalid_rows()
+        # names of all videos, and of their tracks, that this commit has so far
+        self._video_names = set(self._remaining.texts("video_name"))
         self._track_names = set(self._remaining.texts("track_name"))
         # records of journalled and appended videos, in the order of their rows
         self._new_videos: list[Video] = []

@@ -319,25 +319,18 @@ class StreamShards:
             found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         has_features = live & (ok != UNDECODABLE)
-
-        def fill_rows(suffix: str, rows: Bools, values: Array) -> Array:
-            """The array to store: the values in these rows, the fill value in others."""
-            array = self.columns[f"{self._stream}{suffix}"].empty(n_rows)
-            array[rows] = values[rows]
-            return array
-
+        arrays = {name: column.empty(n_rows) for name, column in self.columns.items()}
+        features, stored_ok, stored_keys = arrays.values()
+        stored_ok[live] = ok[live]
+        stored_keys[live] = keys[live]
         # Numbers beyond the dtype's range become infinite, and are refused below.
         with np.errstate(over="ignore"):
-            features = fill_rows("", has_features, data)
+            features[has_features] = data[has_features]
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & has_features)
         if len(bad):
             problem = f"features of {len(bad)} rows are not finite in {features.dtype}"
             raise CacheError(f"{title}: {problem}, first row {bad[0]}")
-        return {
-            self._stream: features,
-            f"{self._stream}_ok": fill_rows("_ok", live, ok),
-            f"{self._stream}_key": fill_rows("_key", live, keys),
-        }
+        return arrays
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
