@@ -7,7 +7,8 @@ call these functions, from the first to the last:
     LibraryNetwork.build    any weights: pretrained, random (with a seed), or of a checkpoint,
                             whose tensors are put into a network with random weights (`fill`)
     LibraryNetwork._make    pretrained or random weights; turns a library's errors into ConfigError
-    _torchvision, _timm     ask the library for the network, and remove its classifier
+    LibraryNetwork._build   asks the library for the network, and removes its classifier: defined by
+                            `TorchvisionNetwork` and `TimmNetwork`
 
 They return a `_HeadlessNetwork`: a network without its classifier, with facts for its provenance.
 `fold_batch_norms` puts a ResNet's batch norms into its convolutions.
@@ -18,11 +19,12 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
-    resnet50 = LibraryNetwork("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE))
+    resnet50 = TorchvisionNetwork("resnet50", (CROP_SIZE, CROP_SIZE))
     backbone = resnet50.build(spec, "ResNet-50")
     provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
     return Loaded(backbone.network, provenance, region, Normalisation(region[1]), dim=2048)
@@ -210,11 +212,12 @@ def _provenance(backbone: _HeadlessNetwork, weights: WeightsSpec, network: str) 
     return provenance
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryNetwork:
+@dataclass(frozen=True)
+class LibraryNetwork(ABC):
     """A network of a library, for crops of `region` (height, width) px."""
 
-    library: str  # torchvision or timm
+    library: ClassVar[str]  # its package
+
     name: str
     region: tuple[int, int]
 
@@ -284,14 +287,131 @@ class LibraryNetwork:
 
         Its errors become ConfigErrors, except NotImplementedError, which `dim` handles.
         """
-        make = _timm if self.library == "timm" else _torchvision
         try:
-            return make(self, pretrained)
+            return self._build(pretrained)
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # each network raises something else
             with_weights = f" with weights {pretrained}" if pretrained else ""
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
+
+    @abstractmethod
+    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
+        """Build the network without its classifier. `pretrained`: weights to download; None: random
+        ones.
+        """
+
+
+class TorchvisionNetwork(LibraryNetwork):
+    """A network of torchvision. Its features are the input of its last linear layer, the
+    classifier.
+    """
+
+    library: ClassVar[str] = "torchvision"
+
+    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
+        networks = models.list_models(module=models, exclude=RESCALING)
+        if self.name not in networks:
+            hint = did_you_mean(self.name, networks) or f"; known: {', '.join(networks)}"
+            raise ConfigError(
+                f"torchvision has no network {self.name!r} that gives a vector of features{hint}"
+            )
+        options: dict[str, Any] = {}
+        if self.name.startswith("vit_"):
+            options["image_size"] = self.region[0]
+        build = functools.partial(models.get_model, self.name, **options)
+        if pretrained is None:
+            return self._remove_classifier(build())
+
+        weights = self._weights(pretrained)
+        network = _build_pretrained(pretrained, weights, build)
+        preprocessing = vars(weights.transforms())
+        return replace(
+            self._remove_classifier(network),
+            mean=preprocessing.get("mean", IMAGENET_MEAN),
+            std=preprocessing.get("std", IMAGENET_STD),
+            pretrained=weights.name,
+            terms=_library_terms(weights),
+        )
+
+    def _weights(self, pretrained: WeightsSpec) -> Any:
+        """The member of torchvision's enum of a network's weights, such as
+        ResNet50_Weights.IMAGENET1K_V2. Raises ConfigError for an unknown name.
+        """
+        members = models.get_model_weights(self.name)
+        argument = pretrained.argument or "DEFAULT"
+        names = [*members.__members__, "DEFAULT"]
+        if argument not in names:
+            close = did_you_mean(argument, names)
+            raise ConfigError(
+                f"weights {pretrained}: {self} has no weights {argument!r}{close or ';'} it has "
+                f"{', '.join(names)}"
+            )
+        return members[argument]
+
+    def _remove_classifier(self, network: nn.Module) -> _HeadlessNetwork:
+        """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
+        linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ConfigError(
+                f"{self} has no linear layer, whose input would be the features. Name another "
+                "network."
+            )
+        network.set_submodule(linear[-1], nn.Identity())
+        return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
+
+
+class TimmNetwork(LibraryNetwork):
+    """A network of timm. Its features are pooled by timm, without the classifier
+    (`num_classes=0`).
+    """
+
+    library: ClassVar[str] = "timm"
+
+    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
+        try:
+            import timm
+        except ImportError as error:
+            how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
+            raise ConfigError(f"{self} needs the library timm: {how}") from error
+        name = self.name
+        if pretrained and pretrained.argument:
+            name = f"{name}.{pretrained.argument}"
+        config = timm.get_pretrained_cfg(name)
+        if config is None:
+            close = did_you_mean(self.name, timm.list_models())
+            raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
+
+        # a network of one input size, such as a ViT, is made for the size of the crops
+        options = dict[str, Any]()
+        if config.fixed_input_size and tuple(config.input_size[1:]) != self.region:
+            options["img_size"] = self.region
+        source = f"{HUB}/{config.hf_hub_id}"
+        try:
+            network = timm.create_model(
+                name, pretrained=pretrained is not None, num_classes=0, **options
+            )
+        except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
+            url = f"{source}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
+            raise MissingAssets(
+                f"weights {pretrained} of {self}: {url} cannot be downloaded. Download it "
+                "elsewhere, and name its path: file:FILE."
+            ) from error
+
+        classifier = config.classifier or ()  # one name, or several
+        if isinstance(classifier, str):
+            classifier = (classifier,)
+        layer = "pooled, num_classes=0"
+        backbone = _HeadlessNetwork(network, layer, tuple(classifier), config.mean, config.std)
+        if pretrained is None:
+            return backbone
+        model = f"{self.name.partition('.')[0]}.{config.tag}"
+        terms = {"licence": config.license or "not recorded by timm", "source": source}
+        return replace(backbone, pretrained=model, terms=terms)
+
+
+# by library
+NETWORKS: Final = {"torchvision": TorchvisionNetwork, "timm": TimmNetwork}
 
 
 def _fill_from_file(backbone: _HeadlessNetwork, weights: WeightsSpec, label: str) -> None:
@@ -308,104 +428,3 @@ def _fill_from_file(backbone: _HeadlessNetwork, weights: WeightsSpec, label: str
         expected = "SPIN's checkpoint, a dict with `model`"
         raise not_a_checkpoint(file, "model", expected, f"keys {sorted(state)[:5]}")
     fill(backbone.network, file, tensors, label=label, ignored=ignored)
-
-
-def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
-    """Build a network of torchvision. Its features are the input of its last linear layer, the
-    classifier. `pretrained`: weights to download; None: random weights.
-    """
-    networks = models.list_models(module=models, exclude=RESCALING)
-    if spec.name not in networks:
-        hint = did_you_mean(spec.name, networks) or f"; known: {', '.join(networks)}"
-        raise ConfigError(
-            f"torchvision has no network {spec.name!r} that gives a vector of features{hint}"
-        )
-    options: dict[str, Any] = {}
-    if spec.name.startswith("vit_"):
-        options["image_size"] = spec.region[0]
-    build = functools.partial(models.get_model, spec.name, **options)
-    if pretrained is None:
-        return _remove_classifier(spec, build())
-
-    weights = _torchvision_weights(spec, pretrained)
-    network = _build_pretrained(pretrained, weights, build)
-    preprocessing = vars(weights.transforms())
-    return replace(
-        _remove_classifier(spec, network),
-        mean=preprocessing.get("mean", IMAGENET_MEAN),
-        std=preprocessing.get("std", IMAGENET_STD),
-        pretrained=weights.name,
-        terms=_library_terms(weights),
-    )
-
-
-def _torchvision_weights(spec: LibraryNetwork, pretrained: WeightsSpec) -> Any:
-    """The member of torchvision's enum of a network's weights, such as
-    ResNet50_Weights.IMAGENET1K_V2. Raises ConfigError for an unknown name.
-    """
-    members = models.get_model_weights(spec.name)
-    argument = pretrained.argument or "DEFAULT"
-    names = [*members.__members__, "DEFAULT"]
-    if argument not in names:
-        close = did_you_mean(argument, names)
-        raise ConfigError(
-            f"weights {pretrained}: {spec} has no weights {argument!r}{close or ';'} it has "
-            f"{', '.join(names)}"
-        )
-    return members[argument]
-
-
-def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _HeadlessNetwork:
-    """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ConfigError(
-            f"{spec} has no linear layer, whose input would be the features. Name another network."
-        )
-    network.set_submodule(linear[-1], nn.Identity())
-    return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
-
-
-def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
-    """Build a network of timm. Its features are pooled by timm, without the classifier
-    (`num_classes=0`). `pretrained`: weights to download; None: random weights.
-    """
-    try:
-        import timm
-    except ImportError as error:
-        how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
-        raise ConfigError(f"{spec} needs the library timm: {how}") from error
-    name = spec.name
-    if pretrained and pretrained.argument:
-        name = f"{name}.{pretrained.argument}"
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
-        close = did_you_mean(spec.name, timm.list_models())
-        raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
-
-    # a network of one input size, such as a ViT, is made for the size of the crops
-    options = dict[str, Any]()
-    if config.fixed_input_size and tuple(config.input_size[1:]) != spec.region:
-        options["img_size"] = spec.region
-    source = f"{HUB}/{config.hf_hub_id}"
-    try:
-        network = timm.create_model(
-            name, pretrained=pretrained is not None, num_classes=0, **options
-        )
-    except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
-        url = f"{source}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
-        raise MissingAssets(
-            f"weights {pretrained} of {spec}: {url} cannot be downloaded. Download it "
-            "elsewhere, and name its path: file:FILE."
-        ) from error
-
-    classifier = config.classifier or ()  # one name, or several
-    if isinstance(classifier, str):
-        classifier = (classifier,)
-    layer = "pooled, num_classes=0"
-    backbone = _HeadlessNetwork(network, layer, tuple(classifier), config.mean, config.std)
-    if pretrained is None:
-        return backbone
-    model = f"{spec.name.partition('.')[0]}.{config.tag}"
-    terms = {"licence": config.license or "not recorded by timm", "source": source}
-    return replace(backbone, pretrained=model, terms=terms)

@@ -206,9 +206,9 @@ class _LibraryStream(NetworkStream):
         return network
 
     def _library_network(self) -> LibraryNetwork:
-        from pipeline.features.networks.backbones import LibraryNetwork
+        from pipeline.features.networks.backbones import NETWORKS
 
-        return LibraryNetwork(self.kind, self.network, self.crop.shape)
+        return NETWORKS[self.kind](self.network, self.crop.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
