@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache.arrays import Array, Ints
+from cache.arrays import Array, Bools, Ints
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
@@ -247,7 +246,19 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    find = _finder(copied, source, stream, row_offset)
+    is_in_source = _find_rows(source, name)
+    is_in_copy = _find_rows(copied, name)
+
+    def find(shard: int) -> tuple[Ints, Ints]:
+        """The rows of a shard of the copy that only the source has: their indices within the shard,
+        and their row numbers in the source.
+        """
+        rows = np.asarray(shard_rows(copied.manifest, shard))
+        track = copied.track_of(rows)
+        source_rows = rows + row_offset[track]
+        new = np.flatnonzero((track >= 0) & is_in_source(source_rows) & ~is_in_copy(rows))
+        return new, source_rows[new]
+
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
     shards = [shard for shard in live_shards if len(find(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
@@ -286,34 +297,20 @@ def _write_stream(
     return True
 
 
-def _finder(
-    copied: Split, source: Split, stream: OpenStream, row_offset: Ints
-) -> Callable[[int], tuple[NDArray[np.intp], Ints]]:
-    """Return a function that takes a shard of the copy and finds its rows that only the source has:
-    their indices within the shard, and their row numbers in the source.
+def _find_rows(split: Split, stream: str) -> Callable[[Ints], Bools]:
+    """Return a function that takes rows (n,) of a split, and tells which of them the stream has,
+    with features or without.
     """
-    name = str(stream.commit.manifest["stream"])
-    source_pending = source.pending_rows(name)
-    # what the copy has of the stream: shards, and the rows that are missing in them
-    copied_shards: list[int] = []
-    copied_pending = np.zeros((0, 2), np.int64)
-    if name in copied.streams:
-        copied_shards = copied.stream_shards(name)
-        copied_pending = copied.pending_rows(name)
+    shards: list[int] = []
+    pending = np.zeros((0, 2), np.int64)
+    if stream in split.streams:
+        shards = split.stream_shards(stream)
+        pending = split.pending_rows(stream)
 
-    def find(shard: int) -> tuple[NDArray[np.intp], Ints]:
-        rows = np.asarray(shard_rows(copied.manifest, shard))
-        track = copied.track_of(rows)
-        source_rows = rows + row_offset[track]
-        is_new = track >= 0
-        if shard in copied_shards:
-            is_new &= is_within(rows, copied_pending)
-        is_new &= np.isin(source_rows // source.rows_per_shard, stream.shards)
-        is_new &= ~is_within(source_rows, source_pending)
-        new = np.flatnonzero(is_new)
-        return new, source_rows[new]
+    def has_rows(rows: Ints) -> Bools:
+        return np.isin(rows // split.rows_per_shard, shards) & ~is_within(rows, pending)
 
-    return find
+    return has_rows
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:
