@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
 
-from cache.read.batches import TRACK_FIELDS
+from cache.read.open_split import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
 from pipeline.settings.sections import Settings, SettingValue
