@@ -25,7 +25,7 @@ import io
 import json
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -114,7 +114,7 @@ class StagedWork:
             store.remove_empty(folder)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StagedShard:
     """A complete, uncommitted shard in the cache, as its piece records it."""
 
@@ -183,7 +183,7 @@ class ShardFiles:
 
     def record(self, staged: StagedShard) -> None:
         """Write or replace the piece of a shard whose files are written."""
-        self.work.put(staged.piece, {"shard": asdict(staged)})
+        self.work.put(staged.piece, {"shard": vars(staged)})
 
     def read(self, names: Iterable[str]) -> list[StagedShard]:
         """The shards that these pieces record. Missing and damaged pieces are left out."""
