@@ -248,9 +248,7 @@ class _PlaceCheck:
         if not self.report.ok:  # a damaged manifest may name other files
             return commit
         unnamed = []
-        for key in find_unreferenced(
-            commit or Commit.before_first(place), uncommitted=not has_staged
-        ):
+        for key in find_unreferenced(commit or Commit.empty(place), uncommitted=not has_staged):
             if not self._is_linked(key):
                 unnamed.append(key)
         if unnamed:

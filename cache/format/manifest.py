@@ -169,7 +169,7 @@ class Commit:
     etag: Etag | None  # version of the manifest's file; None before the first commit
 
     @classmethod
-    def before_first(
+    def empty(
         cls, place: Place, entries: Mapping[str, Any] | None = None, tables: Tables | None = None
     ) -> Commit:
         """The state of a split or stream in which nothing is committed: it has no rows, and its

@@ -28,7 +28,7 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
     names that this program gives are looked for.
 
     Args:
-        commit: the current one, or `Commit.before_first`.
+        commit: the current one, or `Commit.empty`.
         uncommitted: also find staged work, and files that may belong to it.
     """
     place = commit.place

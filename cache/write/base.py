@@ -168,7 +168,7 @@ def publish(
     Args:
         entries: the manifest without its format, tables and digest.
         tables: the split's tables; empty for a stream.
-        before: the current commit, or `Commit.before_first`.
+        before: the current commit, or `Commit.empty`.
         note: goes to `provenance.json`, with the time since `started`.
         started: when the work began (s since 1970).
         keep_staged: False: the commit takes over the staged work. `follow_manifest` removes it.

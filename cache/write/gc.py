@@ -141,7 +141,7 @@ class _Sweep:
             lost = lost_manifest(place)
             if lost:
                 raise lost
-            commit = Commit.before_first(place)
+            commit = Commit.empty(place)
         keep_unfinished = self._keeps_unfinished(place)
         if keep_unfinished:
             how = "--unfinished" if self._store.exclusive else "--older-than 0"

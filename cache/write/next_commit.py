@@ -40,7 +40,7 @@ class SplitState:
     geometry.
     """
 
-    commit: Commit  # `Commit.before_first` if nothing is committed
+    commit: Commit  # `Commit.empty` if nothing is committed
     columns: Mapping[str, Column]  # per row, including extra ones
     extra: Mapping[str, ExtraColumn]
 

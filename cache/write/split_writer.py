@@ -96,7 +96,7 @@ class SplitWriter(Writer):
         commit = Commit.load(self.place)
         if commit is None:
             create_groups(self.place)
-            commit = self._before_first_commit()
+            commit = self._empty_commit()
         else:
             follow_manifest(commit)
             self._refuse_missing_columns(commit)
@@ -104,7 +104,7 @@ class SplitWriter(Writer):
         self.state = SplitState(commit=commit, columns=self._columns, extra=self._extra)
         self._next = None  # last: another `begin` needs the new state
 
-    def _before_first_commit(self) -> Commit:
+    def _empty_commit(self) -> Commit:
         """A state without rows. If the split has lost its manifest, the numbers of rows that
         streams may have features for are not used again.
         """
@@ -115,7 +115,7 @@ class SplitWriter(Writer):
         entries["shards"] = {name: {} for name in self._columns}
         entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
         tables = Tables.from_records([], self._extra.values())
-        return Commit.before_first(self.place, entries, tables)
+        return Commit.empty(self.place, entries, tables)
 
     def _longest_stream(self) -> Commit | None:
         """The stream with the largest extent; None if there is no stream."""

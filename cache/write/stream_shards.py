@@ -149,7 +149,7 @@ class StreamShards:
                 "geometry": self.split.manifest["geometry"],
                 "shards": {name: {} for name in self.columns},
             }
-            commit = Commit.before_first(self.place, entries)
+            commit = Commit.empty(self.place, entries)
         self._refuse_other_form(commit.manifest)
         self._commit = commit
         self._rows = OpenStream(commit, self.split.manifest)
