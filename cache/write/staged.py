@@ -43,8 +43,6 @@ ROWS: Final = "rows"
 VIDEO: Final = "video"
 FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
 
-VERSION: Final = 2  # of the content of pieces: those of another version are of another plan
-
 # A text or JSON that names everything that decides the stored numbers, besides what each writer
 # compares itself. Work of another plan is not used.
 Plan = str | Mapping[str, Any]
@@ -65,8 +63,7 @@ class StagedWork:
         self._place = place
         self._store = place.store
         self._plan = conditions["plan"]
-        digest = fingerprint({"version": VERSION, **conditions})[:16]
-        self.folder = f"{place.staged}/{digest}"
+        self.folder = f"{place.staged}/{fingerprint(conditions)[:16]}"
 
     def put(self, name: str, entries: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Write or replace a piece, durably. Its head has the plan, this host, and `entries`."""
