@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
+from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.database import Database, Segment
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
-from pipeline.files.formats.arrays import FileState
 from pipeline.skeletons import (
     JOINTS,
     LARGEST,
@@ -92,8 +92,7 @@ class FileReader:
     dataset: str
     split: str
     columns: tuple[str, ...]  # the cache's columns to fill
-    digest: str  # SHA-256 of the file
-    state: FileState  # before it was read
+    file: StampedFile
 
     def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all
@@ -136,7 +135,7 @@ class FileReader:
             account.notes.append(
                 "img_name is not kept: its names are no numbered images in a raw folder"
             )
-        fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{self.file.sha256} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(
             name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
         )
