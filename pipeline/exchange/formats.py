@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.durable import naming, publish, sync_folder, write_atomic
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, missing_package
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.places import write_aside
 from pipeline.files.raw.files import whole_file_digest
@@ -62,11 +62,7 @@ class ExportFormat:
         """
         for package, extra in self.packages.items():
             if find_spec(package) is None:
-                do = (
-                    f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install "
-                    f"-e '.[{extra}]'"
-                )
-                raise PipelineError(f"this format needs the package {package}: {do}")
+                raise missing_package("this format", package, extra)
         function: Callable[..., Exported] = load(self.export)
         return function
 

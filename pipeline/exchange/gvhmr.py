@@ -42,6 +42,7 @@ from pipeline.exchange.rows import (
     NO_SMPLX,
     RowCheck,
     SplitRows,
+    kind_of,
     origin_of,
     require_stream,
     segments_of,
@@ -197,15 +198,15 @@ class _BedlamMotions:
                 "smplx=SMPLX_NEUTRAL.npz"
             )
         require_stream(split, stream)
-        identity = split.stream_manifest(stream).get("identity") or {}
-        if identity.get("kind") != Hmr2.kind:
+        if kind_of(split, stream) != Hmr2.kind:
             raise PipelineError(
                 f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
             )
         self._split = split
         self._features = f"features/{stream}"
         self._rows = SplitRows(split, stream)
-        self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
+        crop = split.stream_manifest(stream)["identity"].get("crop")
+        self._crop = cache.CropPolicy.from_dict(crop or {})
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)

@@ -162,6 +162,12 @@ def require_stream(split: cache.Split, stream: str) -> None:
         )
 
 
+def kind_of(split: cache.Split, stream: str) -> str | None:
+    """The kind of a stream; None if it is not recorded."""
+    identity = split.stream_manifest(stream).get("identity") or {}
+    return identity.get("kind")
+
+
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
     """The provenance entry of a stream."""
     manifest = split.stream_manifest(stream)

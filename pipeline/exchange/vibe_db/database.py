@@ -111,14 +111,10 @@ def open_database(file: Path, layout: Layout) -> Database:
     database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())))
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {shown_names(arrays.names)}"
-            do = "Check that this is the dataset's file."
-            if not arrays.names:
-                found = "no array"
-                do = OTHER_FORMATS
+            found = shown_names(arrays.names) if arrays.names else "none"
             if name in arrays.others:
-                found = "another Python object of this name; store numbers as an array of numbers"
-            raise database.error(name, "an array of this name", found, do)
+                found = "another Python object of this name"
+            raise database.error(name, "an array of this name", found, OTHER_FORMATS)
 
     for name, array in fields.items():
         found = f"{array.dtype} {array.shape}"

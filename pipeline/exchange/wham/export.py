@@ -31,6 +31,7 @@ from pipeline.exchange.rows import (
     absent_fields,
     array_of,
     counting,
+    kind_of,
     origin_of,
     recorded_stream,
     require_stream,
@@ -183,36 +184,26 @@ def _stream_notes(
     split: cache.Split, layout: FileLayout, stream: str, stationary: str
 ) -> dict[str, str]:
     """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that
-    is out of date.
+    is out of date, or for named features that are missing.
     """
     notes = {}
-    if "features" in layout.fields:
-        note = _missing_stream(split, stream, Hmr2.kind)
-        if note:
-            notes["features"] = note
-            if stream != USUAL:
-                raise PipelineError(f"{split.name}: {note}")
-    if "stationaries" in layout.fields:
-        note = _missing_stream(split, stationary, Stationary.kind)
-        if note:
-            notes["stationaries"] = f"-1 (unknown) in all rows: {note}"
+    for field, name, kind in (
+        ("features", stream, Hmr2.kind),
+        ("stationaries", stationary, Stationary.kind),
+    ):
+        of_kind = [other for other in split.streams if kind_of(split, other) == kind]
+        if field not in layout.fields:
+            continue
+        if name in of_kind:
+            require_stream(split, name)
+            continue
+        existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
+        notes[field] = f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
+    if "features" in notes and stream != USUAL:
+        raise PipelineError(f"{split.name}: {notes['features']}")
+    if "stationaries" in notes:
+        notes["stationaries"] = f"-1 (unknown) in all rows: {notes['stationaries']}"
     return notes
-
-
-def _missing_stream(split: cache.Split, name: str, kind: str) -> str:
-    """Why there is no stream of this name and kind; "" if there is one. Raises PipelineError if it
-    is out of date.
-    """
-    of_kind = []
-    for stream in split.streams:
-        identity = split.stream_manifest(stream).get("identity") or {}
-        if identity.get("kind") == kind:
-            of_kind.append(stream)
-    if name in of_kind:
-        require_stream(split, name)
-        return ""
-    existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
-    return f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
 
 
 def _fields(

@@ -233,7 +233,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
         ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0"),
         ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'"),
         ({"joints2D": keypoints(49).tolist()}, "joints2D"),
-        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta"),
+        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*found theta"),
     ],
 )
 def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, tmp_path):
