@@ -36,6 +36,7 @@ from pipeline.skeletons import (
     Array,
     Bools,
     Ints,
+    add_confidence,
     convert,
     correspondence,
     zero_invalid_joints,
@@ -51,6 +52,7 @@ FARTHEST_JOINT: Final = 10.0
 LARGEST_FRAME: Final = 2**40
 # names written by our export: <video>/<person>, perhaps with a segment
 _EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
+UNITS: Final = ("bbox", "pose", "has_smpl")  # columns whose units are checked, and a flag
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 
 
@@ -166,12 +168,8 @@ class FileReader:
         if problem:
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
-        bodies: Labels = {
-            column: labels[column] for column in ("pose", "has_smpl") if column in labels
-        }
-        other_unit = next(other_units(bodies), None)
-        if other_unit:
-            column, expected, found = other_unit
+        checked = {column: labels[column] for column in UNITS if column in labels}
+        for column, expected, found in other_units(checked):
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
@@ -312,21 +310,12 @@ def _smpl_labels(database: Database, start: int, stop: int) -> Labels:
 
 
 def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
-    """Boxes (n, 4) px of rows [start, stop); the whole image where images are crops. Raises
-    RawDataError for boxes that are not square.
-    """
+    """Boxes (n, 4) px of rows [start, stop); the whole image where images are crops."""
     if layout.in_crops:
         centre = PICTURE / 2
         box = np.array([centre, centre, PICTURE, PICTURE], np.float32)
         return np.tile(box, (stop - start, 1))
-    bbox = database.read("bbox", start, stop).astype(np.float32)
-    is_finite = np.isfinite(bbox).all(axis=1)
-    is_oblong = is_finite & (bbox[:, 2] != bbox[:, 3])
-    if is_oblong.any():
-        row = int(is_oblong.argmax())
-        found = f"{bbox[row].tolist()} in row {start + row}"
-        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", found)
-    return bbox
+    return database.read("bbox", start, stop).astype(np.float32)
 
 
 def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
@@ -348,9 +337,7 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
     is_present[:, PELVIS] = True
     is_labelled = is_annotated & is_present & has_3d[:, None]  # (n, 49)
 
-    confidence = np.ones((*joints.shape[:2], 1))
-    kp_3d = np.concatenate([joints, confidence], axis=2)
-    kp_3d = np.where(is_labelled[..., None], kp_3d, 0).astype(np.float32)
+    kp_3d = np.where(is_labelled[..., None], add_confidence(joints), 0).astype(np.float32)
     labels: Labels = {"kp_3d": kp_3d, "has_3d": has_3d.astype(np.uint8)}
     if "kp_3d_eval" in columns:
         common = convert(kp_3d[..., :3], source="spin49", target="common14")
