@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -124,17 +124,17 @@ class StampedFile(NamedTuple):
     state: FileState
     sha256: str
 
+    @classmethod
+    def stamp(cls, file: Path) -> Self:
+        """Take the state and the SHA-256 of a file. Raises RawDataError for an unreadable one."""
+        do = "Check the path."
+        state = file_state(file, do=do)
+        with reading(file, "a file", do=do):
+            return cls(file, state, whole_file_digest(file))
+
     def require_unchanged(self) -> None:
         """Raise RawDataError if the file has changed since."""
         require_unchanged(self.path, self.state)
-
-
-def stamp(file: Path) -> StampedFile:
-    """Take the state and the SHA-256 of a file. Raises RawDataError for an unreadable one."""
-    do = "Check the path."
-    state = file_state(file, do=do)
-    with reading(file, "a file", do=do):
-        return StampedFile(file, state, whole_file_digest(file))
 
 
 def open_arrays(file: Path, do: str = WHOLE) -> ArrayFile:

@@ -23,7 +23,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, open_arrays, stamp
+from pipeline.exchange.array_files import AGAIN, StampedFile, open_arrays
 from pipeline.exchange.matching import (
     BY_NAMES,
     NO_FILE_ROW,
@@ -86,7 +86,7 @@ def import_array(
     """
     if file.is_dir():
         file = file / "rows.parquet"
-    stamped = stamp(file)
+    stamped = StampedFile.stamp(file)
     arrays = open_arrays(file)
     split = cache.open(root)[name]
     array = choose_array(arrays, array)

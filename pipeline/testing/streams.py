@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 import pytest
@@ -26,13 +27,14 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import is_different
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from pipeline.testing.common import declaration_problems, fail_if_any, run_in_new_process
+from pipeline.testing.common import fail_if_any, number_problems
 
 N: Final = 9  # rows to compute
 BATCH_SIZE: Final = 4  # so that the last batch is padded
 OTHER_BATCH_SIZE: Final = 3
 DTYPES: Final = ("float16", "float32")
 
+T = TypeVar("T")
 Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
 
 
@@ -89,7 +91,7 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
         _repetition_problems(stream, sample, loaded, rows)
     )
     if another_process and not problems:
-        others = run_in_new_process(_load_and_compute, stream, sample)
+        others = _run_in_new_process(_load_and_compute, stream, sample)
         if not _same(rows, others):
             problems.append("computes different numbers in another process")
     return problems
@@ -100,7 +102,7 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     restored stream only if the identity itself has no problem.
     """
     yield from _row_declaration_problems(stream)
-    problems = list(declaration_problems(stream))
+    problems = list(_declaration_problems(stream))
     yield from problems or _restoring_problems(stream)
 
 
@@ -403,3 +405,58 @@ def _same(rows: Rows, others: Rows) -> bool:
 
 def _load_and_compute(stream: Stream, sample: _Sample) -> Rows:
     return _LoadedStream(stream, sample).compute(range(N))
+
+
+def _declaration_problems(stream: Any) -> Iterator[str]:
+    """Problems of a stream's kind, version and identity.
+
+    The identity must contain all options except `crop`, and no path.
+    """
+    if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
+        yield "has no kind"
+    yield from number_problems(stream, "version")
+    identity = stream.identity()
+    if not isinstance(identity, Mapping):
+        yield f"identity() returns {identity!r}: expected a dictionary"
+        return
+    try:
+        is_same = json.loads(json.dumps(identity, allow_nan=False)) == identity
+    except (TypeError, ValueError) as error:
+        yield f"identity() is not JSON: {error}"
+        return
+    if not is_same:
+        yield (
+            "identity() changes when it is written as JSON and read back: use no tuples and "
+            "no numbers as keys"
+        )
+    if identity != stream.identity():
+        yield "identity() returns different values when called again"
+    for option in fields(stream):
+        name = option.name
+        is_exempt = name == "crop" or isinstance(getattr(stream, name), Path)
+        if name not in identity and not is_exempt:
+            yield f"identity() does not contain the option {name}, on which the results depend"
+    for text in _texts(identity):
+        if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
+            yield f"identity() contains the path {text!r}: expected a digest of the file's content"
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _texts(list(values.values()))
+    elif isinstance(values, Sequence):
+        for value in values:
+            yield from _texts(value)
+
+
+def _run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """Return the function's result in a freshly spawned process. A script needs a `__main__`
+    guard.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()

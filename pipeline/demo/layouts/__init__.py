@@ -77,11 +77,11 @@ class Request:
         """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def slot(self, dataset: str, key: int, split: str, number: int) -> Slot:
+    def slot(self, dataset: str, key: int, split: str, number: int) -> _Slot:
         """The place of the video with this number. key: the dataset's, for `rng`."""
-        return Slot(dataset, split, number, self.seed, self.rng(key, number))
+        return _Slot(dataset, split, number, self.seed, self.rng(key, number))
 
-    def slots(self, dataset: str, key: int, **usual: int) -> Iterator[Slot]:
+    def slots(self, dataset: str, key: int, **usual: int) -> Iterator[_Slot]:
         """Yield the place of every video. usual: default number of videos by split."""
         splits: list[str] = []
         for split, n in usual.items():
@@ -90,7 +90,7 @@ class Request:
             yield self.slot(dataset, key, split, number)
 
 
-class Slot(NamedTuple):
+class _Slot(NamedTuple):
     """The place of a video in the demo data."""
 
     dataset: str

@@ -174,12 +174,20 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
 
 def _import_database(args: argparse.Namespace, file: Path) -> int:
     """Import the file's tracks and features."""
-    from pipeline.exchange.vibe_db.importing import Options, import_database  # imports h5py
+    from pipeline.exchange.vibe_db.importing import import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    chosen = Options(args.stream or "resnet50", args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        imported = import_database(file, args.cache, name, chosen, progress=progress)
+        imported = import_database(
+            file,
+            args.cache,
+            name,
+            stream=args.stream or "resnet50",
+            weights_of=args.weights_of,
+            joints_2d=args.joints_2d,
+            crop_scale=args.crop_scale,
+            progress=progress,
+        )
     if not imported.is_written:
         out.print(plain(f"{name}: up to date, imported from {file.name}"))
         return 0

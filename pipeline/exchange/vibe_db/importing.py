@@ -27,7 +27,7 @@ from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
-from pipeline.exchange.array_files import stamp
+from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.matching import Match
@@ -59,26 +59,24 @@ class _ImportedSplit:
     is_written: bool  # False: everything was up to date
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of an import, besides file and split."""
-
-    stream: str = ResNet50.kind
-    weights_of: str | None = None  # description of the network that computed the features
-    joints_2d: str | None = None  # a key of `joint_orders.ORDERS`; None: from the number of joints
-    crop_scale: float | None = None  # None: that of the dataset's usual features
-
-
 def import_database(
     file: Path,
     root: cache.Root,
     name: str,
-    options: Options = Options(),
     *,
+    stream: str = ResNet50.kind,
+    weights_of: str | None = None,
+    joints_2d: str | None = None,
+    crop_scale: float | None = None,
     progress: Progress = silent,
 ) -> _ImportedSplit:
-    """Make the split `name` in the cache `root` from a database file, with its features as a
+    """Make the split `name` in the cache `root` from a database file, with its features as the
     stream.
+
+    Args:
+        weights_of: Description of the network that computed the features.
+        joints_2d: A key of `joint_orders.ORDERS`; None: from the number of joints.
+        crop_scale: Crop side / box side; None: that of the dataset's usual features.
 
     Raises:
         RawDataError: the file is invalid.
@@ -86,7 +84,7 @@ def import_database(
         PipelineError: the split exists and has another origin.
         cache.CacheError: another process writes the split.
     """
-    opened = _open_file(file, name, options)
+    opened = _open_file(file, name, joints_2d, crop_scale)
     origin = _origin(opened)
     is_written = False
     if not _is_committed(root, name, origin):
@@ -94,11 +92,11 @@ def import_database(
         _write_tracks(root, name, opened.tracks, origin, progress)
         is_written = True
     cache.finish_commits(root, name)  # of an import that was killed
-    stream = None
+    imported_stream = None
     if "features" in opened.tracks.database.fields:
-        stream = options.stream
-        is_written |= _write_stream(root, name, stream, opened, options.weights_of)
-    return _result(cache.open(root)[name], stream, opened, is_written=is_written)
+        imported_stream = stream
+        is_written |= _write_stream(root, name, stream, opened, weights_of)
+    return _result(cache.open(root)[name], imported_stream, opened, is_written=is_written)
 
 
 class _OpenedFile(NamedTuple):
@@ -108,19 +106,21 @@ class _OpenedFile(NamedTuple):
     provenance: Provenance
 
 
-def _open_file(file: Path, name: str, options: Options) -> _OpenedFile:
+def _open_file(
+    file: Path, name: str, joints_2d: str | None, crop_scale: float | None
+) -> _OpenedFile:
     """Open a database file, to be read as the split `name`."""
     dataset, _, part = name.partition("/")
     reader = datasets.get(dataset)
     reader.check_split(part)
-    stamped = stamp(file)
+    stamped = StampedFile.stamp(file)
     provenance = read_provenance(file, stamped.sha256)
     _require_own_dataset(file, name, provenance)
 
     would_fill = reader.columns(part, body=True)
     usual = layout_of(dataset, part, would_fill)
     database = open_database(file, usual)
-    layout = resolve_layout(usual, database, provenance, options.joints_2d, options.crop_scale)
+    layout = resolve_layout(usual, database, provenance, joints_2d, crop_scale)
     columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
     tracks = FileReader(database, layout, dataset, part, columns, stamped)
     return _OpenedFile(tracks, provenance)

@@ -50,12 +50,7 @@ class UnknownField:
     needs: str
 
 
-def column(name: str) -> Callable[[SplitRows, int, int], Array]:
-    """The function that reads a column of the cache."""
-    return lambda rows, start, stop: rows.split.rows(name, start, stop)
-
-
-def coco(kp_2d: Array) -> Array:
+def _coco(kp_2d: Array) -> Array:
     """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
     named = convert(kp_2d, source="spin49", target="coco")
     openpose = convert(kp_2d, source="spin49", target=OPENPOSE)
@@ -124,7 +119,7 @@ class RowFields(SplitRows):
         if self.dataset == "insta_variety":
             bbox = self.split.rows("bbox", start, stop)
             kp_2d = to_crop_pixels(kp_2d, bbox)
-        return coco(kp_2d)
+        return _coco(kp_2d)
 
     def labelled_joints_2d(self, start: int, stop: int) -> Array:
         """Labelled 2D joints, (n, 49, 3) px px confidence; those of InstaVariety as `keypoints`."""

@@ -6,7 +6,7 @@ lib/data_utils/ writes these files, lib/data/datasets/ reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,12 +20,19 @@ from pipeline.exchange.rows import (
     NO_SMPL,
     NO_TRANS,
     RowCheck,
+    SplitRows,
 )
 from pipeline.exchange.wham.bodies import REGRESSOR_FILES, SMPL_FILES
-from pipeline.exchange.wham.fields import NO_GENDER, RowFields, UnknownField, WhamField, column
+from pipeline.exchange.wham.fields import NO_GENDER, RowFields, UnknownField, WhamField
 from pipeline.exchange.wham.motions import MotionFields
+from pipeline.skeletons import Array
 
 Fields = Mapping[str, WhamField | UnknownField]  # by their names in the file
+
+
+def _column(name: str) -> Callable[[SplitRows, int, int], Array]:
+    """The function that reads a column of the cache."""
+    return lambda rows, start, stop: rows.split.rows(name, start, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +54,16 @@ class FileLayout:
 _GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 
 _BBOX: Final = WhamField(RowFields.boxes, columns=("bbox",))
-_POSE: Final = WhamField(column("pose"), (NO_SMPL,))
-_BETAS: Final = WhamField(column("betas"), (NO_SMPL,))
+_POSE: Final = WhamField(_column("pose"), (NO_SMPL,))
+_BETAS: Final = WhamField(_column("betas"), (NO_SMPL,))
 _JOINTS_2D: Final = WhamField(RowFields.labelled_joints_2d, columns=("kp_2d",))
-_EXTRINSICS: Final = WhamField(column("extrinsics"), (NO_EXTRINSICS,))
+_EXTRINSICS: Final = WhamField(_column("extrinsics"), (NO_EXTRINSICS,))
 _GENDER: Final = WhamField(RowFields.are_female, (NO_GENDER,), dtype="<i8")
 _FEATURES: Final = WhamField(RowFields.features, (NO_FEATURES,))
 
 _LABELS: Final[Fields] = {
     "vid": WhamField(RowFields.segment_numbers, dtype="<i8"),
-    "frame_id": WhamField(column("frame_index"), dtype="<i8"),
+    "frame_id": WhamField(_column("frame_index"), dtype="<i8"),
     "bbox": _BBOX,
     "res": WhamField(RowFields.resolutions),
     "pose": _POSE,
@@ -91,7 +98,7 @@ _BEDLAM: Final[Fields] = {
     "w_trans": WhamField(
         RowFields.world_places, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), needs=SMPL_FILES
     ),
-    "c_trans": WhamField(column("trans"), (NO_TRANS,)),
+    "c_trans": WhamField(_column("trans"), (NO_TRANS,)),
     "extrinsics": _EXTRINSICS,
     "intrinsics": WhamField(RowFields.intrinsics, (NO_INTRINSICS,)),
     "bbox": _BBOX,
