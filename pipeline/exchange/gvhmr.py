@@ -57,7 +57,7 @@ MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
 GENDERED: Final = RowCheck(
     "a gendered body (AMASS's SMPL-X N has neutral ones)",
-    test=lambda rows, start, stop: rows.genders(start, stop) == "neutral",
+    test=lambda split, rows: split.genders(rows) == "neutral",
 )
 AMASS_FILE = "smplxpose_v2.pth"
 BEDLAM_FILE = "smplpose_v2.pth"
@@ -239,9 +239,7 @@ class _BedlamMotions:
             "global_orient_incam": pose[:, :3],
             "trans_incam": trans - camera[:, :3, 3],
             "cam_ext": camera,
-            "cam_int": self._rows.intrinsics(
-                int(self.segments.start[number]), int(self.segments.stop[number])
-            ),
+            "cam_int": self._rows.intrinsics(self.segments.rows(number)),
         }
 
     def write_features(self, folder: Path) -> None:
@@ -253,8 +251,7 @@ class _BedlamMotions:
             bbox = self._read_column("bbox", number)[:, :3]
             bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
             features = self._read_column(self._features, number)
-            start = int(self.segments.start[number])
-            resolution = self._rows.resolutions(start, start + 1)[0]
+            resolution = self._rows.resolutions(self.segments.rows(number)[:1])[0]
             content = {
                 "features": torch.from_numpy(features),
                 "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),

@@ -114,14 +114,14 @@ def match_rows(
     leave_out: rows of tracks that the split does not have; else they are an error.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
-    rows = np.concatenate([NO_ROWS, *(np.arange(start, stop) for start, stop in ranges)])
+    rows = np.concatenate([NO_ROWS, *map(np.asarray, ranges)])
     n_rows = arrays.open(array).shape[0]
     if keys is None and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
-    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
+    frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
     split_keys = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
     digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
     digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})

@@ -34,7 +34,7 @@ RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 
 
 class SplitRows:
-    """Reads rows [start, stop) of a split, and what their tracks and videos have for each."""
+    """Reads ranges of n rows of a split, and what their tracks and videos have for each row."""
 
     def __init__(self, split: cache.Split, stream: str | None = None) -> None:
         """stream: of the features to export; None to export none."""
@@ -42,36 +42,40 @@ class SplitRows:
         self.stream = stream
         self.dataset = split.name.partition("/")[0]
 
-    def features(self, start: int, stop: int) -> Array:
-        """Features (n, dim)."""
-        return self.split.rows(f"features/{self.stream}", start, stop)
+    def column(self, name: str, rows: range) -> Array:
+        """A column of the cache, (n, ...)."""
+        return self.split.rows(name, rows.start, rows.stop)
 
-    def resolutions(self, start: int, stop: int) -> Array:
+    def features(self, rows: range) -> Array:
+        """Features (n, dim)."""
+        return self.column(f"features/{self.stream}", rows)
+
+    def resolutions(self, rows: range) -> Array:
         """Width and height px of the images, (n, 2)."""
-        videos = self.split.tracks.video[self.tracks(start, stop)]
+        videos = self.split.tracks.video[self.tracks(rows)]
         return np.asarray(self._video_sizes[videos])
 
-    def intrinsics(self, start: int, stop: int) -> Doubles:
+    def intrinsics(self, rows: range) -> Doubles:
         """Intrinsics (n, 3, 3) px of the row (if the camera zooms), else of the track."""
         stored = self.split.tracks.tables["track_intrinsics"]  # NaN if unknown
-        track_cameras: Doubles = stored[self.tracks(start, stop)]
+        track_cameras: Doubles = stored[self.tracks(rows)]
         if "intrinsics" not in self.split.columns:
             return track_cameras
-        row_cameras = self.split.rows("intrinsics", start, stop)
+        row_cameras = self.column("intrinsics", rows)
         return np.where(np.isfinite(row_cameras), row_cameras, track_cameras)
 
-    def rates(self, start: int, stop: int) -> Doubles:
+    def rates(self, rows: range) -> Doubles:
         """Rows per second, (n,)."""
-        tracks = self.tracks(start, stop)
+        tracks = self.tracks(rows)
         return np.asarray(self.split.tracks.fps[tracks] / self.split.tracks.step[tracks])
 
-    def genders(self, start: int, stop: int) -> NDArray[np.str_]:
+    def genders(self, rows: range) -> NDArray[np.str_]:
         """(n,) male, female or neutral."""
-        return self._track_genders[self.tracks(start, stop)]
+        return self._track_genders[self.tracks(rows)]
 
-    def tracks(self, start: int, stop: int) -> Ints:
+    def tracks(self, rows: range) -> Ints:
         """The number of each row's track, (n,)."""
-        return self.split.track_of(np.arange(start, stop))
+        return self.split.track_of(np.asarray(rows))
 
     @functools.cached_property
     def _video_sizes(self) -> Array:
@@ -90,17 +94,17 @@ class RowCheck:
     missing: str  # in rows that fail, for messages: "every row has no 3D joints"
     columns: tuple[str, ...] = ()  # that must be finite
     flag: str | None = None  # column that must be 1, if the split has it
-    test: Callable[[Any, int, int], Bools] | None = None  # of `SplitRows`, start and stop
+    test: Callable[[Any, range], Bools] | None = None  # of `SplitRows` and rows
 
-    def passes(self, rows: SplitRows, start: int, stop: int) -> Bools:
+    def passes(self, split: SplitRows, rows: range) -> Bools:
         """(n,) whether each row passes."""
-        mask = np.ones(stop - start, bool)
-        if self.flag in rows.split.columns:
-            mask &= rows.split.rows(self.flag, start, stop) == 1
+        mask = np.ones(len(rows), bool)
+        if self.flag is not None and self.flag in split.split.columns:
+            mask &= split.column(self.flag, rows) == 1
         for name in self.columns:
-            mask &= _are_finite(rows.split.rows(name, start, stop))
+            mask &= _are_finite(split.column(name, rows))
         if self.test is not None:
-            mask &= self.test(rows, start, stop)
+            mask &= self.test(split, rows)
         return mask
 
 
@@ -109,13 +113,15 @@ def _are_finite(values: Array) -> Bools:
     return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
-def _have_common_joints(rows: SplitRows, start: int, stop: int) -> Bools:
-    return np.asarray((rows.split.rows("kp_3d", start, stop)[:, COMMON, 3] > 0).all(axis=1))
+def _have_common_joints(split: SplitRows, rows: range) -> Bools:
+    return np.asarray((split.column("kp_3d", rows)[:, COMMON, 3] > 0).all(axis=1))
 
 
 NO_FEATURES: Final = RowCheck(
     "no features",
-    test=lambda rows, start, stop: rows.split.column(f"features/{rows.stream}_ok")[start:stop] == 1,
+    test=lambda split, rows: (
+        split.split.column(f"features/{split.stream}_ok")[rows.start : rows.stop] == 1
+    ),
 )
 NO_JOINTS_3D: Final = RowCheck("no 3D joints", ("kp_3d",), "has_3d", _have_common_joints)
 NO_JOINTS_3D_EVAL: Final = RowCheck("no 3D joints", ("kp_3d_eval",), "has_3d")
@@ -124,14 +130,14 @@ NO_TRANS: Final = RowCheck("no trans", ("trans",))
 NO_SMPLX: Final = RowCheck("no smplx_pose", ("smplx_pose",))
 NO_EXTRINSICS: Final = RowCheck("no extrinsics", ("extrinsics",))
 NO_INTRINSICS: Final = RowCheck(
-    "no intrinsics", test=lambda rows, start, stop: _are_finite(rows.intrinsics(start, stop))
+    "no intrinsics", test=lambda split, rows: _are_finite(split.intrinsics(rows))
 )
 NO_SIZE: Final = RowCheck(
-    "no image size", test=lambda rows, start, stop: (rows.resolutions(start, stop) > 0).all(axis=1)
+    "no image size", test=lambda split, rows: (split.resolutions(rows) > 0).all(axis=1)
 )
 NO_RATE: Final = RowCheck(
     "no rate of 30 frames per second",
-    test=lambda rows, start, stop: np.abs(rows.rates(start, stop) - FPS) < RATE_NOISE,
+    test=lambda split, rows: np.abs(split.rates(rows) - FPS) < RATE_NOISE,
 )
 
 
@@ -196,8 +202,8 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
 
 
 def array_of(
-    compute: Callable[[int, int], Any],
-    pieces: Sequence[tuple[int, int]],
+    compute: Callable[[range], Any],
+    pieces: Sequence[range],
     n_rows: int,
     dtype: str | None,
     report_written: Callable[[int], None],
@@ -205,19 +211,18 @@ def array_of(
     """Make an array (n_rows, ...) that is computed piece by piece when its file is written.
 
     Args:
-        compute: Returns the array of the rows [start, stop). It is called once at first, for the
-            shape of a row, and then for each piece.
-        pieces: [start, stop) of each piece.
+        compute: Returns the array of a range of rows. It is called once at first, for the shape of
+            a row, and then for each piece.
+        pieces: Ranges of rows.
         dtype: None: the dtype of the computed rows.
         report_written: Called with the number of rows of each piece that has been written.
     """
-    first = pieces[0][0]
-    sample = np.asarray(compute(first, first + 1))
+    sample = np.asarray(compute(pieces[0][:1]))
     kind = np.dtype(dtype or sample.dtype)
 
     def blocks() -> Iterator[Array]:
-        for start, stop in pieces:
-            block = np.asarray(compute(start, stop)).astype(kind, copy=False)
+        for piece in pieces:
+            block = np.asarray(compute(piece)).astype(kind, copy=False)
             yield block
             report_written(len(block))
 
@@ -238,14 +243,14 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     return add
 
 
-def absent_fields(rows: SplitRows, fields: Mapping[str, FileField]) -> dict[str, str]:
+def absent_fields(split_rows: SplitRows, fields: Mapping[str, FileField]) -> dict[str, str]:
     """Field that cannot be written -> why: a column is missing, or no row passes a check of it."""
-    split = rows.split
+    split = split_rows.split
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
     @functools.cache  # fields share checks
     def some_row_passes(check: RowCheck) -> bool:
-        return any(check.passes(rows, start, stop).any() for start, stop in ranges)
+        return any(check.passes(split_rows, rows).any() for rows in ranges)
 
     absent = {}
     for name, field in fields.items():
@@ -277,13 +282,18 @@ class Segments:
     def n_rows(self) -> int:
         return int((self.stop - self.start).sum())
 
-    def numbers(self, start: int, stop: int) -> Ints:
-        """The segment of each of the rows [start, stop)."""
-        return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
+    def rows(self, number: int) -> range:
+        """The rows of a segment."""
+        return range(int(self.start[number]), int(self.stop[number]))
+
+    def numbers(self, rows: range) -> Ints:
+        """The segment of each row."""
+        return np.searchsorted(self.start, np.asarray(rows), side="right") - 1
 
     def read_column(self, split: cache.Split, column: str, number: int) -> Array:
         """A segment's rows of a column."""
-        return split.rows(column, int(self.start[number]), int(self.stop[number]))
+        rows = self.rows(number)
+        return split.rows(column, rows.start, rows.stop)
 
     def only(self, chosen: Bools, reason: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
@@ -343,23 +353,23 @@ def _find_runs(n: int, is_break: Bools) -> tuple[Ints, Ints]:
     return first, last
 
 
-def spans(start: Ints, stop: Ints) -> Iterator[tuple[int, int]]:
+def spans(start: Ints, stop: Ints) -> Iterator[range]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
-    [(0, 7), (9, 10)]
+    [range(0, 7), range(9, 10)]
     """
     first, last = _find_runs(len(start), start[1:] != stop[:-1])
     for begin, end in zip(start[first].tolist(), stop[last].tolist(), strict=True):
         for row in range(begin, end, BATCH):
-            yield row, min(row + BATCH, end)
+            yield range(row, min(row + BATCH, end))
 
 
-def segments_of(rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
+def segments_of(split_rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
     """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
-    row, frame, left_out = _select_rows(rows, checks)
-    track = rows.split.track_of(row)
-    step = rows.split.tracks.step.astype(np.int64)[track]
+    row, frame, left_out = _select_rows(split_rows, checks)
+    track = split_rows.split.track_of(row)
+    step = split_rows.split.tracks.step.astype(np.int64)[track]
     is_next_row = np.diff(row) == 1
     is_same_track = np.diff(track) == 0
     is_next_frame = np.diff(frame) == step[1:]
@@ -367,7 +377,9 @@ def segments_of(rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
     return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 
-def _select_rows(rows: SplitRows, checks: Iterable[RowCheck]) -> tuple[Ints, Ints, dict[str, int]]:
+def _select_rows(
+    split_rows: SplitRows, checks: Iterable[RowCheck]
+) -> tuple[Ints, Ints, dict[str, int]]:
     """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows by
     the first check that they fail.
     """
@@ -375,12 +387,12 @@ def _select_rows(rows: SplitRows, checks: Iterable[RowCheck]) -> tuple[Ints, Int
     n_failed = Counter[str]()
     chosen = [np.zeros(0, np.int64)]
     frames = [np.zeros(0, np.int64)]
-    for start, stop in spans(rows.split.tracks.start, rows.split.tracks.stop):
-        passes = np.ones(stop - start, bool)
+    for rows in spans(split_rows.split.tracks.start, split_rows.split.tracks.stop):
+        passes = np.ones(len(rows), bool)
         for check in checks:
-            fails = passes & ~check.passes(rows, start, stop)
+            fails = passes & ~check.passes(split_rows, rows)
             n_failed[check.missing] += int(fails.sum())
             passes &= ~fails
-        chosen.append(start + np.flatnonzero(passes))
-        frames.append(rows.split.rows("frame_index", start, stop)[passes])
+        chosen.append(rows.start + np.flatnonzero(passes))
+        frames.append(split_rows.column("frame_index", rows)[passes])
     return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)

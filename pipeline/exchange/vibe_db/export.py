@@ -141,37 +141,35 @@ def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict
     return absent
 
 
-class _Fields:
+class _Fields(SplitRows):
     """The arrays of one file.
 
     `arrays` only prepares them. While a file is written, it calls the methods below: each computes
-    a field for rows [start, stop) of the split, at most BATCH rows that are all exported.
+    a field for rows of the split, at most BATCH rows that are all exported.
     """
 
     def __init__(self, rows: SplitRows, layout: Layout, segments: Segments) -> None:
-        self.split = rows.split
+        super().__init__(rows.split, rows.stream)
         self.layout = layout
         self.segments = segments
-        self.features = rows.features
         # `vid_name` of each segment
         self.names = segments.names(self.split, self.split.tracks.names)
 
     def arrays(self, fields: Mapping[str, DatabaseField], progress: Progress) -> dict[str, Blocks]:
         """Field -> its array, whose `blocks()` are computed one by one when they are read."""
-        rows = self.split.rows
         n_rows = self.segments.n_rows
-        computed: dict[str, Callable[[int, int], Any]] = {
+        computed: dict[str, Callable[[range], Any]] = {
             "vid_name": self._vid_names,
             "img_name": self._img_names,
-            "frame_id": functools.partial(rows, "frame_index"),
+            "frame_id": functools.partial(self.column, "frame_index"),
             "joints2D": self._joints_2d,
             "joints3D": self._joints_3d,
-            "bbox": functools.partial(rows, "bbox"),
-            "pose": functools.partial(rows, "pose"),
-            "shape": functools.partial(rows, "betas"),
+            "bbox": functools.partial(self.column, "bbox"),
+            "pose": functools.partial(self.column, "pose"),
+            "shape": functools.partial(self.column, "betas"),
             "theta": self._theta,
             "valid": self._valid,
-            "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
+            "valid_i": lambda rows: self._valid(rows)[:, None],
             "features": self.features,
         }
         arrays = {}
@@ -193,27 +191,27 @@ class _Fields:
         kind = "S" if self.layout.is_hdf5 else "<U"
         return f"{kind}{max(map(len, names))}"
 
-    def _joints_2d(self, start: int, stop: int) -> Array:
-        kp_2d = self.split.rows("kp_2d", start, stop)
+    def _joints_2d(self, rows: range) -> Array:
+        kp_2d = self.column("kp_2d", rows)
         if self.layout.in_crops:
-            kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
+            kp_2d = to_crop_pixels(kp_2d, self.column("bbox", rows))
         return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
 
-    def _joints_3d(self, start: int, stop: int) -> Array:
-        return self.split.rows(self.layout.column_3d, start, stop)[..., :3]
+    def _joints_3d(self, rows: range) -> Array:
+        return self.column(self.layout.column_3d, rows)[..., :3]
 
-    def _theta(self, start: int, stop: int) -> Array:
+    def _theta(self, rows: range) -> Array:
         """Pose and betas (n, 82), without the camera that VIBE's theta has before them."""
-        pose = self.split.rows("pose", start, stop)
-        return np.hstack([pose, self.split.rows("betas", start, stop)])
+        pose = self.column("pose", rows)
+        return np.hstack([pose, self.column("betas", rows)])
 
-    def _valid(self, start: int, stop: int) -> Array:
+    def _valid(self, rows: range) -> Array:
         if "valid" not in self.split.columns:
-            return np.ones(stop - start, np.uint8)
-        return np.asarray(self.split.rows("valid", start, stop) == 1)
+            return np.ones(len(rows), np.uint8)
+        return np.asarray(self.column("valid", rows) == 1)
 
-    def _vid_names(self, start: int, stop: int) -> Array:
-        names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
+    def _vid_names(self, rows: range) -> Array:
+        names = [self.names[i] for i in self.segments.numbers(rows).tolist()]
         for name in names:
             if self.layout.is_hdf5 and not name.isascii():
                 raise PipelineError(
@@ -221,9 +219,9 @@ class _Fields:
                 )
         return np.array(names)
 
-    def _img_names(self, start: int, stop: int) -> list[str]:
-        track = self.segments.track[self.segments.numbers(start, stop)]
-        return list(self._name_images(track, self.split.rows("frame_index", start, stop)))
+    def _img_names(self, rows: range) -> list[str]:
+        track = self.segments.track[self.segments.numbers(rows)]
+        return list(self._name_images(track, self.column("frame_index", rows)))
 
     def _name_images(self, track: Ints, frame: Array) -> Iterator[str]:
         """Yield the name of the image of each row, from its track (n,) and frame (n,)."""

@@ -143,7 +143,7 @@ def _file_of(out: Path, layout: FileLayout) -> Path:
 
 def _arrange_motions(motions: Motions, bodies: Bodies) -> _Content:
     """One array of all motions, each computed at once."""
-    pieces = [(number, number + 1) for number in range(len(motions.names))]
+    pieces = [range(number, number + 1) for number in range(len(motions.names))]
     parts = [_FilePart(pieces, int(motions.lengths.sum()), {})]
     return _Content(motions.segments, parts, MotionFields(motions, bodies))
 
@@ -228,8 +228,7 @@ def _fields(
 class _FilePart(NamedTuple):
     """Content of an array, or of a list's entry."""
 
-    # ranges [start, stop) of rows or motions, each computed at once
-    pieces: Sequence[tuple[int, int]]
+    pieces: Sequence[range]  # of rows or motions, each computed at once
     rows: int
     texts: Mapping[str, str]  # text entries
 
@@ -257,7 +256,7 @@ def _parts(layout: FileLayout, segments: Segments, rows: SplitRows) -> list[_Fil
         start = segments.start[of_track]
         stop = segments.stop[of_track]
         first = int(start[0])
-        pieces = [(first, first + 1), *spans(start, stop)]
+        pieces = [range(first, first + 1), *spans(start, stop)]
         # 3DPW: <sequence>_<person>, EMDB: <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}

@@ -30,9 +30,9 @@ from pipeline.skeletons import Array
 Fields = Mapping[str, WhamField | UnknownField]  # by their names in the file
 
 
-def _column(name: str) -> Callable[[SplitRows, int, int], Array]:
+def _column(name: str) -> Callable[[SplitRows, range], Array]:
     """The function that reads a column of the cache."""
-    return lambda rows, start, stop: rows.split.rows(name, start, stop)
+    return lambda split, rows: split.column(name, rows)
 
 
 @dataclass(frozen=True, slots=True)

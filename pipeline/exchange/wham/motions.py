@@ -92,7 +92,7 @@ def find_motions(split: cache.Split, segments: Segments) -> Motions:
 
 class MotionFields:
     """Arrays of motions in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the
-    ground. Its methods get a motion as [number, number + 1).
+    ground. Its methods get a motion as a range with its number.
     """
 
     def __init__(self, motions: Motions, bodies: Bodies) -> None:
@@ -100,28 +100,31 @@ class MotionFields:
         self._bodies = bodies
         self._names = np.array(motions.names)
 
-    def vid(self, number: int, stop: int) -> NDArray[np.str_]:
+    def vid(self, motion: range) -> NDArray[np.str_]:
         """The motion's name, (m,)."""
-        return np.repeat(self._names[number:stop], self._motions.lengths[number])
+        return np.repeat(self._names[motion], self._motions.lengths[motion])
 
-    def pose(self, number: int, _stop: int) -> Doubles:
+    def pose(self, motion: range) -> Doubles:
         """Poses at 30 fps, (m, 72) rad, in a world with y down."""
+        number = motion.start
         joints = self._motions.read_column("pose", number).reshape(-1, 24, 3)
         pose = resample_rotations(joints, self._motions.positions(number))
         rotation = Y_DOWN[:3, :3]
         return pose_in_camera(pose.reshape(-1, 72), rotation)
 
-    def betas(self, number: int, _stop: int) -> Doubles:
+    def betas(self, motion: range) -> Doubles:
         """Betas at 30 fps, (m, 10); they are the same in all rows of a motion."""
+        number = motion.start
         rows = self._motions.positions(number).astype(np.int64)
         return self._motions.read_column("betas", number)[rows]
 
-    def transl(self, number: int, stop: int) -> Doubles:
+    def transl(self, motion: range) -> Doubles:
         """Translations at 30 fps, (m, 3) m, y down, with the first frame on the ground."""
+        number = motion.start
         track = int(self._motions.segments.track[number])
         gender = self._motions.split.tracks[track].gender
-        pose = self.pose(number, stop)
-        betas = self.betas(number, stop)
+        pose = self.pose(motion)
+        betas = self.betas(motion)
         pelvis, _ = self._bodies.joints(gender, pose[:1], betas[:1])
         in_world = self._motions.translations(number)
         _, trans = cameras.to_camera(np.zeros(3), in_world, Y_DOWN, pelvis)
