@@ -129,7 +129,7 @@ class RowFields(SplitRows):
 
     def are_female(self, rows: range) -> Array:
         """(n,) whether the actor is female."""
-        return self.genders(rows) == GENDERS[1]
+        return np.asarray(self.genders(rows) == GENDERS[1])
 
     def labelled_joints(self, rows: range) -> Array:
         """Labelled 3D joints, (n, 49, 3) m."""
