@@ -141,7 +141,7 @@ NO_RATE: Final = RowCheck(
 )
 
 
-class FileField(Protocol):
+class _FileField(Protocol):
     """One array or entry of a file."""
 
     @property
@@ -243,7 +243,7 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     return add
 
 
-def absent_fields(split_rows: SplitRows, fields: Mapping[str, FileField]) -> dict[str, str]:
+def absent_fields(split_rows: SplitRows, fields: Mapping[str, _FileField]) -> dict[str, str]:
     """Field that cannot be written -> why: a column is missing, or no row passes a check of it."""
     split = split_rows.split
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
