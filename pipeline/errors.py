@@ -118,6 +118,12 @@ class ConfigError(PipelineError):  # no ValueError: pydantic would take it for o
     """A setting is unknown, of the wrong type, or contradicts another."""
 
 
+def missing_package(user: str, package: str, extra: str) -> ConfigError:
+    """The error for a package that an extra of this one installs."""
+    how = f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install -e '.[{extra}]'"
+    return ConfigError(f"{user} needs the package {package}: {how}")
+
+
 # In pydantic's messages: "Input should be greater than 0", "String should match pattern 'a+'",
 # "Input should be a valid integer, unable to parse string as an integer".
 _AROUND: Final = re.compile(r"^\w+ should (be |match )?|, unable to .*")

@@ -14,13 +14,9 @@ class BodyFit(NamedTuple):
 
     person: str  # "WHAM's person 0"
     distance: float  # median over frames and joints, in heights of the box
-    cause: str = ""  # likeliest cause of a large distance; "" if there is none
 
     def __str__(self) -> str:
-        text = f"{self.person}, {self.distance:.1%} off"
-        if self.cause:
-            text += f"; likely: {self.cause}"
-        return text
+        return f"{self.person}, {self.distance:.1%} off"
 
 
 def fits_of(account: Mapping[str, Any], track: str) -> tuple[BodyFit, ...]:
@@ -28,7 +24,8 @@ def fits_of(account: Mapping[str, Any], track: str) -> tuple[BodyFit, ...]:
 
     account: the account of the track's clip in the manifest.
     """
-    return tuple(BodyFit(*fit) for fit in account.get("body_fits", {}).get(track, ()))
+    recorded = account.get("body_fits", {}).get(track, ())
+    return tuple(BodyFit(person, distance) for person, distance, *_ in recorded)
 
 
 def recorded_estimates(split: Split) -> Mapping[str, Any]:

@@ -37,7 +37,7 @@ class RestBody(NamedTuple):
     rotations: Tensor  # (B, 3, 3) of bones, from the rest pose to the reference pose
 
 
-class Posed(NamedTuple):
+class _Posed(NamedTuple):
     """Transforms of N bodies' bones: a point x of the rest body moves to rotations @ x + shifts."""
 
     rotations: Tensor  # (N, B, 3, 3)
@@ -109,7 +109,7 @@ class AnnyBody:
         rotations = torch.cat([root_rotation, other_rotations])
         return RestBody(coefficients, heads, rotations)
 
-    def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
+    def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> _Posed:
         """Pose N bodies by rotations (N, G, 3, 3) and translations (N, 3) m of the root."""
         given = [rotations[:, 0]]  # relative to the world, no longer to the parent
         for i, parent in enumerate(self._given_parents[1:], 1):
@@ -125,13 +125,13 @@ class AnnyBody:
 
         bone_rotations = world @ rest.rotations
         shifts = heads - _rotate(bone_rotations, rest.heads)
-        return Posed(bone_rotations, shifts)
+        return _Posed(bone_rotations, shifts)
 
     def points(self, rest: RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
         return _blend(self._template, self._shapes, rest.coefficients)
 
-    def vertices(self, rest: RestBody, posed: Posed) -> Tensor:
+    def vertices(self, rest: RestBody, posed: _Posed) -> Tensor:
         """Vertices of the posed bodies, (N, V, 3) m."""
         points = self.points(rest)
         blended = self._weights @ posed.rotations.flatten(2)
@@ -139,7 +139,7 @@ class AnnyBody:
         shifts = self._weights @ posed.shifts
         return _rotate(rotations, points) + shifts
 
-    def keypoints(self, rest: RestBody, posed: Posed) -> Tensor:
+    def keypoints(self, rest: RestBody, posed: _Posed) -> Tensor:
         """Joints of the posed bodies, (N, J + B, 3) m: keypoints, then the heads of all bones."""
         template, shapes = self._keypoint_moments
         moments = _blend(template, shapes, rest.coefficients)  # (J, B, 4)

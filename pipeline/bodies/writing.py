@@ -34,7 +34,7 @@ from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
 from pipeline.grades import Grade, video_grades
-from pipeline.show.bodies import FEWEST, BodyPainter, SeenBody
+from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
@@ -339,23 +339,7 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
     columns += [names.index(sides[name[0]] + name[1:]) for name in KEYPOINTS_13[1:]]
     points = keypoints[:, columns, :2]  # (N, 13, 2) m
     observed = _thirteen_keypoints(kp_2d)
-    pixels = observed[..., :2]
-    confidence = observed[..., 2:]
-    weights = np.maximum(confidence, 0)
-    # pixels = scale * points + shift by weighted least squares
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        middle = (weights * points).sum(axis=1, keepdims=True)
-        centre = (weights * pixels).sum(axis=1, keepdims=True)
-        spread = points - middle
-        covariance = (weights * spread * (pixels - centre)).sum((1, 2))
-        variance = (weights * spread**2).sum((1, 2))
-        scale = covariance / variance
-        shift = centre[:, 0] - scale[:, None] * middle[:, 0]
-    camera = np.column_stack([scale, shift])
-    is_seen = (confidence > 0).sum(axis=(1, 2)) >= FEWEST
-    camera[~(is_seen & (scale > 0))] = np.nan
-    return camera
+    return fit_weak_perspective(points, observed[..., :2], np.maximum(observed[..., 2], 0))
 
 
 def _thirteen_keypoints(kp_2d: Array) -> Array:

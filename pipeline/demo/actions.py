@@ -1,9 +1,9 @@
 """Actions as curves of joint angles.  [motion] -> pixels and labels
 
 Motion is described by degrees of freedom with a meaning (`l_knee`: flexion of the left knee) and a
-range. An action, such as `_walk`, is a function of time in seconds and a random generator for
-amplitudes, tempo and phase. It sets `ActionCurves`, degrees over time, for the degrees of freedom
-that it moves; the others stay relaxed. `pipeline.demo.motion` calls the actions of ACTIONS.
+range. An action, such as `_walk`, sets `ActionCurves`, degrees over time, for the degrees of
+freedom that it moves; the others stay relaxed. Its amplitudes, tempo and phase are random.
+`pipeline.demo.motion` calls the actions of ACTIONS.
 
 Thigh angles are relative to the vertical and foot angles to the ground (toes up is positive),
 independent of the pelvis.
@@ -67,25 +67,32 @@ class ActionCurves(SimpleNamespace):
     or one number for all times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, t: Doubles, rng: Generator) -> None:
+        """t: (T,) s. rng: of amplitudes, tempo and phase."""
+        self.t = t
+        self.rng = rng
         self.hop: Any = 0.0  # m above the ground
         self.limbs = (SimpleNamespace(), SimpleNamespace())
+
+    def draw(self, low: float, high: float) -> float:
+        """A random number between two."""
+        return self.rng.uniform(low, high)
+
+    def beat(self, low: float, high: float) -> Doubles:
+        """Phase in rad of a random tempo between `low` and `high` beats per second."""
+        return TAU * (self.draw(low, high) * self.t + self.rng.uniform())
 
     def by_freedom(self) -> dict[str, Any]:
         """The curves by degree of freedom, and `hop`."""
         curves = dict(vars(self))
+        del curves["t"], curves["rng"]
         for side, limbs in zip(SIDES, curves.pop("limbs"), strict=True):
             for name, curve in vars(limbs).items():
                 curves[f"{side}_{name}"] = curve
         return curves
 
 
-Action = Callable[[ActionCurves, Doubles, Generator], None]
-
-
-def _beat(t: Doubles, rng: Generator, low: float, high: float) -> Doubles:
-    """Phase in rad of a random tempo between `low` and `high` beats per second."""
-    return TAU * (rng.uniform(low, high) * t + rng.uniform())
+Action = Callable[[ActionCurves], None]
 
 
 def _pulse(phase: Doubles, sharpness: float = 1.0) -> Doubles:
@@ -93,13 +100,13 @@ def _pulse(phase: Doubles, sharpness: float = 1.0) -> Doubles:
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
-def _walk(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _walk(body: ActionCurves) -> None:
     """Walk forward; the stride determines the speed."""
-    phase = _beat(t, rng, 0.75, 1.1)
-    stride = rng.uniform(20, 30)  # of the thigh, to either side
-    bend = rng.uniform(45, 65)  # of the knee
-    swing = rng.uniform(15, 45)
-    bent = rng.uniform(15, 60)  # of the elbow
+    phase = body.beat(0.75, 1.1)
+    stride = body.draw(20, 30)  # of the thigh, to either side
+    bend = body.draw(45, 65)  # of the knee
+    swing = body.draw(15, 45)
+    bent = body.draw(15, 60)  # of the elbow
     body.pelvis_yaw = 6 * np.sin(phase)
     body.spine_turn = -10 * np.sin(phase)
     body.spine_bend = 4
@@ -117,11 +124,11 @@ def _walk(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = bent + 0.4 * forward
 
 
-def _march(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _march(body: ActionCurves) -> None:
     """March on the spot, with high knees and bent, pumping arms."""
-    phase = _beat(t, rng, 0.7, 1.2)
-    high = rng.uniform(55, 100)
-    arm = rng.uniform(35, 70)
+    phase = body.beat(0.7, 1.2)
+    high = body.draw(55, 100)
+    arm = body.draw(35, 70)
     body.spine_turn = 8 * np.sin(phase)
     for limbs, sign in zip(body.limbs, (1, -1), strict=True):
         lift = sign * np.sin(phase)
@@ -135,30 +142,30 @@ def _march(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 60 + 30 * pump
 
 
-def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _wave(body: ActionCurves) -> None:
     """Wave one hand beside the head."""
-    phase = _beat(t, rng, 1.2, 2.2)
-    slow = np.sin(_beat(t, rng, 0.15, 0.3))
+    phase = body.beat(1.2, 2.2)
+    slow = np.sin(body.beat(0.15, 0.3))
     left, right = body.limbs
-    left.lift = 105 + rng.uniform(-10, 45) + 8 * slow
-    left.plane = rng.uniform(-5, 40)
-    bent = rng.uniform(55, 95)
-    left.elbow = bent + rng.uniform(18, 35) * np.sin(phase)
+    left.lift = 105 + body.draw(-10, 45) + 8 * slow
+    left.plane = body.draw(-5, 40)
+    bent = body.draw(55, 95)
+    left.elbow = bent + body.draw(18, 35) * np.sin(phase)
     left.twist = 55 + 15 * np.sin(phase)
     body.spine_side = -6 + 5 * slow
     body.head_turn = 15 * slow
     right.elbow = 20 + 15 * slow
 
 
-def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _squat(body: ActionCurves) -> None:
     """Squat down and up, arms forward for balance."""
-    deepest = rng.uniform(70, 105)
-    depth = deepest * _pulse(_beat(t, rng, 0.35, 0.6))
-    wide = rng.uniform(6, 20)
+    deepest = body.draw(70, 105)
+    depth = deepest * _pulse(body.beat(0.35, 0.6))
+    wide = body.draw(6, 20)
     body.pelvis_pitch = 0.38 * depth
     body.spine_bend = 5 + 0.1 * depth
     body.head_nod = -0.25 * depth
-    forward = rng.uniform(0.5, 1.0) * depth
+    forward = body.draw(0.5, 1.0) * depth
     for limbs in body.limbs:
         limbs.flex = 0.9 * depth
         limbs.knee = 4 + 1.25 * depth
@@ -169,13 +176,13 @@ def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 15 + 0.1 * depth
 
 
-def _arm_raise(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _arm_raise(body: ActionCurves) -> None:
     """Raise and lower both arms, together or in turn, in a random plane."""
-    phase = _beat(t, rng, 0.3, 0.7)
-    lag = rng.choice([0.0, np.pi / 2, np.pi])
-    plane = rng.uniform(0, 95)
-    top = rng.uniform(100, 165)
-    bent = rng.uniform(5, 45)
+    phase = body.beat(0.3, 0.7)
+    lag = body.rng.choice([0.0, np.pi / 2, np.pi])
+    plane = body.draw(0, 95)
+    top = body.draw(100, 165)
+    bent = body.draw(5, 45)
     first = _pulse(phase)
     second = _pulse(phase + lag)
     for limbs, up in zip(body.limbs, (first, second), strict=True):
@@ -186,15 +193,15 @@ def _arm_raise(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     body.head_nod = -10 * first
 
 
-def _jumping_jacks(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _jumping_jacks(body: ActionCurves) -> None:
     """Hop with arms and legs apart, then together."""
-    phase = _beat(t, rng, 0.8, 1.3)
+    phase = body.beat(0.8, 1.3)
     apart = _pulse(phase)
-    legs = rng.uniform(18, 30)
-    top = rng.uniform(120, 155)
+    legs = body.draw(18, 30)
+    top = body.draw(120, 155)
     landing = np.cos(phase) ** 2
     jump = np.sin(phase) ** 2
-    body.hop = rng.uniform(0.04, 0.10) * jump
+    body.hop = body.draw(0.04, 0.10) * jump
     for limbs in body.limbs:
         limbs.lift = 10 + top * apart
         limbs.plane = 8
@@ -205,17 +212,17 @@ def _jumping_jacks(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.ankle = -25 * jump
 
 
-def _kick(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _kick(body: ActionCurves) -> None:
     """Swing one leg back and forward, as if to kick a ball."""
-    phase = _beat(t, rng, 0.45, 0.75)
+    phase = body.beat(0.45, 0.75)
     back = _pulse(phase + 1.2, 3)
     front = _pulse(phase, 3)
-    high = rng.uniform(50, 95)
+    high = body.draw(50, 95)
     left, right = body.limbs
     right.flex = high * front - 22 * back
     right.knee = 8 + 80 * back + 12 * front
     right.ankle = -70 * back - 25 * front
-    right.abduct = 4 + rng.uniform(0, 25) * front
+    right.abduct = 4 + body.draw(0, 25) * front
     right.lift = 20 + 40 * front
     right.plane = -10
     right.elbow = 25
@@ -229,10 +236,10 @@ def _kick(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     body.spine_turn = 18 * (front - back)
 
 
-def _box(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _box(body: ActionCurves) -> None:
     """Box: guard up, straight punches with left and right in turn."""
-    phase = _beat(t, rng, 0.7, 1.3)
-    reach = rng.uniform(60, 85)
+    phase = body.beat(0.7, 1.3)
+    reach = body.draw(60, 85)
     body.spine_turn = 28 * np.sin(phase)
     body.pelvis_yaw = 12 * np.sin(phase)
     body.spine_bend = 12
@@ -246,16 +253,16 @@ def _box(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.flex = 16 + sign * 12
 
 
-def _bow(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _bow(body: ActionCurves) -> None:
     """Bow from the hips, arms hanging or held back."""
-    down = _pulse(_beat(t, rng, 0.25, 0.45), 1.5)
-    depth = rng.uniform(0.6, 1.0)
+    down = _pulse(body.beat(0.25, 0.45), 1.5)
+    depth = body.draw(0.6, 1.0)
     body.pelvis_pitch = 45 * depth * down
     body.spine_bend = 4 + 45 * depth * down
     body.head_nod = 20 * down
     hang = 10
     plane = 85
-    if rng.uniform(0, 1) > 0.5:
+    if body.draw(0, 1) > 0.5:
         hang = 25
         plane = -35
     for limbs in body.limbs:
@@ -265,10 +272,10 @@ def _bow(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 15 + 20 * down
 
 
-def _look_around(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _look_around(body: ActionCurves) -> None:
     """Turn head and trunk, with one hand at the hip and the other at the brow."""
-    slow = _beat(t, rng, 0.3, 0.55)
-    slower = np.sin(_beat(t, rng, 0.12, 0.25))
+    slow = body.beat(0.3, 0.55)
+    slower = np.sin(body.beat(0.12, 0.25))
     left, right = body.limbs
     body.head_turn = 55 * np.sin(slow)
     body.spine_turn = 35 * np.sin(slow - 0.4)
@@ -277,17 +284,17 @@ def _look_around(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     right.lift = 42
     right.plane = -15
     right.twist = -45
-    right.elbow = rng.uniform(70, 95)
+    right.elbow = body.draw(70, 95)
     left.lift = 75 + 25 * slower
     left.plane = 75
     left.elbow = 105 + 20 * np.sin(slow)
 
 
-def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _lunge(body: ActionCurves) -> None:
     """Lunge: one leg in front, down until the other knee is near the ground, and up."""
-    down = _pulse(_beat(t, rng, 0.35, 0.6))
-    front = rng.uniform(20, 35)
-    deep = rng.uniform(45, 65)
+    down = _pulse(body.beat(0.35, 0.6))
+    front = body.draw(20, 35)
+    deep = body.draw(45, 65)
     left, right = body.limbs
     left.flex = front + deep * down
     left.knee = left.flex
@@ -302,10 +309,10 @@ def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.elbow = 95 - 60 * down
 
 
-def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _side_bend(body: ActionCurves) -> None:
     """Bend to the left and the right, with the upper arm over the head."""
-    phase = _beat(t, rng, 0.25, 0.5)
-    lean = np.sin(phase) * rng.uniform(0.7, 1.0)
+    phase = body.beat(0.25, 0.5)
+    lean = np.sin(phase) * body.draw(0.7, 1.0)
     body.spine_side = 32 * lean
     body.pelvis_roll = 8 * lean
     body.head_tilt = 20 * lean
@@ -318,11 +325,11 @@ def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.knee = 4 + 14 * over
 
 
-def _swing(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _swing(body: ActionCurves) -> None:
     """Swing a racket's forehand: back, through, and across the chest."""
-    phase = _beat(t, rng, 0.45, 0.8)
+    phase = body.beat(0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
-    high = rng.uniform(55, 85)
+    high = body.draw(55, 85)
     left, right = body.limbs
     body.spine_turn = 42 * through
     body.pelvis_yaw = 25 * through
@@ -341,12 +348,12 @@ def _swing(body: ActionCurves, t: Doubles, rng: Generator) -> None:
         limbs.abduct = 16
 
 
-def _throw(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _throw(body: ActionCurves) -> None:
     """Throw overarm, with a step of the other leg."""
-    phase = _beat(t, rng, 0.4, 0.7)
+    phase = body.beat(0.4, 0.7)
     wind = _pulse(phase + 1.3, 2)
     release = _pulse(phase, 2)
-    step = rng.uniform(30, 75)
+    step = body.draw(30, 75)
     left, right = body.limbs
     right.lift = 35 + 75 * np.maximum(wind, release)
     right.plane = 20 - 35 * wind + 65 * release
@@ -375,17 +382,16 @@ _SWAYED: Final = {
 _LEG_FREEDOMS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 
 
-def _move_at_random(
-    body: ActionCurves, t: Doubles, rng: Generator, *, spread: float, legs: bool
-) -> None:
+def _move_at_random(body: ActionCurves, *, spread: float, legs: bool) -> None:
     """Move through random poses, 0.45 to 0.9 s apart, by monotone cubic interpolation."""
-    knots = [t[0] - rng.uniform(0, 0.5)]
+    t = body.t
+    knots = [t[0] - body.draw(0, 0.5)]
     while knots[-1] < t[-1] or len(knots) < 2:
-        knots.append(knots[-1] + rng.uniform(0.45, 0.9))
+        knots.append(knots[-1] + body.draw(0.45, 0.9))
 
     def draw(centre: float, half: float, dof: tuple[float, ...]) -> Any:
         low, high, _ = dof
-        poses = centre + spread * half * rng.uniform(-1, 1, len(knots))
+        poses = centre + spread * half * body.rng.uniform(-1, 1, len(knots))
         return PchipInterpolator(knots, np.clip(poses, low, high))(t)
 
     for name, sway in _SWAYED.items():
@@ -396,14 +402,14 @@ def _move_at_random(
                 setattr(limbs, name, draw(*dance, SIDED[name]))
 
 
-def _dance(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _dance(body: ActionCurves) -> None:
     """Move through random poses of the whole body, for the widest variety."""
-    _move_at_random(body, t, rng, spread=0.75, legs=True)
+    _move_at_random(body, spread=0.75, legs=True)
 
 
-def _reach(body: ActionCurves, t: Doubles, rng: Generator) -> None:
+def _reach(body: ActionCurves) -> None:
     """Move arms, trunk and head through random poses while standing."""
-    _move_at_random(body, t, rng, spread=1.0, legs=False)
+    _move_at_random(body, spread=1.0, legs=False)
 
 
 ACTIONS: Final[dict[str, Action]] = {

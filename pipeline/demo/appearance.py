@@ -369,7 +369,9 @@ class Renderer:
             to_light = backdrop.to_light
             light = np.concatenate([self._light(body, to_light) for body in verts])
             colours = np.concatenate([colours for _, colours in bodies])
-            mean = _mean_colours(samples, light, colours)
+            # mean RGB and coverage of each pixel's samples
+            shaded = _reduce_samples(samples.shade(light, colours), np.add)
+            mean = shaded / np.float32(SUPERSAMPLING**2)
 
             part = np.s_[area.top : area.top + area.height, area.left : area.left + area.width]
             coverage = mean[..., 3:]
@@ -424,18 +426,6 @@ def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
     left, top = low.astype(int).tolist()
     width, height = (high - low + 1).astype(int).tolist()
     return _Rectangle(left, top, width, height)
-
-
-def _mean_colours(samples: Samples, light: Floats32, colours: Colours) -> Floats32:
-    """(H, W, 4): mean RGB and coverage of each pixel's samples."""
-    hit = np.nonzero(samples.face >= 0)
-    face = samples.face[hit]
-    brightness = np.einsum("nc,nc->n", samples.barycentric[hit], light[face])
-    rgba = np.zeros((*samples.face.shape, 4), np.float32)
-    covered = np.ones(len(face), np.float32)
-    lit = colours[face] * brightness[:, None]
-    rgba[hit] = np.column_stack([lit, covered])
-    return _reduce_samples(rgba, np.add) / np.float32(SUPERSAMPLING**2)
 
 
 def _reduce_samples(samples: Floats32, combine: np.ufunc) -> Floats32:

@@ -21,6 +21,7 @@ from scipy.io import savemat
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
+from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Floats
 
 JPEG_QUALITY: Final = 95
@@ -34,14 +35,7 @@ Feature = Sequence[bytes] | Floats | NDArray[np.integer[Any]]
 
 def jpeg(image: Image) -> bytes:
     """Encode an RGB image (H, W, 3)."""
-    encodable, encoded = cv2.imencode(
-        ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    if not encodable:
-        raise PipelineError(
-            "OpenCV cannot encode JPEG. Install opencv-python with its image codecs."
-        )
-    return encoded.tobytes()
+    return encode_jpeg(image, JPEG_QUALITY)
 
 
 @contextmanager

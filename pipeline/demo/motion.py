@@ -186,8 +186,8 @@ def _choreograph(
         others = [other for other in repertoire if names[-1:] != [other]]
         action = str(rng.choice(others or list(repertoire)))
         names.append(action)
-        performed = ActionCurves()
-        ACTIONS[action](performed, t, rng)
+        performed = ActionCurves(t, rng)
+        ACTIONS[action](performed)
         curves = performed.by_freedom()
         hop += weight * curves.pop("hop")
 

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -26,10 +26,18 @@ from numpy.lib import format as npy_format
 from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
 from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, text_of
-from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
+from pipeline.files.formats.arrays import (
+    FileState,
+    file_state,
+    read_npy_header,
+    reading,
+    refuse,
+    refuse_other,
+    require_unchanged,
+)
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.formats.other_formats import ZIP
-from pipeline.files.raw.files import open_regular
+from pipeline.files.raw.files import open_regular, whole_file_digest
 from pipeline.skeletons import Array
 
 EXPECTED: Final = "a whole file of arrays: npy, npz, safetensors, Parquet, joblib or HDF5"
@@ -107,6 +115,26 @@ class ArrayFile:
                 np.ascontiguousarray(block, array.dtype).tofile(copy)
             copy.flush()
             return np.memmap(copy, array.dtype, "r", shape=array.shape)
+
+
+class StampedFile(NamedTuple):
+    """A file to import, as it was before anything was read from it."""
+
+    path: Path
+    state: FileState
+    sha256: str
+
+    @classmethod
+    def stamp(cls, file: Path) -> Self:
+        """Take the state and the SHA-256 of a file. Raises RawDataError for an unreadable one."""
+        do = "Check the path."
+        state = file_state(file, do=do)
+        with reading(file, "a file", do=do):
+            return cls(file, state, whole_file_digest(file))
+
+    def require_unchanged(self) -> None:
+        """Raise RawDataError if the file has changed since."""
+        require_unchanged(self.path, self.state)
 
 
 def open_arrays(file: Path, do: str = WHOLE) -> ArrayFile:

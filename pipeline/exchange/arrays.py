@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -23,7 +23,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, ArrayFile, open_arrays
+from pipeline.exchange.array_files import AGAIN, StampedFile, open_arrays
 from pipeline.exchange.matching import (
     BY_NAMES,
     NO_FILE_ROW,
@@ -34,8 +34,7 @@ from pipeline.exchange.matching import (
 )
 from pipeline.features.plan import IMPORTED, is_current
 from pipeline.features.streams.base import Reads, Stream
-from pipeline.files.formats.arrays import FileState, file_state, reading, require_unchanged
-from pipeline.files.raw.files import whole_file_digest
+from pipeline.files.formats.arrays import reading
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import Array, Ints
 
@@ -58,39 +57,42 @@ class ImportedArray:
     replaced: tuple[str, ...] = ()  # videos with other images than at the file's first import
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayOptions:
-    """Options of an import, besides file, split and stream."""
-
-    array: str = ""  # "": the only one, or `features`
-    match_by: str = ""  # "tracks": leave out rows of tracks that the split does not have
-    weights_of: str | None = None  # description of the network that computed the numbers
-
-
 def import_array(
     file: Path,
     root: cache.Root,
     name: str,
     stream: str,
-    options: ArrayOptions = ArrayOptions(),
     *,
+    array: str | None = None,
+    leave_out_tracks: bool = False,
+    weights_of: str | None = None,
     progress: Progress = silent,
 ) -> ImportedArray:
     """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
 
-    file: npy, npz, safetensors, Parquet, joblib, HDF5, or the folder of a Parquet export. An
-    existing stream gets the rows of new tracks; another file replaces all of its rows.
+    An existing stream gets the rows of new tracks; another file replaces all of its rows.
+
+    Args:
+        file: npy, npz, safetensors, Parquet, joblib, HDF5, or the folder of a Parquet export.
+        array: None: the only one, or `features`.
+        leave_out_tracks: Match by track and frame, and leave out rows of tracks that the split does
+            not have.
+        weights_of: Description of the network that computed the numbers.
 
     Raises:
         RawDataError: the file is invalid; a row is missing, repeated or of no track.
         PipelineError: the stream has another origin, or the file no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    opened = _open_file(file)
+    if file.is_dir():
+        file = file / "rows.parquet"
+    stamped = StampedFile.stamp(file)
+    arrays = open_arrays(file)
     split = cache.open(root)[name]
-    array = choose_array(opened.arrays, options.array)
-    keys = find_keys(opened.arrays, options.match_by)
-    identity = _identity(opened, options)
+    array = choose_array(arrays, array)
+    keys = find_keys(arrays, is_required=leave_out_tracks)
+    identity = {"kind": IMPORTED, "version": VERSION}
+    identity |= {"file_sha256": stamped.sha256, "weights": weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array}
     source["matched_by"] = "rows" if keys is None else "tracks"
 
@@ -101,7 +103,7 @@ def import_array(
     recorded_origin = _recorded_origin(recorded, source)
     is_same_origin = recorded_origin == identity | source
     files = recorded.get(IMPORTED, {}).get("files", {})
-    first_pixels: dict[str, str] = files.get(opened.sha256, {})
+    first_pixels: dict[str, str] = files.get(stamped.sha256, {})
     replaced = _replaced_videos(split, first_pixels)
     names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
@@ -109,9 +111,9 @@ def import_array(
     if recorded:
         _require_same_origin(split, stream, recorded_origin, identity | source)
 
-    match = match_rows(split, opened.arrays, array, keys, options.match_by)
+    match = match_rows(split, arrays, array, keys, leave_out=leave_out_tracks)
     _require_same_rows(split, stream, recorded, match)
-    if match.digest:
+    if match.digest is not None:
         source["rows_digest"] = match.digest
     pixels = _leave_out(match, split, replaced)
     if recorded and not is_same_origin:
@@ -119,46 +121,22 @@ def import_array(
 
     plan = cache.fingerprint(identity | source)
     number = int(plan[:16], 16)  # of the import's origin, with the file's SHA-256
-    with open_writer(root, name, stream, match, plan, _stored_dtype(opened, array)) as writer:
+    with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
         if writer.split_digest != split.manifest["digest"]:
             raise cache.CacheChanged(
                 f"{split.name}: another process has committed meanwhile. Run it again."
             )
         write_shards(writer, match, number, progress)
-        require_unchanged(opened.path, opened.state)
-        source["files"] = {**files, opened.sha256: {**pixels, **first_pixels}}
-        entries = _manifest_entries(split, match, opened.path.name, identity, source)
-        writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
+        stamped.require_unchanged()
+        source["files"] = {**files, stamped.sha256: {**pixels, **first_pixels}}
+        entries = _manifest_entries(split, match, identity, source)
+        writer.commit(entries, note={IMPORTED: str(file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
 
 
-def _identity(opened: _OpenedFile, options: ArrayOptions) -> dict[str, Any]:
-    identity = {"kind": IMPORTED, "version": VERSION}
-    return identity | {"file_sha256": opened.sha256, "weights": options.weights_of}
-
-
-class _OpenedFile(NamedTuple):
-    """A file to import, opened, as it was before anything was read from it."""
-
-    path: Path
-    state: FileState
-    sha256: str
-    arrays: ArrayFile
-
-
-def _open_file(file: Path) -> _OpenedFile:
-    """Open a file of arrays, or the one in the folder of a Parquet export."""
-    if file.is_dir():
-        file = file / "rows.parquet"
-    state = file_state(file, do="Check the path.")
-    with reading(file, "a file", do="Check the path."):
-        sha256 = whole_file_digest(file)
-    return _OpenedFile(file, state, sha256, open_arrays(file))
-
-
-def _stored_dtype(opened: _OpenedFile, array: str) -> str:
-    """The stream's dtype for an array of the file."""
-    is_half = opened.arrays.open(array).dtype.str[1:] == "f2"
+def _stored_dtype(match: Match) -> str:
+    """The stream's dtype for the array of the file."""
+    is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
     return "float16" if is_half else "float32"
 
 
@@ -201,7 +179,7 @@ def _require_same_rows(
     """Raise PipelineError if the file counts rows or tracks, and these have changed since the
     first import. recorded: the stream's manifest then; {} for a new stream.
     """
-    if recorded and match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
+    if recorded and match.digest not in (None, recorded[IMPORTED].get("rows_digest")):
         why = (
             f"the split has changed since {stream!r} was imported, and the file counts rows "
             "or tracks"
@@ -237,7 +215,6 @@ def _pixels_of(entry: cache.VideoEntry) -> str:
 def _manifest_entries(
     split: cache.Split,
     match: Match,
-    file: str,
     identity: Mapping[str, Any],
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -245,7 +222,7 @@ def _manifest_entries(
     arrays = match.arrays
     numbers = arrays.open(match.array)
     about = {
-        "file": file,
+        "file": arrays.file.name,
         "container": arrays.format,
         "dtype": str(numbers.dtype),
         "shape": [*numbers.shape],

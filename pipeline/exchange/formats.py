@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.durable import naming, publish, sync_folder, write_atomic
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, missing_package
 from pipeline.files.formats.arrays import load_json
+from pipeline.files.places import write_aside
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import Records, load
 
@@ -61,11 +62,7 @@ class ExportFormat:
         """
         for package, extra in self.packages.items():
             if find_spec(package) is None:
-                do = (
-                    f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install "
-                    f"-e '.[{extra}]'"
-                )
-                raise PipelineError(f"this format needs the package {package}: {do}")
+                raise missing_package("this format", package, extra)
         function: Callable[..., Exported] = load(self.export)
         return function
 
@@ -133,16 +130,11 @@ def publish_with_provenance(
     """Write a file by `write(path)`, and its provenance; the file gets its name when it is
     complete.
     """
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        write(temporary)
-        digest = _sync(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _write_provenance(provenance_path(file), {**provenance, "file": file.name, "sha256": digest})
-    publish(temporary, file)  # last, so that a file always has its provenance
+    with write_aside(file) as part:
+        write(part)
+        content = {**provenance, "file": file.name, "sha256": _sync(part)}
+        # before the file gets its name, so that a file always has its provenance
+        _write_provenance(provenance_path(file), content)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ Their values are SMPL-X's, which only these datasets have.
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 from pathlib import Path
@@ -35,15 +34,19 @@ from pipeline.datasets.labels.smplx import load_rest
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import (
+    NO_EXTRINSICS,
     NO_FEATURES,
-    Check,
-    checks_of,
+    NO_INTRINSICS,
+    NO_RATE,
+    NO_SIZE,
+    NO_SMPLX,
+    RowCheck,
+    SplitRows,
+    kind_of,
     origin_of,
     require_stream,
     segments_of,
 )
-from pipeline.exchange.wham.fields import RowFields
-from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 from pipeline.exchange.wham.motions import find_motions
 from pipeline.features.streams.world import Hmr2
 from pipeline.skeletons import Array
@@ -52,8 +55,10 @@ N_BODY = 66  # numbers of a pose from the pelvis to the wrists
 N_BETAS = 10
 MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
-NO_SMPLX = "no smplx_pose"
-GENDERED = "a gendered body (AMASS's SMPL-X N has neutral ones)"
+GENDERED: Final = RowCheck(
+    "a gendered body (AMASS's SMPL-X N has neutral ones)",
+    test=lambda split, rows: split.genders(rows) == "neutral",
+)
 AMASS_FILE = "smplxpose_v2.pth"
 BEDLAM_FILE = "smplpose_v2.pth"
 RANGES_FILE = "mid_to_valid_range_all60.pt"
@@ -161,12 +166,8 @@ class _AmassMotions:
     """
 
     def __init__(self, split: cache.Split) -> None:
-        rows = RowFields(split, "", "")
-        checks: dict[str, Check] = {
-            NO_SMPLX: functools.partial(rows.has, NO_SMPLX),
-            GENDERED: lambda start, stop: rows.genders_of(start, stop) == "neutral",
-        }
-        self._motions = find_motions(split, segments_of(split, checks))
+        segments = segments_of(SplitRows(split), [NO_SMPLX, GENDERED])
+        self._motions = find_motions(split, segments)
         self.segments = self._motions.segments
         self.names = self._motions.names
 
@@ -197,21 +198,19 @@ class _BedlamMotions:
                 "smplx=SMPLX_NEUTRAL.npz"
             )
         require_stream(split, stream)
-        identity = split.stream_manifest(stream).get("identity") or {}
-        if identity.get("kind") != Hmr2.kind:
+        if kind_of(split, stream) != Hmr2.kind:
             raise PipelineError(
                 f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
             )
         self._split = split
         self._features = f"features/{stream}"
-        self._rows = RowFields(split, stream, "")
-        self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
+        self._rows = SplitRows(split, stream)
+        crop = split.stream_manifest(stream)["identity"].get("crop")
+        self._crop = cache.CropPolicy.from_dict(crop or {})
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
-        needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
-        checks: dict[str, Check] = {need: functools.partial(self._rows.has, need) for need in needs}
-        checks |= {NO_FEATURES: checks_of(split, "kp_3d", stream)[NO_FEATURES]}
-        segments = segments_of(split, checks)
+        checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)
+        segments = segments_of(self._rows, checks)
         self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
         names = [_motion_name(track.video, track.name) for track in split.tracks]
         self.names = self.segments.names(split, names)
@@ -240,9 +239,7 @@ class _BedlamMotions:
             "global_orient_incam": pose[:, :3],
             "trans_incam": trans - camera[:, :3, 3],
             "cam_ext": camera,
-            "cam_int": self._rows.intrinsics(
-                int(self.segments.start[number]), int(self.segments.stop[number])
-            ),
+            "cam_int": self._rows.intrinsics(self.segments.rows(number)),
         }
 
     def write_features(self, folder: Path) -> None:
@@ -254,8 +251,7 @@ class _BedlamMotions:
             bbox = self._read_column("bbox", number)[:, :3]
             bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
             features = self._read_column(self._features, number)
-            start = int(self.segments.start[number])
-            resolution = self._rows.resolutions(start, start + 1)[0]
+            resolution = self._rows.resolutions(self.segments.rows(number)[:1])[0]
             content = {
                 "features": torch.from_numpy(features),
                 "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),

@@ -58,24 +58,23 @@ class Match(NamedTuple):
     position: Ints  # (n,) the row in the file of each of them, or NO_FILE_ROW
     left_out: int  # number of rows in the file whose tracks the split does not have
     # Digest of the split's tracks and frames, if the file refers to rows or tracks by number: after
-    # a change of the split, the numbers may mean others. "" if it has tracks' names.
-    digest: str
+    # a change of the split, the numbers may mean others. None if it has tracks' names.
+    digest: str | None
 
 
-def choose_array(arrays: ArrayFile, name: str) -> str:
+def choose_array(arrays: ArrayFile, name: str | None) -> str:
     """The array to import: the named one; without a name, the only one, or `features`.
 
     Raises RawDataError if there is no such array, or if it does not hold numbers.
     """
     candidates = [other for other in arrays.names if other not in (*TRACKS, *FRAMES)]
-    chosen = name
-    expected = f"an array {name!r}"
-    if not name:
-        expected = f"one array, or {USUAL!r}"
-        chosen = candidates[0] if len(candidates) == 1 else USUAL
+    chosen = name or USUAL
+    if name is None and len(candidates) == 1:
+        chosen = candidates[0]
     if chosen not in arrays.names:
         found = ", ".join(candidates[:20]) or "none"
-        raise RawDataError(arrays.file, "file", expected, found, "Name one of them: --array NAME.")
+        do = "Name one of them: --array NAME."
+        raise RawDataError(arrays.file, "file", f"an array {chosen!r}", found, do)
     dtype = arrays.open(chosen).dtype
     if dtype.kind not in "biuf":
         raise RawDataError(
@@ -84,19 +83,16 @@ def choose_array(arrays: ArrayFile, name: str) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile, how: str) -> _KeyArrays | None:
+def find_keys(arrays: ArrayFile, *, is_required: bool) -> _KeyArrays | None:
     """The arrays of track names and frames; None if the file has neither, and rows match by
-    position.
-
-    how: as in `match_rows`. Raises RawDataError for a single one, and with how="tracks", for
-    neither.
+    position. Raises RawDataError for a single one, and for neither if they are required.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
         return _KeyArrays(tracks[0], frames[0])
     single = [*tracks, *frames][:1]
-    if how == "tracks" or single:
+    if is_required or single:
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
         do = "Add what is missing; a file without both is matched by position."
         raise RawDataError(arrays.file, "file", expected, "".join(single) or "neither", do)
@@ -104,23 +100,28 @@ def find_keys(arrays: ArrayFile, how: str) -> _KeyArrays | None:
 
 
 def match_rows(
-    split: cache.Split, arrays: ArrayFile, array: str, keys: _KeyArrays | None, how: str
+    split: cache.Split,
+    arrays: ArrayFile,
+    array: str,
+    keys: _KeyArrays | None,
+    *,
+    leave_out: bool,
 ) -> Match:
     """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
     that do not belong there.
 
     keys: from `find_keys`; None: by position, and the file must have exactly the split's rows.
-    how: "tracks": rows of tracks that the split does not have are left out; "": they are an error.
+    leave_out: rows of tracks that the split does not have; else they are an error.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
-    rows = np.concatenate([NO_ROWS, *(np.arange(start, stop) for start, stop in ranges)])
+    rows = np.concatenate([NO_ROWS, *map(np.asarray, ranges)])
     n_rows = arrays.open(array).shape[0]
     if keys is None and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
-    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
+    frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
     split_keys = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
     digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
     digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
@@ -132,15 +133,15 @@ def match_rows(
     # the file that is in the split, `split_row` is the position of its row in `rows`.
     split_row = np.searchsorted(split_keys, file_keys)
     is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
-    is_left_out = (file_keys == NO_TRACK) & (how == "tracks")
+    is_left_out = (file_keys == NO_TRACK) & leave_out
     is_foreign = ~is_in_split & ~is_left_out
     _require_rows_of(split.name, arrays, keys, file_keys, is_foreign)
 
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
     position[split_row[is_in_split]] = np.flatnonzero(is_in_split)
-    if arrays.open(keys.tracks).dtype.kind in TEXTS:
-        digest = ""
-    return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
+    has_names = arrays.open(keys.tracks).dtype.kind in TEXTS
+    n_left_out = int(is_left_out.sum())
+    return Match(arrays, array, rows, position, n_left_out, None if has_names else digest)
 
 
 def _require_rows_of(

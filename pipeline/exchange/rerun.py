@@ -24,7 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
 import rerun as rr
 from pydantic import Field
@@ -37,10 +36,12 @@ from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
+from pipeline.files.places import write_aside
 from pipeline.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
+from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import bones
 
 PERSON: Final = 0  # class of the annotations
@@ -106,19 +107,15 @@ def export(
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     shown = from_cache(root, name, choice, raw=options.raw, body=options.body)
-    part = out.with_name(f".{out.name}.part")
-    part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")
-    try:
-        recording.save(part)
-        recording.send_recording_name(_title(shown))
-        recorded = _record(recording, shown, options, progress)
-        recording.flush()
-        recording.disconnect()
-        part.replace(out)
-    finally:
-        recording.disconnect()
-        part.unlink(missing_ok=True)
+    with write_aside(out) as part:
+        try:
+            recording.save(part)
+            recording.send_recording_name(_title(shown))
+            recorded = _record(recording, shown, options, progress)
+            recording.flush()
+        finally:
+            recording.disconnect()
     summary = f"{count(recorded.n_rows, 'row')} of {count(len(shown.tracks), 'track')}"
     absent = _absent(shown, recorded.n_missing)
     return Exported(out, recorded.n_rows, summary, absent, {}, shown.stand_in)
@@ -322,6 +319,4 @@ def _body_path(track: ShownTrack) -> str:
 
 
 def _jpeg(image: Image) -> rr.EncodedImage:
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
-    return rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
+    return rr.EncodedImage(contents=encode_jpeg(image, JPEG_QUALITY), media_type="image/jpeg")

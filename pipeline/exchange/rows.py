@@ -3,23 +3,21 @@
 Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore
 exported in segments of consecutive frames. An export takes these steps:
 
-    checks_of      checks that rows must pass to have a value in each field
     absent_fields  fields that cannot be written
     segments_of    the rows that pass the checks of the other fields
     array_of       an array for each field, which is computed when it is written
-
-The name of a check is what a row that fails it has, for messages: "every row has no 3D joints".
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress
@@ -27,28 +25,132 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
 from pipeline.exchange.vibe_db.joblib_files import Blocks
 from pipeline.features.plan import missing_rows, weights_of
-from pipeline.files.formats.arrays import Shape
-from pipeline.skeletons import Array, Bools, Ints
-
-Check = Callable[[int, int], Bools]  # start, stop -> (stop - start,) whether each row passes
-Checks = Mapping[str, Check]  # name, such as NO_SMPL -> check
+from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features
-# names of the checks of `checks_of`
-NO_FEATURES: Final = "no features"
-NO_JOINTS_3D: Final = "no 3D joints"
-NO_SMPL: Final = "no SMPL parameters"
 COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
+FPS: Final = 30.0  # of WHAM's and GVHMR's files
+RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 
 
-class FileField(NamedTuple):
+class SplitRows:
+    """Reads ranges of n rows of a split, and what their tracks and videos have for each row."""
+
+    def __init__(self, split: cache.Split, stream: str | None = None) -> None:
+        """stream: of the features to export; None to export none."""
+        self.split = split
+        self.stream = stream
+        self.dataset = split.name.partition("/")[0]
+
+    def column(self, name: str, rows: range) -> Array:
+        """A column of the cache, (n, ...)."""
+        return self.split.rows(name, rows.start, rows.stop)
+
+    def features(self, rows: range) -> Array:
+        """Features (n, dim)."""
+        return self.column(f"features/{self.stream}", rows)
+
+    def resolutions(self, rows: range) -> Array:
+        """Width and height px of the images, (n, 2)."""
+        videos = self.split.tracks.video[self.tracks(rows)]
+        return np.asarray(self._video_sizes[videos])
+
+    def intrinsics(self, rows: range) -> Doubles:
+        """Intrinsics (n, 3, 3) px of the row (if the camera zooms), else of the track."""
+        stored = self.split.tracks.tables["track_intrinsics"]  # NaN if unknown
+        track_cameras: Doubles = stored[self.tracks(rows)]
+        if "intrinsics" not in self.split.columns:
+            return track_cameras
+        row_cameras = self.column("intrinsics", rows)
+        return np.where(np.isfinite(row_cameras), row_cameras, track_cameras)
+
+    def rates(self, rows: range) -> Doubles:
+        """Rows per second, (n,)."""
+        tracks = self.tracks(rows)
+        return np.asarray(self.split.tracks.fps[tracks] / self.split.tracks.step[tracks])
+
+    def genders(self, rows: range) -> NDArray[np.str_]:
+        """(n,) male, female or neutral."""
+        return self._track_genders[self.tracks(rows)]
+
+    def tracks(self, rows: range) -> Ints:
+        """The number of each row's track, (n,)."""
+        return self.split.track_of(np.asarray(rows))
+
+    @functools.cached_property
+    def _video_sizes(self) -> Array:
+        tables = self.split.videos.tables
+        return np.stack([tables["video_width"], tables["video_height"]], axis=1)
+
+    @functools.cached_property
+    def _track_genders(self) -> NDArray[np.str_]:
+        return np.array([track.gender for track in self.split.tracks])
+
+
+@dataclass(frozen=True, slots=True)
+class RowCheck:
+    """What exported rows must have."""
+
+    missing: str  # in rows that fail, for messages: "every row has no 3D joints"
+    columns: tuple[str, ...] = ()  # that must be finite
+    flag: str | None = None  # column that must be 1, if the split has it
+    test: Callable[[Any, range], Bools] | None = None  # of `SplitRows` and rows
+
+    def passes(self, split: SplitRows, rows: range) -> Bools:
+        """(n,) whether each row passes."""
+        mask = np.ones(len(rows), bool)
+        if self.flag is not None and self.flag in split.split.columns:
+            mask &= split.column(self.flag, rows) == 1
+        for name in self.columns:
+            mask &= _are_finite(split.column(name, rows))
+        if self.test is not None:
+            mask &= self.test(split, rows)
+        return mask
+
+
+def _are_finite(values: Array) -> Bools:
+    """Whether the numbers of each row of (n, ...) are finite, (n,)."""
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+
+
+def _have_common_joints(split: SplitRows, rows: range) -> Bools:
+    return np.asarray((split.column("kp_3d", rows)[:, COMMON, 3] > 0).all(axis=1))
+
+
+NO_FEATURES: Final = RowCheck(
+    "no features",
+    test=lambda split, rows: (
+        split.split.column(f"features/{split.stream}_ok")[rows.start : rows.stop] == 1
+    ),
+)
+NO_JOINTS_3D: Final = RowCheck("no 3D joints", ("kp_3d",), "has_3d", _have_common_joints)
+NO_JOINTS_3D_EVAL: Final = RowCheck("no 3D joints", ("kp_3d_eval",), "has_3d")
+NO_SMPL: Final = RowCheck("no SMPL parameters", ("pose", "betas"), "has_smpl")
+NO_TRANS: Final = RowCheck("no trans", ("trans",))
+NO_SMPLX: Final = RowCheck("no smplx_pose", ("smplx_pose",))
+NO_EXTRINSICS: Final = RowCheck("no extrinsics", ("extrinsics",))
+NO_INTRINSICS: Final = RowCheck(
+    "no intrinsics", test=lambda split, rows: _are_finite(split.intrinsics(rows))
+)
+NO_SIZE: Final = RowCheck(
+    "no image size", test=lambda split, rows: (split.resolutions(rows) > 0).all(axis=1)
+)
+NO_RATE: Final = RowCheck(
+    "no rate of 30 frames per second",
+    test=lambda split, rows: np.abs(split.rates(rows) - FPS) < RATE_NOISE,
+)
+
+
+class _FileField(Protocol):
     """One array or entry of a file."""
 
-    columns: tuple[str, ...] = ()  # required columns of the cache
-    checks: tuple[str, ...] = ()  # names of the checks that exported rows must pass
-    shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
-    body: str = ""  # which of SMPL's files it needs
-    dtype: str = "<f4"  # as written; "U": texts
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Required columns of the cache, besides those of the checks."""
+
+    @property
+    def checks(self) -> tuple[RowCheck, ...]:
+        """Checks that exported rows must pass."""
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
@@ -64,6 +166,12 @@ def require_stream(split: cache.Split, stream: str) -> None:
         raise PipelineError(
             f"{split.name}: stream {stream!r} is older than the tracks. Extract it again."
         )
+
+
+def kind_of(split: cache.Split, stream: str) -> str | None:
+    """The kind of a stream; None if it is not recorded."""
+    identity = split.stream_manifest(stream).get("identity") or {}
+    return identity.get("kind")
 
 
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
@@ -94,8 +202,8 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
 
 
 def array_of(
-    compute: Callable[[int, int], Any],
-    pieces: Sequence[tuple[int, int]],
+    compute: Callable[[range], Any],
+    pieces: Sequence[range],
     n_rows: int,
     dtype: str | None,
     report_written: Callable[[int], None],
@@ -103,19 +211,18 @@ def array_of(
     """Make an array (n_rows, ...) that is computed piece by piece when its file is written.
 
     Args:
-        compute: Returns the array of the rows [start, stop). It is called once at first, for the
-            shape of a row, and then for each piece.
-        pieces: [start, stop) of each piece.
+        compute: Returns the array of a range of rows. It is called once at first, for the shape of
+            a row, and then for each piece.
+        pieces: Ranges of rows.
         dtype: None: the dtype of the computed rows.
         report_written: Called with the number of rows of each piece that has been written.
     """
-    first = pieces[0][0]
-    sample = np.asarray(compute(first, first + 1))
+    sample = np.asarray(compute(pieces[0][:1]))
     kind = np.dtype(dtype or sample.dtype)
 
     def blocks() -> Iterator[Array]:
-        for start, stop in pieces:
-            block = np.asarray(compute(start, stop)).astype(kind, copy=False)
+        for piece in pieces:
+            block = np.asarray(compute(piece)).astype(kind, copy=False)
             yield block
             report_written(len(block))
 
@@ -136,60 +243,29 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     return add
 
 
-def absent_fields(
-    split: cache.Split, fields: Mapping[str, FileField], checks: Checks
-) -> dict[str, str]:
-    """Field that cannot be written -> why: a column is missing, or no row passes a check of it.
-
-    A check that is not in `checks` makes no field absent.
-    """
+def absent_fields(split_rows: SplitRows, fields: Mapping[str, _FileField]) -> dict[str, str]:
+    """Field that cannot be written -> why: a column is missing, or no row passes a check of it."""
+    split = split_rows.split
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
     @functools.cache  # fields share checks
-    def some_row_passes(check: str) -> bool:
-        return any(checks[check](start, stop).any() for start, stop in ranges)
+    def some_row_passes(check: RowCheck) -> bool:
+        return any(check.passes(split_rows, rows).any() for rows in ranges)
 
     absent = {}
     for name, field in fields.items():
-        missing = [column for column in field.columns if column not in split.columns]
+        needed = dict.fromkeys(field.columns)
+        for check in field.checks:
+            needed |= dict.fromkeys(check.columns)
+        missing = [column for column in needed if column not in split.columns]
         if missing:
             absent[name] = f"the split has no {' and no '.join(missing)}"
             continue
         for check in field.checks:
-            if ranges and check in checks and not some_row_passes(check):
-                absent[name] = f"every row has {check}"
+            if ranges and not some_row_passes(check):
+                absent[name] = f"every row has {check.missing}"
                 break
     return absent
-
-
-def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Check]:
-    """Checks whether rows have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL
-    parameters, which existing code expects in every row.
-    """
-
-    def are_valid(flag: str, columns: Sequence[str], start: int, stop: int) -> Bools:
-        """Whether the flag, if there is one, is set, and the columns are finite."""
-        mask = np.ones(stop - start, bool)
-        if flag in split.columns:
-            mask = np.asarray(split.rows(flag, start, stop) == 1)
-        for name in columns:
-            is_finite = np.isfinite(split.rows(name, start, stop))
-            mask &= is_finite.all(axis=tuple(range(1, is_finite.ndim)))
-        return mask
-
-    def joints_3d(start: int, stop: int) -> Bools:
-        mask = are_valid("has_3d", [column_3d], start, stop)
-        if column_3d == "kp_3d":
-            mask &= (split.rows(column_3d, start, stop)[:, COMMON, 3] > 0).all(axis=1)
-        return mask
-
-    def smpl(start: int, stop: int) -> Bools:
-        return are_valid("has_smpl", ["pose", "betas"], start, stop)
-
-    def features(start: int, stop: int) -> Bools:
-        return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
-
-    return {NO_FEATURES: features, NO_JOINTS_3D: joints_3d, NO_SMPL: smpl}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,13 +282,18 @@ class Segments:
     def n_rows(self) -> int:
         return int((self.stop - self.start).sum())
 
-    def numbers(self, start: int, stop: int) -> Ints:
-        """The segment of each of the rows [start, stop)."""
-        return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
+    def rows(self, number: int) -> range:
+        """The rows of a segment."""
+        return range(int(self.start[number]), int(self.stop[number]))
+
+    def numbers(self, rows: range) -> Ints:
+        """The segment of each row."""
+        return np.searchsorted(self.start, np.asarray(rows), side="right") - 1
 
     def read_column(self, split: cache.Split, column: str, number: int) -> Array:
         """A segment's rows of a column."""
-        return split.rows(column, int(self.start[number]), int(self.stop[number]))
+        rows = self.rows(number)
+        return split.rows(column, rows.start, rows.stop)
 
     def only(self, chosen: Bools, reason: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
@@ -272,23 +353,23 @@ def _find_runs(n: int, is_break: Bools) -> tuple[Ints, Ints]:
     return first, last
 
 
-def spans(start: Ints, stop: Ints) -> Iterator[tuple[int, int]]:
+def spans(start: Ints, stop: Ints) -> Iterator[range]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
-    [(0, 7), (9, 10)]
+    [range(0, 7), range(9, 10)]
     """
     first, last = _find_runs(len(start), start[1:] != stop[:-1])
     for begin, end in zip(start[first].tolist(), stop[last].tolist(), strict=True):
         for row in range(begin, end, BATCH):
-            yield row, min(row + BATCH, end)
+            yield range(row, min(row + BATCH, end))
 
 
-def segments_of(split: cache.Split, checks: Checks) -> Segments:
+def segments_of(split_rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
     """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
-    row, frame, left_out = _select_rows(split, checks)
-    track = split.track_of(row)
-    step = split.tracks.step.astype(np.int64)[track]
+    row, frame, left_out = _select_rows(split_rows, checks)
+    track = split_rows.split.track_of(row)
+    step = split_rows.split.tracks.step.astype(np.int64)[track]
     is_next_row = np.diff(row) == 1
     is_same_track = np.diff(track) == 0
     is_next_frame = np.diff(frame) == step[1:]
@@ -296,19 +377,22 @@ def segments_of(split: cache.Split, checks: Checks) -> Segments:
     return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 
-def _select_rows(split: cache.Split, checks: Checks) -> tuple[Ints, Ints, dict[str, int]]:
+def _select_rows(
+    split_rows: SplitRows, checks: Iterable[RowCheck]
+) -> tuple[Ints, Ints, dict[str, int]]:
     """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows by
     the first check that they fail.
     """
+    checks = [*checks]
     n_failed = Counter[str]()
-    rows = [np.zeros(0, np.int64)]
+    chosen = [np.zeros(0, np.int64)]
     frames = [np.zeros(0, np.int64)]
-    for start, stop in spans(split.tracks.start, split.tracks.stop):
-        passes = np.ones(stop - start, bool)
-        for name, check in checks.items():
-            fails = passes & ~check(start, stop)
-            n_failed[name] += int(fails.sum())
+    for rows in spans(split_rows.split.tracks.start, split_rows.split.tracks.stop):
+        passes = np.ones(len(rows), bool)
+        for check in checks:
+            fails = passes & ~check.passes(split_rows, rows)
+            n_failed[check.missing] += int(fails.sum())
             passes &= ~fails
-        rows.append(start + np.flatnonzero(passes))
-        frames.append(split.rows("frame_index", start, stop)[passes])
-    return np.concatenate(rows), np.concatenate(frames), dict(+n_failed)
+        chosen.append(rows.start + np.flatnonzero(passes))
+        frames.append(split_rows.column("frame_index", rows)[passes])
+    return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)

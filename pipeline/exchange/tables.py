@@ -318,6 +318,9 @@ def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
 
 def _group_lines(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
     """Collect lines of a table into groups of ROWS lines by column."""
-    while group := list(itertools.islice(lines, ROWS)):
+    while True:
+        group = list(itertools.islice(lines, ROWS))
+        if not group:
+            return
         columns = map(list, zip(*group, strict=True))
         yield dict(zip(TYPES[table], columns, strict=True))

@@ -1,14 +1,17 @@
-"""Parse paths as people type them, and make file names for tracks.  [raw]"""
+"""Parse paths as people type them, make file names for tracks, and replace files.  [raw]"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from cache.storage import SCHEMES
+from cache.storage.durable import publish
 from pipeline.errors import PipelineError
 
 _MISTAKES: Final = (  # (pattern of a text that is no path here, what to write instead)
@@ -81,6 +84,20 @@ def require_writable(folder: Path, do: str) -> None:
         raise PipelineError(
             f"{folder}: nothing can be written in {above} ({error.strerror}). {do}"
         ) from error
+
+
+@contextmanager
+def write_aside(file: Path) -> Iterator[Path]:
+    """Yield a path beside `file` to write to. What is there at the end becomes `file`; an error
+    leaves `file` as it was.
+    """
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)  # left by a killed run
+    try:
+        yield part
+        publish(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def file_name(track: str) -> str:

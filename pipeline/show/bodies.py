@@ -114,12 +114,7 @@ class BodyPainter:
 
         facing = self._normals(body.verts) @ TO_LIGHT  # (V,) cosine
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
-        hit = np.nonzero(visible.face >= 0)
-        light_at_corners = light[faces[visible.face[hit]]]
-        brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light_at_corners)
-        layer = np.zeros((height, width, 4), np.float32)
-        layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
-        return layer
+        return visible.shade(light[faces], np.broadcast_to(body.colour, (len(faces), 3)))
 
 
 class PosedBody(NamedTuple):
@@ -232,22 +227,35 @@ def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
     """Project a body's vertices, (6890, 2) px, by the weak perspective that fits its joints best.
 
-    With s = scale, pixels = s * vertices + shift. The least squares over the joints x and points y,
-    both from their centres, are s = sum(x y) / sum(x x), and the shift that maps centre to centre.
     kp_2d: (49, 3) px and confidence, the labelled joints. None if too few of them are visible.
     """
     visible = kp_2d[:, 2] > 0
-    if visible.sum() < FEWEST:
+    (camera,) = fit_weak_perspective(body.joints[None, :, :2], kp_2d[None, :, :2], visible[None])
+    if np.isnan(camera).any():
         return None
-    joints = body.joints[visible, :2]
-    points = kp_2d[visible, :2].astype(np.float64)
-    joints_centre = joints.mean(axis=0)
-    points_centre = points.mean(axis=0)
-
-    spread = joints - joints_centre
-    covariance = (spread * (points - points_centre)).sum()
-    scale = covariance / max((spread**2).sum(), 1e-9)
-    if not scale > 0:  # or NaN
-        return None
-    pixels: Array = scale * (body.verts[:, :2] - joints_centre) + points_centre
+    scale, *shift = camera
+    pixels: Array = scale * body.verts[:, :2] + shift
     return pixels
+
+
+def fit_weak_perspective(points: Array, pixels: Array, weights: Array) -> Array:
+    """Weak perspective cameras (N, 3), scale px per m and shift px, that bring points (N, J, 2) m
+    closest to pixels (N, J, 2), by weighted least squares: pixels = scale * points + shift.
+
+    weights: (N, J), 0 of invisible joints. With points x and pixels y, both from their weighted
+    centres, the scale is sum(x y) / sum(x x), and the shift maps centre to centre. NaN for rows
+    with fewer than FEWEST visible joints, or without a positive scale.
+    """
+    is_seen = (weights > 0).sum(axis=1) >= FEWEST
+    weights = weights[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        middle = (weights * points).sum(axis=1, keepdims=True)
+        centre = (weights * pixels).sum(axis=1, keepdims=True)
+        spread = points - middle
+        covariance = (weights * spread * (pixels - centre)).sum((1, 2))
+        scale = covariance / (weights * spread**2).sum((1, 2))
+        shift = centre[:, 0] - scale[:, None] * middle[:, 0]
+    cameras = np.column_stack([scale, shift])
+    cameras[~(is_seen & (scale > 0))] = np.nan
+    return cameras

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import JOINTS, Array, bones, convert, opposite_joints
+from pipeline.skeletons import JOINTS, Array, add_confidence, bones, convert, opposite_joints
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -260,9 +260,7 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
 
 def _evaluated_joints(kp_3d_eval: Array) -> Array:
     """Joints (n, 49, 4) from common14's (n, 14, 3); its pelvis is the middle of the hips."""
-    confidence = np.ones((*kp_3d_eval.shape[:2], 1))
-    confident = np.concatenate([kp_3d_eval, confidence], axis=-1)
-    joints = convert(confident, source="common14", target="spin49")
+    joints = convert(add_confidence(kp_3d_eval), source="common14", target="spin49")
     centre = joints[:, HIPS, :3].mean(axis=1, keepdims=True)
     joints[..., :3] = np.where(joints[..., 3:] > 0, joints[..., :3] - centre, 0)
     return joints

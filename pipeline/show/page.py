@@ -31,6 +31,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
+from pipeline.files.places import write_aside
 from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import (
     SIDE_COLOURS,
@@ -44,6 +45,7 @@ from pipeline.show.drawing import (
 )
 from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
+from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
@@ -262,14 +264,8 @@ def _mark_of(page: Path) -> str | None:
 def write(page: TemplateStream, out: Path) -> None:
     """Render into a file. `out` appears when it is complete; a failure leaves no file."""
     page.enable_buffering(64)
-    part = out.with_name(f".{out.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        with part.open("xb") as stream:
-            page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_aside(out) as part, part.open("xb") as stream:
+        page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
 
 
 def templates(*folders: Path) -> Environment:
@@ -293,10 +289,7 @@ def templates(*folders: Path) -> Environment:
 
 def _jpeg_uri(image: Image) -> str:
     """An RGB image as a data URI with a JPEG."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    coded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, QUALITY)).decode()
 
 
 def _grid(low: float, length: float) -> list[float]:

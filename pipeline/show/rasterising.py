@@ -36,6 +36,19 @@ class Samples(NamedTuple):
     inverse_depth: Floats32  # (H, W) 1 / m, 0 for none
     barycentric: Floats32  # (H, W, 3) weights of the face's corners in the image, 0 for none
 
+    def shade(self, light: Floats, colours: Floats) -> Floats32:
+        """RGB times coverage, and coverage, (H, W, 4).
+
+        light: (F, 3) brightness at the corners of each face. colours: (F, 3) RGB of each face.
+        """
+        hit = np.nonzero(self.face >= 0)
+        face = self.face[hit]
+        brightness = np.einsum("nc,nc->n", self.barycentric[hit], light[face])
+        lit = colours[face] * brightness[:, None]
+        layer = np.zeros((*self.face.shape, 4), np.float32)
+        layer[hit] = np.column_stack([lit, np.ones(len(face), np.float32)])
+        return layer
+
 
 class _Triangles(NamedTuple):
     """The T triangles that are drawn, in sample coordinates."""

@@ -1,4 +1,4 @@
-"""H.264 videos, which browsers play.  images -> [video]"""
+"""JPEGs and H.264 videos, which browsers show.  images -> [files]"""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import cv2
 import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
+from pipeline.files.places import write_aside
 
 DEFAULT_FPS: Final = 25.0  # of image folders, and of videos whose header has none
 ENCODERS: Final = ("libx264", "libopenh264")
@@ -23,7 +25,17 @@ DISAPPEARED: Final = (
     "It or its folder was deleted meanwhile, as by another command with the same folder. "
     "Run one at a time."
 )
+CODECS: Final = "Install opencv-python with its image codecs."
 QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
+
+
+def encode_jpeg(image: Image, quality: int) -> bytes:
+    """Encode an RGB image (H, W, 3); quality: 0 to 100."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    is_encoded, data = cv2.imencode(".jpg", image[..., ::-1], options)
+    if not is_encoded:
+        raise PipelineError(f"OpenCV cannot encode a JPEG of {image.shape}. {CODECS}")
+    return data.tobytes()
 
 
 @functools.cache
@@ -55,12 +67,11 @@ def video_writer(
             f"{file}: expected a file for the video, found a folder of that name. Name another "
             "file, or rename the folder."
         )
-    part = file.with_name(f".{file.stem}.part{SUFFIX}")  # the suffix names the container
     width, height = (side + side % 2 for side in size)
-    part.unlink(missing_ok=True)
-    try:
+    options = {"movflags": "+faststart"}
+    with write_aside(file) as part:
         with _write_errors(file):
-            container = av.open(str(part), "w", options={"movflags": "+faststart"})
+            container = av.open(str(part), "w", format="mp4", options=options)
         try:
             with _write_errors(file):
                 rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
@@ -84,9 +95,6 @@ def video_writer(
         finally:
             with _write_errors(file):
                 container.close()  # writes the file's index
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-# paths that were opened, for each open block of `files_opened`, the innermost last
+# paths that were opened, for each open block of `_files_opened`, the innermost last
 _OPENED: Final[list[set[str]]] = []
 
 
@@ -75,12 +75,12 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     names: set[str] = set()
     mistakes = LabelMistakes()
     rejected = ""
-    with files_opened(raw) as shared:
+    with _files_opened(raw) as shared:
         dataset.shared(raw)
 
     for video in listed:
         try:
-            with reading_refused(), files_opened(raw) as opened:
+            with reading_refused(), _files_opened(raw) as opened:
                 tracks, account = dataset.read_accounted(raw, split, video, body)
                 tracks_again, account_again = dataset.read_accounted(raw, split, video, body)
             problems += _origin_problems(dataset, video)
@@ -134,7 +134,7 @@ def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
 
 
 @contextmanager
-def files_opened(raw: Path) -> Iterator[set[Path]]:
+def _files_opened(raw: Path) -> Iterator[set[Path]]:
     """Yield a set, which gets at the end of the block the files below `raw` that Python code of
     this process opened in it, as paths below `raw`.
     """

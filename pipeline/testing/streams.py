@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 import pytest
@@ -23,16 +24,17 @@ from numpy.typing import NDArray
 
 from cache import COLUMNS
 from cache.crop_policy import Jitter
-from pipeline.features.computing import is_different
+from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from pipeline.testing.common import declaration_problems, fail_if_any, run_in_new_process
+from pipeline.testing.common import fail_if_any, number_problems
 
 N: Final = 9  # rows to compute
 BATCH_SIZE: Final = 4  # so that the last batch is padded
 OTHER_BATCH_SIZE: Final = 3
 DTYPES: Final = ("float16", "float32")
 
+T = TypeVar("T")
 Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
 
 
@@ -89,7 +91,7 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
         _repetition_problems(stream, sample, loaded, rows)
     )
     if another_process and not problems:
-        others = run_in_new_process(_load_and_compute, stream, sample)
+        others = _run_in_new_process(_load_and_compute, stream, sample)
         if not _same(rows, others):
             problems.append("computes different numbers in another process")
     return problems
@@ -100,7 +102,7 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     restored stream only if the identity itself has no problem.
     """
     yield from _row_declaration_problems(stream)
-    problems = list(declaration_problems(stream))
+    problems = list(_declaration_problems(stream))
     yield from problems or _restoring_problems(stream)
 
 
@@ -228,7 +230,7 @@ def _random_column(name: str, rng: Generator) -> NDArray[Any]:
 
 
 class _LoadedStream:
-    """A stream that computes rows of the sample, as extraction does.
+    """A stream that computes rows of the sample, by the functions of extraction (`computing`).
 
     What `Stream.load` returns tells how rows are computed:
 
@@ -253,15 +255,14 @@ class _LoadedStream:
         self._batch_size = batch_size
         self._fill = fill
         # a Computer, a LabelComputer or None
-        self._computer: Any = stream.load(Machine("cpu", batch_size, 1), None)
-        provenance = stream.provenance if self._computer is None else self._computer.provenance
+        self._computer, provenance = computing.load(stream, Machine("cpu", batch_size, 1), None)
         stored = json.loads(json.dumps(dict(provenance)))
         if not isinstance(stored.get("stand_in"), bool):
             raise TypeError("its provenance has no stand_in, true or false")
 
     def compute(self, rows: Sequence[int]) -> Rows:
-        """Compute these rows. Raises TypeError for a result of the wrong type, and ValueError for
-        changed inputs.
+        """Compute these rows. Raises PipelineError for a failure or a result of another shape, and
+        ValueError for changed inputs.
         """
         if self._computer is None:
             return self._compute_each(rows)
@@ -283,7 +284,7 @@ class _LoadedStream:
             stored_crops = self._sample.crops_of(row, self._stream.reads.crops)
             crops = [crop.copy() for crop in stored_crops]
             row_labels = {name: values[i].copy() for name, values in labels.items()}
-            results.append(self._stream.computed(crops, row_labels))
+            results.append(computing.compute_row(self._stream, crops, row_labels, f"row {row}"))
             _require_unchanged("crops", {"": stored_crops}, {"": np.array(crops)})
         return results
 
@@ -293,15 +294,10 @@ class _LoadedStream:
         if self._fill is not None:
             for name in self._stream.reads.labels:
                 labels[name][~labels["in_run"]] = self._fill
-        before = copy.deepcopy(labels)
-        computed, flags = self._computer(labels)
-        _require_unchanged("labels", before, labels)
-        if np.shape(flags) != (len(rows),) or np.asarray(flags).dtype != np.bool_:
-            raise TypeError(
-                f"flags are {np.shape(flags)} {np.asarray(flags).dtype}: expected "
-                f"{(len(rows),)} bool"
-            )
-        return _rows_of(computed, (len(rows), self._stream.dim))
+        computed, flags = computing.compute_labels(self._stream, self._computer, labels, len(rows))
+        if flags.dtype != np.bool_:
+            raise TypeError(f"flags are {flags.dtype}: expected bool")
+        return list(computed)
 
     def _compute_from_crops(self, rows: Sequence[int]) -> Rows:
         """Compute a batch from crops, padded to the size that the computer expects: with empty
@@ -316,27 +312,16 @@ class _LoadedStream:
         labels = self._labels(np.resize(rows, size))
         labels_before = copy.deepcopy(labels)
         # only the region of the crops that the stream's policy names
-        inputs: list[Any] = [memory[:, *self._stream.policy.slices]]
-        if labels:
-            inputs.append(labels)
-        computed = self._computer(*inputs)
+        crops = memory[:, *self._stream.policy.slices]
+        computed = computing.compute_batch(self._stream, self._computer, crops, labels)
         self._computer.release()
         _require_unchanged("labels", labels_before, labels)
         _require_unchanged("crops", {"": memory_before}, {"": memory})
-        return _rows_of(computed, (size, self._stream.dim))[: len(rows)]
+        return list(computed[: len(rows)])
 
     def _labels(self, rows: Any) -> Labels:
         """The labels of these rows, by the code that extraction uses."""
         return label_batch(self._sample, np.asarray(rows), self._stream.reads)
-
-
-def _rows_of(computed: Any, shape: tuple[int, int]) -> Rows:
-    """The rows of a result of this shape. A result of another shape becomes a single row, and
-    `_row_problems` then reports its shape.
-    """
-    if np.shape(computed) != shape:
-        return [computed]
-    return list(computed)
 
 
 def _require_unchanged(inputs: str, before: Labels, after: Labels) -> None:
@@ -349,12 +334,7 @@ def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
     """Problems of one row's result. None, for an unknown row, is valid."""
     if row is None:
         return
-    if np.shape(row) != (stream.dim,):
-        yield (
-            f"returns the shape {np.shape(row)} for a row: expected {(stream.dim,)}, as dim "
-            "declares"
-        )
-    elif np.asarray(row).dtype.kind != "f":
+    if np.asarray(row).dtype.kind != "f":
         yield (
             f"returns {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
         )
@@ -396,10 +376,65 @@ def _same(rows: Rows, others: Rows) -> bool:
         if row is None or other is None:
             if row is not other:
                 return False
-        elif is_different(np.asarray(row), np.asarray(other)):
+        elif computing.is_different(np.asarray(row), np.asarray(other)):
             return False
     return True
 
 
 def _load_and_compute(stream: Stream, sample: _Sample) -> Rows:
     return _LoadedStream(stream, sample).compute(range(N))
+
+
+def _declaration_problems(stream: Any) -> Iterator[str]:
+    """Problems of a stream's kind, version and identity.
+
+    The identity must contain all options except `crop`, and no path.
+    """
+    if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
+        yield "has no kind"
+    yield from number_problems(stream, "version")
+    identity = stream.identity()
+    if not isinstance(identity, Mapping):
+        yield f"identity() returns {identity!r}: expected a dictionary"
+        return
+    try:
+        is_same = json.loads(json.dumps(identity, allow_nan=False)) == identity
+    except (TypeError, ValueError) as error:
+        yield f"identity() is not JSON: {error}"
+        return
+    if not is_same:
+        yield (
+            "identity() changes when it is written as JSON and read back: use no tuples and "
+            "no numbers as keys"
+        )
+    if identity != stream.identity():
+        yield "identity() returns different values when called again"
+    for option in fields(stream):
+        name = option.name
+        is_exempt = name == "crop" or isinstance(getattr(stream, name), Path)
+        if name not in identity and not is_exempt:
+            yield f"identity() does not contain the option {name}, on which the results depend"
+    for text in _texts(identity):
+        if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
+            yield f"identity() contains the path {text!r}: expected a digest of the file's content"
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _texts(list(values.values()))
+    elif isinstance(values, Sequence):
+        for value in values:
+            yield from _texts(value)
+
+
+def _run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """Return the function's result in a freshly spawned process. A script needs a `__main__`
+    guard.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips.detectors import Detect, People
 from pipeline.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, missing_package
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
@@ -170,10 +170,7 @@ class _LiteNetwork:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            how = (
-                "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
-            )
-            raise ConfigError(f"BlazePose needs the package ai-edge-litert: {how}") from error
+            raise missing_package("BlazePose", "ai-edge-litert", "clips") from error
         self._load = partial(Interpreter, model_content=file.read_bytes(), num_threads=1)
         self._thread = threading.local()  # of each thread: its interpreter, `network`
 

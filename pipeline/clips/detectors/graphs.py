@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.console import err
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import ConfigError, RawDataError, missing_package
 from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
 
@@ -158,8 +158,7 @@ def _import_onnxruntime(user: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
-        raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
+        raise missing_package(user, "onnxruntime", "clips") from error
     return onnxruntime
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
+from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import Bools, Doubles
 
 T = TypeVar("T")
@@ -76,15 +77,40 @@ class Request:
         """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def enumerate_videos(self, dataset: int, **usual: int) -> Iterator[tuple[int, str, Generator]]:
-        """Yield (number, split, generator) of every video of the dataset with this number; `usual`:
-        default number of videos by split.
-        """
+    def slot(self, dataset: str, key: int, split: str, number: int) -> _Slot:
+        """The place of the video with this number. key: the dataset's, for `rng`."""
+        return _Slot(dataset, split, number, self.seed, self.rng(key, number))
+
+    def slots(self, dataset: str, key: int, **usual: int) -> Iterator[_Slot]:
+        """Yield the place of every video. usual: default number of videos by split."""
         splits: list[str] = []
         for split, n in usual.items():
             splits += [split] * self.videos(n)
         for number, split in enumerate(splits):
-            yield number, split, self.rng(dataset, number)
+            yield self.slot(dataset, key, split, number)
+
+
+class _Slot(NamedTuple):
+    """The place of a video in the demo data."""
+
+    dataset: str
+    split: str
+    number: int  # of the video in its dataset, from 0
+    seed: int
+    rng: Generator  # of its own
+
+    def shot(
+        self,
+        name: str,
+        n_frames: int,
+        fps: float,
+        size: tuple[int, int] = (320, 240),
+        **options: Any,
+    ) -> Shot:
+        """The shot with this name. size: width, height px. options: as of `Shot`."""
+        return Shot(
+            self.dataset, self.split, name, self.number, self.seed, n_frames, fps, *size, **options
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +130,39 @@ def pick_cyclic(options: Sequence[T], number: int) -> T:
     return options[number % len(options)]
 
 
+def corners(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The lowest and the highest coordinates (..., 2) of points (..., J, 2)."""
+    return points.min(axis=-2), points.max(axis=-2)
+
+
+def write_frames(take: Take, write: Callable[[int, Image], object]) -> Bools:
+    """Render a take, and write each frame by its number. Returns visible (T, actors, 49)."""
+    visible = []
+    for number, filmed in enumerate(film(take)):
+        write(number, filmed.image)
+        visible.append(filmed.visible)
+    return np.array(visible)
+
+
 def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> Bools:
     """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T,
     actors, 49).
     """
     folder.mkdir(parents=True)
-    visible = []
-    for number, filmed in enumerate(film(take), start=first):
-        (folder / name.format(number)).write_bytes(jpeg(filmed.image))
-        visible.append(filmed.visible)
-    return np.array(visible)
+    return write_frames(
+        take,
+        lambda frame, image: (folder / name.format(frame + first)).write_bytes(jpeg(image)),
+    )
 
 
 def write_video(take: Take, file: Path) -> Bools:
     """Render a take into a video file. Returns visible (T, actors, 49)."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    visible = []
     camera = take.view
     with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
-        for filmed in film(take):
-            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
-            visible.append(filmed.visible)
-    return np.array(visible)
+        return write_frames(
+            take, lambda _, image: writer.write(np.ascontiguousarray(image[..., ::-1]))
+        )
 
 
 def write_json(file: Path, content: Any, *, compact: bool = False) -> None:

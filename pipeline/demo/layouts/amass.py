@@ -29,22 +29,13 @@ SMPLH_HANDS: Final = {22: 22, 23: 37}
 
 def _plan(request: Request) -> Iterator[Shot]:
     """12 motions of 4 to 10 s by default, three per subset, each with a different subject."""
-    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=12):
-        fps = pick_cyclic(FRAME_RATES, number)
-        subset = pick_cyclic(SUBSETS, number)
-        subject = number // len(SUBSETS) + 1
-        name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
-        n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
-        yield Shot(
-            dataset="amass",
-            split=split,
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=n_frames,
-            fps=fps,
-            file=f"{name}_poses.npz",
-        )
+    for slot in request.slots("amass", RANDOM_KEY, train=12):
+        fps = pick_cyclic(FRAME_RATES, slot.number)
+        subset = pick_cyclic(SUBSETS, slot.number)
+        subject = slot.number // len(SUBSETS) + 1
+        name = f"{subset}/subject{subject:02d}/motion{slot.number + 1:02d}"
+        n_frames = request.frames(slot.rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
+        yield slot.shot(name, n_frames, fps, file=f"{name}_poses.npz")
 
 
 def _record(shot: Shot, folder: Path) -> Take:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.cameras import pose_in_camera
 from pipeline.demo.body import procedural, rest_joints
-from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
+from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, corners, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, film, stage
 from pipeline.errors import PipelineError
 from pipeline.skeletons import Doubles
@@ -31,17 +31,19 @@ class _Scene(NamedTuple):
 
     name: str
     n_people: int
-    width: int  # px
-    height: int
+    size: tuple[int, int]  # width, height px
     actions: tuple[str, ...]
 
 
 SCENES: Final = (
     _Scene(
-        "20221010_2_1_batch01hand_closeup_suburb_6fps", 2, 216, 384, ("arm_raise", "wave", "squat")
+        "20221010_2_1_batch01hand_closeup_suburb_6fps",
+        2,
+        (216, 384),
+        ("arm_raise", "wave", "squat"),
     ),
-    _Scene("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
-    _Scene("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
+    _Scene("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, (320, 180), ("wave", "arm_raise")),
+    _Scene("20221018_1_1_batch01hand_30fps", 1, (320, 180), ("arm_raise", "side_bend")),
 )
 # in names of scenes
 TURNED: Final = "closeup"  # images are rotated
@@ -59,23 +61,17 @@ def _plan(request: Request) -> Iterator[Shot]:
     """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a
     static one.
     """
-    for number in range(request.videos(len(SCENES))):
-        scene = pick_cyclic(SCENES, number)
+    for slot in request.slots("bedlam", RANDOM_KEY, train=len(SCENES)):
+        scene = pick_cyclic(SCENES, slot.number)
         name = f"{scene.name}/{SEQUENCE}"
-        if number >= len(SCENES):
-            name = f"{number:03d}_{name}"
-        rng = request.rng(RANDOM_KEY, number)
-        n_images = request.frames(rng, 24, 30, least=20)
-        yield Shot(
-            dataset="bedlam",
-            split="train",
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=_step(scene.name) * (n_images - 1) + 1,
-            fps=FPS,
-            width=scene.width,
-            height=scene.height,
+        if slot.number >= len(SCENES):
+            name = f"{slot.number:03d}_{name}"
+        n_images = request.frames(slot.rng, 24, 30, least=20)
+        yield slot.shot(
+            name,
+            _step(scene.name) * (n_images - 1) + 1,
+            FPS,
+            scene.size,
             n_people=scene.n_people,
             actions=scene.actions,
             hand_held=MOVING in scene.name,
@@ -124,8 +120,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
     extrinsics[:, :3, 3] += to_camera @ origin
     pelvis_path = actor.trans + pelvis - origin
     kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
-    low = kp_2d[:, :N_BODY_JOINTS].min(axis=1)
-    high = kp_2d[:, :N_BODY_JOINTS].max(axis=1)
+    low, high = corners(kp_2d[:, :N_BODY_JOINTS])
     images = [f"{sequence}/{sequence}_{frame:04d}.png" for frame in range(shot.n_frames)]
     rows = {
         "imgname": np.array(images),

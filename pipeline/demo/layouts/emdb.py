@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.demo.body import procedural, skin, spin49
-from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
+from pipeline.demo.layouts import ReleaseLayout, Request, corners, pick_cyclic, write_pictures
 from pipeline.demo.scene import Actor, Shot, Take, stage
 
 FPS: Final = 30.0
@@ -37,18 +37,12 @@ def _plan(request: Request) -> Iterator[Shot]:
     """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
         split, title, actions = pick_cyclic(SEQUENCES, number)
-        rng = request.rng(RANDOM_KEY, number)
-        width, height = pick_cyclic(PICTURES, number)
-        yield Shot(
-            dataset="emdb",
-            split=split,
-            name=f"P{number % 10}/{number:02d}_{title}",
-            number=number,
-            seed=request.seed,
-            n_frames=request.frames(rng, 24, 30, least=20),
-            fps=FPS,
-            width=width,
-            height=height,
+        slot = request.slot("emdb", RANDOM_KEY, split, number)
+        yield slot.shot(
+            f"P{number % 10}/{number:02d}_{title}",
+            request.frames(slot.rng, 24, 30, least=20),
+            FPS,
+            pick_cyclic(PICTURES, number),
             actions=actions,
             hand_held=True,
         )
@@ -82,9 +76,8 @@ def _labels_of(take: Take) -> dict[str, Any]:
     if shot.number == 0:
         good[NOT_GOOD] = False
     margin = 0.05 * np.ptp(kp_2d, axis=1)
-    low = kp_2d.min(axis=1) - margin
-    high = kp_2d.max(axis=1) + margin
-    boxes = np.concatenate([low, high], axis=1)  # x1 y1 x2 y2
+    low, high = corners(kp_2d)
+    boxes = np.concatenate([low - margin, high + margin], axis=1)  # x1 y1 x2 y2
     boxes[NO_BOX] = 0
     return {
         "gender": actor.gender,

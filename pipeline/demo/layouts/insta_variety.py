@@ -14,8 +14,15 @@ from typing import Final
 import numpy as np
 
 from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
-from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
-from pipeline.demo.scene import Shot, Take, film, stage
+from pipeline.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    append_confidence,
+    corners,
+    pick_cyclic,
+    write_frames,
+)
+from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import Bools, Doubles, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
@@ -42,25 +49,20 @@ TOELESS: Final = 1  # example of each test shard without toe labels
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
-    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=TRAINING, test=2):
-        example = number  # in its split
-        if split == "test":
+    for slot in request.slots("insta_variety", RANDOM_KEY, train=TRAINING, test=2):
+        example = slot.number  # in its split
+        if slot.split == "test":
             example -= request.videos(TRAINING)
         shard, position = divmod(example, A_SHARD)
         # as in the release, the same in both splits
-        stem = f"{split}/insta_variety_{shard:02d}_copy00"
-        side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
-        yield Shot(
-            dataset="insta_variety",
-            split=split,
-            name=f"{stem}/{position:05d}",
-            number=number,
-            seed=request.seed,
-            n_frames=request.frames(rng, N_FRAMES, N_FRAMES, least=20),
-            fps=30.0,
-            width=side,
-            height=side,
-            actions=pick_cyclic(tuple(TAGS.values()), number),
+        stem = f"{slot.split}/insta_variety_{shard:02d}_copy00"
+        side = LARGE_PX if slot.split == "train" and shard % 2 else CROP_PX
+        yield slot.shot(
+            f"{stem}/{position:05d}",
+            request.frames(slot.rng, N_FRAMES, N_FRAMES, least=20),
+            30.0,
+            (side, side),
+            actions=pick_cyclic(tuple(TAGS.values()), slot.number),
             hand_held=True,
             file=f"{stem}.tfrecord",
         )
@@ -69,18 +71,13 @@ def _plan(request: Request) -> Iterator[Shot]:
 def _record(shot: Shot, folder: Path) -> Take:
     """Write one record into a separate file, which `_finish` appends to a shard."""
     staged = stage(shot)
-    points = staged.actors[0].kp_2d.reshape(-1, 2)
-    low = points.min(axis=0)
-    high = points.max(axis=0)
+    low, high = corners(staged.actors[0].kp_2d.reshape(-1, 2))
     # As if the images were cropped around the person.
     zoom = FILLED * shot.width / (high - low).max()
     take = staged.switch_camera(staged.view.cut((low + high) / 2, zoom, shot.width))
-    images = []
-    visible = []
-    for filmed in film(take):
-        images.append(jpeg(filmed.image))
-        visible.append(filmed.visible[0])
-    features = _features_of(take, images, np.array(visible))
+    images: list[bytes] = []
+    visible = write_frames(take, lambda _, image: images.append(jpeg(image)))
+    features = _features_of(take, images, visible[:, 0])
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(tfrecord(tf_example(features)))

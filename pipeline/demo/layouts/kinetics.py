@@ -19,6 +19,7 @@ from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
     append_confidence,
+    corners,
     pick_cyclic,
     write_json,
     write_video,
@@ -39,9 +40,7 @@ CLASSES: Final = {  # class of Kinetics-400 -> actions
     "tai chi": ("reach", "bow", "lunge"),
 }
 ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-# px, as Kinetics is commonly resized to
-WIDTH: Final = 340
-HEIGHT: Final = 256
+SIZE: Final = (340, 256)  # width, height px, as Kinetics is commonly resized to
 
 RANDOM_KEY: Final = 102  # of the dataset, in `Request.rng`
 NOISE_PX: Final = 0.3  # sigma of the detector's noise in x and in y
@@ -55,25 +54,20 @@ def _plan(request: Request) -> Iterator[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows
     two people.
     """
-    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=6, val=2):
+    for slot in request.slots("kinetics", RANDOM_KEY, train=6, val=2):
+        number = slot.number
         label, actions = pick_cyclic(tuple(CLASSES.items()), number)
-        start = int(rng.integers(0, 200))
-        name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
-        n_frames = request.frames(rng, 60, 75, least=45)
-        yield Shot(
-            dataset="kinetics",
-            split=split,
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=n_frames,
-            fps=25.0 if number % 2 else 30.0,
-            width=WIDTH,
-            height=HEIGHT,
+        start = int(slot.rng.integers(0, 200))
+        name = f"{''.join(slot.rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
+        yield slot.shot(
+            name,
+            request.frames(slot.rng, 60, 75, least=45),
+            25.0 if number % 2 else 30.0,
+            SIZE,
             n_people=2 if number % 3 == 1 else 1,
             actions=actions,
             hand_held=number % 4 == 2,
-            file=f"{split}/{label}/{name}.mp4",
+            file=f"{slot.split}/{label}/{name}.mp4",
         )
 
 
@@ -151,9 +145,7 @@ def _alphapose(detections: Sequence[Detections], rng: Generator) -> list[dict[st
     for frame, people in enumerate(detections):
         for person, joints in people:
             coco = convert(joints, source="spin49", target="coco")
-            seen = coco[coco[:, 2] > 0, :2]
-            low = seen.min(axis=0)
-            high = seen.max(axis=0)
+            low, high = corners(coco[coco[:, 2] > 0, :2])
             entry = {
                 "image_id": f"{frame}.jpg",
                 "category_id": 1,

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.files import write_mat, write_mat73
-from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures, write_video
+from pipeline.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    corners,
+    pick_cyclic,
+    write_pictures,
+    write_video,
+)
 from pipeline.demo.scene import Actor, Shot, Take, stage
 from pipeline.skeletons import JOINTS, Doubles, convert
 
@@ -64,18 +71,12 @@ def _plan(request: Request) -> Iterator[Shot]:
     for number in range(n_training):
         yield _training_shot(request, number)
     for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
-        rng = request.rng(RANDOM_KEYS["test"], number)
-        width, height = TEST_PICTURES.get(name, (300, 300))
-        yield Shot(
-            dataset="mpi_inf_3dhp",
-            split="test",
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=request.frames(rng, 32, 32, least=24),
-            fps=FPS,
-            width=width,
-            height=height,
+        slot = request.slot("mpi_inf_3dhp", RANDOM_KEYS["test"], "test", number)
+        yield slot.shot(
+            name,
+            request.frames(slot.rng, 32, 32, least=24),
+            FPS,
+            TEST_PICTURES.get(name, (300, 300)),
             actions=ON_THE_SPOT,
             file=f"{TEST_FOLDER}/{name}/imageSequence",
         )
@@ -216,8 +217,7 @@ def _test_labels(take: Take) -> dict[str, NDArray[Any]]:
     valid = np.ones((n_frames, 1))
     valid[:INVALID_FRAMES] = 0
     boxes = np.zeros((n_frames, BOX_COLUMNS))
-    boxes[:, :2] = pixels.min(axis=1)
-    boxes[:, 2:4] = pixels.max(axis=1)
+    boxes[:, :4] = np.concatenate(corners(pixels), axis=1)
     return {
         "annot2": pixels[:, None],
         "annot3": mm[:, None],

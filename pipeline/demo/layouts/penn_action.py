@@ -20,6 +20,7 @@ from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
     append_confidence,
+    corners,
     pick_cyclic,
     write_pictures,
 )
@@ -49,18 +50,12 @@ RANDOM_KEY: Final = 101  # of the dataset, in `Request.rng`
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
     for number, split in enumerate(_interleave(train=request.videos(10), test=request.videos(4))):
-        rng = request.rng(RANDOM_KEY, number)
-        width, height = pick_cyclic(PICTURES, number)
-        yield Shot(
-            dataset="penn_action",
-            split=split,
-            name=f"{number + 1:04d}",
-            number=number,
-            seed=request.seed,
-            n_frames=request.frames(rng, 28, 52, least=20),
-            fps=30.0,
-            width=width,
-            height=height,
+        slot = request.slot("penn_action", RANDOM_KEY, split, number)
+        yield slot.shot(
+            f"{number + 1:04d}",
+            request.frames(slot.rng, 28, 52, least=20),
+            30.0,
+            pick_cyclic(PICTURES, number),
             actions=pick_cyclic(tuple(ACTIONS.values()), number),
         )
 
@@ -112,10 +107,10 @@ def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
     smallest type.
     """
     last_pixel = (shot.width - 1, shot.height - 1)
-    low = kp_2d.min(axis=1) - BOX_MARGIN_PX
-    high = kp_2d.max(axis=1) + BOX_MARGIN_PX
-    corners = [np.maximum(low, 0), np.minimum(high, last_pixel)]
-    boxes = np.concatenate(corners, axis=1) + 1
+    low, high = corners(kp_2d)
+    low = np.maximum(low - BOX_MARGIN_PX, 0)
+    high = np.minimum(high + BOX_MARGIN_PX, last_pixel)
+    boxes = np.concatenate([low, high], axis=1) + 1
     if shot.number % 2:
         return boxes
     rounded = np.round(boxes)

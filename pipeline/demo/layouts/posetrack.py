@@ -15,6 +15,7 @@ from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
     append_confidence,
+    corners,
     pick_cyclic,
     write_json,
     write_pictures,
@@ -64,22 +65,16 @@ def _plan(request: Request) -> Iterator[Shot]:
 
     One training sequence has 80 to 92 frames, of which every 4th is labelled.
     """
-    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=4, val=2):
+    for slot in request.slots("posetrack", RANDOM_KEY, train=4, val=2):
+        number = slot.number
         low, high, shortest = (80, 92, 68) if _stride_of(number) > 1 else (24, 28, 20)
-        n_frames = request.frames(rng, low, high, least=shortest)
         origin = "bonn" if number % 2 else "mpii"
-        purpose = "train" if split == "train" else "test"
-        width, height = pick_cyclic(PICTURES, number)
-        yield Shot(
-            dataset="posetrack",
-            split=split,
-            name=f"{number + 1:06d}_{origin}_{purpose}",
-            number=number,
-            seed=request.seed,
-            n_frames=n_frames,
-            fps=25.0,
-            width=width,
-            height=height,
+        purpose = "train" if slot.split == "train" else "test"
+        yield slot.shot(
+            f"{number + 1:06d}_{origin}_{purpose}",
+            request.frames(slot.rng, low, high, least=shortest),
+            25.0,
+            pick_cyclic(PICTURES, number),
             n_people=1 + number % 2,
             actions=pick_cyclic(ACTIONS, number),
             hand_held=number % 3 == 2,
@@ -146,8 +141,7 @@ def _box(joints: Doubles) -> list[float]:
     points = joints[joints[:, 2] > 0, :2]
     if not len(points):
         return []
-    low = points.min(axis=0)
-    high = points.max(axis=0)
+    low, high = corners(points)
     margin = BOX_MARGIN * (high - low)
     return [*(low - margin).tolist(), *(high - low + 2 * margin).tolist()]
 

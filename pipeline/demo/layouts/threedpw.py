@@ -48,24 +48,17 @@ def _plan(request: Request) -> Iterator[Shot]:
 
     Many short sequences, because a small network learns more from more people and poses.
     """
-    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=28, validation=5, test=5):
+    for slot in request.slots("3dpw", RANDOM_KEY, train=28, validation=5, test=5):
+        number = slot.number
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
-        name = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}"
-        n_frames = request.frames(rng, 24, 30, least=24)
-        width, height = pick_cyclic(PICTURES, number)
         n_people = 1
-        if split == "train" and number % PAIR_EVERY == 2:
+        if slot.split == "train" and number % PAIR_EVERY == 2:
             n_people = 2
-        yield Shot(
-            dataset="3dpw",
-            split=split,
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=n_frames,
-            fps=FPS,
-            width=width,
-            height=height,
+        yield slot.shot(
+            f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}",
+            request.frames(slot.rng, 24, 30, least=24),
+            FPS,
+            pick_cyclic(PICTURES, number),
             n_people=n_people,
             actions=actions,
             hand_held=True,

@@ -23,19 +23,15 @@ ACTIONS: Final = (
 
 def _plan(request: Request) -> Iterator[Shot]:
     """3 clips for training, 1 each for validation and test by default, of 48 frames."""
-    for number, split, _ in request.enumerate_videos(RANDOM_KEY, train=3, val=1, test=1):
-        name = f"clip_{number:02d}"
-        yield Shot(
-            dataset="videos",
-            split=split,
-            name=name,
-            number=number,
-            seed=request.seed,
-            n_frames=request.n_frames or 48,  # cleaning drops shorter tracks
-            fps=25.0,
-            actions=pick_cyclic(ACTIONS, number),
+    for slot in request.slots("videos", RANDOM_KEY, train=3, val=1, test=1):
+        name = f"clip_{slot.number:02d}"
+        yield slot.shot(
+            name,
+            request.n_frames or 48,  # cleaning drops shorter tracks
+            25.0,
+            actions=pick_cyclic(ACTIONS, slot.number),
             hand_held=True,
-            file=f"{split}/{name}.mp4",
+            file=f"{slot.split}/{name}.mp4",
         )
 
 

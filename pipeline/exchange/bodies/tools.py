@@ -205,6 +205,12 @@ def _size_around(center: Doubles) -> tuple[int, int]:
     return width, height
 
 
+def _image_and_camera(stored: ResultDict) -> tuple[tuple[int, int], Doubles]:
+    """Width and height px of the images, and the intrinsics, of TRAM's and PromptHMR's cameras."""
+    size = _size_around(stored.take("img_center", 2))
+    return size, pinhole(float(stored.take("img_focal")), size)
+
+
 def _posed_people(tool: str, content: ResultDict) -> Iterator[tuple[ResultDict, BodyEstimate]]:
     """Yield each person's entry, with its frames, poses and betas."""
     for person, entry in content.people():
@@ -241,8 +247,7 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     n = len(frames)
     place = camera_file(content.file)
     stored = ResultDict(place, "", load_results(place))
-    size = _size_around(stored.take("img_center", 2))
-    intrinsics = pinhole(float(stored.take("img_focal")), size)
+    size, intrinsics = _image_and_camera(stored)
     extrinsics = None
     if "world_cam_R" in stored.content:
         to_world = stored.rotations("world_cam_R")
@@ -271,8 +276,7 @@ def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
     optimisation.
     """
     stored = content.below("camera")
-    size = _size_around(stored.take("img_center", 2))
-    intrinsics = pinhole(float(stored.take("img_focal")), size)
+    size, intrinsics = _image_and_camera(stored)
     world = content.below("camera_world")
     rotation = world.rotations("Rcw")
     extrinsics = rigid(rotation, world.take("Tcw", len(rotation), 3))

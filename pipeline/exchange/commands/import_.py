@@ -127,14 +127,22 @@ def _import_bodies(args: argparse.Namespace) -> int:
 
 def _import_array(args: argparse.Namespace, file: Path) -> int:
     """Import an array as a stream."""
-    from pipeline.exchange.arrays import ArrayOptions, import_array
+    from pipeline.exchange.arrays import import_array
 
     name = f"{args.dataset}/{args.split}"
     if args.stream is None:
         raise ConfigError("--format arrays: name the new stream: --as NAME")
-    chosen = ArrayOptions(args.array or "", args.match or "", args.weights_of)
     with bar(f"import {name}", err, unit="shard") as progress:
-        done = import_array(file, args.cache, name, args.stream, chosen, progress=progress)
+        done = import_array(
+            file,
+            args.cache,
+            name,
+            args.stream,
+            array=args.array,
+            leave_out_tracks=args.match == "tracks",
+            weights_of=args.weights_of,
+            progress=progress,
+        )
     if done.replaced:
         text = (
             f"{name}: no features for videos that were replaced since the first import of "
@@ -166,12 +174,20 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
 
 def _import_database(args: argparse.Namespace, file: Path) -> int:
     """Import the file's tracks and features."""
-    from pipeline.exchange.vibe_db.importing import Options, import_database  # imports h5py
+    from pipeline.exchange.vibe_db.importing import import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    chosen = Options(args.stream or "resnet50", args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        imported = import_database(file, args.cache, name, chosen, progress=progress)
+        imported = import_database(
+            file,
+            args.cache,
+            name,
+            stream=args.stream or "resnet50",
+            weights_of=args.weights_of,
+            joints_2d=args.joints_2d,
+            crop_scale=args.crop_scale,
+            progress=progress,
+        )
     if not imported.is_written:
         out.print(plain(f"{name}: up to date, imported from {file.name}"))
         return 0

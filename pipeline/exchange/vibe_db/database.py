@@ -37,11 +37,10 @@ KINDS: Final = {"U": "US", "<i8": "biuUS"}
 
 
 class Segment(NamedTuple):
-    """Rows [start, stop) with the same name."""
+    """Neighbouring rows with the same name."""
 
     name: str
-    start: int
-    stop: int
+    rows: range
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,13 @@ class Database:
     rows: int
     ignored: tuple[str, ...]  # names of other content
 
-    def read(self, field: str, start: int, stop: int) -> Array:
-        """Rows [start, stop) of a field."""
-        return np.array(self.fields[field][start:stop])
+    def read(self, field: str, rows: range) -> Array:
+        """These rows of a field."""
+        return np.array(self.fields[field][rows.start : rows.stop])
 
-    def texts(self, field: str, start: int, stop: int) -> list[str]:
-        """Rows [start, stop) of a text field, which may be stored as bytes."""
-        return [text_of(value) for value in self.read(field, start, stop).tolist()]
+    def texts(self, field: str, rows: range) -> list[str]:
+        """These rows of a text field, which may be stored as bytes."""
+        return [text_of(value) for value in self.read(field, rows).tolist()]
 
     def segments(self) -> Iterator[Segment]:
         """Yield runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid
@@ -68,7 +67,8 @@ class Database:
         name = ""
         start = 0
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
-            values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
+            last_row = min(first_row + NAMES_AT_ONCE, self.rows)
+            values = self.read("vid_name", range(first_row, last_row))
             is_change = np.r_[True, values[1:] != values[:-1]]
             for change in np.flatnonzero(is_change).tolist():
                 row = first_row + change
@@ -81,11 +81,11 @@ class Database:
                     raise self.error("vid_name", expected, repr(text[:80]))
                 if text != name:
                     if name:
-                        yield Segment(name, start, row)
+                        yield Segment(name, range(start, row))
                     name = text
                     start = row
         if name:
-            yield Segment(name, start, self.rows)
+            yield Segment(name, range(start, self.rows))
 
     def error(self, field: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
         return RawDataError(self.arrays.file, field, expected, found, do)
@@ -111,14 +111,10 @@ def open_database(file: Path, layout: Layout) -> Database:
     database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())))
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {shown_names(arrays.names)}"
-            do = "Check that this is the dataset's file."
-            if not arrays.names:
-                found = "no array"
-                do = OTHER_FORMATS
+            found = shown_names(arrays.names) if arrays.names else "none"
             if name in arrays.others:
-                found = "another Python object of this name; store numbers as an array of numbers"
-            raise database.error(name, "an array of this name", found, do)
+                found = "another Python object of this name"
+            raise database.error(name, "an array of this name", found, OTHER_FORMATS)
 
     for name, array in fields.items():
         found = f"{array.dtype} {array.shape}"

@@ -17,7 +17,7 @@ which is renamed when it is complete.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +31,14 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
     NO_FEATURES,
-    Checks,
+    NO_JOINTS_3D,
+    NO_JOINTS_3D_EVAL,
+    NO_SMPL,
+    RowCheck,
     Segments,
+    SplitRows,
     absent_fields,
     array_of,
-    checks_of,
     counting,
     origin_of,
     recorded_stream,
@@ -45,9 +48,9 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.vibe_db.layouts import (
-    FIELDS,
     NAMED,
     PICTURE,
+    DatabaseField,
     Layout,
     layout_of,
     names_of,
@@ -56,6 +59,8 @@ from pipeline.exchange.vibe_db.layouts import (
 from pipeline.skeletons import Array, Ints, convert, joint_names
 
 INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
+# a row that fails several is counted for the first one
+CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)
 
 
 def export(
@@ -88,15 +93,15 @@ def export(
     if "features" in layout.fields:
         require_stream(split, stream)
 
-    checks = checks_of(split, layout.column_3d, stream)
-    absent = _absent_fields(split, layout, checks)
-    fields = [field for field in layout.fields if field not in absent]
-    # that a row must pass to have a value in each of the fields
-    needed = set[str]().union(*(FIELDS[field].checks for field in fields))
-    segments = segments_of(split, {name: checks[name] for name in checks if name in needed})
+    rows = SplitRows(split, stream)
+    usual = layout.fields_to_write()
+    absent = _absent_fields(rows, usual)
+    fields = {name: field for name, field in usual.items() if name not in absent}
+    needed = set[RowCheck]().union(*(field.checks for field in fields.values()))
+    segments = segments_of(rows, [check for check in CHECKS if check in needed])
     segments.require_rows(split)
 
-    arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
+    arrays = _Fields(rows, layout, segments).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     write = _write_hdf5 if layout.is_hdf5 else write_joblib
     publish_with_provenance(file, lambda part_file: write(part_file, arrays), provenance)
@@ -113,17 +118,15 @@ def _require_file_kind(file: Path, layout: Layout) -> None:
     raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
-def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[str, str]:
-    """Field of the layout that cannot be written -> why.
+def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict[str, str]:
+    """Field that cannot be written -> why.
 
     Rows without features never make `features` absent: they are left out. Raises PipelineError if
     an INDISPENSABLE field is absent.
     """
-    fields = {name: FIELDS[name] for name in layout.fields}
-    if "joints3D" in fields:
-        fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
-    label_checks = {name: check for name, check in checks.items() if name != NO_FEATURES}
-    absent = absent_fields(split, fields, label_checks)
+    split = rows.split
+    labels = {name: field for name, field in fields.items() if name != "features"}
+    absent = absent_fields(rows, labels)
     videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
     sources = {video.source.partition(":")[0] for video in videos}
     if "img_name" in fields and not sources <= {*NAMED}:
@@ -138,47 +141,46 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[s
     return absent
 
 
-class _Fields:
+class _Fields(SplitRows):
     """The arrays of one file.
 
     `arrays` only prepares them. While a file is written, it calls the methods below: each computes
-    a field for rows [start, stop) of the split, at most BATCH rows that are all exported.
+    a field for rows of the split, at most BATCH rows that are all exported.
     """
 
-    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
-        self.split = split
+    def __init__(self, rows: SplitRows, layout: Layout, segments: Segments) -> None:
+        super().__init__(rows.split, rows.stream)
         self.layout = layout
         self.segments = segments
-        self.stream = stream
-        self.names = segments.names(split, split.tracks.names)  # `vid_name` of each segment
+        # `vid_name` of each segment
+        self.names = segments.names(self.split, self.split.tracks.names)
 
-    def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
+    def arrays(self, fields: Mapping[str, DatabaseField], progress: Progress) -> dict[str, Blocks]:
         """Field -> its array, whose `blocks()` are computed one by one when they are read."""
-        rows = self.split.rows
         n_rows = self.segments.n_rows
-        computed: dict[str, Callable[[int, int], Any]] = {
+        computed: dict[str, Callable[[range], Any]] = {
             "vid_name": self._vid_names,
             "img_name": self._img_names,
-            "frame_id": functools.partial(rows, "frame_index"),
+            "frame_id": functools.partial(self.column, "frame_index"),
             "joints2D": self._joints_2d,
             "joints3D": self._joints_3d,
-            "bbox": functools.partial(rows, "bbox"),
-            "pose": functools.partial(rows, "pose"),
-            "shape": functools.partial(rows, "betas"),
+            "bbox": functools.partial(self.column, "bbox"),
+            "pose": functools.partial(self.column, "pose"),
+            "shape": functools.partial(self.column, "betas"),
             "theta": self._theta,
             "valid": self._valid,
-            "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
-            "features": functools.partial(rows, f"features/{self.stream}"),
+            "valid_i": lambda rows: self._valid(rows)[:, None],
+            "features": self.features,
         }
         arrays = {}
         row_ranges = [*spans(self.segments.start, self.segments.stop)]
         add_progress = counting(progress, len(fields) * n_rows)
-        for field in fields:
-            dtype = FIELDS[field].dtype
+        for name, field in fields.items():
+            dtype = field.dtype
             if dtype == "U":
-                dtype = self._text_type(field)
-            add_rows = functools.partial(add_progress, field)
-            arrays[field] = array_of(computed[field], row_ranges, n_rows, dtype, add_rows)
+                dtype = self._text_type(name)
+            add_rows = functools.partial(add_progress, name)
+            arrays[name] = array_of(computed[name], row_ranges, n_rows, dtype, add_rows)
         return arrays
 
     def _text_type(self, field: str) -> str:
@@ -189,27 +191,27 @@ class _Fields:
         kind = "S" if self.layout.is_hdf5 else "<U"
         return f"{kind}{max(map(len, names))}"
 
-    def _joints_2d(self, start: int, stop: int) -> Array:
-        kp_2d = self.split.rows("kp_2d", start, stop)
+    def _joints_2d(self, rows: range) -> Array:
+        kp_2d = self.column("kp_2d", rows)
         if self.layout.in_crops:
-            kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
+            kp_2d = to_crop_pixels(kp_2d, self.column("bbox", rows))
         return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
 
-    def _joints_3d(self, start: int, stop: int) -> Array:
-        return self.split.rows(self.layout.column_3d, start, stop)[..., :3]
+    def _joints_3d(self, rows: range) -> Array:
+        return self.column(self.layout.column_3d, rows)[..., :3]
 
-    def _theta(self, start: int, stop: int) -> Array:
+    def _theta(self, rows: range) -> Array:
         """Pose and betas (n, 82), without the camera that VIBE's theta has before them."""
-        pose = self.split.rows("pose", start, stop)
-        return np.hstack([pose, self.split.rows("betas", start, stop)])
+        pose = self.column("pose", rows)
+        return np.hstack([pose, self.column("betas", rows)])
 
-    def _valid(self, start: int, stop: int) -> Array:
+    def _valid(self, rows: range) -> Array:
         if "valid" not in self.split.columns:
-            return np.ones(stop - start, np.uint8)
-        return np.asarray(self.split.rows("valid", start, stop) == 1)
+            return np.ones(len(rows), np.uint8)
+        return np.asarray(self.column("valid", rows) == 1)
 
-    def _vid_names(self, start: int, stop: int) -> Array:
-        names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
+    def _vid_names(self, rows: range) -> Array:
+        names = [self.names[i] for i in self.segments.numbers(rows).tolist()]
         for name in names:
             if self.layout.is_hdf5 and not name.isascii():
                 raise PipelineError(
@@ -217,9 +219,9 @@ class _Fields:
                 )
         return np.array(names)
 
-    def _img_names(self, start: int, stop: int) -> list[str]:
-        track = self.segments.track[self.segments.numbers(start, stop)]
-        return list(self._name_images(track, self.split.rows("frame_index", start, stop)))
+    def _img_names(self, rows: range) -> list[str]:
+        track = self.segments.track[self.segments.numbers(rows)]
+        return list(self._name_images(track, self.column("frame_index", rows)))
 
     def _name_images(self, track: Ints, frame: Array) -> Iterator[str]:
         """Yield the name of the image of each row, from its track (n,) and frame (n,)."""

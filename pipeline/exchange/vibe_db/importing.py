@@ -27,6 +27,7 @@ from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
+from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.matching import Match
@@ -37,8 +38,6 @@ from pipeline.exchange.vibe_db.provenance import Provenance, read_provenance
 from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.formats.arrays import file_state, reading, require_unchanged
-from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import joint_names
 
@@ -60,26 +59,24 @@ class _ImportedSplit:
     is_written: bool  # False: everything was up to date
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of an import, besides file and split."""
-
-    stream: str = ResNet50.kind
-    weights_of: str | None = None  # description of the network that computed the features
-    joints_2d: str | None = None  # a key of `joint_orders.ORDERS`; None: from the number of joints
-    crop_scale: float | None = None  # None: that of the dataset's usual features
-
-
 def import_database(
     file: Path,
     root: cache.Root,
     name: str,
-    options: Options = Options(),
     *,
+    stream: str = ResNet50.kind,
+    weights_of: str | None = None,
+    joints_2d: str | None = None,
+    crop_scale: float | None = None,
     progress: Progress = silent,
 ) -> _ImportedSplit:
-    """Make the split `name` in the cache `root` from a database file, with its features as a
+    """Make the split `name` in the cache `root` from a database file, with its features as the
     stream.
+
+    Args:
+        weights_of: Description of the network that computed the features.
+        joints_2d: A key of `joint_orders.ORDERS`; None: from the number of joints.
+        crop_scale: Crop side / box side; None: that of the dataset's usual features.
 
     Raises:
         RawDataError: the file is invalid.
@@ -87,7 +84,7 @@ def import_database(
         PipelineError: the split exists and has another origin.
         cache.CacheError: another process writes the split.
     """
-    opened = _open_file(file, name, options)
+    opened = _open_file(file, name, joints_2d, crop_scale)
     origin = _origin(opened)
     is_written = False
     if not _is_committed(root, name, origin):
@@ -95,11 +92,11 @@ def import_database(
         _write_tracks(root, name, opened.tracks, origin, progress)
         is_written = True
     cache.finish_commits(root, name)  # of an import that was killed
-    stream = None
+    imported_stream = None
     if "features" in opened.tracks.database.fields:
-        stream = options.stream
-        is_written |= _write_stream(root, name, stream, opened, options.weights_of)
-    return _result(cache.open(root)[name], stream, opened, is_written=is_written)
+        imported_stream = stream
+        is_written |= _write_stream(root, name, stream, opened, weights_of)
+    return _result(cache.open(root)[name], imported_stream, opened, is_written=is_written)
 
 
 class _OpenedFile(NamedTuple):
@@ -109,23 +106,23 @@ class _OpenedFile(NamedTuple):
     provenance: Provenance
 
 
-def _open_file(file: Path, name: str, options: Options) -> _OpenedFile:
+def _open_file(
+    file: Path, name: str, joints_2d: str | None, crop_scale: float | None
+) -> _OpenedFile:
     """Open a database file, to be read as the split `name`."""
     dataset, _, part = name.partition("/")
     reader = datasets.get(dataset)
     reader.check_split(part)
-    state = file_state(file, do="Check the path.")
-    with reading(file, "a file", do="Check the path."):
-        digest = whole_file_digest(file)
-    provenance = read_provenance(file, digest)
+    stamped = StampedFile.stamp(file)
+    provenance = read_provenance(file, stamped.sha256)
     _require_own_dataset(file, name, provenance)
 
     would_fill = reader.columns(part, body=True)
     usual = layout_of(dataset, part, would_fill)
     database = open_database(file, usual)
-    layout = resolve_layout(usual, database, provenance, options.joints_2d, options.crop_scale)
+    layout = resolve_layout(usual, database, provenance, joints_2d, crop_scale)
     columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
-    tracks = FileReader(database, layout, dataset, part, columns, digest, state)
+    tracks = FileReader(database, layout, dataset, part, columns, stamped)
     return _OpenedFile(tracks, provenance)
 
 
@@ -159,8 +156,8 @@ def _origin(opened: _OpenedFile) -> dict[str, Any]:
         joints_2d = list(joint_names(tracks.layout.joints_2d))
     imported = {
         "format": "vibe",
-        "file": tracks.database.arrays.file.name,
-        "sha256": tracks.digest,
+        "file": tracks.file.path.name,
+        "sha256": tracks.file.sha256,
         "joints_2d": joints_2d,
         "crop_scale": tracks.layout.crop_scale,
         "from_split": provenance.split_digest,
@@ -195,7 +192,7 @@ def _write_tracks(
     """Write and commit the videos of the file. A killed run continues after the last video."""
     plan = staging_plan(cache.fingerprint(origin))
     report_other_work(root, name, None, plan)
-    provenance = {"imported": str(tracks.database.arrays.file.resolve())}
+    provenance = {"imported": str(tracks.file.path.resolve())}
     with cache.SplitWriter(
         root, name, columns=tracks.columns, plan=plan, provenance=provenance
     ) as writer:
@@ -209,7 +206,7 @@ def _write_tracks(
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in following.accounts()]
         totals = Accounting(accounts).totals()
-        require_unchanged(tracks.database.arrays.file, tracks.state)
+        tracks.file.require_unchanged()
         following.commit(
             {"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals}
         )
@@ -240,14 +237,14 @@ def _write_stream(
         rows=np.arange(len(in_file)),
         position=in_file,
         left_out=0,
-        digest="",
+        digest=None,
     )
     origin = cache.fingerprint(identity)
     with open_writer(root, name, stream, match, origin, "float16") as writer:
         if stream in split.streams:
             writer.reopen(missing_rows(split, stream).incomplete)
-        write_shards(writer, match, int(tracks.digest[:16], 16), silent)
-        require_unchanged(match.arrays.file, tracks.state)
+        write_shards(writer, match, int(tracks.file.sha256[:16], 16), silent)
+        tracks.file.require_unchanged()
         writer.commit(entries)
     return True
 
@@ -264,7 +261,7 @@ def _stream_entries(opened: _OpenedFile, weights_of: str | None) -> dict[str, An
     identity = {
         "kind": "imported",
         "version": VERSION,
-        "file_sha256": opened.tracks.digest,
+        "file_sha256": opened.tracks.file.sha256,
         "weights": weights,
         "precision": None,
     }

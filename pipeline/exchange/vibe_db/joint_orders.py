@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.vibe_db.database import Database
 from pipeline.exchange.vibe_db.layouts import Layout
@@ -24,7 +22,6 @@ ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
     WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
 }
 _BY_NUMBER: Final = {49: "spin49", 14: "common14"}  # number of joints -> their order
-_SAMPLE: Final = 4096  # rows that are read to guess the order of 13 joints
 
 
 def resolve_layout(
@@ -91,23 +88,9 @@ def _joints_3d(layout: Layout, database: Database) -> str:
 
 
 def _ambiguous_order(database: Database) -> RawDataError:
-    """The error for 13 joints, with what speaks for one order."""
-    joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
-    first = joints[:, 0]
-    last = joints[:, -1]
-    is_visible = (first[:, 2] > 0) & (last[:, 2] > 0)
-    n_visible = np.count_nonzero(is_visible)
-    share = "none"
-    if n_visible:
-        # y points down and most people stand: the head's joint is above the feet's.
-        is_above = first[is_visible, 1] < last[is_visible, 1]
-        share = f"{float(is_above.mean()):.0%}"
-    return database.error(
-        "joints2D",
-        "13 joints in a known order",
-        f"13 joints, the first above the last in {share} of {n_visible:,} frames "
-        f"(penn_action: most, {WITHOUT_NECK}: few)",
-        "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as "
-        "Penn Action's. Set "
-        f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
+    """The error for 13 joints, whose order the file does not record."""
+    do = (
+        f"Set --joints-2d {WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
+        "penn_action, as which they read them."
     )
+    return database.error("joints2D", "13 joints in a known order", "13 joints", do)

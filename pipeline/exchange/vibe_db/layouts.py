@@ -16,7 +16,14 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
+from pipeline.exchange.rows import (
+    NO_FEATURES,
+    NO_JOINTS_3D,
+    NO_JOINTS_3D_EVAL,
+    NO_SMPL,
+    RowCheck,
+)
+from pipeline.files.formats.arrays import Shape
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import Ints, Skeleton
@@ -25,22 +32,33 @@ PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints ar
 CROP_SCALE: Final = 1.3
 
 _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
-# Field of a file -> its type, the cache's columns that it needs, why rows may lack it, and the
-# shapes that a row of it may have
-FIELDS: Final[Mapping[str, FileField]] = {
-    "vid_name": FileField(shapes=((),), dtype="U"),  # one text per row
-    "img_name": FileField(shapes=((),), dtype="U"),
-    "frame_id": FileField(shapes=((),), dtype="<i8"),
-    "joints2D": FileField(("kp_2d",), (), ((None, 3),)),
-    # the column depends on the layout
-    "joints3D": FileField((), (NO_JOINTS_3D,), ((49, 3), (14, 3))),
-    "bbox": FileField(("bbox",), (), ((4,),)),
-    "pose": FileField(("pose",), (NO_SMPL,), ((72,),)),
-    "shape": FileField(("betas",), (NO_SMPL,), ((10,),)),
-    "theta": FileField(("pose", "betas"), (NO_SMPL,), ((82,),)),
-    "valid": FileField(shapes=_NUMBER, dtype="|u1"),
-    "valid_i": FileField(shapes=_NUMBER),
-    "features": FileField((), (NO_FEATURES,), ((None,),)),
+
+
+@dataclass(frozen=True)
+class DatabaseField:
+    """One array of a database file."""
+
+    shapes: tuple[Shape, ...]  # allowed shapes of a row
+    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
+    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
+    dtype: str = "<f4"  # as written; "U": texts
+
+
+_TEXT: Final = DatabaseField(((),), dtype="U")  # one per row
+FIELDS: Final[Mapping[str, DatabaseField]] = {
+    "vid_name": _TEXT,
+    "img_name": _TEXT,
+    "frame_id": DatabaseField(((),), dtype="<i8"),
+    "joints2D": DatabaseField(((None, 3),), columns=("kp_2d",)),
+    # of `kp_3d`; `Layout.fields_to_write` has the check of the other column
+    "joints3D": DatabaseField(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
+    "bbox": DatabaseField(((4,),), columns=("bbox",)),
+    "pose": DatabaseField(((72,),), (NO_SMPL,)),
+    "shape": DatabaseField(((10,),), (NO_SMPL,)),
+    "theta": DatabaseField(((82,),), (NO_SMPL,)),
+    "valid": DatabaseField(_NUMBER, dtype="|u1"),
+    "valid_i": DatabaseField(_NUMBER),
+    "features": DatabaseField(((None,),), (NO_FEATURES,)),
 }
 
 
@@ -68,6 +86,13 @@ class Layout:
     def column_3d(self) -> str:
         """The cache's column for joints3D."""
         return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
+
+    def fields_to_write(self) -> dict[str, DatabaseField]:
+        """The file's fields, with the cache's column for joints3D."""
+        fields = {name: FIELDS[name] for name in self.fields}
+        if "joints3D" in fields and self.column_3d == "kp_3d_eval":
+            fields["joints3D"] = replace(fields["joints3D"], checks=(NO_JOINTS_3D_EVAL,))
+        return fields
 
 
 # Fields of files with 2D labels, with 3D joints, with SMPL bodies, and of motions

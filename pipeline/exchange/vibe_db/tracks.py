@@ -26,16 +26,17 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
+from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.database import Database, Segment
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
-from pipeline.files.formats.arrays import FileState
 from pipeline.skeletons import (
     JOINTS,
     LARGEST,
     Array,
     Bools,
     Ints,
+    add_confidence,
     convert,
     correspondence,
     zero_invalid_joints,
@@ -51,6 +52,7 @@ FARTHEST_JOINT: Final = 10.0
 LARGEST_FRAME: Final = 2**40
 # names written by our export: <video>/<person>, perhaps with a segment
 _EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
+UNITS: Final = ("bbox", "pose", "has_smpl")  # columns whose units are checked, and a flag
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 
 
@@ -92,8 +94,7 @@ class FileReader:
     dataset: str
     split: str
     columns: tuple[str, ...]  # the cache's columns to fill
-    digest: str  # SHA-256 of the file
-    state: FileState  # before it was read
+    file: StampedFile
 
     def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all
@@ -107,7 +108,7 @@ class FileReader:
 
         A person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1.
         """
-        n_rows = sum(segment.stop - segment.start for _, segment in segments)
+        n_rows = sum(len(segment.rows) for _, segment in segments)
         account = VideoAccount(video, found=n_rows)
         image_names: list[str] = []  # of all rows of the video
         frames: list[Ints] = []  # for each segment, the frame numbers of all its rows
@@ -119,7 +120,7 @@ class FileReader:
             frame_index = self._frames(segment, segment_names)
             image_names += segment_names
             frames.append(frame_index)
-            labels = _labels(self.database, self.layout, self.columns, segment.start, segment.stop)
+            labels = _labels(self.database, self.layout, self.columns, segment.rows)
             usable = _usable_rows(labels, len(frame_index), account)
             for run in _increasing_runs(frame_index, usable):
                 name = f"{video}/{person}"
@@ -129,14 +130,14 @@ class FileReader:
                 run_labels = {column: values[run] for column, values in labels.items()}
                 tracks.append(self._track(name, video, frame_index[run], run_labels))
                 account.keep_track(len(run))
-                rows.append(segment.start + run)
+                rows.append(segment.rows.start + run)
         account.check()
         source = source_of(image_names, np.concatenate(frames))
         if image_names and not source:
             account.notes.append(
                 "img_name is not kept: its names are no numbered images in a raw folder"
             )
-        fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{self.file.sha256} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(
             name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
         )
@@ -146,7 +147,7 @@ class FileReader:
         """Names of a segment's images; [] if the file has none."""
         if "img_name" not in self.database.fields:
             return []
-        return self.database.texts("img_name", segment.start, segment.stop)
+        return self.database.texts("img_name", segment.rows)
 
     def _track(self, name: str, video: str, frame_index: Ints, labels: Labels) -> Track:
         """The track of these rows. Raises RawDataError for the first problem with its values."""
@@ -167,12 +168,8 @@ class FileReader:
         if problem:
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
-        bodies: Labels = {
-            column: labels[column] for column in ("pose", "has_smpl") if column in labels
-        }
-        other_unit = next(other_units(bodies), None)
-        if other_unit:
-            column, expected, found = other_unit
+        checked: Labels = {column: labels[column] for column in UNITS if column in labels}
+        for column, expected, found in other_units(checked):
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
@@ -180,22 +177,21 @@ class FileReader:
         """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names,
         else 0, 1, 2, ... Raises RawDataError for numbers out of range.
         """
-        start = segment.start
-        stop = segment.stop
+        rows = segment.rows
         field = "frame_id"
         frame_index = None
         stored = self.database.fields.get(field)
         if stored is not None and stored.dtype.kind in "biu":
-            frame_index = self.database.read(field, start, stop).astype(np.int64)
+            frame_index = self.database.read(field, rows).astype(np.int64)
         elif stored is not None:
-            frame_index = parse_numbers(self.database.texts(field, start, stop))
+            frame_index = parse_numbers(self.database.texts(field, rows))
         if frame_index is None and image_names:
             field = "img_name"
             frame_index = parse_numbers(image_names)
             if frame_index is not None and frame_index.min() >= self.layout.first_picture:
                 frame_index = frame_index - self.layout.first_picture
         if frame_index is None:
-            return np.arange(stop - start)
+            return np.arange(len(rows))
         least = frame_index.min()
         most = frame_index.max()
         if least < 0 or most > LARGEST_FRAME:
@@ -238,10 +234,10 @@ def _increasing_runs(frame_index: Ints, rows: Ints) -> list[Ints]:
 def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
     """Video -> (person, segment) pairs in file order.
 
-    >>> segments = [Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]
+    >>> segments = [Segment("0001/0_seg1", range(9)), Segment("2.mat", range(9, 12))]
     >>> _group_by_video(iter(segments))
-    {'0001': [('0_seg1', Segment(name='0001/0_seg1', start=0, stop=9))], \
-'/data/labels/0002.mat': [('0', Segment(name='/data/labels/0002.mat', start=9, stop=12))]}
+    {'0001': [('0_seg1', Segment(name='0001/0_seg1', rows=range(0, 9)))], \
+'2.mat': [('0', Segment(name='2.mat', rows=range(9, 12)))]}
     """
     videos: dict[str, list[tuple[str, Segment]]] = {}
     for segment in segments:
@@ -254,29 +250,27 @@ def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Se
     return videos
 
 
-def _labels(
-    database: Database, layout: Layout, columns: Sequence[str], start: int, stop: int
-) -> Labels:
-    """Rows [start, stop) as columns, without frame_index. Raises RawDataError for values that
+def _labels(database: Database, layout: Layout, columns: Sequence[str], rows: range) -> Labels:
+    """Rows of the file as columns, without frame_index. Raises RawDataError for values that
     violate the layout.
     """
     labels: Labels = {}
     if "kp_2d" in columns:
-        joints = database.read("joints2D", start, stop).astype(np.float64)
+        joints = database.read("joints2D", rows).astype(np.float64)
         kp_2d, _ = zero_invalid_joints(convert(joints, source=layout.joints_2d, target="spin49"))
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
         labels["kp_2d"] = kp_2d.astype(np.float32)
-        labels["bbox"] = _boxes(database, layout, start, stop)
+        labels["bbox"] = _boxes(database, layout, rows)
     if "has_3d" in columns:
-        joints_3d = database.read("joints3D", start, stop)
-        _require_metres(database, joints_3d, start)
+        joints_3d = database.read("joints3D", rows)
+        _require_metres(database, joints_3d, rows.start)
         labels |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
-        labels |= _smpl_labels(database, start, stop)
+        labels |= _smpl_labels(database, rows)
     if "valid" in columns:
         field = "valid" if "valid" in database.fields else "valid_i"
         with np.errstate(invalid="ignore"):
-            is_valid = database.read(field, start, stop).reshape(stop - start) > 0
+            is_valid = database.read(field, rows).reshape(len(rows)) > 0
         labels["valid"] = is_valid.astype(np.uint8)
     return labels
 
@@ -297,10 +291,10 @@ def _require_metres(database: Database, joints_3d: Array, start: int) -> None:
         raise database.error("joints3D", expected, found, OTHER_UNIT)
 
 
-def _smpl_labels(database: Database, start: int, stop: int) -> Labels:
-    """The columns of SMPL's parameters, of rows [start, stop): `theta` is pose and betas."""
+def _smpl_labels(database: Database, rows: range) -> Labels:
+    """The columns of SMPL's parameters: `theta` is pose and betas."""
     fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
-    stored = [database.read(field, start, stop) for field in fields]
+    stored = [database.read(field, rows) for field in fields]
     theta = np.concatenate(stored, axis=1)
     is_in_range = (np.abs(theta) < LARGEST).all(axis=1)
     has_smpl = is_in_range & theta.any(axis=1)
@@ -312,22 +306,13 @@ def _smpl_labels(database: Database, start: int, stop: int) -> Labels:
     }
 
 
-def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
-    """Boxes (n, 4) px of rows [start, stop); the whole image where images are crops. Raises
-    RawDataError for boxes that are not square.
-    """
+def _boxes(database: Database, layout: Layout, rows: range) -> NDArray[np.float32]:
+    """Boxes (n, 4) px of rows; the whole image where images are crops."""
     if layout.in_crops:
         centre = PICTURE / 2
         box = np.array([centre, centre, PICTURE, PICTURE], np.float32)
-        return np.tile(box, (stop - start, 1))
-    bbox = database.read("bbox", start, stop).astype(np.float32)
-    is_finite = np.isfinite(bbox).all(axis=1)
-    is_oblong = is_finite & (bbox[:, 2] != bbox[:, 3])
-    if is_oblong.any():
-        row = int(is_oblong.argmax())
-        found = f"{bbox[row].tolist()} in row {start + row}"
-        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", found)
-    return bbox
+        return np.tile(box, (len(rows), 1))
+    return database.read("bbox", rows).astype(np.float32)
 
 
 def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
@@ -349,9 +334,7 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
     is_present[:, PELVIS] = True
     is_labelled = is_annotated & is_present & has_3d[:, None]  # (n, 49)
 
-    confidence = np.ones((*joints.shape[:2], 1))
-    kp_3d = np.concatenate([joints, confidence], axis=2)
-    kp_3d = np.where(is_labelled[..., None], kp_3d, 0).astype(np.float32)
+    kp_3d = np.where(is_labelled[..., None], add_confidence(joints), 0).astype(np.float32)
     labels: Labels = {"kp_3d": kp_3d, "has_3d": has_3d.astype(np.uint8)}
     if "kp_3d_eval" in columns:
         common = convert(kp_3d[..., :3], source="spin49", target="common14")

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 from pipeline.body import Body, PosedJoints, rotations_of
-from pipeline.exchange.wham.layouts import REGRESSED
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.skeletons import Array, Doubles
 
 REGRESSOR_FILE: Final = "J_regressor_wham.npy"
+REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
+# files that a field needs, as messages name them
+SMPL_FILES: Final = "SMPL's files"
+REGRESSOR_FILES: Final = f"{SMPL_FILES} with {REGRESSOR_FILE} ({REGRESSED}, 6890)"
 
 
 class Bodies:
@@ -50,6 +53,10 @@ class Bodies:
         with reading(file, "an array, as numpy.save writes it", do=do):
             stored = np.load(file, allow_pickle=False)
         return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
+
+    def has(self, files: str) -> bool:
+        """Whether the folder has SMPL_FILES or REGRESSOR_FILES."""
+        return files == SMPL_FILES or self.regressor is not None
 
     def joints(self, gender: str, pose: Array, betas: Array) -> tuple[Doubles, Doubles]:
         """The pelvis (n, 3) m of the rest pose, and WHAM's joints (n, 31, 3) m without translation,

@@ -25,12 +25,13 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
-    Check,
+    RowCheck,
     Segments,
+    SplitRows,
     absent_fields,
     array_of,
-    checks_of,
     counting,
+    kind_of,
     origin_of,
     recorded_stream,
     require_stream,
@@ -39,17 +40,9 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
-from pipeline.exchange.wham.fields import Compute, RowFields
-from pipeline.exchange.wham.layouts import (
-    FIELDS,
-    LAYOUTS,
-    NOT_DERIVED,
-    SMPL_FILES,
-    WHAM_REGRESSOR,
-    FileLayout,
-    file_field,
-)
-from pipeline.exchange.wham.motions import MotionFields, find_motions
+from pipeline.exchange.wham.fields import RowFields, UnknownField, WhamField
+from pipeline.exchange.wham.layouts import LAYOUTS, FileLayout
+from pipeline.exchange.wham.motions import MotionFields, Motions, find_motions
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -95,37 +88,43 @@ def export(
     split = cache.open(root)[name]
     file = _file_of(out, layout)
     require_new_file(file, replace=replace)
-    bodies = _bodies(split, layout, options)
     notes = _stream_notes(split, layout, stream, options.stationary)
-    stationary = options.stationary
-    if "stationaries" in notes:
-        stationary = ""
-    rows = RowFields(split, stream, stationary, bodies)
-    absent, checks = _absent(split, layout, rows, stream, notes)
-    fields = [field for field in layout.fields if field not in absent]
-    content = _arrange(layout, rows, segments_of(split, checks))
-    segments = content.segments
-    segments.require_rows(split)
+    stationary = None
+    if "stationaries" in layout.fields and "stationaries" not in notes:
+        stationary = options.stationary
+    bodies = _bodies(split, layout, options)
+    rows = SplitRows(split, stream)
+    fields, absent = _fields(layout, rows, bodies, notes)
+    checks = set[RowCheck]().union(*(field.checks for field in fields.values()))
+    by_name = sorted(checks, key=lambda check: check.missing)
+    segments = segments_of(rows, [*layout.all_rows, *by_name])
+    if layout.kind == "motions":
+        assert bodies is not None  # `_bodies` requires them for motions
+        content = _arrange_motions(find_motions(split, segments), bodies)
+    else:
+        source = RowFields(rows, segments, stationary, bodies)
+        content = _Content(segments, _parts(layout, segments, rows), source)
+    content.segments.require_rows(split)
 
     entries = _entries(fields, content, layout, progress)
-    reasons = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
+    reasons = {name: layout.reason(name, why) for name, why in {**absent, **notes}.items()}
     used = []
     if "features" in fields:
         used.append(stream)
-    if "stationaries" in fields and stationary:
+    if stationary is not None:
         used.append(stationary)
-    provenance = _provenance(rows, used) | {
+    provenance = _provenance(split, bodies, used) | {
         "fields": sorted(entries),
         "rows": content.n_rows,
-        "left_out": dict(segments.left_out),
+        "left_out": dict(content.segments.left_out),
         "absent": reasons,
     }
     write = functools.partial(write_joblib, entries=entries, tensors=layout.kind != "motions")
     publish_with_provenance(file, write, provenance)
-    sequences = content.parts if layout.kind == "sequences" else segments.start
+    sequences = content.parts if layout.kind == "sequences" else content.segments.start
     summary = f"{count(content.n_rows, 'row')} in {count(len(sequences), 'sequence')}"
-    stand_in = provenance["stand_in"]
-    return Exported(file, content.n_rows, summary, reasons, segments.left_out, stand_in)
+    left_out = content.segments.left_out
+    return Exported(file, content.n_rows, summary, reasons, left_out, provenance["stand_in"])
 
 
 def _file_of(out: Path, layout: FileLayout) -> Path:
@@ -142,30 +141,25 @@ def _file_of(out: Path, layout: FileLayout) -> Path:
     return file
 
 
-def _arrange(layout: FileLayout, rows: RowFields, segments: Segments) -> _Content:
-    """Decide in which parts the rows of the segments are written, and how fields are computed."""
-    if layout.kind == "motions":
-        assert rows.bodies is not None  # `_bodies` requires them for motions
-        motions = find_motions(rows.split, segments)
-        fields = MotionFields(motions, rows.bodies)
-        pieces = [(number, number + 1) for number in range(len(motions.names))]
-        parts = [_FilePart(pieces, int(motions.lengths.sum()), {})]
-        return _Content(motions.segments, parts, fields.computed)
-    computed = {**rows.computed, "vid": segments.numbers}
-    return _Content(segments, _parts(layout, segments, rows), computed)
+def _arrange_motions(motions: Motions, bodies: Bodies) -> _Content:
+    """One array of all motions, each computed at once."""
+    pieces = [range(number, number + 1) for number in range(len(motions.names))]
+    parts = [_FilePart(pieces, int(motions.lengths.sum()), {})]
+    return _Content(motions.segments, parts, MotionFields(motions, bodies))
 
 
-def _provenance(rows: RowFields, used: Sequence[str]) -> dict[str, Any]:
+def _provenance(split: cache.Split, bodies: Bodies | None, used: Sequence[str]) -> dict[str, Any]:
     """Where the content comes from, as `<file>.provenance.json` has it. used: streams."""
     digests = {}
-    if rows.bodies is not None:
-        digests = rows.bodies.digests()
+    if bodies is not None:
+        digests = bodies.digests()
+    dataset = datasets.get(split.name.partition("/")[0])
     return {
-        **origin_of(rows.split, *used),
+        **origin_of(split, *used),
         "format": "wham",
-        "streams": {stream: recorded_stream(rows.split, stream) for stream in used},
+        "streams": {stream: recorded_stream(split, stream) for stream in used},
         "body": digests,
-        "kp2d": f"of the dataset: {datasets.get(rows.dataset).keypoints_from}",
+        "kp2d": f"of the dataset: {dataset.keypoints_from}",
     }
 
 
@@ -190,95 +184,68 @@ def _stream_notes(
     split: cache.Split, layout: FileLayout, stream: str, stationary: str
 ) -> dict[str, str]:
     """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that
-    is out of date.
+    is out of date, or for named features that are missing.
     """
     notes = {}
-    if "features" in layout.fields:
-        note = _missing_stream(split, stream, Hmr2.kind)
-        if note:
-            notes["features"] = note
-            if stream != USUAL:
-                raise PipelineError(f"{split.name}: {note}")
-    if "stationaries" in layout.fields:
-        note = _missing_stream(split, stationary, Stationary.kind)
-        if note:
-            notes["stationaries"] = f"-1 (unknown) in all rows: {note}"
+    for field, name, kind in (
+        ("features", stream, Hmr2.kind),
+        ("stationaries", stationary, Stationary.kind),
+    ):
+        of_kind = [other for other in split.streams if kind_of(split, other) == kind]
+        if field not in layout.fields:
+            continue
+        if name in of_kind:
+            require_stream(split, name)
+            continue
+        existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
+        notes[field] = f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
+    if "features" in notes and stream != USUAL:
+        raise PipelineError(f"{split.name}: {notes['features']}")
+    if "stationaries" in notes:
+        notes["stationaries"] = f"-1 (unknown) in all rows: {notes['stationaries']}"
     return notes
 
 
-def _missing_stream(split: cache.Split, name: str, kind: str) -> str:
-    """Why there is no stream of this name and kind; "" if there is one. Raises PipelineError if it
-    is out of date.
-    """
-    of_kind = []
-    for stream in split.streams:
-        identity = split.stream_manifest(stream).get("identity") or {}
-        if identity.get("kind") == kind:
-            of_kind.append(stream)
-    if name in of_kind:
-        require_stream(split, name)
-        return ""
-    existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
-    return f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
-
-
-def _absent(
-    split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Check]]:
-    """Fields of the layout that cannot be written -> why; and the checks that rows must pass for
-    the others.
-    """
-    absent = {field: why for field, why in notes.items() if field == "features"}
-    for name in layout.fields:
-        if name in NOT_DERIVED:
-            absent[name] = f"needs {NOT_DERIVED[name]}"
-    fields = {name: FIELDS[name] for name in layout.fields if name not in absent}
-    missing = []
-    if rows.bodies is None:
-        missing = [SMPL_FILES, WHAM_REGRESSOR]
-    elif rows.bodies.regressor is None:
-        missing = [WHAM_REGRESSOR]
-    for name, field in fields.items():
-        if field.body in missing:
-            absent[name] = f"needs {field.body}: --body DIR"
-
-    checks = checks_of(split, "kp_3d", stream)
-    for field in fields.values():
-        for need in field.checks:
-            checks.setdefault(need, functools.partial(rows.has, need))
-    absent |= absent_fields(split, fields, checks)
-    needs = set[str]()
-    for name, field in fields.items():
-        if name not in absent:
-            needs.update(field.checks)
-    always: dict[str, Check] = {}
-    if layout.rows_with:
-        always[layout.rows_with] = functools.partial(rows.has, layout.rows_with)
-    return absent, always | {need: checks[need] for need in sorted(needs)}
+def _fields(
+    layout: FileLayout, rows: SplitRows, bodies: Bodies | None, notes: Mapping[str, str]
+) -> tuple[dict[str, WhamField], dict[str, str]]:
+    """Fields of the layout to write; and why the others are absent. notes: of streams."""
+    known: dict[str, WhamField] = {}
+    absent: dict[str, str] = {}
+    for name, field in layout.fields.items():
+        if name == "features" and name in notes:
+            absent[name] = notes[name]
+        elif isinstance(field, UnknownField):
+            absent[name] = f"needs {field.needs}"
+        elif field.needs is not None and (bodies is None or not bodies.has(field.needs)):
+            absent[name] = f"needs {field.needs}: --body DIR"
+        else:
+            known[name] = field
+    absent |= absent_fields(rows, known)
+    return {name: field for name, field in known.items() if name not in absent}, absent
 
 
 class _FilePart(NamedTuple):
     """Content of an array, or of a list's entry."""
 
-    # ranges [start, stop) of rows or motions, each computed at once
-    pieces: Sequence[tuple[int, int]]
+    pieces: Sequence[range]  # of rows or motions, each computed at once
     rows: int
     texts: Mapping[str, str]  # text entries
 
 
 class _Content(NamedTuple):
-    """What is written: the rows, in parts, and how each field is computed from them."""
+    """What is written: the rows, in parts, and what computes their fields."""
 
     segments: Segments
     parts: Sequence[_FilePart]
-    computed: Mapping[str, Compute]
+    source: RowFields | MotionFields
 
     @property
     def n_rows(self) -> int:
         return sum(part.rows for part in self.parts)
 
 
-def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_FilePart]:
+def _parts(layout: FileLayout, segments: Segments, rows: SplitRows) -> list[_FilePart]:
     """One part with all rows; for evaluation lists, one per track, with its first row twice."""
     if layout.kind == "videos":
         return [_FilePart([*spans(segments.start, segments.stop)], segments.n_rows, {})]
@@ -289,7 +256,7 @@ def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_Fil
         start = segments.start[of_track]
         stop = segments.stop[of_track]
         first = int(start[0])
-        pieces = [(first, first + 1), *spans(start, stop)]
+        pieces = [range(first, first + 1), *spans(start, stop)]
         # 3DPW: <sequence>_<person>, EMDB: <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}
@@ -298,22 +265,19 @@ def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_Fil
 
 
 def _entries(
-    fields: Sequence[str], content: _Content, layout: FileLayout, progress: Progress
+    fields: Mapping[str, WhamField], content: _Content, layout: FileLayout, progress: Progress
 ) -> dict[str, Any]:
     """The file's entries by their names in it. Their numbers are computed when they are written."""
     add = counting(progress, len(fields) * content.n_rows)
     entries: dict[str, Any] = {}
-    for field in fields:
-        dtype: str | None = FIELDS[field].dtype
-        if (layout.kind, field) == ("motions", "vid"):
-            dtype = None  # texts
-        add_rows = functools.partial(add, field)
+    for name, field in fields.items():
+        compute = functools.partial(field.compute, content.source)
+        add_rows = functools.partial(add, name)
         items: list[Blocks | str] = []
         for part in content.parts:
-            if field in part.texts:
-                items.append(part.texts[field])
+            if name in part.texts:
+                items.append(part.texts[name])
             else:
-                compute = content.computed[field]
-                items.append(array_of(compute, part.pieces, part.rows, dtype, add_rows))
-        entries[file_field(field)] = items if layout.kind == "sequences" else items[0]
+                items.append(array_of(compute, part.pieces, part.rows, field.dtype, add_rows))
+        entries[name] = items if layout.kind == "sequences" else items[0]
     return entries

@@ -6,68 +6,33 @@ lib/data_utils/ writes these files, lib/data/datasets/ reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
+from pipeline.exchange.rows import (
+    NO_EXTRINSICS,
+    NO_FEATURES,
+    NO_INTRINSICS,
+    NO_JOINTS_3D,
+    NO_RATE,
+    NO_SIZE,
+    NO_SMPL,
+    NO_TRANS,
+    RowCheck,
+    SplitRows,
+)
+from pipeline.exchange.wham.bodies import REGRESSOR_FILES, SMPL_FILES
+from pipeline.exchange.wham.fields import NO_GENDER, RowFields, UnknownField, WhamField
+from pipeline.exchange.wham.motions import MotionFields
+from pipeline.skeletons import Array
 
-# files that a field needs, as messages name them
-SMPL_FILES: Final = "SMPL's files"
-WHAM_REGRESSOR: Final = "SMPL's files with J_regressor_wham.npy (31, 6890)"
-REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
+Fields = Mapping[str, WhamField | UnknownField]  # by their names in the file
 
-# why rows are not exported, or a field is absent
-NO_SIZE: Final = "no image size"
-NO_GENDER: Final = "no gender (male or female)"
-NO_RATE: Final = "no rate of 30 frames per second"
-NO_TRANS: Final = "no trans"
-NO_EXTRINSICS: Final = "no extrinsics"
-NO_INTRINSICS: Final = "no intrinsics"
-FROM_MIRRORED: Final = "HMR2.0 on mirrored crops, which no stream contains"
-FROM_FIRST: Final = "bodies from HMR2.0's heads on the first crop, which no stream contains"
-# fields that no cache has, and why
-NOT_DERIVED: Final = {
-    "flipped_features": FROM_MIRRORED,
-    "init_kp3d": FROM_FIRST,
-    "init_pose": FROM_FIRST,
-    "flipped_init_kp3d": FROM_MIRRORED,
-    "flipped_init_pose": FROM_MIRRORED,
-}
 
-# columns and checks of several fields
-_LABELLED: Final = ("pose", "betas")
-_IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
-_GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
-
-# Fields that begin with body_ are computed with the body of the person's gender. `file_field` gives
-# their names in the file.
-FIELDS: Final[Mapping[str, FileField]] = {
-    "vid": FileField(dtype="<i8"),
-    "frame_id": FileField(dtype="<i8"),
-    "bbox": FileField(("bbox",)),
-    "res": FileField(),
-    "pose": FileField(_LABELLED, (NO_SMPL,)),
-    "betas": FileField(_LABELLED, (NO_SMPL,)),
-    "transl": FileField((*_LABELLED, "trans"), (NO_SMPL, NO_TRANS), body=SMPL_FILES),
-    "body_transl": FileField(_IN_CAMERA, _GENDERED, body=SMPL_FILES),
-    "kp2d": FileField(("kp_2d",)),
-    "joints3D": FileField(("kp_3d",), (NO_JOINTS_3D,)),
-    "joints2D": FileField(("kp_2d",)),
-    "body_joints3D": FileField(_IN_CAMERA, _GENDERED, body=WHAM_REGRESSOR),
-    "body_joints2D": FileField(_IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=WHAM_REGRESSOR),
-    "cam_poses": FileField(("extrinsics",), (NO_EXTRINSICS,)),
-    "gender": FileField((), (NO_GENDER,), dtype="<i8"),
-    "features": FileField((), (NO_FEATURES,)),
-    "stationaries": FileField(),
-    "root": FileField(("pose", "extrinsics"), (NO_SMPL, NO_EXTRINSICS)),
-    "w_trans": FileField(_IN_CAMERA, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), body=SMPL_FILES),
-    "c_trans": FileField(("trans",), (NO_TRANS,)),
-    "extrinsics": FileField(("extrinsics",), (NO_EXTRINSICS,)),
-    "intrinsics": FileField((), (NO_INTRINSICS,)),
-    "flipped_bbox": FileField(("bbox",)),
-    "flipped_kp2d": FileField(("kp_2d",)),
-}
+def _column(name: str) -> Callable[[SplitRows, range], Array]:
+    """The function that reads a column of the cache."""
+    return lambda split, rows: split.column(name, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,56 +40,93 @@ class FileLayout:
     """One of WHAM's files: rows of all videos, or lists with one entry per sequence."""
 
     file: str
-    fields: tuple[str, ...]
+    fields: Fields
     not_read: tuple[str, ...] = ("frame_id", "transl")  # by WHAM's code
     kind: Literal["videos", "motions", "sequences"] = "videos"
-    rows_with: str = NO_SIZE  # check that all rows must pass; "": none
+    all_rows: tuple[RowCheck, ...] = (NO_SIZE,)  # checks that all rows must pass
 
     def reason(self, field: str, why: str) -> str:
         """Why a field is absent, and whether WHAM's code reads it."""
-        verb = "does not read" if file_field(field) in self.not_read else "reads"
+        verb = "does not read" if field in self.not_read else "reads"
         return f"{why} (WHAM {verb} it)"
 
 
-def file_field(field: str) -> str:
-    """The name in the file of a field of FIELDS."""
-    return field.removeprefix("body_")
+_GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 
+_BBOX: Final = WhamField(RowFields.boxes, columns=("bbox",))
+_POSE: Final = WhamField(_column("pose"), (NO_SMPL,))
+_BETAS: Final = WhamField(_column("betas"), (NO_SMPL,))
+_JOINTS_2D: Final = WhamField(RowFields.labelled_joints_2d, columns=("kp_2d",))
+_EXTRINSICS: Final = WhamField(_column("extrinsics"), (NO_EXTRINSICS,))
+_GENDER: Final = WhamField(RowFields.are_female, (NO_GENDER,), dtype="<i8")
+_FEATURES: Final = WhamField(RowFields.features, (NO_FEATURES,))
 
-_LABELS: Final = ("vid", "frame_id", "bbox", "res", "pose", "betas", "kp2d")
-_REAL: Final = (*_LABELS, "joints3D", "joints2D", "cam_poses", "features", "stationaries")
-_PW3D: Final = (
-    *_LABELS,
-    "body_transl",
-    "body_joints3D",
-    "body_joints2D",
-    "cam_poses",
-    "gender",
-    "features",
+_LABELS: Final[Fields] = {
+    "vid": WhamField(RowFields.segment_numbers, dtype="<i8"),
+    "frame_id": WhamField(_column("frame_index"), dtype="<i8"),
+    "bbox": _BBOX,
+    "res": WhamField(RowFields.resolutions),
+    "pose": _POSE,
+    "betas": _BETAS,
+    "kp2d": WhamField(RowFields.keypoints, columns=("kp_2d",)),
+}
+_REAL: Final[Fields] = {
+    **_LABELS,
+    "joints3D": WhamField(RowFields.labelled_joints, (NO_JOINTS_3D,)),
+    "joints2D": _JOINTS_2D,
+    "cam_poses": _EXTRINSICS,
+    "features": _FEATURES,
+    "stationaries": WhamField(RowFields.contacts),
+}
+_PW3D: Final[Fields] = {  # bodies of the people's gender
+    **_LABELS,
+    "transl": WhamField(RowFields.body_places, _GENDERED, needs=SMPL_FILES),
+    "joints3D": WhamField(RowFields.body_joints, _GENDERED, needs=REGRESSOR_FILES),
+    "joints2D": WhamField(
+        RowFields.project_joints, (*_GENDERED, NO_INTRINSICS), needs=REGRESSOR_FILES
+    ),
+    "cam_poses": _EXTRINSICS,
+    "gender": _GENDER,
+    "features": _FEATURES,
+}
+_INSTA: Final[Fields] = {**_LABELS, "joints2D": _JOINTS_2D, "features": _FEATURES}
+_BEDLAM: Final[Fields] = {
+    "vid": _LABELS["vid"],
+    "pose": _POSE,
+    "betas": _BETAS,
+    "root": WhamField(RowFields.world_roots, (NO_SMPL, NO_EXTRINSICS)),
+    "w_trans": WhamField(
+        RowFields.world_places, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), needs=SMPL_FILES
+    ),
+    "c_trans": WhamField(_column("trans"), (NO_TRANS,)),
+    "extrinsics": _EXTRINSICS,
+    "intrinsics": WhamField(RowFields.intrinsics, (NO_INTRINSICS,)),
+    "bbox": _BBOX,
+    "features": _FEATURES,
+}
+_AMASS: Final[Fields] = {
+    "vid": WhamField(MotionFields.vid, dtype=None),
+    "pose": WhamField(MotionFields.pose, (NO_SMPL,)),
+    "betas": WhamField(MotionFields.betas, (NO_SMPL,)),
+    "transl": WhamField(MotionFields.transl, (NO_SMPL, NO_TRANS), needs=SMPL_FILES),
+}
+_FROM_MIRRORED: Final = UnknownField("HMR2.0 on mirrored crops, which no stream contains")
+_FROM_FIRST: Final = UnknownField(
+    "bodies from HMR2.0's heads on the first crop, which no stream contains"
 )
-_INSTA: Final = (*_LABELS, "joints2D", "features")
-_BEDLAM: Final = (
-    "vid",
-    "pose",
-    "betas",
-    "root",
-    "w_trans",
-    "c_trans",
-    "extrinsics",
-    "intrinsics",
-    "bbox",
-    "features",
-)
-_AMASS: Final = ("vid", "pose", "betas", "transl")
-_SEQUENCES: Final = (
-    *_LABELS,
-    "gender",
-    "cam_poses",
-    "features",
-    "flipped_bbox",
-    "flipped_kp2d",
-    *NOT_DERIVED,
-)
+_SEQUENCES: Final[Fields] = {
+    **_LABELS,
+    "gender": _GENDER,
+    "cam_poses": _EXTRINSICS,
+    "features": _FEATURES,
+    "flipped_bbox": WhamField(RowFields.flipped_boxes, columns=("bbox",)),
+    "flipped_kp2d": WhamField(RowFields.flipped_keypoints, columns=("kp_2d",)),
+    "flipped_features": _FROM_MIRRORED,
+    "init_kp3d": _FROM_FIRST,
+    "init_pose": _FROM_FIRST,
+    "flipped_init_kp3d": _FROM_MIRRORED,
+    "flipped_init_pose": _FROM_MIRRORED,
+}
 # read with FLIP_EVAL only
 _BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))
 
@@ -138,10 +140,10 @@ LAYOUTS: Final[Mapping[str, FileLayout]] = {
     "mpi_inf_3dhp/train": FileLayout("mpii3d_train_vit.pth", _REAL),
     "h36m/train": FileLayout("human36m_train_vit.pth", _REAL),
     "insta_variety/train": FileLayout(
-        "insta_train_vit.pth", _INSTA, not_read=("frame_id", "bbox", "res")
+        "insta_train_vit.pth", _INSTA, not_read=("frame_id", "bbox", "res"), all_rows=()
     ),
-    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, not_read=(), rows_with=NO_RATE),
-    "amass/train": FileLayout("amass.pth", _AMASS, not_read=(), kind="motions", rows_with=""),
+    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, not_read=(), all_rows=(NO_RATE,)),
+    "amass/train": FileLayout("amass.pth", _AMASS, not_read=(), kind="motions", all_rows=()),
     "3dpw/validation": _sequences("3dpw_val_vit.pth"),
     "3dpw/test": _sequences("3dpw_test_vit.pth"),
     "emdb/emdb1": _sequences("emdb_1_vit.pth"),

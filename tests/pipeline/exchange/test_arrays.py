@@ -20,7 +20,6 @@ import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
 from pipeline.exchange.arrays import (
-    ArrayOptions,
     Imported,
     ImportedArray,
     import_array,
@@ -56,7 +55,7 @@ def root(made, tmp_path, monkeypatch):
 
 
 def imported(root, file, stream="mine", **options):
-    done = import_array(file, root, NAME, stream, ArrayOptions(**options))
+    done = import_array(file, root, NAME, stream, **options)
     assert cache.verify(root).ok
     return done
 
@@ -281,8 +280,8 @@ REFUSED = {  # arrays, options, words
         "frame 3 in row 4",
     ),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
-    "no keys": ({"x": X}, {"match_by": "tracks"}, "found neither"),
-    "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
+    "no keys": ({"x": X}, {"leave_out_tracks": True}, "found neither"),
+    "several": ({"x": X, "y": X}, {}, "an array 'features', found x, y. Name one.*--array"),
     "unknown": ({"x": X}, {"array": "z"}, "an array 'z', found x"),
     "texts": ({"x": np.array(["a"] * N)}, {}, "'x': expected numbers, found <U1"),
     "too many frames": ({"x": X[1:], **KEYS}, {}, "119 track names, one per row, found .*120"),
@@ -298,7 +297,7 @@ def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root
     arrays, options, words = REFUSED[what]
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(RawDataError, match=words):
-        import_array(tmp_path / "x.npz", root, NAME, "mine", ArrayOptions(**options))
+        import_array(tmp_path / "x.npz", root, NAME, "mine", **options)
     assert "mine" not in cache.open(root)[NAME].streams
 
 

@@ -14,7 +14,7 @@ from cache.write import split_writer
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import rows
 from pipeline.exchange.vibe_db.export import export
-from pipeline.exchange.vibe_db.importing import Options, import_database
+from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.exchange.made_databases import (
@@ -34,7 +34,7 @@ from tests.pipeline.exchange.made_databases import (
 
 def imported(held, name, tmp_path, **options):
     joblib.dump(held, tmp_path / "db.pt", protocol=3)
-    done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
+    done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, **options)
     assert cache.verify(tmp_path / "cache").ok
     return done, cache.open(tmp_path / "cache")[name]
 
@@ -233,7 +233,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
         ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0"),
         ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'"),
         ({"joints2D": keypoints(49).tolist()}, "joints2D"),
-        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta"),
+        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*found theta"),
     ],
 )
 def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, tmp_path):
@@ -284,8 +284,8 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
-    before, options = into.tree(tmp_path / "cache"), Options(weights_of="SPIN", crop_scale=1.2)
-    again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options)
+    before, options = into.tree(tmp_path / "cache"), {"weights_of": "SPIN", "crop_scale": 1.2}
+    again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", **options)
     assert not again.is_written
     assert into.tree(tmp_path / "cache") == before
 
