@@ -73,9 +73,7 @@ def pages(root, tmp_path_factory):
     (runs[2] / "metrics.json").write_text("{")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
-    write_report(
-        ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"]
-    )
+    write_report(ReportContent(own, None, None, "resnet50", shown, notes), written["report"])
     write_page(from_cache(own, "penn_action/train", Choice(tracks=2, frames=2)), written["tracks"])
     return written
 
