@@ -121,10 +121,9 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
             for frame in range(4):
                 np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
-    held = TrainingBatches(mixed, on_disk)
-    table = held.load_features("ram", CPU)  # the features; the others come with each batch
-    assert table.table.dtype == torch.float16
-    assert_same(next(stream_batches(held, 1, device=CPU, table=table)), batches[1])
+    held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
+    assert held.table.table.dtype == torch.float16
+    assert_same(next(stream_batches(held, 1, device=CPU)), batches[1])
 
 
 def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(
@@ -183,10 +182,9 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1")
 
-    batches = TrainingBatches(OfEither(**vars(plain)), on_disk)
     with pytest.raises(ConfigError, match="hold = ram: expected features without copies"):
-        batches.load_features("ram", CPU)
-    assert batches.load_features("auto", CPU) is None
+        TrainingBatches(OfEither(**vars(plain)), on_disk, hold="ram")
+    assert TrainingBatches(OfEither(**vars(plain)), on_disk, hold="auto").table is None
 
 
 def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
@@ -258,12 +256,10 @@ def test_an_error_while_reading_ahead_is_raised(mixed, splits):
 
 
 def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
-    batches, in_memory = TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
-    table = in_memory.load_features("ram", CPU)
+    batches = TrainingBatches(mixed, on_disk)
+    in_memory = TrainingBatches(mixed, on_disk, hold="ram")
     state = torch.get_rng_state()
-    for step, batch in enumerate(
-        stream_batches(in_memory, 12, device=CPU, table=table, workers=1), start=12
-    ):
+    for step, batch in enumerate(stream_batches(in_memory, 12, device=CPU, workers=1), start=12):
         assert_same(batch, batches[step])
     assert step == 14
     # dropout draws from it: a resumed run must find it as it was
