@@ -418,8 +418,9 @@ def _call_model(
         def numbers(tensor: Tensor) -> Float32s:
             return np.asarray(tensor[:, frames].float().cpu())
 
+        rotmat, shape, camera = map(numbers, by_step[0])
         step_rotmats = {step: numbers(by_step[step].rotmat) for step in steps}
-        return _Predicted(*map(numbers, by_step[0]), step_rotmats)
+        return _Predicted(rotmat, shape, camera, step_rotmats)
 
 
 def _assemble_track(
