@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from torch import nn
 
 import cache
@@ -81,7 +82,7 @@ class MemorySplit:
     def __init__(
         self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()
     ):
-        random = np.random.default_rng(seed)
+        random = default_rng(seed)
         n = sum(lengths)
         stops = np.cumsum(lengths)
         self.tracks = Tracks(
@@ -117,7 +118,7 @@ class MemorySplit:
         """Further streams of so many numbers; of `homography`, the first row of each track is not
         known: 0.
         """
-        random = np.random.default_rng(sum(self.bbox.shape))
+        random = default_rng(sum(self.bbox.shape))
         for name, size in sizes.items():
             known = np.ones(len(self.bbox), np.float32)
             if name == "homography":
@@ -196,7 +197,7 @@ def write_split(
     """A split on disk of random labels around a standing person; `undecodable` rows have no
     features.
     """
-    random = np.random.default_rng([seed, len(split)])
+    random = default_rng([seed, len(split)])
     videos = []
     for number, n in enumerate(lengths):
         columns = {

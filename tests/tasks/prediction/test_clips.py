@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -116,19 +117,17 @@ def test_past_and_future_are_those_of_the_model(out, model):
             # `norm` is frame: windows change nothing
             whole = model(torch.from_numpy(features), vertices=False)
         file = found[track.name]
-        np.testing.assert_allclose(file["joints_3d"], whole["kp_3d"][0], atol=1e-4)
+        assert_allclose(file["joints_3d"], whole["kp_3d"][0], atol=1e-4)
         for step, name in ((-5, "minus5"), (5, "plus5")):
-            np.testing.assert_allclose(
-                file[f"joints_3d_{name}"], whole["deltas"][step]["kp_3d"][0], atol=1e-4
-            )
+            assert_allclose(file[f"joints_3d_{name}"], whole["deltas"][step]["kp_3d"][0], atol=1e-4)
             turned = (
                 Rotation.from_rotvec(file[f"pose_{name}"].reshape(-1, 3))
                 .as_matrix()
                 .reshape(-1, 24, 3, 3)
             )
-            np.testing.assert_allclose(turned, whole["deltas"][step]["rotmat"][0], atol=1e-4)
-            np.testing.assert_array_equal(file[f"theta_{name}"][:, :3], file["camera"])
-            np.testing.assert_array_equal(file[f"theta_{name}"][:, 75:], file["betas"])
+            assert_allclose(turned, whole["deltas"][step]["rotmat"][0], atol=1e-4)
+            assert_array_equal(file[f"theta_{name}"][:, :3], file["camera"])
+            assert_array_equal(file[f"theta_{name}"][:, 75:], file["betas"])
         assert json.loads(str(file["about"]))["units"].keys() == file.keys() - {"about"}
 
 
@@ -160,10 +159,10 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             betas = motion.betas[:10]
             inner = Rotation.from_rotvec(pose[:, 1:].reshape(-1, 3))
             turn = (inner[:-23].inv() * inner[23:]).magnitude().reshape(-1, 23)
-            np.testing.assert_allclose(turn[0::2], turn[1::2], atol=1e-5)  # halfway between two
+            assert_allclose(turn[0::2], turn[1::2], atol=1e-5)  # halfway between two
             own = Rotation.from_rotvec(pose[rows].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-            np.testing.assert_allclose(own[:, 1:], file["rotmat"][:, 1:], atol=1e-5)
-            np.testing.assert_allclose(betas, file["betas"].mean(axis=0), atol=1e-5)
+            assert_allclose(own[:, 1:], file["rotmat"][:, 1:], atol=1e-5)
+            assert_allclose(betas, file["betas"].mean(axis=0), atol=1e-5)
             # The body in the world, back in the camera and projected: its joints are where they are
             # in the picture.
             posed = body(
@@ -183,7 +182,7 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
                 joints = np.concatenate(
                     [stored["root_orient"], stored["pose_body"]], axis=1
                 ).reshape(n_motion, 22, 3)
-            np.testing.assert_array_equal(joints, motion.pose[:, :22])
+            assert_array_equal(joints, motion.pose[:, :22])
     raw = out / "motions"
     # under 60 frames
     assert {
@@ -209,5 +208,5 @@ def test_a_split_with_features_is_predicted_without_a_picture(
     before, after = files(out), files(tmp_path)
     assert after.keys() == {name for name in before if name.startswith("dance")}
     for name, file in after.items():
-        np.testing.assert_allclose(file["theta"], before[name]["theta"], atol=1e-5)
+        assert_allclose(file["theta"], before[name]["theta"], atol=1e-5)
     assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2

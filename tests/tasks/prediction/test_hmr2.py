@@ -9,6 +9,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 import cache
 from pipeline.errors import CheckpointError, DataError
@@ -104,15 +105,15 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path
         posed = trained.generator.pose(estimate, vertices=False)
     for i, token in enumerate(tokens[0].double().numpy()):
         rotmat, betas, camera = plain_heads(tensors, token)
-        np.testing.assert_allclose(estimate.rotmat[0, i], rotmat, atol=1e-5)
-        np.testing.assert_allclose(estimate.shape[0, i], betas, atol=1e-5)
-        np.testing.assert_allclose(estimate.camera[0, i], camera, atol=1e-5)
+        assert_allclose(estimate.rotmat[0, i], rotmat, atol=1e-5)
+        assert_allclose(estimate.shape[0, i], betas, atol=1e-5)
+        assert_allclose(estimate.camera[0, i], camera, atol=1e-5)
         # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of
         # that crop.
         translation = np.array([camera[1], camera[2], 2 * 5000 / (256 * camera[0])])
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
-        np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
+        assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
 
 
 BAD = {
@@ -192,11 +193,11 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
         body = bodies_of(out)[track.name]
         for i, token in enumerate(read["features"][0].astype(np.float64)):
             rotmat, betas, camera = plain_heads(tensors, token)
-            np.testing.assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
-            np.testing.assert_allclose(body["betas"][i], betas, atol=1e-4)
-            np.testing.assert_allclose(body["camera"][i], camera, atol=1e-4)
+            assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
+            assert_allclose(body["betas"][i], betas, atol=1e-4)
+            assert_allclose(body["camera"][i], camera, atol=1e-4)
         # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
-        np.testing.assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
+        assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
         sx, _, tx, _ = body["camera_in_picture"].T
         x = (
             (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1)

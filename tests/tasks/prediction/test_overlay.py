@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.errors import PipelineError
@@ -70,7 +72,7 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
 
 
 def test_vertices_are_where_the_model_projects_them():
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     points = rng.normal(0, 0.5, (2, 30, 3)).astype(np.float32)
     camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
     bbox = np.array([[120, 80, 60, 60], [300, 200, 240, 240]], np.float32)
@@ -79,7 +81,7 @@ def test_vertices_are_where_the_model_projects_them():
     for i in range(2):
         record = np.zeros((), record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
-        np.testing.assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
+        assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
 def test_near_bodies_are_painted_over_far_ones(job):
@@ -92,14 +94,14 @@ def test_near_bodies_are_painted_over_far_ones(job):
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
     one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])
-    np.testing.assert_array_equal(one, other)
+    assert_array_equal(one, other)
     near = drawing.paint(canvas, both[:1], verts[:1])
     solid = cv2.erode((near.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3))) > 0
-    np.testing.assert_array_equal(one[solid], near[solid])
+    assert_array_equal(one[solid], near[solid])
 
 
 def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path):
-    bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
+    bodies, rng = PredictedBodies(tmp_path), default_rng(0)
     for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
         n = len(index)
         shapes = {"bbox": (n, 4), "camera": (n, 3), "shape": (n, 10), "rotmat": (n, 24, 3, 3)}

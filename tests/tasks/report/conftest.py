@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
@@ -147,7 +148,7 @@ def root(tmp_path_factory):
     tracks = {"0001/0": person(PENN_FRAMES[0], side=BOX_PX[0])}
     tracks["0002/0"] = person(PENN_FRAMES[1], side=BOX_PX[1], visible=25)
     write_split(folder / "cache", "penn_action/train", tracks, accounts=penn_accounts(), raw=raw)
-    features = np.random.default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
+    features = default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
     ok = np.ones(len(features))
     ok[:3] = 0
     write_stream(folder / "cache", "penn_action/train", features, ok)

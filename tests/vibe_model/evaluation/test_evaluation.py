@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
 
 from pipeline.errors import DataError, PipelineError, StandInMixed
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
@@ -24,7 +25,7 @@ from vibe_model.metrics import METRICS
 def world():
     split = MemorySplit(0, [9, 7], joints=14)
     split.rows["features"][:, 0] = np.arange(16)
-    body, random = TinyBody(), np.random.default_rng(5)
+    body, random = TinyBody(), default_rng(5)
     verts = true_verts(body, split.rows["theta"])
     noise = random.normal(size=verts.shape) * 0.05
     kp_2d = split.rows["kp_2d"][..., :2] + np.float32(random.normal(size=(16, 49, 2)) * 0.1)

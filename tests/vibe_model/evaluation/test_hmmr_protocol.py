@@ -5,6 +5,7 @@ planted motion.
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
 
 from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody
@@ -25,7 +26,7 @@ VIDEOS = [slice(0, 14), slice(14, 18)]
 @pytest.fixture
 def world():
     """Three tracks, two of one video; the frames of the last one have no keypoint label."""
-    split, body, random = MemorySplit(0, LENGTHS, joints=14), TinyBody(), np.random.default_rng(5)
+    split, body, random = MemorySplit(0, LENGTHS, joints=14), TinyBody(), default_rng(5)
     split.tracks[1] = split.tracks[1]._replace(video=split.tracks[0].video)
     rows, n = split.rows, sum(LENGTHS)
     rows["features"][:, 0] = np.arange(n)
@@ -111,7 +112,7 @@ def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
 
 @pytest.mark.parametrize(("px", "right"), [(11.19, True), (11.21, False)])
 def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     target = np.concatenate([[[-45.0, -60.0], [45.0, 60.0]], random.uniform(-40, 40, (2000, 2))])[
         None
     ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
 from pipeline.demo.body import procedural
@@ -23,7 +24,7 @@ def world():
     """Tracks of 6, 5 and 7 frames with a gap before row 14; predictions are the labels' pose and
     shape with noise.
     """
-    split, random = MemorySplit(0, [6, 5, 7], joints=14, gaps=[14]), np.random.default_rng(1)
+    split, random = MemorySplit(0, [6, 5, 7], joints=14, gaps=[14]), default_rng(1)
     split.rows["features"][:, 0] = np.arange(18)
     split.rows["theta"][:, 3:] *= 0.5
     split.rows["w_3d"][:] = 0  # the split has no 3D joints

@@ -5,6 +5,8 @@ predicts it.
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
+from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ConfigError
@@ -20,7 +22,7 @@ HIPS = [27, 28]  # of spin49, right and left of common14
 
 
 def random(seed=0):
-    return np.random.default_rng(seed)
+    return default_rng(seed)
 
 
 class Planted:
@@ -201,9 +203,7 @@ def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
     terms_of(model, batch)["kp"].backward()
     visible = batch["kp_2d"][..., 2:] > 0
     sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
-    np.testing.assert_allclose(
-        kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12
-    )
+    assert_allclose(kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
+from torch.testing import assert_close
 
 from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.training.tiny_runs import first_batch
@@ -43,12 +45,10 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
         discriminator(real), discriminator(fake.detach())
     )
     expected["discriminator"].backward()
-    torch.testing.assert_close(terms, expected)
+    assert_close(terms, expected)
     for network, gradients in zip(networks, found, strict=True):
         for name, parameter in network.named_parameters():
-            torch.testing.assert_close(
-                gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
-            )
+            assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
     step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
     assert step.terms == pytest.approx(
@@ -66,10 +66,8 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
         np.unique(a.reshape(-1, 85), axis=0)
         for a in (batch.real_theta, splits["m/train"].rows["theta"])
     )
-    np.testing.assert_array_equal(drawn, every)  # all of them
-    np.testing.assert_array_equal(
-        batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta
-    )
+    assert_array_equal(drawn, every)  # all of them
+    assert_array_equal(batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from pipeline.errors import ConfigError, DataError, RawDataError, StandInMixed
 from tests.vibe_model.builders import TinyBody, small_vibe
@@ -33,7 +34,7 @@ def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config,
     rows = [splits[name].rows for name in config.training_splits]
     known = np.concatenate([of["homography"][of["homography_ok"] > 0] for of in rows])
     found = motion_deviations(replace(config, sigma_rows=2_000), splits)
-    np.testing.assert_allclose(found, known.std(axis=0), rtol=0.1)
+    assert_allclose(found, known.std(axis=0), rtol=0.1)
     few = motion_deviations(config, splits)
     assert torch.equal(first_batch(config, splits)[0].generator.sigma, few)
     assert not torch.equal(motion_deviations(replace(config, seed=1), splits), few)

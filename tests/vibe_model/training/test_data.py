@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheChanged, CacheError
@@ -64,7 +65,7 @@ def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
             rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
             for window in labels["features"][here]:
                 (start,) = np.flatnonzero((rows == window[0]).all(axis=1))
-                np.testing.assert_array_equal(rows[start : start + 4], window)
+                assert_array_equal(rows[start : start + 4], window)
         theta = splits["m/train"].rows["theta"]
         assert all((theta == frame).all(axis=1).any() for frame in motion.reshape(-1, 85))
 
@@ -112,14 +113,14 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
         assert (pairs.shape, flags.shape) == ((5, 4, 4 * 3), (5, 4))
         assert flags.all()
         rows = pairs[:, :, 9:10]  # its own
-        np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4)[:, None])
+        assert_array_equal(rows, rows[:, :1] + np.arange(4)[:, None])
         n_before = (pairs[:, 0, 2:9:3] > 0).sum(axis=1)  # a row's last number is never 0
         assert set(n_before) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
         for window, n in zip(pairs, n_before, strict=True):
             known = (window[0, 9] + np.arange(-n, 4))[:, None] + np.arange(3)
             every = np.concatenate([np.zeros((3 - n, 3)), known])  # 0 before the track
             for frame in range(4):
-                np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
+                assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
     held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
     assert held.table.table.dtype == torch.float16
@@ -138,14 +139,14 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
     picks = [pick for part in ("datasets_2d", "datasets_3d") for pick in at[part]]
     starts = [(pick.split, start) for pick in picks for start in pick.starts]
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
-    np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
+    assert_array_equal(labels["frame_index"], np.stack(frames))
     scales = [
         on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))]
         for name, start in starts
     ]
-    np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
+    assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
     plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk)[0].labels
-    np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
+    assert_array_equal(labels["kp_2d"], plain["kp_2d"])
     WithColumns.fields = ("frame_index", "intrinsics")
     with pytest.raises(
         DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"

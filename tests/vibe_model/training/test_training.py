@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 
 from cache import CacheError
 from cache.storage.writer_lock import WriterLock
@@ -186,7 +188,7 @@ def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, m
         list(entry["learning_rates"].values())
         for entry in last_state(folder)["training"]["history"]
     ]
-    np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
+    assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
     # no better is not better
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0
 
@@ -274,7 +276,7 @@ def test_a_finished_run_stays_and_the_callers_state_changes_no_number(
     torch.manual_seed(5)
     folder = training.run(config)
     assert (folder / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
-    torch.testing.assert_close(torch.rand(3), expected)
+    assert_close(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     monkeypatch.setattr(training.VideoRun, "carry_out", lambda _: pytest.fail("it is finished"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import TrainingDiverged
@@ -26,7 +27,7 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
     theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+    assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
