@@ -142,19 +142,6 @@ def test_the_movie_strip_equals_a_loop_written_out(norm):
     assert_equals(strip, expected, features)
 
 
-def test_at_the_start_strip_and_hallucination_are_close_to_the_feature():
-    model, features = small(feature_size=512), normal(4, 20, 512, dtype=torch.float32)
-    with torch.no_grad():
-        for found, limit in (
-            (model.movie_strip(features), 0.15),
-            (model.hallucinate(features), 0.03),
-        ):
-            assert 0 < float((found - features).norm() / features.norm()) < limit
-        for layer in model.temporal.blocks:
-            layer.conv2.weight.zero_()
-        assert torch.equal(model.movie_strip(features), features)
-
-
 def test_starts_are_uniform_with_the_authors_limits():
     def limit(tensor):
         return float(tensor.detach().abs().max())

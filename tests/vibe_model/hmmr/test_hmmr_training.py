@@ -12,7 +12,7 @@ from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.training.tiny_runs import first_batch
 from vibe_model import models
 from vibe_model.hmmr import losses as hmmr_losses
-from vibe_model.hmmr.config import PRESETS, VARIANTS
+from vibe_model.hmmr.config import VARIANTS
 from vibe_model.training.data import TrainingBatches
 
 
@@ -80,26 +80,3 @@ def test_every_variant_trains(config, splits, variant):
     assert (step.terms["hallucinate"] > 0) == (variant in ("no-const", "no-prior"))
     assert (step.terms["const"] > 0) == (variant != "no-const")
     assert ("adversarial" in step.terms) == (variant != "no-prior")
-
-
-def test_the_published_numbers():
-    config = PRESETS["hmmr-published"]()
-    assert (config.seqlen, config.batch_size, config.windows_2d, config.deltas) == (
-        20,
-        8,
-        4,
-        (-5, 5),
-    )
-    assert (config.lr_generator, config.lr_discriminator, config.seed) == (1e-5, 1e-4, 1)
-    assert {config.weights[name] for name in ("kp", "joints", "smpl")} == {60}
-    assert config.poses().batch_size == 960
-    assert (config.norm, config.regressor, config.optimal_camera) == ("window", "hmr", "trace")
-    assert (config.copies_2d, config.copies_3d) == (1, 5)
-    assert models.variant_of(config, "videos").datasets_2d == (*config.datasets_2d, "videos/train")
-    ours = PRESETS["hmmr"]()
-    assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == (
-        "frame",
-        "spin",
-        "least_squares",
-        32,
-    )

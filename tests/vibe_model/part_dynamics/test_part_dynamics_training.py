@@ -17,7 +17,6 @@ from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.part_dynamics import PrVIPE
-from vibe_model.part_dynamics.config import PRESETS, PartDynamicsConfig
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model.training.data import TrainingBatch, on_device
@@ -169,19 +168,3 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
     assert float(found) == pytest.approx(expected, rel=1e-5)
     # no window has such a neighbour
     assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0
-
-
-def test_presets_are_the_specifications():
-    usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
-    assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
-    assert (usual.iterations, usual.epochs) == (500, 30)
-    assert (usual.regions, usual.delta, small.stride) == (5, 5, 8)
-    own = {"neighbours": 0.5, "uncertainty": 5.0}
-    assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
-    assert "3dpw/train" not in usual.training_splits
-    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (
-        256,
-        64,
-        90,
-        16,
-    )
