@@ -4,15 +4,14 @@ the files.
 
 import csv
 import io
-import json
 from statistics import fmean
 
 import pytest
-import torch
 
 from tasks import Ablation, Train, TrainMPoser
 from tasks.ablation import TABLE, AblationTable, default_variants, reasons_to_skip
 from tasks.training import mposer_config, train_config
+from tests.results import read_file
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
@@ -193,17 +192,13 @@ def test_from_a_project_to_the_table(project, build):
         config = train_config("mposer", seed)
         prior = runs.run_folder(mposer_config(config))
         assert config.mposer == prior / "best.pt"
-        about = json.loads((runs.run_folder(config) / "config.json").read_text())["config"]
+        about = read_file(runs.run_folder(config) / "config.json")["config"]
         assert (about["seed"], about["prior"], about["mposer"]) == (
             seed,
             "mposer",
             str(prior / "best.pt"),
         )
-        by_hand.append(
-            json.loads((runs.run_folder(config) / "metrics.json").read_text())["3dpw/test"][
-                "pa_mpjpe"
-            ]
-        )
+        by_hand.append(read_file(runs.run_folder(config) / "metrics.json")["3dpw/test"]["pa_mpjpe"])
     line = next(
         line
         for line in lines
@@ -214,7 +209,7 @@ def test_from_a_project_to_the_table(project, build):
         abs(by_hand[0] - by_hand[1]) / 2**0.5, abs=0.006
     )
     assert "DEMO DATA" in ran.shown
-    assert torch.load(prior / "best.pt", weights_only=True)["stand_in"] is True
+    assert read_file(prior / "best.pt")["stand_in"] is True
 
     before = project.files()
     again = build(project, "Ablation", **chosen)

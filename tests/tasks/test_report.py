@@ -2,10 +2,9 @@
 there is.
 """
 
-import json
-
 from tasks.report.assembly import recorded_fingerprint
 from tasks.report.task import PAGE
+from tests.results import read_file
 
 
 def page(project):
@@ -22,7 +21,7 @@ def test_the_tasks_page_shows_data_training_and_results(made):
     assert "(demo data)</title>" in html
     for section in ("accounting", "curves", "results", "bodies"):
         assert f'<h2 id="{section}">' in html
-    metrics = json.loads((run_of(made.project) / "metrics.json").read_text())
+    metrics = read_file(run_of(made.project) / "metrics.json")
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
+from tests.results import read_file
 
 
 def motion_of(project):
@@ -34,7 +35,7 @@ def test_of_a_new_dataset_alone_everything_runs(project, build):
 
 
 def results(folder):
-    return json.loads((folder / "metrics.json").read_text())
+    return read_file(folder / "metrics.json")
 
 
 def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project, build):

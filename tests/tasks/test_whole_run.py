@@ -14,6 +14,7 @@ import torch
 
 from tasks.evaluation import as_csv, result_rows, table_of
 from tasks.training_view import progress_callback
+from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model.metrics import UNITS
 from vibe_model.training.loop import TrainingProgress
@@ -60,7 +61,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
 
 
 def test_the_printed_table_and_results_csv_agree_with_metrics_json(made):
-    result = json.loads((made.project.runs[0] / "metrics.json").read_text())["3dpw/test"]
+    result = read_file(made.project.runs[0] / "metrics.json")["3dpw/test"]
     with (made.project.runs[0] / "results.csv").open() as stream:
         written = {
             (row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)
@@ -217,13 +218,10 @@ def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, 
     assert ran.done == ["train VIBE, tiny"]
     undisturbed = made.project.runs[0]
     assert folder.name == undisturbed.name, "how often it is saved does not make it another run"
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads(
+    assert read_file(folder / "metrics.json") == json.loads(
         (undisturbed / "metrics.json").read_text()
     )
     assert (folder / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
-    one, other = (
-        torch.load(f / "best.pt", weights_only=True)["gen_state_dict"]
-        for f in (folder, undisturbed)
-    )
+    one, other = (read_file(f / "best.pt")["gen_state_dict"] for f in (folder, undisturbed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -21,6 +21,7 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
+from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, save_checkpoint
 from vibe_model.checkpoints import load_trained
 from vibe_model.hmmr.config import PRESETS
@@ -77,7 +78,7 @@ def out(folder, patch, tmp_path_factory):
 
 
 def summary(out):
-    return json.loads((out / "predictions.json").read_text())
+    return read_file(out / "predictions.json")
 
 
 def files(out):

@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError, StandInMixed
 from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import chosen_splits
+from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
 from vibe_model.evaluation.evaluate import evaluate_split
@@ -29,7 +30,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     expected = evaluate_split(
         job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen
     )
-    written = json.loads((tmp_path / "out/metrics.json").read_text())
+    written = read_file(tmp_path / "out/metrics.json")
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True
     with (tmp_path / "out/results.csv").open() as stream:

@@ -2,7 +2,6 @@
 published names.
 """
 
-import json
 import os
 from argparse import Namespace
 
@@ -19,6 +18,7 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up
+from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
 from vibe_model.checkpoints import load_trained
 
@@ -145,7 +145,7 @@ def steps_of(shown):
 
 
 def bodies_of(out):
-    videos = json.loads((out / "predictions.json").read_text())["videos"]
+    videos = read_file(out / "predictions.json")["videos"]
     return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
 
 
@@ -161,7 +161,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert not shown.err.strip()
     assert (out / "overlay.mp4").is_file()
     assert len([*out.glob("motions/*_stageii.npz")]) == len(bodies_of(out)) == 2
-    summary = json.loads((out / "predictions.json").read_text())
+    summary = read_file(out / "predictions.json")
     assert summary["checkpoint"]["kind"] == "hmr2.0"
     assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]

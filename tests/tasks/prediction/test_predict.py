@@ -21,6 +21,7 @@ from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tasks.commands.predict import default_folder
 from tests.fake_network import replace_network
+from tests.results import read_file
 from tests.tasks.prediction.conftest import (
     SHORT,
     SPLIT,
@@ -47,7 +48,7 @@ def files_of(job):
 
 
 def tracks_of(job):
-    (video,) = json.loads((job.out / "predictions.json").read_text())["videos"]
+    (video,) = read_file(job.out / "predictions.json")["videos"]
     return video["tracks"]
 
 
@@ -66,7 +67,7 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_
     job,
 ):
     split = cache.open(job.root)[SPLIT]
-    summary = json.loads((job.out / "predictions.json").read_text())
+    summary = read_file(job.out / "predictions.json")
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
         assert about["stand_in"] is True
         assert about["checkpoint"]["file"] == "best.pt"
@@ -259,7 +260,7 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
         line.split()[1] for line in shown.splitlines() if line.startswith("✓ ")
     )
     assert not (out / "overlay.mp4").exists()  # it might have been of other bodies
-    after, expected = json.loads((out / "predictions.json").read_text()), json.loads(before)
+    after, expected = read_file(out / "predictions.json"), json.loads(before)
     expected["videos"][0]["overlay"] = None
     assert after == expected
 

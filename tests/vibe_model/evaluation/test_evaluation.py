@@ -12,6 +12,7 @@ from numpy.random import default_rng
 
 from pipeline.errors import DataError, PipelineError, StandInMixed
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, true_verts
 from vibe_model import metrics
@@ -260,7 +261,7 @@ def test_one_call_leaves_metrics_sequences_and_predictions(tmp_path):
         12,
     )
     assert {name for name in METRICS if name in found["b/test"]} == {"pck_2d"}
-    sequences = json.loads((folder / "sequences.json").read_text())["sequences"]
+    sequences = read_file(folder / "sequences.json")["sequences"]
     places = [(row["first_row"], row["last_row"]) for row in sequences]
     assert places == 2 * [(0, 8), (9, 11)]
     tracks = [(split, track) for split in splits for track in ("v0/0", "v1/0")]

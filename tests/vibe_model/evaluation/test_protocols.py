@@ -1,6 +1,5 @@
 """EMDB's protocol against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from pipeline.demo.body import procedural
 from pipeline.errors import DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
 from tests.oracles.body import smpl_paper
+from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
@@ -172,7 +172,7 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
         model, {"a/test": split}, **STREAM, folder=tmp_path, named=["emdb", "hmmr"]
     )["a/test"]
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
-    sequences = json.loads((tmp_path / "sequences.json").read_text())
+    sequences = read_file(tmp_path / "sequences.json")
     assert sequences["units"]["accel_error_m_s2"] == "m/s²"
     header = (tmp_path / "sequences.csv").read_text()
     assert "auc,pck_2d,pck_aligned,accel_error_m_s2,frames_predicted" in header

@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from pipeline.errors import ConfigError, DataError, RawDataError, StandInMixed
+from tests.results import read_file
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_model import losses, models, runs
@@ -90,7 +91,7 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(
     assert torch.equal(trainer.generator.regressor.fc1.weight, vibe.regressor.fc1.weight)
     assert not torch.equal(trainer.generator.encoder.linear.weight, vibe.encoder.linear.weight)
     trainer, _ = first_batch(replace(config, pretrained=undisturbed / "best.pt"), splits)
-    best = torch.load(undisturbed / "best.pt", weights_only=True)["gen_state_dict"]
+    best = read_file(undisturbed / "best.pt")["gen_state_dict"]
     assert all(
         torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items()
     )
@@ -120,7 +121,7 @@ def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config,
 def test_an_embedding_of_other_data_or_another_one_is_refused(
     config, splits, tmp_path, monkeypatch
 ):
-    content = torch.load(config.embedding, weights_only=True)
+    content = read_file(config.embedding)
     torch.save({**content, "stand_in": False}, tmp_path / "real.pt")
     with pytest.raises(StandInMixed, match=r"real\.pt"):
         PartDynamicsTrainer(replace(config, embedding=tmp_path / "real.pt"), TinyBody())

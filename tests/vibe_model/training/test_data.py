@@ -20,7 +20,7 @@ from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
 from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.windows import read_inputs, select_tracks
 from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.video import check_streams
@@ -94,6 +94,13 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
         TrainingBatches(mixed, splits, rank=0, world_size=6)
 
 
+def drawn(batches, step):
+    """(split, first row) of the videos' windows of a step."""
+    parts = batches.mixture.draw(step)
+    picks = [*parts["datasets_2d"], *parts["datasets_3d"]]
+    return [(pick.split, start) for pick in picks for start in pick.starts]
+
+
 class WithPairs(TrainConfig):
     @property
     def extra_streams(self):
@@ -103,24 +110,17 @@ class WithPairs(TrainConfig):
 def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, on_disk):
     mixed = WithPairs(**vars(mixed))
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = (
-        TrainingBatches(mixed, on_disk),
-        TrainingBatches(TrainConfig(**vars(mixed)), on_disk),
-    )
+    batches = TrainingBatches(mixed, on_disk)
+    plain = TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
     for step in (0, 3):
         labels, expected = batches[step].labels, plain[step].labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
-        assert (pairs.shape, flags.shape) == ((5, 4, 4 * 3), (5, 4))
-        assert flags.all()
-        rows = pairs[:, :, 9:10]  # its own
-        assert_array_equal(rows, rows[:, :1] + np.arange(4)[:, None])
-        n_before = (pairs[:, 0, 2:9:3] > 0).sum(axis=1)  # a row's last number is never 0
-        assert set(n_before) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
-        for window, n in zip(pairs, n_before, strict=True):
-            known = (window[0, 9] + np.arange(-n, 4))[:, None] + np.arange(3)
-            every = np.concatenate([np.zeros((3 - n, 3)), known])  # 0 before the track
-            for frame in range(4):
-                assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
+        assert (flags.shape, flags.all()) == ((5, 4), True)
+        inputs = [
+            read_inputs(on_disk[name], [[start, start + 4]], "resnet50", mixed.extra_streams)
+            for name, start in drawn(batches, step)
+        ]
+        assert_array_equal(pairs, np.concatenate([given["motion_of"] for given in inputs]))
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
     held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
     assert held.table.table.dtype == torch.float16
@@ -135,9 +135,7 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
 
     batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
     labels = next(stream_batches(batches, 0, device=CPU)).labels
-    at = batches.mixture.draw(0)
-    picks = [pick for part in ("datasets_2d", "datasets_3d") for pick in at[part]]
-    starts = [(pick.split, start) for pick in picks for start in pick.starts]
+    starts = drawn(batches, 0)
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
     assert_array_equal(labels["frame_index"], np.stack(frames))
     scales = [

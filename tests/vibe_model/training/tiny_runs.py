@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.results import read_file
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
 from vibe_model import TrainConfig, models, runs
 from vibe_model.hmmr import training as hmmr_training
@@ -190,9 +191,7 @@ def assert_same_run(folder, expected):
     """Metrics to the byte, every leaf of both checkpoints to the bit, but for where files are."""
     assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (
-            tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected)
-        )
+        ours, theirs = (tensors(read_file(one / name)) for one in (folder, expected))
         assert ours.keys() == theirs.keys()
         for key in theirs.keys() - {"/config/runs", "/config/cache", "/config/embedding"}:
             value = theirs[key]

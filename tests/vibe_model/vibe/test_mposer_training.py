@@ -2,7 +2,6 @@
 epoch.
 """
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import TrainingDiverged
+from tests.results import read_file
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
 from vibe_model.vibe.mposer import MPoserTrainer, held_out_errors, mean_rotations
@@ -53,9 +53,9 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
 
 def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
     folder = mposer.run(replace(config, validation=("u/val",)))
-    history = torch.load(folder / "last.pt", weights_only=True)["training"]["history"]
+    history = read_file(folder / "last.pt")["training"]["history"]
     losses = [sum(entry["losses"].values()) for entry in history]
-    found = json.loads((folder / "metrics.json").read_text())["best"]
+    found = read_file(folder / "metrics.json")["best"]
     assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
 
 

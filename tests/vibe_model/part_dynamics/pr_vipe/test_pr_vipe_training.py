@@ -1,6 +1,5 @@
 """Pr-VIPE's poses, cameras, retrieval and training, on random poses of a body of 30 vertices."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ from torch.testing import assert_close
 
 from pipeline.errors import DataError, StandInMixed
 from pipeline.skeletons import KEYPOINTS_13, joint_names
+from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
 from vibe_model import runs
@@ -213,14 +213,14 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
     config = tiny(tmp_path / "killed")
     killed_at(training.run, config, 6, tmp_path / "aside")
     assert_same_run(training.run(config), expected)
-    metrics = json.loads((expected / "metrics.json").read_text())
+    metrics = read_file(expected / "metrics.json")
     assert metrics["stand_in"]
     assert set(metrics["h36m/val"]) >= {"hit_1", "procrustes_hit_20", "cameras_hit_10", "std_other"}
     n_held_out = metrics["amass/train"]["poses"]
-    n_train = json.loads((expected / "config.json").read_text())["trained_on"]
+    n_train = read_file(expected / "config.json")["trained_on"]
     assert n_train == {"poses": 36 - n_held_out + 10, "instants": 5}
     assert 0 < n_held_out < 36
-    best = torch.load(expected / "best.pt", weights_only=True)
+    best = read_file(expected / "best.pt")
     PrVIPE(4, best["pr_vipe_state_dict"]["stem.linear.bias"].numel()).load_state_dict(
         best["pr_vipe_state_dict"]
     )
