@@ -163,3 +163,5 @@ def test_aligned_pck_is_a_mean_over_frames_with_six_points():
     assert second == 100
     assert metrics.pck_aligned(pred, target, visible) == pytest.approx((100 + third) / 2)
     assert np.isnan(metrics.pck_aligned(pred[:1], target[:1], visible[:1]))
+    # one point, taken to the target's mean: all are within 11.2 px of it
+    assert metrics.pck_aligned(np.zeros((1, 6, 2)), target[:1, :6] / 40, np.ones((1, 6))) == 100

@@ -1,7 +1,5 @@
 """EMDB's protocol against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy.random import default_rng
@@ -182,18 +180,3 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
     ]
     assert rows[0].errors["accel_error_m_s2"] == found["accel_error_m_s2"]
     assert as_csv(rows).splitlines()[0].endswith("pck_aligned,accel_error_m_s2,frames")
-
-
-def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
-    split = MemorySplit(0, [9], joints=14)
-    of_emdb = replace(protocols.HMMR, splits="emdb/*")
-    monkeypatch.setitem(protocols.PROTOCOLS, "hmmr", of_emdb)
-    assert [record.name for record in protocols.choose(split)[0]] == ["default", "published"]
-    assert [record.name for record in protocols.choose(split, ["hmmr"])[0]] == ["hmmr"]
-    split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.choose(split)[0]] == [
-        "default",
-        "published",
-        "emdb",
-        "hmmr",
-    ]
