@@ -40,3 +40,5 @@ def test_a_plot_is_reproducible_and_an_image_with_whole_epochs_and_names_as_they
     numbers = set(texts(plot({"a": ([1, 2, 3], [3, 4, 5])}).svg()))
     assert {"1", "2", "3"} <= numbers
     assert not {"1.5", "2.5"} & numbers
+    zero, gap = ({"a": ([1, 2, 3], [0.5, 0.1, y])} for y in (0.0, math.nan))
+    assert plot(zero, log_y=True).svg() == plot(gap, log_y=True).svg()
