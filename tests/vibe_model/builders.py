@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from numpy.random import default_rng
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 import cache
@@ -220,6 +221,12 @@ def write_split(
     values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
     computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731
     made_splits.write_stream(root, split, stream, values, computed, dim=FEATURE_SIZE, dtype=dtype)
+
+
+def rotations_of(pose):
+    """SciPy's rotation matrices (..., J, 3, 3) of axis-angle vectors (..., 3 J), in rad."""
+    matrices = Rotation.from_rotvec(np.asarray(pose).reshape(-1, 3)).as_matrix()
+    return matrices.reshape(*pose.shape[:-1], -1, 3, 3)
 
 
 def everything_matters(module, seed=0):

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
+from tests.vibe_model.builders import MemorySplit, TinyBody, rotations_of, small_vibe
 from vibe_model.hmmr import HMMR, PoseDiscriminator
 from vibe_model.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
 from vibe_model.prediction.predict import predict_tracks
@@ -191,7 +190,7 @@ def test_the_mean_is_upright_in_pictures(body):
     mean = small(body, temporal=False, hallucinator=False).regressor.mean.detach()
     assert mean[:6].tolist() == pytest.approx([0.9, 0, 0, math.pi, 0, 0])
     columns = body.mean_pose.reshape(24, 3, 2).numpy()
-    found = Rotation.from_rotvec(mean[6:75].reshape(23, 3)).as_matrix()
+    found = rotations_of(mean[6:75])
     x = columns[1:, :, 0] / np.linalg.norm(columns[1:, :, 0], axis=1, keepdims=True)
     assert_allclose(found[:, :, 0], x, atol=1e-5)
     assert_allclose(mean[75:], body.mean_shape, atol=1e-6)
@@ -223,7 +222,7 @@ def test_outputs_agree_with_each_other(body, regressor):
     assert list(out["deltas"]) == [-5, 5]
     for prediction in (out, *out["deltas"].values()):
         camera, pose, betas = prediction["theta"].reshape(6, 85).split((3, 72, 10), dim=1)
-        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(6, 24, 3, 3)
+        rotmat = rotations_of(pose)
         assert_allclose(prediction["rotmat"].reshape(6, 24, 3, 3), rotmat, atol=1e-10)
         joints = prediction["kp_3d"].reshape(6, 49, 3)
         posed = body(betas=betas, rotmat=torch.tensor(rotmat))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from numpy.random import default_rng
 from numpy.testing import assert_allclose
-from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import TinyBody
+from tests.vibe_model.builders import TinyBody, rotations_of
 from vibe_model import cameras
 from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import losses as hmmr_losses
@@ -39,9 +38,7 @@ class Planted:
 def body_of(theta, joints):
     """A set's dict from theta (B, T, 85) and joints (B, T, 49, 3), by the orthographic camera."""
     theta, joints = torch.as_tensor(theta), torch.as_tensor(joints)
-    rotmat = torch.as_tensor(
-        Rotation.from_rotvec(theta[..., 3:75].reshape(-1, 3)).as_matrix()
-    ).reshape(B, -1, 24, 3, 3)
+    rotmat = torch.as_tensor(rotations_of(theta[..., 3:75]))
     kp_2d = cameras.project_orthographic(joints, theta[..., :3])
     return {"theta": theta, "kp_3d": joints, "rotmat": rotmat, "kp_2d": kp_2d}
 
@@ -95,11 +92,7 @@ def values(model, batch, **options):
 
 def plain(model, batch, method):
     """The definition, frame by frame."""
-    rotmat = (
-        Rotation.from_rotvec(batch["theta"][..., 3:75].reshape(-1, 3))
-        .as_matrix()
-        .reshape(B, T, 24, 3, 3)
-    )
+    rotmat = rotations_of(batch["theta"][..., 3:75])
     sums = dict.fromkeys(("kp", "joints", "smpl"), 0.0)
     every = []
     for of in model.sets.values():

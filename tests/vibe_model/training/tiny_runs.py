@@ -164,19 +164,14 @@ class Killed(BaseException):
 
 def tensors(value, prefix=""):
     """All leaves of a checkpoint, by path."""
-    if isinstance(value, dict):
-        return {
-            k: v
-            for name, entry in value.items()
-            for k, v in tensors(entry, f"{prefix}/{name}").items()
-        }
     if isinstance(value, list | tuple):
-        return {
-            k: v
-            for i, entry in enumerate(value)
-            for k, v in tensors(entry, f"{prefix}/{i}").items()
-        }
-    return {prefix: value}
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {prefix: value}
+    leaves = {}
+    for name, entry in value.items():
+        leaves |= tensors(entry, f"{prefix}/{name}")
+    return leaves
 
 
 def finite(state):

@@ -1,11 +1,10 @@
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import small_vibe
+from tests.vibe_model.builders import rotations_of, small_vibe
 from vibe_model import VIBE
 from vibe_model.cameras import project
 from vibe_model.vibe.networks import Regressor, TemporalEncoder
@@ -122,7 +121,7 @@ def test_outputs_of_a_window_of_any_length_say_the_same(body, length):
     assert all(value.shape[:2] == (2, length) for value in out.values())
     flat = {name: value.flatten(0, 1) for name, value in out.items()}
     camera, pose, betas = flat["theta"].split((3, 72, 10), dim=1)
-    matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    matrices = rotations_of(pose)
     assert_allclose(flat["rotmat"], matrices, atol=1e-5)
     posed = body(betas=betas, rotmat=torch.tensor(matrices, dtype=torch.float32))
     assert_close(flat["kp_3d"], posed.joints, atol=1e-5, rtol=0)

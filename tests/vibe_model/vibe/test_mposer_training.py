@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import TrainingDiverged
 from tests.results import read_file
+from tests.vibe_model.builders import rotations_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
 from vibe_model.vibe.mposer import MPoserTrainer, held_out_errors, mean_rotations
@@ -40,8 +41,8 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     found = held_out_errors(prior, rest, config, splits)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
-    turns = Rotation.from_rotvec(split.rows["theta"][:8, 6:75].reshape(-1, 3)).as_matrix()
-    labels = torch.as_tensor(turns.reshape(2, 4, 23, 3, 3), dtype=torch.float32)
+    turns = rotations_of(split.rows["theta"][:8, 6:75]).reshape(2, 4, 23, 3, 3)
+    labels = torch.as_tensor(turns, dtype=torch.float32)
     relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
     assert found["reconstruction_deg"] == pytest.approx(
         np.rad2deg(relative.magnitude().mean()), rel=1e-4
@@ -69,10 +70,7 @@ def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_
     )
     terms = trainer.losses(TrainingBatch({}, theta))
     ((rotmat, code),) = decoded
-    expected = (
-        Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
-    )
-    apart = rotmat.detach().numpy() - expected
+    apart = rotmat.detach().numpy() - rotations_of(theta[..., 6:75])
     assert float(terms["reconstruction"].detach()) == pytest.approx(
         float(np.square(apart).mean()), rel=1e-5
     )
