@@ -55,19 +55,6 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
     }
 
 
-def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build):
-    own = motion_of(project)
-    own.write_bytes(b"a motion of mine")
-    mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
-    (project.folder / "raw/amass/STAND_IN.json").write_text(json.dumps(mark))
-    files = sorted(project.folder.glob("raw/**/*"))
-    ran = build(project, "Data")
-    assert ran.code == 30
-    assert "raw/amass: expected no folder, or demo data as this program wrote them" in ran.words
-    assert own.read_bytes() == b"a motion of mine"
-    assert sorted(project.folder.glob("raw/**/*")) == files
-
-
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     within(project)
     assert EvaluateVIBE().complete()

@@ -2,19 +2,16 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tasks.report.assembly import ReportContent, recorded_fingerprint
+from tasks.report.assembly import ReportContent
 from tasks.report.curves import plots_of
 from tasks.report.results import results_section
 from tasks.report.runs import read_curves, read_run
-from tests.tasks.report.conftest import person, write_split
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +21,6 @@ ROOT = Path(__file__).parents[2]
 def make(tmp_path):
     """`make_run` in the test's own folder."""
     return partial(make_run, tmp_path)
-
-
-def test_curves_are_what_was_logged(tmp_path):
-    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 5)})
-    found = read_curves(tmp_path)
-    curve = found.curves["train/total"]
-    assert ([*curve.steps], [*curve.values]) == ([1, 2, 5], [101, 102, 105])
-    assert (found.seconds, found.problems) == (4.0, [])
 
 
 DAMAGED = [
@@ -128,20 +117,3 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
     shutil.rmtree(own)
     seen.append(fingerprint(folder))
     assert len(set(seen)) == len(seen)
-
-
-def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tmp_path):
-    root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
-    write_split(root, "penn_action/train", {"a/0": person(8)})
-    code = (
-        "import sys; from pathlib import Path\nfrom tasks.report.assembly import "
-        f"ReportContent, write_report\nof = ReportContent({str(root)!r}, None, None, 'resnet50', "
-        f"(('VIBE', Path({str(folder)!r})),))\nprint(write_report(of, Path({str(out)!r})), "
-        "'torch' in sys.modules or 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    assert done.stdout == "demo data False\n"
-    content = ReportContent(str(root), None, None, "resnet50", (("VIBE", folder),))
-    assert recorded_fingerprint(out) == content.fingerprint()

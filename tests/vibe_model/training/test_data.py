@@ -58,18 +58,6 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     assert (only_2d["features"].shape, only_2d["theta"].any()) == ((5, 4, 6), False)
 
 
-def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
-    for step in range(7):
-        labels, motion = TrainingBatches(mixed, splits)[step]
-        for part, here in (("datasets_2d", slice(0, 3)), ("datasets_3d", slice(3, 5))):
-            rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
-            for window in labels["features"][here]:
-                (start,) = np.flatnonzero((rows == window[0]).all(axis=1))
-                assert_array_equal(rows[start : start + 4], window)
-        theta = splits["m/train"].rows["theta"]
-        assert all((theta == frame).all(axis=1).any() for frame in motion.reshape(-1, 85))
-
-
 def test_how_windows_are_cut_and_drawn_is_as_set(mixed, on_disk):
     config = replace(mixed, window_weights={"b/train": 4}, tail="cover")
     batches = TrainingBatches(config, on_disk)
@@ -114,13 +102,15 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     plain = TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
     for step in (0, 3):
         labels, expected = batches[step].labels, plain[step].labels
-        pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
+        flags = labels.pop("motion_of_ok")
         assert (flags.shape, flags.all()) == ((5, 4), True)
         inputs = [
             read_inputs(on_disk[name], [[start, start + 4]], "resnet50", mixed.extra_streams)
             for name, start in drawn(batches, step)
         ]
-        assert_array_equal(pairs, np.concatenate([given["motion_of"] for given in inputs]))
+        for name in ("features", "motion_of"):
+            assert_array_equal(labels[name], np.concatenate([given[name] for given in inputs]))
+        del labels["motion_of"]
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
     held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
     assert held.table.table.dtype == torch.float16
