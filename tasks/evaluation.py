@@ -299,7 +299,7 @@ def _show_warnings(metrics: Metrics, config: object) -> None:
         console.out.print(DEMO_DATA)
 
 
-def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
+def _dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     """Split -> errors of past and future bodies by the first protocol with them, of such splits:
 
     {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
@@ -313,7 +313,7 @@ def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     return found
 
 
-def step_titles(by_step: Mapping[str, float]) -> list[str]:
+def _step_titles(by_step: Mapping[str, float]) -> list[str]:
     """The titles of steps in frames: -5 frames, now, +5 frames."""
     return [f"{int(step):+d} frames" if int(step) else "now" for step in by_step]
 
@@ -322,13 +322,13 @@ def _show_dynamics(metrics: Metrics) -> None:
     """Print a table of each split's errors by step of time, beside published figures on real
     data.
     """
-    for split, dynamics in dynamics_of(metrics).items():
+    for split, dynamics in _dynamics_of(metrics).items():
         rows = dict(dynamics["pa_mpjpe"])
         if not metrics["stand_in"]:
             rows |= published.DYNAMICS.get(split, {})
         table = console.table(f"{split}, past and future")
         steps = next(iter(rows.values()))
-        for title in step_titles(steps):
+        for title in _step_titles(steps):
             table.add_column(title, justify="right", no_wrap=True)
         for model, errors in rows.items():
             table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))

@@ -57,7 +57,7 @@ def results_section(runs: Sequence[TrainingRun]) -> PageSection:
     errors = [row.errors for row in rows]
     data = {
         "splits": tables,
-        "protocols": [find(name) for name in dict.fromkeys(row.protocol for row in rows)],
+        "protocols": list(map(find, dict.fromkeys(row.protocol for row in rows))),
         "metrics": table_metrics(errors),
         "units": units_of(errors),
         "without_depth": [run.name for run in runs if run.splits and not learns_depth(run.config)],

@@ -153,7 +153,7 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     """Read a run's folder. Errors are reported in `problems`."""
     problems: list[str] = []
     rewrite_metrics = REWRITE.format("it")
-    metrics = read_json(folder / METRICS, problems, rewrite_metrics)
+    metrics = _read_json(folder / METRICS, problems, rewrite_metrics)
     for split in splits_of(metrics):
         errors = metrics[split]
         if not (isinstance(errors, Mapping) and "baseline" in errors):
@@ -162,13 +162,13 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
             )
             metrics = {}
             break
-    about = read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
+    about = _read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
     not_installed = models.not_installed(about.get("of_model", "vibe"))
     if not_installed:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     # a run with metrics.json is finished: training does not resume it
     rewrite = REWRITE.format(f"it and {METRICS}")
-    sequences = read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
+    sequences = _read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
     logged = read_curves(folder)
     problems += logged.problems
     return TrainingRun(
@@ -182,7 +182,7 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     )
 
 
-def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
+def _read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     """Read the object in a JSON file; {} if the file is missing or invalid.
 
     An invalid file is added to `problems`, with the remedy.

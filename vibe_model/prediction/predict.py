@@ -131,12 +131,17 @@ class _Predicted(NamedTuple):
     def join(cls, parts: Sequence[Self]) -> Self:
         """Put predictions of frames one after the other."""
         nothing = np.zeros((0, 24 * 9), np.float32)  # of a track without windows
-        steps = parts[0].step_rotmats if parts else ()
+        steps: tuple[int, ...] = ()
+        if parts:
+            steps = tuple(parts[0].step_rotmats)
+        step_rotmats = {}
+        for step in steps:
+            step_rotmats[step] = np.concatenate([part.step_rotmats[step] for part in parts])
         return cls(
             np.concatenate([nothing.reshape(0, 24, 3, 3), *(part.rotmat for part in parts)]),
             np.concatenate([nothing[:, :10], *(part.shape for part in parts)]),
             np.concatenate([nothing[:, :3], *(part.camera for part in parts)]),
-            {step: np.concatenate([part.step_rotmats[step] for part in parts]) for step in steps},
+            step_rotmats,
         )
 
     @property
