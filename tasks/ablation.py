@@ -11,10 +11,8 @@ metrics.json, and averages the errors over seeds. A row of ablation.csv:
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
@@ -40,7 +38,7 @@ Metrics = Mapping[str, Any]  # a run's metrics.json
 # variant -> name of the run's folder, one for each seed -> metrics
 Runs = Mapping[str, Mapping[str, Metrics]]
 
-FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
+TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
 CONFIGURED_SEED: Final = -1  # value of `Train.seed` that stands for the seed of luigi.cfg
@@ -50,8 +48,8 @@ _PAPER_METRICS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 class Ablation(PipelineTask):
-    """Train every variant of the paper's ablation once per seed; write ablation.csv and .json to
-    [paths] runs.
+    """Train every variant of the paper's ablation once per seed; write ablation.csv to [paths]
+    runs.
 
     Variants that do not fit the configured datasets are skipped unless they are named
     (`reasons_to_skip`).
@@ -82,23 +80,21 @@ class Ablation(PipelineTask):
         ]
 
     def up_to_date(self) -> bool:
-        texts = self._texts()
-        return all(file.is_file() and file.read_text() == text for file, text in texts.items())
+        file = settings().paths.runs / TABLE
+        return file.is_file() and file.read_text() == self._table().as_csv()
 
     def work(self) -> None:
-        for file, text in self._texts().items():
-            write_text(file, text)
-        self.say(", ".join(FILES))
+        write_text(settings().paths.runs / TABLE, self._table().as_csv())
+        self.say(TABLE)
         self.show()
 
     def show(self) -> None:
-        """Print tables of errors, and the files with all numbers.
+        """Print tables of errors, and the file with all numbers.
 
         Each split has a table by its first protocol, and tables by those other protocols for which
         there are published figures.
         """
         table = self._table()
-        folder = settings().paths.runs
         tables: dict[tuple[str, str], list[_AblationRow]] = {}
         for row in table.rows:
             tables.setdefault((row.split, row.protocol), []).append(row)
@@ -119,16 +115,9 @@ class Ablation(PipelineTask):
             warn("no numbers: no protocol has results of every run")
         if table.stand_in:
             console.out.print(DEMO_DATA)
-        fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
+        fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
         for name, why in self._reasons_to_skip().items():
             warn(f"skipped {name}: {why}")
-
-    def _texts(self) -> dict[Path, str]:
-        """File -> content, for each of FILES."""
-        table = self._table()
-        texts = (table.as_csv(), table.as_json(self._reasons_to_skip()))
-        files = (settings().paths.runs / name for name in FILES)
-        return dict(zip(files, texts, strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
         """(variant, seed) of every training, as parameters of `Train`.
@@ -285,23 +274,6 @@ class AblationTable:
                 errors += ["" if number is None else round(number, 2) for number in numbers]
             lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
         return csv_text(lines)
-
-    def as_json(self, skipped: Mapping[str, str]) -> str:
-        """The rows as JSON with all digits, the runs, and whether they are of demo data.
-
-        skipped: Variants that are left out, with reasons.
-        """
-        rows = []
-        for row in self.rows:
-            errors = {name: error._asdict() for name, error in row.errors.items()}
-            rows.append({**asdict(row), "errors": errors})
-        content = {
-            "stand_in": self.stand_in,
-            "runs": {variant: list(by_folder) for variant, by_folder in self.by_variant.items()},
-            "left_out": dict(skipped),
-            "rows": rows,
-        }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def _rows_of(self, split: str, protocol: str) -> Iterator[_AblationRow]:
         """Yield the rows of a split and protocol: the mean body, the variants, and published

@@ -57,8 +57,7 @@ class ResultRow(NamedTuple):
     model: str
     errors: Mapping[str, float]  # by metric of metrics.json; without metrics that lack labels
     frames: int | None  # number of evaluated frames; None: unknown
-    # below the model's name on a page: source of published figures, width of smoothing, or a run's
-    # size and inputs
+    # below the model's name on a page: source of published figures, or width of smoothing
     about: str = ""
 
 
@@ -172,28 +171,43 @@ def _errors_of(numbers: Metrics) -> dict[str, float]:
     return {name: float(numbers[name]) for name in table_metrics([numbers]) if name in numbers}
 
 
+def rows_of_split(split: str, entries: Mapping[str, Metrics]) -> list[ResultRow]:
+    """Make the rows of one split: by each protocol those of all models, then the mean body's.
+
+    A protocol made for the dataset, such as emdb, comes first. The keypoints that a model reads are
+    part of its name.
+
+    entries: Model's name -> the split's entry in its metrics.json.
+    """
+    rows = list[ResultRow]()
+    for name, entry in entries.items():
+        title = name
+        if entry.get(runs.KEYPOINTS):
+            title += f", keypoints {entry[runs.KEYPOINTS]}"
+        rows += rows_of_run(split, entry, title)
+    dataset = split.partition("/")[0]
+    protocols = list(dict.fromkeys(row.protocol for row in rows))
+    protocols.sort(key=lambda name: name != dataset)  # False sorts before True
+    unique = {(row.protocol, row.model): row for row in rows}  # the mean body's are equal
+    return sorted(
+        unique.values(), key=lambda row: (protocols.index(row.protocol), row.model == MEAN_BODY)
+    )
+
+
 def result_rows(
     metrics: Metrics, per_frame: Metrics | None = None, *, title: str = VIBE.title
 ) -> list[ResultRow]:
     """Make rows for a table from metrics.json.
 
     The models are the trained one; the per-frame model, plain and smoothed, if `per_frame` has its
-    metrics.json; and the mean body. A protocol made for the dataset, such as emdb, comes first.
+    metrics.json; and the mean body.
     """
     rows: list[ResultRow] = []
     for split in splits_of(metrics):
-        trained = title
-        keypoints = metrics[split].get(runs.KEYPOINTS)
-        if keypoints:
-            trained += f", keypoints {keypoints}"
-        of_split = [*rows_of_run(split, metrics[split], trained)]
+        entries = {title: metrics[split]}
         if per_frame is not None:
-            of_split += rows_of_run(split, per_frame[split], "per frame")
-        dataset = split.partition("/")[0]
-        # a protocol with the dataset's name first, since False sorts before True
-        for protocol in sorted(by_protocol(metrics[split]), key=lambda name: name != dataset):
-            by_model = {row.model: row for row in of_split if row.protocol == protocol}
-            rows += sorted(by_model.values(), key=lambda row: row.model == MEAN_BODY)
+            entries["per frame"] = per_frame[split]
+        rows += rows_of_split(split, entries)
     return rows
 
 
@@ -285,7 +299,7 @@ def _show_warnings(metrics: Metrics, config: object) -> None:
         console.out.print(DEMO_DATA)
 
 
-def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
+def _dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     """Split -> errors of past and future bodies by the first protocol with them, of such splits:
 
     {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
@@ -299,7 +313,7 @@ def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     return found
 
 
-def step_titles(by_step: Mapping[str, float]) -> list[str]:
+def _step_titles(by_step: Mapping[str, float]) -> list[str]:
     """The titles of steps in frames: -5 frames, now, +5 frames."""
     return [f"{int(step):+d} frames" if int(step) else "now" for step in by_step]
 
@@ -308,13 +322,13 @@ def _show_dynamics(metrics: Metrics) -> None:
     """Print a table of each split's errors by step of time, beside published figures on real
     data.
     """
-    for split, dynamics in dynamics_of(metrics).items():
+    for split, dynamics in _dynamics_of(metrics).items():
         rows = dict(dynamics["pa_mpjpe"])
         if not metrics["stand_in"]:
             rows |= published.DYNAMICS.get(split, {})
         table = console.table(f"{split}, past and future")
         steps = next(iter(rows.values()))
-        for title in step_titles(steps):
+        for title in _step_titles(steps):
             table.add_column(title, justify="right", no_wrap=True)
         for model, errors in rows.items():
             table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))
@@ -334,11 +348,12 @@ def rows_beside_published(metrics: Metrics, title: str = VIBE.title) -> dict[str
         rows.setdefault(row.split, []).append(row)
     if not metrics["stand_in"]:
         for split, shown in rows.items():
-            shown += map(published_row, published.figures_of(split))
+            shown += published_rows(split)
     return rows
 
 
-def published_row(figures: published.PublishedFigures) -> ResultRow:
-    """The row of a published model."""
-    place = (figures.split, figures.protocol, figures.model)
-    return ResultRow(*place, figures.errors, None, figures.source)
+def published_rows(split: str) -> Iterator[ResultRow]:
+    """Yield the rows of published models on a split."""
+    for figures in published.figures_of(split):
+        place = (split, figures.protocol, figures.model)
+        yield ResultRow(*place, figures.errors, None, figures.source)

@@ -94,6 +94,18 @@ class Model(Training):
                 f"{self.config.MODEL!r}"
             )
 
+    def require_variant(self, name: str, setting: str = "variant") -> None:
+        """Raise ConfigError unless `name` is a variant, or several joined by "+".
+
+        setting: What names it, for the message.
+        """
+        for part in filter(None, name.split("+")):
+            if part not in self.variants:
+                raise ConfigError(
+                    f"{setting}: expected one of {', '.join(self.variants)}, or some joined by +; "
+                    f"found {part!r}"
+                )
+
     def load_trainer(self) -> Any:
         """The VideoTrainer's class. Raises PlugInError if another package's cannot be imported."""
         with _REGISTRY.calling(self.section, f"importing {self.trainer}"):
@@ -127,14 +139,10 @@ def variant_of(config: C, name: str) -> C:
 
     `leave_out` accumulates. Raises ConfigError for an unknown variant.
     """
-    variants = model_of(config).variants
+    model = model_of(config)
+    model.require_variant(name)
     for part in filter(None, name.split("+")):
-        if part not in variants:
-            raise ConfigError(
-                f"variant: expected one of {', '.join(variants)}, or some joined by +; found "
-                f"{part!r}"
-            )
-        changes = dict(variants[part])
+        changes = dict(model.variants[part])
         if "leave_out" in changes:
             changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))
         config = replace(config, **changes)

@@ -147,7 +147,9 @@ def model_settings(
     if seed is not None:
         values["seed"] = seed
 
-    with _name_section(section, variant_by_option=bool(variant)):
+    if variant:
+        model.require_variant(variant, "--variant")
+    with _name_section(section):
         config = replace(preset, **values)
         chosen = variant or runs.variant
         if not chosen:
@@ -226,18 +228,12 @@ def _parse_settings(
 
 
 @contextmanager
-def _name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
-    """Context that adds the place of a mistake to ConfigErrors of a configuration.
-
-    The place is the line of luigi.cfg, or the option `--variant` (if `variant_by_option`).
-    """
+def _name_section(section: Section) -> Iterator[None]:
+    """Context that adds the line of luigi.cfg to ConfigErrors of a configuration."""
     try:
         yield
     except ConfigError as error:
-        text = section.prefix_line(str(error))
-        if variant_by_option and str(error).startswith("variant:"):
-            text = f"--{error}"
-        raise ConfigError(text) from error
+        raise ConfigError(section.prefix_line(str(error))) from error
 
 
 def check(settings: Settings) -> None:

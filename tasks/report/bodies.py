@@ -149,7 +149,7 @@ def bodies_section(
                     problems.append(f"{window.split}, {window.track}: {error_text(error)}")
     without = [run.name for run in runs if run not in predicted]
     data = {"drawn": drawn, "without": without, "problems": problems}
-    return PageSection("bodies", "Bodies", "bodies.html", data)
+    return PageSection("bodies", "Bodies", data)
 
 
 def _choose_windows(runs: Sequence[TrainingRun], problems: list[str]) -> Iterator[_TrackWindow]:

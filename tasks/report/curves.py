@@ -25,12 +25,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.console import duration
-from tasks.report.page import PageSection, Plot, lines
-from tasks.report.runs import VALIDATION, Curve, TrainingRun, join_names
+from tasks.report.page import PageSection, Plot, Series
+from tasks.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
 
 MOST_POINTS: Final = 200  # per plotted curve
-MOST_RUNS: Final = 8  # per plot: the number of colours
 ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
@@ -71,24 +70,15 @@ NAMES: Final = {  # last part of a tag -> name of the curve, if it is another
 }
 
 
-def curves_section(
-    runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
-) -> PageSection:
-    """The section of curves: validation of all runs in one plot, then each run's curves (not those
-    of `ablation`).
-    """
-    all_runs = list(dict.fromkeys([*runs, *ablation]))
-    compared = list[Plot]()
-    if len(all_runs) > 1:
-        compared += _comparison_plots(all_runs[:MOST_RUNS])
+def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSection:
+    """The section of curves: validation of all runs in one plot, then each run's curves."""
     data = {
-        "together": compared,
+        "together": [*_comparison_plots(runs)] if len(runs) > 1 else [],
         "notes": notes,
-        "left_out": [run.name for run in all_runs[MOST_RUNS:]],
         # (run, title -> text of its facts, its plots)
         "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
     }
-    return PageSection("curves", "Training curves", "curves.html", data)
+    return PageSection("curves", "Training curves", data)
 
 
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
@@ -102,7 +92,6 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
 
 def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
     """Yield a plot for each validation split and unit of metrics."""
-    epoch = "epoch" if run.config is not None else "step"
     logged = run.logged.curves
     for i, split in enumerate(run.logged.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
@@ -113,9 +102,14 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
                 if described.unit == unit and tag in logged:
                     series[described.title] = _by_epoch(run, logged[tag])
             if series:
-                title = f"{run.name}: {' and '.join(series)} on {split}"
-                plot = f"{name}-validation-{i}-{key}"
-                yield lines(plot, title, about, series, x_label=epoch, y_label=unit)
+                yield Plot(
+                    name=f"{name}-validation-{i}-{key}",
+                    title=f"{run.name}: {' and '.join(series)} on {split}",
+                    caption=about,
+                    series=series,
+                    x_label=_unit_of_time(run),
+                    y_label=unit,
+                )
 
 
 def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
@@ -125,13 +119,12 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
         if tag.startswith("learning_rate/") and curve.steps:
             series[_short(tag)] = _by_epoch(run, curve)
     if series:
-        epoch = "epoch" if run.config is not None else "step"
-        yield lines(
-            f"{name}-rate",
-            f"{run.name}: Learning rate",
-            "After each epoch; decreases when validation stops improving.",
-            series,
-            x_label=epoch,
+        yield Plot(
+            name=f"{name}-rate",
+            title=f"{run.name}: Learning rate",
+            caption="After each epoch; decreases when validation stops improving.",
+            series=series,
+            x_label=_unit_of_time(run),
             y_label="learning rate",
             log_y=True,
         )
@@ -161,11 +154,11 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
         captions.append(f"Each point is the mean of {each} logged ones.")
     if zero:
         captions.append(f"Zero throughout: {', '.join(zero)}.")
-    yield lines(
-        key,
-        f"{run.name}: {group.title}",
-        " ".join(captions),
-        series,
+    yield Plot(
+        name=key,
+        title=f"{run.name}: {group.title}",
+        caption=" ".join(captions),
+        series=series,
         x_label="step",
         y_label=group.unit,
         log_y=group.log,
@@ -182,14 +175,14 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
             name: _by_epoch(run, run.logged.scores[split])
             for name, run in zip(names, validated, strict=True)
         }
-        shown = names
-        if len(names) > 4:
-            shown = [*names[:3], f"{len(names) - 3} more"]
         score = _score_of(validated[0], split)
-        title = f"{score.title} on {split}: {join_names(shown)}"
-        about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
-        yield lines(
-            f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit
+        yield Plot(
+            name=f"curves-together-{i}",
+            title=f"{score.title} on {split}",
+            caption=f"{ABOUT_VALIDATION.format(split)}; lower is better.",
+            series=series,
+            x_label="epoch",
+            y_label=score.unit,
         )
 
 
@@ -218,8 +211,8 @@ def _brief(names: Sequence[str]) -> list[str]:
     return shown
 
 
-def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
-    """Reduce a curve to at most MOST_POINTS points. Returns their steps and scaled values.
+def _thin(curve: Curve, scale: float) -> Series:
+    """Reduce a curve to at most MOST_POINTS points, with scaled values.
 
     A point is the mean of consecutive points of the curve, at the step of the last of them.
     """
@@ -230,15 +223,20 @@ def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
         part = slice(start, start + each)
         ends.append(float(curve.steps[part][-1]))
         means.append(scale * float(np.mean(curve.values[part])))
-    return ends, means
+    return Series(ends, means)
 
 
-def _by_epoch(run: TrainingRun, curve: Curve) -> tuple[list[float], list[float]]:
-    """The curve's epochs and values; if the run's settings are unknown, its steps and values."""
+def _by_epoch(run: TrainingRun, curve: Curve) -> Series:
+    """The curve by epoch; if the run's settings are unknown, by step."""
     iterations = 1
     if run.config is not None:
         iterations = run.config.iterations
-    return [step / iterations for step in curve.steps], list(curve.values)
+    return Series([step / iterations for step in curve.steps], list(curve.values))
+
+
+def _unit_of_time(run: TrainingRun) -> str:
+    """The unit of the points of `_by_epoch`."""
+    return "step" if run.config is None else "epoch"
 
 
 def _short(tag: str) -> str:

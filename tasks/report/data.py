@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -23,15 +22,22 @@ from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_untrained, missing_rows, stream_label
-from tasks.report.page import Cell, PageSection
+from tasks.report.page import PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
-# unit of the accounting in manifests -> its name on the page
-COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}
+# unit of the accounting in manifests -> its noun on the page
+COUNTED: Final = {"videos": "video", "tracks": "track", "frames": "person-frame"}
 MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are counted
 
 DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "untrained network"
+
+
+class _DroppedFrames(NamedTuple):
+    """Numbers of dropped person-frames, without those that sampling skips."""
+
+    by_design: int
+    errors: int
 
 
 @dataclass(slots=True)
@@ -68,18 +74,19 @@ class OpenedCache:
         """Number of rows in committed tracks."""
         return sum(map(_n_rows, self.splits))
 
-    def frames_left_out(self) -> tuple[int, int]:
-        """Number of person-frames dropped by design, and because of errors. Frames skipped by
-        sampling do not count.
-        """
-        left_out = _left_out(split for split in self.splits if "accounting" in split.manifest)
-        frames = {
-            name: n
-            for (unit, name), n in left_out.items()
-            if unit == COUNTED["frames"] and name not in SAMPLED
-        }
-        by_design = sum(n for name, n in frames.items() if reason(name).by_design)
-        return by_design, sum(frames.values()) - by_design
+    def dropped_frames(self) -> _DroppedFrames:
+        """Count the dropped person-frames of all splits with an accounting."""
+        by_design = 0
+        errors = 0
+        for split in self.splits:
+            for name, n in _dropped(split, "frames").items():
+                if name in SAMPLED:
+                    continue
+                if reason(name).by_design:
+                    by_design += n
+                else:
+                    errors += n
+        return _DroppedFrames(by_design, errors)
 
 
 def open_splits(root: cache.Root) -> OpenedCache:
@@ -121,145 +128,93 @@ def is_demo(split: cache.Split) -> bool:
     return bool(split.manifest.get("stand_in", False))
 
 
-# -----------------------------------------------------------------------------------------------
-# datasets and splits
-
-
-def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
-    """The section of datasets and splits: size, dropped data, streams.
-
-    used: Split -> its uses in the runs (`runs.split_uses`); None: without this column.
-    """
-    header = ["split", "data", "videos", "tracks", "rows", "person-time", "streams"]
-    if used is not None:
-        header.append("used for")
-    header.append("dropped, by reason")
-    rows = list[Sequence[Cell]]()
-    sizes = list[tuple[int, int, int]]()
+def overview_section(opened: OpenedCache) -> PageSection:
+    """The section of datasets and splits: size and streams."""
+    rows = []
     for split in opened.splits:
-        n_videos = len(np.unique(split.tracks.video))
-        sizes.append((n_videos, len(split.tracks), _n_rows(split)))
         kind = "demo" if is_demo(split) else "real"
-        row: list[Cell] = [split.name, estimates_of(split) or kind, *sizes[-1]]
         streams = [stream_label(split, name) for name in split.streams]
-        row += [_person_time([split]), ", ".join(streams) or "none"]
-        if used is not None:
-            row.append(used.get(split.name, "nothing"))
-        row.append(_left_out_of(split))
-        rows.append(row)
-    if len(rows) > 1:
-        totals = map(sum, zip(*sizes, strict=True))
-        row = ["all", "", *totals, _person_time(opened.splits)]
-        row += [""] * (len(header) - len(row))
-        rows.append(row)
-
+        rows.append(
+            (
+                split.name,
+                estimates_of(split) or kind,
+                ", ".join(streams) or "none",
+                _person_time(split),
+                len(np.unique(split.tracks.video)),
+                len(split.tracks),
+                _n_rows(split),
+            )
+        )
     comparisons = leaks.compare_names(opened.splits)
-    readable = {split.name for split in opened.splits}
-    gone = [(name, use) for name, use in (used or {}).items() if name not in readable]
     data = {
-        "header": header,
         "rows": rows,
         "problems": opened.problems,
-        "gone": gone,
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
         "leaks_command": command("leaks", "--cache", str(opened.root)),
     }
     line = f"{opened.splits_of_datasets}, {count(opened.n_rows, 'row')}"
-    return PageSection(
-        "datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems)
-    )
+    return PageSection("datasets", "Datasets and splits", data, line, bool(opened.problems))
 
 
-def _person_time(splits: Sequence[cache.Split]) -> str:
+def _person_time(split: cache.Split) -> str:
     """Total duration of the tracks with a known frame rate; a row lasts `step` frames of the
     video.
     """
-    seconds = 0.0
-    n_known = 0
-    n_tracks = 0
-    for split in splits:
-        tracks = split.tracks
-        has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
-        frames = (tracks.stop - tracks.start) * tracks.step
-        seconds += float((frames[has_rate] / tracks.fps[has_rate]).sum())
-        n_known += int(has_rate.sum())
-        n_tracks += len(tracks)
-    if not n_known:
+    tracks = split.tracks
+    has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
+    if not has_rate.any():
         return "unknown rate"
-    if n_known < n_tracks:
-        known = count(n_known, "track")
-        return f"{duration(seconds)} (of {known}; unknown rate for the others)"
-    return duration(seconds)
-
-
-# --------------------------------------------------------------------------------------------------
-# left out
+    frames = (tracks.stop - tracks.start) * tracks.step
+    text = duration(float((frames[has_rate] / tracks.fps[has_rate]).sum()))
+    if not has_rate.all():
+        known = count(int(has_rate.sum()), "track")
+        text += f" (of {known}; unknown rate for the others)"
+    return text
 
 
 def accounting_section(opened: OpenedCache) -> PageSection:
     """The section of dropped data: reasons, rejected videos."""
-    recorded = [split for split in opened.splits if "accounting" in split.manifest]
-    left_out = _left_out(recorded)
-    reasons = []
-    names = {name for _, name in left_out}
-    for name in sorted(names, key=lambda name: (reason(name).by_design, name)):
-        kind = "by design" if reason(name).by_design else "error"
-        if name in SAMPLED:
-            kind = "sampling"
-        dropped = []
-        for (unit, its_reason), n in left_out.items():
-            if its_reason == name:
-                dropped.append(count(n, unit[:-1]))  # count() adds the plural's s
-        reasons.append((name, kind, ", ".join(dropped), reason(name).meaning))
-
-    faulty = []
-    for split in recorded:
+    rejected = []
+    reasons = list[tuple[str, ...]]()
+    for split in opened.splits:
+        reasons += _reason_rows(split)
         n_rejected, texts = rejected_videos(split)
         if n_rejected:
             first = [*islice(texts, MOST_REJECTED)]
-            faulty.append({"split": split.name, "n": n_rejected, "first": first})
+            rejected.append({"split": split.name, "n": n_rejected, "first": first})
     data = {
         "reasons": reasons,
-        "rejected": faulty,
+        "rejected": rejected,
         "command": command("status", "--all", "--cache", str(opened.root)),
-        "unrecorded": [split.name for split in opened.splits if split not in recorded],
+        "unrecorded": [split.name for split in opened.splits if "accounting" not in split.manifest],
     }
-    by_design, wrong = opened.frames_left_out()
-    line = f"{count(by_design, 'person-frame')} dropped by design, {wrong:,} because of errors"
-    return PageSection(
-        "accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty)
+    dropped = opened.dropped_frames()
+    line = (
+        f"{count(dropped.by_design, 'person-frame')} dropped by design, {dropped.errors:,} "
+        "because of errors"
     )
+    unfolded = bool(dropped.errors or rejected)
+    return PageSection("accounting", "Dropped data", data, line, unfolded)
 
 
-def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
-    """(unit: a value of `COUNTED`, reason) -> number dropped, over all these splits."""
-    left_out: Counter[tuple[str, str]] = Counter()
-    for split in recorded:
-        for counted, unit in COUNTED.items():
-            for name, n in _reasons(split, counted).items():
-                left_out[unit, name] += n
-    return left_out
+def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
+    """Yield the split, a reason, its kind, what was dropped for it, and its meaning."""
+    texts: dict[str, list[str]] = {}
+    for counted, noun in COUNTED.items():
+        for name, n in _dropped(split, counted).items():
+            texts.setdefault(name, []).append(count(n, noun))
+    for name in sorted(texts):
+        kind = "by design" if reason(name).by_design else "error"
+        if name in SAMPLED:
+            kind = "sampling"
+        yield split.name, name, kind, ", ".join(texts[name]), reason(name).meaning
+    n_without = split.manifest.get("accounting", {}).get("videos", {}).get("without_tracks", 0)
+    if n_without:
+        yield split.name, "no track", "", count(n_without, "video"), "none of its frames is kept"
 
 
-def _reasons(split: cache.Split, counted: str) -> dict[str, int]:
-    """Reason -> number of `videos`, `tracks` or `frames` of a split dropped for it."""
-    totals = split.manifest["accounting"][counted]
+def _dropped(split: cache.Split, counted: str) -> dict[str, int]:
+    """Reason -> number of `videos`, `tracks` or `frames` dropped; empty if it was not recorded."""
+    totals = split.manifest.get("accounting", {}).get(counted, {})
     return {**totals.get("dropped", {}), **totals.get("set_aside", {})}
-
-
-def _left_out_of(split: cache.Split) -> str:
-    """The dropped data of a split as text: "videos: 3 bad_labels; person-frames: 21 bad_labels".
-
-    Frames skipped by sampling are not mentioned.
-    """
-    if "accounting" not in split.manifest:
-        return "not recorded"
-    texts = []
-    for counted, unit in COUNTED.items():
-        trackless = split.manifest["accounting"][counted].get("without_tracks")
-        reasons = {**_reasons(split, counted), "without a track": trackless}
-        counts = [f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED]
-        if counts:
-            texts.append(f"{unit}: {', '.join(counts)}")
-    return "; ".join(texts) or "nothing"

@@ -1,8 +1,7 @@
 """Files of training runs, finished or not.  training -> report: [runs] -> page
 
 `read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use; it reports
-damaged files instead of raising. `curves` draws the curves that `read_curves` has read. The section
-on data shows which run uses a split for what (`split_uses`).
+damaged files instead of raising. `curves` draws the curves that `read_curves` has read.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import PipelineError
+from tasks.training import splits_of
 from vibe_model import models
 from vibe_model.metrics import SCORES
 from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES
-from vibe_model.settings import VideoConfig, split_of
+from vibe_model.settings import VideoConfig
 
 Metrics = Mapping[str, Any]
 
@@ -29,14 +29,6 @@ REWRITE: Final = (
     "rewrites the file."
 )
 VALIDATION: Final = "validation/"  # start of the tags validation/<split>/<metric>
-
-PARTS: Final = {  # part of the settings -> name on the page
-    "datasets_2d": "training, 2D",
-    "datasets_3d": "training, 3D",
-    "motion": "real motion",
-    "validation": "validation",
-    "evaluation": "evaluation",
-}
 
 
 @dataclass(slots=True)
@@ -140,7 +132,7 @@ class TrainingRun:
     @property
     def splits(self) -> dict[str, Metrics]:
         """The metrics of each evaluated split."""
-        return {split: errors for split, errors in self.metrics.items() if "/" in split}
+        return {split: self.metrics[split] for split in splits_of(self.metrics)}
 
     def tracks_of(self, split: str) -> list[Mapping[str, Any]]:
         """Results of a split's tracks, the worst first: the largest PA-MPJPE; without 3D labels,
@@ -161,21 +153,22 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     """Read a run's folder. Errors are reported in `problems`."""
     problems: list[str] = []
     rewrite_metrics = REWRITE.format("it")
-    metrics = read_json(folder / METRICS, problems, rewrite_metrics)
-    for split, errors in metrics.items():
-        if "/" in split and not (isinstance(errors, Mapping) and "baseline" in errors):
+    metrics = _read_json(folder / METRICS, problems, rewrite_metrics)
+    for split in splits_of(metrics):
+        errors = metrics[split]
+        if not (isinstance(errors, Mapping) and "baseline" in errors):
             problems.append(
                 f"{folder / METRICS}: {split}: expected metrics with a baseline. {rewrite_metrics}"
             )
             metrics = {}
             break
-    about = read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
+    about = _read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
     not_installed = models.not_installed(about.get("of_model", "vibe"))
     if not_installed:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     # a run with metrics.json is finished: training does not resume it
     rewrite = REWRITE.format(f"it and {METRICS}")
-    sequences = read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
+    sequences = _read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
     logged = read_curves(folder)
     problems += logged.problems
     return TrainingRun(
@@ -189,7 +182,7 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     )
 
 
-def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
+def _read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     """Read the object in a JSON file; {} if the file is missing or invalid.
 
     An invalid file is added to `problems`, with the remedy.
@@ -205,39 +198,3 @@ def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
         return content
     problems.append(f"{file}: expected an object, found {type(content).__name__}. {remedy}")
     return {}
-
-
-def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
-    """Split -> its uses in the runs, with the runs' names if only some of them use it so."""
-    names: dict[str, dict[str, list[str]]] = {}  # split -> use -> names of the runs
-    configs = {run.name: run.config for run in runs if run.config is not None}
-    for name, config in configs.items():
-        for part, use in PARTS.items():
-            if part in ("validation", "evaluation"):
-                splits = getattr(config, part)
-            else:
-                splits = config.splits_of(part)
-            for split in dict.fromkeys(map(split_of, splits)):
-                names.setdefault(split, {}).setdefault(use, []).append(name)
-    texts = dict[str, str]()
-    for split, uses in names.items():
-        described = list[str]()
-        for use, run_names in uses.items():
-            text = use
-            if len(run_names) < len(configs):
-                text += f" ({join_names(run_names)})"
-            described.append(text)
-        texts[split] = ", ".join(described)
-    return texts
-
-
-def join_names(names: Sequence[str]) -> str:
-    """Join names by commas and "and".
-
-    >>> join_names(["a"]), join_names(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    *others, last = names
-    if not others:
-        return last
-    return f"{', '.join(others)} and {last}"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.sections import Settings
 from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain, say
 from tasks.evaluation import Evaluate, per_frame_config
 from tasks.settings import settings
@@ -60,8 +60,8 @@ class Report(PipelineTask):
         from tasks.report.assembly import write_report
 
         with self.progress() as progress:
-            size, _ = write_report(_configured_content(), _require_own(page()), progress)
-        self.say(size)
+            write_report(_configured_content(), _require_own(page()), progress)
+        self.say(_size(page()))
         self.show()
 
     def show(self) -> None:
@@ -83,6 +83,11 @@ def page() -> Path:
     return settings().paths.runs / PAGE
 
 
+def _size(out: Path) -> str:
+    """Size of a page."""
+    return f"{out.stat().st_size / 1e6:.1f} MB"
+
+
 def _require_own(file: Path) -> Path:
     """Return the path of a report to write. Raises PipelineError if another file is there."""
     from tasks.report.assembly import recorded_fingerprint
@@ -97,19 +102,17 @@ def _require_own(file: Path) -> Path:
     return file
 
 
-def _configured_content(*, training: bool = True) -> ReportContent:
+def _configured_content() -> ReportContent:
     """The content of the page that luigi.cfg describes.
 
-    It has the cache, those runs and baselines of the configured models that have begun, and the
-    ablation. training: False: the page is about the data only.
+    It has the cache, and those runs and baselines of the configured models that have begun.
     """
     from tasks.report.assembly import ReportContent
 
     s = settings()
     notes = list[str]()
     folders: dict[str, Path] = {}
-    chosen = models.every() if training else ()
-    for model in chosen:
+    for model in models.every():
         try:
             configs = _configs(model, folders)
             begun = {name: runs.run_folder(config) for name, config in configs.items()}
@@ -123,9 +126,13 @@ def _configured_content(*, training: bool = True) -> ReportContent:
             is_named = "report" in s.source.section(model.section) and run_choice(s, model).report
             if model.always_reported or is_named:
                 notes.append(f"The runs of {model.title} in {s.file} are unknown: {error}")
-    where = (s.paths.cache, s.paths.raw, s.paths.body, s.stream.name, s.paths.runs)
     return ReportContent(
-        *where, tuple(folders.items()), tuple(notes), ablation=training, training=training
+        s.paths.cache,
+        s.paths.raw,
+        s.paths.body,
+        s.stream.name,
+        tuple(folders.items()),
+        tuple(notes),
     )
 
 
@@ -169,19 +176,26 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--cache", type=ROOT, metavar="DIR", help=help_)
 
 
-def _content_of(args: argparse.Namespace) -> ReportContent:
-    """The page's content by the options, except for --run. With --cache, luigi.cfg is optional."""
+def _content_of(args: argparse.Namespace, s: Settings) -> ReportContent:
+    """The page's content by the options."""
     from tasks.report.assembly import ReportContent
 
-    if args.cache is not None and not settings_file().exists():
-        s = sections.load(settings_file(), tolerant=True, optional=True)
-        return ReportContent(args.cache, None, None, s.stream.name, Path(), training=False)
-    pages = _configured_content(training=not (args.folders or args.cache))
-    return pages if args.cache is None else replace(pages, root=args.cache, raw=None)
+    if args.cache is None and not args.folders:
+        return _configured_content()
+    raw: Path | None = s.value("paths.raw")
+    if args.cache is not None:
+        raw = None  # as recorded at conversion
+    return ReportContent(
+        args.cache or s.paths.cache,
+        raw,
+        s.value("paths.body"),
+        s.stream.name,
+        tuple((folder.resolve().name, folder) for folder in args.folders),
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Write the page, and print its path."""
+    """Write the page, and print its path. With `--cache`, luigi.cfg is optional."""
     from pipeline.show.command import check_page
     from tasks.report.assembly import write_report
 
@@ -190,18 +204,17 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in [paths] runs.")
     if args.cache is not None:
         cache.open(args.cache)  # raises CacheError
-    pages = _content_of(args)
+    s = sections.load(settings_file(), tolerant=True, optional=True)
+    content = _content_of(args, s)
     if args.out is not None:
         out = args.out
         check_page(out)
     else:
-        out = _require_own(pages.runs_folder / PAGE)
-    if args.folders:
-        named = tuple((folder.resolve().name, folder) for folder in args.folders)
-        pages = replace(pages, runs=named, training=True)
+        folder: Path = s.value("paths.runs") or Path()
+        out = _require_own(folder / PAGE)
     with bar("  report", console.out) as progress:
-        size, mark = write_report(pages, out, progress)
-    say("report", "page", size)
+        mark = write_report(content, out, progress)
+    say("report", "page", _size(out))
     show(out, mark)
     return 0
 

@@ -67,12 +67,6 @@ def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips, build):
     assert ran.done == done, ran.shown
 
 
-def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips, build):
-    (own_clips.folder / "raw/videos" / MARKER).unlink()
-    message = build(own_clips, "Detect", dataset="videos").only_failure(30)
-    assert "demo finds people only in demo data, but " in message
-
-
 def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):
     own = {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"}
     own_clips.configure({"detect": {"detector": "rtmpose"}, "rtmpose": own})

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
+from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
@@ -122,14 +122,6 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     )
     with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, part_dynamics), part_dynamics)
-
-
-def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with):
-    config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
-    own, baseline = train_config(), evaluation.per_frame_config()
-    assert baseline is not None
-    assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
-    assert (baseline.n_layers, baseline.prior) == (0, "none")
 
 
 def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare):

@@ -7,20 +7,13 @@ from pathlib import Path
 import pytest
 
 from cache import CropPolicy, Jitter
-from pipeline import datasets
 from pipeline.__main__ import main as pipeline
-from pipeline.datasets import RELEASES
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from tasks import settings
-from tests.tasks.conftest import GOOD, ROOT, load
-
-
-def test_the_shipped_luigi_cfg_is_valid():
-    assert settings.load(ROOT / "luigi.cfg").data.datasets == (*RELEASES, *datasets.OWN_CLIPS)
+from tests.tasks.conftest import GOOD, load
 
 
 def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path):

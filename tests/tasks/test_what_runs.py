@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
+from tests.results import read_file
 
 
 def motion_of(project):
@@ -34,7 +35,7 @@ def test_of_a_new_dataset_alone_everything_runs(project, build):
 
 
 def results(folder):
-    return json.loads((folder / "metrics.json").read_text())
+    return read_file(folder / "metrics.json")
 
 
 def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project, build):
@@ -52,19 +53,6 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
         for name in before
         if "amass/" in name and name.count("/") <= 3  # file times
     }
-
-
-def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build):
-    own = motion_of(project)
-    own.write_bytes(b"a motion of mine")
-    mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
-    (project.folder / "raw/amass/STAND_IN.json").write_text(json.dumps(mark))
-    files = sorted(project.folder.glob("raw/**/*"))
-    ran = build(project, "Data")
-    assert ran.code == 30
-    assert "raw/amass: expected no folder, or demo data as this program wrote them" in ran.words
-    assert own.read_bytes() == b"a motion of mine"
-    assert sorted(project.folder.glob("raw/**/*")) == files
 
 
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):

@@ -14,7 +14,9 @@ import torch
 
 from tasks.evaluation import as_csv, result_rows, table_of
 from tasks.training_view import progress_callback
+from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
+from vibe_model.evaluation.protocols import by_protocol
 from vibe_model.metrics import UNITS
 from vibe_model.training.loop import TrainingProgress
 
@@ -60,19 +62,15 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
 
 
 def test_the_printed_table_and_results_csv_agree_with_metrics_json(made):
-    result = json.loads((made.project.runs[0] / "metrics.json").read_text())["3dpw/test"]
+    result = read_file(made.project.runs[0] / "metrics.json")["3dpw/test"]
     with (made.project.runs[0] / "results.csv").open() as stream:
         written = {
             (row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)
         }
-    truth = {
-        ("default", "VIBE"): result,
-        ("default", "mean body"): result["baseline"],
-        ("published", "VIBE"): result["published"],
-        ("published", "mean body"): result["published"]["baseline"],
-        ("hmmr", "VIBE"): result["hmmr"],
-        ("hmmr", "mean body"): result["hmmr"]["baseline"],
-    }
+    truth = {}
+    for protocol, numbers in by_protocol(result).items():
+        truth |= {(protocol, "VIBE"): numbers, (protocol, "mean body"): numbers["baseline"]}
+    assert {protocol for protocol, _ in truth} == {"default", "published", "hmmr"}
     assert written.keys() == {("3dpw/test", *key) for key in truth}
     for key, values in truth.items():
         row = written["3dpw/test", *key]
@@ -143,29 +141,19 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
         return {"pa_mpjpe": pa_mpjpe, "frames": 12, "baseline": {"pa_mpjpe": 50.0}, **more}
 
     own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
+    per_frame = {"h36m/val": of(44.0, smoothed={"sigma": 2.0, "pa_mpjpe": 43.5})}
+    rows = result_rows(own, per_frame)
     columns = ("split", "protocol", "model", "pa_mpjpe", "mpjpe", "frames")
-    assert [
-        [row[name] for name in columns]
-        for row in csv.DictReader(as_csv(result_rows(own)).splitlines())
-    ] == [
+    written = [[row[name] for name in columns] for row in csv.DictReader(as_csv(rows).splitlines())]
+    assert written == [
         ["h36m/val", "default", "VIBE", "41.35", "", "12"],
+        ["h36m/val", "default", "per frame", "44.0", "", "12"],
+        ["h36m/val", "default", "per frame, smoothed", "43.5", "", "12"],
         ["h36m/val", "default", "mean body", "50.0", "", "12"],
         ["h36m/val", "published", "VIBE", "42.0", "", "12"],
         ["h36m/val", "published", "mean body", "50.0", "", "12"],
     ]
-    smoothed = {"sigma": 2.0, "pa_mpjpe": 43.5}
-    per_frame = {
-        "h36m/val": of(
-            44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0})
-        )
-    }
-    found = [(row.model, row.errors["pa_mpjpe"]) for row in result_rows(own, per_frame)]
-    names = ("VIBE", "per frame", "per frame, smoothed", "mean body")
-    expected = (41.3496, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
-    assert found == [*zip(2 * names, expected, strict=True)]
-    unsmoothed = {row.model for row in result_rows(own, {"h36m/val": of(44.0)})}
-    assert unsmoothed == {"VIBE", "per frame", "mean body"}, "no row without numbers"
-    assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
+    assert next(table_of("", rows).columns[1].cells) == "41.3", "rounded once"
 
 
 def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
@@ -227,13 +215,10 @@ def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, 
     assert ran.done == ["train VIBE, tiny"]
     undisturbed = made.project.runs[0]
     assert folder.name == undisturbed.name, "how often it is saved does not make it another run"
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads(
+    assert read_file(folder / "metrics.json") == json.loads(
         (undisturbed / "metrics.json").read_text()
     )
     assert (folder / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
-    one, other = (
-        torch.load(f / "best.pt", weights_only=True)["gen_state_dict"]
-        for f in (folder, undisturbed)
-    )
+    one, other = (read_file(f / "best.pt")["gen_state_dict"] for f in (folder, undisturbed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from numpy.random import default_rng
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 import cache
@@ -81,7 +83,7 @@ class MemorySplit:
     def __init__(
         self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()
     ):
-        random = np.random.default_rng(seed)
+        random = default_rng(seed)
         n = sum(lengths)
         stops = np.cumsum(lengths)
         self.tracks = Tracks(
@@ -117,7 +119,7 @@ class MemorySplit:
         """Further streams of so many numbers; of `homography`, the first row of each track is not
         known: 0.
         """
-        random = np.random.default_rng(sum(self.bbox.shape))
+        random = default_rng(sum(self.bbox.shape))
         for name, size in sizes.items():
             known = np.ones(len(self.bbox), np.float32)
             if name == "homography":
@@ -196,7 +198,7 @@ def write_split(
     """A split on disk of random labels around a standing person; `undecodable` rows have no
     features.
     """
-    random = np.random.default_rng([seed, len(split)])
+    random = default_rng([seed, len(split)])
     videos = []
     for number, n in enumerate(lengths):
         columns = {
@@ -219,6 +221,12 @@ def write_split(
     values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
     computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731
     made_splits.write_stream(root, split, stream, values, computed, dim=FEATURE_SIZE, dtype=dtype)
+
+
+def rotations_of(pose):
+    """SciPy's rotation matrices (..., J, 3, 3) of axis-angle vectors (..., 3 J), in rad."""
+    matrices = Rotation.from_rotvec(np.asarray(pose).reshape(-1, 3)).as_matrix()
+    return matrices.reshape(*pose.shape[:-1], -1, 3, 3)
 
 
 def everything_matters(module, seed=0):

@@ -5,32 +5,24 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from vibe_model import TrainConfig
+from vibe_model import TrainConfig, models
 from vibe_model.hmmr import config as hmmr
 from vibe_model.part_dynamics import config as part_dynamics
 from vibe_model.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model.vibe import config as vibe
 
 
-def test_the_published_numbers():
-    config = TrainConfig()
-    sizes = (config.batch_size, config.windows_2d, config.iterations, config.epochs, config.seqlen)
-    assert sizes == (32, 19, 500, 30, 16)
-    assert (config.lr_generator, config.lr_discriminator) == (5e-5, 1e-4)
-    assert (config.weight_decay_generator, config.weight_decay_discriminator) == (0, 1e-4)
-    assert config.weights == {
-        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "adversarial": 0.5,
-        "discriminator": 0.5,
-        "mposer": 0.1,
-    }  # fmt: skip
-    strides = [
-        "penn_action/train",
-        "posetrack/train",
-        "3dpw/train",
-        "mpi_inf_3dhp/train",
-        "3dpw/test",
-    ]
-    assert [config.strides.get(name, config.stride) for name in strides] == [4, 4, 4, 16, 16]
+def test_the_numbers_of_presets_are_recorded(golden):
+    """tests/golden/presets.txt: the papers' and ours."""
+    trainings = (*models.every(), vibe.MPOSER, pr_vipe.PR_VIPE)
+    with golden("presets", None, {}) as show:
+        for training in trainings:
+            for name, make in training.presets.items():
+                settings = json.dumps(make().as_dict(), indent=1)
+                show.add(f"# {training.section}, {name}\n{settings}\n")
+    published = hmmr.PRESETS["hmmr-published"]()
+    assert (TrainConfig().windows_2d, published.windows_2d) == (19, 4)
+    assert published.poses().batch_size == 960
 
 
 PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESETS.values()]

@@ -19,19 +19,12 @@ from torch import Tensor
 from pipeline.errors import ConfigError
 from vibe_model import cameras
 from vibe_model.cameras import LIMITS
+from vibe_model.constants import BETAS
+from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import Sets
 from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
 
-WEIGHTS: Final[Mapping[str, float]] = {
-    "kp": 60.0,
-    "joints": 60.0,
-    "smpl": 60.0,
-    "const": 1.0,
-    "hallucinate": 1.0,
-    "shape": 1.0,
-    "adversarial": 1.0,
-}
-BETAS: Final = slice(75, 85)  # in theta
+WEIGHTS: Final[Mapping[str, float]] = HMMRConfig().weights
 Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
 # of the hallucinator: with "joint", its loss trains the movie strip, too
 TARGETS: Final = ("joint", "detached")

@@ -16,10 +16,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from vibe_model.part_dynamics.pr_vipe.config import SIZE
 from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
-PR_VIPE_SIZE: Final = 64  # mean and standard deviation of an embedding, 32 each
+PR_VIPE_SIZE: Final = 2 * SIZE  # mean and standard deviation of an embedding
 HOMOGRAPHY_SIZE: Final = 9  # a 3 x 3 matrix
 HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a second
 

@@ -20,6 +20,7 @@ from pipeline import skeletons
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
 from pipeline.features.weights import KINDS, WeightsSpec
+from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 
-SIZE: Final = 32  # as in `pr_vipe.network`, without importing torch
-STATE: Final = "pr_vipe_state_dict"  # key in a checkpoint
 # rows per batch; constant, so that a row's result does not depend on how many other rows there are
 AT_ONCE: Final = 256
 

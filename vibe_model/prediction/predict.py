@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
-# Predictions of T frames, (T, ...): "rotmat", "shape", "camera", and if requested, the rotmat of
-# the past or future bodies by step, such as -5 and 5.
-Estimates = dict[str | int, Float32s]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
@@ -115,6 +112,42 @@ class TrackBodies:
             camera=smooth(self.camera, self.run, sigma),
             step_rotmats=step_rotmats,
         )
+
+
+class _Predicted(NamedTuple):
+    """Predictions of T frames, or of B windows of T frames: (T, ...) or (B, T, ...)."""
+
+    rotmat: Float32s
+    shape: Float32s
+    camera: Float32s
+    step_rotmats: Mapping[int, Float32s]  # of past and future bodies, if requested
+
+    def take(self, index: int | slice) -> Self:
+        """Select windows or frames along the first axis."""
+        step_rotmats = {step: rotmat[index] for step, rotmat in self.step_rotmats.items()}
+        return type(self)(self.rotmat[index], self.shape[index], self.camera[index], step_rotmats)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put predictions of frames one after the other."""
+        nothing = np.zeros((0, 24 * 9), np.float32)  # of a track without windows
+        steps: tuple[int, ...] = ()
+        if parts:
+            steps = tuple(parts[0].step_rotmats)
+        step_rotmats = {}
+        for step in steps:
+            step_rotmats[step] = np.concatenate([part.step_rotmats[step] for part in parts])
+        return cls(
+            np.concatenate([nothing.reshape(0, 24, 3, 3), *(part.rotmat for part in parts)]),
+            np.concatenate([nothing[:, :10], *(part.shape for part in parts)]),
+            np.concatenate([nothing[:, :3], *(part.camera for part in parts)]),
+            step_rotmats,
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        arrays = (self.rotmat, self.shape, self.camera, *self.step_rotmats.values())
+        return all(np.isfinite(array).all() for array in arrays)
 
 
 class _TrackPlan(NamedTuple):
@@ -338,7 +371,7 @@ def _regress(
     *,
     around: bool,
     stills: bool,
-) -> dict[WindowInput, Estimates]:
+) -> dict[WindowInput, _Predicted]:
     """Predict each window once, in batches. Returns the predictions of its rows [start, stop).
 
     read: `read_inputs` of the split. around: also the rotmat of each step. stills: single frames
@@ -349,7 +382,7 @@ def _regress(
     for window in windows:
         by_length[window.stop - window.start, window.before, window.after].append(window)
 
-    estimates: dict[WindowInput, Estimates] = {}
+    estimates: dict[WindowInput, _Predicted] = {}
     for (length, before, after), alike in sorted(by_length.items()):
         method = "regress"
         if around:
@@ -367,15 +400,15 @@ def _regress(
             for name, array in read(rows).items():
                 padded = np.pad(array, padding, mode="edge")
                 inputs[name] = torch.as_tensor(padded, device=generator.device)
-            arrays = _call_model(generator, method, inputs, frames)
+            predicted = _call_model(generator, method, inputs, frames)
             for i, window in enumerate(batch):
-                estimates[window] = {name: array[i] for name, array in arrays.items()}
+                estimates[window] = predicted.take(i)
     return estimates
 
 
 def _call_model(
     generator: VideoModel, method: str, inputs: Mapping[str, Tensor], frames: slice
-) -> Estimates:
+) -> _Predicted:
     """Call a method of the model, such as "regress_around", for B windows.
 
     Returns arrays (B, T, ...). frames: the T frames of the inputs that are not padding.
@@ -386,35 +419,20 @@ def _call_model(
         if method == "regress":
             by_step = {0: by_step}
             steps = ()
-        tensors: dict[str | int, Tensor] = {}
-        tensors["rotmat"], tensors["shape"], tensors["camera"] = by_step[0]
-        tensors |= {step: by_step[step].rotmat for step in steps}
-        return {name: tensor[:, frames].float().cpu().numpy() for name, tensor in tensors.items()}
 
+        def numbers(tensor: Tensor) -> Float32s:
+            return np.asarray(tensor[:, frames].float().cpu())
 
-def _join_windows(
-    windows: Sequence[EvalWindow], estimates: Mapping[WindowInput, Estimates]
-) -> tuple[Ints, Estimates]:
-    """The predicted rows (F,) of a track, and their predictions (F, ...), from its windows."""
-    # begin with no rows, for a track without windows
-    row_parts = [np.zeros(0, np.int64)]
-    parts: dict[str | int, list[Float32s]] = defaultdict(list)
-    for name, shape in (("rotmat", (24, 3, 3)), ("shape", (10,)), ("camera", (3,))):
-        parts[name].append(np.zeros((0, *shape), np.float32))
-    for window in windows:
-        row_parts.append(np.arange(window.used_start, window.used_stop))
-        used = slice(window.used_start - window.start, window.used_stop - window.start)
-        for key, array in estimates[window.input].items():
-            parts[key].append(array[used])
-    joined = {key: np.concatenate(arrays) for key, arrays in parts.items()}
-    return np.concatenate(row_parts), joined
+        rotmat, shape, camera = map(numbers, by_step[0])
+        step_rotmats = {step: numbers(by_step[step].rotmat) for step in steps}
+        return _Predicted(rotmat, shape, camera, step_rotmats)
 
 
 def _assemble_track(
     split: Split,
     track: Any,
     windows: Sequence[EvalWindow],
-    estimates: Mapping[WindowInput, Estimates],
+    estimates: Mapping[WindowInput, _Predicted],
     present: Present,
     stream: str,
 ) -> TrackBodies:
@@ -422,8 +440,15 @@ def _assemble_track(
 
     estimates: of `_regress`. Raises DataError for non-finite predictions.
     """
-    rows, predicted = _join_windows(windows, estimates)
-    if not all(np.isfinite(array).all() for array in predicted.values()):
+    row_parts = [np.zeros(0, np.int64)]
+    parts = []
+    for window in windows:
+        row_parts.append(np.arange(window.used_start, window.used_stop))
+        used = slice(window.used_start - window.start, window.used_stop - window.start)
+        parts.append(estimates[window.input].take(used))
+    rows = np.concatenate(row_parts)
+    predicted = _Predicted.join(parts)
+    if not predicted.is_finite:
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "
             "or the features are "
@@ -448,8 +473,5 @@ def _assemble_track(
         frame_index=read["frame_index"][0, in_track].astype(np.int64),
         bbox=read["bbox"][0, in_track].astype(np.float32),
         picture=picture,
-        rotmat=predicted["rotmat"],
-        shape=predicted["shape"],
-        camera=predicted["camera"],
-        step_rotmats={step: rotmat for step, rotmat in predicted.items() if isinstance(step, int)},
+        **predicted._asdict(),
     )

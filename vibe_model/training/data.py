@@ -28,7 +28,7 @@ from cache.mixture import Mixture, MixturePart, Pick
 from pipeline.errors import ConfigError, DataError
 from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings import RunConfig
-from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress
+from vibe_model.training.feature_table import FeatureTable, TableProgress
 
 if TYPE_CHECKING:
     from cache import Split
@@ -45,6 +45,7 @@ _FIELDS: Final = {  # part of a batch -> fields that it reads
 # Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
 # window's first row in the table.
 _ROWS: Final = "rows"
+CPU: Final = torch.device("cpu")
 
 
 class TrainingBatch(NamedTuple):
@@ -66,12 +67,25 @@ class TrainingBatches(Dataset[TrainingBatch]):
     CacheChanged after a commit. Each of `world_size` ranks has its share of every batch
     (`cache.mixture.Mixture`).
 
-    splits: all splits of the configuration. Raises CacheError for a part without a window,
-    DataError for splits that cannot be trained on.
+    Features are read with each batch, or once into `table`, where `hold` says (the setting of that
+    name). Then a batch has `_ROWS` instead of features, from which `stream_batches` makes them.
+
+    splits: all splits of the configuration. device: the device of this process. report: called with
+    the progress of reading features into memory. Raises CacheError for a part without a window,
+    DataError for splits that cannot be trained on, ConfigError for features that do not fit where
+    `hold` puts them.
     """
 
     def __init__(
-        self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1
+        self,
+        config: RunConfig,
+        splits: Mapping[str, Split],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        hold: str = "none",
+        device: torch.device = CPU,
+        report: Callable[[TableProgress], None] | None = None,
     ) -> None:
         self._n_steps = config.epochs * config.iterations
         if config.batch_size < world_size:
@@ -87,9 +101,10 @@ class TrainingBatches(Dataset[TrainingBatch]):
         self._extra_streams = config.extra_streams
         self._label_names = _label_names(config, parts)
         self._mixture: Mixture | bytes = mixture  # bytes in a worker, until it is first used
-        # rows of the table of features; None: features are read with each batch
-        self._layout: StreamRows | None = None
-        self.where = NOT_IN_MEMORY  # where features are, as text for the user
+        loaded = FeatureTable.load(mixture, hold, device, report)
+        self.where = loaded.where  # where features are, as text for the user
+        self.table = loaded.table  # None also in a worker, which needs the layout alone
+        self._layout = None if loaded.table is None else loaded.table.layout
 
     @property
     def mixture(self) -> Mixture:
@@ -102,23 +117,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: a worker that cannot open the splits raises with its first batch instead of
         # dying silently.
-        return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
-
-    def load_features(
-        self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
-    ) -> FeatureTable | None:
-        """Load all features into memory, where `hold` says (the setting of that name).
-
-        Returns the table of features; batches then have `_ROWS` instead of features. Returns None
-        if features are still read with each batch. Raises ConfigError if they do not fit where
-        `hold` puts them.
-        """
-        loaded = FeatureTable.load(self.mixture, hold, device, report)
-        self.where = loaded.where
-        self._layout = None
-        if loaded.table is not None:
-            self._layout = loaded.table.layout
-        return loaded.table
+        return self.__dict__ | {"_mixture": pickle.dumps(self.mixture), "table": None}
 
     def __len__(self) -> int:
         return self._n_steps
@@ -275,16 +274,13 @@ def stream_batches(
     start: int,
     *,
     device: torch.device,
-    table: FeatureTable | None = None,
     workers: int = 0,
 ) -> Generator[TrainingBatch, None, None]:
     """Yield the batches from step `start` to the end of the run, as tensors on the device.
 
     Features have the dtype in which they are stored. A thread prepares the next batch.
 
-    Args:
-        table: The features, if `batches` has `_ROWS` instead.
-        workers: Number of processes that read several steps ahead; 0: the thread reads.
+    workers: Number of processes that read several steps ahead; 0: the thread reads.
     """
     loader = DataLoader(
         batches,
@@ -308,7 +304,7 @@ def stream_batches(
             raise DataError(f"{error}, while it read batches. {do}") from error
         if batch is None:
             return None
-        return on_device(batch, device, table)
+        return on_device(batch, device, batches.table)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
         batch = reader.submit(read_next).result()

@@ -17,7 +17,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -63,15 +63,12 @@ class TrainingProgress:
     validation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_once(
-    config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare
-) -> Path:
+def run_once(config: RunConfig, prepare: Prepare, *, processes: int = 1) -> Path:
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
-    joined: Context in which this process is a member of the group of processes that train together;
-    it gives the group. prepare: Checks the open splits before anything is written, and returns a
-    function that makes the run. Raises DataError for missing splits, CacheError if another process
-    trains in the same folder, and as `TrainingLoop.carry_out` does.
+    prepare: Checks the open splits before anything is written, and returns a function that makes
+    the run. processes: As for `ProcessGroup.join`. Raises DataError for missing splits, CacheError
+    if another process trains in the same folder, and as `TrainingLoop.carry_out` does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -79,6 +76,7 @@ def run_once(
     if runs.is_finished(folder) and ProcessGroup.launched_size() == 1:
         return folder
     make = prepare(splits)
+    joined = ProcessGroup.join(config.device, processes)
     with joined as group, _exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
             return folder  # another process has finished it meanwhile

@@ -109,8 +109,8 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
         TrainingDiverged: Losses stay non-finite.
     """
 
-    joined = ProcessGroup.join(config.device, config.processes)
-    return run_once(config, joined, functools.partial(_prepare, config, progress))
+    prepare = functools.partial(_prepare, config, progress)
+    return run_once(config, prepare, processes=config.processes)
 
 
 def _prepare(
@@ -174,10 +174,15 @@ class VideoRun(TrainingLoop):
             "seqlen": config.seqlen,
             "batch_size": config.eval_batch,
         }
-        # this process's share of each batch, and the features in memory
-        self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
-        show = report if group.leads else None
-        self._table = self._batches.load_features(config.hold, group.device, show)
+        self._batches = TrainingBatches(
+            config,
+            splits,
+            rank=group.rank,
+            world_size=group.size,
+            hold=config.hold,
+            device=group.device,
+            report=report if group.leads else None,
+        )
 
     def _check_evaluation(self) -> None:
         """Raise an error for validation tracks that do not exist."""
@@ -213,9 +218,7 @@ class VideoRun(TrainingLoop):
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device = self.group.device
         workers = self.config.read_workers
-        windows = stream_batches(
-            self._batches, start, device=device, table=self._table, workers=workers
-        )
+        windows = stream_batches(self._batches, start, device=device, workers=workers)
         poses = self.config.poses()
         if poses is None:
             yield from windows

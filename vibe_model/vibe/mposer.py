@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -27,7 +26,6 @@ from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, first_names, read_checkpoint
-from vibe_model.devices import device_of
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import pattern_of, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
@@ -175,8 +173,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
 
         return make
 
-    group = ProcessGroup(device=device_of(config.device))  # of this process alone
-    return run_once(config, nullcontext(group), prepare)
+    return run_once(config, prepare)
 
 
 class MPoserTrainer(Trainer):

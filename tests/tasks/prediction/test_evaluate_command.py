@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError, StandInMixed
 from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import chosen_splits
+from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
 from vibe_model.evaluation.evaluate import evaluate_split
@@ -29,7 +30,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     expected = evaluate_split(
         job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen
     )
-    written = json.loads((tmp_path / "out/metrics.json").read_text())
+    written = read_file(tmp_path / "out/metrics.json")
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True
     with (tmp_path / "out/results.csv").open() as stream:
@@ -78,16 +79,15 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
 
 def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data():
     values = {"pa_mpjpe": 50.0, "frames": 9, "baseline": {"pa_mpjpe": 60.0}}
-    result = {"3dpw/test": {**values, "published": values}}
-    real = evaluation.rows_beside_published({"stand_in": False, **result})["3dpw/test"]
-    demo = evaluation.rows_beside_published({"stand_in": True, **result})["3dpw/test"]
-    assert [row.model for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
-    assert real[:4] == demo
-    # the paper's, without and with 3DPW
-    assert {row.errors.get("pa_mpjpe") for row in real[4:]} >= {56.5, 51.9}
-    assert [row.protocol for row in real[4:]] == 6 * ["published"] + 9 * ["hmmr"]
-    emdb = evaluation.rows_beside_published(
-        {"stand_in": True, "emdb/emdb1": {**values, "emdb": values}}
-    )["emdb/emdb1"]
+
+    def protocols(split, *nested, stand_in):
+        metrics = {"stand_in": stand_in, split: values | dict.fromkeys(nested, values)}
+        return [row.protocol for row in evaluation.rows_beside_published(metrics)[split]]
+
+    own = ["default", "default", "published", "published"]
+    assert protocols("3dpw/test", "published", stand_in=True) == own
+    published = 6 * ["published"] + 9 * ["hmmr"]
+    assert protocols("3dpw/test", "published", stand_in=False) == own + published
     # first the dataset's own
-    assert [row.protocol for row in emdb] == ["emdb", "emdb", "default", "default"]
+    emdb = ["emdb", "emdb", "default", "default"]
+    assert protocols("emdb/emdb1", "emdb", stand_in=True) == emdb

@@ -2,22 +2,23 @@
 published names.
 """
 
-import json
 import os
 from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 import cache
-from pipeline.errors import CheckpointError, DataError
+from pipeline.errors import CheckpointError
 from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up
+from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
 from vibe_model.checkpoints import load_trained
 
@@ -103,40 +104,19 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path
         estimate = trained.generator.regress(tokens)
         posed = trained.generator.pose(estimate, vertices=False)
     for i, token in enumerate(tokens[0].double().numpy()):
-        rotmat, betas, camera = plain_heads(tensors, token)
-        np.testing.assert_allclose(estimate.rotmat[0, i], rotmat, atol=1e-5)
-        np.testing.assert_allclose(estimate.shape[0, i], betas, atol=1e-5)
-        np.testing.assert_allclose(estimate.camera[0, i], camera, atol=1e-5)
+        _, _, camera = plain_heads(tensors, token)
         # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of
         # that crop.
         translation = np.array([camera[1], camera[2], 2 * 5000 / (256 * camera[0])])
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
-        np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
+        assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
 
 
-BAD = {
-    "missing": ({"smpl_head.deccam.bias": ...}, r"missing: smpl_head\.deccam\.bias"),
-    "extra": ({"smpl_head.deckp.bias": torch.zeros(2)}, r"extra: smpl_head\.deckp\.bias"),
-    "misshapen": (
-        {"smpl_head.decpose.weight": torch.zeros(72, 1024)},
-        r"decpose.*expected \(144, 1024\)",
-    ),
-    "nan": ({"smpl_head.init_cam": torch.full((1, 3), torch.nan)}, "init_cam.*finite"),
-    "a program": ({"smpl_head.init_cam": Call}, "mkdir"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case):
-    changes, expected = BAD[case]
-    changes = {
-        name: Call(os.mkdir, str(tmp_path / "ran")) if of is Call else of
-        for name, of in changes.items()
-    }
-    state = {name: value for name, value in (heads() | changes).items() if value is not ...}
+def test_a_checkpoint_that_is_a_program_is_refused_by_the_tensors_name(real_body, tmp_path):
+    state = heads() | {"smpl_head.init_cam": Call(os.mkdir, str(tmp_path / "ran"))}
     torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
-    with pytest.raises(CheckpointError, match=rf"hmr2a\.ckpt.*{expected}"):
+    with pytest.raises(CheckpointError, match=r"hmr2a\.ckpt.*mkdir"):
         load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     assert not (tmp_path / "ran").exists()
 
@@ -165,7 +145,7 @@ def steps_of(shown):
 
 
 def bodies_of(out):
-    videos = json.loads((out / "predictions.json").read_text())["videos"]
+    videos = read_file(out / "predictions.json")["videos"]
     return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
 
 
@@ -181,7 +161,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert not shown.err.strip()
     assert (out / "overlay.mp4").is_file()
     assert len([*out.glob("motions/*_stageii.npz")]) == len(bodies_of(out)) == 2
-    summary = json.loads((out / "predictions.json").read_text())
+    summary = read_file(out / "predictions.json")
     assert summary["checkpoint"]["kind"] == "hmr2.0"
     assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]
@@ -192,11 +172,11 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
         body = bodies_of(out)[track.name]
         for i, token in enumerate(read["features"][0].astype(np.float64)):
             rotmat, betas, camera = plain_heads(tensors, token)
-            np.testing.assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
-            np.testing.assert_allclose(body["betas"][i], betas, atol=1e-4)
-            np.testing.assert_allclose(body["camera"][i], camera, atol=1e-4)
+            assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
+            assert_allclose(body["betas"][i], betas, atol=1e-4)
+            assert_allclose(body["camera"][i], camera, atol=1e-4)
         # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
-        np.testing.assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
+        assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
         sx, _, tx, _ = body["camera_in_picture"].T
         x = (
             (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1)
@@ -219,37 +199,3 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert "was extracted differently" in " ".join(capsys.readouterr().err.split())
     assert predict(clip, *words, "--weights", "untrained:0") == 2
     assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
-
-
-def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(world, tmp_path, capsys):
-    save(tmp_path / "tiny.ckpt", stand_in=True)
-    clips = world.clips(tmp_path / "raw")
-    words = (
-        "--checkpoint",
-        tmp_path / "tiny.ckpt",
-        "--body",
-        tmp_path,
-        "--no-overlay",
-        "--out",
-        tmp_path / "out",
-    )
-    words = (*words, "--cache", tmp_path / "cache")
-    assert predict(clips, *words) == 0
-    assert "DEMO DATA" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out/predictions.json").read_text())["stand_in"]
-    (clips / MARKER).unlink()
-    assert predict(clips, *words) == 2
-    assert str(clips) in capsys.readouterr().err
-
-
-def test_its_tokens_are_read_from_a_split_that_has_them(world, real_body, tmp_path):
-    save(tmp_path / "hmr2a.ckpt")
-    trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
-    with pytest.raises(DataError, match="1024 numbers"):
-        trained.check_features("s/hmr2", 2048)
-    identity = {"kind": "hmr2", "weights": trained.features["weights"], "precision": "fast"}
-    trained.check_features("s/hmr2", 1024, identity)
-    with pytest.raises(DataError, match="found weights file:0"):
-        trained.check_features(
-            "s/hmr2", 1024, {"kind": "hmr2", "weights": {"kind": "file", "file_sha256": "0"}}
-        )

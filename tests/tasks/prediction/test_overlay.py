@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.errors import PipelineError
@@ -70,7 +72,7 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
 
 
 def test_vertices_are_where_the_model_projects_them():
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     points = rng.normal(0, 0.5, (2, 30, 3)).astype(np.float32)
     camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
     bbox = np.array([[120, 80, 60, 60], [300, 200, 240, 240]], np.float32)
@@ -79,7 +81,7 @@ def test_vertices_are_where_the_model_projects_them():
     for i in range(2):
         record = np.zeros((), record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
-        np.testing.assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
+        assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
 def test_near_bodies_are_painted_over_far_ones(job):
@@ -92,22 +94,30 @@ def test_near_bodies_are_painted_over_far_ones(job):
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
     one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])
-    np.testing.assert_array_equal(one, other)
+    assert_array_equal(one, other)
     near = drawing.paint(canvas, both[:1], verts[:1])
     solid = cv2.erode((near.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3))) > 0
-    np.testing.assert_array_equal(one[solid], near[solid])
+    assert_array_equal(one[solid], near[solid])
+
+
+def track_of(frames, *, fps=25.0, **arrays):
+    """Bodies of one person in these frames, one after the other."""
+    n = len(frames)
+    rows = np.arange(n)
+    arrays = {
+        "bbox": np.tile(np.float32([100, 100, 50, 50]), (n, 1)),
+        "rotmat": np.tile(np.eye(3, dtype=np.float32), (n, 24, 1, 1)),
+        "shape": np.zeros((n, 10), np.float32),
+    } | arrays
+    record = cache.TrackRecord("a", "a", 0, n, fps, 1, 1.3)
+    return TrackBodies(track=record, rows=rows, run=rows, frame_index=frames, **arrays)
 
 
 def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path):
-    bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
-    for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
-        n = len(index)
-        shapes = {"bbox": (n, 4), "camera": (n, 3), "shape": (n, 10), "rotmat": (n, 24, 3, 3)}
-        arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-        arrays["camera"][:, 0] = track
-        rows = np.arange(n)
-        record = cache.TrackRecord("a", "a", 0, n, 25.0, 1, 1.3)
-        bodies.add(TrackBodies(track=record, rows=rows, frame_index=index, run=rows, **arrays))
+    bodies = PredictedBodies(tmp_path)
+    for track, frames in enumerate(([4, 5, 9], [0, 4], [9])):
+        camera = np.full((len(frames), 3), track, np.float32)
+        bodies.add(track_of(np.array(frames), camera=camera))
     found = [(r["frame"], r["track"]) for r in bodies.read_frames(4, 10)]
     assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
     assert all(r["camera"][0] == r["track"] for r in bodies.read_frames(0, 10))
@@ -120,17 +130,8 @@ def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path):
     record = Video(tmp_path, clip.name).record()
     n = record.n_frames
     rows = np.arange(n)
-    bodies = TrackBodies(
-        track=cache.TrackRecord("a", "a", 0, n, record.fps, 1, 1.3),
-        rows=rows,
-        run=rows,
-        frame_index=rows,
-        bbox=np.tile(np.float32([100, 100, 50, 50]), (n, 1)),
-        picture=(200, 200),
-        rotmat=np.tile(np.eye(3, dtype=np.float32), (n, 24, 1, 1)),
-        shape=np.zeros((n, 10), np.float32),
-        camera=np.column_stack([np.ones(n), rows / n, np.zeros(n)]).astype(np.float32),
-    )
+    camera = np.column_stack([np.ones(n), rows / n, np.zeros(n)]).astype(np.float32)
+    bodies = track_of(rows, fps=record.fps, camera=camera, picture=(200, 200))
     stored = np.load(write_motion(tmp_path, bodies, the_body(), record.fps, record.as_dict()))
     rate = stored["mocap_framerate"].item()
     assert (len(stored["trans"]) - 1) / rate == pytest.approx(39 * 0.033 + 2, abs=0.05)

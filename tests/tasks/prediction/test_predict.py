@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch.testing import assert_close
 
 import cache
 from pipeline.errors import CheckpointError, StandInMixed
@@ -19,6 +21,7 @@ from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tasks.commands.predict import default_folder
 from tests.fake_network import replace_network
+from tests.results import read_file
 from tests.tasks.prediction.conftest import (
     SHORT,
     SPLIT,
@@ -45,7 +48,7 @@ def files_of(job):
 
 
 def tracks_of(job):
-    (video,) = json.loads((job.out / "predictions.json").read_text())["videos"]
+    (video,) = read_file(job.out / "predictions.json")["videos"]
     return video["tracks"]
 
 
@@ -64,7 +67,7 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_
     job,
 ):
     split = cache.open(job.root)[SPLIT]
-    summary = json.loads((job.out / "predictions.json").read_text())
+    summary = read_file(job.out / "predictions.json")
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
         assert about["stand_in"] is True
         assert about["checkpoint"]["file"] == "best.pt"
@@ -80,11 +83,9 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_
             with torch.no_grad():
                 out = job.trained.generator(torch.from_numpy(features))
             here = slice(start - track.start, stop - track.start)
-            np.testing.assert_allclose(file["theta"][here], out["theta"][0].numpy(), atol=1e-5)
-            np.testing.assert_allclose(file["joints_3d"][here], out["kp_3d"][0].numpy(), atol=1e-5)
-        np.testing.assert_array_equal(
-            file["frame_index"], split.rows("frame_index", track.start, track.stop)
-        )
+            assert_allclose(file["theta"][here], out["theta"][0].numpy(), atol=1e-5)
+            assert_allclose(file["joints_3d"][here], out["kp_3d"][0].numpy(), atol=1e-5)
+        assert_array_equal(file["frame_index"], split.rows("frame_index", track.start, track.stop))
         assert listed["frames"] == len(file["theta"])
         assert (listed["first"], listed["last"]) == (
             file["frame_index"][0],
@@ -101,9 +102,9 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
             f"{world.video.name}/{name}" for name in people
         ]
         for file in files_of(job):
-            np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
+            assert_array_equal(file["frame_index"], np.arange(3, 20))
             # square by the larger side
-            np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])
+            assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])
             assert json.loads(str(file["about"]))["crop_scale"] == 1.1
         assert len(list((job.out / "bodies").iterdir())) == len(people) + (people == ("bob",))
         np.savez(
@@ -236,7 +237,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
             spin.generator(features)["theta"][:, 2:3],
             spin.generator(features[:, 2:3])["theta"],
         )
-    torch.testing.assert_close(together, alone)
+    assert_close(together, alone)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
         line.split()[1] for line in shown.splitlines() if line.startswith("✓ ")
     )
     assert not (out / "overlay.mp4").exists()  # it might have been of other bodies
-    after, expected = json.loads((out / "predictions.json").read_text()), json.loads(before)
+    after, expected = read_file(out / "predictions.json"), json.loads(before)
     expected["videos"][0]["overlay"] = None
     assert after == expected
 

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
@@ -26,24 +27,19 @@ def write_split(
     tracks,
     *,
     accounts=None,
-    known=None,
     stand_in=True,
     fps=None,
     raw=None,
     step=1,
-    drop=(),
 ):
     """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos,
     else FPS.
 
-    accounts: what became of the videos; None: nothing is recorded of it. drop: videos of the commit
-    before.
+    accounts: what became of the videos; None: nothing is recorded of it.
     """
     columns = sorted(
         {column for track in tracks.values() for column in track} or {"frame_index", "bbox"}
     )
-    if drop:
-        columns = list(cache.open(root)[name].columns)
     provenance = {"raw": str(raw or root / "no-raw-folder")}
     videos = []
     for track, held in tracks.items():
@@ -58,25 +54,15 @@ def write_split(
         (cache.VideoEntry(name=account.name, account=account.as_dict()), []) for account in rejected
     ]
     recorded = {"stand_in": stand_in} | (
-        {} if accounts is None else {"accounting": Accounting(accounts).totals(known)}
+        {} if accounts is None else {"accounting": Accounting(accounts).totals()}
     )
-    made_splits.write_split(
-        root, name, videos, recorded, list(drop), columns=columns, provenance=provenance
-    )
+    made_splits.write_split(root, name, videos, recorded, columns=columns, provenance=provenance)
 
 
-def write_stream(
-    root,
-    name,
-    features,
-    ok=None,
-    **entries,
-):
+def write_stream(root, name, features, ok=None):
     """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
-    flags, recorded = (
-        np.ones(len(features)) if ok is None else ok,
-        {"backbone": {"stand_in": True}, **entries},
-    )
+    flags = np.ones(len(features)) if ok is None else ok
+    recorded = {"backbone": {"stand_in": True}}
     stream = {"dim": features.shape[1], "dtype": "float32", "recorded": recorded}
     made_splits.write_stream(
         root, name, "resnet50", lambda _: features.astype(np.float32), lambda _: flags, **stream
@@ -147,7 +133,7 @@ def root(tmp_path_factory):
     tracks = {"0001/0": person(PENN_FRAMES[0], side=BOX_PX[0])}
     tracks["0002/0"] = person(PENN_FRAMES[1], side=BOX_PX[1], visible=25)
     write_split(folder / "cache", "penn_action/train", tracks, accounts=penn_accounts(), raw=raw)
-    features = np.random.default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
+    features = default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
     ok = np.ones(len(features))
     ok[:3] = 0
     write_stream(folder / "cache", "penn_action/train", features, ok)

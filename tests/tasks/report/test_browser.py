@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from pipeline.show.page import write_page
 from pipeline.show.shown import Choice
@@ -61,7 +62,7 @@ def pages(root, tmp_path_factory):
     for dataset in ("mpi_inf_3dhp", "insta_variety", "lab_recordings_of_dancers"):
         for split in ("train", "validation"):
             write_split(own, f"{dataset}/{split}", {f"{LONG}/0": person(12)})
-            features = np.random.default_rng(2).normal(size=(12, 8))
+            features = default_rng(2).normal(size=(12, 8))
             write_stream(own, f"{dataset}/{split}", features)
     runs = [
         make_run(folder, name, stand_in=True, track=f"{LONG}/0")
@@ -73,9 +74,7 @@ def pages(root, tmp_path_factory):
     (runs[2] / "metrics.json").write_text("{")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
-    write_report(
-        ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"]
-    )
+    write_report(ReportContent(own, None, None, "resnet50", shown, notes), written["report"])
     write_page(from_cache(own, "penn_action/train", Choice(tracks=2, frames=2)), written["tracks"])
     return written
 

@@ -4,65 +4,51 @@ lacks.
 
 import re
 import shutil
-from dataclasses import replace
 
-import pytest
+import numpy as np
 
 from tasks.report.assembly import ReportContent, write_report
 from tasks.report.data import open_splits
-from tasks.report.page import PageSection, write_page
 from tests.html_pages import Page
-from tests.tasks.report.conftest import moving, write_split
-
-
-def of_problems(anchor, title, *texts):
-    """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "shared": ""}
-    return PageSection(anchor, title, "overview.html", data)
-
-
-def page(folder, *sections, mark=""):
-    out = folder / "report.html"
-    write_page(out, sections, title="A cache", mark=mark, facts={"Cache": "demo/cache"})
-    return out.read_text(encoding="utf-8")
+from tests.tasks.report.conftest import moving, person, write_split, write_stream
 
 
 def of_cache(root, folder):
     """The page of a cache, with its structure checked."""
-    write_report(
-        ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html"
-    )
+    write_report(ReportContent(root, None, None, "resnet50"), folder / "report.html")
     text = (folder / "report.html").read_text(encoding="utf-8")
     Page(text)
     return text
 
 
-@pytest.mark.parametrize("mark", ["demo data", "untrained network", ""])
-def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path, mark):
-    first, second = of_problems("first", "The first"), of_problems("second", "The second")
-    folded = [
-        replace(second, line="all is right"),
-        replace(second, anchor="third", line="look", unfolded=True),
-    ]
-    text = page(tmp_path, first, *folded, mark=mark)
-    assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
+def test_the_page_has_no_script_folds_what_has_a_line_and_is_marked(root, tmp_path):
+    text = of_cache(root, tmp_path)
+    anchors = re.findall(r'<h2 id="([^"]+)">', text)
+    assert anchors == ["results", "curves", "datasets", "accounting"]
     assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
-    assert '<span class="line">all is right</span>' in text
-    assert "<dt>Cache</dt><dd>demo/cache</dd>" in text
+    assert '<span class="line">2 splits of 2 datasets, 52 rows</span>' in text
+    assert f"<dt>Cache</dt><dd>{root}</dd>" in text
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert "<script" not in text
-    assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == (mark == "demo data")
-    assert ("UNTRAINED NETWORK" in text) == (mark == "untrained network")
-    with pytest.raises(ValueError, match="same anchor"):
-        page(tmp_path, first, first)
+    assert "(demo data)</title>" in text
+    assert "DEMO DATA" in text
+
+    real = tmp_path / "real"
+    write_split(real, "penn_action/train", {"a/0": person(8)}, stand_in=False)
+    text = of_cache(real, tmp_path)
+    assert "data and models</title>" in text
+    assert "DEMO DATA" not in text
+    write_stream(real, "penn_action/train", np.ones((8, 4)))
+    assert "UNTRAINED NETWORK" in of_cache(real, tmp_path)
 
 
 def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path):
-    write_split(tmp_path / "motion", "amass/train", {"a/0": moving(5, 8)})
-    text = of_cache(tmp_path / "motion", tmp_path)
-    assert 'class="problem"' not in text
-    write_split(tmp_path / "empty", "penn_action/train", {})
-    assert 'class="problem"' not in of_cache(tmp_path / "empty", tmp_path)
+    for name, split, tracks in (
+        ("motion", "amass/train", {"a/0": moving(5, 8)}),
+        ("empty", "penn_action/train", {}),
+    ):
+        write_split(tmp_path / name, split, tracks)
+        assert 'class="problem"' not in of_cache(tmp_path / name, tmp_path)
 
 
 def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root, tmp_path):

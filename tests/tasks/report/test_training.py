@@ -1,24 +1,18 @@
 """Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from html import unescape
 from pathlib import Path
 
 import pytest
 
-from tasks.report.assembly import ReportContent, recorded_fingerprint
+from tasks.report.assembly import ReportContent
 from tasks.report.curves import plots_of
-from tasks.report.results import tables_of
-from tasks.report.runs import read_curves, read_run, split_uses
-from tests.tasks.report.conftest import person, write_split
+from tasks.report.results import results_section
+from tasks.report.runs import read_curves, read_run
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
-from vibe_model import models
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,23 +21,6 @@ ROOT = Path(__file__).parents[2]
 def make(tmp_path):
     """`make_run` in the test's own folder."""
     return partial(make_run, tmp_path)
-
-
-def words(html):
-    """What a person reads of it."""
-    return " ".join(
-        unescape(
-            re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)
-        ).split()
-    )
-
-
-def test_curves_are_what_was_logged(tmp_path):
-    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 5)})
-    found = read_curves(tmp_path)
-    curve = found.curves["train/total"]
-    assert ([*curve.steps], [*curve.values]) == ([1, 2, 5], [101, 102, 105])
-    assert (found.seconds, found.problems) == (4.0, [])
 
 
 DAMAGED = [
@@ -74,40 +51,22 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
     plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
-    assert plots["vibe-0123: PA-MPJPE on 3dpw/validation"].rows == [
-        ("1", 70.0),
-        ("2", 60.0),
-        ("3", 65.0),
-    ]
+    (validation,) = plots["vibe-0123: PA-MPJPE on 3dpw/validation"].series.values()
+    assert validation == ([1, 2, 3], [70.0, 60.0, 65.0])
     loss = plots["vibe-0123: Loss"]
     assert "the mean of 2 logged ones" in loss.caption
-    assert (loss.rows[0], loss.rows[-1]) == (("2", 1.5), ("400", 399.5))
+    first, *_, last = zip(*loss.series["total"], strict=True)
+    assert (first, last) == ((2, 1.5), (400, 399.5))
 
 
-def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
-    make,
-):
-    default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
-    assert [row.model for row in default.rows] == ["VIBE", "mean body"]
-    extra_streams = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
-    assert extra_streams["VIBE, paper, with 3DPW train"][0] == 51.9
-    assert {"VIBE, checkpoint, no 3DPW train", "part dynamics, paper"} < extra_streams.keys()
-    applies = [model for model, (_, about) in extra_streams.items() if "as VIBE here" in about]
-    assert applies == ["VIBE, paper, with 3DPW train"]
-
-
-def test_every_split_is_listed_with_its_use(tmp_path):
-    one, other = (
-        read_run(make_run(tmp_path), "VIBE"),
-        read_run(make_run(tmp_path, "other"), "other"),
-    )
-    uses = split_uses([one, other])
-    assert "penn_action/train" not in uses
-    assert uses["insta_variety/train"] == "training, 2D"
-    assert uses["amass/train"] == "real motion"
-    hmmr = models.find("hmmr").presets["embedded"]().as_dict()
-    third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
-    assert split_uses([one, third])["kinetics/train"] == "training, 2D (HMMR)"
+def test_published_figures_are_beside_real_results_alone(make):
+    table = results_section([read_run(make(), "VIBE")]).data["splits"][SPLIT]
+    by_model = {(row.protocol, row.model): row.errors["pa_mpjpe"] for row in table.rows}
+    ours = [("default", "VIBE"), ("default", "mean body"), ("published", "VIBE")]
+    assert [*by_model][:3] == ours
+    assert by_model["published", "VIBE, paper, with 3DPW train"] == 51.9
+    demo = results_section([read_run(make("demo", stand_in=True), "VIBE")]).data["splits"][SPLIT]
+    assert len(demo.rows) == 4
 
 
 @pytest.mark.parametrize(
@@ -135,7 +94,7 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
 
     def fingerprint(*folders, **more):
         found = tuple((f.name, f) for f in folders)
-        content = ReportContent(own, None, None, "resnet50", tmp_path / "runs", found)
+        content = ReportContent(own, None, None, "resnet50", found)
         return replace(content, **more).fingerprint()
 
     seen = [fingerprint(folder)]
@@ -158,21 +117,3 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
     shutil.rmtree(own)
     seen.append(fingerprint(folder))
     assert len(set(seen)) == len(seen)
-
-
-def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tmp_path):
-    root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
-    write_split(root, "penn_action/train", {"a/0": person(8)})
-    code = (
-        "import sys; from pathlib import Path\nfrom tasks.report.assembly import "
-        f"ReportContent, write_report\nruns = Path({str(folder)!r})\nof = "
-        f"ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', "
-        f"runs),))\nsize, mark = write_report(of, Path({str(out)!r}))\nprint(size.split()[0], "
-        "mark, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    assert done.stdout.split() == ["5", "demo", "data", "False"]
-    content = ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),))
-    assert recorded_fingerprint(out) == content.fingerprint()

@@ -1,16 +1,15 @@
 """EMDB's protocol against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
-import json
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
 from pipeline.demo.body import procedural
 from pipeline.errors import DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
 from tests.oracles.body import smpl_paper
+from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
@@ -23,7 +22,7 @@ def world():
     """Tracks of 6, 5 and 7 frames with a gap before row 14; predictions are the labels' pose and
     shape with noise.
     """
-    split, random = MemorySplit(0, [6, 5, 7], joints=14, gaps=[14]), np.random.default_rng(1)
+    split, random = MemorySplit(0, [6, 5, 7], joints=14, gaps=[14]), default_rng(1)
     split.rows["features"][:, 0] = np.arange(18)
     split.rows["theta"][:, 3:] *= 0.5
     split.rows["w_3d"][:] = 0  # the split has no 3D joints
@@ -171,7 +170,7 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
         model, {"a/test": split}, **STREAM, folder=tmp_path, named=["emdb", "hmmr"]
     )["a/test"]
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
-    sequences = json.loads((tmp_path / "sequences.json").read_text())
+    sequences = read_file(tmp_path / "sequences.json")
     assert sequences["units"]["accel_error_m_s2"] == "m/s²"
     header = (tmp_path / "sequences.csv").read_text()
     assert "auc,pck_2d,pck_aligned,accel_error_m_s2,frames_predicted" in header
@@ -181,18 +180,3 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
     ]
     assert rows[0].errors["accel_error_m_s2"] == found["accel_error_m_s2"]
     assert as_csv(rows).splitlines()[0].endswith("pck_aligned,accel_error_m_s2,frames")
-
-
-def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
-    split = MemorySplit(0, [9], joints=14)
-    of_emdb = replace(protocols.HMMR, splits="emdb/*")
-    monkeypatch.setitem(protocols.PROTOCOLS, "hmmr", of_emdb)
-    assert [record.name for record in protocols.choose(split)[0]] == ["default", "published"]
-    assert [record.name for record in protocols.choose(split, ["hmmr"])[0]] == ["hmmr"]
-    split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.choose(split)[0]] == [
-        "default",
-        "published",
-        "emdb",
-        "hmmr",
-    ]

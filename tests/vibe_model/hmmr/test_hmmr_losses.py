@@ -5,10 +5,11 @@ predicts it.
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
+from numpy.random import default_rng
+from numpy.testing import assert_allclose
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import TinyBody
+from tests.vibe_model.builders import TinyBody, rotations_of
 from vibe_model import cameras
 from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import losses as hmmr_losses
@@ -20,7 +21,7 @@ HIPS = [27, 28]  # of spin49, right and left of common14
 
 
 def random(seed=0):
-    return np.random.default_rng(seed)
+    return default_rng(seed)
 
 
 class Planted:
@@ -37,9 +38,7 @@ class Planted:
 def body_of(theta, joints):
     """A set's dict from theta (B, T, 85) and joints (B, T, 49, 3), by the orthographic camera."""
     theta, joints = torch.as_tensor(theta), torch.as_tensor(joints)
-    rotmat = torch.as_tensor(
-        Rotation.from_rotvec(theta[..., 3:75].reshape(-1, 3)).as_matrix()
-    ).reshape(B, -1, 24, 3, 3)
+    rotmat = torch.as_tensor(rotations_of(theta[..., 3:75]))
     kp_2d = cameras.project_orthographic(joints, theta[..., :3])
     return {"theta": theta, "kp_3d": joints, "rotmat": rotmat, "kp_2d": kp_2d}
 
@@ -93,11 +92,7 @@ def values(model, batch, **options):
 
 def plain(model, batch, method):
     """The definition, frame by frame."""
-    rotmat = (
-        Rotation.from_rotvec(batch["theta"][..., 3:75].reshape(-1, 3))
-        .as_matrix()
-        .reshape(B, T, 24, 3, 3)
-    )
+    rotmat = rotations_of(batch["theta"][..., 3:75])
     sums = dict.fromkeys(("kp", "joints", "smpl"), 0.0)
     every = []
     for of in model.sets.values():
@@ -201,9 +196,7 @@ def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
     terms_of(model, batch)["kp"].backward()
     visible = batch["kp_2d"][..., 2:] > 0
     sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
-    np.testing.assert_allclose(
-        kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12
-    )
+    assert_allclose(kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
+from torch.testing import assert_close
 
 from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.training.tiny_runs import first_batch
 from vibe_model import models
 from vibe_model.hmmr import losses as hmmr_losses
-from vibe_model.hmmr.config import PRESETS, VARIANTS
+from vibe_model.hmmr.config import VARIANTS
 from vibe_model.training.data import TrainingBatches
 
 
@@ -43,12 +45,10 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
         discriminator(real), discriminator(fake.detach())
     )
     expected["discriminator"].backward()
-    torch.testing.assert_close(terms, expected)
+    assert_close(terms, expected)
     for network, gradients in zip(networks, found, strict=True):
         for name, parameter in network.named_parameters():
-            torch.testing.assert_close(
-                gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
-            )
+            assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
     step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
     assert step.terms == pytest.approx(
@@ -66,10 +66,8 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
         np.unique(a.reshape(-1, 85), axis=0)
         for a in (batch.real_theta, splits["m/train"].rows["theta"])
     )
-    np.testing.assert_array_equal(drawn, every)  # all of them
-    np.testing.assert_array_equal(
-        batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta
-    )
+    assert_array_equal(drawn, every)  # all of them
+    assert_array_equal(batch.real_theta, TrainingBatches(config.poses(), splits)[0].real_theta)
 
 
 @pytest.mark.parametrize(
@@ -82,26 +80,3 @@ def test_every_variant_trains(config, splits, variant):
     assert (step.terms["hallucinate"] > 0) == (variant in ("no-const", "no-prior"))
     assert (step.terms["const"] > 0) == (variant != "no-const")
     assert ("adversarial" in step.terms) == (variant != "no-prior")
-
-
-def test_the_published_numbers():
-    config = PRESETS["hmmr-published"]()
-    assert (config.seqlen, config.batch_size, config.windows_2d, config.deltas) == (
-        20,
-        8,
-        4,
-        (-5, 5),
-    )
-    assert (config.lr_generator, config.lr_discriminator, config.seed) == (1e-5, 1e-4, 1)
-    assert {config.weights[name] for name in ("kp", "joints", "smpl")} == {60}
-    assert config.poses().batch_size == 960
-    assert (config.norm, config.regressor, config.optimal_camera) == ("window", "hmr", "trace")
-    assert (config.copies_2d, config.copies_3d) == (1, 5)
-    assert models.variant_of(config, "videos").datasets_2d == (*config.datasets_2d, "videos/train")
-    ours = PRESETS["hmmr"]()
-    assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == (
-        "frame",
-        "spin",
-        "least_squares",
-        32,
-    )

@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from pipeline.errors import ConfigError, DataError, RawDataError, StandInMixed
+from tests.results import read_file
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.part_dynamics import PrVIPE
-from vibe_model.part_dynamics.config import PRESETS, PartDynamicsConfig
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model.training.data import TrainingBatch, on_device
@@ -33,7 +34,7 @@ def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config,
     rows = [splits[name].rows for name in config.training_splits]
     known = np.concatenate([of["homography"][of["homography_ok"] > 0] for of in rows])
     found = motion_deviations(replace(config, sigma_rows=2_000), splits)
-    np.testing.assert_allclose(found, known.std(axis=0), rtol=0.1)
+    assert_allclose(found, known.std(axis=0), rtol=0.1)
     few = motion_deviations(config, splits)
     assert torch.equal(first_batch(config, splits)[0].generator.sigma, few)
     assert not torch.equal(motion_deviations(replace(config, seed=1), splits), few)
@@ -90,7 +91,7 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(
     assert torch.equal(trainer.generator.regressor.fc1.weight, vibe.regressor.fc1.weight)
     assert not torch.equal(trainer.generator.encoder.linear.weight, vibe.encoder.linear.weight)
     trainer, _ = first_batch(replace(config, pretrained=undisturbed / "best.pt"), splits)
-    best = torch.load(undisturbed / "best.pt", weights_only=True)["gen_state_dict"]
+    best = read_file(undisturbed / "best.pt")["gen_state_dict"]
     assert all(
         torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items()
     )
@@ -120,7 +121,7 @@ def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config,
 def test_an_embedding_of_other_data_or_another_one_is_refused(
     config, splits, tmp_path, monkeypatch
 ):
-    content = torch.load(config.embedding, weights_only=True)
+    content = read_file(config.embedding)
     torch.save({**content, "stand_in": False}, tmp_path / "real.pt")
     with pytest.raises(StandInMixed, match=r"real\.pt"):
         PartDynamicsTrainer(replace(config, embedding=tmp_path / "real.pt"), TinyBody())
@@ -168,19 +169,3 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
     assert float(found) == pytest.approx(expected, rel=1e-5)
     # no window has such a neighbour
     assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0
-
-
-def test_presets_are_the_specifications():
-    usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
-    assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
-    assert (usual.iterations, usual.epochs) == (500, 30)
-    assert (usual.regions, usual.delta, small.stride) == (5, 5, 8)
-    own = {"neighbours": 0.5, "uncertainty": 5.0}
-    assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
-    assert "3dpw/train" not in usual.training_splits
-    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (
-        256,
-        64,
-        90,
-        16,
-    )

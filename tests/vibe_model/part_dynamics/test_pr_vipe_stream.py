@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline import skeletons
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
@@ -33,7 +35,7 @@ def of(file):
 
 
 def labels(n):
-    kp = np.random.default_rng(0).normal(size=(n, 49, 3)).astype(np.float32) * 50
+    kp = default_rng(0).normal(size=(n, 49, 3)).astype(np.float32) * 50
     kp[..., 2] = 1
     return kp
 
@@ -44,9 +46,9 @@ def test_a_row_is_the_embedding_of_its_keypoints_wherever_and_however_large(best
     assert (values.shape, values.dtype, known.all()) == ((300, 64), np.float32, True)
     network = of(best).load_network()
     normalised, _ = PrVIPE.normalise(torch.from_numpy(kp[:, NAMES]))
-    np.testing.assert_allclose(values, torch.cat(network(normalised), dim=1), atol=1e-4)
+    assert_allclose(values, torch.cat(network(normalised), dim=1), atol=1e-4)
     kp[..., :2] = kp[..., :2] * 2 + 100
-    np.testing.assert_allclose(of(best).load(CPU, None)({"kp_2d": kp})[0], values, atol=1e-3)
+    assert_allclose(of(best).load(CPU, None)({"kp_2d": kp})[0], values, atol=1e-3)
 
 
 def test_without_a_torso_it_is_the_prior(best):
@@ -54,7 +56,7 @@ def test_without_a_torso_it_is_the_prior(best):
     kp[0, [skeletons.joint_names("spin49").index(name) for name in ("lhip", "OP LHip")], 2] = 0
     values, known = of(best).load(CPU, None)({"kp_2d": kp})
     assert known.tolist() == [False, True]
-    np.testing.assert_array_equal(values[0], [0] * 32 + [1] * 32)
+    assert_array_equal(values[0], [0] * 32 + [1] * 32)
 
 
 def test_its_identity_is_the_weights_content(best, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from tests.made_splits import write_stream
@@ -35,8 +36,8 @@ def assert_same(ours, theirs):
     assert ours.labels.keys() == theirs.labels.keys()
     for name, value in theirs.labels.items():
         assert np.asarray(ours.labels[name]).dtype == np.asarray(value).dtype
-        np.testing.assert_array_equal(np.asarray(ours.labels[name]), np.asarray(value))
-    np.testing.assert_array_equal(np.asarray(ours.real_theta), np.asarray(theirs.real_theta))
+        assert_array_equal(np.asarray(ours.labels[name]), np.asarray(value))
+    assert_array_equal(np.asarray(ours.real_theta), np.asarray(theirs.real_theta))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheChanged, CacheError
@@ -19,7 +20,7 @@ from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
 from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.windows import read_inputs, select_tracks
 from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.video import check_streams
@@ -57,18 +58,6 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     assert (only_2d["features"].shape, only_2d["theta"].any()) == ((5, 4, 6), False)
 
 
-def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
-    for step in range(7):
-        labels, motion = TrainingBatches(mixed, splits)[step]
-        for part, here in (("datasets_2d", slice(0, 3)), ("datasets_3d", slice(3, 5))):
-            rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
-            for window in labels["features"][here]:
-                (start,) = np.flatnonzero((rows == window[0]).all(axis=1))
-                np.testing.assert_array_equal(rows[start : start + 4], window)
-        theta = splits["m/train"].rows["theta"]
-        assert all((theta == frame).all(axis=1).any() for frame in motion.reshape(-1, 85))
-
-
 def test_how_windows_are_cut_and_drawn_is_as_set(mixed, on_disk):
     config = replace(mixed, window_weights={"b/train": 4}, tail="cover")
     batches = TrainingBatches(config, on_disk)
@@ -93,6 +82,13 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
         TrainingBatches(mixed, splits, rank=0, world_size=6)
 
 
+def drawn(batches, step):
+    """(split, first row) of the videos' windows of a step."""
+    parts = batches.mixture.draw(step)
+    picks = [*parts["datasets_2d"], *parts["datasets_3d"]]
+    return [(pick.split, start) for pick in picks for start in pick.starts]
+
+
 class WithPairs(TrainConfig):
     @property
     def extra_streams(self):
@@ -102,29 +98,23 @@ class WithPairs(TrainConfig):
 def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, on_disk):
     mixed = WithPairs(**vars(mixed))
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = (
-        TrainingBatches(mixed, on_disk),
-        TrainingBatches(TrainConfig(**vars(mixed)), on_disk),
-    )
+    batches = TrainingBatches(mixed, on_disk)
+    plain = TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
     for step in (0, 3):
         labels, expected = batches[step].labels, plain[step].labels
-        pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
-        assert (pairs.shape, flags.shape) == ((5, 4, 4 * 3), (5, 4))
-        assert flags.all()
-        rows = pairs[:, :, 9:10]  # its own
-        np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4)[:, None])
-        n_before = (pairs[:, 0, 2:9:3] > 0).sum(axis=1)  # a row's last number is never 0
-        assert set(n_before) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
-        for window, n in zip(pairs, n_before, strict=True):
-            known = (window[0, 9] + np.arange(-n, 4))[:, None] + np.arange(3)
-            every = np.concatenate([np.zeros((3 - n, 3)), known])  # 0 before the track
-            for frame in range(4):
-                np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
+        flags = labels.pop("motion_of_ok")
+        assert (flags.shape, flags.all()) == ((5, 4), True)
+        inputs = [
+            read_inputs(on_disk[name], [[start, start + 4]], "resnet50", mixed.extra_streams)
+            for name, start in drawn(batches, step)
+        ]
+        for name in ("features", "motion_of"):
+            assert_array_equal(labels[name], np.concatenate([given[name] for given in inputs]))
+        del labels["motion_of"]
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
-    held = TrainingBatches(mixed, on_disk)
-    table = held.load_features("ram", CPU)  # the features; the others come with each batch
-    assert table.table.dtype == torch.float16
-    assert_same(next(stream_batches(held, 1, device=CPU, table=table)), batches[1])
+    held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
+    assert held.table.table.dtype == torch.float16
+    assert_same(next(stream_batches(held, 1, device=CPU)), batches[1])
 
 
 def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(
@@ -135,18 +125,16 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
 
     batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
     labels = next(stream_batches(batches, 0, device=CPU)).labels
-    at = batches.mixture.draw(0)
-    picks = [pick for part in ("datasets_2d", "datasets_3d") for pick in at[part]]
-    starts = [(pick.split, start) for pick in picks for start in pick.starts]
+    starts = drawn(batches, 0)
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
-    np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
+    assert_array_equal(labels["frame_index"], np.stack(frames))
     scales = [
         on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))]
         for name, start in starts
     ]
-    np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
+    assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
     plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk)[0].labels
-    np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
+    assert_array_equal(labels["kp_2d"], plain["kp_2d"])
     WithColumns.fields = ("frame_index", "intrinsics")
     with pytest.raises(
         DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"
@@ -183,10 +171,9 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1")
 
-    batches = TrainingBatches(OfEither(**vars(plain)), on_disk)
     with pytest.raises(ConfigError, match="hold = ram: expected features without copies"):
-        batches.load_features("ram", CPU)
-    assert batches.load_features("auto", CPU) is None
+        TrainingBatches(OfEither(**vars(plain)), on_disk, hold="ram")
+    assert TrainingBatches(OfEither(**vars(plain)), on_disk, hold="auto").table is None
 
 
 def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
@@ -258,12 +245,10 @@ def test_an_error_while_reading_ahead_is_raised(mixed, splits):
 
 
 def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
-    batches, in_memory = TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
-    table = in_memory.load_features("ram", CPU)
+    batches = TrainingBatches(mixed, on_disk)
+    in_memory = TrainingBatches(mixed, on_disk, hold="ram")
     state = torch.get_rng_state()
-    for step, batch in enumerate(
-        stream_batches(in_memory, 12, device=CPU, table=table, workers=1), start=12
-    ):
+    for step, batch in enumerate(stream_batches(in_memory, 12, device=CPU, workers=1), start=12):
         assert_same(batch, batches[step])
     assert step == 14
     # dropout draws from it: a resumed run must find it as it was

@@ -15,8 +15,9 @@ CPU = torch.device("cpu")
 
 
 def test_features_in_memory_give_the_same_batches(mixed, on_disk):
-    reports, batches, plain = [], TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
-    table = batches.load_features("auto", CPU, reports.append)
+    reports, plain = [], TrainingBatches(mixed, on_disk)
+    batches = TrainingBatches(mixed, on_disk, hold="auto", report=reports.append)
+    table = batches.table
     # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17;
     # c: 12 of 12.
     n = 8 + 4 + 22 + 4 + 16 + 12
@@ -49,18 +50,18 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(
     mixed, on_disk, hold, free, where, monkeypatch
 ):
     monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
-    reports, batches = [], TrainingBatches(mixed, on_disk)
+    reports = []
+    options = {"hold": hold, "device": torch.device("meta"), "report": reports.append}
     if where is None:
         with pytest.raises(
             ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of its free memory"
         ):
-            batches.load_features(hold, torch.device("meta"))
+            TrainingBatches(mixed, on_disk, **options)
         return
-    # a device that keeps nothing
-    table = batches.load_features(hold, torch.device("meta"), reports.append)
+    batches = TrainingBatches(mixed, on_disk, **options)  # meta keeps nothing
     assert batches.where.startswith(where)
     assert {report.where for report in reports} == (set() if hold == "none" else {batches.where})
-    assert (table is None) == where.startswith("read") == ("features" in batches[0].labels)
+    assert (batches.table is None) == where.startswith("read") == ("features" in batches[0].labels)
 
 
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
@@ -91,9 +92,8 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
 def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
     gpu = torch.device("cuda")
     for hold in ("none", "ram", "device"):
-        batches = TrainingBatches(mixed, on_disk)
-        table = batches.load_features(hold, gpu)
-        for step, batch in enumerate(stream_batches(batches, 0, device=gpu, table=table)):
+        batches = TrainingBatches(mixed, on_disk, hold=hold, device=gpu)
+        for step, batch in enumerate(stream_batches(batches, 0, device=gpu)):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())

@@ -12,6 +12,7 @@ import torch
 from torch import distributed, nn
 
 from pipeline.errors import ConfigError
+from tests.results import read_file
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
@@ -87,7 +88,7 @@ def few(mixed, of_windows, tmp_path):
 
 
 def state(folder):
-    return torch.load(folder / "last.pt", weights_only=True)
+    return read_file(folder / "last.pt")
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_pat
     ):
         assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
     # The first of them writes.
-    assert json.loads((both / "metrics.json").read_text())["processes"] == 2
+    assert read_file(both / "metrics.json")["processes"] == 2
     assert len(list(both.glob("events.*"))) == 1
 
 

@@ -5,7 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from torch.nn.utils.rnn import pack_sequence
+from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 import cache
@@ -30,12 +32,12 @@ def test_an_item_is_a_whole_track_with_a_flag_where_no_picture_could_be_decoded(
         assert (item["track"], item["video"]) == (f"v{number}/0", f"v{number}")
         assert item["frame_index"].tolist() == list(range(n))
         ok = np.arange(start, start + n) != 6
-        np.testing.assert_array_equal(item["tiny_ok"], ok)
+        assert_array_equal(item["tiny_ok"], ok)
         assert not item["tiny"][~torch.from_numpy(ok)].any()
         for row in np.flatnonzero(ok):
             read = split.read([[start + row, start + row + 1]], stream="tiny")
-            np.testing.assert_array_equal(item["tiny"][row], read["features"][0, 0])
-            np.testing.assert_array_equal(item["kp_2d"][row], read["kp_2d"][0, 0])
+            assert_array_equal(item["tiny"][row], read["features"][0, 0])
+            assert_array_equal(item["kp_2d"][row], read["kp_2d"][0, 0])
         assert item["tiny"].shape == (n, FEATURE_SIZE)
         start += n
 
@@ -49,7 +51,7 @@ def test_workers_read_the_same_and_items_can_be_packed(split):
     (batch,) = loader
     for item, expected in zip(batch, tracks, strict=True):
         assert item.keys() == {"tiny", "tiny_ok", "theta", "gender", "track", "video"}
-        torch.testing.assert_close(item["theta"], expected["theta"])
+        assert_close(item["theta"], expected["theta"])
     packed = pack_sequence([item["tiny"] for item in batch], enforce_sorted=False)
     assert packed.data.shape == (sum(LENGTHS), FEATURE_SIZE)
     with pytest.raises(CacheError):

@@ -3,7 +3,6 @@ refuses.
 """
 
 import itertools
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -12,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 
 from cache import CacheError
 from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
+from tests.results import read_file
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
@@ -66,12 +68,8 @@ quickly_prior = pytest.mark.parametrize(
 )
 
 
-def read(folder, name):
-    return json.loads((folder / name).read_text())
-
-
 def last_state(folder):
-    return torch.load(folder / "last.pt", weights_only=True)
+    return read_file(folder / "last.pt")
 
 
 # -----------------------------------------------------------------------------------------------
@@ -85,14 +83,14 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
     folder = undisturbed
     places = {"runs": config.runs, "cache": config.cache}
     places |= {"embedding": config.embedding} if kind == "part_dynamics" else {}
-    metrics, about = read(folder, "metrics.json"), read(folder, "config.json")
+    metrics, about = read_file(folder / "metrics.json"), read_file(folder / "config.json")
     assert replace(type(config).from_dict(about["config"]), **places) == config
     assert folder.name == f"{config.name}-{runs.fingerprint(config, splits)}"
     names = {file.name for file in folder.iterdir()}
     assert {"config.json", "last.pt", "best.pt", "metrics.json"} < names
     assert not [name for name in names if name.endswith(".part")]
     assert (metrics["stand_in"], metrics["skipped_steps"]) == (True, 0)
-    last, best = last_state(folder), torch.load(folder / "best.pt", weights_only=True)
+    last, best = last_state(folder), read_file(folder / "best.pt")
     assert {
         f"{name}{part}" for name in NETWORKS[kind] for part in ("_state_dict", "_optimizer")
     } < set(last)
@@ -129,7 +127,7 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr", "part_dynamics"])
 def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, monkeypatch):
-    metrics = read(undisturbed, "metrics.json")
+    metrics = read_file(undisturbed / "metrics.json")
     assert set(metrics["b/test"]) >= {
         "mpjpe",
         "pa_mpjpe",
@@ -141,14 +139,14 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
         "published",
     }
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
-    assert read(undisturbed, "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
+    assert read_file(undisturbed / "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
     monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert (trained.config.MODEL, type(trained.generator)) == (
         kind,
         type(models.find(kind).build(config, TinyBody())),
     )
-    best = torch.load(undisturbed / "best.pt", weights_only=True)
+    best = read_file(undisturbed / "best.pt")
     assert best.get("extra_streams", {}).keys() == config.extra_streams.keys()
     assert all(
         torch.equal(value, best["gen_state_dict"][n])
@@ -161,11 +159,11 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
 
 @pytest.mark.parametrize("kind", ["prior"])
 def test_a_run_of_the_prior_leaves_its_angles_and_a_prior(splits, undisturbed):
-    metrics = read(undisturbed, "metrics.json")
+    metrics = read_file(undisturbed / "metrics.json")
     assert metrics["v/val"]["windows"] == 2  # of nine frames; three are too few
     assert metrics["best"]["score"] == metrics["v/val"]["reconstruction_deg"]
     assert "u/val" not in metrics, "it has no labels to be compared with"
-    assert read(undisturbed, "config.json")["inputs"].keys() == splits.keys()
+    assert read_file(undisturbed / "config.json")["inputs"].keys() == splits.keys()
     prior = MPoser.load(undisturbed / "best.pt")
     assert (prior.latent_size, prior.stand_in) == (3, True)
     # Runs of generators are named after it, wherever it is.
@@ -186,9 +184,9 @@ def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, m
         list(entry["learning_rates"].values())
         for entry in last_state(folder)["training"]["history"]
     ]
-    np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
+    assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
     # no better is not better
-    assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0
+    assert read_file(folder / "best.pt")["epoch"] == 0
 
 
 # --------------------------------------------------------------------------------------------------
@@ -262,7 +260,7 @@ def test_a_better_epoch_may_score_worse_when_it_is_trained_again(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "replace", kill)
         run(config)
-    assert torch.load(run(config) / "best.pt", weights_only=True)["epoch"] == 0
+    assert read_file(run(config) / "best.pt")["epoch"] == 0
 
 
 @only_vibe
@@ -274,7 +272,7 @@ def test_a_finished_run_stays_and_the_callers_state_changes_no_number(
     torch.manual_seed(5)
     folder = training.run(config)
     assert (folder / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
-    torch.testing.assert_close(torch.rand(3), expected)
+    assert_close(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     monkeypatch.setattr(training.VideoRun, "carry_out", lambda _: pytest.fail("it is finished"))
@@ -296,7 +294,7 @@ def _cut(file):
 
 
 def _change(**changes):
-    return lambda file: torch.save(torch.load(file, weights_only=True) | changes, file)
+    return lambda file: torch.save(read_file(file) | changes, file)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +346,7 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, 
     spoil(kind, splits, slice(0, 1))
     skipped = []
     folder = run(config, progress=lambda r: skipped.append(r.terms is None and not r.validation))
-    assert read(folder, "metrics.json")["skipped_steps"] == sum(skipped)
+    assert read_file(folder / "metrics.json")["skipped_steps"] == sum(skipped)
     assert 0 < sum(skipped) < EPOCHS * ITERATIONS
     assert finite(last_state(folder))
 
@@ -440,7 +438,10 @@ def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monk
     in_2d = {"datasets_3d": (), "validation": ("a/test",), "evaluation": ("a/test",)}
     config = replace(KINDS[kind].config(tmp_path), **in_2d)
     folder = training.run(config)
-    history, best = last_state(folder)["training"]["history"], read(folder, "metrics.json")["best"]
+    history, best = (
+        last_state(folder)["training"]["history"],
+        read_file(folder / "metrics.json")["best"],
+    )
     scores = [epoch["validation"]["a/test"]["error_2d"] for epoch in history]
     assert best == {"epoch": scores.index(min(scores)), "error_2d": min(scores)}
     assert len(set(scores)) == EPOCHS

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.results import read_file
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
 from vibe_model import TrainConfig, models, runs
 from vibe_model.hmmr import training as hmmr_training
@@ -163,19 +164,14 @@ class Killed(BaseException):
 
 def tensors(value, prefix=""):
     """All leaves of a checkpoint, by path."""
-    if isinstance(value, dict):
-        return {
-            k: v
-            for name, entry in value.items()
-            for k, v in tensors(entry, f"{prefix}/{name}").items()
-        }
     if isinstance(value, list | tuple):
-        return {
-            k: v
-            for i, entry in enumerate(value)
-            for k, v in tensors(entry, f"{prefix}/{i}").items()
-        }
-    return {prefix: value}
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {prefix: value}
+    leaves = {}
+    for name, entry in value.items():
+        leaves |= tensors(entry, f"{prefix}/{name}")
+    return leaves
 
 
 def finite(state):
@@ -190,9 +186,7 @@ def assert_same_run(folder, expected):
     """Metrics to the byte, every leaf of both checkpoints to the bit, but for where files are."""
     assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (
-            tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected)
-        )
+        ours, theirs = (tensors(read_file(one / name)) for one in (folder, expected))
         assert ours.keys() == theirs.keys()
         for key in theirs.keys() - {"/config/runs", "/config/cache", "/config/embedding"}:
             value = theirs[key]

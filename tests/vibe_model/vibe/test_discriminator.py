@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 
 from tests.vibe_model.builders import TinyBody
 from vibe_model import MotionDiscriminator
@@ -62,7 +64,7 @@ def test_scores_are_one_a_window_also_for_one_window_of_one_frame(pool, shape):
     model, motion = small(feature_pool=pool, attention_size=3), torch.randn(*shape, 69)
     assert model(motion).shape == (shape[0], 1)
     if pool == "last":
-        torch.testing.assert_close(model(motion), model.fc(model.gru(motion)[1][-1]))
+        assert_close(model(motion), model.fc(model.gru(motion)[1][-1]))
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
@@ -84,7 +86,7 @@ def test_attention_equals_a_loop_written_out(n_layers):
         share = np.exp(energy) / np.exp(energy).sum()
         pooled = sum(share[t] * states[b, t] for t in range(4))
         expected = model.fc.weight.detach().numpy() @ pooled + model.fc.bias.detach().numpy()
-        np.testing.assert_allclose(model(motion)[b].detach(), expected, atol=1e-6)
+        assert_allclose(model(motion)[b].detach(), expected, atol=1e-6)
 
 
 def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
@@ -94,4 +96,4 @@ def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
     states = np.maximum(model.gru(motion)[0].detach().numpy(), 0)
     pooled = np.concatenate([states.mean(1), states.max(1)], axis=1)
     expected = pooled @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
-    np.testing.assert_allclose(model(motion).detach(), expected, atol=1e-6)
+    assert_allclose(model(motion).detach(), expected, atol=1e-6)

@@ -1,10 +1,10 @@
-import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import small_vibe
+from tests.vibe_model.builders import rotations_of, small_vibe
 from vibe_model import VIBE
 from vibe_model.cameras import project
 from vibe_model.vibe.networks import Regressor, TemporalEncoder
@@ -51,7 +51,7 @@ def test_without_a_linear_layer_the_hidden_size_must_be_the_features():
     encoder = TemporalEncoder(feature_size=6, hidden_size=6, add_linear=False)
     features = torch.randn(2, 3, 6)
     # Neither linear layer nor ReLU: what is added is the GRU's output, of either sign.
-    torch.testing.assert_close(encoder(features) - features, encoder.gru(features)[0])
+    assert_close(encoder(features) - features, encoder.gru(features)[0])
     assert (encoder.gru(features)[0] < 0).any()
 
 
@@ -62,7 +62,7 @@ def test_the_encoder_is_a_gru_a_relu_a_linear_layer_and_the_features(residual):
     features = torch.randn(2, 4, 6)
     weight, bias = encoder.linear.parameters()
     expected = encoder.gru(features)[0].relu() @ weight.T + bias
-    torch.testing.assert_close(encoder(features), expected + (features if residual else 0))
+    assert_close(encoder(features), expected + (features if residual else 0))
 
 
 def test_the_regressor_adds_three_corrections_to_the_mean_and_has_their_gradients(body):
@@ -84,11 +84,11 @@ def test_the_regressor_adds_three_corrections_to_the_mean_and_has_their_gradient
         return parts
 
     inputs = [features, *regressor.parameters()]
-    torch.testing.assert_close(torch.cat(regressor(features), dim=1), torch.cat(plain(), dim=1))
+    assert_close(torch.cat(regressor(features), dim=1), torch.cat(plain(), dim=1))
     expected = torch.autograd.grad((torch.cat(plain(), dim=1) * toward).sum(), inputs)
     found = torch.autograd.grad((torch.cat(regressor(features), dim=1) * toward).sum(), inputs)
     for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        assert_close(ours, theirs)
 
 
 def test_a_point_is_projected_as_by_hand():
@@ -97,10 +97,10 @@ def test_a_point_is_projected_as_by_hand():
     camera = torch.tensor([0.5, 0.25, -0.5])
     points = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
     expected = torch.tensor([[0.5 * 1.25, 0.5 * -0.5], [0.5 * 0.25, 0.5 * -0.5]])
-    torch.testing.assert_close(project(points, camera), expected)
+    assert_close(project(points, camera), expected)
     # A metre further from the camera: smaller by depth / (depth + 1).
     depth = 10000 / 112
-    torch.testing.assert_close(
+    assert_close(
         project(torch.tensor([[1.0, 0, 1]]), camera)[0, 0].item(), 0.625 * depth / (depth + 1)
     )
 
@@ -121,11 +121,11 @@ def test_outputs_of_a_window_of_any_length_say_the_same(body, length):
     assert all(value.shape[:2] == (2, length) for value in out.values())
     flat = {name: value.flatten(0, 1) for name, value in out.items()}
     camera, pose, betas = flat["theta"].split((3, 72, 10), dim=1)
-    matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    np.testing.assert_allclose(flat["rotmat"], matrices, atol=1e-5)
+    matrices = rotations_of(pose)
+    assert_allclose(flat["rotmat"], matrices, atol=1e-5)
     posed = body(betas=betas, rotmat=torch.tensor(matrices, dtype=torch.float32))
-    torch.testing.assert_close(flat["kp_3d"], posed.joints, atol=1e-5, rtol=0)
-    torch.testing.assert_close(flat["kp_2d"], project(posed.joints, camera), atol=1e-5, rtol=0)
+    assert_close(flat["kp_3d"], posed.joints, atol=1e-5, rtol=0)
+    assert_close(flat["kp_2d"], project(posed.joints, camera), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("eval_joints", [False, True])
@@ -139,10 +139,10 @@ def test_without_vertices_all_else_is_the_same_and_evaluation_joints_are_of_the_
     )
     assert full.keys() - joints.keys() == {"verts"}
     for name, value in joints.items():
-        torch.testing.assert_close(value, full[name])
+        assert_close(value, full[name])
     if eval_joints:
-        torch.testing.assert_close(full["kp_3d"][0], body.common14(full["verts"][0]))
-        torch.testing.assert_close(full["kp_2d"], project(full["kp_3d"], full["theta"][..., :3]))
+        assert_close(full["kp_3d"][0], body.common14(full["verts"][0]))
+        assert_close(full["kp_2d"], project(full["kp_3d"], full["theta"][..., :3]))
 
 
 def test_without_layers_each_frame_is_regressed_from_its_own_feature(body):
@@ -150,4 +150,4 @@ def test_without_layers_each_frame_is_regressed_from_its_own_feature(body):
     assert not [name for name in model.state_dict() if name.startswith("encoder")]
     features = torch.randn(2, 3, 6)
     alone = model(features.flatten(0, 1)[:, None])["theta"]
-    torch.testing.assert_close(model(features)["theta"], alone.reshape(2, 3, 85))
+    assert_close(model(features)["theta"], alone.reshape(2, 3, 85))

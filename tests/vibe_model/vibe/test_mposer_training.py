@@ -2,15 +2,17 @@
 epoch.
 """
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import TrainingDiverged
+from tests.results import read_file
+from tests.vibe_model.builders import rotations_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
 from vibe_model.vibe.mposer import MPoserTrainer, held_out_errors, mean_rotations
@@ -26,7 +28,7 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
     theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+    assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
@@ -39,8 +41,8 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     found = held_out_errors(prior, rest, config, splits)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
-    turns = Rotation.from_rotvec(split.rows["theta"][:8, 6:75].reshape(-1, 3)).as_matrix()
-    labels = torch.as_tensor(turns.reshape(2, 4, 23, 3, 3), dtype=torch.float32)
+    turns = rotations_of(split.rows["theta"][:8, 6:75]).reshape(2, 4, 23, 3, 3)
+    labels = torch.as_tensor(turns, dtype=torch.float32)
     relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
     assert found["reconstruction_deg"] == pytest.approx(
         np.rad2deg(relative.magnitude().mean()), rel=1e-4
@@ -52,9 +54,9 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
 
 def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
     folder = mposer.run(replace(config, validation=("u/val",)))
-    history = torch.load(folder / "last.pt", weights_only=True)["training"]["history"]
+    history = read_file(folder / "last.pt")["training"]["history"]
     losses = [sum(entry["losses"].values()) for entry in history]
-    found = json.loads((folder / "metrics.json").read_text())["best"]
+    found = read_file(folder / "metrics.json")["best"]
     assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
 
 
@@ -68,10 +70,7 @@ def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_
     )
     terms = trainer.losses(TrainingBatch({}, theta))
     ((rotmat, code),) = decoded
-    expected = (
-        Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
-    )
-    apart = rotmat.detach().numpy() - expected
+    apart = rotmat.detach().numpy() - rotations_of(theta[..., 6:75])
     assert float(terms["reconstruction"].detach()) == pytest.approx(
         float(np.square(apart).mean()), rel=1e-5
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from tests.vibe_model.training.tiny_runs import first_batch, vibe_config, vibe_splits
 from vibe_model import losses
@@ -60,8 +61,8 @@ def test_each_network_is_trained_by_its_own_side_of_the_published_losses(step):
         "discriminator_real": real_side,
         "discriminator_fake": fake_side,
     }
-    torch.testing.assert_close(terms, supervised | sides)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(terms, supervised | sides)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_as_published_both_sides_score_generated_motion_with_dropout_of_their_own(tmp_path):
@@ -92,7 +93,7 @@ def test_a_learned_prior_is_a_weighted_term(step):
     trainer.config = replace(trainer.config, mposer_weight=2.0)
     terms = trainer.losses(batch)
     motion = trainer.generator(batch.labels["features"].float())["theta"][..., 6:75]
-    torch.testing.assert_close(terms["mposer"], 2 * motion.square().mean())
+    assert_close(terms["mposer"], 2 * motion.square().mean())
 
 
 def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(step):

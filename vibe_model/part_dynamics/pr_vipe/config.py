@@ -17,6 +17,9 @@ from pipeline.errors import ConfigError
 from vibe_model.models import Training
 from vibe_model.settings import RunConfig, Share
 
+SIZE: Final = 32  # of an embedding's mean, and of its standard deviation
+STATE: Final = "pr_vipe_state_dict"  # key of the network in best.pt
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrVIPEConfig(RunConfig):
@@ -59,7 +62,7 @@ class PrVIPEConfig(RunConfig):
 
     # The model.
 
-    size: PositiveInt = 32
+    size: PositiveInt = SIZE
     hidden_size: PositiveInt = 1024  # of the network's layers
     dropout: Share = 0.3  # of the layers
     samples: PositiveInt = 20  # samples of an embedding for a comparison

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from pipeline.skeletons import KEYPOINTS_13
 from vibe_model.constants import constant
+from vibe_model.part_dynamics.pr_vipe.config import SIZE
 
 N_POINTS: Final = len(KEYPOINTS_13)
 N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities
-SIZE: Final = 32
 SAMPLES: Final = 20  # samples of an embedding for a comparison
 SMOOTHING: Final = 0.1  # of the matching probability, which is in [0.05, 0.95]
 

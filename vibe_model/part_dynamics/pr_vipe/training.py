@@ -10,7 +10,6 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Generator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,10 +20,9 @@ from torch import Tensor
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
 from vibe_model.checkpoints import load_body
-from vibe_model.devices import device_of
 from vibe_model.part_dynamics.pr_vipe import losses
 from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
-from vibe_model.part_dynamics.pr_vipe.config import PrVIPEConfig
+from vibe_model.part_dynamics.pr_vipe.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-STATE: Final = "pr_vipe_state_dict"
 AVERAGE: Final = "average"
 _ARMS: Final = point_numbers("elbow", "wrist")  # left, then right
 _LEGS: Final = point_numbers("knee", "ankle")
@@ -63,8 +60,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
 
         return make
 
-    group = ProcessGroup(device=device_of(config.device))
-    return run_once(config, nullcontext(group), prepare)
+    return run_once(config, prepare)
 
 
 class PrVIPETrainer(Trainer):

@@ -1,15 +1,18 @@
 """Pr-VIPE's poses, cameras, retrieval and training, on random poses of a body of 30 vertices."""
 
-import json
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
+from numpy.testing import assert_allclose, assert_array_equal
+from torch.testing import assert_close
 
 from pipeline.errors import DataError, StandInMixed
 from pipeline.skeletons import KEYPOINTS_13, joint_names
+from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
 from vibe_model import runs
@@ -93,10 +96,10 @@ def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints():
     assert found.shown[:, KEYPOINTS_13.index("nose")].tolist() == [True] * 3 + [False] * 2
     names = [joint_names("spin49").index(name) for name in KEYPOINTS_13]
     expected = split.rows["kp_3d"][4, names]
-    np.testing.assert_allclose(found.poses[4, 1:], normalise_13(expected)[1:], atol=1e-6)
-    np.testing.assert_allclose(found.poses[:, HIPS].mean(1), 0, atol=1e-6)
+    assert_allclose(found.poses[4, 1:], normalise_13(expected)[1:], atol=1e-6)
+    assert_allclose(found.poses[:, HIPS].mean(1), 0, atol=1e-6)
     upright = read(split, z_up=True).poses
-    np.testing.assert_allclose(upright, found.poses[..., [0, 2, 1]] * [1, -1, 1], atol=1e-6)
+    assert_allclose(upright, found.poses[..., [0, 2, 1]] * [1, -1, 1], atol=1e-6)
 
 
 def test_every_so_many_frames_of_the_chosen_tracks_are_read():
@@ -136,7 +139,7 @@ def test_real_pairs_are_of_one_instant_and_two_cameras():
         a, b = place[first.tobytes()], place[second.tobytes()]
         assert a % 5 == b % 5
         assert a != b
-    np.testing.assert_array_equal(found.draw(40, 0.5, seed=0, step=7)["poses"], drawn["poses"])
+    assert_array_equal(found.draw(40, 0.5, seed=0, step=7)["poses"], drawn["poses"])
     assert (found.draw(40, 0.5, seed=0, step=8)["poses"] != drawn["poses"]).any()
     assert len(read(MemorySplit(2, [4])).draw(5, 0.5, seed=0, step=0)["kp_2d"]) == 0
 
@@ -147,14 +150,14 @@ def test_real_pairs_are_of_one_instant_and_two_cameras():
 
 def test_a_made_up_camera_turns_a_pose_and_projects_it():
     torch.manual_seed(0)
-    poses = torch.tensor(normalise_13(np.random.default_rng(0).normal(size=(200, 13, 3)) * 0.2))
+    poses = torch.tensor(normalise_13(default_rng(0).normal(size=(200, 13, 3)) * 0.2))
     view = render_views(poses, torch.ones(200, 13, dtype=torch.bool), depth=4.0)
-    np.testing.assert_allclose(np_mpjpe(poses.numpy(), view.poses.numpy()), 0, atol=1e-7)
+    assert_allclose(np_mpjpe(poses.numpy(), view.poses.numpy()), 0, atol=1e-7)
     x, y, z = view.poses.unbind(-1)
-    np.testing.assert_array_equal(view.keypoints[..., 2], z + 4 > 0.25)
+    assert_array_equal(view.keypoints[..., 2], z + 4 > 0.25)
     there = view.keypoints[..., 2] > 0
-    np.testing.assert_allclose(view.keypoints[..., 0][there], (x / (z + 4))[there])
-    np.testing.assert_allclose(view.keypoints[..., 1][there], (y / (z + 4))[there])
+    assert_allclose(view.keypoints[..., 0][there], (x / (z + 4))[there])
+    assert_allclose(view.keypoints[..., 1][there], (y / (z + 4))[there])
     # a point below the hips stays below
     upright = poses.new_tensor((0.0, 1.0, 0.0)).expand(200, 13, 3)
     below = render_views(upright, torch.ones(200, 13, dtype=torch.bool), depth=4.0).poses[:, 0, 1]
@@ -186,10 +189,10 @@ def test_hits_are_counted_among_the_nearest():
 
 
 def test_keypoints_are_compared_after_the_best_similarity_in_the_picture():
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     points, others = random.normal(size=(2, 3, 13, 2))
     turned = 2.5 * points @ [[0, 1], [-1, 0]] + 7
-    np.testing.assert_allclose(np.diag(flat_distances(turned, points)), 0, atol=1e-12)
+    assert_allclose(np.diag(flat_distances(turned, points)), 0, atol=1e-12)
     source, goal = points[1] - points[1].mean(0), others[2] - others[2].mean(0)
     # as it is, a quarter turn on
     columns = np.stack([source.ravel(), (source @ [[0, 1], [-1, 0]]).ravel()], axis=1)
@@ -210,14 +213,14 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
     config = tiny(tmp_path / "killed")
     killed_at(training.run, config, 6, tmp_path / "aside")
     assert_same_run(training.run(config), expected)
-    metrics = json.loads((expected / "metrics.json").read_text())
+    metrics = read_file(expected / "metrics.json")
     assert metrics["stand_in"]
     assert set(metrics["h36m/val"]) >= {"hit_1", "procrustes_hit_20", "cameras_hit_10", "std_other"}
     n_held_out = metrics["amass/train"]["poses"]
-    n_train = json.loads((expected / "config.json").read_text())["trained_on"]
+    n_train = read_file(expected / "config.json")["trained_on"]
     assert n_train == {"poses": 36 - n_held_out + 10, "instants": 5}
     assert 0 < n_held_out < 36
-    best = torch.load(expected / "best.pt", weights_only=True)
+    best = read_file(expected / "best.pt")
     PrVIPE(4, best["pr_vipe_state_dict"]["stem.linear.bias"].numel()).load_state_dict(
         best["pr_vipe_state_dict"]
     )
@@ -237,9 +240,7 @@ def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path)
             mean[name] = (
                 decay * mean[name] + (1 - decay) * value if value.is_floating_point() else value
             )
-            torch.testing.assert_close(
-                trainer.average.state_dict()[name], mean[name].to(value.dtype)
-            )
+            assert_close(trainer.average.state_dict()[name], mean[name].to(value.dtype))
     rate = trainer.learning_rates()["pr_vipe_optimizer"]
     # of step 1 of 8
     assert rate == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 8)) / 2)
