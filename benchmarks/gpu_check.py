@@ -3,11 +3,10 @@
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
 In order: the GPU; the tests that need one; the network without decoding, in several sizes of a
-batch; extraction of images, videos and several streams; extraction by two processes; a
-training step of every model at its published sizes; a step shared by two processes, over NCCL if
-there are two GPUs. It goes on after a failure, and says what to do at the end. With 8 cores or more
-it takes about 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes
-small, for a trial run.
+batch; extraction of images, videos and several streams; extraction by two processes; a training
+step of every model at its published sizes. It goes on after a failure, and says what to do at the
+end. With 8 cores or more it takes about 10 minutes. `--device cpu` measures the same on a CPU;
+`--tiny` makes all sizes small, for a trial run.
 """
 
 from __future__ import annotations
@@ -40,15 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 from benchmarks import features
 from benchmarks.common import ROOT, page, parser, report, table
-from benchmarks.gpu_training import (
-    device_of,
-    forget_peak,
-    on_gpu,
-    peak,
-    shared,
-    shared_step,
-    training,
-)
+from benchmarks.gpu_training import device_of, forget_peak, on_gpu, peak, training
 
 # Precision, crops at once (0: as usual)
 NETWORKS: Final = (("fast", 0), ("exact", 0), ("fast", 64), ("fast", 1024))
@@ -64,14 +55,9 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
     options.add_argument("--rows", type=int, default=40_000, help="crops of each extraction")
     options.add_argument("--steps", type=int, default=30, help="of each training")
-    # of the processes that share a step
-    options.add_argument("--share", type=Path, help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.tiny:
         args.rows, args.steps = 16, 2
-    if args.share:
-        shared_step(args)
-        return
     if args.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit(
             "gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny "
@@ -283,11 +269,6 @@ PARTS: Final[Sequence[tuple[str, Part, str]]] = (
         "Training",
         training,
         f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass.",
-    ),
-    (
-        "Training by two processes",
-        shared,
-        "NCCL_DEBUG=INFO shows NCCL's messages; train with one process.",
     ),
 )
 
