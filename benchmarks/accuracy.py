@@ -41,7 +41,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 from benchmarks.common import parser, report, table
 from benchmarks.triangulation import (
-    OTHER_SIDE,
     Camera,
     cameras_of,
     people_of,
@@ -128,11 +127,9 @@ def results(folder: Path, calibrations: Mapping[str, list[Camera]]) -> Iterator[
     bodies = joints_of_bodies(split, folder / "bodies", listed)
     stream = np.asarray(split.column(f"features/{STREAM}"), np.float64).reshape(-1, 33, 4)
     estimates = Estimates(stream[:, BLAZE_12, :3], bodies)
-    compared = {}
+    compared = []
     for recording, cameras in calibrations.items():
-        for camera, rows in enumerate(compare(split, recording, cameras)):
-            compared[f"{recording}/{CAMERAS[camera]}"] = rows
-    yield from by_camera(compared, estimates)
+        compared += compare(split, recording, cameras)
     yield from by_track(split, compared, estimates, listed)
 
 
@@ -174,56 +171,11 @@ def joints_of_bodies(
     return joints
 
 
-def put_right(joints: Doubles, exchanged: Bools) -> Doubles:
-    """Joints (N, 12, 3) whose left and right are exchanged where the network has exchanged them."""
-    right = joints.copy()
-    right[exchanged] = joints[exchanged][:, OTHER_SIDE]
-    return right
-
-
 def hip_mpjpe(joints: Doubles, truth: Doubles) -> float:
     """Mean distance, mm, of joints (N, 12, 3) m, both relative to the middle of the hips."""
     apart = joints - truth
     apart -= apart[:, HIPS].mean(axis=1, keepdims=True)
     return float(1000 * np.linalg.norm(apart, axis=-1).mean())
-
-
-def by_camera(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator[str]:
-    """Errors of each clip's joints and bodies."""
-    yield "## By camera"
-    yield ""
-    rows = []
-    for name, of in compared.items():
-        joints = estimates.joints[of.rows]
-        right = put_right(joints, of.exchanged)
-        bodies = estimates.bodies[of.rows]
-        right_bodies = put_right(bodies, of.exchanged)
-        rows.append(
-            (
-                name,
-                len(of.rows),
-                f"{of.exchanged.mean():.0%}",
-                f"{pa_mpjpe(joints, of.truth).mean():.0f}",
-                f"{pa_mpjpe(right, of.truth).mean():.0f}",
-                f"{hip_mpjpe(right, of.truth):.0f}",
-                f"{pa_mpjpe(bodies, of.truth).mean():.0f}",
-                f"{pa_mpjpe(right_bodies, of.truth).mean():.0f}",
-                f"{hip_mpjpe(right_bodies, of.truth):.0f}",
-            )
-        )
-    header = (
-        "clip",
-        "rows",
-        "sides exchanged",
-        "joints PA-MPJPE",
-        "sides put right",
-        "MPJPE",
-        "bodies PA-MPJPE",
-        "sides put right",
-        "MPJPE",
-    )
-    yield from table(header, rows)
-    yield ""
 
 
 def stature(joints: Doubles) -> float:
@@ -236,13 +188,11 @@ def stature(joints: Doubles) -> float:
 
 def by_track(
     split: cache.Split,
-    compared: Mapping[str, Compared],
+    compared: Sequence[Compared],
     estimates: Estimates,
     listed: Sequence[Mapping[str, Any]],
 ) -> Iterator[str]:
     """Grades and heights beside errors."""
-    yield "## Grades and heights by track"
-    yield ""
     yield (
         "True height: the body's, times the true length from ankles over knees and hips to the "
         "shoulders, divided by the body's."
@@ -250,7 +200,7 @@ def by_track(
     yield ""
     entries = {entry["name"]: entry for entry in listed}
     rows = []
-    for of in compared.values():
+    for of in compared:
         tracks = split.track_of(of.rows)
         for number in np.unique(tracks):
             chosen = tracks == number
@@ -269,6 +219,7 @@ def by_track(
                     "; ".join(entry["grade_reasons"]),
                     f"{of.exchanged[chosen].mean():.0%}",
                     f"{pa_mpjpe(joints, truth).mean():.0f}",
+                    f"{hip_mpjpe(joints, truth):.0f}",
                     f"{pa_mpjpe(bodies, truth).mean():.0f}",
                     height,
                     true_height,
@@ -281,6 +232,7 @@ def by_track(
         "reasons",
         "sides exchanged",
         "joints PA-MPJPE",
+        "MPJPE",
         "bodies PA-MPJPE",
         "height, m",
         "true height, m",

@@ -33,7 +33,6 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.processes.meter import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -144,24 +143,15 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
         "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had "
         "allocated.\n"
     )
-    rows, failed = [], []
+    rows = []
     for precision, size in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
-        try:
-            computer = weights(root, precision).load(Machine(device_of(args), size), None)
-            rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
-        except Exception as error:
-            traceback.print_exc()
-            failed.append(f"{precision}, {size} at once: {type(error).__name__}: {error}")
-            continue
-        rows.append(
-            (precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args))
-        )
-    yield from table(
-        ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows
-    )
-    if failed:
-        raise RuntimeError("; ".join(failed))
+        computer = weights(root, precision).load(Machine(device_of(args), size), None)
+        rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        cells = (precision, computer.arithmetic, computer.batch_size)
+        rows.append((*cells, f"{rate:,.0f}", peak(args)))
+    header = ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB")
+    yield from table(header, rows)
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -183,7 +173,7 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
             "exact": weights(root, "exact"),
         }
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
-        rates = {name: middle_rate(root, key, on, spec) for name, spec in specs.items()}
+        rates = {name: features.middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         columns = (split.column(f"features/{name}") for name in ("fast", "exact"))
         fast, exact = (np.asarray(column[:COMPARED], np.float64) for column in columns)
@@ -213,18 +203,6 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
     )
     meter = features.extract(root, key, on, *both).meter
     yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {meter}."
-
-
-def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
-    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of
-    all of it.
-    """
-    steps: list[tuple[float, int]] = []
-    done = features.extract(
-        root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n))
-    )
-    (began, first), (ended, last) = features.middle(steps, done.computed)
-    return (last - first) / (ended - began), done.meter
 
 
 def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:

@@ -32,7 +32,7 @@ from pipeline.features.spec import StreamSpec
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import ROOT, in_a_process, parser, peak_mib, report, table
-from benchmarks.scale_data import KINETICS, RESNET50, TRACKS, make, write_template
+from benchmarks.scale_data import KINETICS, RESNET50, make, write_template
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 SPLITS: Final = {"train": 1.0, "val": 0.01}  # of the number of tracks; Luigi wants both
@@ -70,7 +70,7 @@ def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
     """
     for split, share in SPLITS.items():
         # in its own process: a command's peak begins with its parent's
-        in_a_process(make, folder, split, max(TRACKS, int(n_tracks * share)))
+        in_a_process(make, folder, split, int(n_tracks * share))
     root, raw = folder / "cache", folder / "raw/kinetics"
     counts = cache.open(root)[NAME].manifest
     size = (

@@ -46,17 +46,17 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 def test_the_cache_that_scale_measures_is_like_any_other(tmp_path):
     scale = importlib.import_module("scale")
     for split in scale.SPLITS:
-        scale.make(tmp_path, split, 240)  # three full shards, and a part of one
+        scale.make(tmp_path, split, 240)  # four shards
     assert cache.verify(tmp_path / "cache").ok
     split = cache.open(tmp_path / "cache")["kinetics/train"]
-    assert (len(split.tracks), len(split.videos), split.manifest["rows"]) == (240, 60, 240 * 128)
-    assert len(split.windows(16, 16, stream="resnet50")) == 240 * 128 // 16
+    assert (len(split.tracks), len(split.videos), split.manifest["rows"]) == (256, 64, 256 * 128)
+    assert len(split.windows(16, 16, stream="resnet50")) == 256 * 128 // 16
     (
         tmp_path / "cache/kinetics/train/stamps.json"
     ).unlink()  # then contents decide: they are true too
     places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
     plan = convert.plan_conversion(datasets.get("kinetics"), "train", **places)
-    assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 60, 60)
+    assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 64, 64)
 
 
 def test_windows_that_differ_end_the_benchmark(tmp_path):
