@@ -7,7 +7,7 @@ larger and lower in the image, and hide those behind them. 1280 x 720 px, 25 fra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,12 @@ class Detected(NamedTuple):
     scores: Doubles  # (P,)
     keypoints: Doubles  # (P, 17, 3)
 
+    def select(self, rows: NDArray[Any]) -> Detected:
+        """These detections alone: their positions, or (P,) whether each is one of them."""
+        return Detected(
+            self.person[rows], self.boxes[rows], self.scores[rows], self.keypoints[rows]
+        )
+
 
 def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
     """The detections of each frame, and the camera's shift (T, 2) px."""
@@ -92,7 +98,7 @@ def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
         order = rng.permutation(len(seen.person))
         keypoints = seen.keypoints + np.append(shift[t], 0)
         moved = seen._replace(boxes=seen.boxes + np.tile(shift[t], 2), keypoints=keypoints)
-        frames.append(Detected(*(array[order] for array in moved)))
+        frames.append(moved.select(order))
     return frames, shift
 
 
@@ -113,9 +119,9 @@ def wander(scene: Scene, rng: np.random.Generator) -> tuple[Doubles, Doubles, Bo
     """
     n = scene.people
     speed = scene.speed * rng.uniform(0.7, 1.3, n)
-    place = np.column_stack([rng.uniform(-0.6, 0.6, n), rng.uniform(NEAREST, FARTHEST, n)])
+    place: Doubles = np.column_stack([rng.uniform(-0.6, 0.6, n), rng.uniform(NEAREST, FARTHEST, n)])
     place[:, 0] *= place[:, 1]
-    facing = rng.uniform(-np.pi, np.pi, n)
+    facing: Doubles = rng.uniform(-np.pi, np.pi, n)
     left = rng.integers(75, 175, n // 2)  # frames: people of even numbers go through a door,
     entered = left + rng.integers(5, 26, n // 2)  # and those of odd numbers come out of it
     is_there = np.ones((FRAMES, n), bool)
@@ -125,8 +131,8 @@ def wander(scene: Scene, rng: np.random.Generator) -> tuple[Doubles, Doubles, Bo
         if scene.doors:
             is_there[t, ::2] = t < left
             is_there[t, 1::2] = t >= entered
-            door = np.where((t == left)[:, None], place[::2], door)
-            place[1::2] = np.where((t == entered)[:, None], door, place[1::2])
+            door = np.where(np.equal(left, t)[:, None], place[::2], door)
+            place[1::2] = np.where(np.equal(entered, t)[:, None], door, place[1::2])
             facing[1::2] = np.where(t == entered, facing[::2] + np.pi, facing[1::2])
         # those who leave the plane that the camera sees turn back to its middle
         outside = np.abs(place[:, 0]) > 0.6 * place[:, 1]
@@ -179,8 +185,7 @@ def detect(
     is_found = rng.random(n) < (visible - LEAST) / (ENOUGH - LEAST)
     is_found &= np.abs(joints[:, :, 0].mean(axis=1) - WIDTH / 2) < WIDTH / 2
     is_found &= rng.random(n) >= scene.missed
-    found = Detected(people, boxes, scene.confidence * scores, keypoints)
-    return Detected(*(array[is_found] for array in found))
+    return Detected(people, boxes, scene.confidence * scores, keypoints).select(is_found)
 
 
 def add_nobody(seen: Detected, rng: np.random.Generator) -> Detected:
@@ -196,5 +201,9 @@ def add_nobody(seen: Detected, rng: np.random.Generator) -> Detected:
     half = points[confidence > 0.05]
     box = np.concatenate([half.min(axis=0), half.max(axis=0)])
     keypoints = np.column_stack([points, confidence])
-    more = ([-1], [box], [rng.uniform(0.1, 0.5)], [keypoints])
-    return Detected(*(np.concatenate(pair) for pair in zip(seen, more, strict=True)))
+    return Detected(
+        np.append(seen.person, -1),
+        np.concatenate([seen.boxes, [box]]),
+        np.append(seen.scores, rng.uniform(0.1, 0.5)),
+        np.concatenate([seen.keypoints, [keypoints]]),
+    )
