@@ -7,9 +7,9 @@ of the library `trackers`.
 `linking_scenes.py` has the scenes. Constants of our linking, and the fitted options of ByteTrack,
 were chosen with seeds from 0 to 19, and the scenes are judged with seeds from 1000 on. Ours sees
 joints, and knows a moving camera to 1 px, as `detect` measures it; ByteTrack sees boxes and scores.
-All may bridge a second. "Fitted" are the options with the highest mean of 14 that were tried:
-ByteTrack begins and prefers tracks from a score of 0.25 on, reports them from the first frame on,
-and pairs boxes by GIoU from -0.25 on. Tracks of fewer than 8 detections are dropped, of all.
+All may bridge a second. "Fitted" are the options with the highest mean among 18 sets: ByteTrack
+begins and prefers tracks from a score of 0.25 on, reports them from the first frame on, and pairs
+boxes by GIoU from -0.25 on. Tracks of fewer than 8 detections are dropped, of all.
 
 IDF1 (Ristani et al. 2016) over detections: twice the number of detections in the track that is
 paired with their person, divided by the number of detections plus that of detections in tracks, for
