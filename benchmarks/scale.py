@@ -70,7 +70,7 @@ def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
     """
     for split, share in SPLITS.items():
         # in its own process: a command's peak begins with its parent's
-        in_a_process(make, folder, split, int(n_tracks * share))
+        in_a_process(make, folder, split, max(1, int(n_tracks * share)))
     root, raw = folder / "cache", folder / "raw/kinetics"
     counts = cache.open(root)[NAME].manifest
     size = (
