@@ -4,18 +4,16 @@ of steps?
     .venv/bin/python benchmarks/crashes.py --steps 1000 --minutes 120 --out benchmarks/crashes.md
 
 A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images, exchanges two
-videos) and converts, extracts, copies the split, imports another tool's numbers, or collects
-garbage; or it damages a file and repairs the cache. Its command (`python -m pipeline`) runs
-undisturbed, beside a reader, with another writer, after the parts of an array job of which one may
-be killed, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must verify, all tracks
-must be as before or as after, and the command must succeed when repeated.
+videos) and converts, extracts or collects garbage; or it damages a file and repairs the cache. Its
+command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, after the
+parts of an array job of which one may be killed, or ends by SIGKILL or SIGTERM at a random moment.
+Then the cache must verify, all tracks must be as before or as after, and the command must succeed
+when repeated.
 
 After each step, all that readers get of each track is compared with a cache made from the raw
 folder at once. Without --drop-removed, tracks of removed and spoiled videos must stay as they were.
-Imported numbers must belong to the pixels of their track, also when an old file is imported again
-after its videos were replaced. Shards have 16 rows, so that there are many. Tests of each single
-change of a file: tests/cache/test_histories.py; of killed training:
-tests/vibe_model/training/test_training.py.
+Shards have 16 rows, so that there are many. Tests of each single change of a file:
+tests/cache/test_histories.py; of killed training: tests/vibe_model/training/test_training.py.
 
 Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder,
 which stays. `--seed S --steps N` repeats the same steps, except for the moments of kills.
@@ -37,8 +35,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 import cache
@@ -50,20 +46,16 @@ from benchmarks.lab import (
     Lab,
     contents,
     differences,
-    measured,
     state_of,
-    stored_rows,
-    write_array,
 )
 from benchmarks.lab_processes import FRESH, reader_beside, run_command, shrink
 from cache.format.layout import TABLE_FOLDER
 from pipeline.__main__ import main as pipeline_main
 
-IMPORTED = "mine"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
 # and their frequencies
-KINDS: Final = {"convert": 10, "extract": 7, "import": 3, "copy": 1, "gc": 1, "damage": 3}
+KINDS: Final = {"convert": 10, "extract": 7, "gc": 1, "damage": 3}
 WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts")
 DROP: Final = "--drop-removed"
 
@@ -87,8 +79,6 @@ class Steps:
         self.n_killed = 0
         self.seconds: dict[str, float] = {}
         self.current: Contents = {}
-        self.pixels: dict[str, str] = {}  # of each video's rows in the cache
-        self.file: Path | None = None  # of another tool's numbers, for the cache as it was then
         shrink()
 
     def do(self) -> str:
@@ -101,18 +91,13 @@ class Steps:
             kind = self.rng.choices([*KINDS], [*KINDS.values()])[0]
         self.notes = [kind]
 
-        if kind == "copy":
-            self._copy()
-        elif kind == "damage":
+        if kind == "damage":
             self._damage()
-        elif kind == "import":
-            self._import()
         elif kind == "convert":
             self._convert()
         else:
             self._command(self.words(kind), self.current)
 
-        self.require_own_pixels()
         self.kinds[kind] += 1
         return f"step {self.step} {', '.join(self.notes)} [{time.perf_counter() - began:.1f} s]"
 
@@ -145,16 +130,13 @@ class Steps:
             self.notes.append(self.lab.edit(self.rng))
         words = self.words("convert")
         expected = dict(self.fresh())
-        lost: Contents = {}
 
         if self.rng.random() < 0.5:
             words.append(DROP)
             self.notes.append(DROP)
         else:
-            lost = self._lost(expected)
-            expected |= lost
+            expected |= self._lost(expected)
         self._command(words, expected)
-        self._note_pixels(lost)
 
     def _lost(self, computed: Contents) -> Contents:
         """Entries of the cache whose videos are missing or spoiled now. computed: what the raw
@@ -170,15 +152,6 @@ class Steps:
         lost = committed - usable
         return {name: entry for name, entry in self.current.items() if entry.video in lost}
 
-    def _note_pixels(self, lost: Contents) -> None:
-        """Record the pixels of the videos whose rows are of now; rows of lost ones are of earlier
-        pixels.
-        """
-        kept = {entry.video for entry in lost.values()}
-        for video, pixels in self.lab.pixels().items():
-            if video not in kept:
-                self.pixels[video] = pixels
-
     def _command(self, words: list[str], expected: Contents) -> None:
         """Run a command in one of several ways, and then undisturbed."""
         command = words[0]
@@ -188,7 +161,7 @@ class Steps:
         self.notes.append(f"-> {way}")
 
         if command == "extract":
-            expected = {**self.fresh_stream()}
+            expected = self._fresh_stream()
         if way == "reader":
             self._with_reader(words)
         elif way == "parts":
@@ -201,7 +174,7 @@ class Steps:
         self.seconds[command] = time.perf_counter() - began
         self.current = self.require([expected], complete=command == "extract")
 
-    def fresh_stream(self) -> Contents:
+    def _fresh_stream(self) -> Contents:
         """The current entries with the stream as a cache has it that is made at once; lost ones
         with what they have.
         """
@@ -269,82 +242,11 @@ class Steps:
                 raise Difference(f"{words[0]} ended with {process.exitcode}: {text}")
             process.log.unlink()
 
-    def _import(self) -> None:
-        """Import another tool's numbers of all tracks, or the stream's file again, after one that
-        may be killed.
-        """
-        is_old = self.file is not None and self.rng.random() < 0.5
-        if not is_old:
-            # an old file may have left tracks without numbers
-            cache.delete_stream(self.root, SPLIT, IMPORTED)
-            self.file = self._write_array()
-        self.notes.append("an old file" if is_old else "a new file")
-        words = ["import", str(self.file), *SPLIT.split("/"), "--cache", str(self.root)]
-        words += ["--format", "arrays", "--as", IMPORTED, "--match", "tracks"]
-
-        if self.rng.random() < 0.5:
-            self.notes.append("killed")
-            process = self._started(words)
-            process.join(self.rng.random() * (1 + self.seconds.get("import", 1)))
-            process.kill()
-            self._join([process], words)
-            self.require_own_pixels()
-        began = time.perf_counter()
-        self.end(words, (0, 1, 2) if is_old else (0,))
-        self.seconds["import"] = time.perf_counter() - began
-        self.current = self.require([self.current])
-        n_missing = self.require_own_pixels()
-        if n_missing and not is_old:
-            raise Difference(f"{n_missing} rows of a new file were not imported")
-
-    def _write_array(self) -> Path:
-        """A file of numbers for all tracks of the cache as it is."""
-        split = cache.open(self.root)[SPLIT]
-        tracks = {}
-        for track in split.tracks:
-            frame_index = np.asarray(split.rows("frame_index", track.start, track.stop))
-            tracks[track.name] = (self.pixels[track.video], frame_index)
-        file = self.work / f"numbers-{self.step}.npz"
-        write_array(file, tracks)
-        return file
-
-    def require_own_pixels(self) -> int:
-        """The number of rows without imported numbers. Raises Difference if a row has numbers of
-        other pixels.
-        """
-        if SPLIT not in cache.open(self.root):
-            return 0
-        split = cache.open(self.root)[SPLIT]
-        n_missing = 0
-        for track in split.tracks:
-            stored = stored_rows(split, IMPORTED, track.start, track.stop)
-            if stored is None:
-                n_missing += track.stop - track.start
-                continue
-            is_ok = np.array(stored[0]) == 1
-            numbers = np.frombuffer(stored[1], np.float32).reshape(len(is_ok), -1)
-            expected = measured(
-                self.pixels[track.video], split.rows("frame_index", track.start, track.stop)
-            )
-            if not np.array_equal(numbers[is_ok], expected[is_ok]):
-                raise Difference(f"{track.name}: imported numbers of other pixels")
-            n_missing += int((~is_ok).sum())
-        return n_missing
-
-    def _copy(self) -> None:
-        """Copy the split. The copy has all tracks, with all computed rows."""
-        other = self.work / "other"
-        self.end(["copy", SPLIT, "--cache", str(self.root), "--to", str(other)], (0,))
-        self.end(["verify", "--cache", str(other)], (0,))
-        self.require([self.current], other, complete=True)
-        shutil.rmtree(other)
-
     def _damage(self) -> None:
         """Damage a file. Verification names it, readers get no other data, and it is repaired or
         restored.
         """
         self._update(self.root)
-        self._note_pixels({})
         self.current = contents(self.root)
         files = [
             file
@@ -375,14 +277,12 @@ class Steps:
         self.end(["verify", "--cache", str(self.root)], (0,))
         self.current = self.require([self.fresh()], complete=True)
 
-    def require(
-        self, states: Collection[Contents], root: Path | None = None, *, complete: bool = False
-    ) -> Contents:
-        """The contents of a cache. Raises Difference unless they are one of `states`.
+    def require(self, states: Collection[Contents], *, complete: bool = False) -> Contents:
+        """The contents of the cache. Raises Difference unless they are one of `states`.
 
         complete: no row of the stream may be missing.
         """
-        actual = contents(root or self.root)
+        actual = contents(self.root)
         wrong = []
         for state in states:
             names = differences(actual, state, complete=complete)

@@ -45,6 +45,7 @@ from pipeline.features.streams.base import Computer, Machine, NumberStream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
+from pipeline.processes.meter import Meter
 from pipeline.track import CROP_SCALE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
@@ -226,16 +227,20 @@ def usual_crops(split: cache.Split, raw: Path, case: Case) -> Iterator[Floats]:
 
 def ours(root: Path, key: str, turn: int) -> float:
     """Crops a second as `python -m pipeline extract` does."""
+    stream = ResNet50(weights=random_weights(root), precision="fast")
+    return middle_rate(root, key, Resources(device="cpu"), StreamSpec(f"ours-{turn}", stream))[0]
+
+
+def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
+    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of
+    all of it.
+    """
     steps: list[tuple[float, int]] = []
     done = extract(
-        root,
-        key,
-        Resources(device="cpu"),
-        StreamSpec(f"ours-{turn}", ResNet50(weights=random_weights(root), precision="fast")),
-        progress=lambda n, *_: steps.append((time.perf_counter(), n)),
+        root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n))
     )
     (began, first), (ended, last) = middle(steps, done.computed)
-    return (last - first) / (ended - began)
+    return (last - first) / (ended - began), done.meter
 
 
 def memory(root: Path, key: str) -> float:

@@ -3,11 +3,10 @@
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
 In order: the GPU; the tests that need one; the network without decoding, in several sizes of a
-batch; extraction of images, videos and several streams; extraction by two processes; a
-training step of every model at its published sizes; a step shared by two processes, over NCCL if
-there are two GPUs. It goes on after a failure, and says what to do at the end. With 8 cores or more
-it takes about 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes
-small, for a trial run.
+batch; extraction of images, videos and several streams; extraction by two processes; a training
+step of every model at its published sizes. It goes on after a failure, and says what to do at the
+end. With 8 cores or more it takes about 10 minutes. `--device cpu` measures the same on a CPU;
+`--tiny` makes all sizes small, for a trial run.
 """
 
 from __future__ import annotations
@@ -34,21 +33,12 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.processes.meter import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
 from benchmarks.common import ROOT, page, parser, report, table
-from benchmarks.gpu_training import (
-    device_of,
-    forget_peak,
-    on_gpu,
-    peak,
-    shared,
-    shared_step,
-    training,
-)
+from benchmarks.gpu_training import device_of, forget_peak, on_gpu, peak, training
 
 # Precision, crops at once (0: as usual)
 NETWORKS: Final = (("fast", 0), ("exact", 0), ("fast", 64), ("fast", 1024))
@@ -64,14 +54,9 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
     options.add_argument("--rows", type=int, default=40_000, help="crops of each extraction")
     options.add_argument("--steps", type=int, default=30, help="of each training")
-    # of the processes that share a step
-    options.add_argument("--share", type=Path, help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.tiny:
         args.rows, args.steps = 16, 2
-    if args.share:
-        shared_step(args)
-        return
     if args.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit(
             "gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny "
@@ -158,24 +143,15 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
         "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had "
         "allocated.\n"
     )
-    rows, failed = [], []
+    rows = []
     for precision, size in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
-        try:
-            computer = weights(root, precision).load(Machine(device_of(args), size), None)
-            rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
-        except Exception as error:
-            traceback.print_exc()
-            failed.append(f"{precision}, {size} at once: {type(error).__name__}: {error}")
-            continue
-        rows.append(
-            (precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args))
-        )
-    yield from table(
-        ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows
-    )
-    if failed:
-        raise RuntimeError("; ".join(failed))
+        computer = weights(root, precision).load(Machine(device_of(args), size), None)
+        rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        cells = (precision, computer.arithmetic, computer.batch_size)
+        rows.append((*cells, f"{rate:,.0f}", peak(args)))
+    header = ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB")
+    yield from table(header, rows)
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -197,7 +173,7 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
             "exact": weights(root, "exact"),
         }
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
-        rates = {name: middle_rate(root, key, on, spec) for name, spec in specs.items()}
+        rates = {name: features.middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         columns = (split.column(f"features/{name}") for name in ("fast", "exact"))
         fast, exact = (np.asarray(column[:COMPARED], np.float64) for column in columns)
@@ -227,18 +203,6 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
     )
     meter = features.extract(root, key, on, *both).meter
     yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {meter}."
-
-
-def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
-    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of
-    all of it.
-    """
-    steps: list[tuple[float, int]] = []
-    done = features.extract(
-        root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n))
-    )
-    (began, first), (ended, last) = features.middle(steps, done.computed)
-    return (last - first) / (ended - began), done.meter
 
 
 def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -283,11 +247,6 @@ PARTS: Final[Sequence[tuple[str, Part, str]]] = (
         "Training",
         training,
         f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass.",
-    ),
-    (
-        "Training by two processes",
-        shared,
-        "NCCL_DEBUG=INFO shows NCCL's messages; train with one process.",
     ),
 )
 

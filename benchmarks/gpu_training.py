@@ -1,17 +1,11 @@
-"""Training steps on a GPU, in one and in two processes: the part of `gpu_check.py` on training.
+"""Training steps on a GPU: the part of `gpu_check.py` on training.
 
-`training` measures a step of every model, and compares its losses with the CPU's. `shared` starts
-`gpu_check.py --share` in two processes, each of which runs `shared_step`, and compares their losses
-with those of one process.
+`training` measures a step of every model, and compares its losses with the CPU's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -34,7 +28,6 @@ from vibe_model.settings import VideoConfig
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoRun
 
-GPU_CHECK: Final = Path(__file__).with_name("gpu_check.py")
 # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
 AGREE: Final = {"fp32": 0.01, "bf16": 0.05}
 # streams that models read beside their features: numbers a row
@@ -150,20 +143,20 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
     )
 
 
-def prepare(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
+def prepare(config: VideoConfig) -> VideoRun:
     """A training run, ready for its first step."""
     splits = cache.open(config.cache)
     model = models.model_of(config)
     trainer = model.load_trainer()(
-        config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device))
+        config, Body.stand_in(), ProcessGroup(device=torch.device(config.device))
     )
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None)
 
 
-def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dict[str, float]:
+def second_losses(config: VideoConfig) -> dict[str, float]:
     """Losses of a second step without dropout, after one update."""
-    ready = prepare(config, group)
+    ready = prepare(config)
     for learner in ready.trainer.learners.values():
         for module in learner.network.modules():
             if isinstance(module, nn.Dropout):
@@ -183,11 +176,9 @@ def difference(losses: Mapping[str, float], expected: Mapping[str, float]) -> fl
     )
 
 
-def steps_a_second(
-    config: VideoConfig, args: argparse.Namespace, group: ProcessGroup | None = None
-) -> tuple[float, float]:
+def steps_a_second(config: VideoConfig, args: argparse.Namespace) -> tuple[float, float]:
     """Steps a second, and the share of the time that they wait for their windows."""
-    ready = prepare(config, group)
+    ready = prepare(config)
     waited = 0.0
     with closing(ready.batches(0)) as batches:
         for _ in range(min(3, args.steps)):  # start-up
@@ -207,53 +198,3 @@ def steps_a_second(
 def synchronise(config: VideoConfig) -> None:
     if config.device.startswith("cuda"):
         torch.cuda.synchronize(config.device)
-
-
-def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """A step by two processes, started by torch's launcher."""
-    if on_gpu(args) and torch.cuda.device_count() < 2:
-        yield "Not run: there is one GPU."
-        return
-    device = "cuda" if on_gpu(args) else "cpu"
-    tiny = ["--tiny"] if args.tiny else []
-    words = ["--device", device, "--steps", str(args.steps), *tiny]
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    command = [*launcher, str(GPU_CHECK), "--share", str(root), *words]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if ran.returncode:
-        raise RuntimeError(ran.stderr[-4000:])
-    result = json.loads((root / "shared.json").read_text())
-    worst = difference(result["losses"], second_losses(config_of(shareable(), root, args)))
-    if not worst <= AGREE["fp32"]:
-        raise RuntimeError(
-            f"losses of two processes differ from those of one by {worst:.1e}, relative"
-        )
-    title = shareable().title
-    backend = "NCCL" if on_gpu(args) else "gloo"
-    yield (
-        f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ "
-        f"by {worst:.0e}."
-    )
-
-
-def shareable() -> Model:
-    """A model that trains in several processes."""
-    return next(model for model in models.every() if model.load_trainer().several_processes)
-
-
-def shared_step(args: argparse.Namespace) -> None:
-    """The step of each of the two processes."""
-    with ProcessGroup.join(args.device, 2) as group:
-        config = config_of(shareable(), args.share, args, device=str(group.device))
-        losses = second_losses(config, group)
-        rate, _ = steps_a_second(config, args, group)
-        if group.leads:
-            (args.share / "shared.json").write_text(json.dumps({"losses": losses, "rate": rate}))

@@ -1,6 +1,4 @@
-"""A raw folder of Penn Action that is edited at random, numbers that another tool would compute
-from it, and all that readers get of its cache.
-"""
+"""A raw folder of Penn Action that is edited at random, and all that readers get of its cache."""
 
 from __future__ import annotations
 
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import loadmat
 
 import cache
@@ -42,16 +39,6 @@ class Lab:
     def names(self) -> list[str]:
         """Present videos."""
         return _names_in(self.raw)
-
-    def pixels(self) -> Mapping[str, str]:
-        """A digest of each present video's images."""
-        digests = {}
-        for name in self.names:
-            digest = hashlib.sha256()
-            for file in sorted((self.raw / "frames" / name).iterdir()):
-                digest.update(file.read_bytes())
-            digests[name] = digest.hexdigest()
-        return digests
 
     def edit(self, rng: random.Random) -> str:
         """Change one video, or exchange two. Return their names and the change."""
@@ -136,31 +123,6 @@ def _move(name: str, folder: Path, other: Path, *, to: str = "") -> None:
     whole = folder / f"labels/{name}.whole"
     if whole.exists():
         whole.rename(other / f"labels/{new}.whole")
-
-
-def measured(pixels: str, frame_index: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Numbers (n, 2) of another tool for (n,) frames of a video with these pixels."""
-    of_video = int(pixels[:5], 16)
-    return np.stack([np.full(len(frame_index), of_video), frame_index], axis=1).astype(np.float32)
-
-
-def write_array(file: Path, tracks: Mapping[str, tuple[str, NDArray[np.int64]]]) -> None:
-    """Write `measured` numbers as a file for `import --format arrays`. tracks: name -> pixels,
-    frames (n,).
-    """
-    names: list[str] = []
-    frames: list[NDArray[np.int64]] = []
-    numbers: list[NDArray[np.float32]] = []
-    for name, (pixels, frame_index) in tracks.items():
-        names += [name] * len(frame_index)
-        frames.append(frame_index)
-        numbers.append(measured(pixels, frame_index))
-    arrays: dict[str, Any] = {
-        "track_name": np.array(names),
-        "frame_index": np.concatenate(frames),
-        "features": np.concatenate(numbers),
-    }
-    np.savez(file, **arrays)
 
 
 class Entry(NamedTuple):

@@ -6,15 +6,12 @@ The features are planted: a fixed random network of the true pose and shape, wit
 in each frame, so that only neighbouring frames help. Motions are those of the demo data, not
 rendered; validation and test have other motions than training. Networks are small; losses and
 trainers are the usual ones. DEMO DATA, no result about any model.
-
-Trained runs stay in the folder `--at`: a repeated command continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -73,24 +70,22 @@ Results = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each se
 
 def main() -> None:
     """Train, print, write the report."""
-    options = parser(__doc__, at="trained runs, which are not repeated")
+    options = parser(__doc__, at="the cache and trained runs")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--steps", type=int, default=125, help="of an epoch")
     options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
     args = options.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        lines = planted(args.at or Path(temporary), args)
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        lines = planted(Path(folder), args)
     about = "DEMO DATA, the procedural body; no result about the models."
     report(about, "Is a temporal model better than one of single frames?", lines, args)
 
 
 def planted(folder: Path, args: argparse.Namespace) -> list[str]:
     """Errors of each model on the test split, compared with single frames."""
-    root = folder / f"cache-{args.motions}"
-    if not root.exists():
-        plant(unfinished := folder / f"{root.name}-{os.getpid()}", args.motions)
-        unfinished.rename(root)
+    root = folder / "cache"
+    plant(root, args.motions)
     facts: Any = {
         **COMMON,
         "cache": root,

@@ -33,6 +33,7 @@ from pipeline.files.raw import changes as inputs
 
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
 TRACKS: Final = 4  # a video
+SHARD: Final = layout.ROWS_PER_SHARD // (TRACKS * ROWS)  # videos
 CLASSES: Final = 400
 LINKS: Final = 30_000  # names of one file, of the 65,000 that ext4 allows
 DIM: Final = 2048
@@ -42,10 +43,13 @@ KINETICS: Final = datasets.get("kinetics")
 
 
 def make(folder: Path, split: str, n_tracks: int) -> None:
-    """Write raw/kinetics with the clips of one split, and a cache made from it, with features."""
+    """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
+
+    It has at least `n_tracks` tracks, in whole shards.
+    """
     raw = folder / "raw/kinetics"
     root = folder / "cache"
-    videos = list(make_raw(raw, split, n_tracks // TRACKS))
+    videos = list(make_raw(raw, split, -(-n_tracks // (SHARD * TRACKS)) * SHARD))
     make_cache(root, raw, split, videos)
     (folder / "luigi.cfg").write_text(
         f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = "
@@ -78,13 +82,10 @@ def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
 
 
 def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None:
-    """A committed split with one stream: a full shard and the last one are written, the others
-    linked to the first.
-    """
+    """A committed split with one stream: one shard is written, the others are links to it."""
     name = f"kinetics/{split}"
     extent = len(videos) * TRACKS * ROWS
-    full, rest = divmod(extent, layout.ROWS_PER_SHARD)
-    written = write_template(root, name, min(full, 1) * layout.ROWS_PER_SHARD + rest)
+    written = write_template(root, name, layout.ROWS_PER_SHARD)
     listed = KINETICS.videos(raw, split)
     if [video.name for video in listed] != list(videos):
         raise SystemExit(f"{raw}: the reader lists other videos than were made")
@@ -110,7 +111,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "extent": extent,
             "commits": [[0, extent]],
             "shards": {
-                column: linked(root / name / column, full, rest, written, spec)
+                column: linked(root / name / column, extent, written, spec)
                 for column, spec in own.items()
             },
             "reader": reader_parts(KINETICS, split, raw, None),
@@ -132,7 +133,6 @@ def publish_stream(
 ) -> None:
     """Commit the stream of a split, whose manifest is given, with its shards linked."""
     extent = split["extent"]
-    full, rest = divmod(extent, layout.ROWS_PER_SHARD)
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
     publish(
@@ -146,7 +146,7 @@ def publish_stream(
                 for shard in range(layout.Geometry().shards(extent))
             },
             "shards": {
-                array: linked(below / array, full, rest, written, spec)
+                array: linked(below / array, extent, written, spec)
                 for array, spec in arrays.items()
             },
         },
@@ -205,28 +205,15 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
 
 
 def linked(
-    array: Path,
-    full: int,
-    rest: int,
-    written: Mapping[str, Mapping[str, str]],
-    spec: layout.Column,
+    array: Path, extent: int, written: Mapping[str, Mapping[str, str]], spec: layout.Column
 ) -> dict[str, str]:
-    """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return
-    their records.
-    """
-
-    def file(shard: int) -> Path:
-        path = Path(layout.shard_key(str(array), shard, spec.shape))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    of_array = written[array.name]
-    if full > 1 and rest:
-        file(1).rename(file(full))
-    for shard in range(1, full):
-        os.link(file(0), file(shard))
-    full_shards = {str(shard): of_array["0"] for shard in range(full)}
-    return full_shards | ({str(full): of_array["1" if full else "0"]} if rest else {})
+    """Link an array's shards of `extent` rows to the first one. Return their records."""
+    shards = range(extent // layout.ROWS_PER_SHARD)
+    first, *others = (Path(layout.shard_key(str(array), shard, spec.shape)) for shard in shards)
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.link(first, file)
+    return {str(shard): written[array.name]["0"] for shard in shards}
 
 
 def publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[str, Any]:

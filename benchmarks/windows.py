@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/windows.py --out benchmarks/windows.md
 
 Writes a split (2D labels, float16 features of 2048 numbers) and its features again as .npy and
-HDF5. Then reads random windows of 16 frames into a given buffer, a batch at a time, `--passes`
-times as many windows as rows / 16. All ways open their files again in each round, so that page
-faults and our checksums count; slow ways read fewer windows. Rounds are interleaved: A B C A B C.
-`--small` makes everything tiny, for a trial run.
+HDF5. Then reads random windows of 16 frames into a given buffer, a batch of 64 at a time, ten times
+as many windows as rows / 16. All ways open their files again in each round, so that page faults and
+our checksums count; slow ways read fewer windows. Rounds are interleaved: A B C A B C. `--small`
+makes everything tiny, for a trial run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +34,9 @@ SEQLEN: Final = 16
 STREAM: Final = "resnet50"
 TRACK: Final = 256  # rows
 SPLIT: Final = "flat/train"
+BATCH: Final = 64  # windows
+PASSES: Final = 10  # times as many windows as rows / 16
 OURS = "cache, float16"
-SLICES, ROWS, TAKE = "memmap, a slice a window", "memmap, [rows]", "memmap, np.take into the buffer"
 H5 = "h5py, opened per window"
 ZARR, ZARR_ROWS = (
     f"zarr-python {version('zarr')}, {way}" for way in ("a window at a time", "oindex of a batch")
@@ -66,6 +66,10 @@ class Data:
     def open(self) -> cache.FeatureCache:
         return cache.open(self.folder / "cache")
 
+    def column(self) -> Any:
+        """The split's features as a Zarr array."""
+        return self.open()[SPLIT].column(f"features/{STREAM}")
+
 
 def make(folder: Path, *, rows: int, dim: int) -> Data:
     """Write the cache and the copies. The numbers are random, so that nothing can be compressed."""
@@ -82,7 +86,7 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
         return rng.integers(0, 0x7C00, (len(numbers), dim), np.uint16).view(np.float16)
 
     write_stream(folder / "cache", SPLIT, STREAM, dim, random_floats)
-    column: Any = data.open()[SPLIT].column(f"features/{STREAM}")
+    column = data.column()
     copy = np.lib.format.open_memmap(data.npy, "w+", np.float16, (rows, dim))
     with h5py.File(data.h5, "w") as file:
         stored = file.create_dataset("features", (rows, dim), np.float16)
@@ -93,64 +97,73 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
     return data
 
 
-def ways(data: Data) -> dict[str, Callable[[], Read]]:
-    """By name, a function that opens a way of reading windows."""
-    frames = np.arange(SEQLEN)
+def positions(starts: Starts) -> NDArray[np.int64]:
+    """(B, SEQLEN) rows of windows."""
+    return starts[:, None] + np.arange(SEQLEN)
 
-    def ours() -> Read:
-        split = data.open()[SPLIT]
 
-        def read(starts: Starts, out: NDArray[Any]) -> None:
-            windows = np.stack([starts, starts + SEQLEN], axis=1)
-            split.read(
-                windows, STREAM, fields=("features",), dtype="float16", out={"features": out}
-            )
+def ours(data: Data) -> Read:
+    split = data.open()[SPLIT]
 
-        return read
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        windows = np.stack([starts, starts + SEQLEN], axis=1)
+        split.read(windows, STREAM, fields=("features",), dtype="float16", out={"features": out})
 
-    def whole(
-        source: Callable[[], Any], read: Callable[[Any, Starts, NDArray[Any]], object]
-    ) -> Callable[[], Read]:
-        return lambda: partial(read, source())
+    return read
 
-    def each(
-        source: Callable[[], Any], window: Callable[[Any, slice], NDArray[Any]]
-    ) -> Callable[[], Read]:
-        def read(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
-            for number, start in enumerate(starts.tolist()):
-                out[number] = window(rows, slice(start, start + SEQLEN))
 
-        return whole(source, read)
+def mapped_rows(data: Data) -> Read:
+    rows = np.load(data.npy, mmap_mode="r")
 
-    def from_h5(_: None, rows: slice) -> NDArray[Any]:
-        with h5py.File(data.h5) as file:
-            return np.asarray(file["features"][rows])
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        out[...] = rows[positions(starts)]
 
-    def gather(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
-        out[...] = rows[starts[:, None] + frames]
+    return read
 
-    def gather_by_oindex(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
-        out[...] = rows.oindex[(starts[:, None] + frames).ravel()].reshape(out.shape)
 
-    def mapped() -> Any:
-        return np.load(data.npy, mmap_mode="r")
+def mapped_take(data: Data) -> Read:
+    rows = np.load(data.npy, mmap_mode="r")
+    # with any other mode, NumPy first fills a buffer of its own
+    return lambda starts, out: rows.take(positions(starts), 0, out, mode="clip")
 
-    def column() -> Any:
-        return data.open()[SPLIT].column(f"features/{STREAM}")
 
-    return {
-        OURS: ours,
-        SLICES: each(mapped, lambda rows, window: rows[window]),
-        ROWS: whole(mapped, gather),
-        # With any other mode, NumPy first fills a buffer of its own.
-        TAKE: whole(
-            mapped,
-            lambda rows, starts, out: rows.take(starts[:, None] + frames, 0, out, mode="clip"),
-        ),
-        H5: each(lambda: None, from_h5),
-        ZARR: each(column, lambda rows, window: rows[window]),
-        ZARR_ROWS: whole(column, gather_by_oindex),
-    }
+def h5py_windows(data: Data) -> Read:
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        for number, start in enumerate(starts.tolist()):
+            with h5py.File(data.h5) as file:
+                out[number] = file["features"][start : start + SEQLEN]
+
+    return read
+
+
+def zarr_windows(data: Data) -> Read:
+    rows = data.column()
+
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        for number, start in enumerate(starts.tolist()):
+            out[number] = rows[start : start + SEQLEN]
+
+    return read
+
+
+def zarr_batch(data: Data) -> Read:
+    rows = data.column()
+
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        out[...] = rows.oindex[positions(starts).ravel()].reshape(out.shape)
+
+    return read
+
+
+# each opens its files
+WAYS: Final[dict[str, Callable[[Data], Read]]] = {
+    OURS: ours,
+    "memmap, [rows]": mapped_rows,
+    "memmap, np.take into the buffer": mapped_take,
+    H5: h5py_windows,
+    ZARR: zarr_windows,
+    ZARR_ROWS: zarr_batch,
+}
 
 
 def draw(data: Data, n_windows: int, seed: int) -> Starts:
@@ -166,101 +179,59 @@ def buffer(batch: int, dim: int) -> NDArray[np.float16]:
     return out
 
 
-def compare(data: Data, starts: Starts, batch: int) -> None:
+def compare(data: Data, starts: Starts) -> None:
     """Check that all ways read the same numbers."""
-    expected = np.load(data.npy, mmap_mode="r")[starts[:, None] + np.arange(SEQLEN)]
-    for way, opened in ways(data).items():
-        out = buffer(batch, data.dim)
-        opened()(starts, out)
+    expected = np.load(data.npy, mmap_mode="r")[positions(starts)]
+    for way, opened in WAYS.items():
+        out = buffer(len(starts), data.dim)
+        opened(data)(starts, out)
         if out.tobytes() != expected.tobytes():
             raise SystemExit(f"{way} reads other numbers than the .npy file has")
 
 
-def windows(
-    data: Data,
-    *,
-    rounds: int,
-    batch: int,
-    passes: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[str]:
-    """Windows a second of each way: in all passes, and in the first one."""
-
-    def read_all(read: Read, starts: Starts, out: NDArray[Any]) -> None:
-        for at in range(0, len(starts) - len(out) + 1, len(out)):
-            read(starts[at : at + len(out)], out)
-
-    one_pass = max(data.rows // SEQLEN // batch, 1) * batch
-    first: dict[str, list[float]] = {way: [] for way in ways(data)}
-    whole: dict[str, list[float]] = {way: [] for way in ways(data)}
+def windows(data: Data, rounds: int, clock: Callable[[], float]) -> Iterator[str]:
+    """Windows a second of each way."""
+    n_windows = max(data.rows // SEQLEN // BATCH, 1) * BATCH * PASSES
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for turn in range(rounds):
-        starts = draw(data, one_pass * passes, turn)
-        compare(data, starts[:batch], batch)
-        for way, opened in ways(data).items():
-            out = buffer(batch, data.dim)
-            count = min(SLOW[way], len(starts) // 20) if way in SLOW else len(starts)
-            count = max(count // batch, 1) * batch
-            early = min(one_pass, count)
+        starts = draw(data, n_windows, turn)
+        compare(data, starts[:BATCH])
+        for way, opened in WAYS.items():
+            out = buffer(BATCH, data.dim)
+            n_batches = max(min(SLOW.get(way, n_windows), n_windows) // BATCH, 1)
             began = clock()
-            read = opened()
-            read_all(read, starts[:early], out)
-            first[way].append(early / (clock() - began))
-            read_all(read, starts[early:count], out)
-            whole[way].append(count / (clock() - began))
+            read = opened(data)
+            for batch in starts[: n_batches * BATCH].reshape(n_batches, BATCH):
+                read(batch, out)
+            rates[way].append(n_batches * BATCH / (clock() - began))
     yield (
-        f"{data.rows:,} rows of {data.dim} float16, windows of {SEQLEN} frames, {batch} a "
-        "batch, one thread, warm"
+        f"{data.rows:,} rows of {data.dim} float16, windows of {SEQLEN} frames, {BATCH} a batch, "
+        f"one thread, warm page cache, {n_windows:,} a round (slow ways at most "
+        f"{', '.join(f'{n:,}' for n in SLOW.values())}), {rounds} rounds. All ways gave the same "
+        "bytes. Opening, page faults and our checksums are counted.\n"
     )
-    yield (
-        f"page cache, {one_pass * passes:,} a round ({passes} passes of {one_pass:,}; slow "
-        "ways at most"
-    )
-    yield (
-        f"{', '.join(f'{n:,}' for n in SLOW.values())}), {rounds} rounds. All ways gave the "
-        "same bytes. Opening, page"
-    )
-    yield "faults and our checksums are counted; nearly all of these are in the first pass.\n"
-    rows = [
-        (
-            *(way, spread(whole[way], ",.0f"), spread(first[way], ",.0f")),
-            *(
-                f"**{paired(whole[OURS], whole[way]):.2f}**",
-                f"{paired(first[OURS], first[way]):.2f}",
-            ),
-        )
-        for way in whole
-    ]
-    yield from table(("", "windows/s", "first pass", "ours : it", "first pass, ours : it"), rows)
+    rows = []
+    for way, of_way in rates.items():
+        rows.append((way, spread(of_way, ",.0f"), f"**{paired(rates[OURS], of_way):.2f}**"))
+    yield from table(("", "windows/s", "ours : it"), rows)
 
 
 def main() -> None:
     """Make the data, measure, print, write the report."""
     options = parser(__doc__, at="the files, 4 GB")
-    options.add_argument(
-        "--rows", type=int, default=409_600, help="of the split that windows are read from"
-    )
-    options.add_argument("--batch", type=int, default=64, help="windows a batch")
-    options.add_argument(
-        "--passes", type=int, default=10, help="times as many windows as rows / 16"
-    )
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument(
         "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
     )
     options.add_argument("--small", action="store_true", help="4,096 rows of 32 numbers, one round")
     args = options.parse_args()
-    rows, dim, rounds = (4_096, 32, 1) if args.small else (args.rows, 2048, args.rounds)
-    rows = -(-rows // TRACK) * TRACK  # whole tracks
+    rows, dim, rounds = (4_096, 32, 1) if args.small else (409_600, 2048, args.rounds)
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         data = make(Path(folder), rows=rows, dim=dim)
         clock = time.process_time if args.cpu else time.perf_counter
-        lines = windows(data, rounds=rounds, batch=args.batch, passes=args.passes, clock=clock)
-        report(
-            "Random numbers, CPU time." if args.cpu else "Random numbers.",
-            "How fast are windows read?",
-            list(lines),
-            args,
-        )
+        about = "Random numbers, CPU time." if args.cpu else "Random numbers."
+        lines = windows(data, rounds, clock)
+        report(about, "How fast are windows read?", lines, args)
 
 
 if __name__ == "__main__":

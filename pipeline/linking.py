@@ -9,14 +9,17 @@ joints' mean, as in SORT, Bewley et al. 2016), relative to the camera's motion i
 Each frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian
 method, 1955). The cost of a pair is
 
-    |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
+    |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n - 2 log c
 
 with d (px) the mean offset, a vector, from the joints expected to those detected, over joints seen
-in both; S its expected variance, which grows with time, and R that of a detection; r the mean
-distance that remains without d, by the box diagonal; n how often the person was seen. Pairs up to
-SURE_COST are linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked
-across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has
-the scenes from which the constants are.
+in both, weighted by the product of their confidences, because a network guesses where hidden joints
+are; S its expected variance, which grows with time, and R that of a detection, which grows as c
+falls; r the mean distance that remains without d, weighted alike, by the box diagonal; n how often
+the person was seen; c the mean confidence of the detection's joints, so that figures that are
+nobody, and parts of people, do not take a track from a surer detection. Pairs up to SURE_COST are
+linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked across a
+scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes
+from which the constants are.
 
 `clean`: frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their
 TFRecord converter): a sequence begins where enough joints are visible and ends where too few are,
@@ -44,14 +47,19 @@ MAX_COST: Final = 25.0  # 5 standard deviations
 # 3 standard deviations; such pairs are linked first, so that a lost person cannot take over
 # another's detections
 SURE_COST: Final = 9.0
-NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
+# diagonals: standard deviation of a detection's joints on average, where all have confidence 1
+NOISE: Final = 0.02
 START: Final = 0.1  # diagonals a frame: of a new person's velocity
-TURN: Final = 0.014  # diagonals a frame: of the velocity's change in a frame
+# the velocity's change in a frame: in diagonals a frame of anybody, and as a share of the velocity,
+# because those who are fast turn
+CHANGE: Final = 0.006
+TURN: Final = 0.15
 SHAPE: Final = 0.07  # diagonals: usual difference of two frames' joints, relative to their mean
 SURENESS: Final = 0.3  # weight of the term that prefers persons who were seen recently
 # weight of the term that prefers persons who were seen often, so that half of a person, briefly
 # detected as another one, does not take over the track
-NEWCOMER: Final = 4.0
+NEWCOMER: Final = 10.0
+LEAST_CONFIDENCE: Final = 0.05  # of a detection
 # diagonals from where a person is expected: one who appears farther away is somebody else
 REACH: Final = 0.7
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
@@ -62,7 +70,8 @@ class _SeenDetections:
     """All N detections with a seen joint, in the order of frames and sorted within each frame."""
 
     rows: Ints  # (N, 2) (t, p): position of the frame among the T, and number in the frame
-    keypoints: Doubles  # (N, J, 3) px px confidence
+    keypoints: Doubles  # (N, J, 3) px px confidence 0 to 1
+    confidence: Doubles  # (N,) mean of the joints, at least LEAST_CONFIDENCE
     boxes: Doubles  # (N, 2, 2) corners px, with MARGIN_PX
     start: Ints  # (T + 1,) index of each frame's first detection, and N
 
@@ -155,11 +164,13 @@ class _Filters:
     def add(self, detections: Ints, first: int) -> None:
         """Begin a new person, numbered from `first`, at each of these detections."""
         n = len(detections)
-        size = self._size(detections)[:, None, None]
+        size = self._size(detections)
         persons = np.arange(first, first + n)
         once = np.ones(n, np.int64)
         still = np.zeros((n, 2, 2))
-        variance = size**2 * np.diag([NOISE**2, START**2])
+        variance = np.zeros((n, 2, 2))
+        variance[:, 0, 0] = self._noise(detections, size)
+        variance[:, 1, 1] = (START * size) ** 2
         self.person = np.append(self.person, persons)
         self.last = np.append(self.last, detections)
         self._n_seen = np.append(self._n_seen, once)
@@ -173,10 +184,11 @@ class _Filters:
         # position and velocity after n frames.
         mixed = n**2 / 2
         covariance = np.array([[n**3 / 3, mixed], [mixed, n]])
-        turn = covariance * TURN**2
-        size = self._size(self.last)[:, None, None]
+        size = self._size(self.last)
+        speed = np.linalg.norm(self._state[:, 1], axis=-1)
+        change = (CHANGE * size) ** 2 + (TURN * speed) ** 2
         self._state = step @ self._state
-        self._variance = step @ self._variance @ step.T + turn * size**2
+        self._variance = step @ self._variance @ step.T + change[:, None, None] * covariance
 
     def follow_camera(self, camera: Mapping[int, Doubles], frames: range) -> None:
         """Move all predictions as the camera's motion in `frames` moves things that are still."""
@@ -202,25 +214,26 @@ class _Filters:
         old = self._seen.keypoints[self.last][:, None]  # (A, 1, J, 3)
         new = self._seen.keypoints[detections][None]  # (1, B, J, 3)
         size = self._size(self.last)[:, None]
-        is_shared = (old[..., 2] > 0) & (new[..., 2] > 0)
-        shared = is_shared[..., None]
-        n = np.maximum(shared.sum(axis=2), 1)
+        weight = old[..., 2] * new[..., 2]
+        total = weight.sum(axis=2)
+        is_shared = total > 0
+        weight /= np.where(is_shared, total, 1)[..., None]
 
         expected = old[..., :2] + self._state[:, None, :1]
-        offsets = (new[..., :2] - expected) * shared  # (A, B, J, 2)
-        offset = offsets.sum(axis=2) / n  # d
-        remaining = (offsets - offset[:, :, None]) * shared
-        length = np.linalg.norm(remaining, axis=-1)
-        mean_length = length.sum(axis=2) / n[..., 0]  # r, in px
+        offsets = new[..., :2] - expected  # (A, B, J, 2)
+        offset = (offsets * weight[..., None]).sum(axis=2)  # d
+        length = np.linalg.norm(offsets - offset[:, :, None], axis=-1)
+        mean_length = (length * weight).sum(axis=2)  # r, in px
 
         squared = np.square(offset).sum(axis=-1)
-        noise = (NOISE * size) ** 2  # R
+        noise = self._noise(detections, size)  # R
         variance = self._variance[:, :1, 0] + noise  # S
         shape = mean_length / np.maximum(size, self._size(detections)) / SHAPE
         sureness = SURENESS * np.log(variance / noise)
         newcomer = NEWCOMER / self._n_seen[:, None]
-        cost = squared / variance + shape**2 + sureness + newcomer
-        is_possible = is_shared.any(axis=2) & (squared < (REACH * size) ** 2)
+        unsure = -2 * np.log(self._seen.confidence[detections])
+        cost = squared / variance + shape**2 + sureness + newcomer + unsure
+        is_possible = is_shared & (squared < (REACH * size) ** 2)
         return np.where(is_possible, cost, np.inf), offset
 
     def update(self, rows: Ints, detections: Ints, innovation: Doubles) -> None:
@@ -230,7 +243,7 @@ class _Filters:
         px, the mean offset of the joints from where they were expected.
         """
         size = self._size(self.last[rows])
-        noise = (NOISE * size) ** 2
+        noise = self._noise(detections, size)
         self.last[rows] = detections
         self._n_seen[rows] += 1
 
@@ -241,6 +254,10 @@ class _Filters:
         self._state[rows, 0] = -innovation
         self._state[rows] += gain * innovation[:, None]
         self._variance[rows] -= gain * self._variance[rows, :1]
+
+    def _noise(self, detections: Ints, size: Doubles) -> Doubles:
+        """Variances (px^2) of D detections' mean joints, for diagonals that broadcast with (D,)."""
+        return (NOISE * size) ** 2 / self._seen.confidence[detections]
 
     def _size(self, detections: Ints) -> Doubles:
         """Diagonals of the detections' boxes, (D,) px."""
@@ -304,6 +321,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     number = np.arange(len(frame)) - np.repeat(first, counts)  # in the frame, from 0
     all_points = np.concatenate(keypoints).astype(np.float64)
     points, _ = zero_invalid_joints(all_points)
+    points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 
     corners = corners[any_seen]
@@ -321,7 +339,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     frames = np.arange(len(counts) + 1)
     start = np.searchsorted(rows[:, 0], frames)
     boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
-    return _SeenDetections(rows[order], points[order], boxes, start)
+    confidence = np.maximum(points[order, :, 2].mean(axis=1), LEAST_CONFIDENCE)
+    return _SeenDetections(rows[order], points[order], confidence, boxes, start)
 
 
 # Joints of face and shoulders in all joint orders; all other joints belong to the body.

@@ -107,7 +107,7 @@ class OwnVideos(ClipDataset):
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
     # 9: sides that the detector has exchanged
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10  # 10: linking by confidences
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = (
         "cuts",

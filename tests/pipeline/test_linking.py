@@ -255,3 +255,16 @@ def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves
         upper, lower = (whole * [1, 1, 0] + [0, 0, 1] * half[:, None] for half in (first, ~first))
         frames.append(np.stack([upper, lower]) if 25 <= t < 25 + n_halves else whole[None])
     assert sorted(map(len, link(frames, range(60)))) == [n_halves, 60]
+
+
+def test_joints_that_are_guessed_on_the_person_in_front_do_not_exchange_the_two():
+    # They meet at frame 20; the network takes the joints of the one behind from the one in front.
+    frames = []
+    for t in range(41):
+        front, behind = person(100 + 4 * (t - 20)), person(100 - 4 * (t - 20), 90)
+        is_hidden = np.abs(behind[:, 0] - front[:, 0].mean()) < 20
+        behind[is_hidden, :2] = front[is_hidden, :2]
+        behind[is_hidden, 2] = 0.3
+        frames.append(np.stack([front, behind]))
+    tracks = link(frames, range(41))
+    assert [track[:, 1].tolist() for track in tracks] == [[0] * 41, [1] * 41]
