@@ -114,14 +114,18 @@ def to_camera(camera: Camera, joints: Doubles) -> Doubles:
     return joints @ camera.world_to_camera[:, :3].T + camera.world_to_camera[:, 3]
 
 
+def offsets(camera: Camera, joints: Doubles, points: Doubles) -> Doubles:
+    """What a camera sees (12, 2), less the images of joints (12, 3), px."""
+    in_camera = to_camera(camera, joints)
+    return (points - in_camera[:, :2] / in_camera[:, 2:]) * camera.matrix[[0, 1], [0, 1]]
+
+
 def residuals(cameras: Sequence[Camera], joints: Doubles, points: Doubles) -> Doubles:
     """Distances (C, 12) px between the images of joints (12, 3) and what C cameras see."""
-    distances = []
-    for camera, seen in zip(cameras, points, strict=True):
-        in_camera = to_camera(camera, joints)
-        offset = (seen - in_camera[:, :2] / in_camera[:, 2:]) * camera.matrix[[0, 1], [0, 1]]
-        distances.append(np.linalg.norm(offset, axis=1))
-    return np.stack(distances)
+    pairs = zip(cameras, points, strict=True)
+    return np.stack(
+        [np.linalg.norm(offsets(camera, joints, seen), axis=1) for camera, seen in pairs]
+    )
 
 
 def seen_by(split: cache.Split, video: int, camera: Camera) -> dict[int, list[Seen]]:
