@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline import crops, homography
 
@@ -86,7 +87,7 @@ def test_exact_correspondences_give_the_planted_homography(values, seed):
     source = np.random.default_rng(seed).uniform(-0.9, 0.9, (60, 2))
     found, known = homography.fit(source, homography.transfer(expected, source))
     assert known
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    assert_allclose(found, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -103,7 +104,7 @@ def test_points_that_are_not_finite_do_not_count():
     )
     expected, _ = homography.fit(POINTS[150:], target[150:])
     target[:150] = np.nan
-    np.testing.assert_array_equal(homography.fit(POINTS, target)[0], expected)
+    assert_array_equal(homography.fit(POINTS, target)[0], expected)
 
 
 def test_each_round_weighs_the_points_by_the_solution_before():
@@ -128,7 +129,7 @@ def test_each_round_weighs_the_points_by_the_solution_before():
         residual = np.linalg.norm(target - homography.transfer(expected, POINTS), axis=1)
         weights = 1 / (1 + (residual / 0.01) ** 2)
     found = homography.fit(POINTS, target)[0]
-    np.testing.assert_allclose(found, expected / expected[2, 2], atol=1e-9)
+    assert_allclose(found, expected / expected[2, 2], atol=1e-9)
 
 
 def normaliser(points):
@@ -140,11 +141,9 @@ def normaliser(points):
 
 def test_the_picture_ends_at_the_edges_of_its_pixels_not_at_their_centres():
     found = homography.normalise(np.array([[-0.5, 99.5], [0, 49.5]]), 100, 200)
-    np.testing.assert_allclose(found, [[-1, 1], [-0.995, 0]])
+    assert_allclose(found, [[-1, 1], [-0.995, 0]])
     shares = (homography.grid(100, 200) + 0.5) / (200, 100)
-    np.testing.assert_allclose(
-        shares[[0, 16, -1]], [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], atol=0.005
-    )
+    assert_allclose(shares[[0, 16, -1]], [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], atol=0.005)
 
 
 LINE = np.stack([np.linspace(-0.8, 0.8, 100)] * 2, axis=1)
@@ -164,7 +163,7 @@ DEGENERATE = {  # what no homography can be concluded from -> source, target
 def test_what_is_degenerate_gives_the_identity_unknown(what):
     found, known = homography.fit(*DEGENERATE[what])
     assert not known
-    np.testing.assert_array_equal(found, np.eye(3))
+    assert_array_equal(found, np.eye(3))
     assert homography.fit(POINTS, POINTS + np.array([0.99, 0]))[1], "just below half the crop"
 
 
@@ -204,7 +203,7 @@ def test_a_picture_and_itself_give_exactly_the_identity(pairs):
     for picture in (pairs[0][0], *without_texture):
         found, known = homography.between(picture, picture.copy())
         assert known
-        np.testing.assert_array_equal(found, np.eye(3))
+        assert_array_equal(found, np.eye(3))
 
 
 def test_pictures_of_different_things_and_small_ones_are_not_known():
@@ -217,7 +216,7 @@ def test_pictures_of_different_things_and_small_ones_are_not_known():
     ):
         found, known = homography.between(earlier, later)
         assert not known
-        np.testing.assert_array_equal(found, np.eye(3))
+        assert_array_equal(found, np.eye(3))
     assert homography.between(*[one[:least, :least]] * 2)[1]
 
 
@@ -225,9 +224,7 @@ def test_grey_is_the_usual_mean_of_the_colours():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     exact = picture @ np.array([0.299, 0.587, 0.114])
     assert np.abs(homography.grey(picture) - exact).max() < 0.51
-    np.testing.assert_array_equal(
-        homography.grey(homography.grey(picture)), homography.grey(picture)
-    )
+    assert_array_equal(homography.grey(homography.grey(picture)), homography.grey(picture))
 
 
 def test_a_result_depends_on_its_two_pictures_alone(pairs, threads):

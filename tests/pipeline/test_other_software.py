@@ -152,10 +152,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     assert into.tree(root) == into.tree(calm)
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["opencv-python-headless", ""],
-)
+@pytest.mark.parametrize("package", ["opencv-python-headless", ""])
 def test_opencv_of_any_package_has_its_version(package, monkeypatch):
     def version(name):
         if name == package:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from pipeline.skeletons import (
     JOINTS,
@@ -52,9 +53,7 @@ def labelled(skeleton):
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(
-    name,
-):
+def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(name):
     assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
     other = opposite_joints(name)
     assert [other[i] for i in other] == list(range(len(other)))
@@ -103,7 +102,7 @@ def test_coco_fills_limbs_and_face_but_no_openpose_joint():
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name):
     there = convert(labelled(name), source=name, target="spin49")
-    np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
+    assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
 
 
 def test_a_source_may_be_the_names_that_a_file_lists():
@@ -111,8 +110,8 @@ def test_a_source_may_be_the_names_that_a_file_lists():
     out = convert(
         np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49"
     )
-    np.testing.assert_array_equal(out[25], [1, 2, 1])
-    np.testing.assert_array_equal(out[44], [3, 4, 1])
+    assert_array_equal(out[25], [1, 2, 1])
+    assert_array_equal(out[44], [3, 4, 1])
     assert out[..., 2].sum() == 2
 
 
@@ -127,7 +126,7 @@ def test_conversion_keeps_leading_axes_channels_and_type(name, leading, channels
 def test_conversion_leaves_its_input_alone():
     keypoints = labelled("coco")
     convert(keypoints, source="coco", target="coco")[:] = 7
-    np.testing.assert_array_equal(keypoints, labelled("coco"))
+    assert_array_equal(keypoints, labelled("coco"))
 
 
 def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused():
@@ -165,7 +164,7 @@ def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted():
         [[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]]
     )
     clean, n_bad = zero_invalid_joints(keypoints)
-    np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
+    assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
     assert n_bad == 4
     assert np.isnan(keypoints).any()  # the input is as it was
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from pipeline.demo.body import procedural
@@ -69,12 +70,10 @@ def test_the_procedural_bodys_files_are_read_by_the_loader_for_real_ones(written
             "parents",
             "faces",
         ):
-            np.testing.assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
+            assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
             assert getattr(read, field).dtype == getattr(made, field).dtype
     for field in ("J_regressor_extra", "J_regressor_h36m", "mean_pose", "mean_shape", "mean_cam"):
-        np.testing.assert_array_equal(
-            getattr(read, field), getattr(procedural(), field), err_msg=field
-        )
+        assert_array_equal(getattr(read, field), getattr(procedural(), field), err_msg=field)
     assert read.posedirs.dtype == np.float32
     assert read.parents[:5].tolist() == [-1, 0, 0, 0, 1]
 
@@ -82,7 +81,7 @@ def test_the_procedural_bodys_files_are_read_by_the_loader_for_real_ones(written
 def test_only_ten_of_three_hundred_shape_directions_are_used(folder, change):
     shapedirs = np.tile(np.arange(300, dtype=np.float32), (6890, 3, 1))
     change(shapedirs=shapedirs)
-    np.testing.assert_array_equal(smpl_files.load(folder).shapedirs, shapedirs[..., :10])
+    assert_array_equal(smpl_files.load(folder).shapedirs, shapedirs[..., :10])
 
 
 def test_an_npz_model_serves_as_well_as_a_pickle(folder, written):
@@ -91,7 +90,7 @@ def test_an_npz_model_serves_as_well_as_a_pickle(folder, written):
     (folder / "SMPL_NEUTRAL.pkl").unlink()
     np.savez(folder / "SMPL_NEUTRAL.npz", **model | {"J_regressor": model["J_regressor"].toarray()})
     read = smpl_files.load(folder)
-    np.testing.assert_array_equal(read.J_regressor, expected.J_regressor)
+    assert_array_equal(read.J_regressor, expected.J_regressor)
     assert read.stand_in
 
 
@@ -158,9 +157,7 @@ def test_a_file_that_is_no_array_is_named(folder, name, content):
         smpl_files.load(folder)
 
 
-def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(
-    folder,
-):
+def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(folder):
     shutil.copy(folder / smpl_files.MEAN_PARAMS, folder / smpl_files.REGRESSOR_EXTRA)
     with pytest.raises(RawDataError, match=rf"{smpl_files.REGRESSOR_EXTRA}.*found nothing"):
         smpl_files.load(folder)
@@ -175,7 +172,7 @@ def test_mean_parameters_may_have_a_leading_axis(folder):
         folder / smpl_files.MEAN_PARAMS,
         **{key: value[None].astype(np.float32) for key, value in mean.items()},
     )
-    np.testing.assert_allclose(smpl_files.load(folder).mean_pose, mean["pose"], atol=1e-6)
+    assert_allclose(smpl_files.load(folder).mean_pose, mean["pose"], atol=1e-6)
 
 
 def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(folder, change):

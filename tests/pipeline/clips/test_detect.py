@@ -69,9 +69,7 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path):
     assert [*first["bbox"][2:], first["area"]] == pytest.approx([10, 20, 200], abs=1)
 
 
-def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_change(
-    tmp_path,
-):
+def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_change(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name)
@@ -141,9 +139,7 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
         )
 
 
-def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(
-    tmp_path,
-):
+def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "a.mp4")
     write_clip(raw / "b.mp4")
@@ -258,9 +254,7 @@ def test_a_clip_is_cut_off_where_its_container_says_so(name, tmp_path):
     assert error.value.reason in ("frame_count_mismatch", "video_unreadable")
 
 
-def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(
-    tmp_path,
-):
+def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     # the file of keypoints has ".json" behind
     fits, too_long = (f"{'x' * (n - 4)}.mp4" for n in (250, 251))
@@ -376,9 +370,7 @@ def test_a_folder_without_clips_is_an_error(tmp_path):
             detect_clips(folder, tmp_path / "out", Bright())
 
 
-def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
-    tmp_path,
-):
+def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("whole.mp4", "broken.mp4"):
         write_clip(raw / name)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
@@ -131,7 +132,7 @@ def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(joints, tm
     boxes = "".join(f"{t},0,{20 + t - 5},0,10,20\n" for t in range(50))
     (raw / "keypoints/a.mp4.csv").write_text(f"frame,track,x,y,w,h\n{boxes}")
     (of_csv,) = videos.tracks(raw, "train", report=Accounting())
-    np.testing.assert_allclose(track.bbox, of_csv.bbox, atol=1)
+    assert_allclose(track.bbox, of_csv.bbox, atol=1)
     assert (track.crop_scale, of_csv.crop_scale) == (1.1, 1.1)
 
 

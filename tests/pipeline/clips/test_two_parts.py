@@ -12,6 +12,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from pipeline.clips.detection.decoders import ClipDecoding
 from pipeline.clips.detection.run import detect_clips
@@ -188,7 +189,7 @@ def test_still_things_move_against_the_camera(tmp_path):
     assert sorted(camera) == list(range(6, 12)), "none where the camera is still"
     at = np.array([[40.0, 30], [300, 150]])
     for matrix in pixel_camera(camera, 320, 192).values():
-        np.testing.assert_allclose(transfer(matrix, at), at - [8, 0], atol=0.7)
+        assert_allclose(transfer(matrix, at), at - [8, 0], atol=0.7)
     whole, begun = (ClipDecoding(tmp_path / "raw", 12)(("a.avi", start)).frames for start in (0, 8))
     assert [one.camera for one in begun] == [one.camera for one in whole[8:]], (
         "a process that begins in the clip"

@@ -59,9 +59,7 @@ def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_sp
     assert set(dataset.totals) <= {*dataset.splits}
 
 
-def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(
-    tmp_path,
-):
+def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(tmp_path):
     disk = penn(tmp_path / "disk")
     touch(disk / "labels/._0001.mat", disk / "frames/.DS_Store", disk / "labels/x\x1b[31m[red].mat")
     (tmp_path / "raw").symlink_to(disk)
@@ -195,9 +193,7 @@ class Ninth(Dataset):
         raise AssertionError("read a label")
 
 
-def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(
-    tmp_path,
-):
+def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tmp_path):
     touch(tmp_path / "train/a.csv", tmp_path / "train/b.csv")
     found = examine(Ninth(), tmp_path)
     assert counts(found) == {

@@ -58,11 +58,7 @@ RELEASES = {
 }
 
 
-def write(
-    root,
-    splits,
-    raw=None,
-):
+def write(root, splits, raw=None):
     """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of
     pictures there.
     """
@@ -135,9 +131,7 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
     )
 
 
-def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
-    tmp_path,
-):
+def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tmp_path):
     both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
     emdb = {
         "emdb/emdb1": ["P0/09_outdoor_walk", *both],
@@ -152,9 +146,7 @@ def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
     }
 
 
-def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(
-    tmp_path,
-):
+def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(tmp_path):
     people = {
         "bedlam/train": {
             "a_6fps/seq_000000": ["emma_008", "aaron_001"],
@@ -181,9 +173,7 @@ def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releas
     )
 
 
-def test_a_published_video_is_found_in_another_dataset_under_another_file_name(
-    tmp_path,
-):
+def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path):
     splits = {
         name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")
     }

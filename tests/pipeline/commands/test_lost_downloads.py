@@ -37,10 +37,7 @@ PENN = [path for n in ("0001", "0002") for path in (f"labels/{n}.mat", f"frames/
 POSETRACK = [
     path
     for name in ("a", "b")
-    for path in (
-        f"images/train/{name}/000000.jpg",
-        f"posetrack_data/annotations/train/{name}.json",
-    )
+    for path in (f"images/train/{name}/000000.jpg", f"posetrack_data/annotations/train/{name}.json")
 ]
 THREEDPW = [
     path

@@ -82,14 +82,7 @@ def own_lab(lab, types, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
-def test_a_mistake_in_the_folder_or_the_order(
-    command,
-    change,
-    code,
-    pattern,
-    own_lab,
-    types,
-):
+def test_a_mistake_in_the_folder_or_the_order(command, change, code, pattern, own_lab, types):
     change(own_lab)
     shown = types(command)
     assert shown.startswith(f"{code}: "), shown
@@ -98,13 +91,6 @@ def test_a_mistake_in_the_folder_or_the_order(
 
 
 @pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
-def test_a_mistake_in_the_environment(
-    command,
-    variable,
-    value,
-    pattern,
-    types,
-    monkeypatch,
-):
+def test_a_mistake_in_the_environment(command, variable, value, pattern, types, monkeypatch):
     monkeypatch.setenv(variable, value)
     assert re.match(f"2: error: .*{pattern}", types(command))

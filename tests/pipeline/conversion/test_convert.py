@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline import datasets
@@ -49,7 +50,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         found = (stored.video, stored.step, stored.crop_scale, stored.gender)
         assert found == (track.video, track.step, track.crop_scale, track.gender)
         assert stored.fps == pytest.approx(track.fps, nan_ok=True)
-        np.testing.assert_array_equal(stored.intrinsics, track.intrinsics)
+        assert_array_equal(stored.intrinsics, track.intrinsics)
         of_track = {name for name, column in committed.extra.items() if column.per == "track"}
         absent = {
             name: np.full(c.shape, c.fill)
@@ -65,9 +66,9 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         assert arrays.keys() == set(committed.columns)
         for column, array in arrays.items():
             rows = committed.rows(column, stored.start, stored.stop)
-            np.testing.assert_array_equal(rows, np.broadcast_to(array, rows.shape), err_msg=column)
+            assert_array_equal(rows, np.broadcast_to(array, rows.shape), err_msg=column)
         for column in of_track:
-            np.testing.assert_array_equal(stored.extra[column], extra[column])
+            assert_array_equal(stored.extra[column], extra[column])
     frames, videos = (committed.manifest["accounting"][key] for key in ("frames", "videos"))
     assert done.totals == committed.manifest["accounting"]
     assert frames["found"] == frames["kept"] + sum(frames["dropped"].values()) > 0
@@ -113,9 +114,9 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, 
     after = penn.rows("kp_2d")
     assert after.keys() == {"0001/0", "0003/0", "0007/0"}
     labelled = before["0003/0"][..., 2] > 0
-    np.testing.assert_allclose((after["0003/0"] - before["0003/0"])[..., 0][labelled], 1, atol=1e-4)
+    assert_allclose((after["0003/0"] - before["0003/0"])[..., 0][labelled], 1, atol=1e-4)
     for name in ("0001/0", "0007/0"):
-        np.testing.assert_array_equal(after[name], before["0001/0"])
+        assert_array_equal(after[name], before["0001/0"])
     assert penn.plan().up_to_date
 
 

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.testing import assert_equal
 
 import cache
 from pipeline.conversion.committed import DROP
@@ -39,9 +40,7 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, ran, by_
     assert status["missing"] == {"0005": ""}
     assert "1 video missing from" in status["problems"][0]
     assert "1 removed" in by_command(DROP)
-    np.testing.assert_equal(
-        penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"}
-    )
+    assert_equal(penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"})
     assert "up to date" in by_command()
     assert cache.verify(penn.root).ok
 
@@ -131,7 +130,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     by_command(code=1)
     penn.add("0007")
     by_command(code=1)
-    np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
+    assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
     penn.remove("0007")
     assert "1 video read, 1 removed, 2 unchanged" in by_command(DROP)
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
@@ -188,8 +187,8 @@ def test_rows_that_a_video_would_lose_stay_until_they_are_dropped(lose, penn, re
         assert sorted(reads.names) == read
         assert "3 videos would lose rows; the rows are kept: 0001: " in shown
         assert DROP in shown
-        np.testing.assert_equal(penn.rows("kp_2d"), rows)
-        np.testing.assert_equal(penn.rows("features/resnet50"), features)
+        assert_equal(penn.rows("kp_2d"), rows)
+        assert_equal(penn.rows("features/resnet50"), features)
     (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
     assert status["unusable"].keys() == {*names}
     run(*convert_train, DROP)
@@ -266,7 +265,7 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn, by_command):
     shown = by_command()
     assert "renamed 0005 -> 0009" in shown
     assert "(why: 1 renamed video)" in shown
-    np.testing.assert_equal(
+    assert_equal(
         penn.rows("kp_2d"), {name.replace("0005", "0009"): of for name, of in before.items()}
     )
     assert penn.plan().up_to_date
@@ -277,9 +276,7 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn, by_command):
     assert re.match("and 1 more: .* -m pipeline status --csv", details[6])
 
 
-def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(
-    penn,
-):
+def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(penn):
     penn.add("0007", "0008")  # with 0001, three of the same content
     penn.convert()
     rename(penn, "0001 0020", "0007 0010", "0003 0001")

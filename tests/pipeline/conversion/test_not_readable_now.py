@@ -3,8 +3,8 @@
 import errno
 import os
 
-import numpy as np
 import pytest
+from numpy.testing import assert_equal
 
 import cache
 from pipeline import datasets
@@ -70,7 +70,7 @@ def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(penn, by_comma
     penn.add("0007")
     for _ in range(2):
         assert f"0003: {NOT_NOW}" in by_command(code=1)
-        np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
+        assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
     assert cache.verify(penn.root).ok
     with monkeypatch.context() as patch:
         patch.setattr(PennAction, "version", PennAction.version + 1)

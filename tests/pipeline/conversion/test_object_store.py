@@ -2,8 +2,8 @@
 
 import re
 
-import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 
@@ -47,10 +47,10 @@ def test_every_command_takes_a_url(
     assert before == into.tree(penn.root)
     there, here = (cache.open(root)[penn.name] for root in (url, penn.root))
     windows = here.windows(4, 2, "resnet50")
-    np.testing.assert_array_equal(there.windows(4, 2, "resnet50"), windows)
+    assert_array_equal(there.windows(4, 2, "resnet50"), windows)
     batch = there.read(windows)
     for field, values in here.read(windows).items():
-        np.testing.assert_array_equal(batch[field], values)
+        assert_array_equal(batch[field], values)
     page, database = tmp_path / "page.html", tmp_path / "penn.pt"
     for expected, *words in (
         (penn.name, "status"),

@@ -15,16 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
-from pipeline.exchange.arrays import (
-    ArrayOptions,
-    Imported,
-    ImportedArray,
-    import_array,
-)
+from pipeline.exchange.arrays import ArrayOptions, Imported, ImportedArray, import_array
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
@@ -162,7 +158,7 @@ def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp
         file.create_dataset("packed", data=X.reshape(N, 6), compression="gzip")
         file.create_dataset("features", data=X.reshape(N, 6))
     imported(root, tmp_path / "x.h5")
-    np.testing.assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
+    assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
     with pytest.raises(RawDataError, match="h5repack"):
         imported(root, tmp_path / "x.h5", "packed", array="packed")
 
@@ -178,7 +174,7 @@ def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root, tmp_path):
             h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(numbers)
         )
     imported(root, tmp_path / "x.h5")
-    np.testing.assert_array_equal(stored(root), numbers)
+    assert_array_equal(stored(root), numbers)
 
 
 def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root, tmp_path):
@@ -232,7 +228,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_p
         import_array(tmp_path / name, root, NAME, "mine", progress=replace)
     assert "mine" not in cache.open(root)[NAME].streams
     imported(root, tmp_path / name)
-    np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
+    assert_array_equal(stored(root), (X + 1).reshape(N, 6))
 
 
 def test_a_first_import_that_ends_early_is_continued(root, tmp_path):
@@ -255,31 +251,11 @@ def odd(array, row, value):
 
 REFUSED = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
-    "foreign track": (
-        {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
-        {},
-        "track b.*row 99",
-    ),
-    "foreign frame": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
-        {},
-        "frame 31 in row 60",
-    ),
-    "huge frame": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)},
-        {},
-        "in row 60",
-    ),
-    "repeated": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 55, 3)},
-        {},
-        "frame 3 in row 55",
-    ),
-    "repeated at once": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 4, 3)},
-        {},
-        "frame 3 in row 4",
-    ),
+    "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "track b.*row 99"),
+    "foreign frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 31)}, {}, "frame 31 in row 60"),
+    "huge frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)}, {}, "in row 60"),
+    "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "frame 3 in row 55"),
+    "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "frame 3 in row 4"),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
     "no keys": ({"x": X}, {"match_by": "tracks"}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
@@ -368,7 +344,7 @@ def test_our_parquet_export_imports_again_as_it_is(root, tmp_path):
     imported(root, tmp_path / "x.npy")
     export(root, NAME, tmp_path / "out", stream="mine", options=TableOptions(features=True))
     assert imported(root, tmp_path / "out", "again").matched_by == "tracks"
-    np.testing.assert_array_equal(stored(root, "again"), stored(root))
+    assert_array_equal(stored(root, "again"), stored(root))
 
 
 def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path):
@@ -384,7 +360,7 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path)
         plan_extraction(root, NAME, spec, replace=True)
     np.save(tmp_path / "x.npy", X + 1)
     imported(root, tmp_path / "x.npy")
-    np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
+    assert_array_equal(stored(root), (X + 1).reshape(N, 6))
     with pytest.raises(
         PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"
     ):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
@@ -54,11 +55,11 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
         assert estimate.dropped == {"not detected": 1}
         assert estimate.pose.shape[1] == 165
         frames = np.delete(np.arange(every - 1, planted.N, every), 3)
-        np.testing.assert_array_equal(estimate.frames, frames)
+        assert_array_equal(estimate.frames, frames)
         turned = np.abs(estimate.pose[:, 3:66] - planted.pose(person)[frames, 3:66])
         assert turned.max() < 1e-5
         camera = pinhole(planted.DIAGONAL, planted.SIZE)
-        np.testing.assert_allclose(estimate.pixel_intrinsics(planted.SIZE), camera)
+        assert_allclose(estimate.pixel_intrinsics(planted.SIZE), camera)
 
 
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path):
@@ -80,8 +81,8 @@ def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path):
     assert second.dropped == {"ghost": 3}
     for person, estimate in enumerate((first, second)):
         rows = estimate.frames
-        np.testing.assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
-        np.testing.assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
+        assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
+        assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
     assert first.size == planted.SIZE
 
 
@@ -305,4 +306,4 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted():
 
 def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path):
     entry = ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
-    np.testing.assert_array_equal(entry.rotation_vectors("turns"), np.zeros((4, 3)))
+    assert_array_equal(entry.rotation_vectors("turns"), np.zeros((4, 3)))

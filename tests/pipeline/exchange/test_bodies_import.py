@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.__main__ import main
@@ -150,7 +151,7 @@ def test_bodies_of_smplx_have_columns_of_their_own(imported, tool):
         assert (np.flatnonzero(np.isfinite(pose[:, 0])) == rows).all()
         assert np.abs(pose[rows, 3:66] - planted.pose(person)[rows, 3:66]).max() < 1e-5
         hands = planted.HANDS if tool == "gvhmr" else np.zeros(90)
-        np.testing.assert_allclose(pose[rows, 75:], np.tile(hands, (len(rows), 1)), rtol=1e-6)
+        assert_allclose(pose[rows, 75:], np.tile(hands, (len(rows), 1)), rtol=1e-6)
         assert np.abs(betas[rows, :10] - planted.betas(person)[rows]).max() < 1e-6
         assert not betas[rows, 10:].any()
         assert np.abs(trans[rows] + SMPLX_PELVIS - planted.trans(person)[rows]).max() < 1e-5
@@ -168,12 +169,12 @@ def test_the_world_of_a_body_is_in_its_rows(imported, tool):
     for track in split.tracks:
         to_camera, pose = rows_of(split, track, "extrinsics", column)
         has_world = np.isfinite(to_camera[:, 0, 0])
-        np.testing.assert_array_equal(has_world, np.isfinite(pose[:, 0]))
+        assert_array_equal(has_world, np.isfinite(pose[:, 0]))
         expected = planted.extrinsics()[has_world]
-        np.testing.assert_allclose(to_camera[has_world], expected, atol=2e-5)
+        assert_allclose(to_camera[has_world], expected, atol=2e-5)
         if has_world.any():
             n_with_world += 1
-            np.testing.assert_array_equal(track.extra.get("up"), [0, 1, 0])
+            assert_array_equal(track.extra.get("up"), [0, 1, 0])
     assert n_with_world == (1 if tool == "gvhmr" else 2)
     notes = " ".join(split.videos[0].account["notes"])
     assert ("its world is of this person alone" in notes) == (tool in ("wham", "gvhmr"))

@@ -4,6 +4,7 @@ are.
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import cache
 from pipeline.errors import RawDataError
@@ -41,7 +42,7 @@ def run(tmp_path, content):
     for person, track in enumerate(list(split.tracks)[:2]):
         rows = np.flatnonzero(split.rows("has_smpl", track.start, track.stop))
         betas = split.rows("betas", track.start, track.stop)[rows]
-        np.testing.assert_allclose(betas, planted.betas(person, N)[rows], atol=1e-5)
+        assert_allclose(betas, planted.betas(person, N)[rows], atol=1e-5)
         trans = split.rows("trans", track.start, track.stop)[rows]
         away = np.linalg.norm(trans - planted.trans(person, N)[rows], axis=1)
         assert away.max(initial=0) < ALMOST_THERE_M

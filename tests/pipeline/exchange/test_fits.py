@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline import datasets
@@ -124,10 +125,10 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     assert "2 fits" in capsys.readouterr().out
     split = converted(raw, root, fits=True)
     first = split.tracks[0].start
-    np.testing.assert_array_equal(split.rows("has_smpl", first, first + 3), [1, 0, 1])
-    np.testing.assert_allclose(split.rows("pose", first, first + 3)[:, 5], [0.01, 0, 0.03])
-    np.testing.assert_allclose(split.rows("betas", first, first + 3)[:, 9], [0.1, 0, 0.3])
-    np.testing.assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
+    assert_array_equal(split.rows("has_smpl", first, first + 3), [1, 0, 1])
+    assert_allclose(split.rows("pose", first, first + 3)[:, 5], [0.01, 0, 0.03])
+    assert_allclose(split.rows("betas", first, first + 3)[:, 9], [0.1, 0, 0.3])
+    assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
     assert "2 matched, 1 without a fit" in notes(split)
     assert split.manifest["reader"]["shared"]["fits"] == digest_of(raw)
     again = plan_conversion(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
@@ -204,7 +205,7 @@ def test_camerahmrs_file_joins_by_the_same_names(raw, tmp_path, pose):
     read(raw, tmp_path / "insta1-release.npz", "^insta-train/(.*)$")
     track = fitted(raw)
     assert track.has_smpl.tolist() == [True, False, True]
-    np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
+    assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
 
 
 @pytest.mark.parametrize(("n_names", "pose"), [(10, (9, 72)), (0, (3, 24, 3))])

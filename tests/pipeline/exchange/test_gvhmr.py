@@ -5,6 +5,7 @@ raw files.
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -43,10 +44,10 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path):
     }
     angle = np.linalg.norm(motion["pose"].reshape(151, 22, 3), axis=-1)
     # as the motion was made
-    np.testing.assert_allclose(angle[:, 21], np.arange(151) / 30 * 0.22, atol=1e-5)
-    np.testing.assert_allclose(motion["trans"][:, 0], np.arange(151) / 30, atol=1e-5)
-    np.testing.assert_allclose(motion["trans"][:, 2], 1, atol=1e-6)  # z is up
-    np.testing.assert_allclose(motion["beta"], np.arange(10) / 10, rtol=1e-6)
+    assert_allclose(angle[:, 21], np.arange(151) / 30 * 0.22, atol=1e-5)
+    assert_allclose(motion["trans"][:, 0], np.arange(151) / 30, atol=1e-5)
+    assert_allclose(motion["trans"][:, 2], 1, atol=1e-6)  # z is up
+    assert_allclose(motion["beta"], np.arange(10) / 10, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -108,32 +109,30 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bed
             if v.ndim > 1 and k != "skeleton"
         }
         assert {len(values) for values in cut.values()} == {end - start}
-        np.testing.assert_allclose(motion["skeleton"], rest((0.5, 0.25)[p]), atol=1e-5)
-        np.testing.assert_allclose(cut["global_orient_incam"], mine["pose_cam"][:, :3], atol=1e-6)
-        np.testing.assert_allclose(cut["pose"][:, 3:], mine["pose_cam"][:, 3:66], atol=1e-6)
-        np.testing.assert_allclose(cut["cam_ext"], mine["cam_ext"], atol=1e-6)
-        np.testing.assert_allclose(cut["cam_int"], mine["cam_int"], atol=1e-3)
+        assert_allclose(motion["skeleton"], rest((0.5, 0.25)[p]), atol=1e-5)
+        assert_allclose(cut["global_orient_incam"], mine["pose_cam"][:, :3], atol=1e-6)
+        assert_allclose(cut["pose"][:, 3:], mine["pose_cam"][:, 3:66], atol=1e-6)
+        assert_allclose(cut["cam_ext"], mine["cam_ext"], atol=1e-6)
+        assert_allclose(cut["cam_int"], mine["cam_int"], atol=1e-3)
         in_camera = cut["trans_incam"] + cut["cam_ext"][:, :3, 3]
-        np.testing.assert_allclose(
-            in_camera, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-5
-        )
+        assert_allclose(in_camera, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-5)
         # The camera that both roots state is the labels', in a world whose y points up.
         pelvis = motion["skeleton"][0].double().numpy()
         rotation = turns(cut["global_orient_incam"]) @ turns(cut["pose"][:, :3]).transpose(0, 2, 1)
         shift = in_camera + pelvis - np.einsum("nij,nj->ni", rotation, cut["trans"] + pelvis)
-        np.testing.assert_allclose(rotation, mine["cam_ext"][:, :3, :3] * (1, -1, -1), atol=2e-6)
-        np.testing.assert_allclose(shift, mine["cam_ext"][:, :3, 3], atol=2e-5)
+        assert_allclose(rotation, mine["cam_ext"][:, :3, :3] * (1, -1, -1), atol=2e-6)
+        assert_allclose(shift, mine["cam_ext"][:, :3, 3], atol=2e-5)
         assert (rotation[:, 1, 1] < -0.9).all()  # up in the world is up in the image
         # The feature file of this motion.
         *_, scene, _, last = mid.split("/")
         features = torch.load(out / "imgfeats/bedlam_all60" / scene / f"{last}.pt")
         track = split.tracks[p]
         rows = split.rows("features/hmr2", track.start, track.start + end)
-        np.testing.assert_array_equal(features["features"], rows)
+        assert_array_equal(features["features"], rows)
         assert (features["start_end"], features["img_wh"].tolist()) == ((0, end), [1280, 720])
-        np.testing.assert_allclose(features["bbx_xys"][:, :2], mine["center"], atol=1e-4)
+        assert_allclose(features["bbx_xys"][:, :2], mine["center"], atol=1e-4)
         # what was cropped
-        np.testing.assert_allclose(features["bbx_xys"][:, 2], 200 * mine["scale"], rtol=1e-6)
+        assert_allclose(features["bbx_xys"][:, 2], 200 * mine["scale"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.__main__ import main
@@ -65,22 +66,18 @@ def test_a_recording_holds_what_the_cache_holds(root, embedded, tmp_path):
     assert sorted(joints["Points2D:positions"]) == frames
     for i, frame in enumerate(frames):
         seen = np.flatnonzero(rows["kp_2d"][i, :, 2] > 0)
-        np.testing.assert_array_equal(
-            joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2]
-        )
+        assert_array_equal(joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2])
         assert joints["Points2D:keypoint_ids"][frame] == seen.tolist()
         assert joints["time"][frame] == pytest.approx(frame / track.fps * 1e9, abs=1000)
         box = content[f"{top}/camera/image/{person}/box"]
-        np.testing.assert_array_equal(
-            box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2
-        )
+        assert_array_equal(box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2)
         place = content[f"{top}/camera"]
         rotation = np.reshape(place["Transform3D:mat3x3"][frame], (3, 3)).T  # stored by columns
         point = POINT @ rotation.T + np.ravel(place["Transform3D:translation"][frame])
         back = rows["extrinsics"][i, :3, :3] @ point + rows["extrinsics"][i, :3, 3]
-        np.testing.assert_allclose(back, POINT, atol=1e-5)
+        assert_allclose(back, POINT, atol=1e-5)
     pinhole = content[f"{top}/camera/image"]["Pinhole:image_from_camera"][frames[0]]
-    np.testing.assert_allclose(np.reshape(pinhole, (3, 3)).T, np.asarray(track.intrinsics))
+    assert_allclose(np.reshape(pinhole, (3, 3)).T, np.asarray(track.intrinsics))
     verts = np.array(content[f"{top}/camera/{person}/body"]["Mesh3D:vertex_positions"][frames[0]])
     assert verts.shape == (6890, 3)
     assert np.abs(verts.mean(axis=0) - rows["trans"][0]).max() < 0.7  # m, about the pelvis

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache.format.extra import ExtraColumn
@@ -43,7 +44,7 @@ def test_rows_and_tracks_are_what_the_cache_holds(name, root, tmp_path):
             [split.rows(column, track.start, track.stop) for track in split.tracks]
         )
         null = 255 if stored.dtype == np.uint8 else np.nan
-        np.testing.assert_array_equal(numbers(rows[column], null), stored, column)
+        assert_array_equal(numbers(rows[column], null), stored, column)
     number = rows["track_number"].to_pylist()
     assert rows["track_name"].to_pylist() == [split.tracks[n].name for n in number]
     assert rows["video_name"].to_pylist() == [split.tracks[n].video for n in number]
@@ -61,7 +62,7 @@ def test_rows_and_tracks_are_what_the_cache_holds(name, root, tmp_path):
             track.gender,
         )
         stored = np.full((3, 3), np.nan) if track.intrinsics is None else track.intrinsics
-        np.testing.assert_array_equal(record["intrinsics"], stored)
+        assert_array_equal(record["intrinsics"], stored)
     metadata = pq.read_schema(tmp_path / "out/rows.parquet").metadata
     assert metadata[b"split"].decode() == name and metadata[b"stand_in"] == b"true"
     assert metadata[b"split_digest"].decode() == split.manifest["digest"]
@@ -104,9 +105,7 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
     assert b"foot" in rows.schema.field("foot_contact").metadata[b"about"]
 
 
-def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
-    tmp_path,
-):
+def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(tmp_path):
     track = track_of(
         "a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)}
     )
@@ -137,7 +136,7 @@ def test_live_rows_alone_and_what_became_of_each_video(penn, tmp_path, ran):
     assert len(read_back["rows"]) == split.manifest["rows"]
     assert set(read_back["rows"]["video_name"].to_pylist()) == {"0001", "0003"}
     moved = read_back["rows"].filter(pa.compute.equal(read_back["rows"]["video_name"], "0003"))
-    np.testing.assert_array_equal(numbers(moved["kp_2d"]), penn.rows("kp_2d")["0003/0"])
+    assert_array_equal(numbers(moved["kp_2d"]), penn.rows("kp_2d")["0003/0"])
     videos = {row["video_name"]: row for row in read_back["videos"].to_pylist()}
     states = {name: videos[name]["state"] for name in ("0001", "0002", "0003", "0005")}
     other = "of another split"
@@ -169,7 +168,7 @@ def test_features_come_when_they_are_asked_for(penn, tmp_path, ran):
     ran(*words, "--out", tmp_path / "all", "--option", "features=yes")
     rows = read(tmp_path / "all")["rows"]
     stored = np.concatenate([*penn.rows("features/resnet50").values()])
-    np.testing.assert_array_equal(numbers(rows["features"]), stored.astype(np.float32))
+    assert_array_equal(numbers(rows["features"]), stored.astype(np.float32))
     assert pq.read_schema(tmp_path / "all/rows.parquet").metadata[b"stream"] == b"resnet50"
     # else it would write no features without a word
     with pytest.raises(PipelineError, match="features=yes"):
@@ -191,7 +190,7 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
     features = numbers(read(tmp_path / "out")["rows"]["features"])
     expected = np.arange(40.0).reshape(20, 2)
     expected[::3] = np.nan
-    np.testing.assert_array_equal(features, expected)
+    assert_array_equal(features, expected)
     assert done.stand_in
     assert pq.read_schema(tmp_path / "out/rows.parquet").metadata[b"stream"] == b"few"
     # else it would write no features without a word

@@ -301,13 +301,7 @@ def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into,
     # of three shards of features, so many are written before it is killed
     for stop_at in (0, 1, 2):
 
-        def write(
-            self,
-            shard,
-            *args,
-            at=stop_at,
-            own=cache.StreamWriter.write,
-        ):
+        def write(self, shard, *args, at=stop_at, own=cache.StreamWriter.write):
             if shard >= at:
                 raise KeyboardInterrupt
             own(self, shard, *args)

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -116,21 +117,17 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(
         world = posed(gender, pose, betas, trans)
         seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
         own = posed(gender, *(held[key].numpy()[rows] for key in ("pose", "betas", "transl")))
-        np.testing.assert_allclose(own, seen, atol=2e-4)
-        np.testing.assert_allclose(held["joints3D"][rows], seen[:, VERTICES], atol=2e-4)
+        assert_allclose(own, seen, atol=2e-4)
+        assert_allclose(held["joints3D"][rows], seen[:, VERTICES], atol=2e-4)
         pixels = held["joints3D"][rows].numpy() @ release["cam_intrinsics"].T
-        np.testing.assert_allclose(
-            held["joints2D"][rows], pixels[..., :2] / pixels[..., 2:], atol=0.01
-        )
-        np.testing.assert_allclose(held["cam_poses"][rows], camera, atol=1e-5)
+        assert_allclose(held["joints2D"][rows], pixels[..., :2] / pixels[..., 2:], atol=0.01)
+        assert_allclose(held["cam_poses"][rows], camera, atol=1e-5)
         assert set(held["gender"][rows].tolist()) == {["male", "female"].index(gender)}
         limb = JOINTS["coco"].index("lwrist"), JOINTS["spin49"].index("lwrist")
         stored = split.rows("kp_2d", track.start, track.stop)
-        np.testing.assert_array_equal(held["kp2d"][rows, limb[0]], stored[:, limb[1]])
+        assert_array_equal(held["kp2d"][rows, limb[0]], stored[:, limb[1]])
         assert (held["kp2d"][rows, 0, 2] == 0).all()  # no nose among 3DPW's joints: WHAM masks it
-        np.testing.assert_array_equal(
-            held["features"][rows, 0], np.arange(track.start, track.stop) / 8
-        )
+        assert_array_equal(held["features"][rows, 0], np.arange(track.start, track.stop) / 8)
     assert held["res"].unique(dim=0).tolist() == [[split.videos[0].width, split.videos[0].height]]
 
 
@@ -143,9 +140,7 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
     check(held, H36M)
     assert set(done.absent) == {"stationaries"} and (held["stationaries"] == -1).all()
     has_smpl = split.rows("has_smpl", 0, split.tracks[-1].stop) == 1
-    np.testing.assert_array_equal(
-        held["joints3D"], split.rows("kp_3d", 0, len(has_smpl))[has_smpl, :, :3]
-    )
+    assert_array_equal(held["joints3D"], split.rows("kp_3d", 0, len(has_smpl))[has_smpl, :, :3])
     assert done.left_out == {"no SMPL parameters": int((~has_smpl).sum())}
     vid, frame = held["vid"].numpy(), held["frame_id"].numpy()
     assert vid[0] == 0 and set(np.diff(vid).tolist()) <= {0, 1}
@@ -157,7 +152,7 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
     )
     assert not again.absent
     stationaries = joblib.load(tmp_path / "h.pth")["stationaries"]
-    np.testing.assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
+    assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
     monkeypatch.setattr("pipeline.exchange.rows.BATCH", 3)
     blocks = export(root, "h36m/train", tmp_path / "b.pth", stream="tokens", options=options)
     assert blocks.file.read_bytes() == again.file.read_bytes()
@@ -174,7 +169,7 @@ def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path):
         "WHAM reads it" in why for why in done.absent.values()
     )
     assert held["res"].unique(dim=0).tolist() == [[224, 224]]
-    np.testing.assert_allclose(held["bbox"].unique(dim=0), [[112, 112, 1.12]])
+    assert_allclose(held["bbox"].unique(dim=0), [[112, 112, 1.12]])
     # nose, left eye, right eye
     assert held["kp2d"][0, :3].tolist() == [[0, 0, 0], [112, 56, 1], [0, 0, 0]]
     assert torch.equal(held["joints2D"], held["kp2d"])
@@ -190,7 +185,7 @@ def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(exportable, body
         for turn, trans in ((held["root"], held["w_trans"]), (held["pose"][:, :3], held["c_trans"]))
     )
     moved = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
-    np.testing.assert_allclose(moved, seen, atol=1e-3)
+    assert_allclose(moved, seen, atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -224,7 +219,7 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
         )
         ground = -before[0, :, 2].min()  # z up
         moved = before @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T - [0, ground, 0]
-        np.testing.assert_allclose(after, moved, atol=1e-3)
+        assert_allclose(after, moved, atol=1e-3)
         assert after[0, :, 1].max() == pytest.approx(0, abs=1e-4)
     with pytest.raises(PipelineError, match="--body"):
         export(root, "amass/train", tmp_path, replace=True)
@@ -261,24 +256,20 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
         corners = release["bboxes"]["bboxes"][frame].reshape(-1, 2, 2)
         side = (corners[:, 1] - corners[:, 0]).max(axis=1)
         expected = np.column_stack([corners.mean(axis=1), side / 1.1])
-        np.testing.assert_allclose(entry["bbox"][1:], expected, rtol=1e-5)
+        assert_allclose(entry["bbox"][1:], expected, rtol=1e-5)
         rotation = Rotation.from_matrix(release["camera"]["extrinsics"][frame, :3, :3])
         root_in_camera = rotation * Rotation.from_rotvec(release["smpl"]["poses_root"][frame])
         off = root_in_camera.inv() * Rotation.from_rotvec(entry["pose"][1:, :3].numpy())
         assert off.magnitude().max() < 1e-4
-        np.testing.assert_allclose(
-            entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6
-        )
+        assert_allclose(entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6)
         width = release["camera"]["width"]
         assert entry["res"][0].tolist() == [width, release["camera"]["height"]]
         mirrored = entry["bbox"] * torch.tensor([-1, 1, 1]) + torch.tensor([width, 0, 0])
-        np.testing.assert_allclose(entry["flipped_bbox"], mirrored)
+        assert_allclose(entry["flipped_bbox"], mirrored)
         seen = entry["kp2d"][..., 2] > 0
         flipped = entry["kp2d"][:, COCO]
         assert seen.any() and torch.equal(entry["flipped_kp2d"][..., 1:], flipped[..., 1:])
-        np.testing.assert_allclose(
-            (entry["flipped_kp2d"] + flipped)[..., 0][seen[:, COCO]], width, rtol=1e-5
-        )
+        assert_allclose((entry["flipped_kp2d"] + flipped)[..., 0][seen[:, COCO]], width, rtol=1e-5)
 
 
 def test_3dpw_s_sequences_have_their_names(tmp_path):

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from cache import CropPolicy, Jitter
@@ -116,18 +117,14 @@ def stored(root, stream):
     return split.rows(f"features/{stream}", start, start + 3 * N)
 
 
-def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(
-    tmp_path,
-):
+def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(tmp_path):
     root = convert(tmp_path)
     for stream in (Conditioned(), Plain(), Cliff()):
         assert extracted(root, stream).computed == 3 * N
-    np.testing.assert_allclose(stored(root, "conditioned")[:, 3:], expected(), rtol=1e-6)
-    np.testing.assert_array_equal(stored(root, "conditioned")[:, :3], stored(root, "plain"))
+    assert_allclose(stored(root, "conditioned")[:, 3:], expected(), rtol=1e-6)
+    assert_array_equal(stored(root, "conditioned")[:, :3], stored(root, "plain"))
     boxes, sizes, focal = expected()[:, :4], expected()[:, 5:7], expected()[:, 7:8]
-    np.testing.assert_allclose(
-        stored(root, "cliff")[:, :2], (boxes[:, :2] - sizes / 2) / focal, rtol=1e-5
-    )
+    assert_allclose(stored(root, "cliff")[:, :2], (boxes[:, :2] - sizes / 2) / focal, rtol=1e-5)
     split = cache.open(root)[SPLIT]
     assert all((differences(split, name) < SAME).all() for name in split.streams)
     moved = {"a/1": box_of("a/1")}
@@ -138,9 +135,7 @@ def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their
         1,
         N + 1,
     ]
-    np.testing.assert_allclose(
-        stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6
-    )
+    assert_allclose(stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [1, 5])
@@ -168,8 +163,8 @@ def test_a_gpu_gets_the_same_columns():
     there, here = (
         Conditioned().load(Machine(device, 64), None)(crops, labels) for device in ("cuda", "cpu")
     )
-    np.testing.assert_allclose(there, here, rtol=1e-5)
-    np.testing.assert_allclose(here[:, 3:], columns, rtol=1e-6)
+    assert_allclose(there, here, rtol=1e-5)
+    assert_allclose(here[:, 3:], columns, rtol=1e-6)
 
 
 def test_a_split_without_a_column_is_refused(tmp_path, ran):

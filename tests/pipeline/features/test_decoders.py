@@ -148,9 +148,7 @@ def test_a_process_closes_a_video_before_it_opens_the_next_one(extract, made_up,
     assert closed[:3] == opened[:3]  # the process may end with the last one open
 
 
-def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(
-    extract,
-):
+def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract):
     def judge(limit):
         sources = [
             extract.source(f"0 {limit}", deeds=((20, "stop once"),)),
@@ -170,9 +168,7 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
 
 
 @pytest.mark.slow
-def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(
-    extract,
-):
+def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(extract):
     sources = [
         extract.source("0", deeds=((5, "hang"),)),
         extract.source("1", random_access=False, deeds=((5, "hang"),)),

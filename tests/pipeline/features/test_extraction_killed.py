@@ -83,13 +83,7 @@ def colours(made_up, tmp_path):
     ("written", "fixture"), [("checkpoints", "small"), ("shards", "converted")]
 )
 def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes(
-    written,
-    fixture,
-    runner,
-    into,
-    tmp_path,
-    colours,
-    request,
+    written, fixture, runner, into, tmp_path, colours, request
 ):
     before = request.getfixturevalue(fixture)
     root, _ = (Path(shutil.copytree(before, tmp_path / name)) for name in ("killed", "calm"))

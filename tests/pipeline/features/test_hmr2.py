@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf
 
 from cache import CropPolicy
@@ -133,10 +134,10 @@ def test_the_token_is_that_of_the_published_architecture(tiny, tensors, file, cr
     assert features.shape == (3, 1024)
     for crop, found in zip(crops[:2], features, strict=False):
         expected = plain_token(tensors, crop, TINY)
-        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+        assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert np.abs(features[0] - features[1]).max() > 1e-3  # it sees the crop
-    np.testing.assert_array_equal(compute(computer, crops[::-1])[::-1], features)
-    np.testing.assert_array_equal(compute(computer, crops[2:])[0], features[2])
+    assert_array_equal(compute(computer, crops[::-1])[::-1], features)
+    assert_array_equal(compute(computer, crops[2:])[0], features[2])
 
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
@@ -230,7 +231,7 @@ def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, m
     assert "yacs" not in sys.modules
     torch.save(tensors, tmp_path / "plain.pt")
     features = [compute(Hmr2(checkpoint=one).load(CPU, None), crops) for one in tmp_path.iterdir()]
-    np.testing.assert_array_equal(*features)
+    assert_array_equal(*features)
 
 
 def test_a_checkpoint_cannot_run_code(tensors, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from pipeline import datasets
@@ -86,7 +87,7 @@ def test_stored_features_are_read_and_carried_over_to_rows_that_are_written_agai
             assert f"{ROWS[name]} carried over" in shown, shown
     after = features(root)
     for key, values in before.items():
-        np.testing.assert_array_equal(after[key], values)
+        assert_array_equal(after[key], values)
     ran("verify", "--cache", root)
 
 

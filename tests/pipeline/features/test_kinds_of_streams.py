@@ -9,6 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from cache import CropPolicy, Jitter
@@ -79,7 +80,7 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted):
             shown = np.ascontiguousarray(picture(frame))
             crop = crops.crop_person(shown, cuts[i], 1.2, 64, mirrored=bool(mirrored[i]))
             # 48 of 64 columns, about the centre
-            np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])
+            assert_array_equal(jittered[name][i], crop[32, 8 + 24])
             first = i == 0 or frames[name][i - 1] != frame - 1
             assert ok[name][i] == (cache.UNDEFINED if first else cache.COMPUTED)
             if first:
@@ -90,25 +91,19 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted):
                 for f in (frame - 1, frame)
             ]
             moved = homography.between(*both)[0] - np.eye(3)
-            np.testing.assert_array_equal(pairs[name][i], moved.astype(np.float32).flat)
+            assert_array_equal(pairs[name][i], moved.astype(np.float32).flat)
     # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the
     # picture.
-    np.testing.assert_allclose(
-        np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3
-    )
+    assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
     assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
     for name, values in toy.rows("features/whole").items():
         for i, frame in enumerate(frames[name].tolist()):
-            np.testing.assert_array_equal(
-                values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]]
-            )
+            assert_array_equal(values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]])
     stream = streams.get("pr_vipe")
     assert isinstance(stream, LabelStream)
     kp_2d = toy.rows("kp_2d")
     for name, values in poses.items():
-        np.testing.assert_array_equal(
-            values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0]
-        )
+        assert_array_equal(values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0])
     assert len(split.windows(4, 4, streams=("colour", "homography", "pr_vipe"))) == 2 + 2 + 1 + 1
 
 
@@ -133,7 +128,7 @@ def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extract
                 crops.crop_person(one, cuts[i], 1.2, 100, mirrored=True) for one in both
             )
             expected = spec.stream.pair(previous, current, kp_2d=kp_2d[i])
-            np.testing.assert_array_equal(found[track.name][i], expected)
+            assert_array_equal(found[track.name][i], expected)
             assert expected is not None and expected.any()
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from pipeline import table
@@ -100,7 +101,7 @@ def test_a_row_has_its_run_s_rows_about_it_and_a_changed_one_recomputes_those_th
     done = toy.extract(StreamSpec("boxes", Boxes()))["boxes"]
     assert (done.computed, done.carried) == (4, 3 * N - 1 - 4)
     for name, values in expected(toy).items():
-        np.testing.assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
+        assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
 
 
 def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy):

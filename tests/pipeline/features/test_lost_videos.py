@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal, assert_equal
 
 import cache
 from pipeline.features.engine.shards import StreamRun
@@ -131,9 +132,7 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     )
     for track, rows in into.rows(penn.root, PENN, "features/homography").items():
         if track not in ("0007/0", "0009/0"):
-            np.testing.assert_array_equal(
-                into.rows(copied, PENN, "features/homography")[track], rows
-            )
+            assert_array_equal(into.rows(copied, PENN, "features/homography")[track], rows)
     assert f"{PENN}: up to date\n" in ran(*copy).out
     assert cache.verify(copied).ok
 
@@ -144,7 +143,7 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     for root in (copied, alone):
         found = into.rows(root, PENN, "features/homography")
         for track, rows in into.rows(penn.root, PENN, "features/homography").items():
-            np.testing.assert_array_equal(found[track], rows)
+            assert_array_equal(found[track], rows)
     assert arrays_of(into, copied, "homography") == arrays_of(into, alone, "homography")
     assert f"{PENN}: up to date\n" in ran(*copy).out
 
@@ -189,7 +188,7 @@ def test_a_changed_or_unreadable_clip_costs_itself_and_the_next_run_computes_it(
     extract(kind, root=calm)
     for part in ("", "_ok", "_key"):
         expected = into.rows(calm, PENN, f"features/{kind}{part}")
-        np.testing.assert_equal(into.rows(penn.root, PENN, f"features/{kind}{part}"), expected)
+        assert_equal(into.rows(penn.root, PENN, f"features/{kind}{part}"), expected)
 
 
 def test_a_clip_that_goes_while_its_split_is_extracted_costs_itself(penn, into, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from torchvision import models
 
 from cache import CropPolicy
@@ -98,11 +99,11 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
     )
     features = computer(crops)
     assert (features.shape, features.dtype) == ((3, dim), np.float32)
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     # Each row's bits are its crop's alone.
-    np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], features)
+    assert_array_equal(computer(crops[::-1].copy())[::-1], features)
     others = np.concatenate([np.zeros_like(crops[:2]), crops[:1]])
-    np.testing.assert_array_equal(computer(others)[2], features[0])
+    assert_array_equal(computer(others)[2], features[0])
 
 
 def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it():
@@ -186,17 +187,11 @@ def file(tmp_path):
 
 
 def small(file, **options):
-    named = {
-        "network": "shufflenet_v2_x0_5",
-        "crop": CropPolicy(size=64),
-        "dim": 1024,
-    }
+    named = {"network": "shufflenet_v2_x0_5", "crop": CropPolicy(size=64), "dim": 1024}
     return stream("torchvision", f"file:{file}", **named, **options)
 
 
-def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(
-    file,
-):
+def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(file):
     found, crops = small(file), noise(64, 64)
     before = found.identity()
     assert str(file) not in json.dumps(before)
@@ -205,7 +200,7 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     network.load_state_dict(torch.load(file, weights_only=True))
     computer = found.load(CPU, None)
     expected = in_front_of(network, "fc", normalised(crops))
-    np.testing.assert_allclose(computer(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    assert_allclose(computer(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
     assert not computer.provenance["stand_in"]
     assert small(file).load(CPU, None) is computer
 
@@ -258,8 +253,8 @@ def test_timms_features_are_its_pooled_ones(name, crop, mean, std):
         expected = plain(normalised(crops, mean, std)).numpy()
     assert expected.shape == (3, found.dim)
     features = computer(crops)
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], features)
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert_array_equal(computer(crops[::-1].copy())[::-1], features)
     assert computer.provenance["library"] == f"timm {timm.__version__}"
     assert streams.of_identity(json.loads(json.dumps(found.identity()))) == found
 
@@ -280,9 +275,7 @@ def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix
         stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64)),
     )
     expected = in_front_of(network, "fc", normalised(crops))
-    np.testing.assert_allclose(
-        found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max()
-    )
+    assert_allclose(found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
 @needs_timm

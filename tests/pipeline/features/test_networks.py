@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
@@ -159,8 +160,8 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
 ):
     two = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
-    np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
-    np.testing.assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
+    assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
+    assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "BATCH_SIZE", two.batch_size)
         one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
@@ -168,7 +169,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        np.testing.assert_array_equal(networks.compute(one, crops), together)
+        assert_array_equal(networks.compute(one, crops), together)
     finally:
         torch.set_num_threads(before)
 
@@ -193,9 +194,7 @@ def test_the_processs_number_of_threads_is_left_alone():
         torch.set_num_threads(before)
 
 
-def test_an_untrained_networks_features_are_standardised_over_rendered_crops(
-    small_backbone,
-):
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone):
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
@@ -212,7 +211,7 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
     standardised = networks.compute(computer, crops[:1])
     computer.mean, computer.std = 0.0, 1.0
-    np.testing.assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
+    assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == recorded["standardisation"]
 
 
@@ -286,7 +285,7 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     assert least_cosine(features[0], truth) > 0.9999
     if not fast:
         assert error(features[0], truth) < 1e-5
-        np.testing.assert_array_equal(features[0], features[1])
+        assert_array_equal(features[0], features[1])
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline import datasets
@@ -60,9 +61,7 @@ def test_a_split_s_first_video_is_a_clip_that_browsers_play(root, tmp_path, ran)
         assert "1 track of 0001, 8 frames, 8 with rows" in printed and "demo data" in printed
 
 
-def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(
-    tmp_path,
-):
+def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(tmp_path):
     first = made(tmp_path, 9, size=(639, 401))
     moved = replace(made(tmp_path, 9, size=(639, 401)), name="f/1")
     moved.bbox[:, 0] += 200
@@ -120,7 +119,7 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
     frames, rate = written(tmp_path, of_rows(track, [0, 2, 4, 6]), stand_in=True)
     assert len(frames) == 6 and rate == Fraction(25, 2)
     assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [False] * 2 + [True] * 4
-    np.testing.assert_allclose(frames[3, 50:90, 90:], frames[2, 50:90, 90:], atol=25)
+    assert_allclose(frames[3, 50:90, 90:], frames[2, 50:90, 90:], atol=25)
     marked = [(frame[-14:, :120].max() > 200) for frame in frames]
     assert all(marked)
 
@@ -161,7 +160,7 @@ def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_th
     kp_2d[10:, 2] = 0
     kp_2d[10:, :2] = 9999  # not visible: does not count
     pixels = weak_perspective(body, kp_2d)
-    np.testing.assert_allclose(pixels, body.verts[:, :2] * 130 + (300, 200))
+    assert_allclose(pixels, body.verts[:, :2] * 130 + (300, 200))
     kp_2d[3:, 2] = 0
     assert weak_perspective(body, kp_2d) is None
 
@@ -174,18 +173,16 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     converted = from_cache(root, "bedlam/train", choice).tracks[0]
     read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
-    np.testing.assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
-    np.testing.assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
-    np.testing.assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
+    assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
+    assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
+    assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
     zooms = replace(
         converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])}
     )
-    np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
+    assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
 
 
-def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(
-    tmp_path,
-):
+def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(tmp_path):
     error = av.InvalidDataError(1, "the clip that is read is damaged")
     with (
         pytest.raises(av.InvalidDataError) as raised,
@@ -197,15 +194,10 @@ def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(
-    tmp_path,
-):
+def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(tmp_path):
     folder = tmp_path / "clip.mp4"
     folder.mkdir()
     refusal = r"clip\.mp4: expected a file .* found a folder .* Name another"
-    with (
-        pytest.raises(PipelineError, match=refusal),
-        video_writer(folder, 25.0, (64, 48)),
-    ):
+    with pytest.raises(PipelineError, match=refusal), video_writer(folder, 25.0, (64, 48)):
         pytest.fail("images are made")
     assert list(tmp_path.iterdir()) == [folder]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.show.bodies import AMBIENT, TO_LIGHT, BodyPainter, SeenBody
 
@@ -21,7 +22,7 @@ def test_a_square_covers_its_pixels_with_its_colour_and_no_others():
     )
     light = AMBIENT + (1 - AMBIENT) * max(0.0, -float(TO_LIGHT[2]))  # its normal is -z
     inside = painted[11:39, 21:59]
-    np.testing.assert_allclose(
+    assert_allclose(
         inside.reshape(-1, 3), np.tile([127.5 * light, 255 * light, 0], (28 * 38, 1)), atol=1.5
     )
     outside = painted.copy()
@@ -37,7 +38,7 @@ def test_a_half_transparent_body_lets_the_picture_through(opacity):
         BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=1.0)[30, 30].astype(float)
     )
     found = BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=opacity)[30, 30]
-    np.testing.assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
+    assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
 
 
 def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it():
@@ -63,7 +64,7 @@ def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it():
 )
 def test_what_is_not_in_the_picture_changes_nothing(body):
     image = np.full((60, 80, 3), 40, np.uint8)
-    np.testing.assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
+    assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
 
 
 def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides():
