@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import json
 import os
 import pickle
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -399,6 +401,41 @@ def ran(run, capsys):
         return shown
 
     return ran
+
+
+@pytest.fixture
+def command_line(ran, tmp_path):
+    """`command_line("status --cache CACHE", code=1)`: a command as one types it. TMP is the test's folder,
+    RAW and CACHE are `raw` and `cache` there, where `penn` has them.
+    """
+
+    def run_line(command, code=0):
+        command = command.replace("RAW", "TMP/raw").replace("CACHE", "TMP/cache")
+        return ran(*shlex.split(command.replace("TMP", str(tmp_path))), code=code)
+
+    return run_line
+
+
+@pytest.fixture
+def types(command_line):
+    """`types("status --cache CACHE", "1 video", code=1)`: a command that prints these texts. All
+    that it prints is returned, in one line.
+    """
+
+    def types(command, *texts, code=0):
+        shown = command_line(command, code)
+        printed = " ".join((shown.out + shown.err).split())
+        missing = [text for text in texts if text not in printed]
+        assert not missing, printed
+        return printed
+
+    return types
+
+
+@pytest.fixture
+def types_json(command_line):
+    """What a command with --json prints."""
+    return lambda command, code=0: json.loads(command_line(f"{command} --json", code).out)
 
 
 @pytest.fixture

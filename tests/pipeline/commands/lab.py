@@ -30,12 +30,12 @@ def lab(embedded, converted, tmp_path_factory):
 
 
 @pytest.fixture
-def types(lab, monkeypatch, capsys):
+def types_in_lab(lab, monkeypatch, capsys):
     """What a command printed in the folder, after its exit code."""
     monkeypatch.chdir(lab)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
 
-    def types(command):
+    def types_in_lab(command):
         capsys.readouterr()
         settings.cache_clear()
         program, _, words = command.partition(" ")
@@ -46,4 +46,4 @@ def types(lab, monkeypatch, capsys):
         shown = capsys.readouterr()
         return f"{code}: {shown.err}{shown.out}"
 
-    return types
+    return types_in_lab

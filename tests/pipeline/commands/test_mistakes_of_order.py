@@ -71,7 +71,7 @@ ENVIRONMENT = [  # command, variable, value, what it prints
 
 
 @pytest.fixture
-def own_lab(lab, types, tmp_path, monkeypatch):
+def own_lab(lab, types_in_lab, tmp_path, monkeypatch):
     """A copy of the folder, to change."""
     folder = tmp_path / "lab"
     shutil.copytree(lab, folder, symlinks=True)
@@ -82,15 +82,15 @@ def own_lab(lab, types, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
-def test_a_mistake_in_the_folder_or_the_order(command, change, code, pattern, own_lab, types):
+def test_a_mistake_in_the_folder_or_the_order(command, change, code, pattern, own_lab, types_in_lab):
     change(own_lab)
-    shown = types(command)
+    shown = types_in_lab(command)
     assert shown.startswith(f"{code}: "), shown
     assert re.search(pattern, shown), shown
     assert "Traceback" not in shown and "bug in this program" not in shown
 
 
 @pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
-def test_a_mistake_in_the_environment(command, variable, value, pattern, types, monkeypatch):
+def test_a_mistake_in_the_environment(command, variable, value, pattern, types_in_lab, monkeypatch):
     monkeypatch.setenv(variable, value)
-    assert re.match(f"2: error: .*{pattern}", types(command))
+    assert re.match(f"2: error: .*{pattern}", types_in_lab(command))
