@@ -150,7 +150,7 @@ def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     n_frames = len(list(folder.iterdir()))
     shutil.rmtree(folder)
     labels = folder / "alphapose-results.json"
-    write_alphapose(labels, {t: PERSON for t in range(n_frames)})
+    write_alphapose(labels, dict.fromkeys(range(n_frames), PERSON))
     into.convert(root, raw, "kinetics")
     content.clear()
     assert (plan().up_to_date, content) == (True, [])
