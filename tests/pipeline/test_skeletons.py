@@ -20,30 +20,39 @@ from pipeline.skeletons import (
     zero_invalid_joints,
 )
 
-SIZES = {
-    "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13,
-    "coco": 17, "posetrack": 17,
-    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14,
-    "smpl": 24, "smpl54": 54,
-    "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23, "h36m_lifters": 17,
-}  # fmt: skip
+# Order, its number of joints; right ankle, left wrist, left knee and right shoulder in it, counted by
+# hand in its tool's own file. The last two have some joints twice, and are below.
+ORDERS = """
+body_25 25 11 7 13 2
+body_25b 25 16 9 13 6
+openpose_coco 18 10 7 12 2
+coco 17 16 9 13 6
+coco_neck 18 16 9 13 6
+coco_feet 23 16 9 13 6
+halpe_26 26 16 9 13 6
+posetrack 17 16 9 13 6
+penn_action 13 12 5 9 2
+insta_variety 25 24 11 4 8
+mpi_inf_3dhp 28 25 11 19 14
+mpi_inf_3dhp_test 17 10 7 12 2
+h36m 17 6 13 2 14
+h36m_lifters 17 3 13 5 14
+3dpw 14 10 7 12 2
+common14 14 0 11 4 8
+smpl 24 8 20 4 17
+spin49 49
+smpl54 54
+"""
+SIDES = ("rankle", "lwrist", "lknee", "rshoulder")
+PLACES = {}
+for line in ORDERS.split("\n")[1:-1]:
+    order, *numbers = line.split()
+    PLACES[order] = [int(number) for number in numbers]
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [
-    *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
-    *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
+    int(number)
+    for number in "24 12 17 19 21 16 18 20 0 2 5 8 1 4 7 25 26 27 28 29 30 31 32 33 34 8 5 45 46 4 7 21 19 17 16 18 20 47 48 49 50 51 52 53 24 26 25 28 27".split()
 ]
-
-# (right ankle, left wrist, left knee, right shoulder) in each tool's order, counted by hand in its
-# own file.
-PLACES = {
-    "body_25": (11, 7, 13, 2), "body_25b": (16, 9, 13, 6), "openpose_coco": (10, 7, 12, 2),
-    "coco": (16, 9, 13, 6),
-    "coco_neck": (16, 9, 13, 6), "coco_feet": (16, 9, 13, 6), "halpe_26": (16, 9, 13, 6),
-    "posetrack": (16, 9, 13, 6),
-    "penn_action": (12, 5, 9, 2), "insta_variety": (24, 11, 4, 8), "mpi_inf_3dhp": (25, 11, 19, 14),
-    "mpi_inf_3dhp_test": (10, 7, 12, 2), "h36m": (6, 13, 2, 14), "h36m_lifters": (3, 13, 5, 14),
-    "3dpw": (10, 7, 12, 2), "common14": (0, 11, 4, 8), "smpl": (8, 20, 4, 17),
-}  # fmt: skip
 
 
 def labelled(skeleton):
@@ -54,18 +63,16 @@ def labelled(skeleton):
 
 @pytest.mark.parametrize("name", JOINTS)
 def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(name):
-    assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
+    assert len(JOINTS[name]) == len(set(JOINTS[name])) == PLACES[name][0]
     other = opposite_joints(name)
     assert [other[i] for i in other] == list(range(len(other)))
 
 
 def test_every_order_has_its_sides_where_its_tool_has_them():
-    # which have some joints twice, and are below
-    assert PLACES.keys() == JOINTS.keys() - {"spin49", "smpl54"}
-    for name, places in PLACES.items():
+    assert PLACES.keys() == JOINTS.keys()
+    for name, (_, *places) in PLACES.items():
         plain = [joint.lower().removeprefix("op ").removeprefix("smpl_") for joint in JOINTS[name]]
-        found = tuple(map(plain.index, ("rankle", "lwrist", "lknee", "rshoulder")))
-        assert found == places, name
+        assert not places or places == [plain.index(joint) for joint in SIDES], name
 
 
 def test_spin49_is_body_25_then_common14_then_the_pelvis_at_39():
@@ -117,7 +124,7 @@ def test_a_source_may_be_the_names_that_a_file_lists():
 
 @given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
 def test_conversion_keeps_leading_axes_channels_and_type(name, leading, channels):
-    keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
+    keypoints = np.ones((*leading, PLACES[name][0], channels), np.float32)
     out = convert(keypoints, source=name, target="spin49")
     assert out.shape == (*leading, 49, channels)
     assert out.dtype == np.float32
