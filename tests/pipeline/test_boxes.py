@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
@@ -83,14 +81,6 @@ def test_an_extent_under_half_a_pixel_is_no_detection():
     assert smooth_boxes(kp_2d)[1:] == (1, 30)
     kp_2d[0] = person(100, 100, 0, 0.5)
     assert smooth_boxes(kp_2d)[1:] == (0, 30)
-
-
-@given(st.integers(1, 40))
-def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(n_frames):
-    boxes, first, stop = smooth_boxes(np.repeat(person(100, 200, 30, 40)[None], n_frames, axis=0))
-    assert (first, stop) == (0, n_frames)
-    # 3-4-5 triangle
-    assert_allclose(boxes, np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(0, [40, 50, 20, 60]), (0.5, [30, 20, 40, 120])])

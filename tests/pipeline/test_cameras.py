@@ -38,15 +38,6 @@ def test_the_way_into_the_camera_and_back_is_none(seed, shape):
     assert_allclose(back[1], trans, atol=1e-12)
 
 
-def test_one_camera_and_one_shape_serve_all_frames():
-    root, trans = np.random.default_rng(0).normal(size=(2, 6, 3))
-    camera, pelvis = moving_cameras(1)[0], np.array([0.0, -0.2, 0.03])
-    of_all = cameras.to_camera(root, trans, camera, pelvis)
-    for frame in range(6):
-        alone = cameras.to_camera(root[frame], trans[frame], camera, pelvis)
-        assert_allclose([part[frame] for part in of_all], alone, atol=1e-14)
-
-
 def test_a_still_persons_joints_in_the_world_do_not_move_while_the_camera_does():
     """Through the body: its joints in the camera, brought into the world by the extrinsics, are
     where they were.

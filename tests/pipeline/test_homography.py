@@ -2,7 +2,6 @@
 so.
 """
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline import crops, homography
+from pipeline import homography
 
 SIDE = 224
 POINTS = homography.normalise(homography.grid(SIDE, SIDE), SIDE, SIDE)
@@ -88,14 +87,6 @@ def test_exact_correspondences_give_the_planted_homography(values, seed):
     found, known = homography.fit(source, homography.transfer(expected, source))
     assert known
     assert_allclose(found, expected, atol=1e-10)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_points_that_moved_at_random_do_not_count(seed):
-    rng, target = np.random.default_rng(seed), homography.transfer(NEAR_IDENTITY, POINTS)
-    moved = rng.choice(len(POINTS), len(POINTS) * 3 // 10, replace=False)
-    target[moved] = rng.uniform(-1, 1, (len(moved), 2))
-    assert np.abs(homography.fit(POINTS, target)[0] - NEAR_IDENTITY).max() < 1e-3
 
 
 def test_points_that_are_not_finite_do_not_count():
@@ -180,24 +171,6 @@ def test_a_planted_motion_is_found_and_backwards_its_inverse(pairs):
         assert errors_px(homography.between(earlier, brighter)[0], expected).mean() < 0.3
 
 
-def test_a_patch_that_moves_by_itself_hardly_counts():
-    """A fifth of the picture, by 12 px, and nothing else moves: 0.2 px on average."""
-    side, moved = round(SIDE * 0.2**0.5), 0.0
-    for seed in range(6):
-        rng, earlier = np.random.default_rng(seed), textured(seed)
-        later, (x, y), angle = (
-            earlier.copy(),
-            rng.integers(0, SIDE - side, 2),
-            rng.uniform(0, 2 * np.pi),
-        )
-        shift = np.rint([12 * np.sin(angle), 12 * np.cos(angle)]).astype(int)
-        later[y : y + side, x : x + side] = np.roll(earlier, shift, (0, 1))[
-            y : y + side, x : x + side
-        ]
-        moved += errors_px(homography.between(earlier, later)[0], np.eye(3)).mean() / 6
-    assert moved < 0.3
-
-
 def test_a_picture_and_itself_give_exactly_the_identity(pairs):
     without_texture = [np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in (0, 128)]
     for picture in (pairs[0][0], *without_texture):
@@ -252,13 +225,3 @@ def test_what_is_no_pair_of_pictures_is_refused():
         homography.between(picture, picture[1:])
     with pytest.raises(ValueError, match=r"found \(289, 2\) and \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])
-
-
-def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion():
-    scene, rng = textured(3, 400), np.random.default_rng(3)
-    boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
-    boxes[:, 3] = boxes[:, 2]
-    for before, box in itertools.pairwise(boxes):
-        earlier, own, later = (crops.crop_person(scene, b, 1.0) for b in (box, before, box))
-        assert np.abs(homography.between(earlier, later)[0] - np.eye(3)).max() == 0
-        assert np.abs(homography.between(own, later)[0] - np.eye(3)).max() > 5e-2

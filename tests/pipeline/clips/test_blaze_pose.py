@@ -31,7 +31,6 @@ from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
-from pipeline.grades import video_grades
 from pipeline.skeletons import convert
 from pipeline.testing import StreamContract
 
@@ -407,39 +406,6 @@ def test_two_real_people_are_tracked_and_have_joints_in_metres(clips, tmp_path, 
     # ankles below, head above
     assert np.median(seen[:, 27, 1]) > 0.5 > 0 > -0.3 > np.median(seen[:, 0, 1])
     assert_allclose(seen[:, 23:25, :3].mean(axis=1), 0, atol=0.02)
-
-
-@pytest.mark.slow
-def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(
-    clips, tmp_path, ran
-):
-    ran("detect", "clips", "--out", "clips/keypoints", "--detector", "blaze_pose")
-    for root, limit in (("all", 100), ("passed", 1)):
-        ran(
-            *f"convert videos train --raw clips --cache {root} --set videos.max_jitter={limit}".split()
-        )
-    everybody, passed = (cache.open(tmp_path / root)["videos/train"] for root in ("all", "passed"))
-    graded = video_grades(everybody, range(3), None)
-    shakes = {name: found.jitter_2d_percent for name, found in graded.items()}
-    assert len(shakes) == 3 and len(passed.tracks) == 2
-    doubtful = max(shakes, key=lambda name: shakes[name])
-    assert {track.name for track in passed.tracks} == shakes.keys() - {doubtful}
-    assert shakes.pop(doubtful) > 1.5 * max(shakes.values())
-    assert passed.manifest["accounting"]["tracks"]["dropped"]["joints_shake"] == 1
-
-
-@pytest.mark.slow
-def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip):
-    (frame,) = Video(clip.parent, clip.name).read([10])
-    crop = np.ascontiguousarray(frame.image[100:500, 440:840])
-    stream = BlazeJoints()
-    box = {"bbox": np.float32([200, 200, 400, 400]), "crop_scale": np.float64(1)}
-    box["kp_2d"] = np.zeros((49, 3), np.float32)
-    straight, lying = (
-        stream.computed([one], box).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy())
-    )
-    turned = np.column_stack([-straight[:, 1], straight[:, 0], straight[:, 2]])
-    assert np.linalg.norm(lying[:, :3] - turned, axis=1).mean() < 0.06
 
 
 @pytest.mark.slow

@@ -43,6 +43,21 @@ doctor h36m | - | touch h36m/S1/MyPoseFeatures/D3_Positions/a | 1 | is in the wo
 doctor posetrack | - | touch posetrack/posetrack18_images.tar.aa | 1 | posetrack18_images.tar.aa is still packed + Join its pieces first: cat RAW/posetrack/posetrack18_images.tar.*
 doctor h36m | - | touch h36m/images.tar.gzaa | 1 | images.tar.gzaa is still packed + Join its pieces first: cat RAW/h36m/images.tar.gz*
 doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/S1/Seq1/imageSequence/vnect_cameras.zip | 1 | vnect_cameras.zip is still packed + Unpack it in its own folder
+doctor h36m | - | touch h36m/S1/MyPoseFeatures.tgz | 1 | RAW/h36m/S1/MyPoseFeatures.tgz is still packed. Unpack in RAW/h36m
+doctor penn_action | - | touch penn_action/x.tar.gz | 1 | RAW/penn_action/x.tar.gz is still packed. Unpack in RAW/penn_action
+doctor penn_action | - | touch penn_action/x.7z | 1 | x.7z is still packed
+doctor penn_action | - | touch penn_action/x.RAR | 1 | x.RAR is still packed
+doctor penn_action | - | touch penn_action/x.tar.gz.001 | 1 | x.tar.gz.001 is still packed
+doctor posetrack | - | touch posetrack/images/bonn_mpii_test_v2_5sec/a/1.jpg | 1 | RAW/posetrack/images/bonn_mpii_test_v2_5sec is of PoseTrack 2017
+doctor 3dpw | - | touch 3dpw/sequenceFiles/a.pkl | 1 | RAW/3dpw/sequenceFiles/a.pkl is in no split
+doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' pictures: not in RAW/3dpw but in RAW/3dpw/imageFiles
+doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted parts
+doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/TS1/annot_data.mat | 1 | RAW/mpi_inf_3dhp/TS1 is a test sequence outside the test set's folder
+doctor amass | - | touch amass/amass/SFU/0005/0005_Jogging001_poses.npz | 1 | 0005_Jogging001_poses.npz is one folder too deep
+doctor amass | - | touch amass/SOMA/subject1/run.pkl | 1 | RAW/amass/SOMA/subject1/run.pkl is a pickle
+doctor amass | - | touch amass/SOMA/run.pkl | 1 | RAW/amass/SOMA/run.pkl is a pickle
+doctor kinetics | - | touch kinetics/replacement/replacement_for_corrupted_k400/a.mp4 | 1 | is one of the clips that replace those of train
+doctor bedlam | - | touch bedlam/bedlam-labels-v2-format/a.npz | 1 | RAW/bedlam/bedlam-labels-v2-format has labels in a layout that is skipped
 doctor posetrack | | halve images/train/* 0.5 | 1 | ! RAW/posetrack/ + images. Unpack the images again
 doctor h36m | json | halve images/* 0.5 | 1 | ! RAW/h36m/images/s_01 + 8 of 16 images. Unpack the images
 doctor mpi_inf_3dhp | | halve S*/Seq*/imageFrames/* 0 | 1 | ! RAW/mpi_inf_3dhp/ + images. Unpack the images again

@@ -3,7 +3,6 @@ refused.
 """
 
 import json
-import shlex
 import shutil
 import tracemalloc
 from itertools import product
@@ -84,18 +83,15 @@ def parquet(file, arrays, *, fixed=True):
         array = np.asarray(array)
         flat = pa.array(array.reshape(-1))
         for size in array.shape[:0:-1]:
-            flat = (
-                pa.FixedSizeListArray.from_arrays(flat, size)
-                if fixed
-                else pa.ListArray.from_arrays(
-                    np.arange(0, len(flat) + 1, size, dtype=np.int32), flat
-                )
-            )
+            if fixed:
+                flat = pa.FixedSizeListArray.from_arrays(flat, size)
+            else:
+                starts = np.arange(0, len(flat) + 1, size, dtype=np.int32)
+                flat = pa.ListArray.from_arrays(starts, flat)
         return flat
 
-    pq.write_table(
-        pa.table({name: column(array) for name, array in arrays.items()}), file, row_group_size=40
-    )
+    table = pa.table({name: column(array) for name, array in arrays.items()})
+    pq.write_table(table, file, row_group_size=40)
 
 
 def hdf5(file, arrays, *, chunks):
@@ -278,46 +274,42 @@ def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root
     assert "mine" not in cache.open(root)[NAME].streams
 
 
-def test_damaged_and_foreign_files_are_refused(root, tmp_path):
-    def npz(file):
-        np.savez(file, x=X)
-        data = bytearray(file.read_bytes())
-        data[400] ^= 1
-        file.write_bytes(data)
+def damaged_npz(file):
+    np.savez(file, x=X)
+    data = bytearray(file.read_bytes())
+    data[400] ^= 1
+    file.write_bytes(data)
 
-    def objects(file):
-        np.save(file, np.array([{}] * N))
 
-    ragged, null = [[1.0, 2.0]] * 99 + [[1.0]] * 21, [1] * 99 + [None] * 21
-    cases = {
-        "x.npz": (npz, "'x': .*CRC"),
-        "x.npy": (objects, "Python objects"),
-        "x.pkl": (
-            lambda file: file.write_bytes(b"\x80\x04N."),
-            "expected a joblib file: a dict of NumPy arrays.*found NoneType",
-        ),
-        "x.gz": (
-            lambda file: file.write_bytes(b"\x1f\x8b"),
-            "Parquet, joblib or HDF5, found a file compressed with gzip",
-        ),
-        "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
-        "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
-        "2.safetensors": (
-            lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]),
-            "4 bytes for shape",
-        ),
-        "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
-        "1.parquet": (
-            lambda file: pq.write_table(pa.table({"x": ragged}), file),
-            "1 values in row 99, after lists of",
-        ),
-        "2.parquet": (lambda file: pq.write_table(pa.table({"x": null}), file), "null in row 99"),
-        "none.npy": (lambda _: None, "none.npy"),
-    }
-    for name, (write, words) in cases.items():
-        write(tmp_path / name)
-        with pytest.raises(RawDataError, match=words):
-            import_array(tmp_path / name, root, NAME, "mine")
+def of_bytes(content):
+    return lambda file: file.write_bytes(content)
+
+
+def of_parquet(column):
+    return lambda file: pq.write_table(pa.table({"x": column}), file)
+
+
+FOREIGN = {  # file -> what writes it, words
+    "x.npz": (damaged_npz, "'x': .*CRC"),
+    "x.npy": (lambda file: np.save(file, np.array([{}] * N)), "Python objects"),
+    "x.pkl": (of_bytes(b"\x80\x04N."), "a joblib file: a dict of NumPy arrays.*found NoneType"),
+    "x.gz": (of_bytes(b"\x1f\x8b"), "joblib or HDF5, found a file compressed with gzip"),
+    "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
+    "1.safetensors": (of_bytes(b"\xff" * 9), "a header of"),
+    "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for"),
+    "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
+    "1.parquet": (of_parquet([[1.0, 2.0]] * 99 + [[1.0]] * 21), "1 values in row 99, after lists"),
+    "2.parquet": (of_parquet([1] * 99 + [None] * 21), "null in row 99"),
+    "none.npy": (lambda _: None, "none.npy"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damaged_and_foreign_files_are_refused(name, root, tmp_path):
+    write, words = FOREIGN[name]
+    write(tmp_path / name)
+    with pytest.raises(RawDataError, match=words):
+        import_array(tmp_path / name, root, NAME, "mine")
     assert "mine" not in cache.open(root)[NAME].streams
 
 
@@ -367,33 +359,29 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path)
         imported(root, tmp_path / "x.npy", weights_of="SPIN")
 
 
-def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, ran):
+def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, types, command_line):
     penn.converted()
-    tracks = penn.split.tracks
-    frames = [penn.split.rows("frame_index", track.start, track.stop) for track in tracks]
+    frames = penn.rows("frame_index")
     keys = {
-        "track": np.repeat(tracks.names, [*map(len, frames)])[1:],
-        "frame": np.concatenate(frames)[1:],
+        "track": np.repeat([*frames], [*map(len, frames.values())])[1:],
+        "frame": np.concatenate([*frames.values()])[1:],
     }
     numbers = np.ones((len(keys["track"]), 5), np.float16)
     np.savez(tmp_path / "x.npz", x=numbers, y=numbers, **keys)
-    words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
-    words += ["--array", "x"]
-    assert "--as NAME" in ran(*words, code=2).err
-    ran(*words, "--as", "mine")
+    command = "import TMP/x.npz penn_action/train --cache CACHE --format arrays --array x"
+    types(command, "--as NAME", code=2)
+    types(f"{command} --as mine")
     assert penn.split.undecodable("mine") == 1
-    assert "mine is up to date" in ran(*words, "--as", "mine").out
-    assert "1 row without features in mine" in ran("status", "--cache", penn.root).out
-    extract = ("extract", penn.name, "--stream", "mine", "--kind", "imported", "--cache", penn.root)
-    assert "mine is up to date" in ran(*extract).out
-    shard = next(
-        file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file()
-    )
-    shard.unlink()
-    printed = ran("verify", "--cache", penn.root, "--repair").out
-    refused = ran(*extract, code=2).err
+    types(f"{command} --as mine", "mine is up to date")
+    types("status --cache CACHE", "1 row without features in mine")
+    extract = "extract penn_action/train --stream mine --kind imported --cache CACHE"
+    types(extract, "mine is up to date")
+    shards = (penn.root / penn.name / "features/mine/c").rglob("*")
+    next(file for file in shards if file.is_file()).unlink()
+    repair = command_line("verify --cache CACHE --repair").out
+    refused = command_line(extract, code=2).err
     assert "imported and cannot be extracted" in refused
-    for message in (printed, refused):
-        command = message.partition(" -m pipeline import ")[2].partition("\n")[0]
-        ran("import", *shlex.split(command, comments=True))
-    assert "mine is up to date" in ran(*extract).out
+    for message in (repair, refused):
+        printed = message.partition(" -m pipeline ")[2].partition("\n")[0]
+        types(printed.partition(" #")[0])
+    types(extract, "mine is up to date")

@@ -16,7 +16,7 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, fit
-from pipeline.exchange.bodies.tools import FOCAL, ResultDict, clip_of, read_estimates
+from pipeline.exchange.bodies.tools import ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
@@ -84,14 +84,6 @@ def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path):
         assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
         assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
     assert first.size == planted.SIZE
-
-
-def test_phalp_is_far_away_by_its_own_focal_length(tmp_path):
-    """Trap 7."""
-    first, _ = read_estimates(planted.write(tmp_path, "phalp"))
-    focal = FOCAL / 256 * max(planted.SIZE)
-    assert np.allclose(first.pixel_intrinsics(planted.SIZE), pinhole(focal, planted.SIZE))
-    assert first.position(planted.SIZE)[:, 2].min() > 50
 
 
 @pytest.mark.parametrize(("margin", "of"), [(1.1, "VIBE"), (1.0, "TCMR")])

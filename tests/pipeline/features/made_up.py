@@ -90,38 +90,6 @@ class Mean:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logged(Colour):
-    """As `Colour`. Each process logs that it computes; its first, or every one, is killed there."""
-
-    folder: str
-    dies: str = ""  # once, always
-
-    kind: ClassVar[str] = "logged"
-
-    def identity(self):
-        return {"kind": self.kind}
-
-    def load(self, machine, recorded):
-        return _Logging(self, machine.device)
-
-
-class _Logging(Mean):
-    def __init__(self, stream, device):
-        super().__init__(4, 1)
-        self._stream, self._device = stream, device
-
-    def __call__(self, crops):
-        log = Path(self._stream.folder) / "log"
-        # lines are appended whole: of two processes at once, one is the first
-        with log.open("a") as file:
-            file.write(line := f"{self._device} {os.getpid()}\n")
-        first = log.read_text().startswith(line)
-        if self._stream.dies == "always" or (self._stream.dies and first):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(crops)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Mortal(Colour):
     """As `Colour`. The process that makes one of the calls `fatal`, counted over all processes, is
     killed there.

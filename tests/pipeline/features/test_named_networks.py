@@ -64,10 +64,7 @@ def in_front_of(network, layer, pixels):
     [
         ("resnet18", CropPolicy(size=64, region=(64, 48)), "fc", 512, {}),
         ("mobilenet_v3_small", CropPolicy(size=96), "classifier.3", 1024, {}),
-        slow("shufflenet_v2_x0_5", CropPolicy(size=96), "fc", 1024, {}),
         slow("vit_b_32", CropPolicy(size=64), "heads.head", 768, {"image_size": 64}),
-        slow("swin_t", CropPolicy(), "head", 768, {}),
-        slow("convnext_tiny", CropPolicy(size=96), "classifier.2", 768, {}),
         slow("maxvit_t", CropPolicy(), "classifier.5", 512, {}),
     ],
 )
@@ -257,25 +254,6 @@ def test_timms_features_are_its_pooled_ones(name, crop, mean, std):
     assert_array_equal(computer(crops[::-1].copy())[::-1], features)
     assert computer.provenance["library"] == f"timm {timm.__version__}"
     assert streams.of_identity(json.loads(json.dumps(found.identity()))) == found
-
-
-@needs_timm
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix, tmp_path):
-    import timm
-    from safetensors.torch import save_file
-
-    torch.manual_seed(8)
-    network, file = timm.create_model("resnet18"), tmp_path / f"weights{suffix}"
-    torch.save(network.state_dict(), file) if suffix == ".pt" else save_file(
-        network.state_dict(), file
-    )
-    crops, found = (
-        noise(64, 64),
-        stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64)),
-    )
-    expected = in_front_of(network, "fc", normalised(crops))
-    assert_allclose(found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
 @needs_timm
