@@ -7,7 +7,6 @@ is known in closed form.
 """
 
 import json
-import shlex
 import sys
 import zipfile
 
@@ -259,39 +258,23 @@ def test_a_missing_extra_is_named_with_its_command(graphs, monkeypatch):
 # commands
 
 
-def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
-    encode(tmp_path / "clips/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
-    words = (
-        "detect",
-        tmp_path / "clips",
-        "--out",
-        tmp_path / "keypoints",
-        "--device",
-        "cpu",
-        "--detector",
-        "rtmpose",
-    )
-    words = (
-        *words,
-        "--weights",
-        graphs["weights"],
-        "--set",
-        f"rtmpose.detector={graphs['detector']}",
-    )
-    assert "6 persons in 6 frames" in ran(*words).out
+def test_clips_are_detected_by_the_command(graphs, tmp_path, types, types_json):
+    encode(tmp_path / "raw/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
+    of_graphs = f"--weights {graphs['weights']} --set rtmpose.detector={graphs['detector']}"
+    detect = f"detect RAW --out TMP/keypoints --device cpu --detector rtmpose {of_graphs}"
+    types(detect, "6 persons in 6 frames")
     results = read_results(tmp_path / "keypoints/a.avi.json")
     x = [keypoints[0][8, 0] for keypoints in results.keypoints]
     assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
     info = json.loads((tmp_path / "keypoints/a.avi.json").read_text())["info"]
     assert info["options"] == RTMPose(**graphs).identity()
     assert info["weights"] == RTMPose(**graphs).terms()
-    assert "1 clip up to date" in ran(*words).out
-    assert json.loads(ran(*words, "--set", "rtmpose.min_score=0.95", "--json").out)["persons"] == 0
+    types(detect, "1 clip up to date")
+    assert types_json(f"{detect} --set rtmpose.min_score=0.95")["persons"] == 0
 
 
-def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, ran):
+def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, types):
+    place = tmp_path / "raw", tmp_path / "out", RTMPose(**graphs, every=2)
     write_clip(tmp_path / "raw/a.mp4", 3)
-    detector = RTMPose(**graphs, every=2)
-    words = shlex.split(plan_detection(tmp_path / "raw", tmp_path / "out", detector).retry_command)
-    ran(*words[words.index("detect") :])
-    assert plan_detection(tmp_path / "raw", tmp_path / "out", detector).up_to_date
+    types(plan_detection(*place).retry_command.partition(" -m pipeline ")[2])
+    assert plan_detection(*place).up_to_date

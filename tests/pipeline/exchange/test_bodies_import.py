@@ -76,6 +76,11 @@ def rows_of(split, track, *names):
     return [split.rows(name, track.start, track.stop) for name in names]
 
 
+def off(found, expected):
+    """The largest difference."""
+    return np.abs(found - expected).max()
+
+
 @pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])
 def test_bodies_go_to_the_people_whom_they_lie_on(imported, tool):
     """With the camera of their rows, by what is in the cache alone."""
@@ -95,8 +100,8 @@ def test_bodies_go_to_the_people_whom_they_lie_on(imported, tool):
         if not is_walk:
             continue
         person = int(track.name[-1])
-        assert np.abs(pose[:, 3:] - planted.pose(person)[:, 3:]).max() < 1e-5
-        assert np.abs(trans - planted.trans(person)).max() < 1e-3
+        assert off(pose[:, 3:], planted.pose(person)[:, 3:]) < 1e-5
+        assert off(trans, planted.trans(person)) < 1e-3
         in_camera = planted.smpl().posed_joints(pose, betas)[0] + trans[:, None]
         pixels = project(in_camera, intrinsics[:, None])
         assert np.abs(pixels - kp_2d[..., :2])[kp_2d[..., 2] > 0].max() < 0.5
@@ -149,12 +154,12 @@ def test_bodies_of_smplx_have_columns_of_their_own(imported, tool):
             assert np.isnan(pose[:, 0]).all()
             continue
         assert (np.flatnonzero(np.isfinite(pose[:, 0])) == rows).all()
-        assert np.abs(pose[rows, 3:66] - planted.pose(person)[rows, 3:66]).max() < 1e-5
+        assert off(pose[rows, 3:66], planted.pose(person)[rows, 3:66]) < 1e-5
         hands = planted.HANDS if tool == "gvhmr" else np.zeros(90)
         assert_allclose(pose[rows, 75:], np.tile(hands, (len(rows), 1)), rtol=1e-6)
-        assert np.abs(betas[rows, :10] - planted.betas(person)[rows]).max() < 1e-6
+        assert off(betas[rows, :10], planted.betas(person)[rows]) < 1e-6
         assert not betas[rows, 10:].any()
-        assert np.abs(trans[rows] + SMPLX_PELVIS - planted.trans(person)[rows]).max() < 1e-5
+        assert off(trans[rows] + SMPLX_PELVIS, planted.trans(person)[rows]) < 1e-5
     assert not split.column("valid")[:].any()
     assert not split.column("has_smpl")[:].any()
 

@@ -212,19 +212,14 @@ def test_camerahmrs_file_joins_by_the_same_names(raw, tmp_path, pose):
 def test_a_file_of_camerahmr_with_other_numbers_of_poses_costs_itself_alone(
     tmp_path, n_names, pose
 ):
-    bad = tmp_path / "insta1-release.npz"
-    np.savez(
-        bad,
-        imgname=np.full(n_names, NAMES[0]),
-        pose_cam=np.zeros(pose),
-        shape=np.zeros((n_names, 10)),
-        gtkps=np.zeros((n_names, MOST, 3)),
-    )
+    arrays = {"imgname": np.full(n_names, NAMES[0]), "pose_cam": np.zeros(pose)}
+    arrays |= {"shape": np.zeros((n_names, 10)), "gtkps": np.zeros((n_names, MOST, 3))}
+    np.savez(tmp_path / "insta1-release.npz", **arrays)
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
-    error, read = writing.read_all([bad, good], tmp_path / fits.FILE)
+    files = [tmp_path / "insta1-release.npz", good]
+    error, read = writing.read_all(files, tmp_path / fits.FILE)
     assert isinstance(error, RawDataError)
-    assert f"expected numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
-    assert isinstance(read, writing.FitsRead)
+    assert f"numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
     assert len(read.fits) == 1
 
 
@@ -279,11 +274,11 @@ def test_the_residual_is_that_of_the_best_move_and_magnification():
     points = np.concatenate([POINTS[0], np.ones((14, 1))], axis=1)
     moved = points * [2.5, 2.5, 1] + [7, -3, 0]
     assert fits.reprojection(points, moved) < 1e-12
-    off = moved.copy()
-    off[0, 0] += 10
-    terms = np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)])
-    by_hand = np.linalg.lstsq(terms, off[:, :2].ravel())
-    size = np.ptp(off[:, :2], axis=0).max()
-    assert fits.reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
-    assert fits.reprojection(points[:7], moved[:7]) == float("inf")
-    assert fits.reprojection(points, moved * [-1, -1, 1]) == float("inf")
+    mirrored = moved * [-1, -1, 1]
+    for first, second in ((points[:7], moved[:7]), (points, mirrored)):
+        assert fits.reprojection(first, second) == float("inf")
+    moved[0, 0] += 10
+    terms = np.column_stack([points[:, :2].ravel(), np.tile(np.eye(2), (14, 1))])
+    _, residual, *_ = np.linalg.lstsq(terms, moved[:, :2].ravel())
+    size = np.ptp(moved[:, :2], axis=0).max()
+    assert fits.reprojection(points, moved) == pytest.approx(np.sqrt(residual[0] / 14) / size)
