@@ -7,7 +7,6 @@ is known in closed form.
 """
 
 import json
-import sys
 import zipfile
 
 import numpy as np
@@ -246,12 +245,6 @@ def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first
         )
         == 1
     )
-
-
-def test_a_missing_extra_is_named_with_its_command(graphs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
-        RTMPose(**graphs).load("cpu")
 
 
 # --------------------------------------------------------------------------------------------------

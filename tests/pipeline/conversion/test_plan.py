@@ -241,22 +241,6 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn):
         convert.convert(old)
 
 
-def test_what_differs_between_stamps_is_described_file_by_file():
-    was = "file 5 1 a.mat\nfolder 3 1 frames\nlabels 2 9 4 4 keys\nspan 8 1 0 4 records"
-    assert changes.what_differs(was, was) == []
-    now = (
-        "file -1 -1 a.mat\nfolder 3 2 frames\nlabels 2 9 5 4 keys\nspan 8 1 4 8 records\nfile "
-        "1 1 new.mat"
-    )
-    described = changes.what_differs(was, now)
-    names = ["a.mat", "frames", "keys", "records", "new.mat"]
-    assert len(described) == len(names)
-    assert all(text.startswith(name) for text, name in zip(described, names, strict=True))
-    assert changes.what_differs(now, was)[0].startswith("new.mat")
-    for unknown in (None, "nonsense", "file 1 a.mat"):
-        assert "not known" in changes.what_differs(unknown, was)[0]
-
-
 def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path):
     labels = tmp_path / "labels"
     labels.mkdir()

@@ -178,13 +178,13 @@ def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(exportable, body
 
 
 def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
-    exportable, body, tmp_path, luigi_cfg, ran
+    exportable, body, tmp_path, luigi_cfg, types
 ):
     """By the body of luigi.cfg, which AMASS's conversion does without."""
     root = exportable("amass/train")
     luigi_cfg()
     (tmp_path / "body").symlink_to(body)
-    ran("export", "amass/train", "--cache", root, "--format", "wham", "--out", tmp_path)
+    types(f"export amass/train --cache {root} --format wham --out TMP")
     held = joblib.load(tmp_path / "amass.pth")
     kinds = {field: values.dtype.kind for field, values in held.items()}
     assert kinds == {"vid": "U"} | dict.fromkeys(("pose", "betas", "transl"), "f")

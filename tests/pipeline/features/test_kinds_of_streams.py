@@ -22,7 +22,7 @@ from pipeline.features.streams.base import LabelStream, Machine, PairStream
 from pipeline.files.pixels import sources
 from tests import made_splits
 from tests.pipeline.datasets.by_hand import encode
-from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, picture
+from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, make_track, picture
 
 JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
 MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
@@ -213,8 +213,8 @@ def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(made_up, tmp_
     entry = cache.VideoEntry(
         name="a", source=source.spec, pixels=source.digest(), width=SIDE, height=SIDE
     )
-    track = toy._track("a/0", lambda name, columns: None)
-    made_splits.write_split(toy.root, SPLIT, [(entry, [track])], provenance={"raw": str(toy.raw)})
+    provenance = {"raw": str(toy.raw)}
+    made_splits.write_split(toy.root, SPLIT, [(entry, [make_track("a/0")])], provenance=provenance)
 
     replacing = made_up.Replacing(new=str(tmp_path / "new.avi"), video=str(toy.raw / "a.avi"))
     (extraction,) = toy.extract(StreamSpec("whole", replacing)).values()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_equal
 
-import cache
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from tests.made_splits import track_of
 from tests.pipeline.features.made_pictures import write_split
 from tests.pipeline.features.made_up import Colour
 
@@ -67,16 +67,7 @@ def test_crowds_that_cannot_be_decoded_fill_small_batches(tmp_path):
     for person in range(max(crowds)):
         frames = np.array([frame for frame, n in enumerate(crowds) if person < n])
         box = np.tile(np.array([32, 32, 20, 20], np.float32), (len(frames), 1))
-        tracks.append(
-            cache.TrackRows(
-                name=f"a/{person}",
-                video="a",
-                step=1,
-                fps=30.0,
-                crop_scale=1.2,
-                columns={"frame_index": frames, "bbox": box},
-            )
-        )
+        tracks.append(track_of(f"a/{person}", {"frame_index": frames, "bbox": box}))
     write_split(tmp_path / "cache", "crowd/train", raw, {"a": tracks}, rows_per_shard=1024)
     plan = plan_extraction(tmp_path / "cache", "crowd/train", StreamSpec("colour", Colour()))
     (done,) = extract_together([plan], Resources(workers=1, batch_size=4))

@@ -50,15 +50,14 @@ def of_rows(track, rows):
     return shown(part, frames=1000)
 
 
-def test_a_split_s_first_video_is_a_clip_that_browsers_play(root, tmp_path, ran):
-    split = cache.open(root)["penn_action/train"]
-    for words in ([], ["--track", split.tracks[0].name]):
-        out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
-        printed = ran("show", "penn_action", "train", "--cache", root, "--out", out, *words).out
-        frames, rate = read(out)
-        assert frames.shape[:1] == (8,) and rate == 25
-        assert {side % 2 for side in frames.shape[1:3]} == {0}
-        assert "1 track of 0001, 8 frames, 8 with rows" in printed and "demo data" in printed
+@pytest.mark.parametrize(("name", "more"), [("clip.mp4", ""), ("CLIP.MP4", " --track {}")])
+def test_a_split_s_first_video_is_a_clip_that_browsers_play(name, more, root, tmp_path, types):
+    track = cache.open(root)["penn_action/train"].tracks[0].name
+    show = f"show penn_action/train --cache {root} --out TMP/{name}{more.format(track)}"
+    types(show, "1 track of 0001, 8 frames, 8 with rows", "demo data")
+    frames, rate = read(tmp_path / name)
+    assert (len(frames), rate) == (8, 25)
+    assert {side % 2 for side in frames.shape[1:3]} == {0}
 
 
 def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(tmp_path):
@@ -124,30 +123,17 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
     assert all(marked)
 
 
-def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, ran):
-    name = cache.open(root)["3dpw/train"].tracks[0].name
-    words = (
-        "show",
-        "3dpw",
-        "train",
-        "--cache",
-        root,
-        "--track",
-        name,
-        "--out",
-        tmp_path / "clip.mp4",
-    )
+def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, types):
+    split = cache.open(root)["3dpw/train"]
+    show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --track {split.tracks[0].name}"
     clips = []
-    for body in ((), ("--body", embedded.body)):
-        ran(*words, *body)
+    for body in ("", f"--body {embedded.body}"):
+        types(f"{show} {body}")
         clips.append(read(tmp_path / "clip.mp4")[0].astype(int))
     changed = np.abs(clips[1] - clips[0]).max(axis=-1) > 12
-    kp_2d = cache.open(root)["3dpw/train"].rows("kp_2d", 0, len(changed))
-    for mask, joints in zip(changed, kp_2d, strict=True):
-        hull = np.zeros(mask.shape, np.uint8)
-        cv2.fillConvexPoly(
-            hull, cv2.convexHull(joints[joints[:, 2] > 0, :2].round().astype(np.int32)), 1
-        )
+    for mask, joints in zip(changed, split.rows("kp_2d", 0, len(changed)), strict=True):
+        seen = joints[joints[:, 2] > 0, :2].round().astype(np.int32)
+        hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(seen), 1)
         around = cv2.dilate(hull, np.ones((25, 25), np.uint8)) > 0
         assert mask[around].sum() > 0.9 * mask.sum()
         assert mask[hull > 0].mean() > 0.3
