@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from pipeline.clips import detectors
-from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.plan import plan_detection
@@ -222,29 +221,6 @@ def test_a_device_that_is_not_there_is_refused(graphs, monkeypatch):
         pytest.raises(ConfigError, match="cuda:1"),
     ):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
-
-
-def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(
-    monkeypatch, graphs, tmp_path, capsys
-):
-    loaded = []
-    (tmp_path / "0000:01:00.0").mkdir()
-    monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
-    )
-    for once in (of_graphs.load_cuda, of_graphs.warn_of_cpu):
-        once.cache_clear()
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        RTMPose(**graphs).load("auto")  # two graphs
-    assert loaded == ["CUDA"]
-    assert (
-        capsys.readouterr().err.count(
-            "onnxruntime computes on the CPU, although this machine has a GPU"
-        )
-        == 1
-    )
 
 
 # --------------------------------------------------------------------------------------------------

@@ -18,12 +18,6 @@ from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip, with_matrix
 
 
-@pytest.fixture
-def doctor(ran):
-    """What `doctor` prints; `code`: the exit code that it must have."""
-    return lambda *words, code=1: str(ran("doctor", *words, code=code).out)
-
-
 def problems(examination):
     return "\n".join(examination.mistakes)
 
@@ -88,12 +82,11 @@ def test_clips_of_kinetics_have_keypoints_in_any_layout(clips, tmp_path):
     assert counts(look("kinetics", tmp_path))["clips of train with keypoints"][0] == 1
 
 
-def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path, doctor):
+def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path, types):
+    doctor = "doctor videos --raw TMP"  # the folder that `prepare` takes
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", 2)
-    assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), (
-        "the folder that `prepare` takes"
-    )
+    types(doctor, "videos of train")
     assert set(counts(look("videos", tmp_path))) == {"videos of train"}
     (tmp_path / "keypoints").mkdir()
     for name in "ab":
@@ -101,12 +94,12 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path,
     found = look("videos", tmp_path)
     assert counts(found)["videos of train with keypoints"] == (2, None, "invalid")
     assert problems(found).count("found an object with keypoints") == 2
-    doctor("videos", "--raw", tmp_path, code=1)
+    types(doctor, code=1)
     (tmp_path / "keypoints/a.mp4.json").write_text('[{"image_id": "0.jpg", "bbox": [1, 2, 3, 4]}]')
     assert counts(look("videos", tmp_path))["videos of train with keypoints"] == (2, None, "there")
     (tmp_path / "keypoints/b.mp4.json").unlink()
     assert problems(look("videos", tmp_path)) == ""
-    assert doctor("videos", "--raw", tmp_path, code=0).count("prepare videos --raw") == 1
+    assert types(doctor).count("prepare videos --raw") == 1
 
 
 @dataclass(frozen=True)
@@ -178,11 +171,10 @@ def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded, tmp_path):
     assert "has its name in SMPL's archive. Rename it" in problems(examine(BODY, tmp_path))
 
 
-def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path, doctor):
+def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path, types):
     write_video(tmp_path / "a.mp4", 2)
     mirrored = with_matrix(Clip("a.mp4").encode(), "mirrored")
     for name in ("b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(mirrored)
-    said = doctor("videos", "--raw", tmp_path, code=0)
-    assert "b.mp4 and 1 other clip: mirrored, as its header says" in said
-    assert "a.mp4" not in said
+    mirrored = "b.mp4 and 1 other clip: mirrored, as its header says"
+    assert "a.mp4" not in types("doctor videos --raw TMP", mirrored)

@@ -1,20 +1,16 @@
 """`plan`: what would run, and why. Nothing is written or computed."""
 
 import json
-import os
-import threading
 
 import pytest
 
 import cache
-from pipeline.cli import progress
 from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
 from pipeline.recipe.recipe import plan_splits
 from tests.packages import BROKEN, install
-from tests.waiting import await_that
 
 
 @pytest.fixture
@@ -101,28 +97,6 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     shown = command_line("doctor --json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")
-
-
-@pytest.mark.parametrize(
-    "command", ["plan", "doctor", "convert penn_action train --raw RAW/penn_action --cache CACHE"]
-)
-def test_a_folder_that_takes_long_to_list_is_no_silence(
-    command, penn, luigi_cfg, types, monkeypatch
-):
-    luigi_cfg()
-    assert " raw files" not in types(command)
-    monkeypatch.setattr(progress, "SLOW", 0.01)
-    scan = os.scandir
-
-    def is_waiting():
-        return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
-
-    def scan_late(*place):
-        await_that(lambda: not is_waiting())  # until it has printed its line
-        return scan(*place)
-
-    monkeypatch.setattr(os, "scandir", scan_late)
-    types(command, " raw files")
 
 
 @pytest.mark.parametrize(

@@ -84,34 +84,34 @@ def test_a_command_that_is_printed_names_the_options_of_the_conversion(embedded,
     assert name not in cache.open(tmp_path / "cache")["amass/train"].videos.names
 
 
-STREAM = "extract penn_action/train --cache CONVERTED"
+# A command, a setting that it does not read, and words of the message. Its first part is left out
+# where it is that of AMASS.
+UNREAD = """
+| amas.resampling=slerp | unknown section + 'amass'
+| kinetics.min_frames=20 | unknown key + [kinetics] has no settings
+| amass.resampling=nonsense | nonsense + slerp or decimate
+| vibe.epochs=3 | vibe.epochs + `convert` + convert.workers
+| videos.min_frames=3 | videos.min_frames + `convert`
+--retry | amass.resampling=decimate | amass.resampling
+show amass/train --raw RAW/amass --out page.html | videos.min_frames=3 | videos.min_frames
+extract penn_action/train --cache CONVERTED | amass.resampling=decimate | amass.resampling
+extract penn_action/train --cache CONVERTED --stream pr_vipe | timm.network=x | timm
+status --cache CONVERTED | amass.resampling=decimate | amass.resampling + paths.cache
+detect TMP --out TMP/k --detector demo | rtmpose.min_score=0.5 | rtmpose.min_score + `detect`
+doctor amass --raw RAW | vibe.epochs=3 | vibe.epochs
+"""
 
 
-@pytest.mark.parametrize(
-    ("command", "setting", "named"),
-    [
-        (AMASS, "amas.resampling=slerp", ["unknown section", "'amass'"]),
-        (AMASS, "kinetics.min_frames=20", ["unknown key", "[kinetics] has no settings"]),
-        (AMASS, "amass.resampling=nonsense", ["nonsense", "slerp or decimate"]),
-        (AMASS, "vibe.epochs=3", ["vibe.epochs", "`convert`", "convert.workers"]),
-        (AMASS, "videos.min_frames=3", ["videos.min_frames", "`convert`"]),
-        (f"{AMASS} --retry", "amass.resampling=decimate", ["amass.resampling"]),
-        ("show amass/train --raw RAW/amass --out page.html", "videos.min_frames=3", ["videos.min"]),
-        (STREAM, "amass.resampling=decimate", ["amass.resampling"]),
-        (f"{STREAM} --stream pr_vipe", "timm.network=x", ["timm"]),
-        ("status --cache CONVERTED", "amass.resampling=decimate", ["amass.res", "paths.cache"]),
-        ("detect TMP --out TMP/k --detector demo", "rtmpose.min_score=0.5", ["rtmpose.min_score"]),
-        ("doctor amass --raw RAW", "vibe.epochs=3", ["vibe.epochs"]),
-    ],
-)
-def test_unread_settings_are_refused(
-    command, setting, named, raw_amass, converted, command_line, tmp_path
-):
+@pytest.mark.parametrize("unread", UNREAD.strip("\n").splitlines())
+def test_unread_settings_are_refused(unread, raw_amass, converted, command_line, tmp_path):
+    command, setting, words = (part.strip() for part in unread.split("|"))
+    if not command or command.startswith("--"):
+        command = f"{AMASS} {command}"
     command = command.replace("CONVERTED", str(converted.root("")))
     shown = command_line(f"{command} --set {setting}", code=2)
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert shown.err.startswith("error: --set ")
-    assert [word for word in named if word not in shown.err] == []
+    assert [word for word in words.split(" + ") if word not in shown.err] == []
     keys = re.findall(r"[a-z_]+\.[a-z_]+", shown.err.partition("It reads ")[2])
     assert len(keys) == len(set(keys))
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

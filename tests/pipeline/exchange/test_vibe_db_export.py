@@ -244,28 +244,26 @@ def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path):
         export(tmp_path / "c", "posetrack/train", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "names, frames, source",
-    [
-        (
-            "frames/0001/000001.jpg frames/0001/000091.jpg",
-            [0, 90],
-            "pictures:frames/0001/{:06d}.jpg+1",
-        ),
-        ("a/b7/x8_c.png a/b7/x1234_c.png", [8, 1234], "pictures:a/b7/x{:01d}_c.png+0"),
-        ("train/a_clip.mp4#000012 train/a_clip.mp4#000102", [12, 102], "video:train/a_clip.mp4"),
-        ("../000001.jpg", [1], ""),
-        ("a/000001.jpg b/000002.jpg", [1, 2], ""),
-        ("a/000001.jpg a/000009.jpg", [1, 2], ""),
-        ("a/000001.jpg", [3], ""),
-        ("a/{:06d}/000001.jpg", [1], ""),
-    ],
-)
-def test_names_of_pictures_lead_back_to_their_source(names, frames, source):
+SOURCES = """
+frames/0001/000001.jpg frames/0001/000091.jpg | 0 90 | pictures:frames/0001/{:06d}.jpg+1
+a/b7/x8_c.png a/b7/x1234_c.png | 8 1234 | pictures:a/b7/x{:01d}_c.png+0
+train/a_clip.mp4#000012 train/a_clip.mp4#000102 | 12 102 | video:train/a_clip.mp4
+../000001.jpg | 1 |
+a/000001.jpg b/000002.jpg | 1 2 |
+a/000001.jpg a/000009.jpg | 1 2 |
+a/000001.jpg | 3 |
+a/{:06d}/000001.jpg | 1 |
+"""
+
+
+@pytest.mark.parametrize("line", SOURCES.strip().splitlines())
+def test_names_of_pictures_lead_back_to_their_source(line):
+    names, numbers, source = (part.strip() for part in line.split("|"))
+    frames = [int(number) for number in numbers.split()]
     assert source_of(names.split(), np.array(frames)) == source
     if source:
         name_of = names_of(source)
-        assert name_of is not None and [name_of(frame) for frame in frames] == names.split()
+        assert [name_of(frame) for frame in frames] == names.split()
 
 
 def test_real_data_with_features_of_random_weights_is_no_demo_data(tmp_path, types):

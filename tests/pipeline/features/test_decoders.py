@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -52,17 +51,7 @@ class Extract:
     def source(self, name="0", **given):
         return self.made_up.Source(self._folder, name, **given)
 
-    def __call__(
-        self,
-        *sources,
-        n_frames=40,
-        workers=2,
-        timeout=60,
-        batch_size=4,
-        stream=None,
-        also=(),
-        digest="",
-    ):
+    def __call__(self, *sources, n_frames=40, stream=None, also=(), digest="", **resources):
         """(video -> frame -> what the stream has of it, the meter, problems). Of all streams:
         `self.found`.
         """
@@ -76,31 +65,26 @@ class Extract:
         streams, reported = [stream or self.made_up.Colour(), *also], list[int]()
         done = features.extract_together(
             [plan_extraction(root, name, StreamSpec(one.kind, one)) for one in streams],
-            Resources(batch_size=batch_size, workers=workers, timeout=timeout),
+            Resources(**{"batch_size": 4, "workers": 2, "timeout": 60} | resources),
             progress=lambda rows, *_: reported.append(rows),
         )
         assert reported == sorted(reported)
         n_rows = len(sources) * n_frames
         assert reported[-1] == n_rows * len(streams)
         split = cache.open(root)[name]
-        self.found: list[dict[int, dict[int, Any]]] = []
+        self.found = []
         for one in streams:
             values, ok = (
                 split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok")
             )
-            by_video = np.arange(n_rows).reshape(len(sources), n_frames)
-            found = [
-                {f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]}
-                for rows in by_video
-            ]
-            self.found.append(dict(enumerate(found)))
+            found = {video: {} for video in range(len(sources))}
+            for row in np.flatnonzero(ok).tolist():
+                found[row // n_frames][row % n_frames] = tuple(values[row])
+            self.found.append(found)
         self.lost = done[0].lost
         self.examples = [example for one in done for example in one.examples]
-        return (
-            self.found[0],
-            done[0].meter,
-            dict(sum((Counter(one.problems) for one in done), Counter())),
-        )
+        problems = sum((Counter(one.problems) for one in done), Counter())
+        return self.found[0], done[0].meter, dict(problems)
 
     def whole(self, n_videos, n_frames=40):
         """What an undisturbed extraction finds."""
