@@ -59,6 +59,19 @@ def in_front_of(network, layer, pixels):
     return seen[0].numpy()
 
 
+def check(found, crops, expected):
+    """A network gives these features, each row's bits by its crop alone. Returns its provenance."""
+    assert streams.of_identity(json.loads(json.dumps(found.identity()))) == found
+    computer = found.load(CPU, None)
+    features = computer(crops)
+    assert (features.shape, features.dtype) == ((3, found.dim), np.float32)
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert_array_equal(computer(crops[::-1].copy())[::-1], features)
+    others = np.concatenate([np.zeros_like(crops[:2]), crops[:1]])
+    assert_array_equal(computer(others)[2], features[0])
+    return json.loads(json.dumps(computer.provenance))
+
+
 @pytest.mark.parametrize(
     ("name", "crop", "classifier", "dim", "options"),
     [
@@ -72,35 +85,21 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
     found = stream("torchvision", network=name, crop=crop)
     assert found.dim == dim
     crops = noise(*(crop.region or (crop.size, crop.size)))
-    computer = found.load(CPU, None)
-    provenance = json.loads(json.dumps(computer.provenance))
-    assert (provenance["network"], provenance["layer"]) == (
-        f"torchvision {name}",
-        f"input of {classifier}",
-    )
-    cut = {
-        "size": crop.size,
-        "region": crop.region and [*crop.region],
-        "scale": 1.0,
-        "jitter": None,
-    }
-    assert (provenance["crop"], provenance["normalisation"]) == (
-        cut,
-        {"mean": [*MEAN], "std": [*STD]},
-    )
-    assert (provenance["stand_in"], provenance["arithmetic"]) == (True, "fp32, layer by layer")
-    assert provenance["library"].startswith("torchvision 0.") and len(provenance["sha256"]) == 64
     torch.manual_seed(3)
-    expected = in_front_of(
-        models.get_model(name, weights=None, **options), classifier, normalised(crops)
-    )
-    features = computer(crops)
-    assert (features.shape, features.dtype) == ((3, dim), np.float32)
-    assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    # Each row's bits are its crop's alone.
-    assert_array_equal(computer(crops[::-1].copy())[::-1], features)
-    others = np.concatenate([np.zeros_like(crops[:2]), crops[:1]])
-    assert_array_equal(computer(others)[2], features[0])
+    plain = models.get_model(name, weights=None, **options)
+    provenance = check(found, crops, in_front_of(plain, classifier, normalised(crops)))
+    region = crop.region and [*crop.region]
+    expected = {
+        "network": f"torchvision {name}",
+        "layer": f"input of {classifier}",
+        "crop": {"size": crop.size, "region": region, "scale": 1.0, "jitter": None},
+        "normalisation": {"mean": [*MEAN], "std": [*STD]},
+        "stand_in": True,
+        "arithmetic": "fp32, layer by layer",
+    }
+    assert {key: provenance[key] for key in expected} == expected
+    assert provenance["library"].startswith("torchvision 0.")
+    assert len(provenance["sha256"]) == 64
 
 
 def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it():
@@ -218,19 +217,12 @@ def test_timms_features_are_its_pooled_ones(name, crop, mean, std):
     import timm
 
     found, crops = stream("timm", network=name, crop=crop), noise(64, 48)
-    computer = found.load(CPU, None)
     torch.manual_seed(3)
-    plain = timm.create_model(
-        name, num_classes=0, **({"img_size": (64, 48)} if name.startswith("vit") else {})
-    ).eval()
+    size = {"img_size": (64, 48)} if name.startswith("vit") else {}
+    plain = timm.create_model(name, num_classes=0, **size).eval()
     with torch.inference_mode():
         expected = plain(normalised(crops, mean, std)).numpy()
-    assert expected.shape == (3, found.dim)
-    features = computer(crops)
-    assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    assert_array_equal(computer(crops[::-1].copy())[::-1], features)
-    assert computer.provenance["library"] == f"timm {timm.__version__}"
-    assert streams.of_identity(json.loads(json.dumps(found.identity()))) == found
+    assert check(found, crops, expected)["library"] == f"timm {timm.__version__}"
 
 
 @needs_timm

@@ -24,6 +24,12 @@ UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at
 
 
+def on_gpu(test):
+    """Marks a test that needs a GPU."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    return pytest.mark.gpu(skip(test))
+
+
 @pytest.fixture(scope="module")
 def network(small_resnet):
     network = small_resnet()
@@ -267,9 +273,8 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
     assert there(crops).shape == (N, 2048)
 
 
-@pytest.mark.gpu
+@on_gpu
 @pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize(("fast", "told"), [(False, "fp32 without TF32"), (True, "compiled")])
 def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     device = torch.device("cuda", 0)
@@ -288,8 +293,7 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
         assert_array_equal(features[0], features[1])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@on_gpu
 def test_a_gpu_computes_any_network_in_bf16(network, crops):
     fast = networks.run(lambda: loaded(network), "fast", Machine("cuda", batch_size=4))
     exact = networks.run(lambda: loaded(network), "exact", Machine("cuda"))
@@ -298,8 +302,7 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
     assert least_cosine(networks.compute(fast, crops).astype(np.float64), wide) > 0.9999
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@on_gpu
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
     there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]

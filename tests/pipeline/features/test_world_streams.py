@@ -214,24 +214,24 @@ def test_an_extraction_reads_a_column_of_the_readers_and_rows_alone_are_the_same
     speed, root = 0.01, tmp_path / "cache"
     columns = seen(turning(2), np.arange(N)[:, None] * np.array([speed, 0, 0]))
     extrinsics = columns.pop("extrinsics")
-    about = {"crop_scale": 1.0, "extra": {"extrinsics": extrinsics}}
-    about["columns"] = {**columns, "frame_index": np.arange(N)}
-    tracks = {
-        video: [track_of(f"{video}/0", fps=fps, **about)]
-        for video, fps in (("a", 30.0), ("b", 60.0))
-    }
-    videos = [(cache.VideoEntry(name=video), of_video) for video, of_video in tracks.items()]
+    columns["frame_index"] = np.arange(N)
+    videos = []
+    for name, fps in (("a", 30.0), ("b", 60.0)):
+        about = {"fps": fps, "crop_scale": 1.0, "extra": {"extrinsics": extrinsics}}
+        track = track_of(f"{name}/0", columns, **about)
+        videos.append((cache.VideoEntry(name=name), [track]))
     write_split(root, "toy/train", videos, extra=[EXTRINSICS], rows_per_shard=8, rows_per_chunk=8)
-    specs = [
-        StreamSpec("turns", streams.get("cam_angvel")),
-        StreamSpec("contacts", stationary(body)),
-    ]
-    for spec in specs:
-        extract_together([plan_extraction(root, "toy/train", spec)], Resources())
+    made = {"turns": streams.get("cam_angvel"), "contacts": stationary(body)}
+    for name, stream in made.items():
+        plan = plan_extraction(root, "toy/train", StreamSpec(name, stream))
+        extract_together([plan], Resources())
     split = cache.open(root)["toy/train"]
     for track in split.tracks:
-        contacts = split.rows("features/contacts", track.start, track.stop)
-        assert_allclose(contacts, soft(np.array(speed * track.fps / 30)), atol=2e-3)
-        turns = split.rows("features/turns", track.start, track.stop)
+        contacts, turns = (
+            split.rows(f"features/{name}", track.start, track.stop)
+            for name in ("contacts", "turns")
+        )
+        contact = soft(np.array(speed * track.fps / 30))
+        assert_allclose(contacts, np.full((N, 4), contact), atol=2e-3)
         assert_allclose(turns, cameras.angular_velocity(extrinsics), atol=1e-6)
-    assert all((differences(split, name) < SAME).all() for name in ("turns", "contacts"))
+    assert all((differences(split, name) < SAME).all() for name in made)
