@@ -95,15 +95,7 @@ class Embedded:
         return folder
 
 
-def convert_into(
-    root,
-    raw,
-    name="penn_action",
-    split="train",
-    *,
-    body=None,
-    **options,
-):
+def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
     return convert.convert(plan, **options)
 
@@ -202,15 +194,16 @@ class Into:
         return StreamSpec(stream=given.pop("stream", None) or ResNet50(**stream), **given)
 
     @classmethod
-    def extract(cls, root, split="penn_action/train", *, replace=False, **spec):
+    def extract(cls, root, split="penn_action/train", *, replace=False, part=None, **spec):
         resources = {
             key: spec.pop(key)
-            for key in ("device", "batch_size", "workers", "timeout")
+            for key in ("device", "devices", "batch_size", "workers", "timeout")
             if key in spec
         }
         return features.extract_together(
             [plan_extraction(root, split, cls.spec(**spec), replace=replace)],
             Resources(**resources),
+            part=part,
         )[0]
 
     @staticmethod

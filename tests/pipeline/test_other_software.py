@@ -15,9 +15,6 @@ import cv2
 import pytest
 
 from cache.write.parts import Part
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import software
 from tests.other_code import ROOT, copy_code, run_other
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -130,11 +127,9 @@ def test_staged_shards_of_other_weights_are_computed_again(
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
 
     def extract(at, part, sha256):
-        monkeypatch.setattr(
-            made_up.Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
-        )
-        plan = plan_extraction(at, SPLIT, StreamSpec("colour", made_up.Colour()))
-        return extract_together([plan], Resources(workers=1), part=part)[0]
+        provenance = {"stand_in": True, "sha256": sha256, "device": "cpu"}
+        monkeypatch.setattr(made_up.Mean, "provenance", provenance)
+        return into.extract(at, name="colour", stream=made_up.Colour(), workers=1, part=part)
 
     extract(calm, None, "aa")
     extract(root, Part(1, 2), "aa")

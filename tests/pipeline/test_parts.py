@@ -26,9 +26,6 @@ from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
 from pipeline.features import extract
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import plan_splits
@@ -283,8 +280,8 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     """Also if the command that commits runs elsewhere: with another device, without the weights."""
 
     def extract(name, part=None, **resources):
-        plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
-        return extract_together([plan], Resources(workers=1, **resources), part=part)[0]
+        stream = {"name": "colour", "stream": made_up.Colour()}
+        return into.extract(tmp_path / name, workers=1, part=part, **stream, **resources)
 
     for name in ("calm", "parts"):
         shutil.copytree(noise, tmp_path / name)

@@ -138,17 +138,6 @@ def test_a_row_of_the_stream_is_the_file_s_row(name, dtype, root, tmp_path):
     assert not imported(root, tmp_path / name).is_written
 
 
-def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", data=X, chunks=(1, *X.shape[1:]))
-    arrays = array_files.open_arrays(tmp_path / "x.h5")
-    assert arrays.open("x").shape == X.shape
-    with pytest.raises(OSError, match="already open"):
-        h5py.File(tmp_path / "x.h5", "a")
-    del arrays
-    h5py.File(tmp_path / "x.h5", "a").close()
-
-
 def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("packed", data=X.reshape(N, 6), compression="gzip")

@@ -232,15 +232,6 @@ def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path):
     assert run(tmp_path, other).why == ""
 
 
-def test_other_clip_settings_write_all_clips_anew(tmp_path):
-    """They may have other tracks of the same videos."""
-    file = planted.write(tmp_path, "wham")
-    run(tmp_path, file)
-    changed = {"reader": {"parameters": {"min_frames": 9}}, "stand_in": True}
-    write_split(tmp_path / "clips", NAME, [], changed, columns=COLUMNS)
-    assert run(tmp_path, file).why == "2 clips new or changed"
-
-
 def test_splits_of_another_origin_are_not_written_over(tmp_path):
     file = planted.write(tmp_path, "wham")
     with pytest.raises(PipelineError, match=r"not made of such files.*own stays"):

@@ -19,9 +19,6 @@ from pipeline.conversion.convert import convert, plan_conversion
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
@@ -32,7 +29,7 @@ RNG = np.random.default_rng(0)
 BODY = ["RHeel", "RKnee", "RHip", "LHip", "LKnee", "LHeel", "RWrist", "RElbow", "RShoulder", "LShoulder", "LElbow",
         "LWrist", "Neck"]  # fmt: skip
 POINTS = RNG.uniform(40, 180, (3, 14, 2))  # of each frame, the 14 of xys
-PAIRS = StreamSpec("homography", streams.get("homography"))
+PAIRS = {"split": "insta_variety/train", "name": "homography", "stream": streams.get("homography")}
 MOST = len(JOINTS["spin49"]) - 5  # 44: OpenPose's 25 and 19 others
 
 
@@ -102,25 +99,18 @@ def converted(raw, root, **options):
     return cache.open(root)["insta_variety/train"]
 
 
-def crops(root):
-    (done,) = extract_together(
-        [plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1)
-    )
-    return done
-
-
 def notes(split):
     return " ".join(split.videos[0].account["notes"])
 
 
 def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
-    raw, tmp_path, capsys
+    raw, tmp_path, capsys, into
 ):
     root = tmp_path / "cache"
     before = converted(raw, root)
     assert "pose" not in before.columns
     kp_2d = before.rows("kp_2d", 0, 3)
-    assert crops(root).computed == 3
+    assert into.extract(root, **PAIRS).computed == 3
     read(raw, tar(tmp_path / "0.tar", {NAMES[0]: [person(0)], NAMES[2]: [person(2, zoom=0.5)]}))
     assert "2 fits" in capsys.readouterr().out
     split = converted(raw, root, fits=True)
@@ -135,7 +125,7 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     assert again.up_to_date
     read(raw, tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]}))
     assert "3 matched" in notes(converted(raw, root, fits=True))
-    assert crops(root).carried == 3
+    assert into.extract(root, **PAIRS).carried == 3
     with pytest.raises(PipelineError, match="other columns"):
         converted(raw, root)
 

@@ -17,9 +17,7 @@ from cache import CropPolicy, Jitter
 from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from pipeline.features.engine import shards
 from pipeline.features.extract import extract_together
-from pipeline.features.inputs import label_batch
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -136,19 +134,6 @@ def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their
         N + 1,
     ]
     assert_allclose(stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6)
-
-
-@pytest.mark.parametrize("shift", [1, 5])
-def test_rows_with_the_columns_of_other_rows_are_not_those_of_the_oracle(
-    tmp_path, monkeypatch, shift
-):
-    root = convert(tmp_path)
-    with monkeypatch.context() as patch:
-        wrong = lambda split, rows, reads: label_batch(split, (rows + shift) % (3 * N), reads)  # noqa: E731
-        patch.setattr(shards, "label_batch", wrong)
-        extracted(root, Conditioned())
-    found = differences(cache.open(root)[SPLIT], "conditioned")
-    assert (found > SAME).sum() == 3 * N
 
 
 @pytest.mark.gpu

@@ -79,17 +79,3 @@ def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides():
     for edge in (painted[25, 20], painted[25, 60], painted[10, 40], painted[40, 40]):
         assert abs(edge - inside / 2) <= 1
     assert painted[25, 19] == painted[25, 61] == painted[9, 40] == painted[41, 40] == 0
-
-
-def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel():
-    image = np.zeros((1000, 1000, 3), np.uint8)
-    for side in (20, 100, 600):  # more, and fewer, samples than pixels
-        painted = BodyPainter(FACES).paint(
-            image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0
-        )[..., 0]
-        rows, columns = (
-            np.flatnonzero((painted > 0.5 * painted.max()).any(axis=axis)) for axis in (1, 0)
-        )
-        edges = (columns[0], columns[-1], rows[0], rows[-1])
-        for edge, expected in zip(edges, (100, 100 + side, 200, 200 + side), strict=True):
-            assert abs(edge - expected) <= 1 + side / 360
