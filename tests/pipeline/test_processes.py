@@ -245,7 +245,7 @@ class Notes:
     """
 
     def __init__(self):
-        self.tasks: list[str] = []
+        self.tasks = []
         self.memory: mmap.mmap
 
     def share(self, memory):

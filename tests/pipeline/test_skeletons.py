@@ -49,10 +49,11 @@ for line in ORDERS.split("\n")[1:-1]:
     order, *numbers = line.split()
     PLACES[order] = [int(number) for number in numbers]
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
-SMPL_TO_SPIN49 = [
-    int(number)
-    for number in "24 12 17 19 21 16 18 20 0 2 5 8 1 4 7 25 26 27 28 29 30 31 32 33 34 8 5 45 46 4 7 21 19 17 16 18 20 47 48 49 50 51 52 53 24 26 25 28 27".split()
-]
+FROM_SMPL = """
+24 12 17 19 21 16 18 20 0 2 5 8 1 4 7 25 26 27 28 29 30 31 32 33 34
+8 5 45 46 4 7 21 19 17 16 18 20 47 48 49 50 51 52 53 24 26 25 28 27
+"""
+SMPL_TO_SPIN49 = [int(number) for number in FROM_SMPL.split()]
 
 
 def labelled(skeleton):

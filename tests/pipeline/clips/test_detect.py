@@ -93,7 +93,7 @@ def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_chang
     assert detect_clips(raw, out, Bright(shift=2.0)).detected == 2
 
     class Newer(Bright):
-        version: ClassVar[int] = 2
+        version = 2
 
     assert detect_clips(raw, out, Newer()).detected == 2
     info = json.loads((out / "a.mp4.json").read_text())["info"]

@@ -99,7 +99,7 @@ class Boxes(Bright):
     """Boxes alone, as `joints` zeros or none."""
 
     joints: int = 0
-    name: ClassVar[str] = "boxes"
+    name = "boxes"
 
     def people(self, image):
         return super().people(image)._replace(keypoints=np.zeros((1, self.joints, 3), np.float32))

@@ -32,7 +32,7 @@ class Lights(TwoPartDetector):
     part of a crop.
     """
 
-    name: ClassVar[str] = "lights"
+    name = "lights"
     seen: ClassVar[list[int]] = [0, 0]  # images, and boxes
 
     def load_networks(self, device):

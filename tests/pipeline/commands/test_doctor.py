@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 
@@ -106,10 +105,10 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path,
 class Ninth(Dataset):
     """Declares nothing of its release."""
 
-    name: ClassVar[str] = "ninth"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
+    name = "ninth"
+    splits = ("train", "test")
+    version = 1
+    page = "https://example.org"
 
     def columns(self, split, *, body):
         return ("frame_index",)
@@ -147,9 +146,7 @@ def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tm
 
 def test_beside_a_complete_release_archives_may_stay(tmp_path):
     class Small(Ninth):
-        parts: ClassVar[tuple[ReleasePart, ...]] = (
-            ReleasePart("tables", ("train/*.csv",), "the lab", known=2),
-        )
+        parts = (ReleasePart("tables", ("train/*.csv",), "the lab", known=2),)
 
     packed = []
     for file in ("x.zip", "train/a.csv", "train/b.csv"):

@@ -151,8 +151,8 @@ def test_a_command_reads_only_what_it_names(
     places = {"3dpw": embedded.raw("3dpw"), "raw": penn.raw, "penn": penn.root, "tmp": tmp_path}
     run("convert", "3dpw/train", "--raw", places["3dpw"], "--cache", tmp_path / "c")
     named, (required, used, every), check = (
-        list[str](),
-        (set[str]() for _ in range(3)),
+        [],
+        (set() for _ in range(3)),
         arguments.refuse_unread,
     )
 

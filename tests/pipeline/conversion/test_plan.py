@@ -6,7 +6,6 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -196,7 +195,7 @@ def test_stamps_of_an_earlier_commit_hide_no_video_that_could_not_be_read(
 @dataclass(frozen=True)
 class Chosen(PennAction):
     actions: tuple[str, ...] = ("squat", "bowl")
-    name: ClassVar[str] = "chosen"
+    name = "chosen"
 
 
 def test_an_option_of_many_values_is_the_same_after_it_was_json(penn):

@@ -5,7 +5,6 @@ refusals.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -47,9 +46,9 @@ class Conditioned(NetworkStream):
     precision: Precision = "exact"
     crop: CropPolicy = SMALL
 
-    kind: ClassVar[str] = "conditioned"
-    dim: ClassVar[int] = DIM
-    dtype: ClassVar[str] = "float32"
+    kind = "conditioned"
+    dim = DIM
+    dtype = "float32"
 
     @property
     def columns(self):
@@ -63,9 +62,9 @@ class Conditioned(NetworkStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Cliff(LabelStream):
-    kind: ClassVar[str] = "cliff"
-    dim: ClassVar[int] = 3
-    columns: ClassVar[tuple[str, ...]] = ("bbox", "image_size", "intrinsics")
+    kind = "cliff"
+    dim = 3
+    columns = ("bbox", "image_size", "intrinsics")
 
     def __call__(self, labels):
         focal = labels["intrinsics"][:, 0, 0]
@@ -84,8 +83,8 @@ def kinds(monkeypatch):
 class Plain(Conditioned):
     """The same without columns."""
 
-    kind: ClassVar[str] = "plain"
-    dim: ClassVar[int] = 3
+    kind = "plain"
+    dim = 3
 
     @property
     def columns(self):
@@ -177,7 +176,7 @@ def test_what_columns_do_not_follow_is_refused(tmp_path, changed, message):
 class Forgetful(Conditioned):
     """Its numbers depend on the other rows' boxes, or it changes them."""
 
-    fault: ClassVar[str] = ""
+    fault = ""
 
     def load(self, machine, recorded):
         network = super().load(machine, recorded)

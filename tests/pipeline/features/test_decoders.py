@@ -62,7 +62,7 @@ class Extract:
             return Pixels(sources[video], f"video {video}", digest or sources[video].name)
 
         self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
-        streams, reported = [stream or self.made_up.Colour(), *also], list[int]()
+        streams, reported = [stream or self.made_up.Colour(), *also], []
         done = features.extract_together(
             [plan_extraction(root, name, StreamSpec(one.kind, one)) for one in streams],
             Resources(**{"batch_size": 4, "workers": 2, "timeout": 60} | resources),

@@ -3,7 +3,6 @@ declared.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,11 +23,11 @@ class Boxes(LabelStream):
     not.
     """
 
-    kind: ClassVar[str] = "boxes"
-    dim: ClassVar[int] = 4
-    columns: ClassVar[tuple[str, ...]] = ("bbox",)
-    history: ClassVar[int] = 1
-    future: ClassVar[int] = 2
+    kind = "boxes"
+    dim = 4
+    columns = ("bbox",)
+    history = 1
+    future = 2
 
     def __call__(self, labels):
         x, in_run = labels["bbox"][..., 0], labels["in_run"]
@@ -40,10 +39,10 @@ class Boxes(LabelStream):
 class Undeclared(Boxes):
     """By how much a box moved from the row before it in the batch."""
 
-    kind: ClassVar[str] = "undeclared"
-    dim: ClassVar[int] = 1
-    history: ClassVar[int] = 0
-    future: ClassVar[int] = 0
+    kind = "undeclared"
+    dim = 1
+    history = 0
+    future = 0
 
     def __call__(self, labels):
         x = labels["bbox"][:, :1]
