@@ -420,15 +420,17 @@ def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip):
     up = radius * np.array([np.sin(0.0375838), -np.cos(0.0375838)])
     pose = estimate_pose(load_networks("full")[1], image, np.array([hips, hips + up]))
     chosen = [0, 15, 16, 27, 28]  # nose, wrists, and the ankles, which are 36 px below the image
-    metres = [
-        [-0.0199, -0.6333, -0.2494],
-        [0.5449, -0.1745, -0.1821],
-        [-0.5671, -0.1676, -0.1167],
-        [0.0216, 0.4964, 0.2719],
-        [-0.0710, 0.5043, 0.2732],
-    ]
+    metres = """
+    -0.0199 -0.6333 -0.2494
+    0.5449 -0.1745 -0.1821
+    -0.5671 -0.1676 -0.1167
+    0.0216 0.4964 0.2719
+    -0.0710 0.5043 0.2732
+    """
+    metres = np.float64(metres.split()).reshape(5, 3)
     assert_allclose(pose.joints[chosen, :3], metres, atol=0.006)
-    px = [[208.17, 7.09], [342.78, 127.58], [78.85, 120.84], [212.82, 266.77], [188.00, 271.11]]
+    px = "208.17 7.09 342.78 127.58 78.85 120.84 212.82 266.77 188.00 271.11"
+    px = np.float64(px.split()).reshape(5, 2)
     assert_allclose(pose.points[chosen[:3], :2], px[:3], atol=0.5)
     # what no pixel shows moves by a pixel with the version of LiteRT
     assert_allclose(pose.points[chosen[3:], :2], px[3:], atol=1.5)

@@ -111,7 +111,7 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
 
 def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, types):
     split = cache.open(root)["3dpw/train"]
-    show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --track {split.tracks[0].name}"
+    show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --track '{split.tracks[0].name}'"
     clips = []
     for body in ("", f"--body {embedded.body}"):
         types(f"{show} {body}")
