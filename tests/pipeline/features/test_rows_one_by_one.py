@@ -30,7 +30,8 @@ def specs(made_up, monkeypatch):
         ),
         "homography": streams.get("homography"),
         "pr_vipe": streams.get("pr_vipe"),
-        "followed": made_up.Followed(),  # of pairs of crops, and labels
+        # of pairs of crops, and labels
+        "followed": made_up.Followed(crop=CropPolicy(size=32, jitter=jitter)),
     }
     return [StreamSpec(name, stream) for name, stream in every.items()]
 
