@@ -53,7 +53,7 @@ doctor 3dpw | - | touch 3dpw/sequenceFiles/a.pkl | 1 | RAW/3dpw/sequenceFiles/a.
 doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' pictures: not in RAW/3dpw but in RAW/3dpw/imageFiles
 doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted parts
 doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/TS1/annot_data.mat | 1 | RAW/mpi_inf_3dhp/TS1 is a test sequence outside the test set's folder
-doctor amass | - | touch amass/amass/SFU/0005/0005_Jogging001_poses.npz | 1 | 0005_Jogging001_poses.npz is one folder too deep
+doctor amass | - | touch amass/amass/SFU/0005/0005_Jogging001_poses.npz | 0 | 0005_Jogging001_poses.npz is one folder too deep
 doctor amass | - | touch amass/SOMA/subject1/run.pkl | 1 | RAW/amass/SOMA/subject1/run.pkl is a pickle
 doctor amass | - | touch amass/SOMA/run.pkl | 1 | RAW/amass/SOMA/run.pkl is a pickle
 doctor kinetics | - | touch kinetics/replacement/replacement_for_corrupted_k400/a.mp4 | 1 | is one of the clips that replace those of train
