@@ -72,26 +72,19 @@ def toy(tmp_path, monkeypatch):
     return made
 
 
+def around(x):
+    """Of one run's x (n,): those of the row before, of each row and of the two after it (n, 4)."""
+    padded = np.r_[9, x, 9, 9]
+    return np.stack([padded[offset : offset + len(x)] for offset in range(4)], axis=1)
+
+
 def expected(toy):
-    """By track (rows, 4): by its frames, one after the other."""
-    boxes, frames = toy.rows("bbox"), toy.rows("frame_index")
-    x = {name: dict(zip(frames[name].tolist(), boxes[name][:, 0], strict=True)) for name in boxes}
-    # no row beyond a missing frame
-    breaks = {name: {5} - {*frames[name].tolist()} for name in boxes}
-
-    def of(name, frame, offset):
-        passed = range(min(frame, frame + offset), max(frame, frame + offset) + 1)
-        return 9 if breaks[name] & {*passed} else x[name].get(frame + offset, 9)
-
-    return {
-        name: np.array(
-            [
-                [of(name, frame, offset) for offset in (-1, 0, 1, 2)]
-                for frame in frames[name].tolist()
-            ]
-        )
-        for name in boxes
-    }
+    """By track (rows, 4)."""
+    frames, found = toy.rows("frame_index"), {}
+    for name, box in toy.rows("bbox").items():
+        ends = np.flatnonzero(np.diff(frames[name]) != 1) + 1
+        found[name] = np.concatenate([around(run) for run in np.split(box[:, 0], ends)])
+    return found
 
 
 def test_a_row_has_its_run_s_rows_about_it_and_a_changed_one_recomputes_those_that_look_at_it(toy):

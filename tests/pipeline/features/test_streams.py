@@ -12,19 +12,9 @@ import pytest
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import network
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page
-
-
-@pytest.fixture
-def forgotten(small_backbone):
-    """No network is loaded yet, and none is left to others."""
-    network.loaded_network.cache_clear()
-    yield
-    network.loaded_network.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -64,18 +54,6 @@ def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind, options,
     assert isinstance(caught.value, ConfigError) == bool(options)
     with pytest.raises(PipelineError, match="no stream is called 'colours'"):
         streams.of_identity({"kind": "colours", "version": 1})
-
-
-def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgotten):
-    stream, machine = ResNet50(precision="exact"), Machine(device="cpu", threads=1)
-    first = stream.load(machine, None)
-    assert stream.load(machine, None) is first
-    assert first.provenance["stand_in"]
-    recorded = {"standardisation": {"mean": [1.0] * 2048, "std": [2.0] * 2048}}
-    other = stream.load(machine, recorded)
-    assert other is not first
-    assert other.provenance["standardisation"] == recorded["standardisation"]
-    assert other.provenance["sha256"] == first.provenance["sha256"]
 
 
 def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(
