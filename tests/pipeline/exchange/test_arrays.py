@@ -108,7 +108,10 @@ WRITERS = {
     "x.npy": lambda file, arrays: np.save(file, arrays["x"]),
     "x.npz": lambda file, arrays: np.savez(file, **arrays),
     "packed.npz": lambda file, arrays: np.savez_compressed(file, **arrays),
-    "x.safetensors": lambda file, arrays: safetensors(file, {"x": arrays["x"]}),
+    # the second array does not begin with the file's numbers
+    "x.safetensors": lambda file, arrays: safetensors(
+        file, {"one row": arrays["x"][:1], "features": arrays["x"]}
+    ),
     "x.parquet": parquet,
     "lists.parquet": lambda file, arrays: parquet(file, arrays, fixed=False),
     "x.pt": lambda file, arrays: joblib.dump(arrays, file),

@@ -113,7 +113,7 @@ def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, typ
     split = cache.open(root)["3dpw/train"]
     show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --track '{split.tracks[0].name}'"
     clips = []
-    for body in ("", f"--body {embedded.body}"):
+    for body in ("", f"--body '{embedded.body}'"):
         types(f"{show} {body}")
         clips.append(read(tmp_path / "clip.mp4")[0].astype(int))
     changed = np.abs(clips[1] - clips[0]).max(axis=-1) > 12
