@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import json
 import os
 import pickle
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -93,15 +95,7 @@ class Embedded:
         return folder
 
 
-def convert_into(
-    root,
-    raw,
-    name="penn_action",
-    split="train",
-    *,
-    body=None,
-    **options,
-):
+def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
     return convert.convert(plan, **options)
 
@@ -200,15 +194,16 @@ class Into:
         return StreamSpec(stream=given.pop("stream", None) or ResNet50(**stream), **given)
 
     @classmethod
-    def extract(cls, root, split="penn_action/train", *, replace=False, **spec):
+    def extract(cls, root, split="penn_action/train", *, replace=False, part=None, **spec):
         resources = {
             key: spec.pop(key)
-            for key in ("device", "batch_size", "workers", "timeout")
+            for key in ("device", "devices", "batch_size", "workers", "timeout")
             if key in spec
         }
         return features.extract_together(
             [plan_extraction(root, split, cls.spec(**spec), replace=replace)],
             Resources(**resources),
+            part=part,
         )[0]
 
     @staticmethod
@@ -399,6 +394,41 @@ def ran(run, capsys):
         return shown
 
     return ran
+
+
+@pytest.fixture
+def command_line(ran, tmp_path):
+    """`command_line("status --cache CACHE", code=1)`: a command as one types it. TMP is the test's folder,
+    RAW and CACHE are `raw` and `cache` there, where `penn` has them.
+    """
+
+    def run_line(command, code=0):
+        command = command.replace("RAW", "TMP/raw").replace("CACHE", "TMP/cache")
+        return ran(*shlex.split(command.replace("TMP", str(tmp_path))), code=code)
+
+    return run_line
+
+
+@pytest.fixture
+def types(command_line):
+    """`types("status --cache CACHE", "1 video", code=1)`: a command that prints these texts. All
+    that it prints is returned, in one line.
+    """
+
+    def types(command, *texts, code=0):
+        shown = command_line(command, code)
+        printed = " ".join((shown.out + shown.err).split())
+        missing = [text for text in texts if text not in printed]
+        assert not missing, printed
+        return printed
+
+    return types
+
+
+@pytest.fixture
+def types_json(command_line):
+    """What a command with --json prints."""
+    return lambda command, code=0: json.loads(command_line(f"{command} --json", code).out)
 
 
 @pytest.fixture

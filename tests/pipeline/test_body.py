@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
@@ -52,18 +53,16 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender):
         verts, joints24 = smpl_paper(arrays, betas[k], rotations[k])
         picked = verts[[VERTEX_IDS[name] for name in VERTEX_JOINTS]]
         joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[order]
-        np.testing.assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
-        np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
+        assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
+        assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
 
 
 def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body):
     betas, rotations, _ = random_inputs(2)
     verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
     expected = np.einsum("jv,bvc->bjc", procedural().J_regressor_h36m, verts.numpy().astype(float))
-    np.testing.assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
-    np.testing.assert_allclose(
-        body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5
-    )
+    assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
+    assert_allclose(body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5)
 
 
 def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body):
@@ -72,7 +71,7 @@ def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body):
     assert at["OP LWrist"][0] > 0.5 > -0.5 > at["OP RWrist"][0]
     assert at["headtop"][1] > at["neck"][1] > at["hip"][1] > at["lknee"][1] > at["OP LHeel"][1]
     assert at["OP Nose"][2] > at["OP LEar"][2]
-    np.testing.assert_array_equal(at["lankle"], at["OP LAnkle"])
+    assert_array_equal(at["lankle"], at["OP LAnkle"])
 
 
 def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body):

@@ -41,38 +41,29 @@ def test_a_broken_package_costs_itself_and_a_line(broken, ran):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "command",
     [
-        ("doctor", "odd_datasets"),
-        ("export", "odd/train", "--format", "odd_exports", "--out", "file"),
-        ("prepare", "videos", "--raw", ".", "--cache", "../cache", "--detector", "odd_detectors"),
+        "doctor odd_datasets",
+        "export odd/train --format odd_exports --out file",
+        "prepare videos --raw . --cache CACHE --detector odd_detectors",
     ],
 )
-def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, ran, words):
-    shown = ran(*words, code=2).err
-    assert f"of package {broken}" in shown
-    assert "ImportError: there is no torch3d" in shown
+def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, types, command):
+    types(command, f"of package {broken}", "ImportError: there is no torch3d", code=2)
 
 
-@pytest.mark.parametrize("module", ["pipeline", "tasks"])
+@pytest.mark.parametrize(("module", "name"), [("pipeline", "numpy"), ("tasks", "cache")])
 def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone_is_none(
-    tmp_path, module
+    tmp_path, module, name
 ):
-    def help_in_folder(code=0):
-        command = [sys.executable, "-m", module, "--help"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == code, done
-        return done.stderr
-
+    command = [sys.executable, "-m", module, "--help"]
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
     (tmp_path / "docs.py").touch()  # the clone has a folder docs, which is no package
-    help_in_folder()
-    for name in ("numpy", "cache", "google"):
-        (tmp_path / f"{name}.py").touch()
-        assert f"{name}.py in this folder hides the Python package {name}" in help_in_folder(2)
-        (tmp_path / f"{name}.py").unlink()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    (tmp_path / f"{name}.py").touch()
+    done = subprocess.run(command, capture_output=True, **options)
+    assert done.returncode == 2
+    assert f"{name}.py in this folder hides the Python package {name}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -83,13 +74,11 @@ def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone
     ],
 )
 def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
-    name, problem, site, ran, monkeypatch
+    name, problem, site, types
 ):
-    monkeypatch.setenv("COLUMNS", "400")
     entries = {"vibe_pipeline.exports": {name: "dance_entry:TEXT"}}
     packages.install(site, "dance", entries, dance_entry="TEXT = 'x'")
-    words = ("export", "a", "b", "--cache", "cache", "--format", name, "--out", "file")
-    assert problem in ran(*words, code=2).err
+    types(f"export a b --cache CACHE --format {name} --out file", problem, code=2)
 
 
 def test_every_name_of_the_table_leads_to_something():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 
@@ -37,7 +38,7 @@ def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x, y, side):
 def test_a_crop_shifted_by_whole_pixels_is_a_cut():
     picture = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     crop = crop_person(picture, np.array([112 + 20, 112 + 30, 224, 224]), scale=1)
-    np.testing.assert_array_equal(crop, picture[30 : 30 + 224, 20 : 20 + 224])
+    assert_array_equal(crop, picture[30 : 30 + 224, 20 : 20 + 224])
 
 
 def test_outside_the_picture_is_black():
@@ -51,16 +52,16 @@ def test_doubling_resamples_bilinearly():
     picture[:, 1::2] = 100  # columns alternate 0, 100
     crop = crop_person(picture, np.array([56, 56, 112, 112]), scale=1)
     # between two columns their mean
-    np.testing.assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])
+    assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])
 
 
 def test_keypoints_keep_their_confidence_and_the_input_is_left_alone():
     kp_2d = np.array([[[50, 60, 0.4], [76, 60, 0]]], np.float32)
     bbox = np.array([[50, 60, 40, 40]], np.float32)
     out = normalise_keypoints(kp_2d, bbox)
-    np.testing.assert_allclose(out, [[[0, 0, 0.4], [1, 0, 0]]], atol=1e-6)
+    assert_allclose(out, [[[0, 0, 0.4], [1, 0, 0]]], atol=1e-6)
     assert out.dtype == np.float32
-    np.testing.assert_array_equal(kp_2d[0, 0], np.float32([50, 60, 0.4]))
+    assert_array_equal(kp_2d[0, 0], np.float32([50, 60, 0.4]))
 
 
 @given(
@@ -71,8 +72,8 @@ def test_normalising_is_the_crops_map_rescaled(cx, cy, side, scale, x, y):
     bbox = np.array([cx, cy, side, side])
     mapped = crop_affine(bbox, scale) @ [x, y, 1]
     out = normalise_keypoints(np.array([[x, y, 1.0]]), bbox, scale)
-    np.testing.assert_allclose(out[0, :2], 2 * mapped / 224 - 1, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(
+    assert_allclose(out[0, :2], 2 * mapped / 224 - 1, rtol=1e-9, atol=1e-9)
+    assert_allclose(
         out[0, :2], 2 * (np.array([x, y]) - [cx, cy]) / (side * scale), rtol=1e-6, atol=1e-6
     )
 
@@ -95,7 +96,7 @@ def test_a_very_large_box_still_shows_the_picture_small_and_in_place():
         np.full((2000, 2000, 3), 200, np.uint8), np.array([1000.0, 1000, 22400, 22400]), scale=1
     )
     lit = np.argwhere(crop[..., 0])
-    np.testing.assert_allclose(lit.mean(axis=0), [112, 112], atol=0.6)
+    assert_allclose(lit.mean(axis=0), [112, 112], atol=0.6)
     assert len(lit) == 20 * 20
 
 

@@ -379,24 +379,25 @@ def test_the_worst_numbers_of_two_tracks_have_the_worse_word():
     assert [bad.word, doubtful.word, Grade(90).word] == [*WORDS]
 
 
-def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, ran):
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line):
     """A file is changed, and converted again."""
-    raw, root = tmp_path / "amass", tmp_path / "cache"
+    raw = tmp_path / "raw/amass"
     write_dataset("amass", raw, n_videos=2, n_frames=400)
-    graded = []
-    for _ in range(2):
-        ran("convert", "amass", "train", "--raw", raw, "--cache", root)
-        text = ran("status", "--cache", root, "--tracks").out
-        graded.append([*csv.DictReader(io.StringIO(text))])
-        file = sorted(raw.rglob("*_poses.npz"))[0]
-        with np.load(file) as stored:
-            content = dict(stored)
-        content["trans"] = content["trans"] + np.arange(len(content["trans"]))[:, None] // 200 * 1.5
-        np.savez(file, **content)
-    assert {line["grade"] for line in graded[0]} == {"good"}
-    split = cache.open(root)["amass/train"]
-    assert [line["track"] for line in graded[1]] == [*split.tracks.names]
-    assert [int(line["rows"]) for line in graded[1]] == [t.stop - t.start for t in split.tracks]
-    (bad,) = (line for line in graded[1] if line["grade"] == "bad")
+    file = min(raw.rglob("*_poses.npz"))
+    with np.load(file) as stored:
+        content = dict(stored)
+    jump = np.arange(len(content["trans"]))[:, None] // 200 * 1.5
+    tables = []
+    for trans in (content["trans"], content["trans"] + jump):
+        np.savez(file, **content | {"trans": trans})
+        command_line("convert amass/train --raw RAW/amass --cache CACHE")
+        text = command_line("status --cache CACHE --tracks").out
+        tables.append([*csv.DictReader(io.StringIO(text))])
+    before, after = tables
+    assert {line["grade"] for line in before} == {"good"}
+    tracks = cache.open(tmp_path / "cache")["amass/train"].tracks
+    expected = [(track.name, track.stop - track.start) for track in tracks]
+    assert [(line["track"], int(line["rows"])) for line in after] == expected
+    (bad,) = (line for line in after if line["grade"] == "bad")
     assert bad["video"] == file.relative_to(raw).with_suffix("").as_posix()
     assert float(bad["root_jump_m"]) > 1

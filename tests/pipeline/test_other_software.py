@@ -15,9 +15,6 @@ import cv2
 import pytest
 
 from cache.write.parts import Part
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import software
 from tests.other_code import ROOT, copy_code, run_other
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -31,70 +28,72 @@ def other(tmp_path_factory):
 
 def says_why(printed, pieces):
     """Whether a line names the host, the number of pieces, and the ids of both codes."""
-    text = " ".join(printed.split())
     start = f"unfinished work of {socket.gethostname()} is computed again ({pieces}: code was "
-    return start in text and f", is {software.version('code')}" in text
+    return start in printed and f", is {software.version('code')}" in printed
+
+
+CONVERT = f"convert {SPLIT} --raw RAW/penn_action --workers 1 --cache"
 
 
 def test_videos_that_a_part_of_other_code_has_read_are_read_again(
-    penn, other, tmp_path, into, ran, reads
+    penn, other, tmp_path, into, types, reads
 ):
-    calm = tmp_path / "calm"
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
-    ran(*words, calm)
-    run_other(other, *words, penn.root, "--part", "1/2")
-    ran(*words, penn.root, "--part", "2/2")
+    types(f"{CONVERT} TMP/calm")
+    words = ["convert", SPLIT, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+    run_other(other, *words, "--part", "1/2")
+    types(f"{CONVERT} CACHE --part 2/2")
     reads.clear()
-    assert says_why(ran(*words, penn.root).err, "3 pieces")
+    assert says_why(types(f"{CONVERT} CACHE"), "3 pieces")
     assert reads.names == ["0001", "0002", "0003"]
-    assert into.tree(penn.root) == into.tree(calm)
+    assert into.tree(penn.root) == into.tree(tmp_path / "calm")
 
 
-def test_shards_that_parts_of_other_code_have_staged_are_computed_again(other, tmp_path, into, ran):
+def test_shards_that_parts_of_other_code_have_staged_are_computed_again(
+    other, tmp_path, into, types
+):
     calm = convert_noise(tmp_path, 8, cut_short=False)
     root = Path(shutil.copytree(calm, tmp_path / "parts"))
-    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
-    ran(*words, calm)
-    ran(*words, root, "--part", "1/3")
+    extract = f"extract {SPLIT} --kind homography --workers 1 --cache"
+    types(f"{extract} {calm}")
+    types(f"{extract} {root} --part 1/3")
     for part in ("2/3", "3/3"):
-        run_other(other, *words, root, "--part", part)
-    shown = ran(*words, root)
-    assert says_why(shown.err, "14 pieces")
-    assert "extracted, 0 rows computed" not in shown.out
+        run_other(other, *extract.split(), root, "--part", part)
+    shown = types(f"{extract} {root}")
+    assert says_why(shown, "14 pieces")
+    assert "extracted, 0 rows computed" not in shown
     assert into.tree(root) == into.tree(calm)
 
 
 def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(
-    penn, other, tmp_path, into, ran, small_shards
+    penn, other, tmp_path, into, types, small_shards
 ):
-    calm = tmp_path / "calm"
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
-    ran(*words, calm)
+    types(f"{CONVERT} TMP/calm")
     begun = (
         "import sys\nimport cache.write.split_writer as writer\nwriter.ROWS_PER_SHARD, "
         "writer.ROWS_PER_CHUNK = 16, 8\nfrom cache import NextCommit\n"
         "NextCommit.commit = lambda *args, **options: sys.exit(9)\nfrom pipeline.__main__ "
         "import main\nmain(sys.argv[1:])\n"
     )
-    command = [sys.executable, "-c", begun, *map(str, words), str(penn.root)]
+    words = f"convert {SPLIT} --raw {penn.raw} --workers 1 --cache {penn.root}".split()
+    command = [sys.executable, "-c", begun, *words]
     assert subprocess.run(command, cwd=other, capture_output=True, check=False).returncode == 9
-    assert says_why(ran(*words, penn.root).err, "1 piece")
-    assert into.tree(penn.root) == into.tree(calm)
+    assert says_why(types(f"{CONVERT} CACHE"), "1 piece")
+    assert into.tree(penn.root) == into.tree(tmp_path / "calm")
+
+
+ASKED = "from pipeline.processes.software import version; print(version('code'))"
+
+
+def answer(folder, asked=ASKED):
+    """What Python prints in a folder."""
+    return subprocess.check_output([sys.executable, "-c", asked], cwd=folder, text=True)
 
 
 def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other, site):
     here = software.versions()
     libraries = {"av", "numpy", "opencv-python", "scipy", "torch", "ai-edge-litert", "onnxruntime"}
     assert here.keys() == {"code", "python", *libraries}
-    asked = "from pipeline.processes.software import version; print(version('code'))"
-    answers = [
-        subprocess.run(
-            [sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-        for folder in (ROOT, ROOT, other)
-    ]
-    assert answers[0] == answers[1] == f"{here['code']}\n"
-    assert answers[2] != answers[0]
+    assert answer(ROOT) == f"{here['code']}\n" != answer(other)
 
     site.mkdir()
     (site / "own_streams.py").write_text("class Own:\n    pass\n")
@@ -109,20 +108,15 @@ def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path):
         "os.utime('pipeline/boxes.py', (time.time(),) * 2)\n"
         "print(software.version('code'))\n"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", asked], cwd=code, capture_output=True, text=True, check=True
-    ).stdout
-    assert f"of {socket.gethostname()} ran" in answer
+    assert f"of {socket.gethostname()} ran" in answer(code, asked)
 
 
 def test_a_file_whose_time_is_ahead_of_the_clock_has_the_id_of_its_content(tmp_path):
     code = copy_code(tmp_path / "code")
-    asked = "from pipeline.processes.software import version; print(version('code'))"
-    command = [sys.executable, "-c", asked]
-    before = subprocess.check_output(command, cwd=code, text=True)
+    before = answer(code)
     tomorrow = time.time() + 24 * 3600
     os.utime(code / "pipeline/boxes.py", (tomorrow, tomorrow))
-    assert subprocess.check_output(command, cwd=code, text=True) == before
+    assert answer(code) == before
 
 
 def test_staged_shards_of_other_weights_are_computed_again(
@@ -133,11 +127,9 @@ def test_staged_shards_of_other_weights_are_computed_again(
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
 
     def extract(at, part, sha256):
-        monkeypatch.setattr(
-            made_up.Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
-        )
-        plan = plan_extraction(at, SPLIT, StreamSpec("colour", made_up.Colour()))
-        return extract_together([plan], Resources(workers=1), part=part)[0]
+        provenance = {"stand_in": True, "sha256": sha256, "device": "cpu"}
+        monkeypatch.setattr(made_up.Mean, "provenance", provenance)
+        return into.extract(at, name="colour", stream=made_up.Colour(), workers=1, part=part)
 
     extract(calm, None, "aa")
     extract(root, Part(1, 2), "aa")
@@ -152,10 +144,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     assert into.tree(root) == into.tree(calm)
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["opencv-python-headless", ""],
-)
+@pytest.mark.parametrize("package", ["opencv-python-headless", ""])
 def test_opencv_of_any_package_has_its_version(package, monkeypatch):
     def version(name):
         if name == package:

@@ -26,9 +26,6 @@ from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
 from pipeline.features import extract
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import plan_splits
@@ -85,10 +82,10 @@ ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark
 KILLED = -signal.SIGKILL
 
 
-def run_parts(words, parts, seeds):
+def run_parts(command, parts, seeds):
     """Run parts at the same time, and return their exit codes."""
     commands = [
-        ([*map(str, words), "--part", part], str(seed))
+        (f"{command} --part {part}".split(), str(seed))
         for part, seed in zip(parts, seeds, strict=True)
     ]
     done = subprocess.run(
@@ -103,14 +100,22 @@ def run_parts(words, parts, seeds):
     return codes
 
 
-def kill_and_run_again(ran, words, rounds=1):
+def kill_and_run_again(command, rounds=1):
     """Kill three parts at random, and run them again, one twice, and one of another number."""
     seeds = random.Random(1)
     codes = []
     for _ in range(rounds):  # in the last ones, there may be nothing left to write
-        codes += run_parts(words, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
+        codes += run_parts(command, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
     assert KILLED in codes
-    assert KILLED not in run_parts(words, AGAIN, [""] * len(AGAIN))
+    assert KILLED not in run_parts(command, AGAIN, [""] * len(AGAIN))
+
+
+def given_up(root):
+    """What is left of a cache when its parts are given up."""
+    copied = Path(shutil.copytree(root, root.with_name("given_up")))
+    cache.gc(copied, unfinished=True)
+    assert not list(copied.rglob(".writing"))
+    return copied
 
 
 @pytest.fixture(scope="module")
@@ -119,71 +124,65 @@ def noise(tmp_path_factory):
     return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
 
 
+EXTRACT = f"extract {SPLIT} --kind homography --workers 1 --cache"
+CONVERT = f"convert {SPLIT} --raw RAW/penn_action --workers 1 --cache"
+
+
 @ROUNDS
 def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
-    noise, tmp_path, into, ran, rounds
+    noise, tmp_path, into, types, rounds
 ):
     calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
-    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
-    ran(*words, calm)
-    kill_and_run_again(ran, [*words, root], rounds)
+    types(f"{EXTRACT} {calm}")
+    kill_and_run_again(f"{EXTRACT} {root}", rounds)
     assert cache.open(root)[SPLIT].streams == ()
-    assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", root).out
+    types(f"status --cache {root}", "staged by parts: shards of homography: 20")
     assert "unfinished work" in cache.gc(root).skipped[0]
-    given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
-    cache.gc(given_up, unfinished=True)
-    assert into.tree(given_up) == into.tree(noise)
-    assert not list(given_up.rglob(".writing"))
-    assert "extracted, 0 rows computed" in ran(*words, root).out
+    assert into.tree(given_up(root)) == into.tree(noise)
+    types(f"{EXTRACT} {root}", "extracted, 0 rows computed")
     assert into.tree(root) == into.tree(calm)
     assert not list(root.rglob(".writing"))
 
 
-def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, ran):
+def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, types):
     calm = Path(shutil.copytree(noise, tmp_path / "calm"))
     cache.store_at(url).put_small(contents(noise), "")
-    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
-    ran(*words, calm)
-    kill_and_run_again(ran, [*words, url])
-    assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", url).out
-    assert "extracted, 0 rows computed" in ran(*words, url).out
+    types(f"{EXTRACT} {calm}")
+    kill_and_run_again(f"{EXTRACT} {url}")
+    types(f"status --cache {url}", "staged by parts: shards of homography: 20")
+    types(f"{EXTRACT} {url}", "extracted, 0 rows computed")
     assert objects(url) == into.tree(calm)
     assert not [key for key in cache.store_at(url).files("") if ".writing" in key]
 
 
 @ROUNDS
 def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
-    tmp_path, into, ran, reads, rounds
+    tmp_path, into, types, reads, rounds
 ):
-    raw, calm, root = (tmp_path / name for name in ("penn_action", "calm", "parts"))
+    raw, calm, root = (tmp_path / name for name in ("raw/penn_action", "calm", "parts"))
     synthetic.write_dataset("penn_action", raw, n_videos=4, n_frames=3)
-    words = ["convert", SPLIT, "--raw", raw, "--workers", 1, "--cache"]
-    ran(*words, calm)
-    kill_and_run_again(ran, [*words, root], rounds)
+    types(f"{CONVERT} {calm}")
+    kill_and_run_again(f"convert {SPLIT} --raw {raw} --workers 1 --cache {root}", rounds)
     n_videos = len(cache.open(calm)[SPLIT].videos)
-    assert (
-        f"\n· {SPLIT}: staged by parts: videos: {n_videos}\n" in ran("status", "--cache", root).out
-    )
-    given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
-    cache.gc(given_up, unfinished=True)
-    assert not list(given_up.rglob(".writing"))
+    types(f"status --cache {root}", f"· {SPLIT}: staged by parts: videos: {n_videos}")
+    given_up(root)
     reads.clear()
-    ran(*words, root)
+    types(f"{CONVERT} {root}")
     assert reads.names == []
     assert into.tree(root) == into.tree(calm)
     assert not list(root.rglob(".writing"))
 
 
 @ROUNDS
-def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran, rounds):
+def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, types, rounds):
     raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
     synthetic.write_dataset("kinetics", raw, n_videos=3, n_frames=8)
-    words = ["detect", raw, "--workers", 1, "--out"]
-    ran(*words, calm)
-    kill_and_run_again(ran, [*words, out], rounds)
-    assert "6 clips up to date" in ran(*words, out).out
+    detect = f"detect {raw} --workers 1 --out"
+    types(f"{detect} {calm}")
+    kill_and_run_again(f"{detect} {out}", rounds)
+    types(f"{detect} {out}", "6 clips up to date")
     next(out.rglob("*.json")).unlink()
-    ran(*words, out)  # which removes temporary files, too
+    types(f"{detect} {out}")  # which removes temporary files, too
     assert contents(out) == contents(calm)
 
 
@@ -208,26 +207,23 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
 
 
-def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, reads, into, ran):
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
-    assert "6 videos staged, not committed" in ran(*words, penn.root, "--part", "1/1").out
+def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
+    penn, reads, into, types, tmp_path
+):
+    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
     assert "staged by parts: videos: 6" in "\n".join(lines(*plan_splits([penn.recipe()]), None))
     os.utime(penn.label("0001"), ns=(1, 1))
-    penn.edit("0003", lambda x: x + 1)
-    ran(*words, penn.root, "--part", "1/3")  # it is there, by its content
+    penn.edit("0003")
+    types(f"{CONVERT} CACHE --part 1/3")  # it is there, by its content
     reads.clear()
-    shown = ran(*words, penn.root).err
-    assert (
-        "1 staged video read again: their files differ from those that parts have read, first 0003"
-        in shown
-    )
+    why = "their files differ from those that parts have read, first 0003"
+    types(f"{CONVERT} CACHE", f"1 staged video read again: {why}")
     assert reads.names == ["0003"]
-    ran(*words, penn.root.parent / "calm")
-    assert into.tree(penn.root) == into.tree(penn.root.parent / "calm")
+    types(f"{CONVERT} TMP/calm")
+    assert into.tree(penn.root) == into.tree(tmp_path / "calm")
 
 
-def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
     read_part = spool.read_part
 
     def read_late(plan, part, **options):
@@ -235,51 +231,44 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
         return read_part(plan, part, **options)
 
     monkeypatch.setattr(steps, "read_part", read_late)
-    shown = ran(*words, "--part", "1/1").out
-    assert "another command has committed meanwhile" in shown
-    assert "gc --unfinished" in " ".join(shown.split())
-    assert "meanwhile" not in ran(*words, "--part", "1/1").out
+    part = f"{CONVERT} CACHE --part 1/1"
+    types(part, "another command has committed meanwhile", "gc --unfinished")
+    assert "meanwhile" not in types(part)
 
 
 def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
-    noise, tmp_path, ran, monkeypatch
+    noise, tmp_path, types, monkeypatch
 ):
-    root = Path(shutil.copytree(noise, tmp_path / "cache"))
-    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache", root]
+    shutil.copytree(noise, tmp_path / "cache")
     together = extract.extract_together
 
     def extract_late(*arguments, **options):
         done = together(*arguments, **options)
         monkeypatch.setattr(extract, "extract_together", together)
-        ran(*words)
+        types(f"{EXTRACT} CACHE")
         return done
 
     monkeypatch.setattr(extract, "extract_together", extract_late)
-    assert "another command has committed meanwhile" in ran(*words, "--part", "1/2").out
+    types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
 
 
-def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
-    ran(*words, "--part", "1/1")
+def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, types):
+    types(f"{CONVERT} CACHE --part 1/1")
     file = min((penn.root / penn.name / ".writing/staged").glob("*/video-*"))
     file.write_bytes(file.read_bytes()[:-9])
-    assert (
-        f"{file}: was damaged, and is removed now. Run the command again."
-        in ran(*words, code=2).err
-    )
+    said = f"{file}: was damaged, and is removed now. Run the command again."
+    types(f"{CONVERT} CACHE", said, code=2)
     reads.clear()
-    ran(*words)
+    types(f"{CONVERT} CACHE")
     assert len(reads.names) == 1
 
 
-def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(penn, reads, ran):
-    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(penn, reads, types):
     reads.fail("0003", PermissionError(13, "Permission denied", str(penn.label("0003"))))
-    shown = ran(*words, "--part", "1/1", code=1).out
-    assert "5 videos staged, not committed" in shown
-    assert "0003: not_readable_now" in shown
+    said = "5 videos staged, not committed", "0003: not_readable_now"
+    types(f"{CONVERT} CACHE --part 1/1", *said, code=1)
     reads.clear()
-    ran(*words)
+    types(f"{CONVERT} CACHE")
     assert reads.names == ["0003"]
     assert len(penn.split.tracks) == 3
 
@@ -291,8 +280,8 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     """Also if the command that commits runs elsewhere: with another device, without the weights."""
 
     def extract(name, part=None, **resources):
-        plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
-        return extract_together([plan], Resources(workers=1, **resources), part=part)[0]
+        stream = {"name": "colour", "stream": made_up.Colour()}
+        return into.extract(tmp_path / name, workers=1, part=part, **stream, **resources)
 
     for name in ("calm", "parts"):
         shutil.copytree(noise, tmp_path / name)
@@ -313,19 +302,19 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b"])
-def test_other_parts_are_refused(part, ran):
-    error = ran("extract", SPLIT, "--cache", "cache", f"--part={part}", code=2).err
-    assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in error
+def test_other_parts_are_refused(part, types):
+    said = "argument --part: expected K/N with K from 1 to N, such as 3/8 ("
+    types(f"{EXTRACT} CACHE --part={part}", said, code=2)
 
 
 @pytest.mark.parametrize(
-    "words", ["convert --strict", "convert --retry", "convert --drop-removed", "extract --replace"]
-)
-def test_options_of_a_commit_are_refused_for_a_part(words, penn, ran):
-    command, option = words.split()
-    raw = ["--raw", penn.raw] if command == "convert" else []
-    error = ran(command, penn.name, *raw, "--cache", penn.root, "--part", "1/2", option, code=2).err
-    assert re.search(r"--part: not allowed with|not allowed with argument --part", error)
+    "command",
+    [*(f"{CONVERT} CACHE --{option}" for option in ("strict", "retry", "drop-removed")),
+     f"{EXTRACT} CACHE --replace"],
+)  # fmt: skip
+def test_options_of_a_commit_are_refused_for_a_part(command, penn, types):
+    printed = types(f"{command} --part 1/2", code=2)
+    assert re.search(r"--part: not allowed with|not allowed with argument --part", printed)
 
 
 def test_a_running_part_renews_its_file_until_it_ends(tmp_path, monkeypatch):
@@ -350,7 +339,7 @@ def test_a_running_part_renews_its_file_until_it_ends(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("clock", [0.0, 999_999.0], ids=["the same clock", "a clock that is ahead"])
-def test_the_last_command_waits_for_killed_parts(clock, penn, ran, monkeypatch):
+def test_the_last_command_waits_for_killed_parts(clock, penn, types, monkeypatch):
     file = penn.root / penn.name / ".writing/running-2-of-3"
     file.parent.mkdir(parents=True)
     file.touch()
@@ -364,10 +353,9 @@ def test_the_last_command_waits_for_killed_parts(clock, penn, ran, monkeypatch):
         os.utime(file, (written - waited, written - waited))
 
     monkeypatch.setattr(parts, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: waited))
-    shown = ran("convert", penn.name, *penn.places)
-    assert len(re.findall(r"waiting up to \d+ s for it", shown.err)) == 1
+    assert types(f"{CONVERT} CACHE").count("waiting up to ") == 1
     assert not file.exists()
-    assert cache.open(penn.root)[penn.name].manifest["rows"]
+    assert penn.split.manifest["rows"]
 
 
 def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path):
@@ -381,9 +369,8 @@ def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path):
     assert not told
 
 
-def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, ran, monkeypatch):
+def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, types, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
-        shown = ran("convert", penn.name, *penn.places, code=2)
-    assert "running-2-of-3: expected no running part" in shown.err
+        types(f"{CONVERT} CACHE", "running-2-of-3: expected no running part", code=2)
     assert not cache.FeatureCache(penn.root).splits

@@ -44,9 +44,7 @@ def late_ones_first(item):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(
-    workers,
-):
+def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(workers):
     results = [*ordered_map(late_ones_first, range(60), workers)]
     assert [item for item, _ in results] == [*range(60)]
     processes = {process for _, process in results}
@@ -82,15 +80,7 @@ def end_as_named(item):
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_item_that_ends_its_process_costs_itself_alone(workers):
-    items = [
-        0,
-        1,
-        2,
-        *(one for name in ENDS for one in (name, 10, 11)),
-        "crash",
-        "crash",
-        12,
-    ]
+    items = [0, 1, 2, *(one for name in ENDS for one in (name, 10, 11)), "crash", "crash", 12]
 
     def judge(limit):
         results = [*ordered_map(end_as_named, items, workers, timeout=limit, memory=256 * MIB)]
@@ -255,7 +245,7 @@ class Notes:
     """
 
     def __init__(self):
-        self.tasks: list[str] = []
+        self.tasks = []
         self.memory: mmap.mmap
 
     def share(self, memory):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pipeline.rotations import (
@@ -24,11 +25,11 @@ vectors = st.lists(st.floats(-3, 3), min_size=3, max_size=3)
 def test_axis_angle_and_matrix_become_one_another_as_scipy_has_it(angle):
     vector = AXES * angle
     matrix = Rotation.from_rotvec(vector).as_matrix()
-    np.testing.assert_allclose(axis_angle_to_matrix(torch.tensor(vector)), matrix, atol=1e-12)
+    assert_allclose(axis_angle_to_matrix(torch.tensor(vector)), matrix, atol=1e-12)
     ours = matrix_to_axis_angle(torch.tensor(matrix)).numpy()  # the principal one
     if angle == math.pi:  # both axes are right: take the one that scipy was given
         ours = ours * np.sign((ours * vector).sum(1, keepdims=True))
-    np.testing.assert_allclose(ours, vector, atol=1e-7)
+    assert_allclose(ours, vector, atol=1e-7)
 
 
 @given(vectors)
@@ -60,7 +61,7 @@ def test_the_jacobian_of_the_way_there_and_back_is_the_identity(angle):
     jacobian = torch.autograd.functional.jacobian(
         lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v)), vector
     )
-    np.testing.assert_allclose(jacobian, np.eye(3), atol=1e-6)
+    assert_allclose(jacobian, np.eye(3), atol=1e-6)
 
 
 def test_6d_interleaves_two_columns_of_the_matrix():
@@ -77,4 +78,4 @@ def test_the_nearest_rotation_is_scipys_also_to_a_matrix_that_mirrors():
     matrices = np.random.default_rng(0).normal(size=(20, 3, 3))
     assert 0 < (np.linalg.det(matrices) < 0).sum() < 20
     expected = [Rotation.align_vectors(matrix.T, np.eye(3))[0].as_matrix() for matrix in matrices]
-    np.testing.assert_allclose(nearest_rotations(matrices), expected, atol=1e-6)
+    assert_allclose(nearest_rotations(matrices), expected, atol=1e-6)

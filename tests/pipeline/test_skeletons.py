@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from pipeline.skeletons import (
     JOINTS,
@@ -19,30 +20,40 @@ from pipeline.skeletons import (
     zero_invalid_joints,
 )
 
-SIZES = {
-    "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13,
-    "coco": 17, "posetrack": 17,
-    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14,
-    "smpl": 24, "smpl54": 54,
-    "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23, "h36m_lifters": 17,
-}  # fmt: skip
+# Order, its number of joints; right ankle, left wrist, left knee and right shoulder in it, counted by
+# hand in its tool's own file. The last two have some joints twice, and are below.
+ORDERS = """
+body_25 25 11 7 13 2
+body_25b 25 16 9 13 6
+openpose_coco 18 10 7 12 2
+coco 17 16 9 13 6
+coco_neck 18 16 9 13 6
+coco_feet 23 16 9 13 6
+halpe_26 26 16 9 13 6
+posetrack 17 16 9 13 6
+penn_action 13 12 5 9 2
+insta_variety 25 24 11 4 8
+mpi_inf_3dhp 28 25 11 19 14
+mpi_inf_3dhp_test 17 10 7 12 2
+h36m 17 6 13 2 14
+h36m_lifters 17 3 13 5 14
+3dpw 14 10 7 12 2
+common14 14 0 11 4 8
+smpl 24 8 20 4 17
+spin49 49
+smpl54 54
+"""
+SIDES = ("rankle", "lwrist", "lknee", "rshoulder")
+PLACES = {}
+for line in ORDERS.split("\n")[1:-1]:
+    order, *numbers = line.split()
+    PLACES[order] = [int(number) for number in numbers]
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
-SMPL_TO_SPIN49 = [
-    *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
-    *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
-]
-
-# (right ankle, left wrist, left knee, right shoulder) in each tool's order, counted by hand in its
-# own file.
-PLACES = {
-    "body_25": (11, 7, 13, 2), "body_25b": (16, 9, 13, 6), "openpose_coco": (10, 7, 12, 2),
-    "coco": (16, 9, 13, 6),
-    "coco_neck": (16, 9, 13, 6), "coco_feet": (16, 9, 13, 6), "halpe_26": (16, 9, 13, 6),
-    "posetrack": (16, 9, 13, 6),
-    "penn_action": (12, 5, 9, 2), "insta_variety": (24, 11, 4, 8), "mpi_inf_3dhp": (25, 11, 19, 14),
-    "mpi_inf_3dhp_test": (10, 7, 12, 2), "h36m": (6, 13, 2, 14), "h36m_lifters": (3, 13, 5, 14),
-    "3dpw": (10, 7, 12, 2), "common14": (0, 11, 4, 8), "smpl": (8, 20, 4, 17),
-}  # fmt: skip
+FROM_SMPL = """
+24 12 17 19 21 16 18 20 0 2 5 8 1 4 7 25 26 27 28 29 30 31 32 33 34
+8 5 45 46 4 7 21 19 17 16 18 20 47 48 49 50 51 52 53 24 26 25 28 27
+"""
+SMPL_TO_SPIN49 = [int(number) for number in FROM_SMPL.split()]
 
 
 def labelled(skeleton):
@@ -52,21 +63,17 @@ def labelled(skeleton):
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(
-    name,
-):
-    assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
+def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(name):
+    assert len(JOINTS[name]) == len(set(JOINTS[name])) == PLACES[name][0]
     other = opposite_joints(name)
     assert [other[i] for i in other] == list(range(len(other)))
 
 
 def test_every_order_has_its_sides_where_its_tool_has_them():
-    # which have some joints twice, and are below
-    assert PLACES.keys() == JOINTS.keys() - {"spin49", "smpl54"}
-    for name, places in PLACES.items():
+    assert PLACES.keys() == JOINTS.keys()
+    for name, (_, *places) in PLACES.items():
         plain = [joint.lower().removeprefix("op ").removeprefix("smpl_") for joint in JOINTS[name]]
-        found = tuple(map(plain.index, ("rankle", "lwrist", "lknee", "rshoulder")))
-        assert found == places, name
+        assert not places or places == [plain.index(joint) for joint in SIDES], name
 
 
 def test_spin49_is_body_25_then_common14_then_the_pelvis_at_39():
@@ -103,7 +110,7 @@ def test_coco_fills_limbs_and_face_but_no_openpose_joint():
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name):
     there = convert(labelled(name), source=name, target="spin49")
-    np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
+    assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
 
 
 def test_a_source_may_be_the_names_that_a_file_lists():
@@ -111,14 +118,14 @@ def test_a_source_may_be_the_names_that_a_file_lists():
     out = convert(
         np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49"
     )
-    np.testing.assert_array_equal(out[25], [1, 2, 1])
-    np.testing.assert_array_equal(out[44], [3, 4, 1])
+    assert_array_equal(out[25], [1, 2, 1])
+    assert_array_equal(out[44], [3, 4, 1])
     assert out[..., 2].sum() == 2
 
 
 @given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
 def test_conversion_keeps_leading_axes_channels_and_type(name, leading, channels):
-    keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
+    keypoints = np.ones((*leading, PLACES[name][0], channels), np.float32)
     out = convert(keypoints, source=name, target="spin49")
     assert out.shape == (*leading, 49, channels)
     assert out.dtype == np.float32
@@ -127,7 +134,7 @@ def test_conversion_keeps_leading_axes_channels_and_type(name, leading, channels
 def test_conversion_leaves_its_input_alone():
     keypoints = labelled("coco")
     convert(keypoints, source="coco", target="coco")[:] = 7
-    np.testing.assert_array_equal(keypoints, labelled("coco"))
+    assert_array_equal(keypoints, labelled("coco"))
 
 
 def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused():
@@ -165,7 +172,7 @@ def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted():
         [[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]]
     )
     clean, n_bad = zero_invalid_joints(keypoints)
-    np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
+    assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
     assert n_bad == 4
     assert np.isnan(keypoints).any()  # the input is as it was
 

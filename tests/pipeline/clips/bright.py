@@ -19,9 +19,9 @@ class Bright(Detector):
 
     shift: float = 0.0
 
-    name: ClassVar[str] = "bright"
+    name = "bright"
     calls: ClassVar[list[int]] = []
-    most: ClassVar[int] = 10**9  # pictures before it is killed
+    most = 10**9  # pictures before it is killed
 
     def load(self, device):
         return lambda images: [self.people(image) for image in images]

@@ -7,8 +7,6 @@ is known in closed form.
 """
 
 import json
-import shlex
-import sys
 import zipfile
 
 import numpy as np
@@ -16,9 +14,9 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from pipeline.clips import detectors
-from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.plan import plan_detection
@@ -62,11 +60,11 @@ def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(find, size
     (box,) = people.boxes
     half = np.array([HALF, 2 * HALF]) / scale
     corners = np.stack([centre - half, centre + half]) + 0.5
-    np.testing.assert_allclose(box, np.clip(corners, 0, size).ravel(), atol=0.1)
+    assert_allclose(box, np.clip(corners, 0, size).ravel(), atol=0.1)
     px = min(CROP / (1.25 * (box[2:] - box[:2])))  # of the crop, a pixel of the picture
     expected = centre + SHIFTS[:, None] / px
-    np.testing.assert_allclose(people.keypoints[0, :, :2], expected, atol=0.1)
-    np.testing.assert_allclose(people.keypoints[0, :, 2], np.minimum(CONFIDENCES, 1), atol=0.01)
+    assert_allclose(people.keypoints[0, :, :2], expected, atol=0.1)
+    assert_allclose(people.keypoints[0, :, 2], np.minimum(CONFIDENCES, 1), atol=0.01)
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,12 +82,12 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     assert (padded[: scaled[1], : scaled[0]] == 200).all()
     assert (padded[scaled[1] :] == 114).all()
     assert (padded[:, scaled[0] :] == 114).all()
-    np.testing.assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
+    assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
     (affine,) = rtmpose.crop_affines(true[None], CROP)
     corners = np.array([[true[0], true[1], 1], [true[2], true[3], 1]]) @ affine.T
     sides = corners[1] - corners[0]
-    np.testing.assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
-    np.testing.assert_allclose((sides * 1.25 / CROP).max(), 1)
+    assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
+    assert_allclose((sides * 1.25 / CROP).max(), 1)
     assert sides[0] / sides[1] == pytest.approx((true[2] - true[0]) / (true[3] - true[1]))
     bins = np.array([[3, 383], [0, 511], [200, 17]])
     across, down = np.zeros((1, 3, 384)), np.zeros((1, 3, 512))
@@ -99,8 +97,8 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     )
     points = rtmpose.read_joints(across, down, affine[None])[0].astype(np.float64)
     back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
-    np.testing.assert_allclose(back, bins / 2, atol=0.01)
-    np.testing.assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
+    assert_allclose(back, bins / 2, atol=0.01)
+    assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
 
 
 def test_rows_of_yolox_are_cells_of_its_three_grids():
@@ -113,7 +111,7 @@ def test_rows_of_yolox_are_cells_of_its_three_grids():
     boxes, scores = rtmpose.read_persons([table], (width, height))  # type: ignore[misc]  # None for another form
     assert np.flatnonzero(scores) == [row]
     assert scores[row] == pytest.approx(0.4)
-    np.testing.assert_allclose(
+    assert_allclose(
         boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6
     )
 
@@ -139,28 +137,26 @@ def test_colours_and_scales_are_those_of_the_training():
     yolox, rtmdet = (
         rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True)
     )
-    np.testing.assert_allclose(yolox, [30, 20, 10])
-    np.testing.assert_allclose(
+    assert_allclose(yolox, [30, 20, 10])
+    assert_allclose(
         rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395]
     )
     affines = rtmpose.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
     pose = rtmpose.pose_input(image, affines, (8, 8))[0, :, 4, 4]
-    np.testing.assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
+    assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
 
 
 # -----------------------------------------------------------------------------------------------
 # what a user meets
 
 
-def test_people_are_the_same_in_a_batch_as_alone_and_nobody_is_in_an_empty_image(
-    graphs,
-):
+def test_people_are_the_same_in_a_batch_as_alone_and_nobody_is_in_an_empty_image(graphs):
     detect = detectors.get("rtmpose", **graphs).load("cpu")
     images = [scene((97, 131), (40, 60)), np.full((97, 131, 3), 128, np.uint8)]
     alone, (nobody,) = (detect([image]) for image in images)
     (people, empty) = detect(images)
     for part, same in zip(people, alone[0], strict=True):
-        np.testing.assert_allclose(part, same, rtol=1e-3, atol=0.01)
+        assert_allclose(part, same, rtol=1e-3, atol=0.01)
     assert len(people.boxes) and not len(nobody.boxes) and not len(empty.boxes)
 
 
@@ -177,8 +173,8 @@ def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs, tmp_path):
         RTMPose(weights=pose, detector=str(crowd)).load("cpu")([image])[0] for pose in poses
     )
     assert batched.keypoints.shape == (25, 17, 3)
-    np.testing.assert_allclose(batched.keypoints, single.keypoints, atol=1e-3)
-    np.testing.assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
+    assert_allclose(batched.keypoints, single.keypoints, atol=1e-3)
+    assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
 
 
 def test_a_box_outside_of_the_picture_is_no_person(graphs, tmp_path):
@@ -190,7 +186,7 @@ def test_a_box_outside_of_the_picture_is_no_person(graphs, tmp_path):
     people = RTMPose(weights=graphs["weights"], detector=str(detector)).load("cpu")(
         [scene((192, 96), (50, 50))]
     )[0]
-    np.testing.assert_allclose(people.boxes, [[180, 20, 192, 60]])
+    assert_allclose(people.boxes, [[180, 20, 192, 60]])
     assert np.isfinite(people.keypoints).all()
 
 
@@ -227,72 +223,27 @@ def test_a_device_that_is_not_there_is_refused(graphs, monkeypatch):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
 
 
-def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(
-    monkeypatch, graphs, tmp_path, capsys
-):
-    loaded = []
-    (tmp_path / "0000:01:00.0").mkdir()
-    monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
-    )
-    for once in (of_graphs.load_cuda, of_graphs.warn_of_cpu):
-        once.cache_clear()
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        RTMPose(**graphs).load("auto")  # two graphs
-    assert loaded == ["CUDA"]
-    assert (
-        capsys.readouterr().err.count(
-            "onnxruntime computes on the CPU, although this machine has a GPU"
-        )
-        == 1
-    )
-
-
-def test_a_missing_extra_is_named_with_its_command(graphs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
-        RTMPose(**graphs).load("cpu")
-
-
 # --------------------------------------------------------------------------------------------------
 # commands
 
 
-def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
-    encode(tmp_path / "clips/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
-    words = (
-        "detect",
-        tmp_path / "clips",
-        "--out",
-        tmp_path / "keypoints",
-        "--device",
-        "cpu",
-        "--detector",
-        "rtmpose",
-    )
-    words = (
-        *words,
-        "--weights",
-        graphs["weights"],
-        "--set",
-        f"rtmpose.detector={graphs['detector']}",
-    )
-    assert "6 persons in 6 frames" in ran(*words).out
+def test_clips_are_detected_by_the_command(graphs, tmp_path, types, types_json):
+    encode(tmp_path / "raw/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
+    of_graphs = f"--weights {graphs['weights']} --set rtmpose.detector={graphs['detector']}"
+    detect = f"detect RAW --out TMP/keypoints --device cpu --detector rtmpose {of_graphs}"
+    types(detect, "6 persons in 6 frames")
     results = read_results(tmp_path / "keypoints/a.avi.json")
     x = [keypoints[0][8, 0] for keypoints in results.keypoints]
-    np.testing.assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
+    assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
     info = json.loads((tmp_path / "keypoints/a.avi.json").read_text())["info"]
     assert info["options"] == RTMPose(**graphs).identity()
     assert info["weights"] == RTMPose(**graphs).terms()
-    assert "1 clip up to date" in ran(*words).out
-    assert json.loads(ran(*words, "--set", "rtmpose.min_score=0.95", "--json").out)["persons"] == 0
+    types(detect, "1 clip up to date")
+    assert types_json(f"{detect} --set rtmpose.min_score=0.95")["persons"] == 0
 
 
-def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, ran):
+def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, types):
+    place = tmp_path / "raw", tmp_path / "out", RTMPose(**graphs, every=2)
     write_clip(tmp_path / "raw/a.mp4", 3)
-    detector = RTMPose(**graphs, every=2)
-    words = shlex.split(plan_detection(tmp_path / "raw", tmp_path / "out", detector).retry_command)
-    ran(*words[words.index("detect") :])
-    assert plan_detection(tmp_path / "raw", tmp_path / "out", detector).up_to_date
+    types(plan_detection(*place).retry_command.partition(" -m pipeline ")[2])
+    assert plan_detection(*place).up_to_date

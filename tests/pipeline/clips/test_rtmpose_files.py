@@ -11,11 +11,7 @@ from pipeline.clips import detectors
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
-from tests.pipeline.clips.blobs import (
-    blob_pose,
-    constant,
-    scene,
-)
+from tests.pipeline.clips.blobs import blob_pose, constant, scene
 
 
 def bomb(file):

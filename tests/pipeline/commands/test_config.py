@@ -1,6 +1,5 @@
 """`python -m pipeline config`, for people and for programs."""
 
-import json
 import os
 
 import pytest
@@ -41,11 +40,6 @@ def cfg(tmp_path, monkeypatch):
     return tmp_path / "luigi.cfg"
 
 
-def values(ran, *words):
-    settings = json.loads(ran("config", "--json", *words).out)["settings"]
-    return settings
-
-
 def test_what_config_prints(cfg, golden, monkeypatch):
     monkeypatch.chdir(cfg.parent)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
@@ -66,8 +60,8 @@ def test_what_config_prints(cfg, golden, monkeypatch):
         show("the same, checked", "config", "--check")
 
 
-def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg, ran):
-    settings = values(ran, "--all")
+def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg, types_json):
+    settings = types_json("config --all")["settings"]
     found = {
         (setting["section"], setting["key"]): (setting["value"], setting["default"])
         for setting in settings
@@ -84,9 +78,9 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg
     assert found["mposer", "device"] == ("cuda", "cpu")
 
 
-def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, ran, monkeypatch):
+def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, types_json, monkeypatch):
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvibe.seed=1")
-    named = values(ran, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
+    named = types_json("config vibe.epochs vibe.seed --set vibe.epochs=9")["settings"]
     assert [setting["value"] for setting in named] == [9, 1]
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
@@ -102,7 +96,7 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, ran, monkeypatch
         ("resnet50.weights=untrained:0", "weights = untrained:0: random weights are for demo data"),
     ],
 )
-def test_a_check_refuses_what_the_run_would_refuse(setting, words, cfg, ran):
+def test_a_check_refuses_what_the_run_would_refuse(setting, words, cfg, types):
     if "weights" in setting:
         (cfg.parent / "raw/penn_action").mkdir(parents=True)  # real data
-    assert words in ran("config", "--check", "--set", setting, code=1).err
+    types(f"config --check --set {setting}", words, code=1)

@@ -12,17 +12,20 @@ from tests.cache.toy import rewrite
 
 
 @pytest.fixture
-def listed(penn, network, ran, tmp_path):
+def listed(penn, network, command_line, tmp_path):
     penn.converted("fast")
     manifest = penn.root / penn.name / "features/resnet50/manifest.json"
     backbone = json.loads(manifest.read_text())["backbone"]
     rewrite(manifest, backbone={**backbone, "device": "Example CPU"})
     file = tmp_path / "digests.txt"
-    file.write_text("# of our paper\n\n" + ran("status", "--cache", penn.root, "--digest").out)
+    file.write_text("# of our paper\n\n" + command_line("status --cache CACHE --digest").out)
     return file
 
 
-def test_a_cache_that_another_one_was_copied_from_has_its_digests(penn, listed, ran, tmp_path):
+VERIFY = "verify --digest TMP/digests.txt --cache"
+
+
+def test_a_cache_that_another_one_was_copied_from_has_its_digests(penn, listed, types, tmp_path):
     labels, stream = read_list(listed)
     assert (labels.split, labels.stream) == (penn.name, None)
     assert (stream.split, stream.stream) == (penn.name, "resnet50")
@@ -31,27 +34,23 @@ def test_a_cache_that_another_one_was_copied_from_has_its_digests(penn, listed, 
     hardware = "computed on Example CPU; other hardware may differ in the last bits"
     assert lines[-1].endswith(f"  features/resnet50  # untrained, {hardware}")
     cache.copy_split(penn.root, penn.name, tmp_path / "copy")
-    shown = ran("verify", "--cache", tmp_path / "copy", "--digest", listed)
-    assert shown.out.splitlines()[-1] == f"✓ 2 of 2 digests equal to {listed}"
+    assert types(f"{VERIFY} TMP/copy").endswith(f"✓ 2 of 2 digests equal to {listed}")
 
 
-def test_what_differs_is_named_with_what_to_do(penn, listed, ran):
+def test_what_differs_is_named_with_what_to_do(listed, types, types_json):
     text = listed.read_text()
     listed.write_text(re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, text))
-    words = ("verify", "--cache", penn.root, "--digest", listed)
-    shown = ran(*words, code=1)
-    assert f"penn_action/train: labels: expected the digest {'0' * 64}, found" in shown.out
-    assert "Other hardware and libraries compute other last digits (docs/digests.md)." in shown.out
-    document = json.loads(ran(*words, "--json", code=1).out)
+    differs = f"penn_action/train: labels: expected the digest {'0' * 64}, found"
+    why = "Other hardware and libraries compute other last digits (docs/digests.md)."
+    types(f"{VERIFY} CACHE", differs, why, code=1)
+    document = types_json(f"{VERIFY} CACHE", code=1)
     assert (document["ok"], len(document["digest"])) == (False, 2)
 
 
-def test_a_listed_split_that_is_missing_is_a_difference(penn, listed, ran):
+def test_a_listed_split_that_is_missing_is_a_difference(listed, types):
     listed.write_text(listed.read_text().replace("penn_action/train", "penn_action/other"))
-    shown = ran("verify", "--cache", penn.root, "--digest", listed, code=1)
-    assert "penn_action/other: labels cannot be compared: " in shown.out
-    shown = ran("verify", penn.name, "--cache", penn.root, "--digest", listed, code=2)
-    assert "no digests of penn_action/train" in shown.err
+    types(f"{VERIFY} CACHE", "penn_action/other: labels cannot be compared: ", code=1)
+    types(f"{VERIFY} CACHE penn_action/train", "no digests of penn_action/train", code=2)
 
 
 def test_a_list_without_a_digest_is_refused(tmp_path):

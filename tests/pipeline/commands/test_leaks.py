@@ -32,18 +32,9 @@ RELEASES = {
     "3dpw/train": TRAIN.split(),
     "3dpw/validation": VALIDATION.split(),
     "3dpw/test": TEST.split(),
-    "h36m/train": [
-        f"S{k}/{take}.{c}"
-        for k in (1, 5, 6, 7, 8)
-        for take in ("Walking", "Walking 1")
-        for c in (1, 2)
-    ],
-    "h36m/val": [
-        f"S{k}/{take}.{c}" for k in (9, 11) for take in ("Walking", "Walking 1") for c in (1, 2)
-    ],
-    "mpi_inf_3dhp/train": [
-        f"S{k}/Seq{n}/video_{c}" for k in range(1, 9) for n in (1, 2) for c in (0, 4)
-    ],
+    "h36m/train": [f"S{k}/{take}.1" for k in (1, 5, 6, 7, 8) for take in ("Walking", "Walking 1")],
+    "h36m/val": [f"S{k}/{take}.1" for k in (9, 11) for take in ("Walking", "Walking 1")],
+    "mpi_inf_3dhp/train": [f"S{k}/Seq{n}/video_0" for k in range(1, 9) for n in (1, 2)],
     "mpi_inf_3dhp/test": [f"TS{k}" for k in range(1, 7)],
     "penn_action/train": ["0001", "0002"],
     "penn_action/test": ["0003"],
@@ -51,38 +42,34 @@ RELEASES = {
     "posetrack/val": ["000342_mpii_test"],
     "insta_variety/train": ["train/videos_0/00000", "train/yoga/jB8CPlU9xjA.mp4"],
     "kinetics/train": [
-        f"train/abseiling/{name}"
-        for name in ("jB8CPlU9xjA_000012_000022", "-7kbO0v4hag_000107_000117")
+        "train/abseiling/jB8CPlU9xjA_000012_000022", "train/abseiling/-7kbO0v4hag_000107_000117",
     ],
     "kinetics/val": ["val/yoga/0wR5jVB-WPk_000417_000427"],
-}
+}  # fmt: skip
 
 
-def write(
-    root,
-    splits,
-    raw=None,
-):
-    """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of
-    pictures there.
+def compare(root, splits):
+    """What splits of these videos share, by pair and kind. Of one track of four rows a video, or of
+    one for each of its people.
     """
     for name, videos in splits.items():
         written = []
         for video in videos:
-            source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
             people = videos[video] if isinstance(videos, Mapping) else ["0"]
             tracks = [
                 track_of(f"{video}/{person}", {"frame_index": np.arange(4)}, video=video)
                 for person in people
             ]
-            written.append((cache.VideoEntry(name=video, source=source), tracks))
-        write_split(root, name, written, {}, provenance={"raw": str(raw)})
+            written.append((cache.VideoEntry(name=video), tracks))
+        write_split(root, name, written, {})
     opened = cache.open(root)
-    return [opened[name] for name in opened.splits]
-
-
-def by_pair(found):
+    found = compare_names([opened[name] for name in opened.splits])
     return {(one.first, one.second, one.what): one for one in found}
+
+
+def names(one):
+    """Of what two splits share."""
+    return [common.name for common in one.common]
 
 
 def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path):
@@ -96,12 +83,8 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
         "posetrack/val",
         "penn_action/test",
     )
-    found = by_pair(
-        compare_names(write(tmp_path, {name: RELEASES[name] for name in (*trained, *tests)}))
-    )
-    shared = {
-        key: [common.name for common in one.common] for key, one in found.items() if one.common
-    }
+    found = compare(tmp_path, {name: RELEASES[name] for name in (*trained, *tests)})
+    shared = {key: names(one) for key, one in found.items() if one.common}
     takes = [
         "courtyard_basketball",
         "courtyard_dancing",
@@ -135,26 +118,22 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
     )
 
 
-def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
-    tmp_path,
-):
+def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tmp_path):
     both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
     emdb = {
         "emdb/emdb1": ["P0/09_outdoor_walk", *both],
         "emdb/emdb2": [*both, "P0/24_outdoor_long_walk"],
     }
     train = {"3dpw/train": RELEASES["3dpw/train"]}
-    found = by_pair(compare_names(write(tmp_path, {**emdb, **train})))
+    found = compare(tmp_path, {**emdb, **train})
     shared = found["emdb/emdb1", "emdb/emdb2", "sequence"]
-    assert ([common.name for common in shared.common], shared.leaks) == (both, False)
+    assert (names(shared), shared.leaks) == (both, False)
     assert {key for key, one in found.items() if one.common} == {
         ("emdb/emdb1", "emdb/emdb2", "sequence")
     }
 
 
-def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(
-    tmp_path,
-):
+def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(tmp_path):
     people = {
         "bedlam/train": {
             "a_6fps/seq_000000": ["emma_008", "aaron_001"],
@@ -167,7 +146,7 @@ def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releas
         },
         "3dpw/train": {"outdoors_golf_00": ["omar_004"]},
     }
-    found = by_pair(compare_names(write(tmp_path, people)))
+    found = compare(tmp_path, people)
     shared = {key: one for key, one in found.items() if one.common}
     assert {key: one.leaks for key, one in shared.items()} == {
         ("bedlam/train", "bedlam2/test", "subject"): True,
@@ -181,19 +160,13 @@ def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releas
     )
 
 
-def test_a_published_video_is_found_in_another_dataset_under_another_file_name(
-    tmp_path,
-):
+def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path):
     splits = {
         name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")
     }
-    found = by_pair(
-        compare_names(
-            write(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})
-        )
-    )
+    found = compare(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})
     kinetics = found["kinetics/train", "videos/test", "video"]
-    assert [common.name for common in kinetics.common] == ["jB8CPlU9xjA"]
+    assert names(kinetics) == ["jB8CPlU9xjA"]
     assert kinetics.common[0].first == ("train/abseiling/jB8CPlU9xjA_000012_000022",)
     assert (kinetics.leaks, kinetics.unknown) == (True, "")
     insta = found["insta_variety/train", "videos/test", "video"]
@@ -218,18 +191,17 @@ def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path):
             "SFU/01/01_01_poses",
         ],
     }
-    found = by_pair(compare_names(write(tmp_path, motions)))
+    found = compare(tmp_path, motions)
     norm = "BMLrub/rub001/0000_treadmill_norm"
     assert [common.name for common in found["amass/train", "amass/test", "motion"].common] == [norm]
     subjects = [common.name for common in found["amass/train", "amass/test", "subject"].common]
     assert subjects == ["BMLrub/rub001", "MPI 50002"]
     twice = found["amass/train", "amass/train", "motion"]
-    assert ([common.name for common in twice.common], twice.leaks) == ([norm], False)
+    assert (names(twice), twice.leaks) == ([norm], False)
 
 
 def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path):
-    (subject, recording) = compare_names(
-        write(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]})
-    )
-    for one in (subject, recording):
+    found = compare(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]})
+    assert len(found) == 2
+    for one in found.values():
         assert (one.common, one.unknown) == ((), "not in the names of theirs/train and theirs/test")

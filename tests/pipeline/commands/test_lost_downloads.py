@@ -9,72 +9,53 @@ from pipeline.datasets.threedpw import SEQUENCES
 from pipeline.recipe.examination import examine
 from tests.pipeline.commands.made_downloads import touch
 
-H36M = [
-    f"{subject}/{part}.54138969{camera}{suffix}"
-    for subject in ("S1", "S5")
-    for camera in ("", "1")
-    for part, suffix in (
-        ("Videos/Walking", ".mp4"),
-        ("MyPoseFeatures/D2_Positions/Walking", ".cdf"),
-        ("MyPoseFeatures/D3_Positions_mono/Walking", ".cdf"),
-    )
-]
-MPI = [
-    f"{sequence}/{name}"
-    for sequence in ("S1/Seq1", "S1/Seq2", "S2/Seq1")
-    for name in (
-        "annot.mat",
-        "camera.calibration",
-        *(f"imageFrames/video_{camera}/frame_000000.jpg" for camera in (0, 4)),
-    )
-]
-TEST = [
-    f"mpi_inf_3dhp_test_set/TS{n}/{name}"
-    for n in (1, 2)
-    for name in ("annot_data.mat", "imageSequence/img_000001.jpg")
-]
-PENN = [path for n in ("0001", "0002") for path in (f"labels/{n}.mat", f"frames/{n}/000001.jpg")]
-POSETRACK = [
-    path
-    for name in ("a", "b")
-    for path in (
-        f"images/train/{name}/000000.jpg",
-        f"posetrack_data/annotations/train/{name}.json",
-    )
-]
-THREEDPW = [
-    path
-    for name in ("a", "b")
-    for path in (f"sequenceFiles/train/{name}.pkl", f"imageFiles/{name}/image_00000.jpg")
-]
-LOST = [
-    ("mpi_inf_3dhp", MPI, "S2/Seq1/annot.mat", "for S2/Seq1/video_0 and 1 other video"),
-    ("mpi_inf_3dhp", MPI, "S2/Seq1/camera.calibration", "for S2/Seq1/video_0 and 1 other video"),
-    ("mpi_inf_3dhp", MPI, "S1/Seq2/imageFrames/video_4", "S1/Seq2/video_4 has no images"),
-    ("mpi_inf_3dhp", MPI, "S1/Seq2/imageFrames", "S1/Seq2/video_0 has no images"),
-    ("mpi_inf_3dhp", TEST, "mpi_inf_3dhp_test_set/TS2/annot_data.mat", "for TS2."),
-    ("mpi_inf_3dhp", TEST, "mpi_inf_3dhp_test_set/TS2/imageSequence", "for TS2."),
-    ("h36m", H36M, "S5/Videos/Walking.54138969.mp4", "S5/Walking.54138969 has no images"),
-    ("h36m", H36M, "S5/*/*/Walking.54138969.cdf", "for S5/Walking.54138969."),
-    ("h36m", H36M, "S5/**/Walking.541389691.*", "S5/Walking.541389691 has no images"),
-    ("penn_action", PENN, "labels/0002.mat", "for 0002."),
-    ("penn_action", PENN, "frames/0002", "for 0002."),
-    ("posetrack", POSETRACK, "images/train/b", "for b."),
-    ("3dpw", THREEDPW, "imageFiles/b", "for b."),
-]
+CONTENTS = {  # files of a few videos; {a,b} stands for both
+    "mpi_inf_3dhp": "{S1/Seq1,S1/Seq2,S2/Seq1}/annot.mat {S1/Seq1,S1/Seq2,S2/Seq1}/camera.calibration {S1/Seq1,S1/Seq2,S2/Seq1}/imageFrames/video_{0,4}/frame_000000.jpg",
+    "mpi_inf_3dhp test": "mpi_inf_3dhp_test_set/TS{1,2}/annot_data.mat mpi_inf_3dhp_test_set/TS{1,2}/imageSequence/img_000001.jpg",
+    "h36m": "{S1,S5}/Videos/Walking.54138969{,1}.mp4 {S1,S5}/MyPoseFeatures/D2_Positions/Walking.54138969{,1}.cdf {S1,S5}/MyPoseFeatures/D3_Positions_mono/Walking.54138969{,1}.cdf",
+    "penn_action": "labels/{0001,0002}.mat frames/{0001,0002}/000001.jpg",
+    "posetrack": "images/train/{a,b}/000000.jpg posetrack_data/annotations/train/{a,b}.json",
+    "3dpw": "sequenceFiles/train/{a,b}.pkl imageFiles/{a,b}/image_00000.jpg",
+}
+LOST = """
+mpi_inf_3dhp | S2/Seq1/annot.mat | for S2/Seq1/video_0 and 1 other video
+mpi_inf_3dhp | S2/Seq1/camera.calibration | for S2/Seq1/video_0 and 1 other video
+mpi_inf_3dhp | S1/Seq2/imageFrames/video_4 | S1/Seq2/video_4 has no images
+mpi_inf_3dhp | S1/Seq2/imageFrames | S1/Seq2/video_0 has no images
+mpi_inf_3dhp test | mpi_inf_3dhp_test_set/TS2/annot_data.mat | for TS2.
+mpi_inf_3dhp test | mpi_inf_3dhp_test_set/TS2/imageSequence | for TS2.
+h36m | S5/Videos/Walking.54138969.mp4 | S5/Walking.54138969 has no images
+h36m | S5/*/*/Walking.54138969.cdf | for S5/Walking.54138969.
+h36m | S5/**/Walking.541389691.* | S5/Walking.541389691 has no images
+penn_action | labels/0002.mat | for 0002.
+penn_action | frames/0002 | for 0002.
+posetrack | images/train/b | for b.
+3dpw | imageFiles/b | for b.
+"""
 
 
-@pytest.mark.parametrize(("name", "content", "lost", "expected"), LOST)
-def test_files_and_cameras_that_one_video_lacks_are_named(name, content, lost, expected, tmp_path):
-    touch(*(tmp_path / file for file in content))
-    whole = examine(datasets.get(name), tmp_path)
+def expand(path):
+    """Names with one of the words of each pair of braces."""
+    head, brace, rest = path.partition("{")
+    if not brace:
+        return [path]
+    words, _, tail = rest.partition("}")
+    return [name for word in words.split(",") for name in expand(f"{head}{word}{tail}")]
+
+
+@pytest.mark.parametrize("lost", LOST.strip().splitlines())
+def test_files_and_cameras_that_one_video_lacks_are_named(lost, tmp_path):
+    content, place, expected = lost.split(" | ")
+    for path in CONTENTS[content].split():
+        touch(*(tmp_path / name for name in expand(path)))
+    dataset = datasets.get(content.partition(" ")[0])
+    whole = examine(dataset, tmp_path)
     assert not whole.is_in_part, whole.mistakes
-    for path in sorted(tmp_path.glob(lost)):
+    for path in sorted(tmp_path.glob(place)):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    found = examine(datasets.get(name), tmp_path)
-    named = [text for text in found.mistakes if expected in text]
+    found = examine(dataset, tmp_path)
     assert found.is_in_part, found.mistakes
-    assert named, found.mistakes
+    assert [text for text in found.mistakes if expected in text], found.mistakes
     assert len(found.mistakes) <= 2, found.mistakes
     assert not any("Move or rename" in text for text in found.mistakes), found.mistakes
 

@@ -1,6 +1,5 @@
 """Commands in the wrong folder, state or order: each ends with the cause, and with what to do."""
 
-import re
 import shutil
 
 import pytest
@@ -32,79 +31,39 @@ def without_the_videos_of_train(folder):
         (folder / f"raw/penn_action/labels/{video}.mat").unlink()
 
 
-CONVERT = "pipeline convert penn_action train --raw raw/penn_action --cache cache"
-EXTRACT = "pipeline extract penn_action/train --stream homography"
-
-# messages that several commands print
-NO_SETTINGS = r"luigi\.cfg: file not found\. Run from the project's folder"
-NO_CACHE = r"cache: expected a feature cache, found no such folder\. Convert a dataset"
-
-# command, what is wrong in the folder, exit code, what it prints
-STATES = [
-    ("pipeline status", without_settings, 2, NO_SETTINGS + ", or name"),
-    ("tasks train", without_settings, 2, NO_SETTINGS),
-    (CONVERT, as_real_data, 2, r"was made from .*demo data.*Use another cache: --cache cache-real"),
-    (CONVERT, without_raw, 2, r"raw/penn_action: no such folder.*this folder\. Mount its disk"),
-    (CONVERT, with_empty_raw, 2, r"raw/penn_action: .*found an empty folder.*Mount its disk"),
-    ("pipeline plan", without_raw, 2, r"raw/penn_action: no such folder.*Mount its disk"),
-    (
-        "pipeline status",
-        without_raw,
-        1,
-        r"its raw folder .*raw/penn_action is missing\. Mount its disk",
-    ),
-    (EXTRACT, without_raw, 2, r"raw folder was .*raw/penn_action, which does not exist\. Name"),
-    (
-        "pipeline prepare penn_action --raw raw/penn_action --cache cache --plan",
-        without_the_videos_of_train,
-        1,
-        r"penn_action/train: 3 videos missing from raw/penn_action; the rows are kept: 0001",
-    ),
-    ("pipeline status", without_cache, 2, NO_CACHE),
-    (EXTRACT, without_cache, 2, NO_CACHE),
-]
-ENVIRONMENT = [  # command, variable, value, what it prints
-    ("pipeline status", "LUIGI_CONFIG_PATH", "other.cfg", r"other\.cfg: file not found"),
-    ("pipeline plan", "LUIGI_CONFIG_PATH", "raw", r"raw: this is a folder, where a file is needed"),
-    ("pipeline plan", "PIPELINE_SET", "workers=2", r"PIPELINE_SET=workers=2: expected SECTION"),
-]
+STATES = (without_settings, as_real_data, without_raw, with_empty_raw, without_cache, without_the_videos_of_train)  # fmt: skip
+# A command, what is wrong in the folder or a variable of the environment, the exit code, and what it
+# prints.
+MISTAKES = """
+status | without_settings | 2 | luigi.cfg: file not found. Run from the project's folder, or name
+convert penn_action/train --raw raw/penn_action --cache cache | as_real_data | 2 | was made from + demo data + Use another cache: --cache cache-real
+convert penn_action/train --raw raw/penn_action --cache cache | without_raw | 2 | raw/penn_action: no such folder + this folder. Mount its disk
+convert penn_action/train --raw raw/penn_action --cache cache | with_empty_raw | 2 | found an empty folder + Mount its disk
+plan | without_raw | 2 | raw/penn_action: no such folder + Mount its disk
+status | without_raw | 1 | its raw folder + raw/penn_action is missing. Mount its disk
+extract penn_action/train --stream homography | without_raw | 2 | raw folder was + raw/penn_action, which does not exist. Name
+prepare penn_action --raw raw/penn_action --cache cache --plan | without_the_videos_of_train | 1 | penn_action/train: 3 videos missing from raw/penn_action; the rows are kept: 0001
+status | without_cache | 2 | cache: expected a feature cache, found no such folder. Convert a dataset
+extract penn_action/train --stream homography | without_cache | 2 | cache: expected a feature cache, found no such folder. Convert a dataset
+status | LUIGI_CONFIG_PATH=other.cfg | 2 | error: + other.cfg: file not found
+plan | LUIGI_CONFIG_PATH=raw | 2 | error: + raw: this is a folder, where a file is needed
+plan | PIPELINE_SET=workers=2 | 2 | error: + PIPELINE_SET=workers=2: expected SECTION
+"""
 
 
-@pytest.fixture
-def own_lab(lab, types, tmp_path, monkeypatch):
-    """A copy of the folder, to change."""
-    folder = tmp_path / "lab"
-    shutil.copytree(lab, folder, symlinks=True)
-    provenance = folder / "cache/penn_action/train/provenance.json"
-    provenance.write_text(provenance.read_text().replace(str(lab), str(folder)))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
-def test_a_mistake_in_the_folder_or_the_order(
-    command,
-    change,
-    code,
-    pattern,
-    own_lab,
-    types,
+@pytest.mark.parametrize("mistake", MISTAKES.strip().splitlines())
+def test_a_mistake_in_the_folder_the_order_or_the_environment(
+    mistake, penn, luigi_cfg, types, tmp_path, monkeypatch
 ):
-    change(own_lab)
-    shown = types(command)
-    assert shown.startswith(f"{code}: "), shown
-    assert re.search(pattern, shown), shown
+    command, wrong, code, texts = mistake.split(" | ")
+    penn.converted()
+    luigi_cfg(more="[features]\nstreams = homography")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LUIGI_CONFIG_PATH")
+    variable, _, value = wrong.partition("=")
+    if value:
+        monkeypatch.setenv(variable, value)
+    else:
+        {state.__name__: state for state in STATES}[wrong](tmp_path)
+    shown = types(command, *texts.split(" + "), code=int(code))
     assert "Traceback" not in shown and "bug in this program" not in shown
-
-
-@pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
-def test_a_mistake_in_the_environment(
-    command,
-    variable,
-    value,
-    pattern,
-    types,
-    monkeypatch,
-):
-    monkeypatch.setenv(variable, value)
-    assert re.match(f"2: error: .*{pattern}", types(command))

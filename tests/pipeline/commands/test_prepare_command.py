@@ -12,92 +12,80 @@ from pipeline.files.raw.files import file_digest
 from pipeline.show import page
 from tests.pipeline.datasets.by_hand import write_video
 
+PREPARE = "prepare penn_action --raw RAW/penn_action --cache CACHE"
+
 
 def test_real_data_without_weights_become_tracks_and_existing_features_need_the_same_weights(
-    penn, ran, network
+    penn, types, network
 ):
     penn.without_marker()
-    words = ("prepare", "penn_action", *penn.places)
-    shown = ran(*words).out
-    assert "no features: no weights are named" in shown
+    shown = types(PREPARE, "no features: no weights are named")
     assert shown.count("features none") == 2
     assert not cache.open(penn.root)["penn_action/test"].streams
-    shown = ran(*words, "--weights", "untrained:0").out
+    shown = types(f"{PREPARE} --weights untrained:0")
     assert shown.count("✓ extract") == shown.count("features resnet50 (untrained)") == 2
     shutil.rmtree(penn.root / "penn_action/test")
-    shown = ran(*words, "--weights", "untrained:0").out
+    shown = types(f"{PREPARE} --weights untrained:0", "✓ penn_action/train: up to date")
     assert "no features" not in shown
     assert "hours not known" not in shown, "another split has told the speed"
     assert penn.root.with_name(f"{penn.root.name}-penn_action-test.html").is_file()
-    assert "✓ penn_action/train: up to date" in shown
     assert list(cache.open(penn.root)["penn_action/test"].streams) == ["resnet50"]
-    shown = ran(*words, "--weights", "untrained:1", code=2)
-    assert "was extracted differently" in shown.err
+    types(f"{PREPARE} --weights untrained:1", "was extracted differently", code=2)
     shutil.rmtree(penn.root / "penn_action/test")
-    assert "no features: no weights are named" in ran(*words).out, (
-        "a new split has to be given them"
-    )
+    types(PREPARE, "no features: no weights are named")  # a new split has to be given them
 
 
-def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_converts(penn, ran):
+def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_converts(penn, types):
     penn.without_marker()
     own = penn.root.with_name(f"{penn.root.name}-penn_action-train.html")
     own.write_text("<p>my notes</p>")
-    words = ("prepare", "penn_action", *penn.places)
-    shown = ran(*words, code=2)
-    assert f"{own}: expected no file, or an earlier page of tracks; found another file" in shown.err
+    said = f"{own}: expected no file, or an earlier page of tracks; found another file"
+    types(PREPARE, said, code=2)
     assert own.read_text() == "<p>my notes</p>"
     assert not penn.root.exists()
     (penn.root.parent / "pages").mkdir()
-    assert "✓ convert" in ran(*words, "--pages", penn.root.parent / "pages").out
+    types(f"{PREPARE} --pages TMP/pages", "✓ convert")
 
 
-def test_pages_of_an_earlier_version_are_written_anew_and_others_not(penn, ran, monkeypatch):
+def test_pages_of_an_earlier_version_are_written_anew_and_others_not(penn, types, monkeypatch):
     penn.without_marker()
-    words = ("prepare", "penn_action", *penn.places)
-    assert ran(*words).out.count("✓ show") == 2
-    assert "✓ show" not in ran(*words).out
+    for n_pages in 2, 0:
+        assert types(PREPARE).count("✓ show") == n_pages
     monkeypatch.setattr(page, "VERSION", page.VERSION + 1)
-    shown = ran(*words).out
-    assert shown.count("✓ show") == 2
-    assert shown.count("up to date") == 2
-    assert "✓ show" not in ran(*words).out
+    for n_pages in 2, 0:
+        shown = types(PREPARE)
+        assert (shown.count("✓ show"), shown.count("up to date")) == (n_pages, 2)
 
 
-@pytest.mark.parametrize(
-    "words", [("prepare", "penn_action"), ("prepare", "videos"), ("convert", "penn_action/train")]
-)
+@pytest.mark.parametrize("command", ["prepare penn_action", "convert penn_action/train"])
 @pytest.mark.parametrize(
     ("raw", "root", "how"),
     [
-        ("raw", "raw", "they are the same folder"),
         ("raw", "raw/../raw", "they are the same folder"),
         ("raw", "link", "they are the same folder"),
-        ("raw", "raw/cache", "the cache is in the raw folder"),
         ("raw", "link/new/cache", "the cache is in the raw folder"),
         ("raw/labels", "raw", "the raw folder is in the cache"),
     ],
 )
 def test_a_cache_within_its_raw_folder_or_around_it_is_refused(
-    words, raw, root, how, penn, ran, tmp_path
+    command, raw, root, how, penn, types, tmp_path
 ):
     (tmp_path / "link").symlink_to("raw")
     before = sorted(tmp_path.rglob("*"))
-    shown = ran(*words, "--raw", tmp_path / raw, "--cache", tmp_path / root, code=2)
-    assert f"expected two separate folders, but {how}" in shown.err
-    assert "Name a cache beside the raw folder" in shown.err
+    said = f"expected two separate folders, but {how}", "Name a cache beside the raw folder"
+    types(f"{command} --raw TMP/{raw} --cache TMP/{root}", *said, code=2)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, ran):
-    words = ("convert", "penn_action/train", "--raw", penn.raw)
-    ran(*words, "--cache", penn.root)
+def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, types):
+    penn.convert()
     penn.root.rename(penn.raw / "cache")
-    assert "up to date" in ran(*words, "--cache", penn.raw / "cache").out
+    convert = "convert penn_action/train --raw RAW/penn_action --cache RAW/penn_action/cache"
+    types(convert, "up to date")
 
 
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
-    penn, ran, network, monkeypatch
+    penn, command_line, network, monkeypatch
 ):
     from pipeline.conversion import convert
 
@@ -109,19 +97,11 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
         return convert_plan(plan, **options)
 
     monkeypatch.setattr(convert, "convert", broken)
-    shown = ran("prepare", "penn_action", *penn.places, code=1)
+    shown = command_line(PREPARE, code=1)
     (error,) = shown.err.splitlines()
     assert "no space left on its disk" in error
     assert cache.open(penn.root).splits == ("penn_action/test",)
     assert "✓ extract    penn_action/test" in shown.out
-
-
-@pytest.fixture
-def of_clips(tmp_path):
-    """The command's words for a clip without keypoints."""
-    write_video(tmp_path / "clips/a.mp4", 3)
-    where = ("--raw", tmp_path / "clips", "--cache", tmp_path / "cache")
-    return ("prepare", "videos", *where, "--detector", "rtmpose")
 
 
 @pytest.mark.parametrize("downloads", [False, True])
@@ -129,31 +109,23 @@ def of_clips(tmp_path):
     "made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")]
 )
 def test_keypoints_replaced_or_kept_are_counted(
-    of_clips, ran, monkeypatch, tmp_path, made_by, shown, downloads
+    types, monkeypatch, tmp_path, made_by, shown, downloads
 ):
     """Also before the weights are downloaded, which a plan does not do."""
     monkeypatch.setattr(RTMPose, "downloads", downloads)
     monkeypatch.setattr(RTMPose, "identity", lambda self: {"every": self.every})
     monkeypatch.setattr(RTMPose, "terms", lambda self: [])
+    for name, n_frames in (("a", 3), ("b", 4)):
+        write_video(tmp_path / f"clips/{name}.mp4", n_frames)
     info = {"description": MADE_BY, "clip_digest": file_digest(tmp_path / "clips/a.mp4")}
     info |= {"detector": made_by, "options": {"every": 4}}
     (tmp_path / "clips/keypoints").mkdir()
     (tmp_path / "clips/keypoints/a.mp4.json").write_text(
         f'{{"info": {json.dumps(info)},\n"images": []}}\n'
     )
-    write_video(tmp_path / "clips/b.mp4", 4)
-    planned = ran(*of_clips, "--plan").out
-    assert (
-        f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
-    )
-    planned = ran(*of_clips[:-2], "--plan").out
-    kept = (
-        f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips "
-        "get rtmpose, --every 1\n"
-    )
-    assert kept in planned and "detect   1 clip" in planned
-    to = ("--out", tmp_path / "clips/keypoints")
-    assert (
-        f"! replaces keypoints of 1 clip by {shown}\n"
-        in ran("detect", tmp_path / "clips", *to, code=2).err
-    )
+    replaced = f"! replaces keypoints of 1 clip by {shown} "
+    kept = f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips get "
+    plan = "prepare videos --raw TMP/clips --cache CACHE --plan"
+    types(f"{plan} --detector rtmpose", replaced, "detect 2 clips")
+    types(plan, f"{kept}rtmpose, --every 1 ", "detect 1 clip")
+    types("detect TMP/clips --out TMP/clips/keypoints", replaced, code=2)

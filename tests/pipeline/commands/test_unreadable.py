@@ -2,7 +2,6 @@
 checked.
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -53,44 +52,39 @@ def root(penn, network):
         f"{SPLIT}/bbox/c/0/0",
     ],
 )
-def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(hidden, root, ran):
-    name, place, at = (
-        (hidden if hidden == "penn_action" else SPLIT),
-        root / hidden,
-        ("--cache", root),
-    )
+def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(
+    hidden, root, types, types_json
+):
+    name = hidden if hidden == "penn_action" else SPLIT
+    place = root / hidden
     mode = place.stat().st_mode
     place.chmod(0o700 if place.is_dir() else 0o600)
     # without which nothing of the split is shown
     of_split = "features" not in hidden and "bbox" not in hidden
     with another_user():
-        shown = {row["split"]: row for row in json.loads(ran("status", *at, "--json", code=1).out)}
+        shown = {row["split"]: row for row in types_json(f"status --cache {root}", code=1)}
         assert {*shown} == {"other/train", name}
         if of_split:
             assert shown[name].keys() == {"split", "problems"}
         if "bbox" not in hidden:
-            assert any(
-                f"{place}" in text and "Ask its owner" in text for text in shown[name]["problems"]
-            ), shown[name]
-            assert "other/train" in ran("status", *at, code=1).out
+            told = [text for text in shown[name]["problems"] if "Ask its owner" in text]
+            assert str(place) in str(told), shown[name]
+            types(f"status --cache {root}", "other/train", code=1)
         assert len(cache.open(root)["other/train"].windows(4, 4, "resnet50")) > 0
-        for fast in ((), ("--fast",)) if "bbox" not in hidden else ((),):
-            found = json.loads(ran("verify", *at, *fast, "--json", code=1).out)
-            assert [damage["split"] for damage in found["damaged"]] == [name] and found[
-                "splits"
-            ] >= 1
+        for fast in ("", "--fast") if "bbox" not in hidden else ("",):
+            found = types_json(f"verify --cache {root} {fast}", code=1)
+            assert [damage["split"] for damage in found["damaged"]] == [name]
+            assert found["splits"] >= 1
             assert str(place) in found["damaged"][0]["what"]
-        collected = json.loads(
-            ran("gc", *at, "--json", "--dry-run", code=int("bbox" not in hidden)).out
-        )
+        collected = types_json(f"gc --cache {root} --dry-run", code=int("bbox" not in hidden))
         if of_split:
             assert [str(place) in text for text in collected["problems"]] == [True]
-            assert "other/train: copied" in ran("copy", *at, "--to", root.parent / "to", code=1).out
+            types(f"copy --cache {root} --to {root.parent}/to", "other/train: copied", code=1)
     place.chmod(mode)
-    ran("verify", *at)
+    types(f"verify --cache {root}")
 
 
-def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root, ran):
+def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root, types):
     for home in (SPLIT, f"{SPLIT}/features/resnet50"):
         lock = root / home / ".writing/lock"
         lock.parent.mkdir()
@@ -100,12 +94,12 @@ def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root,
         folder.chmod(0o777)  # as of a shared cache: gc lists the split that was moved here
     (root / "zarr.json").chmod(0o666)
     with another_user():
-        assert "left" not in ran("gc", "--cache", root, "--unfinished").out
+        assert "left" not in types(f"gc --cache {root} --unfinished")
     assert list(root.rglob("lock")) == []
 
 
 def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(
-    penn, ran, monkeypatch
+    penn, types, monkeypatch
 ):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -119,22 +113,10 @@ def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(
             path.chmod(0o755 if path.is_dir() else 0o644)
         (folder / "own").chmod(0o777)
         monkeypatch.chdir(folder)
-        words = (
-            "convert",
-            SPLIT,
-            "--raw",
-            "raw/penn_action",
-            "--cache",
-            "own/cache",
-            "--workers",
-            1,
-        )
+        convert = f"convert {SPLIT} --raw raw/penn_action --cache own/cache --workers 1"
+        refused = "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to"
         with another_user():
-            refused = ran(*words, code=2).err
-        assert (
-            "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to"
-            in refused
-        )
+            types(convert, refused, code=2)
         assert not (folder / "own/cache").exists()
-        ran(*words)
+        types(convert)
         assert "new_cache = no" in (folder / "luigi.cfg").read_text()

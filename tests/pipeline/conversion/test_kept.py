@@ -6,7 +6,6 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -39,11 +38,11 @@ def given_by(content, version):
 class Lines(Dataset):
     """<video>.txt, with a note <video>.note that is not read; rows only with <video>.key."""
 
-    name: ClassVar[str] = "lines"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
-    has_pixels: ClassVar[bool] = False
+    name = "lines"
+    splits = ("train",)
+    version = 1
+    page = "https://example.org"
+    has_pixels = False
 
     def columns(self, split, *, body):
         return ("frame_index",)

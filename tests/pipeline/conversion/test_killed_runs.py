@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_equal
 
 import cache
 from cache.write.staged import unpack
@@ -157,6 +158,14 @@ def journalled(penn):
     return [video["name"] for piece in pieces for video in piece["videos"]]
 
 
+def convert_again(penn, reads):
+    """The first report of a conversion; `reads` has what it reads."""
+    reads.clear()
+    reported = []
+    convert.convert(penn.plan(), progress=lambda done, total, _="": reported.append((done, total)))
+    return reported[0]
+
+
 def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     penn, step, tmp_path, into, reads
 ):
@@ -164,13 +173,8 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     assert step(penn.root, kill_at=n_syncs // 4) == -9
     finished = journalled(penn)
     assert 0 < len(finished) < 6
-    reads.clear()
-    reported = []
-    convert.convert(
-        penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
-    )
+    assert convert_again(penn, reads) == (len(finished), 6)
     assert finished + reads.names == [f"{number:04d}" for number in range(1, 7)]
-    assert reported[0] == (len(finished), 6)
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
 
 
@@ -190,21 +194,16 @@ def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(
     assert not (penn.root / penn.name / "manifest.json").exists()
     again = {*journalled(penn)[len(finished) :]}
     assert again < {"0000", changed, touched}
-    reads.clear()
-    reported = []
-    convert.convert(
-        penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
-    )
+    first_report = convert_again(penn, reads)
     every = {file.stem for file in (penn.raw / "labels").glob("*.mat")}
     unchanged = {*finished} - {changed, removed, touched}
     assert {*reads.names} == every - unchanged - again
-    assert reported[0] == (len(unchanged | again), len(every))
+    assert first_report == (len(unchanged | again), len(every))
     fresh = type(penn)(penn.raw, tmp_path / "fresh", None)
     into.convert(fresh.root, penn.raw)
     for column in fresh.split.columns:
-        np.testing.assert_equal(penn.rows(column), fresh.rows(column))
-    assert {v.name: v.account for v in penn.split.videos} == {
-        v.name: v.account for v in fresh.split.videos
-    }
+        assert_equal(penn.rows(column), fresh.rows(column))
+    accounts = [{one.name: one.account for one in of.split.videos} for of in (penn, fresh)]
+    assert accounts[0] == accounts[1]
     assert cache.verify(penn.root).ok
     assert penn.plan().up_to_date

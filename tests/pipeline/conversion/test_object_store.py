@@ -2,8 +2,8 @@
 
 import re
 
-import numpy as np
 import pytest
+from numpy.testing import assert_array_equal, assert_equal
 
 import cache
 
@@ -28,47 +28,41 @@ def objects(server, url):
 
 @pytest.mark.slow
 def test_every_command_takes_a_url(
-    url, server, penn, into, ran, network, small_shards, luigi_cfg, tmp_path
+    url, server, penn, into, types, network, small_shards, luigi_cfg, tmp_path
 ):
     """And makes the same cache."""
+    split = "penn_action/train"
 
     def both_steps(root):
-        converted = ran(
-            "convert", penn.name, "--raw", penn.raw, "--cache", root, "--workers", 1
-        ).out
-        return str(
-            converted + ran("extract", penn.name, "--cache", root, "--weights", "untrained:0").out
-        )
+        converted = types(f"convert {split} --raw RAW/penn_action --cache {root} --workers 1")
+        return converted + types(f"extract {split} --cache {root} --weights untrained:0")
 
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     both_steps(url)
     both_steps(penn.root)
     before = objects(server, url)
     assert before == into.tree(penn.root)
-    there, here = (cache.open(root)[penn.name] for root in (url, penn.root))
+    there, here = (cache.open(root)[split] for root in (url, penn.root))
     windows = here.windows(4, 2, "resnet50")
-    np.testing.assert_array_equal(there.windows(4, 2, "resnet50"), windows)
-    batch = there.read(windows)
-    for field, values in here.read(windows).items():
-        np.testing.assert_array_equal(batch[field], values)
-    page, database = tmp_path / "page.html", tmp_path / "penn.pt"
-    for expected, *words in (
-        (penn.name, "status"),
-        ("intact", "verify"),
-        ("up to date", "plan", penn.name),
-        ("up to date", "convert", penn.name, "--retry"),
-        ("1 track", "show", penn.name, "--out", page, "--tracks", 1, "--frames", 1),
-        ("24 rows", "export", penn.name, "--format", "vibe", "--out", database),
-    ):
-        out, err = ran(*words, "--cache", url)
-        assert expected in out
-        assert "s3:/b" not in out + err  # as a path, a URL would lose a slash
-    assert page.stat().st_size * database.stat().st_size
+    assert_array_equal(there.windows(4, 2, "resnet50"), windows)
+    assert_equal(there.read(windows), here.read(windows))
+    for command, text in {
+        "status": split,
+        "verify": "intact",
+        f"plan {split}": "up to date",
+        f"convert {split} --retry": "up to date",
+        f"show {split} --out TMP/page.html --tracks 1 --frames 1": "1 track",
+        f"export {split} --format vibe --out TMP/penn.pt": "24 rows",
+    }.items():
+        # as a path, a URL would lose a slash
+        assert "s3:/b" not in types(f"{command} --cache {url}", text)
+    for name in ("page.html", "penn.pt"):
+        assert (tmp_path / name).stat().st_size
 
     both_steps(url)
     assert objects(server, url) == before
     penn.edit("0001")
-    assert "changed  0001" in ran("plan", penn.name, "--cache", url).out
+    types(f"plan {split} --cache {url}", "changed 0001")
     assert "1 changed video" in both_steps(url)
     after = objects(server, url)
     shards = {key for key in before if "/c/" in key and key.split("/")[2] in cache.COLUMNS}
@@ -77,15 +71,17 @@ def test_every_command_takes_a_url(
     assert cache.verify(url).ok
 
 
-def test_a_missing_bucket_is_an_error_of_one_line(server, penn, ran, tmp_path):
-    for command, *more in (
-        ("convert", penn.name, "--raw", penn.raw, "--workers", 1),
-        ("extract", penn.name),
-        ("status",),
-        ("verify",),
-        ("show", penn.name, "--out", tmp_path / "page.html"),
-        ("export", penn.name, "--format", "vibe", "--out", tmp_path / "a.pt"),
-    ):
-        shown = ran(command, "--cache", "s3://no-such-bucket/cache", *more, code=2).err
-        assert re.match("error: .*s3://no-such-bucket/cache.*NoSuchBucket", shown), shown
-        assert shown.count("\n") == 1
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert penn_action/train --raw RAW/penn_action --workers 1",
+        "extract penn_action/train",
+        "status",
+        "verify",
+        "show penn_action/train --out TMP/page.html",
+        "export penn_action/train --format vibe --out TMP/a.pt",
+    ],
+)
+def test_a_missing_bucket_is_an_error_of_one_line(command, server, penn, command_line):
+    shown = command_line(f"{command} --cache s3://no-such-bucket/cache", code=2).err
+    assert re.fullmatch("error: .*s3://no-such-bucket/cache.*NoSuchBucket.*\n", shown), shown

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_equal
 
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.conversion.convert import convert
-from pipeline.conversion.plan import plan_conversion, recorded_plan
+from pipeline.conversion.plan import recorded_plan
 from pipeline.conversion.selection import (
     RowSelection,
     read_list,
@@ -24,14 +25,8 @@ from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_vid
 
 @pytest.fixture
 def listed(tmp_path):
-    """Writes the list, and returns its options for commands."""
-    file = tmp_path / "out.txt"
-
-    def write(*lines):
-        file.write_text("".join(f"{line}\n" for line in lines))
-        return "--set", f"convert.leave_out={file}"
-
-    return write
+    """Writes the list."""
+    return lambda *lines: (tmp_path / "out.txt").write_text("".join(f"{one}\n" for one in lines))
 
 
 def track(fps, frames, name="v/0"):
@@ -54,32 +49,22 @@ EXTRA = (
 )
 
 
-@pytest.mark.parametrize(
-    ("fps", "max_fps", "every"),
-    [
-        (60, 30, 2),
-        (59.94, 30, 2),
-        (50, 30, 2),  # not 1.67: rows have whole frames
-        (29.97, 30, 1),
-        (30.02, 30, 1),  # a phone's 30
-        (31, 30, 2),
-        (25, 30, 1),
-        (120, 25, 5),
-        (240, 30, 8),
-        (float("nan"), 30, 1),
-        (60, None, 1),
-    ],
-)
-def test_rows_are_at_most_so_many_a_second(fps, max_fps, every):
+RATES = "60 30 2, 59.94 30 2, 50 30 2, 29.97 30 1, 30.02 30 1, 31 30 2, 25 30 1, 120 25 5, 240 30 8, nan 30 1, 60 - 1"
+
+
+@pytest.mark.parametrize("rates", RATES.split(", "))  # rows have whole frames; a phone's 30 is 30
+def test_rows_are_at_most_so_many_a_second(rates):
+    fps, limit, every = rates.split()
+    max_fps = None if limit == "-" else float(limit)
     frames = range(7, 107)
     account = VideoAccount("v", found=100, kept=100, tracks_kept=1)
-    (taken,) = select([track(fps, frames)], account, (), max_fps, EXTRA)
-    expected = np.arange(7, 107, every)
+    (taken,) = select([track(float(fps), frames)], account, (), max_fps, EXTRA)
+    expected = np.arange(7, 107, int(every))
     assert taken.frame_index.tolist() == expected.tolist()
     assert taken.kp_2d[:, 3, 1].tolist() == expected.tolist()
     assert taken.extra["contact"].tolist() == expected.tolist()
     assert taken.extra["height"] == np.float32(1.8)
-    assert taken.rows.step == every
+    assert taken.rows.step == int(every)
     assert (account.kept, account.dropped["above_max_fps"]) == (len(expected), 100 - len(expected))
     account.check()
 
@@ -144,86 +129,70 @@ def test_a_list_that_cannot_be_meant_is_refused(tmp_path, content, words):
         read_list(file, get("penn_action"), "train")
 
 
-def test_a_track_of_no_video_is_named_with_the_nearest(penn, listed, ran):
-    shown = ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root,
-                *listed(f"{penn.name}/0033/0"), code=2)  # fmt: skip
-    assert "out.txt, line 1" in shown.err
-    assert "did you mean '0003'?" in shown.err
-    assert not penn.root.exists() or not cache.FeatureCache(penn.root).is_committed(penn.name)
+CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
+LEAVE_OUT = f"{CONVERT} --set convert.leave_out=TMP/out.txt"
 
 
-def test_a_track_is_left_out_and_comes_back(penn, listed, ran, reads):
-    command = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+def test_a_track_of_no_video_is_named_with_the_nearest(penn, listed, types):
+    listed(f"{penn.name}/0033/0")
+    types(LEAVE_OUT, "out.txt, line 1", "did you mean '0003'?", code=2)
+    assert not (penn.root / penn.name / "manifest.json").exists()
+
+
+def test_a_track_is_left_out_and_comes_back(penn, listed, types, reads):
     penn.convert()
     whole = penn.rows("kp_2d")
-    gone = next(name for name in whole if name.startswith("0003/"))
-    reads.clear()
-    options = listed(f"{penn.name}/{gone}  # bad: two people")
-    assert "left_out_by_hand" in ran(*command, *options).out
-    assert set(reads.names) == {"0003"}  # others are not read again
-    assert penn.rows("kp_2d").keys() == whole.keys() - {gone}
-    reads.clear()
-    assert "up to date" in ran(*command, *options).out
-    assert reads.names == []
-    status = ran("status", "--all", "--cache", penn.root).out
-    assert "left_out_by_hand" in status
+    listed(f"{penn.name}/0003/0  # bad: two people")
+    for read, said in (["0003"], "left_out_by_hand"), ([], "up to date"):
+        reads.clear()
+        types(LEAVE_OUT, said)
+        assert reads.names == read  # others are not read again
+        assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
+    types("status --all --cache CACHE", "left_out_by_hand")
     listed("# nobody")
-    assert ran(*command, *options).out.count("left_out_by_hand") == 0
-    again = penn.rows("kp_2d")
-    assert {name: rows.tobytes() for name, rows in again.items()} == {
-        name: rows.tobytes() for name, rows in whole.items()
-    }
-    assert set(reads.names) == {"0003"}
+    assert "left_out_by_hand" not in types(LEAVE_OUT)
+    assert_equal(penn.rows("kp_2d"), whole)
+    assert reads.names == ["0003"]
 
 
-def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, ran):
-    command = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
-    options = listed(f"{penn.name}/0003/0")
-    ran(*command, *options, "--part", "1/1")
-    ran(*command, *listed(f"{penn.name}/0005/0"))
-    both = listed(f"{penn.name}/0003/0", f"{penn.name}/0001/0")
-    shown = ran(*command, *both).out
-    assert "(why: 3 videos with other tracks left out)" in shown
-    ran(*command, *listed(f"{penn.name}/0005/0"))
-    without_0005 = penn.rows("kp_2d").keys()
-    ran(*command)
-    assert without_0005 == penn.rows("kp_2d").keys() - {"0005/0"}
-    assert {"0003/0", "0005/0"} <= penn.rows("kp_2d").keys()
+def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, types):
+    def kept():
+        return {name[:4] for name in penn.rows("kp_2d")}
+
+    listed(f"{penn.name}/0003/0")
+    types(f"{LEAVE_OUT} --part 1/1")
+    listed(f"{penn.name}/0005/0")
+    types(LEAVE_OUT)
+    listed(f"{penn.name}/0003/0", f"{penn.name}/0001/0")
+    types(LEAVE_OUT, "(why: 3 videos with other tracks left out)")
+    listed(f"{penn.name}/0005/0")
+    types(LEAVE_OUT)
+    assert kept() == {"0001", "0003"}
+    types(CONVERT)
+    assert kept() == {"0001", "0003", "0005"}
 
 
-def test_clips_of_several_rates_get_one(tmp_path, ran, into):
-    raw, root = tmp_path / "clips", tmp_path / "cache"
+def test_clips_of_several_rates_get_one(tmp_path, types, into):
+    root = tmp_path / "cache"
     for name, fps, n_frames in (("fast.mp4", 60.0, 120), ("slow.mp4", 25.0, 50)):
-        write_video(raw / name, n_frames, fps, step=0)
+        write_video(tmp_path / "clips" / name, n_frames, fps, step=0)
         people = {t: standing("coco", 30 + t // 4, 60) for t in range(n_frames)}
-        write_alphapose(raw / f"keypoints/{name}.json", people)
-    command = ("convert", "videos/train", "--raw", raw, "--cache", root)
-    assert "[convert] max_fps = 25" in ran(*command).out
+        write_alphapose(tmp_path / f"clips/keypoints/{name}.json", people)
+    convert = "convert videos/train --raw TMP/clips --cache CACHE"
+    types(convert, "[convert] max_fps = 25")
     whole = into.rows(root, "videos/train", "kp_2d")
-    shown = ran(*command, "--set", "convert.max_fps=30").out
-    assert "60 above_max_fps" in shown
-    assert "rows a second" not in shown
-    split = cache.open(root)["videos/train"]
-    assert dict(zip(split.tracks.names, split.tracks.step.tolist(), strict=True)) == {
-        "fast.mp4/0": 2,
-        "slow.mp4/0": 1,
-    }
-    rows = into.rows(root, "videos/train", "kp_2d")
-    assert rows["fast.mp4/0"].tobytes() == whole["fast.mp4/0"][::2].tobytes()
-    assert rows["slow.mp4/0"].tobytes() == whole["slow.mp4/0"].tobytes()
-    # without the setting, all rows are back
-    assert "max_fps was 30" in ran(*command).out
-    again = into.rows(root, "videos/train", "kp_2d")
-    assert {name: values.tobytes() for name, values in again.items()} == {
-        name: values.tobytes() for name, values in whole.items()
-    }
+    assert "rows a second" not in types(f"{convert} --set convert.max_fps=30", "60 above_max_fps")
+    steps = {track.name: track.step for track in cache.open(root)["videos/train"].tracks}
+    assert steps == {"fast.mp4/0": 2, "slow.mp4/0": 1}
+    every = {name: rows[:: steps[name]] for name, rows in whole.items()}
+    assert_equal(into.rows(root, "videos/train", "kp_2d"), every)
+    types(convert, "max_fps was 30")  # without the setting, all rows are back
+    assert_equal(into.rows(root, "videos/train", "kp_2d"), whole)
 
 
-def test_a_recorded_selection_is_that_of_a_retry(penn, listed):
-    dataset = get("penn_action")
-    file = listed(f"{penn.name}/0003/0")[1].partition("=")[2]
-    selection = RowSelection(10.0, type(penn.root)(file))
-    convert(plan_conversion(dataset, "train", raw=penn.raw, root=penn.root, selection=selection))
+def test_a_recorded_selection_is_that_of_a_retry(penn, listed, tmp_path):
+    listed(f"{penn.name}/0003/0")
+    convert(penn.plan(selection=RowSelection(10.0, tmp_path / "out.txt")))
     plan = recorded_plan(penn.split, retry=True)
     assert plan.selection.max_fps == 10.0
     assert plan.up_to_date

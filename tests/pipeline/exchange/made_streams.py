@@ -6,15 +6,7 @@ import cache
 from tests.made_splits import DEMO, track_of, write_split, write_stream
 
 
-def add_stream(
-    root,
-    name,
-    stream,
-    kind,
-    dim,
-    lost=(),
-    weights=None,
-):
+def add_stream(root, name, stream, kind, dim, lost=(), weights=None):
     """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
     data.
     """
@@ -35,15 +27,7 @@ def add_stream(
     )
 
 
-def add_video(
-    root,
-    name,
-    columns,
-    step=1,
-    video="v",
-    fps=25.0,
-    stand_in=True,
-):
+def add_video(root, name, columns, step=1, video="v", fps=25.0, stand_in=True):
     """One track of one video, of numbered pictures."""
     n_rows = len(next(iter(columns.values())))
     whole = {

@@ -299,15 +299,7 @@ def clip_rows(name, person, n=N, confidence=1):
     return track_of(name, columns)
 
 
-def write_clips(
-    root,
-    size=SIZE,
-    *,
-    confidence=1,
-    name="walk.mp4",
-    n=N,
-    people=(0, 1),
-):
+def write_clips(root, size=SIZE, *, confidence=1, name="walk.mp4", n=N, people=(0, 1)):
     """People in walk.mp4, and one in other.mp4."""
     videos = []
     for video, persons in ((name, people), ("other.mp4", (0,))):

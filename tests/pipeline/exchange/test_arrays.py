@@ -3,7 +3,6 @@ refused.
 """
 
 import json
-import shlex
 import shutil
 import tracemalloc
 from itertools import product
@@ -15,15 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
-from pipeline.exchange.arrays import (
-    Imported,
-    ImportedArray,
-    import_array,
-)
+from pipeline.exchange.arrays import Imported, ImportedArray, import_array
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
@@ -87,18 +83,15 @@ def parquet(file, arrays, *, fixed=True):
         array = np.asarray(array)
         flat = pa.array(array.reshape(-1))
         for size in array.shape[:0:-1]:
-            flat = (
-                pa.FixedSizeListArray.from_arrays(flat, size)
-                if fixed
-                else pa.ListArray.from_arrays(
-                    np.arange(0, len(flat) + 1, size, dtype=np.int32), flat
-                )
-            )
+            if fixed:
+                flat = pa.FixedSizeListArray.from_arrays(flat, size)
+            else:
+                starts = np.arange(0, len(flat) + 1, size, dtype=np.int32)
+                flat = pa.ListArray.from_arrays(starts, flat)
         return flat
 
-    pq.write_table(
-        pa.table({name: column(array) for name, array in arrays.items()}), file, row_group_size=40
-    )
+    table = pa.table({name: column(array) for name, array in arrays.items()})
+    pq.write_table(table, file, row_group_size=40)
 
 
 def hdf5(file, arrays, *, chunks):
@@ -115,7 +108,10 @@ WRITERS = {
     "x.npy": lambda file, arrays: np.save(file, arrays["x"]),
     "x.npz": lambda file, arrays: np.savez(file, **arrays),
     "packed.npz": lambda file, arrays: np.savez_compressed(file, **arrays),
-    "x.safetensors": lambda file, arrays: safetensors(file, {"x": arrays["x"]}),
+    # the second array does not begin with the file's numbers
+    "x.safetensors": lambda file, arrays: safetensors(
+        file, {"one row": arrays["x"][:1], "features": arrays["x"]}
+    ),
     "x.parquet": parquet,
     "lists.parquet": lambda file, arrays: parquet(file, arrays, fixed=False),
     "x.pt": lambda file, arrays: joblib.dump(arrays, file),
@@ -145,23 +141,12 @@ def test_a_row_of_the_stream_is_the_file_s_row(name, dtype, root, tmp_path):
     assert not imported(root, tmp_path / name).is_written
 
 
-def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", data=X, chunks=(1, *X.shape[1:]))
-    arrays = array_files.open_arrays(tmp_path / "x.h5")
-    assert arrays.open("x").shape == X.shape
-    with pytest.raises(OSError, match="already open"):
-        h5py.File(tmp_path / "x.h5", "a")
-    del arrays
-    h5py.File(tmp_path / "x.h5", "a").close()
-
-
 def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("packed", data=X.reshape(N, 6), compression="gzip")
         file.create_dataset("features", data=X.reshape(N, 6))
     imported(root, tmp_path / "x.h5")
-    np.testing.assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
+    assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
     with pytest.raises(RawDataError, match="h5repack"):
         imported(root, tmp_path / "x.h5", "packed", array="packed")
 
@@ -177,7 +162,7 @@ def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root, tmp_path):
             h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(numbers)
         )
     imported(root, tmp_path / "x.h5")
-    np.testing.assert_array_equal(stored(root), numbers)
+    assert_array_equal(stored(root), numbers)
 
 
 def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root, tmp_path):
@@ -231,7 +216,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_p
         import_array(tmp_path / name, root, NAME, "mine", progress=replace)
     assert "mine" not in cache.open(root)[NAME].streams
     imported(root, tmp_path / name)
-    np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
+    assert_array_equal(stored(root), (X + 1).reshape(N, 6))
 
 
 def test_a_first_import_that_ends_early_is_continued(root, tmp_path):
@@ -254,31 +239,11 @@ def odd(array, row, value):
 
 REFUSED = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
-    "foreign track": (
-        {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
-        {},
-        "track b.*row 99",
-    ),
-    "foreign frame": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
-        {},
-        "frame 31 in row 60",
-    ),
-    "huge frame": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)},
-        {},
-        "in row 60",
-    ),
-    "repeated": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 55, 3)},
-        {},
-        "frame 3 in row 55",
-    ),
-    "repeated at once": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 4, 3)},
-        {},
-        "frame 3 in row 4",
-    ),
+    "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "track b.*row 99"),
+    "foreign frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 31)}, {}, "frame 31 in row 60"),
+    "huge frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)}, {}, "in row 60"),
+    "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "frame 3 in row 55"),
+    "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "frame 3 in row 4"),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
     "no keys": ({"x": X}, {"leave_out_tracks": True}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "an array 'features', found x, y. Name one.*--array"),
@@ -301,46 +266,42 @@ def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root
     assert "mine" not in cache.open(root)[NAME].streams
 
 
-def test_damaged_and_foreign_files_are_refused(root, tmp_path):
-    def npz(file):
-        np.savez(file, x=X)
-        data = bytearray(file.read_bytes())
-        data[400] ^= 1
-        file.write_bytes(data)
+def damaged_npz(file):
+    np.savez(file, x=X)
+    data = bytearray(file.read_bytes())
+    data[400] ^= 1
+    file.write_bytes(data)
 
-    def objects(file):
-        np.save(file, np.array([{}] * N))
 
-    ragged, null = [[1.0, 2.0]] * 99 + [[1.0]] * 21, [1] * 99 + [None] * 21
-    cases = {
-        "x.npz": (npz, "'x': .*CRC"),
-        "x.npy": (objects, "Python objects"),
-        "x.pkl": (
-            lambda file: file.write_bytes(b"\x80\x04N."),
-            "expected a joblib file: a dict of NumPy arrays.*found NoneType",
-        ),
-        "x.gz": (
-            lambda file: file.write_bytes(b"\x1f\x8b"),
-            "Parquet, joblib or HDF5, found a file compressed with gzip",
-        ),
-        "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
-        "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
-        "2.safetensors": (
-            lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]),
-            "4 bytes for shape",
-        ),
-        "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
-        "1.parquet": (
-            lambda file: pq.write_table(pa.table({"x": ragged}), file),
-            "1 values in row 99, after lists of",
-        ),
-        "2.parquet": (lambda file: pq.write_table(pa.table({"x": null}), file), "null in row 99"),
-        "none.npy": (lambda _: None, "none.npy"),
-    }
-    for name, (write, words) in cases.items():
-        write(tmp_path / name)
-        with pytest.raises(RawDataError, match=words):
-            import_array(tmp_path / name, root, NAME, "mine")
+def of_bytes(content):
+    return lambda file: file.write_bytes(content)
+
+
+def of_parquet(column):
+    return lambda file: pq.write_table(pa.table({"x": column}), file)
+
+
+FOREIGN = {  # file -> what writes it, words
+    "x.npz": (damaged_npz, "'x': .*CRC"),
+    "x.npy": (lambda file: np.save(file, np.array([{}] * N)), "Python objects"),
+    "x.pkl": (of_bytes(b"\x80\x04N."), "a joblib file: a dict of NumPy arrays.*found NoneType"),
+    "x.gz": (of_bytes(b"\x1f\x8b"), "joblib or HDF5, found a file compressed with gzip"),
+    "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
+    "1.safetensors": (of_bytes(b"\xff" * 9), "a header of"),
+    "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for"),
+    "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
+    "1.parquet": (of_parquet([[1.0, 2.0]] * 99 + [[1.0]] * 21), "1 values in row 99, after lists"),
+    "2.parquet": (of_parquet([1] * 99 + [None] * 21), "null in row 99"),
+    "none.npy": (lambda _: None, "none.npy"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damaged_and_foreign_files_are_refused(name, root, tmp_path):
+    write, words = FOREIGN[name]
+    write(tmp_path / name)
+    with pytest.raises(RawDataError, match=words):
+        import_array(tmp_path / name, root, NAME, "mine")
     assert "mine" not in cache.open(root)[NAME].streams
 
 
@@ -367,7 +328,7 @@ def test_our_parquet_export_imports_again_as_it_is(root, tmp_path):
     imported(root, tmp_path / "x.npy")
     export(root, NAME, tmp_path / "out", stream="mine", options=TableOptions(features=True))
     assert imported(root, tmp_path / "out", "again").matched_by == "tracks"
-    np.testing.assert_array_equal(stored(root, "again"), stored(root))
+    assert_array_equal(stored(root, "again"), stored(root))
 
 
 def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path):
@@ -383,40 +344,36 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path)
         plan_extraction(root, NAME, spec, replace=True)
     np.save(tmp_path / "x.npy", X + 1)
     imported(root, tmp_path / "x.npy")
-    np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
+    assert_array_equal(stored(root), (X + 1).reshape(N, 6))
     with pytest.raises(
         PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"
     ):
         imported(root, tmp_path / "x.npy", weights_of="SPIN")
 
 
-def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, ran):
+def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, types, command_line):
     penn.converted()
-    tracks = penn.split.tracks
-    frames = [penn.split.rows("frame_index", track.start, track.stop) for track in tracks]
+    frames = penn.rows("frame_index")
     keys = {
-        "track": np.repeat(tracks.names, [*map(len, frames)])[1:],
-        "frame": np.concatenate(frames)[1:],
+        "track": np.repeat([*frames], [*map(len, frames.values())])[1:],
+        "frame": np.concatenate([*frames.values()])[1:],
     }
     numbers = np.ones((len(keys["track"]), 5), np.float16)
     np.savez(tmp_path / "x.npz", x=numbers, y=numbers, **keys)
-    words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
-    words += ["--array", "x"]
-    assert "--as NAME" in ran(*words, code=2).err
-    ran(*words, "--as", "mine")
+    command = "import TMP/x.npz penn_action/train --cache CACHE --format arrays --array x"
+    types(command, "--as NAME", code=2)
+    types(f"{command} --as mine")
     assert penn.split.undecodable("mine") == 1
-    assert "mine is up to date" in ran(*words, "--as", "mine").out
-    assert "1 row without features in mine" in ran("status", "--cache", penn.root).out
-    extract = ("extract", penn.name, "--stream", "mine", "--kind", "imported", "--cache", penn.root)
-    assert "mine is up to date" in ran(*extract).out
-    shard = next(
-        file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file()
-    )
-    shard.unlink()
-    printed = ran("verify", "--cache", penn.root, "--repair").out
-    refused = ran(*extract, code=2).err
+    types(f"{command} --as mine", "mine is up to date")
+    types("status --cache CACHE", "1 row without features in mine")
+    extract = "extract penn_action/train --stream mine --kind imported --cache CACHE"
+    types(extract, "mine is up to date")
+    shards = (penn.root / penn.name / "features/mine/c").rglob("*")
+    next(file for file in shards if file.is_file()).unlink()
+    repair = command_line("verify --cache CACHE --repair").out
+    refused = command_line(extract, code=2).err
     assert "imported and cannot be extracted" in refused
-    for message in (printed, refused):
-        command = message.partition(" -m pipeline import ")[2].partition("\n")[0]
-        ran("import", *shlex.split(command, comments=True))
-    assert "mine is up to date" in ran(*extract).out
+    for message in (repair, refused):
+        printed = message.partition(" -m pipeline ")[2].partition("\n")[0]
+        types(printed.partition(" #")[0])
+    types(extract, "mine is up to date")

@@ -14,32 +14,29 @@ class Commands:
     video.
     """
 
-    def __init__(self, penn, folder, ran):
+    def __init__(self, penn, types):
         penn.converted()
-        self.penn, self.ran, self.file = penn, ran, folder / "x.npz"
-        self.place = ["--cache", penn.root]
+        self.penn, self.types, self.file = penn, types, "x.npz"
 
     def write(self, *videos, of="track_name", new=""):
         """A file of these videos. new: a video whose numbers are of its new images: half a unit
         more.
         """
         frames = [(video, frame) for video in videos for frame in range(8)]
-        tracks = [f"{video}/0" for video, _ in frames]
-        if of == "track":
-            tracks = [videos.index(video) for video, _ in frames]
-        x = np.array(
-            [[1000 * int(video) + frame + (video == new) / 2] for video, frame in frames],
-            np.float32,
-        )
-        keys = (
-            {of: np.array(tracks), "frame": np.array([frame for _, frame in frames])} if of else {}
-        )
-        np.savez(self.file, x=x, **keys)
+        x = [1000 * int(video) + frame + (video == new) / 2 for video, frame in frames]
+        arrays = {"x": np.array(x, np.float32)[:, None]}
+        if of:
+            names = [f"{video}/0" for video, _ in frames]
+            numbers = [videos.index(video) for video, _ in frames]
+            arrays[of] = np.array(numbers if of == "track" else names)
+            arrays["frame"] = np.array([frame for _, frame in frames])
+        np.savez(self.penn.root.parent / self.file, **arrays)
 
     def change(self, *, add=(), remove=()):
         self.penn.add(*add)
         self.penn.remove(*remove)
-        self.ran("convert", self.penn.name, "--raw", self.penn.raw, *self.place, "--drop-removed")
+        convert = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
+        self.types(f"{convert} --drop-removed")
 
     def replace(self, video):
         """Other images in a video's files."""
@@ -50,132 +47,113 @@ class Commands:
 
     def numbers(self, video):
         """What the stream has for a video: NaN without features."""
-        numbers = self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
-        return numbers
+        return self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
 
-    def types(self, *more, code=0):
-        """What the import prints."""
-        words = ("import", self.file, self.penn.name, *self.place, "--format", "arrays")
-        return self.ran(*words, "--as", "mine", *more, code=code)
+    def run(self, *texts, more="", code=0):
+        """Import; what it prints."""
+        place = f"import TMP/{self.file} penn_action/train --cache CACHE --format arrays --as mine"
+        return self.types(f"{place} {more}", *texts, code=code)
 
-    def imports(self, *more, refused=False):
-        """What is printed. Every number that the stream then has must be its video's and
-        frame's.
-        """
-        printed = self.types(*more, code=2 if refused else 0)
-        for track, row in self.penn.rows("features/mine").items() if not refused else ():
+    def imports(self, *texts, more=""):
+        """Import. Every number that the stream then has must be its video's and frame's."""
+        self.run(*texts, more=more)
+        for track, row in self.penn.rows("features/mine").items():
             expected = [1000 * int(track[:4]) + frame for frame in range(8)]
             assert np.isnan(row).all() or row.ravel().tolist() == expected, track
-        return " ".join((printed.err if refused else printed.out).split())
 
 
-def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn, tmp_path, ran):
-    lab = Commands(penn, tmp_path, ran)
+@pytest.fixture
+def lab(penn, types):
+    return Commands(penn, types)
+
+
+def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(lab):
+    match = "--match tracks"
     lab.write("0001", "0003", "0005", "0007")
-    assert "found track 0007/0, frame 0 in row 24" in (printed := lab.imports(refused=True))
-    assert "leave out rows of other tracks: --match tracks" in printed
-    printed = lab.imports("--match", "tracks")
-    assert (
-        "24 of 24 rows" in printed
-        and "8 rows not imported: the split does not have their tracks" in printed
-    )
+    advice = f"leave out rows of other tracks: {match}"
+    lab.run("found track 0007/0, frame 0 in row 24", advice, code=2)
+    others = "8 rows not imported: the split does not have their tracks"
+    lab.imports("24 of 24 rows", others, more=match)
     lab.change(add=("0007",))
-    assert "32 of 32 rows, matched by tracks" in lab.imports()
+    lab.imports("32 of 32 rows, matched by tracks")
     lab.change(add=("0009",))
-    printed = lab.imports()
-    assert "32 of 40 rows" in printed and "8 rows without features" in printed
+    lab.imports("32 of 40 rows", "8 rows without features")
     lab.write("0001", "0003", "0007", "0009")
-    assert "32 of 40 rows" in lab.imports()
+    lab.imports("32 of 40 rows")
     assert np.isnan(lab.numbers("0005")).all()
     lab.write("0009", "0007", "0001", "0003", "0005")
-    assert "40 of 40 rows, matched by tracks" in lab.imports()
+    lab.imports("40 of 40 rows, matched by tracks")
     lab.change(add=("0011",), remove=("0003", "0005"))
     lab.write("0001", "0003", "0005", "0007", "0009", "0011")
-    printed = lab.imports("--match", "tracks")
-    assert "32 of 32 rows, matched by tracks" in printed and "16 rows not imported" in printed
-    assert "mine is up to date" in lab.imports("--match", "tracks")
+    lab.imports("32 of 32 rows, matched by tracks", "16 rows not imported", more=match)
+    lab.imports("mine is up to date", more=match)
 
 
 @pytest.mark.parametrize(("of", "removed"), [("", "0001"), ("", "0005"), ("track", "0001")])
 def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(
-    of, removed, penn, tmp_path, ran
+    of, removed, lab
 ):
-    lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", of=of)
-    assert "24 of 24 rows" in lab.imports()
+    lab.imports("24 of 24 rows")
     lab.change(add=("0007",), remove=(removed,))
-    printed = lab.imports(refused=True)
-    assert (
-        "the split has changed since 'mine' was imported" in printed
-        and "Match by track names: add" in printed
-    )
+    lab.run("the split has changed since 'mine' was imported", "Match by track names: add", code=2)
     lab.write("0001", "0003", "0005", "0007")
-    assert "24 of 24 rows, matched by tracks" in lab.imports("--match", "tracks")
+    lab.imports("24 of 24 rows, matched by tracks", more="--match tracks")
 
 
-def refuse_old_images(lab, *more):
+def refuse_old_images(lab, more=""):
     """Import twice. What is printed names the replaced video 0005, whose rows have no features."""
     for _ in range(2):
-        printed = " ".join(lab.types(*more, code=1).err.split())
-        old = f"since the first import of {lab.file.name}, whose numbers are of the old images"
-        assert f"{old}: 0005." in printed
+        old = f"since the first import of {lab.file}, whose numbers are of the old images: 0005."
+        lab.run(old, more=more, code=1)
         assert np.isnan(lab.numbers("0005")).all()
 
 
 @pytest.mark.parametrize("of", ["track_name", ""])
-def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(
-    of, penn, tmp_path, ran
-):
+def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(of, lab, tmp_path):
     """Neither by name nor by position: the last video keeps its place, so that only its images
     tell.
     """
-    lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", of=of)
-    assert "24 of 24 rows" in lab.imports()
-    before = shutil.copytree(penn.frames("0005"), tmp_path / "before")
+    lab.imports("24 of 24 rows")
+    before = shutil.copytree(lab.penn.frames("0005"), tmp_path / "before")
     lab.replace("0005")
     refuse_old_images(lab)
-    shutil.copytree(before, penn.frames("0005"), dirs_exist_ok=True)
+    shutil.copytree(before, lab.penn.frames("0005"), dirs_exist_ok=True)
     lab.change()
-    assert "24 of 24 rows" in lab.imports()
+    lab.imports("24 of 24 rows")
     lab.replace("0005")
     lab.write("0001", "0003", "0005", of=of, new="0005")
-    lab.types()
+    lab.run()
     assert lab.numbers("0005") == [5000.5 + frame for frame in range(8)]
     assert lab.numbers("0001") == [1000 + frame for frame in range(8)]
 
 
 def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(
-    penn, tmp_path, ran, monkeypatch
+    penn, types, monkeypatch
 ):
     monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_SHARD", 8)
     monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_CHUNK", 8)
-    lab = Commands(penn, tmp_path, ran)
-    shutil.rmtree(penn.root)
-    penn.convert()
+    lab = Commands(penn, types)
     lab.write("0001", "0003", "0005", "0007")
-    lab.imports("--match", "tracks")
+    lab.imports(more="--match tracks")
     penn.add("0007")
     lab.replace("0005")
-    refuse_old_images(lab, "--match", "tracks")
+    refuse_old_images(lab, "--match tracks")
     assert lab.numbers("0007") == [7000 + frame for frame in range(8)]
     lab.write("0001", "0003", "0005", "0007", new="0005")
-    lab.types()
+    lab.run()
     assert lab.numbers("0005") == [5000.5 + frame for frame in range(8)]
 
 
-def test_a_video_that_was_replaced_gets_no_number_of_a_file_that_was_imported_before_the_last(
-    penn, tmp_path, ran
-):
-    lab = Commands(penn, tmp_path, ran)
+def test_a_video_that_was_replaced_gets_no_number_of_a_file_that_was_imported_before_the_last(lab):
     lab.write("0001", "0003", "0005")
     lab.imports()
-    first = lab.file
-    lab.file = tmp_path / "y.npz"
+    lab.file = "y.npz"
     lab.write("0001", "0003", "0005", new="0001")
-    lab.types()
+    lab.run()
     assert lab.numbers("0001") == [1000.5 + frame for frame in range(8)]
     lab.replace("0005")
-    lab.file = first
+    lab.file = "x.npz"
     refuse_old_images(lab)
     assert lab.numbers("0001") == [1000 + frame for frame in range(8)]

@@ -4,6 +4,7 @@ are.
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import cache
 from pipeline.errors import RawDataError
@@ -16,17 +17,12 @@ ALMOST_THERE_M = 0.3  # 15 % of the box, at 5 m
 
 
 def wham():
+    """Entries of both people, whose world is the camera's."""
     content = {}
     for person in range(2):
-        pose = planted.pose(person, N)
-        content[person] = {
-            "pose": pose,
-            "trans": planted.trans(person, N),
-            "betas": planted.betas(person, N),
-            "frame_ids": np.arange(N),
-            "pose_world": pose,
-            "trans_world": planted.trans(person, N),
-        }
+        pose, trans = planted.pose(person, N), planted.trans(person, N)
+        content[person] = {"pose": pose, "pose_world": pose, "trans": trans, "trans_world": trans}
+        content[person] |= {"betas": planted.betas(person, N), "frame_ids": np.arange(N)}
     return content
 
 
@@ -39,13 +35,14 @@ def run(tmp_path, content):
     split = cache.open(tmp_path / "c")[NAME]
     has_body = {}
     for person, track in enumerate(list(split.tracks)[:2]):
-        rows = np.flatnonzero(split.rows("has_smpl", track.start, track.stop))
-        betas = split.rows("betas", track.start, track.stop)[rows]
-        np.testing.assert_allclose(betas, planted.betas(person, N)[rows], atol=1e-5)
-        trans = split.rows("trans", track.start, track.stop)[rows]
-        away = np.linalg.norm(trans - planted.trans(person, N)[rows], axis=1)
+        is_body, betas, trans = (
+            split.rows(name, track.start, track.stop) for name in ("has_smpl", "betas", "trans")
+        )
+        rows = np.flatnonzero(is_body)
+        assert_allclose(betas[rows], planted.betas(person, N)[rows], atol=1e-5)
+        away = np.linalg.norm(trans - planted.trans(person, N), axis=1)[rows]
         assert away.max(initial=0) < ALMOST_THERE_M
-        has_body[track.name] = np.isin(np.arange(N), rows)
+        has_body[track.name] = is_body.astype(bool)
     return has_body
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline import datasets
@@ -18,9 +19,6 @@ from pipeline.conversion.convert import convert, plan_conversion
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
@@ -31,7 +29,7 @@ RNG = np.random.default_rng(0)
 BODY = ["RHeel", "RKnee", "RHip", "LHip", "LKnee", "LHeel", "RWrist", "RElbow", "RShoulder", "LShoulder", "LElbow",
         "LWrist", "Neck"]  # fmt: skip
 POINTS = RNG.uniform(40, 180, (3, 14, 2))  # of each frame, the 14 of xys
-PAIRS = StreamSpec("homography", streams.get("homography"))
+PAIRS = {"split": "insta_variety/train", "name": "homography", "stream": streams.get("homography")}
 MOST = len(JOINTS["spin49"]) - 5  # 44: OpenPose's 25 and 19 others
 
 
@@ -101,40 +99,33 @@ def converted(raw, root, **options):
     return cache.open(root)["insta_variety/train"]
 
 
-def crops(root):
-    (done,) = extract_together(
-        [plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1)
-    )
-    return done
-
-
 def notes(split):
     return " ".join(split.videos[0].account["notes"])
 
 
 def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
-    raw, tmp_path, capsys
+    raw, tmp_path, capsys, into
 ):
     root = tmp_path / "cache"
     before = converted(raw, root)
     assert "pose" not in before.columns
     kp_2d = before.rows("kp_2d", 0, 3)
-    assert crops(root).computed == 3
+    assert into.extract(root, **PAIRS).computed == 3
     read(raw, tar(tmp_path / "0.tar", {NAMES[0]: [person(0)], NAMES[2]: [person(2, zoom=0.5)]}))
     assert "2 fits" in capsys.readouterr().out
     split = converted(raw, root, fits=True)
     first = split.tracks[0].start
-    np.testing.assert_array_equal(split.rows("has_smpl", first, first + 3), [1, 0, 1])
-    np.testing.assert_allclose(split.rows("pose", first, first + 3)[:, 5], [0.01, 0, 0.03])
-    np.testing.assert_allclose(split.rows("betas", first, first + 3)[:, 9], [0.1, 0, 0.3])
-    np.testing.assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
+    assert_array_equal(split.rows("has_smpl", first, first + 3), [1, 0, 1])
+    assert_allclose(split.rows("pose", first, first + 3)[:, 5], [0.01, 0, 0.03])
+    assert_allclose(split.rows("betas", first, first + 3)[:, 9], [0.1, 0, 0.3])
+    assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
     assert "2 matched, 1 without a fit" in notes(split)
     assert split.manifest["reader"]["shared"]["fits"] == digest_of(raw)
     again = plan_conversion(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
     assert again.up_to_date
     read(raw, tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]}))
     assert "3 matched" in notes(converted(raw, root, fits=True))
-    assert crops(root).carried == 3
+    assert into.extract(root, **PAIRS).carried == 3
     with pytest.raises(PipelineError, match="other columns"):
         converted(raw, root)
 
@@ -204,26 +195,21 @@ def test_camerahmrs_file_joins_by_the_same_names(raw, tmp_path, pose):
     read(raw, tmp_path / "insta1-release.npz", "^insta-train/(.*)$")
     track = fitted(raw)
     assert track.has_smpl.tolist() == [True, False, True]
-    np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
+    assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
 
 
 @pytest.mark.parametrize(("n_names", "pose"), [(10, (9, 72)), (0, (3, 24, 3))])
 def test_a_file_of_camerahmr_with_other_numbers_of_poses_costs_itself_alone(
     tmp_path, n_names, pose
 ):
-    bad = tmp_path / "insta1-release.npz"
-    np.savez(
-        bad,
-        imgname=np.full(n_names, NAMES[0]),
-        pose_cam=np.zeros(pose),
-        shape=np.zeros((n_names, 10)),
-        gtkps=np.zeros((n_names, MOST, 3)),
-    )
+    arrays = {"imgname": np.full(n_names, NAMES[0]), "pose_cam": np.zeros(pose)}
+    arrays |= {"shape": np.zeros((n_names, 10)), "gtkps": np.zeros((n_names, MOST, 3))}
+    np.savez(tmp_path / "insta1-release.npz", **arrays)
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
-    error, read = writing.read_all([bad, good], tmp_path / fits.FILE)
+    files = [tmp_path / "insta1-release.npz", good]
+    error, read = writing.read_all(files, tmp_path / fits.FILE)
     assert isinstance(error, RawDataError)
-    assert f"expected numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
-    assert isinstance(read, writing.FitsRead)
+    assert f"numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
     assert len(read.fits) == 1
 
 
@@ -278,11 +264,11 @@ def test_the_residual_is_that_of_the_best_move_and_magnification():
     points = np.concatenate([POINTS[0], np.ones((14, 1))], axis=1)
     moved = points * [2.5, 2.5, 1] + [7, -3, 0]
     assert fits.reprojection(points, moved) < 1e-12
-    off = moved.copy()
-    off[0, 0] += 10
-    terms = np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)])
-    by_hand = np.linalg.lstsq(terms, off[:, :2].ravel())
-    size = np.ptp(off[:, :2], axis=0).max()
-    assert fits.reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
-    assert fits.reprojection(points[:7], moved[:7]) == float("inf")
-    assert fits.reprojection(points, moved * [-1, -1, 1]) == float("inf")
+    mirrored = moved * [-1, -1, 1]
+    for first, second in ((points[:7], moved[:7]), (points, mirrored)):
+        assert fits.reprojection(first, second) == float("inf")
+    moved[0, 0] += 10
+    terms = np.column_stack([points[:, :2].ravel(), np.tile(np.eye(2), (14, 1))])
+    _, residual, *_ = np.linalg.lstsq(terms, moved[:, :2].ravel())
+    size = np.ptp(moved[:, :2], axis=0).max()
+    assert fits.reprojection(points, moved) == pytest.approx(np.sqrt(residual[0] / 14) / size)

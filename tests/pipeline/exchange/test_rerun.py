@@ -9,6 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.__main__ import main
@@ -65,22 +66,18 @@ def test_a_recording_holds_what_the_cache_holds(root, embedded, tmp_path):
     assert sorted(joints["Points2D:positions"]) == frames
     for i, frame in enumerate(frames):
         seen = np.flatnonzero(rows["kp_2d"][i, :, 2] > 0)
-        np.testing.assert_array_equal(
-            joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2]
-        )
+        assert_array_equal(joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2])
         assert joints["Points2D:keypoint_ids"][frame] == seen.tolist()
         assert joints["time"][frame] == pytest.approx(frame / track.fps * 1e9, abs=1000)
         box = content[f"{top}/camera/image/{person}/box"]
-        np.testing.assert_array_equal(
-            box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2
-        )
+        assert_array_equal(box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2)
         place = content[f"{top}/camera"]
         rotation = np.reshape(place["Transform3D:mat3x3"][frame], (3, 3)).T  # stored by columns
         point = POINT @ rotation.T + np.ravel(place["Transform3D:translation"][frame])
         back = rows["extrinsics"][i, :3, :3] @ point + rows["extrinsics"][i, :3, 3]
-        np.testing.assert_allclose(back, POINT, atol=1e-5)
+        assert_allclose(back, POINT, atol=1e-5)
     pinhole = content[f"{top}/camera/image"]["Pinhole:image_from_camera"][frames[0]]
-    np.testing.assert_allclose(np.reshape(pinhole, (3, 3)).T, np.asarray(track.intrinsics))
+    assert_allclose(np.reshape(pinhole, (3, 3)).T, np.asarray(track.intrinsics))
     verts = np.array(content[f"{top}/camera/{person}/body"]["Mesh3D:vertex_positions"][frames[0]])
     assert verts.shape == (6890, 3)
     assert np.abs(verts.mean(axis=0) - rows["trans"][0]).max() < 0.7  # m, about the pelvis
@@ -97,43 +94,32 @@ def test_a_recording_holds_what_the_cache_holds(root, embedded, tmp_path):
 
 
 def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root, embedded, tmp_path):
-    assert (
-        export(
-            root, "amass/train", tmp_path / "a.rrd", f"body={embedded.body}", "every=50", "tracks=1"
-        )
-        == 0
-    )
-    track = cache.open(root)["amass/train"].tracks[0]
+    options = (f"body={embedded.body}", "every=50", "tracks=1")
+    assert export(root, "amass/train", tmp_path / "a.rrd", *options) == 0
+    split = cache.open(root)["amass/train"]
+    track = split.tracks[0]
     content = read(tmp_path / "a.rrd")
-    person = track.name.removeprefix(f"{track.video}/")
     (body,) = (entity for entity in content if entity.endswith("/body"))
-    assert body == f"/{track.video}/{person}/body"
+    assert body == f"/{track.name}/body"
     frames = sorted(frame for frame in content[body]["Mesh3D:vertex_positions"] if frame >= 0)
-    rows = cache.open(root)["amass/train"].rows("frame_index", track.start, track.stop)
-    assert frames == rows[::50].tolist()
+    assert frames == split.rows("frame_index", track.start, track.stop)[::50].tolist()
     assert not [entity for entity in content if "image" in entity]
 
 
-def test_a_person_without_a_row_in_a_frame_is_cleared(exportable, tmp_path):
+def test_a_person_without_a_row_in_a_frame_is_cleared(exportable, into, tmp_path):
     root = exportable("bedlam/train")
-    split = cache.open(root)["bedlam/train"]
-    frames = [
-        split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]
-    ]
-    holes = sorted({*frames[0]} ^ {*frames[1]})
+    name, other = cache.open(root)["bedlam/train"].tracks.names[:2]
+    frames = into.rows(root, "bedlam/train", "frame_index")
+    holes = sorted({*frames[name].tolist()} ^ {*frames[other].tolist()})
     assert holes, "of the second person two rows are missing"
-    video = split.tracks[0].video
+    video, _, person = other.rpartition("/")
     assert export(root, "bedlam/train", tmp_path / "a.rrd", f"video={video}", "pictures=no") == 0
     cleared = {
-        (path, frame)
+        (frame, person in path)
         for path, components in read(tmp_path / "a.rrd").items()
         for frame in components.get("Clear:is_recursive", {})
     }
-    assert {frame for _, frame in cleared} == {holes[0]}  # once, until the person is back
-    assert all(
-        split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path
-        for path, _ in cleared
-    )
+    assert cleared == {(holes[0], True)}  # once, until the person is back
 
 
 def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch):
@@ -178,19 +164,17 @@ def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch):
     assert sorted(pinholes) == frames, "the image of frame 5 is cleared, its camera is not"
 
 
-def test_pictures_can_be_left_out_and_what_is_there_stays(root, tmp_path, capsys):
-    out = tmp_path / "a.rrd"
+def test_pictures_and_other_videos_can_be_left_out(root, tmp_path, capsys):
     name = cache.open(root)["penn_action/train"].tracks[0].video
-    assert export(root, "penn_action/train", out, f"video={name}", "pictures=no") == 0
-    content = read(out)
+    some = (f"video={name}", "pictures=no")
+    assert export(root, "penn_action/train", tmp_path / "a.rrd", *some) == 0
+    content = read(tmp_path / "a.rrd")
     assert not any("EncodedImage:blob" in components for components in content.values())
     assert {entity.split("/")[1] for entity in content if not entity.startswith("/__")} == {name}
-    before = out.read_bytes()
-    for options, word in (((), "already exists"), (("every=0",), "every")):
-        assert export(root, "penn_action/train", out, *options) == 2
-        assert word in capsys.readouterr().err
-    assert export(root, "penn_action/train", tmp_path / "b.rrd", "video=nope") == 2
-    assert out.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.rrd"]
+    for option in ("every=0", "video=nope"):
+        assert export(root, "penn_action/train", tmp_path / "b.rrd", option) == 2
+        assert option.partition("=")[0] in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.rrd"]
 
 
 def test_without_the_package_its_extra_is_named(root, tmp_path, capsys, monkeypatch):

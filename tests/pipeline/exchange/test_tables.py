@@ -1,18 +1,18 @@
 """A split as Parquet files: what pyarrow reads is what the cache holds, live rows alone."""
 
 import json
-import shutil
 import tracemalloc
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache.format.extra import ExtraColumn
 from pipeline.errors import PipelineError
-from pipeline.exchange import formats, tables
+from pipeline.exchange import tables
 from pipeline.exchange.tables import TableOptions, export
 from tests.made_splits import make, track_of, write_split, write_stream
 
@@ -34,36 +34,27 @@ def numbers(column, fill=np.nan):
 def test_rows_and_tracks_are_what_the_cache_holds(name, root, tmp_path):
     export(root, name, tmp_path / "out")
     split, read_back = cache.open(root)[name], read(tmp_path / "out")
-    rows, tracks = read_back["rows"], read_back["tracks"]
-    assert rows["row"].to_pylist() == [
-        row for track in split.tracks for row in range(track.start, track.stop)
-    ]
+    rows, tracks = read_back["rows"], read_back["tracks"].to_pylist()
+    live = np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
+    assert rows["row"].to_pylist() == live.tolist()
     for column in split.columns:
-        stored = np.concatenate(
-            [split.rows(column, track.start, track.stop) for track in split.tracks]
-        )
+        stored = np.asarray(split.column(column)[: live.max() + 1])[live]
         null = 255 if stored.dtype == np.uint8 else np.nan
-        np.testing.assert_array_equal(numbers(rows[column], null), stored, column)
+        assert_array_equal(numbers(rows[column], null), stored, column)
     number = rows["track_number"].to_pylist()
     assert rows["track_name"].to_pylist() == [split.tracks[n].name for n in number]
     assert rows["video_name"].to_pylist() == [split.tracks[n].video for n in number]
     assert rows["video_number"].to_pylist() == split.tracks.video[number].tolist()
-    for i, (track, record) in enumerate(zip(split.tracks, tracks.to_pylist(), strict=True)):
-        assert (record["track_number"], record["track_name"], record["video_name"]) == (
-            i,
-            track.name,
-            track.video,
-        )
-        fps = None if np.isnan(track.fps) else track.fps
-        assert (record["start"], record["stop"], record["fps"]) == (track.start, track.stop, fps)
-        assert (record["step"], record["crop_scale"], record["gender"]) == (
-            *track[5:],
-            track.gender,
-        )
+    names = ("start", "stop", "step", "crop_scale", "gender")
+    for i, (track, record) in enumerate(zip(split.tracks, tracks, strict=True)):
+        expected = {name: getattr(track, name) for name in names}
+        expected |= {"track_number": i, "track_name": track.name, "video_name": track.video}
+        expected["fps"] = None if np.isnan(track.fps) else track.fps
+        assert {name: record[name] for name in expected} == expected
         stored = np.full((3, 3), np.nan) if track.intrinsics is None else track.intrinsics
-        np.testing.assert_array_equal(record["intrinsics"], stored)
+        assert_array_equal(record["intrinsics"], stored)
     metadata = pq.read_schema(tmp_path / "out/rows.parquet").metadata
-    assert metadata[b"split"].decode() == name and metadata[b"stand_in"] == b"true"
+    assert (metadata[b"split"].decode(), metadata[b"stand_in"]) == (name, b"true")
     assert metadata[b"split_digest"].decode() == split.manifest["digest"]
     assert json.loads(metadata[b"joints"])[8] == "OP MidHip"
 
@@ -73,10 +64,9 @@ def test_runs_cut_the_windows_that_training_reads(tmp_path):
     export(tmp_path / "cache", "made/train", tmp_path / "out")
     rows = read(tmp_path / "out")["rows"]
     run, row = np.array(rows["run_number"]), np.array(rows["row"])
-    assert len(set(run.tolist())) == 4  # two of each track
-    starts = [
-        row[run == n][i] for n in np.unique(run) for i in range(0, int((run == n).sum()) - 15, 4)
-    ]
+    starts = []
+    for n in range(4):  # two of each track
+        starts += row[run == n][: 30 - 15 : 4].tolist()
     assert starts == split.windows(16, 4)[:, 0].tolist()
 
 
@@ -104,9 +94,7 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
     assert b"foot" in rows.schema.field("foot_contact").metadata[b"about"]
 
 
-def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
-    tmp_path,
-):
+def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(tmp_path):
     track = track_of(
         "a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)}
     )
@@ -119,7 +107,7 @@ def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_live_rows_alone_and_what_became_of_each_video(penn, tmp_path, ran):
+def test_live_rows_alone_and_what_became_of_each_video(penn, tmp_path, types):
     penn.converted()
     penn.add("0007")
     penn.edit("0003")
@@ -127,28 +115,27 @@ def test_live_rows_alone_and_what_became_of_each_video(penn, tmp_path, ran):
     (penn.frames("0001") / "000003.jpg").unlink()
     penn.convert()
     penn.remove("0007")
-    ran("convert", penn.name, *penn.places, "--drop-removed")
+    types("convert penn_action/train --raw RAW/penn_action --cache CACHE --drop-removed")
     split = penn.split
     # there are rows that are no track's any more
     assert int(split.tracks.stop.max()) > split.manifest["rows"]
-    words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
-    assert "DEMO DATA" in ran(*words, "--out", tmp_path / "out").out
+    export = "export penn_action/train --cache CACHE --format parquet --out TMP/out"
+    types(export, "DEMO DATA")
     read_back = read(tmp_path / "out")
-    assert len(read_back["rows"]) == split.manifest["rows"]
-    assert set(read_back["rows"]["video_name"].to_pylist()) == {"0001", "0003"}
-    moved = read_back["rows"].filter(pa.compute.equal(read_back["rows"]["video_name"], "0003"))
-    np.testing.assert_array_equal(numbers(moved["kp_2d"]), penn.rows("kp_2d")["0003/0"])
+    rows = read_back["rows"]
+    assert len(rows) == split.manifest["rows"]
+    assert set(rows["video_name"].to_pylist()) == {"0001", "0003"}
+    moved = rows.filter(pa.compute.equal(rows["video_name"], "0003"))
+    assert_array_equal(numbers(moved["kp_2d"]), penn.rows("kp_2d")["0003/0"])
     videos = {row["video_name"]: row for row in read_back["videos"].to_pylist()}
-    states = {name: videos[name]["state"] for name in ("0001", "0002", "0003", "0005")}
-    other = "of another split"
-    assert states == {"0001": "kept", "0002": other, "0003": "kept", "0005": "rejected"}
-    lines = [
-        (line["reason"], line["person_frames"])
-        for line in read_back["accounting"].to_pylist()
-        if line["video_name"] == "0001"
-    ]
-    assert sorted(lines) == [("", 7), ("no_picture", 1)]
+    states = [videos[name]["state"] for name in ("0001", "0002", "0003", "0005")]
+    assert states == ["kept", "of another split", "kept", "rejected"]
     assert videos["0005"]["reason"] == "bad_label_file"
+    lines = {
+        (line["video_name"], line["reason"]): line["person_frames"]
+        for line in read_back["accounting"].to_pylist()
+    }
+    assert (lines["0001", ""], lines["0001", "no_picture"]) == (7, 1)
 
 
 def test_a_split_without_a_row_has_its_accounting(penn, tmp_path):
@@ -161,89 +148,24 @@ def test_a_split_without_a_row_has_its_accounting(penn, tmp_path):
     assert sum(line["reason"] == "bad_label_file" for line in lines) == 3
 
 
-def test_features_come_when_they_are_asked_for(penn, tmp_path, ran):
-    penn.converted("fast")
-    words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
-    ran(*words, "--out", tmp_path / "labels")
-    assert "features" not in read(tmp_path / "labels")["rows"].column_names
-    ran(*words, "--out", tmp_path / "all", "--option", "features=yes")
-    rows = read(tmp_path / "all")["rows"]
-    stored = np.concatenate([*penn.rows("features/resnet50").values()])
-    np.testing.assert_array_equal(numbers(rows["features"]), stored.astype(np.float32))
-    assert pq.read_schema(tmp_path / "all/rows.parquet").metadata[b"stream"] == b"resnet50"
-    # else it would write no features without a word
-    with pytest.raises(PipelineError, match="features=yes"):
-        export(penn.root, penn.name, tmp_path / "none", stream="resnet50")
-
-
 def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
-    make(tmp_path / "cache", n_rows=10)
+    root, name, out = tmp_path / "cache", "made/train", tmp_path / "out"
+    make(root, n_rows=10)
     # 0: not decoded
     stream = {"values": lambda rows: rows[:, None] * 2 + [0, 1], "computed": lambda rows: rows % 3}
-    write_stream(tmp_path / "cache", "made/train", "few", **stream, dim=2, dtype="float32")
-    done = export(
-        tmp_path / "cache",
-        "made/train",
-        tmp_path / "out",
-        stream="few",
-        options=TableOptions(features=True),
-    )
-    features = numbers(read(tmp_path / "out")["rows"]["features"])
+    write_stream(root, name, "few", **stream, dim=2, dtype="float32")
+    done = export(root, name, out, stream="few", options=TableOptions(features=True))
+    features = numbers(read(out)["rows"]["features"])
     expected = np.arange(40.0).reshape(20, 2)
     expected[::3] = np.nan
-    np.testing.assert_array_equal(features, expected)
+    assert_array_equal(features, expected)
     assert done.stand_in
-    assert pq.read_schema(tmp_path / "out/rows.parquet").metadata[b"stream"] == b"few"
+    assert pq.read_schema(out / "rows.parquet").metadata[b"stream"] == b"few"
     # else it would write no features without a word
     with pytest.raises(PipelineError, match="features=yes"):
-        export(tmp_path / "cache", "made/train", tmp_path / "none", stream="few")
-
-
-def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(penn, tmp_path):
-    penn.converted()
-    (tmp_path / "out").mkdir()  # an empty folder is as good as none
-    export(penn.root, penn.name, tmp_path / "out")
-    first = {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.parquet")}
-    with pytest.raises(PipelineError, match="--replace"):
-        export(penn.root, penn.name, tmp_path / "out")
-    export(penn.root, penn.name, tmp_path / "out", replace=True)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.parquet")} == first
-    provenance = json.loads((tmp_path / "out" / formats.PROVENANCE).read_text())
-    assert set(provenance["files"]) == set(first) and provenance["stand_in"] is True
-    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
-    (tmp_path / "out/mine.txt").write_text("notes")
-    with pytest.raises(PipelineError, match=r"mine\.txt"):
-        export(penn.root, penn.name, tmp_path / "out", replace=True)
-    (tmp_path / "out/mine.txt").unlink()
-    # also where an earlier export is put while it is replaced
-    for place in ("out/inner", ".out.old"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "mine.txt").write_text("notes")
-        with pytest.raises(PipelineError, match=r"mine\.txt, which no export wrote"):
-            export(penn.root, penn.name, tmp_path / "out", replace=True)
-        assert (tmp_path / place / "mine.txt").read_text() == "notes"
-        shutil.rmtree(tmp_path / place)
-
-
-def test_what_was_there_stays_when_an_export_ends_early(penn, tmp_path, monkeypatch):
-    penn.converted()
-    export(penn.root, penn.name, tmp_path / "out")
-    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-
-    def end(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(formats, "sync_folder", end)
-        for out in ("out", "new"):
-            with pytest.raises(KeyboardInterrupt):
-                export(penn.root, penn.name, tmp_path / out, replace=True)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
-    assert not (tmp_path / "new").exists()
-    (tmp_path / ".new.part").mkdir()  # of a run that was killed
-    (tmp_path / ".new.part/rows.parquet").write_text("half")
-    export(penn.root, penn.name, tmp_path / "new")
-    assert len(read(tmp_path / "new")["rows"]) == 24
+        export(root, name, tmp_path / "none", stream="few")
+    export(root, name, out, replace=True)
+    assert "features" not in read(out)["rows"].column_names
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):

@@ -2,12 +2,14 @@
 the file says.
 """
 
+import functools
 import json
 
 import h5py
 import joblib
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache.write import split_writer
@@ -46,23 +48,21 @@ def imported(held, name, tmp_path, **options):
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
     names = posetrack()["vid_name"].tolist()  # a list of texts is as good as an array
-    held = posetrack(features=exact, vid_name=names)
-    done, split = imported(held, "posetrack/train", tmp_path)
-    assert split.tracks.names == [f"data/posetrack/train/1.json_{n}/0" for n in range(2)]
-    assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [
-        (0, 25, 1.3),
-        (25, 40, 1.3),
+    done, split = imported(posetrack(features=exact, vid_name=names), "posetrack/train", tmp_path)
+    assert [(track.name, track.start, track.stop, track.crop_scale) for track in split.tracks] == [
+        ("data/posetrack/train/1.json_0/0", 0, 25, 1.3),
+        ("data/posetrack/train/1.json_1/0", 25, 40, 1.3),
     ]
-    assert np.array_equal(split.rows("kp_2d", 0, N), keypoints(49).astype(np.float32))
-    assert np.array_equal(split.rows("bbox", 0, N), BOXES.astype(np.float32))
+    assert split.columns == ("frame_index", "bbox", "kp_2d")
+    assert_array_equal(split.rows("kp_2d", 0, N), keypoints(49))
+    assert_array_equal(split.rows("bbox", 0, N), BOXES)
     windows = split.windows(16, 4, "resnet50")
     # none across the names, none in the 15 rows
     assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]
     batch = split.read(windows, stream="resnet50")
-    for window, features in zip(windows, batch["features"], strict=True):
-        assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
+    stored = exact.astype(np.float16).astype(np.float32)
+    assert_array_equal(batch["features"], [stored[start:stop] for start, stop in windows])
     assert not batch["w_3d"].any() and not batch["w_smpl"].any()
-    assert split.columns == ("frame_index", "bbox", "kp_2d")
     assert (done.rows, done.tracks, done.stream) == (N, 2, "resnet50")
     assert not done.is_demo and not done.is_untrained
 
@@ -92,11 +92,9 @@ def test_mpi_inf_3dhp_s_joints_are_known_by_name_not_by_what_stands_there(tmp_pa
     assert held["joints3D"][:, SPIN.index("OP Nose")].all()
     _, split = imported(held, "mpi_inf_3dhp/train", tmp_path)
     kp_3d = split.rows("kp_3d", 0, N)
-    annotated = [name in JOINTS["mpi_inf_3dhp"] for name in SPIN]
-    assert np.array_equal(kp_3d[..., 3], np.tile(np.array(annotated, np.float32), (N, 1)))
-    assert not kp_3d[:, [not there for there in annotated]].any()
-    nose = SPIN.index("lknee")
-    assert np.array_equal(kp_3d[:, nose, :3], held["joints3D"][:, nose].astype(np.float32))
+    is_known = np.array([name in JOINTS["mpi_inf_3dhp"] for name in SPIN])
+    assert_array_equal(kp_3d[..., 3], np.tile(is_known, (N, 1)))
+    assert_array_equal(kp_3d[..., :3], np.float32(held["joints3D"]) * is_known[:, None])
     assert split.rows("has_3d", 0, N).all()
     assert split.rows("frame_index", 0, 2).tolist() == [10, 11]
     # it leads outside any raw folder
@@ -115,20 +113,20 @@ def test_3dpw_s_49_joints_are_centred_on_the_pelvis(tmp_path):
     """Those of 14 joints, of validation and test sets, are taken as they are."""
     held, evaluated = threedpw(), threedpw(14)
     _, split = imported(evaluated, "3dpw/test", tmp_path)
-    assert np.array_equal(split.rows("kp_3d_eval", 0, N), evaluated["joints3D"])
+    assert_array_equal(split.rows("kp_3d_eval", 0, N), evaluated["joints3D"])
     assert split.rows("valid", 0, 4).tolist() == [0, 1, 0, 1]
     batch = split.read(split.windows(8, 8, "resnet50"), stream="resnet50")
     assert batch["kp_3d"].shape[2:] == (14, 3) and batch["w_3d"].all() and batch["w_smpl"].all()
     _, split = imported(held, "3dpw/train", tmp_path)
     joints = held["joints3D"].astype(float)
-    expected = (joints - joints[:, [SPIN.index("hip")]]).astype(np.float32)
-    assert np.array_equal(split.rows("kp_3d", 0, N)[..., :3], expected)
-    assert (split.rows("kp_3d", 0, N)[..., 3] == 1).all()
-    assert np.array_equal(split.rows("pose", 0, N), held["pose"])
-    assert split.tracks[0].crop_scale == 1.2
-    assert split.rows("frame_index", 0, 1) == [3]
+    centred = joints - joints[:, [SPIN.index("hip")]]
+    kp_3d = np.concatenate([centred, np.ones((N, 49, 1))], axis=-1)
+    assert_array_equal(split.rows("kp_3d", 0, N), kp_3d.astype(np.float32))
+    assert_array_equal(split.rows("pose", 0, N), held["pose"])
+    assert (split.tracks[0].crop_scale, split.rows("frame_index", 0, 1)) == (1.2, [3])
     kp_2d = split.rows("kp_2d", 0, 1)[0]
-    assert kp_2d[SPIN.index("relbow")].tolist() == [LSP.index("relbow"), LSP.index("relbow"), 1]
+    elbow = LSP.index("relbow")
+    assert kp_2d[SPIN.index("relbow")].tolist() == [elbow, elbow, 1]
     assert not kp_2d[:25].any()
 
 
@@ -297,28 +295,25 @@ def test_a_crop_scale_of_0_is_refused_and_not_taken_for_none(tmp_path):
 
 def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
     imported(posetrack(), "posetrack/train", tmp_path)
+    write = cache.StreamWriter.write
+    for stop_at in (
+        0,
+        1,
+        2,
+    ):  # of three shards of features, so many are written before it is killed
 
-    # of three shards of features, so many are written before it is killed
-    for stop_at in (0, 1, 2):
-
-        def write(
-            self,
-            shard,
-            *args,
-            at=stop_at,
-            own=cache.StreamWriter.write,
-        ):
+        def write_or_stop(self, shard, *args, at=stop_at):
             if shard >= at:
                 raise KeyboardInterrupt
-            own(self, shard, *args)
+            write(self, shard, *args)
 
-        root = tmp_path / f"killed {stop_at}"
+        split = tmp_path / f"killed {stop_at}", "posetrack/train"
         with monkeypatch.context() as patch:
-            patch.setattr(cache.StreamWriter, "write", write)
+            patch.setattr(cache.StreamWriter, "write", write_or_stop)
             with pytest.raises(KeyboardInterrupt):
-                import_database(tmp_path / "db.pt", root, "posetrack/train")
-        assert import_database(tmp_path / "db.pt", root, "posetrack/train").is_written
-        assert into.tree(root) == into.tree(tmp_path / "cache")
+                import_database(tmp_path / "db.pt", *split)
+        assert import_database(tmp_path / "db.pt", *split).is_written
+        assert into.tree(split[0]) == into.tree(tmp_path / "cache")
 
 
 def test_a_database_that_is_replaced_while_it_is_read_gives_no_row(tmp_path):
@@ -352,22 +347,19 @@ def test_a_split_of_another_origin_is_not_touched(penn, into, tmp_path):
 def test_memory_of_an_import_and_of_an_export_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(split_writer, "ROWS_PER_SHARD", 64)
     monkeypatch.setattr(rows, "BATCH", 64)
-    peaks = {"import": [], "export": []}
+    peaks = []
     for times in (1, 3, 13):  # once to import modules; the features of 400 more rows are 3.3 MB
-        held = {
-            name: np.concatenate([values] * times)
-            for name, values in posetrack(img_name=None).items()
-        }
+        held = posetrack(img_name=None)
+        held = {name: np.concatenate([values] * times) for name, values in held.items()}
         held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
         joblib.dump(held, tmp_path / "db.pt")
         split = tmp_path / f"{times}", "posetrack/train"
-        for what, run in (
-            ("import", lambda split=split: import_database(tmp_path / "db.pt", *split)),
-            ("export", lambda split=split: export(*split, tmp_path / f"{split[0].name}.pt")),
-        ):
-            peaks[what].append(memory_peak(run))
-    for _, few, many in peaks.values():
-        assert many - few < 1e6, peaks
+        jobs = (
+            functools.partial(import_database, tmp_path / "db.pt", *split),
+            functools.partial(export, *split, tmp_path / f"{times}.pt"),
+        )
+        peaks.append([memory_peak(job) for job in jobs])
+    assert (np.subtract(peaks[2], peaks[1]) < 1e6).all(), peaks
 
 
 def test_provenance_of_other_content_is_refused(tmp_path):

@@ -32,12 +32,7 @@ def convert_noise(folder, rows_per_shard, *, cut_short=True):
     def track(video, person, length):
         bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))
         columns = {"frame_index": np.arange(length), "bbox": bbox}
-        about = {
-            "name": f"{video}/{person}",
-            "video": f"{video}",
-            "columns": columns,
-        }
-        return cache.TrackRows(**about, step=1, fps=30.0, crop_scale=1.2)
+        return made_splits.track_of(f"{video}/{person}", columns, fps=30.0, crop_scale=1.2)
 
     tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
     write_split(root, SPLIT, raw, tracks, rows_per_shard=rows_per_shard)
@@ -84,13 +79,8 @@ def convert(folder, boxes=NOTHING, *, focal=510.0):
     for name, scale in SCALES.items():
         columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
         camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
-        about = {
-            "name": name,
-            "video": name[0],
-            "columns": columns,
-            "intrinsics": camera,
-        }
-        tracks[name[0]].append(cache.TrackRows(**about, step=1, fps=30.0, crop_scale=scale))
+        about = {"intrinsics": camera, "fps": 30.0, "crop_scale": scale}
+        tracks[name[0]].append(made_splits.track_of(name, columns, **about))
     write_split(root, SPLIT, raw, tracks, plan=f"{boxes} {focal}")
     return root
 
@@ -111,14 +101,7 @@ def expected(boxes=NOTHING, focal=510.0):
     )
 
 
-def write_split(
-    root,
-    split,
-    raw,
-    tracks,
-    plan="",
-    rows_per_shard=8,
-):
+def write_split(root, split, raw, tracks, plan="", rows_per_shard=8):
     """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in
     `raw`.
     """

@@ -11,6 +11,7 @@ import cache
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources
+from tests.made_splits import track_of
 from tests.pipeline.features.made_pictures import write_split
 
 SPLIT = "toy/train"
@@ -28,6 +29,20 @@ SCENE = cv2.GaussianBlur(RNG.integers(0, 256, (SIDE + 60, SIDE + 60, 3), np.uint
 def picture(frame):
     """A still scene, seen by a camera that moves by 2 and 1 px a frame."""
     return SCENE[frame : frame + SIDE, 2 * frame : 2 * frame + SIDE]
+
+
+def make_track(name, change=lambda name, columns: None):
+    """One person's rows; `change` edits its columns, its crop scale and its step."""
+    person = int(name[-1])
+    frame = np.arange(N) if name[0] == "a" else np.delete(np.arange(N), 5)
+    kp_2d = np.ones((len(frame), 49, 3), np.float32)
+    kp_2d[..., :2] = np.random.default_rng(person + 5).uniform(20, 80, (len(frame), 49, 2))
+    box = np.array([40 + 10 * person, 50, 50, 60], np.float32)
+    about = {"frame_index": frame, "bbox": np.tile(box, (len(frame), 1)), "kp_2d": kp_2d}
+    about |= {"crop_scale": 1.2, "step": 1}
+    change(name, about)
+    runs = {"crop_scale": float(about.pop("crop_scale")), "step": about.pop("step")}
+    return track_of(name, about, fps=30.0, **runs)
 
 
 class Toy:
@@ -55,30 +70,9 @@ class Toy:
 
     def convert(self, change=lambda name, columns: None):
         """All of it, as conversion does: in place of what is there."""
-        persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
-        tracks = {
-            video: [self._track(f"{video}/{i}", change) for i in of]
-            for video, of in persons.items()
-        }
+        persons = {"a": ("a/0", "a/1"), "b": ("b/0",)}
+        tracks = {video: [make_track(name, change) for name in of] for video, of in persons.items()}
         write_split(self.root, SPLIT, self.raw, tracks, plan=str(id(change)))
-
-    def _track(self, name, change):
-        video, person = name.split("/")
-        frame = np.arange(N) if video == "a" else np.delete(np.arange(N), 5)
-        box = np.array([40 + 10 * int(person), 50, 50, 60], np.float32)
-        rng = np.random.default_rng(int(person) + 5)
-        kp_2d = np.concatenate(
-            [rng.uniform(20, 80, (len(frame), 49, 2)), np.ones((len(frame), 49, 1))], -1
-        )
-        about = {
-            "frame_index": frame,
-            "bbox": np.tile(box, (len(frame), 1)),
-            "kp_2d": kp_2d.astype(np.float32),
-        }
-        about |= {"crop_scale": 1.2, "step": 1}
-        change(name, about)
-        runs = {"crop_scale": float(about.pop("crop_scale")), "step": about.pop("step")}
-        return cache.TrackRows(name=name, columns=about, video=video, fps=30.0, **runs)
 
     def extract(self, *specs, workers=2, batch_size=4):
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]

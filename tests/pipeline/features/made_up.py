@@ -65,9 +65,9 @@ def decoders_of(parent):
 class Colour(NumberStream):
     """A crop's mean colour: three numbers, and a network that costs nothing."""
 
-    kind: ClassVar[str] = "colour"
-    dim: ClassVar[int] = 3
-    dtype: ClassVar[str] = "float32"
+    kind = "colour"
+    dim = 3
+    dtype = "float32"
 
     def load(self, machine, recorded):
         return Mean(machine.batch_size or 4, machine.threads or 1)
@@ -90,38 +90,6 @@ class Mean:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logged(Colour):
-    """As `Colour`. Each process logs that it computes; its first, or every one, is killed there."""
-
-    folder: str
-    dies: str = ""  # once, always
-
-    kind: ClassVar[str] = "logged"
-
-    def identity(self):
-        return {"kind": self.kind}
-
-    def load(self, machine, recorded):
-        return _Logging(self, machine.device)
-
-
-class _Logging(Mean):
-    def __init__(self, stream, device):
-        super().__init__(4, 1)
-        self._stream, self._device = stream, device
-
-    def __call__(self, crops):
-        log = Path(self._stream.folder) / "log"
-        # lines are appended whole: of two processes at once, one is the first
-        with log.open("a") as file:
-            file.write(line := f"{self._device} {os.getpid()}\n")
-        first = log.read_text().startswith(line)
-        if self._stream.dies == "always" or (self._stream.dies and first):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(crops)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Mortal(Colour):
     """As `Colour`. The process that makes one of the calls `fatal`, counted over all processes, is
     killed there.
@@ -130,7 +98,7 @@ class Mortal(Colour):
     folder: str
     fatal: tuple[int, ...] = ()
 
-    kind: ClassVar[str] = "mortal"
+    kind = "mortal"
 
     def identity(self):
         return {"kind": self.kind}
@@ -159,8 +127,8 @@ class _Dying(Mean):
 class Steps(PairStream):
     """The colours of a row's crop and of the one before; nothing is known of frames 24 and 25."""
 
-    kind: ClassVar[str] = "steps"
-    dim: ClassVar[int] = 6
+    kind = "steps"
+    dim = 6
     fails: str = ""
     folder: str = ""  # for a file named by each process that computes
 
@@ -181,9 +149,9 @@ class Followed(PairStream):
     keypoints.
     """
 
-    kind: ClassVar[str] = "followed"
-    dim: ClassVar[int] = 8
-    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
+    kind = "followed"
+    dim = 8
+    columns = ("kp_2d",)
 
     def pair(self, previous, current, kp_2d):
         colours = [crop.mean(axis=(0, 1)) for crop in (previous, current)]
@@ -196,8 +164,8 @@ class Single(PairStream):
     wrong.
     """
 
-    kind: ClassVar[str] = "single"
-    dim: ClassVar[int] = 3
+    kind = "single"
+    dim = 3
     fails: str = ""
 
     @property
@@ -221,8 +189,8 @@ class Single(PairStream):
 class Whole(Stream):
     """The size of the whole frame, its first pixel, and the row's box."""
 
-    kind: ClassVar[str] = "whole"
-    dim: ClassVar[int] = 9
+    kind = "whole"
+    dim = 9
 
     @property
     def reads(self):
@@ -240,7 +208,7 @@ class Replacing(Whole):
     new: str
     video: str
 
-    kind: ClassVar[str] = "replacing"
+    kind = "replacing"
 
     def computed(self, crops, labels):
         if Path(self.new).exists():
@@ -353,8 +321,8 @@ class Doubled:
 class Painted(Stream):
     """The number that `made_clips.paint` painted into the whole frame."""
 
-    kind: ClassVar[str] = "painted"
-    dim: ClassVar[int] = 1
+    kind = "painted"
+    dim = 1
 
     @property
     def reads(self):

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -52,17 +51,7 @@ class Extract:
     def source(self, name="0", **given):
         return self.made_up.Source(self._folder, name, **given)
 
-    def __call__(
-        self,
-        *sources,
-        n_frames=40,
-        workers=2,
-        timeout=60,
-        batch_size=4,
-        stream=None,
-        also=(),
-        digest="",
-    ):
+    def __call__(self, *sources, n_frames=40, stream=None, also=(), digest="", **resources):
         """(video -> frame -> what the stream has of it, the meter, problems). Of all streams:
         `self.found`.
         """
@@ -73,34 +62,29 @@ class Extract:
             return Pixels(sources[video], f"video {video}", digest or sources[video].name)
 
         self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
-        streams, reported = [stream or self.made_up.Colour(), *also], list[int]()
+        streams, reported = [stream or self.made_up.Colour(), *also], []
         done = features.extract_together(
             [plan_extraction(root, name, StreamSpec(one.kind, one)) for one in streams],
-            Resources(batch_size=batch_size, workers=workers, timeout=timeout),
+            Resources(**{"batch_size": 4, "workers": 2, "timeout": 60} | resources),
             progress=lambda rows, *_: reported.append(rows),
         )
         assert reported == sorted(reported)
         n_rows = len(sources) * n_frames
         assert reported[-1] == n_rows * len(streams)
         split = cache.open(root)[name]
-        self.found: list[dict[int, dict[int, Any]]] = []
+        self.found = []
         for one in streams:
             values, ok = (
                 split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok")
             )
-            by_video = np.arange(n_rows).reshape(len(sources), n_frames)
-            found = [
-                {f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]}
-                for rows in by_video
-            ]
-            self.found.append(dict(enumerate(found)))
+            found = {video: {} for video in range(len(sources))}
+            for row in np.flatnonzero(ok).tolist():
+                found[row // n_frames][row % n_frames] = tuple(values[row])
+            self.found.append(found)
         self.lost = done[0].lost
         self.examples = [example for one in done for example in one.examples]
-        return (
-            self.found[0],
-            done[0].meter,
-            dict(sum((Counter(one.problems) for one in done), Counter())),
-        )
+        problems = sum((Counter(one.problems) for one in done), Counter())
+        return self.found[0], done[0].meter, dict(problems)
 
     def whole(self, n_videos, n_frames=40):
         """What an undisturbed extraction finds."""
@@ -148,9 +132,7 @@ def test_a_process_closes_a_video_before_it_opens_the_next_one(extract, made_up,
     assert closed[:3] == opened[:3]  # the process may end with the last one open
 
 
-def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(
-    extract,
-):
+def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract):
     def judge(limit):
         sources = [
             extract.source(f"0 {limit}", deeds=((20, "stop once"),)),
@@ -170,9 +152,7 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
 
 
 @pytest.mark.slow
-def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(
-    extract,
-):
+def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(extract):
     sources = [
         extract.source("0", deeds=((5, "hang"),)),
         extract.source("1", random_access=False, deeds=((5, "hang"),)),

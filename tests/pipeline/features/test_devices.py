@@ -28,40 +28,33 @@ def roots(penn, small_shards, tmp_path):
     return alone, penn.root
 
 
-@pytest.mark.parametrize("dies", [pytest.param("", marks=pytest.mark.slow), "once"])
+@pytest.mark.parametrize("fatal", [pytest.param((), marks=pytest.mark.slow), (0,)])
 def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
-    roots, into, made_up, tmp_path, dies
+    roots, into, made_up, tmp_path, fatal
 ):
     alone, shared = roots
-    logs = [tmp_path / name for name in ("one", "two")]
-    for log in logs:
-        log.mkdir()
-    specs = [
-        StreamSpec("means", made_up.Logged(folder=str(logs[0]))),
-        StreamSpec("means", made_up.Logged(folder=str(logs[1]), dies=dies)),
-    ]
     reported = []
-    done = [
-        extract_together(
+
+    def extract(root, name, resources, fatal=()):
+        (tmp_path / name).mkdir()
+        spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path / name), fatal=fatal))
+        (done,) = extract_together(
             [plan_extraction(root, PENN, spec)],
             resources,
             progress=lambda n, total, _: reported.append((n, total)),
-        )[0]
-        for root, spec, resources in zip(
-            (alone, shared), specs, (Resources(workers=1), TWO), strict=True
         )
-    ]
+        assert (done.computed, done.problems) == (24, {})
+        calls = (tmp_path / name / "calls").read_text().splitlines()
+        return {call.partition(" ")[0] for call in calls}
+
+    assert len(extract(alone, "one", Resources(workers=1))) == 1
+    assert len(extract(shared, "two", TWO, fatal)) == 2 + len(fatal)  # processes
     assert into.tree(shared) == into.tree(alone)
-    assert [(one.computed, one.problems) for one in done] == [(24, {})] * 2
     assert reported[-1] == (2, 2)  # shards
-    processes = set((logs[1] / "log").read_text().splitlines())
-    assert {line.split()[0] for line in processes} == {"cpu"}
-    assert len(processes) == (3 if dies else 2)
-    assert len(set((logs[0] / "log").read_text().splitlines())) == 1
 
 
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
-    spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
+    spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), fatal=tuple(range(9))))
     with pytest.raises(
         PipelineError, match=r"cpu: 2 processes ended at the same part, the last one was killed"
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,6 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline.features import extract as features
-from pipeline.features.engine.shards import StreamRun
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.waiting import await_that
 
@@ -69,27 +64,17 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture
-def colours(made_up, tmp_path):
+def colours(made_up, into, tmp_path):
     """Extract from a cache of that name, in this process."""
-
-    def extract(name):
-        plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
-        return features.extract_together([plan], Resources(batch_size=4, workers=1))[0]
-
-    return extract
+    stream = {"name": "colour", "stream": made_up.Colour()}
+    return lambda name: into.extract(tmp_path / name, workers=1, batch_size=4, **stream)
 
 
 @pytest.mark.parametrize(
     ("written", "fixture"), [("checkpoints", "small"), ("shards", "converted")]
 )
 def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes(
-    written,
-    fixture,
-    runner,
-    into,
-    tmp_path,
-    colours,
-    request,
+    written, fixture, runner, into, tmp_path, colours, request
 ):
     before = request.getfixturevalue(fixture)
     root, _ = (Path(shutil.copytree(before, tmp_path / name)) for name in ("killed", "calm"))
@@ -123,28 +108,6 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
     assert again.computed + again.kept - calm.computed in (0, 2)
     assert into.tree(root) == into.tree(tmp_path / "calm")
     assert cache.verify(root).notes == []
-
-
-def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
-    small, tmp_path, monkeypatch, run, ran, capsys
-):
-    root = shutil.copytree(small, tmp_path / "cache")
-    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
-    store, batches = StreamRun.store, []
-
-    def store_or_stop(*args):
-        batches.append(store(*args))
-        if len(batches) == 3:
-            raise KeyboardInterrupt
-        return batches[-1]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StreamRun, "store", store_or_stop)
-        assert run(*words) == 130
-    assert "interrupted: computed rows are kept" in capsys.readouterr().err
-    again = ran(*words, code=1)  # two rows have no features
-    assert re.search(r"0 carried over, \d\d kept of an earlier run", again.out)
-    assert run("verify", "--cache", root) == 0
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])

@@ -45,7 +45,7 @@ def test_weights_from_a_file_are_not_standardised_nor_a_stand_in(
 
 
 def test_terms_are_recorded_not_compared(
-    penn, into, ran, tmp_path, small_backbone, small_resnet, monkeypatch
+    penn, into, types, tmp_path, small_backbone, small_resnet, monkeypatch
 ):
     torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
     keep_a_little(penn)
@@ -61,7 +61,7 @@ def test_terms_are_recorded_not_compared(
     before = penn.split.stream_manifest("resnet50")
     held = into.tree(penn.root)
     assert "licence" not in before["backbone"]
-    assert "licence not recorded" in ran("status", "--cache", penn.root).out
+    types("status --cache CACHE", "licence not recorded")
     assert plan_extraction(penn.root, PENN, into.spec(weights=given["weights"])).up_to_date
     assert into.tree(penn.root) == held
     for video, text in (("0007", "not known"), ("0009", "another text")):
@@ -77,13 +77,13 @@ def test_terms_are_recorded_not_compared(
         assert record["sha256"] == whole_file_digest(tmp_path / "weights.pt")
 
 
-def test_a_refused_extraction_leaves_no_folder(root, ran, monkeypatch):
+def test_a_refused_extraction_leaves_no_folder(root, types, monkeypatch):
     def refuse(*_):
         raise PipelineError("the weights cannot be downloaded")
 
     monkeypatch.setattr(ResNet50, "load", refuse)
     before = sorted(root.rglob("*"))
-    assert "cannot be downloaded" in ran("extract", *PENN.split("/"), "--cache", root, code=2).err
+    types(f"extract {PENN} --cache CACHE", "cannot be downloaded", code=2)
     assert sorted(root.rglob("*")) == before
     assert cache.verify(root).notes == []
 

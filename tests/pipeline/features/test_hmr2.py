@@ -1,5 +1,6 @@
 """HMR2.0's encoder: its published tensors, and the numbers that they mean, recomputed in NumPy."""
 
+import hashlib
 import io
 import json
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.special import erf
+from numpy.testing import assert_allclose, assert_array_equal
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
@@ -23,7 +24,7 @@ from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.world import Hmr2
 from tests.hostile import Call
-from tests.pipeline.features.made_hmr2 import TINY, made_up, published
+from tests.pipeline.features.made_hmr2 import TINY, made_up, sizes
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
 
@@ -67,76 +68,22 @@ def tiny(monkeypatch):
 # numbers
 
 
-def plain_token(tensors, crop, shape):
-    """The token of one crop, (256, 192, 3) uint8 RGB, in float64 by loops over patches and
-    heads.
-    """
-
-    def w(name):  # in float64 all of them would be 5 GB
-        found = tensors[name].double().numpy()
-        return found
-
-    def linear(name, x):
-        return x @ w(f"{name}.weight").T + (w(f"{name}.bias") if f"{name}.bias" in tensors else 0)
-
-    def norm(name, x, eps):
-        scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
-        return scaled * w(f"{name}.weight") + w(f"{name}.bias")
-
-    def gelu(x):
-        return x * (1 + erf(x / math.sqrt(2))) / 2
-
-    def attention(q, k, v, heads):
-        given = []
-        for q_, k_, v_ in zip(*(np.split(x, heads, axis=-1) for x in (q, k, v)), strict=True):
-            scores = np.exp(q_ @ k_.T / math.sqrt(q_.shape[-1]))
-            given.append(scores / scores.sum(-1, keepdims=True) @ v_)
-        return np.concatenate(given, axis=-1)
-
-    pixels = (crop / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
-    patches = [padded[y : y + 16, x : x + 16] for y in range(0, 245, 16) for x in range(0, 181, 16)]
-    assert len(patches) == 16 * 12
-    filters, bias = w("backbone.patch_embed.proj.weight"), w("backbone.patch_embed.proj.bias")
-    x = np.stack([np.einsum("ocyx,yxc->o", filters, patch) for patch in patches]) + bias
-    x = x + w("backbone.pos_embed")[0, 1:] + w("backbone.pos_embed")[0, 0]
-    for i in range(shape.depth):
-        block = f"backbone.blocks.{i}"
-        qkv = linear(f"{block}.attn.qkv", norm(f"{block}.norm1", x, 1e-6))
-        q, k, v = qkv.reshape(len(x), 3, -1).transpose(1, 0, 2)
-        x = x + linear(f"{block}.attn.proj", attention(q, k, v, shape.heads))
-        x = x + linear(
-            f"{block}.mlp.fc2", gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", x, 1e-6)))
-        )
-    x = norm("backbone.last_norm", x, 1e-6)
-
-    head = "smpl_head.transformer"
-    token = linear(f"{head}.to_token_embedding", np.zeros((1, 1))) + w(f"{head}.pos_embedding")[0]
-    for i in range(shape.layers):
-        layer = f"{head}.transformer.layers.{i}"
-        q, k, v = np.split(
-            linear(f"{layer}.0.fn.to_qkv", norm(f"{layer}.0.norm", token, 1e-5)), 3, axis=-1
-        )
-        token = token + linear(f"{layer}.0.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
-        q = linear(f"{layer}.1.fn.to_q", norm(f"{layer}.1.norm", token, 1e-5))
-        k, v = np.split(linear(f"{layer}.1.fn.to_kv", x), 2, axis=-1)
-        token = token + linear(f"{layer}.1.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
-        hidden = gelu(linear(f"{layer}.2.fn.net.0", norm(f"{layer}.2.norm", token, 1e-5)))
-        token = token + linear(f"{layer}.2.fn.net.3", hidden)
-    found = token[0]
-    return found
+# Every 128th of the token's numbers for two crops, as an implementation in NumPy's float64 has them:
+# by loops over patches and heads, after the papers and 4D-Humans' code.
+TOKENS = """
+2.196352 -0.700807 0.101318 -1.322450 -1.070403 0.944297 2.194632 -3.518866
+2.393460 -0.619518 0.047237 -1.166888 -1.227256 0.927852 1.882274 -3.424086
+"""
 
 
-def test_the_token_is_that_of_the_published_architecture(tiny, tensors, file, crops):
+def test_the_token_is_that_of_the_published_architecture(tiny, file, crops):
     computer = Hmr2(checkpoint=file).load(CPU, None)
     features = compute(computer, crops)
     assert features.shape == (3, 1024)
-    for crop, found in zip(crops[:2], features, strict=False):
-        expected = plain_token(tensors, crop, TINY)
-        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    assert np.abs(features[0] - features[1]).max() > 1e-3  # it sees the crop
-    np.testing.assert_array_equal(compute(computer, crops[::-1])[::-1], features)
-    np.testing.assert_array_equal(compute(computer, crops[2:])[0], features[2])
+    expected = [[float(number) for number in line.split()] for line in TOKENS.split("\n")[1:-1]]
+    assert_allclose(features[:2, ::128], expected, atol=1e-4)
+    assert_array_equal(compute(computer, crops[::-1])[::-1], features)
+    assert_array_equal(compute(computer, crops[2:])[0], features[2])
 
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
@@ -156,11 +103,10 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
 
 
 def test_its_tensors_have_the_published_names_and_shapes():
-    with torch.device("meta"):
-        network = hmr2.Hmr2Network(hmr2.PUBLISHED)
-    assert {
-        name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
-    } == published()
+    lines = [f"{name} {size}" for name, size in sizes(hmr2.PUBLISHED).items()]
+    assert len(lines) == 494
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert digest == "4767573f6dc35216ce1a239668786943172216922c3fecc0d8efe8bc01b4bdf7"
 
 
 # -------------------------------------------------------------------------------------------
@@ -230,7 +176,7 @@ def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, m
     assert "yacs" not in sys.modules
     torch.save(tensors, tmp_path / "plain.pt")
     features = [compute(Hmr2(checkpoint=one).load(CPU, None), crops) for one in tmp_path.iterdir()]
-    np.testing.assert_array_equal(*features)
+    assert_array_equal(*features)
 
 
 def test_a_checkpoint_cannot_run_code(tensors, tmp_path):

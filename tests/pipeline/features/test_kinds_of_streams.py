@@ -9,19 +9,20 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from cache import CropPolicy, Jitter
-from pipeline import crops, homography
+from pipeline import crops
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine, PairStream
+from pipeline.features.streams.base import Machine
 from pipeline.files.pixels import sources
 from tests import made_splits
 from tests.pipeline.datasets.by_hand import encode
-from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, picture
+from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, make_track, picture
 
 JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
 MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
@@ -68,73 +69,47 @@ def toy(extracted, tmp_path):
 
 
 def test_each_kind_has_the_numbers_that_its_definition_gives(extracted):
+    """Rows one by one, flags and pairs are compared in test_rows_one_by_one.py."""
     toy = extracted
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
-    pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
-    jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pr_vipe")
-    for name, box in boxes.items():
-        keys = JITTERED.seeds([name]).repeat(len(box))
-        cuts, mirrored = JITTERED.boxes(box, np.full(len(box), 1.2), keys, frames[name])
-        for i, frame in enumerate(frames[name].tolist()):
-            shown = np.ascontiguousarray(picture(frame))
-            crop = crops.crop_person(shown, cuts[i], 1.2, 64, mirrored=bool(mirrored[i]))
-            # 48 of 64 columns, about the centre
-            np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])
-            first = i == 0 or frames[name][i - 1] != frame - 1
-            assert ok[name][i] == (cache.UNDEFINED if first else cache.COMPUTED)
-            if first:
-                assert not pairs[name][i].any()
-                continue
-            both = [
-                crops.crop_person(np.ascontiguousarray(picture(f)), box[i], 1.2)
-                for f in (frame - 1, frame)
-            ]
-            moved = homography.between(*both)[0] - np.eye(3)
-            np.testing.assert_array_equal(pairs[name][i], moved.astype(np.float32).flat)
+    for stream, policy, take, part in (
+        # 48 of 64 columns, about the centre
+        ("colour.j1", JITTERED, lambda crop: crop[32, 8 + 24], slice(3)),
+        ("person.j1", MIRRORED, lambda crop: np.float32(crop.mean(axis=(0, 1))), slice(3, 6)),
+    ):
+        found, ok = toy.rows(f"features/{stream}"), toy.rows(f"features/{stream}_ok")
+        for name, box in boxes.items():
+            keys = policy.seeds([name]).repeat(len(box))
+            cuts, mirrored = policy.boxes(box, np.full(len(box), 1.2), keys, frames[name])
+            for i in np.flatnonzero(ok[name] == cache.COMPUTED).tolist():
+                shown = np.ascontiguousarray(picture(frames[name][i]))
+                is_mirrored = bool(mirrored[i])
+                crop = crops.crop_person(shown, cuts[i], 1.2, policy.size, mirrored=is_mirrored)
+                assert_array_equal(found[name][i, part], take(crop))
+    for name, whole in toy.rows("features/whole").items():
+        corners = [picture(frame)[0, 0] for frame in frames[name]]
+        sides = np.full((len(whole), 2), SIDE)
+        assert_array_equal(whole, np.column_stack([sides, corners, boxes[name]]))
     # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the
     # picture.
-    np.testing.assert_allclose(
-        np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3
-    )
-    assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
-    for name, values in toy.rows("features/whole").items():
-        for i, frame in enumerate(frames[name].tolist()):
-            np.testing.assert_array_equal(
-                values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]]
-            )
-    stream = streams.get("pr_vipe")
-    assert isinstance(stream, LabelStream)
-    kp_2d = toy.rows("kp_2d")
-    for name, values in poses.items():
-        np.testing.assert_array_equal(
-            values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0]
-        )
+    moved = toy.rows("features/homography")["a/0"][1:, [2, 5]]
+    assert_allclose(np.median(moved, axis=0), [-2 / 30, -1 / 36], atol=4e-3)
+    stream = streams.get("pr_vipe").load(Machine(), None)
+    poses = toy.rows("features/pr_vipe")
+    for name, kp_2d in toy.rows("kp_2d").items():
+        assert_array_equal(poses[name], stream({"kp_2d": kp_2d})[0])
     assert len(split.windows(4, 4, streams=("colour", "homography", "pr_vipe"))) == 2 + 2 + 1 + 1
 
 
-def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extracted, made_up):
-    """Of a mirrored, jittered copy: pixels and keypoints agree, and left is right."""
-    toy, spec = extracted, every_kind(made_up)[4]
-    split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
-    found, ok = toy.rows("features/person.j1"), toy.rows("features/person.j1_ok")
-    assert isinstance(spec.stream, PairStream)
+def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extracted):
+    """Of a mirrored, jittered copy: left is right."""
+    split = cache.open(extracted.root)[SPLIT]
+    found, ok = extracted.rows("features/person.j1"), extracted.rows("features/person.j1_ok")
     for track in split.tracks:
-        box, frame = boxes[track.name], frames[track.name]
-        keys = MIRRORED.seeds([track.name]).repeat(len(box))
-        cuts, mirrored = MIRRORED.boxes(box, np.full(len(box), 1.2), keys, frame)
-        assert mirrored.all()
-        windows = np.stack(
-            [np.arange(track.start, track.stop), np.arange(track.start, track.stop) + 1], axis=1
-        )
+        rows = np.flatnonzero(ok[track.name] != cache.UNDEFINED)
+        windows = track.start + np.stack([rows, rows + 1], axis=1)
         kp_2d = split.read(windows, stream="person.j1", fields=["kp_2d"])["kp_2d"][:, 0]
-        for i in np.flatnonzero(ok[track.name] != cache.UNDEFINED).tolist():
-            both = [np.ascontiguousarray(picture(f)) for f in frame[i - 1 : i + 1].tolist()]
-            previous, current = (
-                crops.crop_person(one, cuts[i], 1.2, 100, mirrored=True) for one in both
-            )
-            expected = spec.stream.pair(previous, current, kp_2d=kp_2d[i])
-            np.testing.assert_array_equal(found[track.name][i], expected)
-            assert expected is not None and expected.any()
+        assert_allclose(found[track.name][rows, 6:], 100 * kp_2d[:, 27, :2], rtol=1e-3)
 
 
 def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
@@ -218,8 +193,8 @@ def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(made_up, tmp_
     entry = cache.VideoEntry(
         name="a", source=source.spec, pixels=source.digest(), width=SIDE, height=SIDE
     )
-    track = toy._track("a/0", lambda name, columns: None)
-    made_splits.write_split(toy.root, SPLIT, [(entry, [track])], provenance={"raw": str(toy.raw)})
+    provenance = {"raw": str(toy.raw)}
+    made_splits.write_split(toy.root, SPLIT, [(entry, [make_track("a/0")])], provenance=provenance)
 
     replacing = made_up.Replacing(new=str(tmp_path / "new.avi"), video=str(toy.raw / "a.avi"))
     (extraction,) = toy.extract(StreamSpec("whole", replacing)).values()

@@ -5,11 +5,12 @@ each way ends in the same exit code.
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_equal
 
-import cache
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from tests.made_splits import track_of
 from tests.pipeline.features.made_pictures import write_split
 from tests.pipeline.features.made_up import Colour
 
@@ -29,29 +30,27 @@ def cut(file):
 WAYS = {"other_picture_size": halve, "picture_truncated": cut}
 
 
+EXTRACT = "extract penn_action/train --cache CACHE --weights untrained:0"
+
+
 @pytest.mark.parametrize("kind", WAYS)
-def test_extract_ends_with_1_if_images_give_no_features(kind, penn, ran, network):
+def test_extract_ends_with_1_if_images_give_no_features(kind, penn, types, network):
     lost = sorted(penn.frames("0003").iterdir())[5:]
     for file in lost:
         WAYS[kind](file)
     penn.convert()
-    place = ("extract", penn.name, "--cache", penn.root, "--weights", "untrained:0")
-    shown = ran(*place, code=1).out
-    assert f"{len(lost)} rows without features: {kind}" in shown
-    assert lost[0].name in "".join(shown.split())
-    split = cache.open(penn.root)[penn.name]
-    ok = split.column("features/resnet50_ok")
-    for track in split.tracks:
-        expected = [True] * 5 + [False] * 3 if track.video == "0003" else [True] * 8
-        assert [bool(value) for value in ok[track.start : track.stop]] == expected
-    assert "up to date" in ran(*place).out
+    shown = types(EXTRACT, f"{len(lost)} rows without features: {kind}", code=1)
+    assert lost[0].name in shown.replace(" ", "")
+    expected = {"0001/0": [1] * 8, "0003/0": [1] * 5 + [0] * 3, "0005/0": [1] * 8}
+    assert_equal(penn.rows("features/resnet50_ok"), expected)
+    types(EXTRACT, "up to date")
 
 
-def test_prepare_ends_with_1_if_an_image_gives_no_features(penn, ran, network):
+def test_prepare_ends_with_1_if_an_image_gives_no_features(penn, types, network):
     cut(penn.frames("0003") / "000003.jpg")
-    words = ("prepare", "penn_action", *penn.places, "--weights", "untrained:0")
-    assert "1 row without features: picture_truncated" in ran(*words, code=1).out
-    ran(*words)
+    prepare = "prepare penn_action --raw RAW/penn_action --cache CACHE --weights untrained:0"
+    types(prepare, "1 row without features: picture_truncated", code=1)
+    types(prepare)
 
 
 def test_crowds_that_cannot_be_decoded_fill_small_batches(tmp_path):
@@ -68,16 +67,7 @@ def test_crowds_that_cannot_be_decoded_fill_small_batches(tmp_path):
     for person in range(max(crowds)):
         frames = np.array([frame for frame, n in enumerate(crowds) if person < n])
         box = np.tile(np.array([32, 32, 20, 20], np.float32), (len(frames), 1))
-        tracks.append(
-            cache.TrackRows(
-                name=f"a/{person}",
-                video="a",
-                step=1,
-                fps=30.0,
-                crop_scale=1.2,
-                columns={"frame_index": frames, "bbox": box},
-            )
-        )
+        tracks.append(track_of(f"a/{person}", {"frame_index": frames, "bbox": box}))
     write_split(tmp_path / "cache", "crowd/train", raw, {"a": tracks}, rows_per_shard=1024)
     plan = plan_extraction(tmp_path / "cache", "crowd/train", StreamSpec("colour", Colour()))
     (done,) = extract_together([plan], Resources(workers=1, batch_size=4))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
@@ -21,6 +22,12 @@ from pipeline.features.weights import WeightsSpec
 
 UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at
+
+
+def on_gpu(test):
+    """Marks a test that needs a GPU."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    return pytest.mark.gpu(skip(test))
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +167,8 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
 ):
     two = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
-    np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
-    np.testing.assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
+    assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
+    assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "BATCH_SIZE", two.batch_size)
         one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
@@ -169,7 +176,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        np.testing.assert_array_equal(networks.compute(one, crops), together)
+        assert_array_equal(networks.compute(one, crops), together)
     finally:
         torch.set_num_threads(before)
 
@@ -194,9 +201,7 @@ def test_the_processs_number_of_threads_is_left_alone():
         torch.set_num_threads(before)
 
 
-def test_an_untrained_networks_features_are_standardised_over_rendered_crops(
-    small_backbone,
-):
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone):
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
@@ -213,7 +218,7 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
     standardised = networks.compute(computer, crops[:1])
     computer.mean, computer.std = 0.0, 1.0
-    np.testing.assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
+    assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == recorded["standardisation"]
 
 
@@ -269,9 +274,8 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
     assert there(crops).shape == (N, 2048)
 
 
-@pytest.mark.gpu
+@on_gpu
 @pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize(("fast", "told"), [(False, "fp32 without TF32"), (True, "compiled")])
 def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     device = torch.device("cuda", 0)
@@ -287,11 +291,10 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     assert least_cosine(features[0], truth) > 0.9999
     if not fast:
         assert error(features[0], truth) < 1e-5
-        np.testing.assert_array_equal(features[0], features[1])
+        assert_array_equal(features[0], features[1])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@on_gpu
 def test_a_gpu_computes_any_network_in_bf16(network, crops):
     fast = networks.run(lambda: loaded(network), "fast", Machine("cuda", batch_size=4))
     exact = networks.run(lambda: loaded(network), "exact", Machine("cuda"))
@@ -300,8 +303,7 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
     assert least_cosine(networks.compute(fast, crops).astype(np.float64), wide) > 0.9999
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@on_gpu
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
     there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from onnx import TensorProto
 
 import cache
@@ -30,13 +31,7 @@ CPU = Machine("cpu", 4, 1)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def made(
-    file,
-    names=tuple(SHAPES),
-    kind=TensorProto.FLOAT,
-    batch="batch",
-    changed=(),
-):
+def made(file, names=tuple(SHAPES), kind=TensorProto.FLOAT, batch="batch", changed=()):
     """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each
     input as it is.
     """
@@ -103,48 +98,33 @@ def test_inputs_have_their_closed_forms(tmp_path, kind, batch, options, toleranc
     assert [part["name"] for part in computer.parts] == list(truth)
     for part in computer.parts:
         values = found[:, part["offset"] :][:, : np.prod(part["shape"])].reshape(n, *part["shape"])
-        np.testing.assert_allclose(
+        assert_allclose(
             values, truth[part["name"]], rtol=tolerance, atol=tolerance, err_msg=part["name"]
         )
 
 
-def test_the_commands_extract_and_read_it(tmp_path, ran):
-    root, file = convert(tmp_path), made(tmp_path / "network.onnx")
-    extracted = (
-        "extract",
-        *SPLIT.split("/"),
-        "--cache",
-        root,
-        "--stream",
-        "hmr",
-        "--kind",
-        "onnx",
-        "--workers",
-        1,
-    )
+def test_the_commands_extract_and_read_it(tmp_path, types):
+    root = convert(tmp_path)
+    made(tmp_path / "network.onnx")
     values = {
-        "weights": file,
+        "weights": "TMP/network.onnx",
         "inputs": INPUTS,
         "crop": "size:24,region:24x16",
         "crop_per_box": 1.2,
+        "outputs": "of_K_fullimg of_cliff_cond of_bbx_xys of_wh colour",
     }
-    values["outputs"] = "of_K_fullimg of_cliff_cond of_bbx_xys of_wh colour"
-    options = [word for name, value in values.items() for word in ("--set", f"hmr.{name}={value}")]
-    ran(*extracted, *options)
-    assert "up to date" in ran(*extracted, *options).out
+    options = " ".join(f"--set 'hmr.{name}={value}'" for name, value in values.items())
+    extract = f"extract {SPLIT} --cache CACHE --stream hmr --kind onnx --workers 1 {options}"
+    types(extract)
+    types(extract, "up to date")
     split = cache.open(root)[SPLIT]
     found = differences(split, "hmr")
-    assert len(found) == 3 * N
-    assert (found < SAME).all()
+    assert (len(found), found.max() < SAME) == (3 * N, True)
     windows = np.array([[start, start + N] for start in split.tracks.start])
     for name, truth in conditions(1.2).items():
         part = read_part(split, windows, "hmr", name)
-        np.testing.assert_allclose(
-            part.reshape(-1, *truth.shape[1:]), truth, rtol=1e-6, err_msg=name
-        )
-    with pytest.raises(
-        PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff_cond"
-    ):
+        assert_allclose(part.reshape(truth.shape), truth, rtol=1e-6, err_msg=name)
+    with pytest.raises(PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff"):
         read_part(split, windows, "hmr", "joints")
 
 

@@ -12,28 +12,19 @@ NULL_PACKET = b"\x47\x1f\xff\x10" + bytes(184)  # of a transport stream (ISO/IEC
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path, luigi_cfg):
     """The folder of the clips."""
+    luigi_cfg("videos", "[videos]\nmin_frames = 5\ncuts = no")  # cuts are found by decoding
     folder = tmp_path / "raw/videos"
     folder.mkdir(parents=True)
     return folder
 
 
-@pytest.fixture
-def convert(raw, luigi_cfg, ran):
-    """What `convert` printed for the split, in one line."""
-    luigi_cfg("videos", "[videos]\nmin_frames = 5\ncuts = no")  # cuts are found by decoding
-    places = ("--raw", raw, "--cache", raw.parents[1] / "cache")
-
-    def run(*more, code=0):
-        shown = ran("convert", SPLIT, *places, *more, code=code).out
-        return " ".join(shown.split())
-
-    return run
+CONVERT = "convert videos/train --raw RAW/videos --cache"
 
 
 def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache(
-    raw, monkeypatch, convert
+    raw, monkeypatch, types
 ):
     """A large file has a digest of parts. The clip is between them: most of it can vanish
     unseen.
@@ -45,19 +36,17 @@ def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache
     after = NULL_PACKET * (20 * MIB // 188)
     (raw / "large.ts").write_bytes(before + clip + after)
     write_keypoints(raw, "large.ts", (WIDTH, HEIGHT))
-    convert()
+    types(f"{CONVERT} CACHE")
     known = account_of(raw)["clip"]
     assert known["times"]["n"] == N
 
     (raw / "large.ts").write_bytes(before + start + blank + after)
     monkeypatch.setattr(OwnVideos, "version", OwnVideos.version + 1)
-    shown = convert()
-    assert f"frames {N} kept of {N}" in shown
+    types(f"{CONVERT} CACHE", f"frames {N} kept of {N}")
     assert account_of(raw)["clip"] == known
 
-    fresh = raw.parents[1] / "fresh"
     # without a record, the frames are missing
-    convert("--cache", fresh, code=1)
+    types(f"{CONVERT} TMP/fresh", code=1)
 
 
 def account_of(raw):

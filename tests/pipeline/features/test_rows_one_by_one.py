@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CropPolicy, Jitter
@@ -29,7 +30,8 @@ def specs(made_up, monkeypatch):
         ),
         "homography": streams.get("homography"),
         "pr_vipe": streams.get("pr_vipe"),
-        "followed": made_up.Followed(),  # of pairs of crops, and labels
+        # of pairs of crops, and labels
+        "followed": made_up.Followed(crop=CropPolicy(size=32, jitter=jitter)),
     }
     return [StreamSpec(name, stream) for name, stream in every.items()]
 
@@ -67,7 +69,7 @@ def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decod
         assert (colour[track.name] == cache.COMPUTED).all()
         is_first = [row in starts for row in range(track.start, track.stop)]
         expected = np.where(is_first, cache.UNDEFINED, cache.COMPUTED)
-        np.testing.assert_array_equal(pairs[track.name], expected)
+        assert_array_equal(pairs[track.name], expected)
     frames = toy.rows("frame_index")
     shown = {(name[0], frame) for name in frames for frame in frames[name].tolist()}
     assert done["colour"].meter.frames == len(shown)

@@ -12,19 +12,9 @@ import pytest
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import network
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page
-
-
-@pytest.fixture
-def forgotten(small_backbone):
-    """No network is loaded yet, and none is left to others."""
-    network.loaded_network.cache_clear()
-    yield
-    network.loaded_network.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -66,42 +56,28 @@ def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind, options,
         streams.of_identity({"kind": "colours", "version": 1})
 
 
-def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgotten):
-    stream, machine = ResNet50(precision="exact"), Machine(device="cpu", threads=1)
-    first = stream.load(machine, None)
-    assert stream.load(machine, None) is first
-    assert first.provenance["stand_in"]
-    recorded = {"standardisation": {"mean": [1.0] * 2048, "std": [2.0] * 2048}}
-    other = stream.load(machine, recorded)
-    assert other is not first
-    assert other.provenance["standardisation"] == recorded["standardisation"]
-    assert other.provenance["sha256"] == first.provenance["sha256"]
-
-
 def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(
-    site, penn, ran, monkeypatch
+    site, penn, types, monkeypatch
 ):
     install_page(site, "stream")
     penn.convert()
     streams.find("pose_2d")
     small = sys.modules["small_streams"]
-    extract = ("extract", penn.name, "--cache", penn.root, "--kind", "pose_2d", "--stream", "odd")
-    numbers, flags = np.zeros((1, 26), np.float32), np.ones(1, bool)
+    extract = "extract penn_action/train --cache CACHE --kind pose_2d --stream odd"
+    whose = "stream 'pose_2d' of package example-streams"
+
+    def numbers(n):
+        return np.zeros((n, 26), np.float32)
+
     for made, expected in (
         (lambda n: 1 / 0, "failed in the function that load returned: ZeroDivisionError"),
-        (lambda n: numbers.repeat(n, 0), "failed in the function that load returned: ValueError"),
-        (
-            lambda n: (numbers.repeat(n, 0).tolist(), flags.repeat(n)),
-            "26) numbers of a batch, found a list",
-        ),
-        (lambda n: (numbers.repeat(n, 0), flags), "flags of a batch, found (1,)"),
+        (numbers, "failed in the function that load returned: ValueError"),
+        (lambda n: (numbers(n).tolist(), np.ones(n, bool)), "26) numbers of a batch, found a list"),
+        (lambda n: (numbers(n), np.ones(1, bool)), "flags of a batch, found (1,)"),
     ):
         monkeypatch.setattr(
             small.Pose2D, "__call__", lambda _, labels, made=made: made(len(labels["kp_2d"]))
         )
-        shown = " ".join(ran(*extract, code=2).err.split())
-        assert "stream 'pose_2d' of package example-streams" in shown
-        assert expected in shown
-        assert "defect of" not in shown
+        assert "defect of" not in types(extract, whose, expected, code=2)
     monkeypatch.setattr(small.Pose2D, "load", lambda *_: Path("/none").read_bytes())
-    assert "failed in load: FileNotFoundError" in ran(*extract, code=2).err
+    types(extract, whose, "failed in load: FileNotFoundError", code=2)

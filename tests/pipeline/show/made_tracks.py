@@ -24,13 +24,7 @@ def made(raw, n_frames=1, size=(640, 400), **changed):
     for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
         kp_2d[:, NAMES.index(name)] = (*point, confidence)
     box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
-    fields = {
-        "dataset": "penn_action",
-        "split": "train",
-        "name": "f/0",
-        "video": "f",
-        "fps": 25.0,
-    }
+    fields = {"dataset": "penn_action", "split": "train", "name": "f/0", "video": "f", "fps": 25.0}
     fields |= {
         "frame_index": np.arange(n_frames),
         "bbox": box,
@@ -64,12 +58,7 @@ def shown(track, *notes, frames=5):
 
 def shown_split(raw, /, *tracks, **changed):
     """A split of these tracks with facts of a test's own."""
-    facts = {
-        "name": "penn_action/train",
-        "origin": "a test",
-        "raw": raw,
-        "stand_in": False,
-    }
+    facts = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
     facts |= {
         "reader": {
             "dataset": "penn_action",

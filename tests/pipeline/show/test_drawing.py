@@ -7,6 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import cache
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
@@ -181,7 +182,7 @@ def test_evaluation_s_joints_are_drawn_where_there_are_no_others():
     joints, what = joints_3d({"frame_index": np.arange(1), "kp_3d_eval": kp_3d_eval}, None)
     assert joints is not None and what.startswith("kp_3d_eval")
     assert (joints[0, :, 3] > 0).sum() == 14
-    np.testing.assert_allclose(joints[0, NAMES.index("rhip"), :3], (0.1, 0, 0), atol=1e-6)
+    assert_allclose(joints[0, NAMES.index("rhip"), :3], (0.1, 0, 0), atol=1e-6)
 
 
 def test_a_posed_body_stands_where_the_labels_say(embedded, root):
@@ -192,7 +193,7 @@ def test_a_posed_body_stands_where_the_labels_say(embedded, root):
     smpl["pose"][3] = np.nan
     posed, what = joints_3d(smpl, embedded.body)
     assert posed is not None and labelled is not None and "posed" in what
-    np.testing.assert_allclose(posed[[0, 1, 2, 4]], labelled[[0, 1, 2, 4]], atol=1e-5)
+    assert_allclose(posed[[0, 1, 2, 4]], labelled[[0, 1, 2, 4]], atol=1e-5)
     assert not posed[3].any()
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.show.bodies import AMBIENT, TO_LIGHT, BodyPainter, SeenBody
 
@@ -21,7 +22,7 @@ def test_a_square_covers_its_pixels_with_its_colour_and_no_others():
     )
     light = AMBIENT + (1 - AMBIENT) * max(0.0, -float(TO_LIGHT[2]))  # its normal is -z
     inside = painted[11:39, 21:59]
-    np.testing.assert_allclose(
+    assert_allclose(
         inside.reshape(-1, 3), np.tile([127.5 * light, 255 * light, 0], (28 * 38, 1)), atol=1.5
     )
     outside = painted.copy()
@@ -37,7 +38,7 @@ def test_a_half_transparent_body_lets_the_picture_through(opacity):
         BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=1.0)[30, 30].astype(float)
     )
     found = BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=opacity)[30, 30]
-    np.testing.assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
+    assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
 
 
 def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it():
@@ -63,7 +64,7 @@ def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it():
 )
 def test_what_is_not_in_the_picture_changes_nothing(body):
     image = np.full((60, 80, 3), 40, np.uint8)
-    np.testing.assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
+    assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
 
 
 def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides():
@@ -78,17 +79,3 @@ def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides():
     for edge in (painted[25, 20], painted[25, 60], painted[10, 40], painted[40, 40]):
         assert abs(edge - inside / 2) <= 1
     assert painted[25, 19] == painted[25, 61] == painted[9, 40] == painted[41, 40] == 0
-
-
-def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel():
-    image = np.zeros((1000, 1000, 3), np.uint8)
-    for side in (20, 100, 600):  # more, and fewer, samples than pixels
-        painted = BodyPainter(FACES).paint(
-            image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0
-        )[..., 0]
-        rows, columns = (
-            np.flatnonzero((painted > 0.5 * painted.max()).any(axis=axis)) for axis in (1, 0)
-        )
-        edges = (columns[0], columns[-1], rows[0], rows[-1])
-        for edge, expected in zip(edges, (100, 100 + side, 200, 200 + side), strict=True):
-            assert abs(edge - expected) <= 1 + side / 360
