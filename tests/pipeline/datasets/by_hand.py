@@ -70,6 +70,25 @@ def refusal(dataset, raw, split="train"):
     return caught.value
 
 
+def require(read, frames=None, dropped=None, notes=None, refused=""):
+    """The tracks of what `read_one` gave, if they have these frames, and the account says this.
+
+    frames: of each track. dropped: number of frames by reason. notes: words of each note. refused:
+    the reason for which the video has no track. None: not compared.
+    """
+    tracks, account = read
+    assert account["set_aside"] == refused, account
+    if frames is not None:
+        assert [track.frame_index.tolist() for track in tracks] == [list(rows) for rows in frames]
+    if dropped is not None:
+        assert account["dropped"] == dropped
+    if notes is not None:
+        assert len(account["notes"]) == len(notes), account["notes"]
+        for note, words in zip(account["notes"], notes, strict=True):
+            assert words in note
+    return tracks
+
+
 def write_alphapose(file, people, **more):
     """AlphaPose's results of one person: the joints (J, 3) by frame; `more`: of each result."""
     results = [
