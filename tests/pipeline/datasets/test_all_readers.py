@@ -195,47 +195,8 @@ def test_images_of_another_size_than_their_labels_state_are_refused(name, embedd
         assert "without resizing images" in account.message
 
 
-nan = math.nan
-# split: its first track, its fps and step, crop side / box side, px of the first box
-TRACKS = {
-    ("penn_action", "train"): ("0001/0", nan, 1, 1.3, 148.70),
-    ("penn_action", "test"): ("0002/0", nan, 1, 1.3, 142.11),
-    ("posetrack", "train"): ("000001_mpii_train/0", nan, 1, 1.3, 176.63),
-    ("posetrack", "val"): ("000003_mpii_test/0", nan, 1, 1.3, 163.72),
-    ("insta_variety", "train"): ("train/insta_variety_00_copy00/00000/0", nan, 1, 1.0, 224.0),
-    ("insta_variety", "test"): ("test/insta_variety_00_copy00/00000/0", nan, 1, 1.0, 224.0),
-    ("kinetics", "train"): (
-        "train/jumpstyle dancing/8PP_xu4XTBh_000078_000088/0", 30, 1, 1.3, 158.55,
-    ),
-    ("kinetics", "val"): (
-        "val/punching person (boxing)/_NBjK9HYYSw_000111_000121/0", 25, 1, 1.3, 153.22,
-    ),
-    ("mpi_inf_3dhp", "train"): ("S1/Seq1/video_0/0", 25, 1, 1.3, 183.47),
-    ("mpi_inf_3dhp", "test"): ("TS1/0", nan, 1, 1.3, 172.08),
-    ("h36m", "train"): ("S1/Walking 1.54138969/0", 50, 2, 1.3, 185.49),
-    ("h36m", "val"): ("S9/Posing 1.58860488/0", 50, 2, 1.3, 196.55),
-    ("3dpw", "train"): ("courtyard_walking_00/0", 30, 1, 1.2, 172.99),
-    ("3dpw", "validation"): ("outdoors_exercising_01/0", 30, 1, 1.2, 195.74),
-    ("3dpw", "test"): ("downtown_stretching_02/0", 30, 1, 1.2, 176.29),
-    ("emdb", "emdb1"): ("P0/00_outdoor_walk/0", 30, 1, 1.2, 218.36),
-    ("emdb", "emdb2"): ("P0/00_outdoor_walk/0", 30, 1, 1.2, 218.36),
-    ("bedlam", "train"): (
-        "20221010_2_1_batch01hand_closeup_suburb_6fps/seq_000000/demo_000_posed_000",
-        30, 5, 1.2, 93.71,
-    ),
-    ("amass", "train"): ("ACCAD/subject01/motion01_poses/0", 25, 1, 1.3, nan),
-}  # fmt: skip
 
 
-@every_split
-def test_tracks_have_their_names_rates_and_boxes(name, split, embedded):
-    track = tracks_of(name, split, embedded.raw(name))[0]
-    side = nan if track.bbox is None else track.bbox[0, 2]
-    found = (track.fps, track.step, track.crop_scale, side)
-    first, *expected = TRACKS[name, split]
-    assert (track.dataset, track.split, track.name) == (name, split, first)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert {values.dtype.name for values in track.columns.values()} <= {"int64", "float32", "bool"}
 
 
 @pytest.mark.parametrize("name", RELEASES)

@@ -87,36 +87,6 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
     ]
 
 
-def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
-    embedded, tmp_path, into, network
-):
-    raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
-    add_21(raw, tmp_path / "later")
-    recipe = Recipe(POSETRACK, "train", raw, root, load(Path("no luigi.cfg"), optional=True))
-    assert not steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None).notes
-    into.extract(root, "posetrack/train")
-    rows, n_batches = into.rows(root, "posetrack/train", "bbox"), len(network.batches)
-    shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
-    line = (
-        "2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
-        "those in "
-    )
-    plan = recipe.plan_conversion()
-    assert len(plan.changed) == 2
-    notes = steps.convert(plan, recipe.settings, lambda *_: None).notes
-    assert notes[0] == f"note {line}{raw / 'posetrack_data/train'} do not"
-    into.extract(root, "posetrack/train")
-    assert len(network.batches) == n_batches > 0
-    assert into.rows(root, "posetrack/train", "bbox").keys() == rows.keys()
-    name = cache.open(root)["posetrack/train"].videos[0].name
-    (note,) = cache.open(root)["posetrack/train"].videos[0].account["notes"]
-    own = (
-        f"posetrack_data/train/{name}.json is not used: "
-        f"posetrack_data/annotations/train/{name}.json is"
-    )
-    assert note == own
-    add_21(raw)  # the other order: PoseTrack21's come later
-    assert recipe.plan_conversion().up_to_date
 
 
 def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_path, into, ran):

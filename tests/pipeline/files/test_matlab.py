@@ -58,18 +58,6 @@ def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
     assert caught.value.reason == "bad_label_file"
 
 
-def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path):
-    file, stored = tmp_path / "a.mat", np.arange(40.0).reshape(4, 10)
-    savemat(file, {"x": stored}, do_compression=True)
-    whole, refused = file.read_bytes(), 0
-    for at in range(136, len(whole)):
-        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
-            file.write_bytes(damaged)
-            try:
-                np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)
-            except RawDataError:
-                refused += 1
-    assert refused > 1.8 * (len(whole) - 136)
 
 
 def written(file, fill):
