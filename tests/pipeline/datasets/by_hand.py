@@ -57,6 +57,14 @@ def read_one(dataset, raw, split="train", body=None):
     return tracks, account.as_dict()
 
 
+def read_video(dataset, raw, split, name, body=None):
+    """Tracks and account of one of several videos."""
+    (video,) = (video for video in dataset.videos(raw, split) if video.name == name)
+    tracks, account = dataset.read_accounted(raw, split, video, body)
+    account.check()
+    return list(tracks), account.as_dict()
+
+
 def refusal(dataset, raw, split="train"):
     """What `tracks` raises without a report, for which it rejects the only video with one."""
     with pytest.raises(RawDataError) as caught:
