@@ -59,6 +59,7 @@ def read_one(dataset, raw, split="train", body=None):
 
 def read_video(dataset, raw, split, name, body=None):
     """Tracks and account of one of several videos."""
+    dataset = dataset.detect_layout(raw, split)
     (video,) = (video for video in dataset.videos(raw, split) if video.name == name)
     tracks, account = dataset.read_accounted(raw, split, video, body)
     account.check()

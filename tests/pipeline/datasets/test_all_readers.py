@@ -379,12 +379,3 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embe
         assert turns.max() < 1e-5
 
 
-def test_an_extrinsic_that_is_no_camera_is_not_used(embedded, tmp_path):
-    raw = embedded.copy("mpi_inf_3dhp", tmp_path / "raw")
-    for file in raw.glob("S*/Seq*/camera.calibration"):
-        file.write_text(re.sub(r"(extrinsic +)(\S+)", r"\g<1>7", file.read_text()))
-    report = Accounting()
-    tracks = list(datasets.get("mpi_inf_3dhp").tracks(raw, "train", report=report))
-    assert [track.extra for track in tracks] == [{}] * len(tracks)
-    assert all(track.intrinsics is not None for track in tracks)
-    assert all(any("extrinsic" in note for note in account.notes) for account in report)
