@@ -5,8 +5,6 @@ was made from.
 import functools
 import itertools
 import json
-import math
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,10 +193,6 @@ def test_images_of_another_size_than_their_labels_state_are_refused(name, embedd
         assert "without resizing images" in account.message
 
 
-
-
-
-
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_missing_raw_folder_is_told_by_name(name, tmp_path):
     with pytest.raises(PipelineError, match="nowhere"):
@@ -377,5 +371,3 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embe
             * Rotation.from_rotvec(actor.pose[track.frame_index, :3])
         ).magnitude()
         assert turns.max() < 1e-5
-
-

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.datasets.amass import LIES, sample_positions
 from pipeline.errors import ConfigError
 from tests.pipeline.datasets.by_hand import read_one, refusal
@@ -65,8 +64,6 @@ def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_un
     [
         ("amass", {"resampling": "nearest"}, "slerp or decimate"),
         ("3dpw", {"model": "smplx"}, "model is 'smplx'; it can be neutral or gendered"),
-        ("videos", {"val": 60, "test": 50}, "expected"),
-        ("videos", {"min_frames": 0}, "expected"),
     ],
 )
 def test_another_option_is_refused(name, options, words):
@@ -184,8 +181,6 @@ def test_degrees_and_positions_in_mm_or_cm_are_refused(tmp_path, key, change):
     error = refusal(AMASS, tmp_path)
     assert error.reason == "other_unit"
     assert str(error).startswith(f"{file}: {key!r}: expected ")
-
-
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_train_decides_the_split_and_pictures_without_a_label_are_told(raw):
     first, *others = PENN.videos(raw, "train")
     assert [video.name for video in (first, *others)] == [f"000{k}" for k in range(1, 7)]
     assert (first.files, first.folders) == ((Path(LABELS),), (Path("frames/0001"),))
-    for split, expected in (("train", ["0001", "0003", "0005"]), ("test", ["0002", "0004", "0006"])):
+    for split, expected in (
+        ("train", ["0001", "0003", "0005"]),
+        ("test", ["0002", "0004", "0006"]),
+    ):
         report = Accounting()
         assert [track.video for track in PENN.tracks(raw, split, report=report)] == expected
         other_split = [account for account in report if account.other_split]

@@ -3,16 +3,12 @@
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cache
 from pipeline.accounting import Accounting
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe
-from pipeline.settings.sections import load
 from tests.pipeline.datasets.made_posetrack import (
     POSETRACK,
     add_21,
@@ -85,8 +81,6 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
     assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=Accounting())] == [
         "000002_bonn_test"
     ]
-
-
 
 
 def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_path, into, ran):

@@ -16,9 +16,7 @@ def made(codec, end, options, change):
     """A clip of 23 frames in groups of 8, whose packets are changed."""
     muxer = FRAGMENTS if end.startswith("fragments") else {}
     options = {"g": "8", "b": "2M", **options}
-    return Clip(
-        f"x.{end}", codec, 23, size=(64, 48), options=options, change=change, muxer=muxer
-    )
+    return Clip(f"x.{end}", codec, 23, size=(64, 48), options=options, change=change, muxer=muxer)
 
 
 def require_whole(folder, name, data, expected):
@@ -28,10 +26,6 @@ def require_whole(folder, name, data, expected):
     shown = [-1 if frame.image is None else number_in(frame.image) for frame in frames]
     assert shown == expected
     assert not [remark for remark in video.record().remarks() if "damaged" in remark]
-
-
-
-
 
 
 def from_second_group(packets):

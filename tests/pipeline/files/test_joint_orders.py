@@ -3,7 +3,6 @@ output.
 """
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -208,5 +207,3 @@ def test_joints_that_shake_are_no_false_alarm(order, share, hard):
     for name, person in hard.items():
         shaken = person + rng.normal(0, 600 * share, person.shape) * [1, 1, 0]
         assert find_order(Path(), frames(shaken, order)) == order, name
-
-

@@ -58,8 +58,6 @@ def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
     assert caught.value.reason == "bad_label_file"
 
 
-
-
 def written(file, fill):
     with h5py.File(file, "w", userblock_size=512) as stored:  # MATLAB has its own header before it
         fill(stored)

@@ -290,9 +290,7 @@ hostile = {
     "chumpy without its value": leaf(mapping(y=integer(1))),
     "chumpy without a state": leaf(integer(1)),
     "a selection without its source": select(idxs=zeros),
-    "a selection outside its source": select(
-        a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7]))
-    ),
+    "a selection outside its source": select(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7]))),
     "a sparse matrix whose data have two axes": sparse_of(data=array(np.eye(3))),
     "a sparse matrix without a shape": sparse_of(_shape=integer(2)),
     "a sparse matrix with entries outside itself": sparse_of(

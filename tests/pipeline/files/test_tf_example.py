@@ -4,7 +4,6 @@ what is refused.
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,5 +68,3 @@ def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key):
         )
         with pytest.raises(ValueError, match="expected"):
             feature_values(renamed, "y" * len(other), KINDS[key], 1000)
-
-
