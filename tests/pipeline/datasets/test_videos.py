@@ -269,3 +269,12 @@ def test_a_stated_rate_is_the_clips(tmp_path, fps):
     assert "filmed at 240 frames a second, played at 25: slow motion" in accounts["a.mp4"].notes
     (track,), _ = read(raw)
     assert track.fps == 25
+
+
+def test_keypoints_of_another_clip_are_refused(tmp_path):
+    write_clip(tmp_path / "a.mp4", 12)
+    (tmp_path / "keypoints").mkdir()
+    labels = json.dumps(by_hand.coco([standing("coco", 60, 60)] * 12))
+    info = '{"info": {"clip_digest": "of another"},\n'
+    (tmp_path / "keypoints/a.mp4.json").write_text(info + labels[1:])
+    assert read(tmp_path)[1]["a.mp4"].set_aside == "bad_label_file"
