@@ -24,31 +24,18 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path, compressed):
     stored = {
         "doubles": np.random.default_rng(0).normal(size=(5, 13)),
         "bytes": np.arange(12, dtype=np.uint8).reshape(3, 4),
-        "small": np.int16([[1, -2]]),
         "none": np.zeros((0, 3)),
-        "cube": np.arange(24.0).reshape(2, 3, 4),
+        "cube": np.arange(24, dtype=np.int16).reshape(2, 3, 4),
     }
-    savemat(
-        tmp_path / "a.mat",
-        {**stored, "cells": cells, "text": "not wanted"},
-        do_compression=compressed,
-    )
-    found = load_mat(tmp_path / "a.mat", ["cells", *stored], optional=("nowhere",))
+    file = tmp_path / "a.mat"
+    savemat(file, {**stored, "cells": cells, "text": "other"}, do_compression=compressed)
+    found = load_mat(file, ["cells", *stored], optional=("nowhere",))
+    for got, expected in zip(found.pop("cells")[:, 0], cells[:, 0], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert found.keys() == stored.keys()
     for name, value in stored.items():
         assert found[name].dtype == value.dtype
         np.testing.assert_array_equal(found[name], value)
-    assert [cell.tolist() for cell in found.pop("cells")[:, 0]] == [[[0, 1, 2], [3, 4, 5]], [[7.5]]]
-    assert found.keys() == stored.keys()
-
-
-def test_a_file_of_the_other_byte_order_is_read(tmp_path):
-    def big(kind, content):
-        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
-
-    head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
-    content = big(14, head + big(9, struct.pack(">2d", 1.5, -3)))
-    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + content)
-    np.testing.assert_array_equal(load_mat(tmp_path / "a.mat", ["x"])["x"], [[1.5, -3]])
 
 
 def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import sparse
 
 from pipeline.errors import RawDataError, UnsafePickle
@@ -308,32 +306,6 @@ def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case, tmp_path)
 def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path):
     content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
     assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
-
-
-GOOD = mapping(
-    poses=b"(" + array(np.arange(6.0)) + array(np.arange(4, dtype=np.int32), protocol=0) + b"l",
-    J=csc(sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))),
-    w=chumpy_leaf(np.arange(3.0), protocol=1),
-)
-SAMPLES = [
-    GOOD + b".",
-    *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6)),
-]
-
-
-@settings(max_examples=120)
-@given(st.data())
-def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, data):
-    content = bytearray(data.draw(st.sampled_from(SAMPLES)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(content) - 1))
-        content[place] = data.draw(st.integers(0, 255))
-    if data.draw(st.booleans()):
-        del content[data.draw(st.integers(0, len(content))) :]
-    try:
-        read(tmp_path_factory.getbasetemp(), bytes(content), "smpl")
-    except (RawDataError, UnsafePickle) as error:
-        assert "file.pkl" in str(error)
 
 
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])

@@ -4,8 +4,6 @@ what is refused.
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.demo.files import tf_example as example
 from pipeline.files.formats.tfrecords import feature_values, parse_example
@@ -36,24 +34,6 @@ def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says():
     assert feature_values(parsed, "feature1", "int64_list", 1) == [4]
     assert feature_values(parsed, "feature2", "bytes_list", 1) == [b"goat"]
     assert feature_values(parsed, "feature3", "float_list", 1) == [float(np.float32(0.9876))]
-
-
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(
-    st.lists(st.binary(max_size=300), max_size=5),
-    st.lists(st.floats(width=32, allow_nan=False), max_size=40),
-    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40),
-)
-def test_what_was_written_is_read(pictures, floats, integers):
-    stored = {
-        "pictures": pictures,
-        "floats": np.float32(floats),
-        "integers": np.array(integers, np.int64),
-    }
-    parsed = parse_example(example(stored))
-    assert read(parsed, "pictures", 5) == pictures
-    for key in ("floats", "integers"):
-        np.testing.assert_array_equal(read(parsed, key), stored[key])
 
 
 @pytest.mark.parametrize("key", STORED)
