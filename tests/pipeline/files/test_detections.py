@@ -11,9 +11,7 @@ import pytest
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
-from pipeline.files.formats.people.detections import read_detections
 from pipeline.skeletons import joint_names
-from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import (
     CASES,
     COCO_NAMES,
@@ -285,19 +283,18 @@ def test_the_page_declares_every_format_as_it_is_read():
     ],
 )
 def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scale, tmp_path):
-    stated_by_coco = [coco_object(joints) for joints in (True, False)]
-    for content in stated_by_coco:
-        for image in content["images"]:
-            image |= {"width": stated[0], "height": stated[1]}
-    canvas = {"canvas_width": stated[0], "canvas_height": stated[1]} if stated[0] else {}
+    width, height = stated
+    canvas = {"canvas_width": width, "canvas_height": height} if width else {}
     frames = [people | canvas for people in PEOPLE]
-    by_frame = {f"c_{t}.json": frames[t] for t in EVERY}
     boxed = np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
-    given = [{"": stated_by_coco[0]}, {"": stated_by_coco[1]}, {"": frames}, by_frame]
-    for number, (files, expected) in enumerate(
-        zip(given, (body(0), boxed, body(0), body(0)), strict=True)
-    ):
-        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
+    given = [(coco_object(joints), body(0) if joints else boxed) for joints in (True, False)]
+    for content, _ in given:
+        for image in content["images"]:
+            image |= {"width": width, "height": height}
+    files = [({"": content}, expected) for content, expected in given]
+    files += [({"": frames}, body(0)), ({f"c_{t}.json": frames[t] for t in EVERY}, body(0))]
+    for number, (content, expected) in enumerate(files):
+        found = read(write(tmp_path / f"{number}/k", content))
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
         assert any("scaled" in note for note in found.notes) == (scale != 1)
 
@@ -315,42 +312,30 @@ def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
         assert caught.value.reason == "keypoints_outside"
 
 
-def margin_box(points):
-    """Upper left corner and size of a detector's box around joints (J, 3)."""
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    margin = 0.05 * (high - low)
-    return low - margin, high - low + 2 * margin
+def with_joints(tool, change):
+    """A tool's files of joints and boxes, with the joints (J, 3) of frames changed: by frame."""
+    joints = [change(t, body(t)) for t in EVERY]
+    if tool == "yolo":
+        shares = [(points / [*SIZE, 1]).ravel().tolist() for points in joints]
+        return {f"c_{t + 1}.txt": f"{yolo(t)} {' '.join(map(str, shares[t]))}\n" for t in EVERY}
+
+    def move(frames):
+        for t, points in enumerate(joints):
+            frames[t]["instances"][0]["keypoints"] = points[:, :2].tolist()
+
+    return change_of("mmpose inferencer", move)
 
 
-def with_boxes(tool, joints, boxes):
-    """The files of a tool that writes joints (J, 3) and boxes x y w h."""
-    if tool == "mmpose":
-        frames = []
-        for t, (x, y, w, h) in enumerate(boxes):
-            scored = {"keypoint_scores": joints[t][:, 2].tolist(), "bbox": [[x, y, x + w, y + h]]}
-            person = {"keypoints": joints[t][:, :2].tolist()} | scored
-            frames.append({"frame_id": t, "instances": [person]})
-        return {"": frames}
-    lines = {}
-    for t in EVERY:
-        x, y, w, h = boxes[t]
-        shares = np.divide([x + w / 2, y + h / 2, w, h], [*SIZE, *SIZE])
-        points = (joints[t] / [*SIZE, 1]).ravel()
-        lines[f"c_{t + 1}.txt"] = " ".join(map(str, [0, *shares, *points])) + "\n"
-    return lines
+def beside(t, points):
+    return np.add(points, [50, 0, 0])
 
 
-@pytest.mark.parametrize("tool", ("mmpose", "yolo"))
-def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
-    """The causes stand in label_mistakes.py."""
-    right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
-    boxes = [np.concatenate(margin_box(points)).tolist() for points in right]
-    assert read(write(tmp_path / "right", with_boxes(tool, right, boxes))).n_persons == N
-    wrong = [points - [*margin_box(points)[0], 0] for points in right]
-    with pytest.raises(RawDataError, match=r"8 of 8 people .* from the corner of the box"):
-        read(write(tmp_path / "wrong", with_boxes(tool, wrong, boxes)))
-    beside = [np.add(points, [1.2 * margin_box(points)[1][0], 0, 0]) for points in right]
+@pytest.mark.parametrize("tool", ["mmpose", "yolo"])
+def test_joints_outside_the_boxes_of_each_tool_are_refused_and_of_some_people_noted(tmp_path, tool):
+    right = with_joints(tool, lambda t, points: points)
+    assert read(write(tmp_path / "right", right)).n_persons == N
     with pytest.raises(RawDataError, match="8 of 8 people"):
-        read(write(tmp_path / "beside", with_boxes(tool, beside, boxes)))
-    place = write(tmp_path / "some", with_boxes(tool, [*wrong[:2], *right[2:]], boxes))
-    assert "most joints of 2 of 8 people lie outside their boxes" in read(place).notes
+        read(write(tmp_path / "beside", with_joints(tool, beside)))
+    some = with_joints(tool, lambda t, points: beside(t, points) if t < 2 else points)
+    notes = read(write(tmp_path / "some", some)).notes
+    assert "most joints of 2 of 8 people lie outside their boxes" in notes
