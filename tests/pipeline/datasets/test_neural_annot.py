@@ -1,7 +1,5 @@
 """SMPL bodies that NeuralAnnot fitted to MPI-INF-3DHP."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -9,6 +7,8 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline.conversion import convert, plan
 from pipeline.errors import PipelineError
+from tests.pipeline.datasets.by_hand import require
+from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read
 
 __all__ = ["raw"]  # a fixture
@@ -37,18 +37,17 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
 def test_a_single_fit_that_is_elsewhere_is_no_label(raw):
     """In the median frame, all are at the labels."""
     plant_fits(raw)
-    for name, frame, keys in (("SMPL_NeuralAnnot", "1", ("trans",)), ("joint_3d", "3", ())):
-        file = raw / f"MPI-INF-3DHP_{name}.json"
-        content = json.loads(file.read_text())
-        entry = content["1"]["1"]
-        for key in keys:
-            entry[frame][key] = [5.0, 5.0, 5.0]
-        if not keys:
-            entry[frame] = (np.array(entry[frame]) + 100).tolist()  # mm
-        file.write_text(json.dumps(content))
-    (track,), account = read(raw)
+
+    def move_fit(fits):
+        fits["1"]["1"]["1"]["trans"] = [5.0, 5.0, 5.0]
+
+    def move_joints(joints):
+        joints["1"]["1"]["3"] = (np.array(joints["1"]["1"]["3"]) + 100).tolist()  # mm
+
+    for name, move in (("SMPL_NeuralAnnot", move_fit), ("joint_3d", move_joints)):
+        edit_labels(raw / f"MPI-INF-3DHP_{name}.json", move)
+    (track,) = require(read(raw), notes=["2 of the kept frames have no SMPL fit"])
     assert track.frame_index[~track.has_smpl].tolist() == [1, 3]
-    assert account["notes"] == ["2 of the kept frames have no SMPL fit"]
 
 
 @pytest.mark.parametrize(
