@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import loadmat, savemat
 
 import cache
 from cache.write import split_writer
@@ -33,6 +32,7 @@ from pipeline.files.raw import MARKER
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
 from tests.fake_network import replace_network
+from tests.pipeline.datasets.label_files import edit_labels
 from tests.trees import everything, tree
 
 SIZES = {  # videos a split, frames
@@ -326,12 +326,7 @@ class Penn:
     def edit(self, video, change=lambda x: x + 1, key="x"):
         """Change a label; else all joints move by a pixel. Returns the bytes before."""
         before = self.label(video).read_bytes()
-        label = {
-            name: value
-            for name, value in loadmat(self.label(video)).items()
-            if not name.startswith("__")
-        }
-        savemat(self.label(video), label | {key: change(label[key])})
+        edit_labels(self.label(video), lambda label: label | {key: change(label[key])})
         return before
 
     def spoil(self, *videos):

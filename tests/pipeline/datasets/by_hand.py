@@ -57,6 +57,15 @@ def read_one(dataset, raw, split="train", body=None):
     return tracks, account.as_dict()
 
 
+def read_video(dataset, raw, split, name, body=None):
+    """Tracks and account of one of several videos."""
+    dataset = dataset.detect_layout(raw, split)
+    (video,) = (video for video in dataset.videos(raw, split) if video.name == name)
+    tracks, account = dataset.read_accounted(raw, split, video, body)
+    account.check()
+    return list(tracks), account.as_dict()
+
+
 def refusal(dataset, raw, split="train"):
     """What `tracks` raises without a report, for which it rejects the only video with one."""
     with pytest.raises(RawDataError) as caught:
@@ -68,6 +77,25 @@ def refusal(dataset, raw, split="train"):
         str(caught.value),
     )
     return caught.value
+
+
+def require(read, frames=None, dropped=None, notes=None, refused=""):
+    """The tracks of what `read_one` gave, if they have these frames, and the account says this.
+
+    frames: of each track. dropped: number of frames by reason. notes: words of each note. refused:
+    the reason for which the video has no track. None: not compared.
+    """
+    tracks, account = read
+    assert account["set_aside"] == refused, account
+    if frames is not None:
+        assert [track.frame_index.tolist() for track in tracks] == [list(rows) for rows in frames]
+    if dropped is not None:
+        assert account["dropped"] == dropped
+    if notes is not None:
+        assert len(account["notes"]) == len(notes), account["notes"]
+        for note, words in zip(account["notes"], notes, strict=True):
+            assert words in note
+    return tracks
 
 
 def write_alphapose(file, people, **more):

@@ -5,170 +5,130 @@ the video's frames.
 import functools
 import json
 import operator
-import pickle
 
 import numpy as np
 import pytest
 
 from pipeline import datasets
-from tests.pipeline.datasets import (
-    by_hand,
-    made_3dpw,
-    made_insta_variety,
-    made_kinetics,
-    made_motions,
-    made_mpi_inf_3dhp,
-    made_penn_action,
-    made_posetrack,
-)
-from tests.pipeline.datasets.by_hand import refusal
-from tests.pipeline.datasets.made_kinetics import CLIP, result
-from tests.pipeline.datasets.made_mpi_inf_3dhp import cell
-from tests.pipeline.datasets.made_posetrack import NAMES
+from pipeline.accounting import Accounting
+from tests.pipeline.datasets.label_files import edit_labels
 
 
-def posetrack(raw, changed):
-    """The sequence's JSON with another value at a place in it; without a place, another text."""
-    place, value = changed
-    labels = made_posetrack.content()
-    labels["categories"][0]["keypoints"] = list(NAMES)
-    if place:
-        functools.reduce(operator.getitem, place[:-1], labels)[place[-1]] = value
-    made_posetrack.write(raw, labels if place else value)
+def at(*place, to):
+    """Sets what is at a place in the labels."""
+
+    def change(labels):
+        *outer, key = place
+        functools.reduce(operator.getitem, outer, labels)[key] = to
+
+    return change
 
 
-def kinetics(raw, changed):
-    """One file of keypoints more, or another one in its place."""
-    name, content = changed
-    by_hand.write_video(
-        raw / f"train/abseiling/{CLIP}.mp4", made_kinetics.N, size=made_kinetics.SIZE
-    )
-    folder = made_kinetics.write_openpose(raw, {} if name == f"{CLIP}.json" else None)
-    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+def without(*place):
+    def change(labels):
+        *outer, key = place
+        del functools.reduce(operator.getitem, outer, labels)[key]
+
+    return change
 
 
-def mpi(raw, changes):
-    made_mpi_inf_3dhp.write_annot(raw, **changes)
-    made_mpi_inf_3dhp.write_pictures(raw)
+def cells(n, content):
+    """A cell array of MATLAB with as many columns."""
+    found = np.empty((n, 1), object)
+    for k in range(n):
+        found[k, 0] = content
+    return found
 
 
-WRITERS = {
-    "penn_action": lambda raw, changes: made_penn_action.write_video(raw, **changes),
-    "posetrack": posetrack,
-    "mpi_inf_3dhp": mpi,
-    "mpi_inf_3dhp test": lambda raw, changes: made_mpi_inf_3dhp.write_test(raw, **changes),
-    "3dpw": lambda raw, changes: made_3dpw.write(raw, made_3dpw.sequence() | changes),
-    "amass": lambda raw, changes: made_motions.write_motion(raw, **changes),
-    "insta_variety": lambda raw, changes: made_insta_variety.write(
-        raw, made_insta_variety.clip(**changes)
-    ),
-    "kinetics": kinetics,
-}
-OPENPOSE, ALPHAPOSE = f"{CLIP}_000000000010_keypoints.json", f"{CLIP}.json"
-N_MPI = made_mpi_inf_3dhp.N
-
-DAMAGED = {  # what is changed, words of the error
-    "penn_action": [
-        (
-            {"x": np.ones((3, 12))},
-            "0001.mat: 'x': expected numbers of shape (any, 13), found (3, 12) float64",
-        ),
-        (
-            {"x": None},
-            "'x': expected a variable of this name, found only action, bbox, dimensions, "
-            "nframes, pose, ",
-        ),
-        ({"train": 0}, "'train': expected 1 or -1, found 0"),
+DAMAGED = {  # split, a label file: what is changed, words of the message
+    ("penn_action/train", "labels/0001.mat"): [
+        (at("x", to=np.ones((8, 12))), "0001.mat: 'x': expected numbers of shape (any, 13)"),
+        (without("x"), "'x': expected a variable of this name, found only action, bbox"),
+        (at("train", to=0), "'train': expected 1 or -1, found 0"),
     ],
-    "posetrack": [
-        ((("images", 3, "is_labeled"), None), "'images[3].is_labeled': expected true or false"),
-        ((("images", 3, "file_name"), 3.5), "'images[3].file_name': expected text, found 3.5"),
-        ((("images", 3, "id"), 10**400), "expected a whole number, found a number out of range"),
-        (
-            (("annotations", 2, "keypoints"), [1, 2, 3]),
-            "keypoints': expected numbers of shape (51)",
-        ),
-        ((("images",), {}), "'images': expected a list of objects, found an empty object"),
-        ((("images", 3, "id"), True), "'images[3].id': expected a whole number, found "),
-        (
-            (("annotations", 2, "bbox"), [1, 2, 3]),
-            "'annotations[2].bbox': expected numbers of shape (4), found (3,)",
-        ),
-        (
-            (("categories", 0, "keypoints", 4), "right_eye"),
-            "expected none but nose, head_bottom, head_top",
-        ),
+    ("posetrack/train", "posetrack_data/annotations/train/000001_mpii_train.json"): [
+        (at("images", 3, "is_labeled", to=None), "'images[3].is_labeled': expected true or false"),
+        (at("images", 3, "file_name", to=3.5), "'images[3].file_name': expected text, found 3.5"),
+        (at("images", 3, "id", to=10**400), "expected a whole number, found a number out of range"),
+        (at("images", 3, "id", to=True), "'images[3].id': expected a whole number, found "),
+        (at("images", to={}), "'images': expected a list of objects, found an empty object"),
+        (at("annotations", 2, "keypoints", to=[1, 2]), "keypoints': expected numbers of shape (51)"),
+        (at("annotations", 2, "bbox", to=[1, 2]), "'annotations[2].bbox': expected numbers of shape (4)"),
+        (at("categories", 0, "keypoints", 4, to="eye"), "expected none but nose, head_bottom, head"),
     ],
-    "mpi_inf_3dhp": [
-        (
-            {"annot3": cell(*[np.ones((N_MPI, 84))] * 13)},
-            "'annot3': expected a cell of 14 cameras, found (13, 1)",
-        ),
-        (
-            {"annot3": cell(*[np.ones((N_MPI + 1, 84))] * 14)},
-            "'annot3{1}': expected numbers of shape (5, 84)",
-        ),
-        ({"annot2": cell(*["text"] * 14)}, "'annot2{1}': expected numbers"),
+    ("mpi_inf_3dhp/train", "S1/Seq1/annot.mat"): [
+        (at("annot3", to=cells(13, np.ones((6, 84)))), "'annot3': expected a cell of 14 cameras"),
+        (at("annot3", to=cells(14, np.ones((7, 84)))), "'annot3{1}': expected numbers of shape (6, 84)"),
+        (at("annot2", to=cells(14, "text")), "'annot2{1}': expected numbers"),
     ],
-    "mpi_inf_3dhp test": [
-        ({"valid_frame": None}, "'valid_frame': expected numbers"),
-        ({"annot2": np.ones((2, 17, 1, 5))}, "found (2, 17, 1, 5) float64"),
-        ({"valid_frame": np.ones((N_MPI + 1, 1))}, "expected one row a frame everywhere"),
+    ("mpi_inf_3dhp/test", "mpi_inf_3dhp_test_set/TS1/annot_data.mat"): [
+        (without("valid_frame"), "'valid_frame': expected numbers"),
+        (at("annot2", to=np.ones((2, 17, 1, 6))), "found (2, 17, 1, 6) float64"),
+        (at("valid_frame", to=np.ones((7, 1))), "expected one row a frame everywhere"),
     ],
-    "3dpw": [
-        ({"cam_intrinsics": [[1, 2], [3]]}, "'cam_intrinsics': expected numbers of shape (3, 3)"),
-        ({"poses": np.zeros((40, 72))}, "'poses': expected lists with one entry an actor"),
-        (
-            {"trans": [np.zeros((39, 3))]},
-            "'trans[0]': expected numbers of shape (40, 3), found (39, 3)",
-        ),
-        (
-            {"betas": [np.r_[np.zeros(9), np.inf]]},
-            "'betas[0]': expected at least 10 finite numbers",
-        ),
-        ({"genders": ["x"]}, "'genders[0]': expected m or f, found 'x'"),
+    ("3dpw/train", "sequenceFiles/train/courtyard_walking_00.pkl"): [
+        (at("cam_intrinsics", to=[[1, 2], [3]]), "'cam_intrinsics': expected numbers of shape (3, 3)"),
+        (at("poses", to=np.zeros((10, 72))), "'poses': expected lists with one entry an actor"),
+        (at("trans", 0, to=np.zeros((9, 3))), "'trans[0]': expected numbers of shape (10, 3)"),
+        (at("betas", 0, to=np.r_[np.zeros(9), np.inf]), "'betas[0]': expected at least 10 finite"),
+        (at("genders", 0, to="x"), "'genders[0]': expected m or f, found 'x'"),
     ],
-    "amass": [
-        ({"mocap_framerate": None}, "'mocap_framerate': expected frames per second, found no such"),
-        (
-            {"poses": np.zeros((100, 72))},
-            "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X, found (100, 72)",
-        ),
-        ({"betas": np.zeros(9)}, "'betas': expected at least 10, found 9"),
-        ({"trans": np.full((601, 3), np.nan)}, "'trans': expected finite numbers, found NaN"),
-        ({"mocap_framerate": np.nan}, "'mocap_framerate': expected 1 to 10,000"),
+    ("amass/train", "ACCAD/subject01/motion01_poses.npz"): [
+        (without("mocap_framerate"), "'mocap_framerate': expected frames per second, found no such"),
+        (at("poses", to=np.zeros((9, 72))), "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X"),
+        (at("betas", to=np.zeros(9)), "'betas': expected at least 10, found 9"),
+        (at("trans", 5, to=np.nan), "'trans': expected finite numbers, found NaN"),
+        (at("mocap_framerate", to=np.nan), "'mocap_framerate': expected 1 to 10,000"),
     ],
-    "insta_variety": [
-        (
-            {"meta__N": None},
-            "'meta/N of record 00000': expected a number from 1 to 65536, found []",
-        ),
-        ({"meta__N": np.array([3.0])}, "'meta/N' is a float_list"),
-        ({"meta__N": np.array([2])}, "'image/xys' has 84 values, expected at most 56"),
-        (
-            {"image__toe_pts": np.ones(1)},
-            "toe_pts of record 00000': expected 54 numbers: (3, 3, 6), found 1",
-        ),
+    ("insta_variety/train", "train/insta_variety_00_copy00.tfrecord"): [
+        (without(0, "meta/N"), "'meta/N of record 00000': expected a number from 1 to 65536"),
+        (at(0, "meta/N", to=np.array([3.0])), "'meta/N' is a float_list"),
+        (at(0, "meta/N", to=np.array([2])), "'image/xys' has 168 values, expected at most 56"),
+        (at(0, "image/toe_pts", to=np.ones(1)), "toe_pts of record 00000': expected 108 numbers"),
     ],
-    "kinetics": [  # beside those of label_mistakes.py
-        ((OPENPOSE, {"people": [3]}), "'people[0]': expected an object"),
-        ((OPENPOSE, {"people": [{}]}), "'pose_keypoints_2d': expected one list of 51, 54, 75, 69"),
-        ((f"{CLIP}_7_keypoints.json", {"people": []}), "frame 7 twice"),
-        ((ALPHAPOSE, [result(0) | {"image_id": "x" * 10_000}]), "of 10000 characters"),
+    ("kinetics/train", "keypoints/train/8PP_xu4XTBh_000078_000088/8PP_xu4XTBh_000078_000088_000000000005_keypoints.json"): [
+        (at("people", to=[3]), "'people[0]': expected an object"),
+        (at("people", to=[{}]), "'pose_keypoints_2d': expected one list of 51, 54, 75, 69"),
     ],
-}
+}  # fmt: skip
+CASES = [(*place, *case) for place, cases in DAMAGED.items() for case in cases]
+
+
+def require_refused(split, raw, file, words):
+    """The file's first video is refused, by the file's name and with these words."""
+    name, _, split = split.partition("/")
+    report = Accounting()
+    list(datasets.get(name).tracks(raw, split, report=report))
+    account = next(account for account in report if account.set_aside)
+    assert account.set_aside == "bad_label_file"
+    assert str(raw / file) in account.message
+    assert words in account.message
+
+
+@pytest.mark.parametrize(("split", "file", "change", "words"), CASES)
+def test_labels_of_another_form_are_refused_by_file_and_key(
+    split, file, change, words, embedded, tmp_path
+):
+    raw = embedded.copy(split.partition("/")[0], tmp_path / "raw")
+    edit_labels(raw / file, change)
+    require_refused(split, raw, file, words)
+
+
+CLIP = "8PP_xu4XTBh_000078_000088"
 
 
 @pytest.mark.parametrize(
-    "name, changed, words", [(name, *case) for name, cases in DAMAGED.items() for case in cases]
-)
-def test_labels_of_another_form_are_refused_by_file_and_key(name, changed, words, tmp_path):
-    WRITERS[name](tmp_path, changed)
-    name, _, split = name.partition(" ")
-    error = refusal(
-        datasets.get(name), tmp_path, split or ("val" if name == "posetrack" else "train")
-    )
-    error = pickle.loads(pickle.dumps(error))  # as from another process
-    assert error.reason == "bad_label_file"
-    assert error.file.is_relative_to(tmp_path)
-    assert words in str(error)
+    ("name", "content", "words"),
+    [
+        (f"{CLIP}_5_keypoints.json", {"people": []}, "frame 5 twice"),
+        (f"{CLIP}.json", [{"image_id": "x" * 10_000, "keypoints": [1] * 51}], "of 10000 characters"),
+    ],
+)  # fmt: skip
+def test_other_keypoint_files_of_a_clip_are_refused(name, content, words, embedded, tmp_path):
+    raw = embedded.copy("kinetics", tmp_path / "raw")
+    folder = raw / "keypoints/train" / CLIP
+    if name == f"{CLIP}.json":
+        for file in folder.iterdir():
+            file.unlink()
+    (folder / name).write_text(json.dumps(content))
+    require_refused("kinetics/train", raw, f"keypoints/train/{CLIP}", words)

@@ -15,20 +15,14 @@ from tests.pipeline.datasets.by_hand import standing
 @settings(max_examples=30, deadline=None)
 def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, cleaned):
     n, rng = data.draw(st.integers(1, 40)), np.random.default_rng(data.draw(st.integers(0, 99)))
+    corners = np.array([[-40, -40, 0.9], [0, 50, 0.9]])
     persons, identity = [], []
     for t in range(n):
-        one = (
-            standing("coco", 60 + t, 60)
-            if not boxes
-            else np.array([[20 + t, 20, 0.9], [60 + t, 110, 0.9]])
-        )
-        few = np.stack(
-            [one + np.array([90 * p, 0, 0]) for p in range(data.draw(st.integers(1, 2)))]
-        )
-        few[..., 2] *= rng.uniform(0, 1, (len(few), 1) if boxes else few.shape[:2]) < rng.uniform(
-            0.2, 1.2
-        )
-        persons.append(few + rng.normal(size=few.shape) * [1e-3, 1e-3, 0])
+        one = np.add(corners, [60 + t, 60, 0]) if boxes else standing("coco", 60 + t, 60)
+        few = np.stack([np.add(one, [90 * p, 0, 0]) for p in range(rng.integers(1, 3))])
+        seen = rng.uniform(0, 1, (len(few), 1) if boxes else few.shape[:2])
+        few[..., 2] *= seen < rng.uniform(0.2, 1.2)
+        persons.append(few)
         identity.append(rng.integers(0, 2, len(few)))
     skeleton = CORNERS if boxes else "coco"
     found = Detections(skeleton, np.arange(n), persons, identity if identified else None, range(n))

@@ -2,7 +2,6 @@
 stay.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
+from tests.pipeline.datasets.by_hand import require
+from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import plant_fits, raw, read
 
 __all__ = ["raw"]  # a fixture
@@ -27,11 +28,12 @@ def fitted(embedded, tmp_path):
 
 
 def change_fits(folder, change, frames):
-    stored = json.loads((folder / FITS).read_text())
-    ((of_action,),) = ([*action.values()] for action in stored.values())
-    for frame in frames:
-        change(of_action[frame])
-    (folder / FITS).write_text(json.dumps(stored))
+    def of_frames(stored):
+        ((of_action,),) = ([*action.values()] for action in stored.values())
+        for frame in frames:
+            change(of_action[frame])
+
+    edit_labels(folder / FITS, of_frames)
 
 
 def bend_knee(fit):
@@ -107,9 +109,6 @@ def test_fits_with_a_beta_beyond_3_are_counted_and_no_labels(fitted, raw):
     assert "1 SMPL fits have a beta beyond 3: not used" in notes
     plant_fits(raw)  # NeuralAnnot's, of MPI-INF-3DHP
     file = raw / "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
-    stored = json.loads(file.read_text())
-    fatten(stored["1"]["1"]["3"])
-    file.write_text(json.dumps(stored))
-    (track,), account = read(raw)
+    edit_labels(file, lambda stored: fatten(stored["1"]["1"]["3"]))
+    (track,) = require(read(raw), notes=["1 SMPL fits have a beta beyond 3: not used"])
     assert track.frame_index[~track.has_smpl].tolist() == [3]
-    assert account["notes"] == ["1 SMPL fits have a beta beyond 3: not used"]

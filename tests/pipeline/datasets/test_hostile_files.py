@@ -13,7 +13,7 @@ import struct
 import traceback
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import pytest
@@ -22,6 +22,7 @@ from pipeline import datasets
 from pipeline.conversion import convert, reading
 from pipeline.datasets import RELEASES
 from pipeline.files.pixels.sources import parse
+from pipeline.files.raw import MARKER
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
 from pipeline.track import column_problems
@@ -53,84 +54,89 @@ FILES = {  # of another kind
 }
 
 
-def flipped(data, seed):
+def flip(data, rng):
     """One to four bits flipped, half of the time among the first 600 bytes, where headers are."""
-    rng = random.Random(seed)
     out = bytearray(data)
-    reach = min(len(out), 600) if seed % 2 else len(out)
+    reach = min(len(out), rng.choice((600, len(out))))
     for _ in range(rng.randint(1, 4)):
         out[rng.randrange(reach)] ^= 1 << rng.randrange(8)
     return bytes(out)
 
 
-def overwritten(data, seed):
+def overwrite(data, rng):
     """A stretch of bytes all ones: lengths and counts become huge, floats NaN."""
-    rng = random.Random(seed)
     n = rng.choice((2, 4, 8, 16))
-    start = rng.randrange(max(1, min(len(data), 2000 if seed % 2 else len(data)) - n))
+    start = rng.randrange(max(1, min(len(data), rng.choice((2000, len(data)))) - n))
     return data[:start] + b"\xff" * n + data[start + n :]
 
 
-def spliced(data, seed):
+def splice(data, rng):
     """A stretch taken out: all that follows is shifted."""
-    rng = random.Random(seed)
     start = rng.randrange(max(1, len(data) - 1))
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
-def claiming(data, side):
+def claiming(side):
     """A JPEG whose header claims `side` px of height and width."""
-    start = next(at for at in range(len(data)) if data[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
-    return data[: start + 5] + 2 * side.to_bytes(2, "big") + data[start + 9 :]
+
+    def change(data, rng):
+        start = min(at for at in (data.find(b"\xff\xc0"), data.find(b"\xff\xc2")) if at >= 0)
+        return data[: start + 5] + 2 * side.to_bytes(2, "big") + data[start + 9 :]
+
+    return change
 
 
-CONTENT = {
-    "truncated": lambda data, part: data[: len(data) * part // 1000],
-    "cut_off": lambda data, n: data[:-n],
-    "flipped": flipped,
-    "overwritten": overwritten,
-    "spliced": spliced,
-    "claiming": claiming,
-    "zeros": lambda data, _: bytes(len(data)),
-    "doubled": lambda data, _: data + data,
+CUTS = {f"{part}/1000": part for part in (0, 1, 30, 300, 600, 900, 999)}
+CLAIMS = {f"claiming {side}": claiming(side) for side in (60_000, 8193, 8192)}
+CHANGES = {
+    "cut off": lambda data, rng: data[:-7],
+    **{name: lambda data, rng, n=n: data[: len(data) * n // 1000] for name, n in CUTS.items()},
+    "flip": flip,
+    "overwrite": overwrite,
+    "splice": splice,
+    **CLAIMS,
+    "zeros": lambda data, rng: bytes(len(data)),
+    "doubled": lambda data, rng: data + data,
+    **{kind: lambda data, rng, content=content: content for kind, content in FILES.items()},
 }
 
 
-def put(path, kind, argument):
-    """Replace the file at `path` by something hostile."""
-    data = path.read_bytes()
-    path.unlink()
-    if kind in THINGS:
-        THINGS[kind](path)
-    else:
-        path.write_bytes(FILES[kind] if kind in FILES else CONTENT[kind](data, argument))
-
-
 class Case(NamedTuple):
-    folder: str  # with the untouched dataset, beside which each process has a copy
-    dataset: str
+    """What becomes of a file of the dataset in `good`, beside which each process has a copy."""
+
+    good: Path
     file: str
     kind: str
-    argument: Any = 0
+    seed: int
+
+    def put(self, path):
+        data = path.read_bytes()
+        path.unlink()
+        if self.kind in THINGS:
+            THINGS[self.kind](path)
+        else:
+            path.write_bytes(CHANGES[self.kind](data, random.Random(self.seed)))
 
 
 def examine(case):
     """What a reader did wrong with one hostile file; empty: it behaved. In a process of its own."""
-    good = Path(case.folder, case.dataset)
-    raw = good.with_name(f"{case.dataset}-{os.getpid()}")
+    dataset = datasets.get(case.good.name)
+    raw = case.good.with_name(f"{case.good.name}-{os.getpid()}")
     if not raw.is_dir():
-        shutil.copytree(good, raw)
-    dataset, target = datasets.get(case.dataset), raw / case.file
-    before = {split: affected(dataset, raw, split, Path(case.file)) for split in dataset.splits}
-    put(target, case.kind, case.argument)
+        shutil.copytree(case.good, raw)
+    target = raw / case.file
+    before = {split: list(dataset.videos(raw, split)) for split in dataset.splits}
+    case.put(target)
     problems = []
     try:
-        for split, (touched, others) in before.items():
+        for split, listed in before.items():
             videos = {video.name: video for video in dataset.videos(raw, split)}
-            if lost := others - videos.keys():
-                problems.append(f"{split}: {sorted(lost)} are not listed any more")
-            for name in sorted(touched & videos.keys()):
-                problems += reading_problems(dataset, split, raw, videos[name])
+            for video in listed:
+                if belongs(Path(case.file), video):
+                    if video.name in videos:
+                        problems += reading_problems(dataset, split, raw, videos[video.name])
+                elif video.name not in videos:
+                    problems.append(f"{split}: {video.name} is not listed any more")
     except MemoryError:
         raise
     except Exception:
@@ -138,17 +144,12 @@ def examine(case):
     if case.kind == "folder":
         target.rmdir()
     target.unlink(missing_ok=True)
-    shutil.copyfile(good / case.file, target)
+    shutil.copyfile(case.good / case.file, target)
     return problems
 
 
-def affected(dataset, raw, split, file):
-    """Names of the videos that a file belongs to, and of all others."""
-    touched, others = set(), set()
-    for video in dataset.videos(raw, split):
-        belongs = file in video.files or file.parent in (*video.folders, *video.label_folders)
-        (touched if belongs else others).add(video.name)
-    return touched, others
+def belongs(file, video):
+    return file in video.files or file.parent in (*video.folders, *video.label_folders)
 
 
 def reading_problems(dataset, split, raw, video):
@@ -157,51 +158,40 @@ def reading_problems(dataset, split, raw, video):
     if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()
-    problems = [
-        f"{track.name}: {problem}"
-        for track in read.tracks
-        for problem in column_problems(track.columns)
-    ]
-    if read.entry.source:
-        source = parse(raw, read.entry.source)
-        for track in read.tracks:
+    problems = []
+    for track in read.tracks:
+        problems += [f"{track.name}: {problem}" for problem in column_problems(track.columns)]
+        if read.entry.source:
             wanted = track.columns["frame_index"].tolist()
-            frames = [frame.index for frame in source.read(wanted)]
+            frames = [frame.index for frame in parse(raw, read.entry.source).read(wanted)]
             if frames != wanted:
-                problems.append(f"{track.name}: frames {frames} were read in the place of {wanted}")
+                problems.append(f"{track.name}: frames {frames} were read in place of {wanted}")
     return problems
 
 
 def kinds_of_file(raw):
-    """One file, the first by name, of every kind in a raw folder."""
-    first = {}
+    """Two files, the first by name, of every kind in a raw folder: suffix, depth, first folder."""
+    names = {}
     for path in sorted(raw.rglob("*")):
         below = path.relative_to(raw)
-        if path.is_file() and path.name != "STAND_IN.json":
-            folders = [re.sub(r"\d+", "#", part) for part in below.parts[:-1]]
-            first.setdefault(
-                (path.suffix, re.sub(r"\d+", "#", path.stem), *folders), below.as_posix()
-            )
-    by_place = {}
-    for (suffix, _, *folders), file in first.items():
-        by_place.setdefault((suffix, folders[0] if folders else "", len(folders)), []).append(file)
-    return [file for files in by_place.values() for file in files[:2]]
+        if path.is_file() and path.name != MARKER:
+            first = re.sub(r"\d+", "#", below.parts[0])
+            kind = path.suffix, len(below.parts), first if len(below.parts) > 1 else ""
+            form = re.sub(r"\d+", "#", below.as_posix())
+            names.setdefault(kind, {}).setdefault(form, below.as_posix())
+    return [file for forms in names.values() for file in [*forms.values()][:2]]
 
 
-def cases(folder, dataset, file, seed, thorough, kinds):
-    found = [("cut_off", 7)]
-    found += [
-        ("truncated", part) for part in ((0, 1, 30, 300, 600, 900, 999) if thorough else (0, 300))
-    ]
+def cases(good, file, number, thorough, kinds):
+    """Of the `number`-th file."""
+    found = ["cut off", *(CUTS if thorough else ("0/1000", "300/1000"))]
     # most make cdflib hang
-    for i in range((FLIPS if thorough else 2) // (2 if file.endswith(".cdf") else 1)):
-        found += [("flipped", seed + i), (("overwritten", "spliced")[i % 2], seed + i)]
+    n_flips = (FLIPS if thorough else 2) // (2 if file.endswith(".cdf") else 1)
+    for i in range(n_flips):
+        found += ["flip", ("overwrite", "splice")[i % 2]]
     if file.endswith(".jpg"):
-        found += [
-            ("claiming", side) for side in ((60_000, 8192, 8193) if thorough else (60_000, 8193))
-        ]
-    found += [(kind, 0) for kind in kinds]
-    return (Case(folder, dataset, file, *kind) for kind in found)
+        found += [*CLAIMS][: 3 if thorough else 2]
+    return [Case(good, file, kind, 1000 * number + i) for i, kind in enumerate([*found, *kinds])]
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])
@@ -214,38 +204,29 @@ def assert_harmless(request, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
 
     def check(raw, files):
-        below = str(raw.parent), raw.name
         kinds = ("zeros", "doubled", *FILES, *THINGS)
         step = 1 if request.param else min(3, len(files))  # each file has every third kind
-        todo = [
-            case
-            for i, file in enumerate(files)
-            for case in cases(*below, file, 1000 * i, request.param, kinds[i % step :: step])
-        ]
-        found = zip(
-            todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True
-        )
-        failures, ended = [], set()
-        for case, first in found:
-            result = first
-            if (
-                isinstance(first, Failed)
-                and first.reason == "reader_timeout"
-                and not case.file.endswith(IN_LIBRARIES)
-            ):
+        todo = []
+        for i, file in enumerate(files):
+            todo += cases(raw, file, i, request.param, kinds[i % step :: step])
+        results = ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY)
+        failures, n_ended = [], 0
+        for case, first in zip(todo, results, strict=True):
+            result, in_library = first, case.file.endswith(IN_LIBRARIES)
+            is_late = isinstance(first, Failed) and first.reason == "reader_timeout"
+            if is_late and not in_library:
                 # it was slow, or hangs at any limit
                 (result,) = ordered_map(examine, [case], 1, memory=MEMORY)
-                ended.add(case.file)  # its copy is as it was left
-            what = " | ".join([result.message] if isinstance(result, Failed) else result)
-            if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
-                ended.add(case.file)
-            elif what:
-                failures.append(f"{case.file} {case.kind} {case.argument}: {what}")
+            is_ended = isinstance(result, Failed)
+            n_ended += is_ended or is_late  # its copy is as it was left
+            if result and not (is_ended and in_library):
+                what = result.message if is_ended else " | ".join(result)
+                failures.append(f"{case.file} {case.kind} {case.seed}: {what}")
         assert not failures, "\n".join(failures)
         assert not list(here.iterdir()), "something was written into the current folder"
         copies = [copy for copy in raw.parent.iterdir() if copy != raw]
         assert copies
-        for copy in copies if not ended else []:
+        for copy in copies if not n_ended else []:
             assert contents(copy) == contents(raw), "something was written beside the case"
 
     return check
@@ -259,16 +240,15 @@ def test_damaged_files_cost_their_own_video_and_nothing_else(
     assert_harmless(raw, kinds_of_file(raw))
 
 
+DETECTORS = {
+    "coco": ".json", "alphapose": ".json", "mmpose demo": ".json", "mmpose inferencer": ".json",
+    "mot": ".txt", "csv": ".csv", "yolo pose": "",
+}  # fmt: skip
+
+
 def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path, assert_harmless):
-    suffixes = {
-        "coco": ".json",
-        "alphapose": ".json",
-        "mmpose demo": ".json",
-        "mmpose inferencer": ".json",
-    }
-    suffixes |= {"mot": ".txt", "csv": ".csv", "yolo pose": ""}
     raw, files = tmp_path / "raw/videos", []
-    for k, (name, suffix) in enumerate(suffixes.items()):
+    for k, (name, suffix) in enumerate(DETECTORS.items()):
         write_video(raw / f"{k}.mp4", N, size=SIZE, step=0)
         write(raw / f"keypoints/{k}{suffix}", CASES[name].files)
         files.append(f"keypoints/{k}{suffix or '/c_1.txt'}")
@@ -280,24 +260,21 @@ def element(kind, content):
     return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
 
 
+def variable(*shape):
+    """What comes before the numbers of a variable x."""
+    dimensions = element(5, struct.pack("<2i", *shape))
+    return element(6, struct.pack("<II", 6, 0)) + dimensions + element(1, b"x")
+
+
 def mat_that_crashes_scipy(file):
     """The type of a variable's numbers is 255, which SciPy takes for an index."""
-    head = (
-        element(6, struct.pack("<II", 6, 0))
-        + element(5, struct.pack("<2i", 2, 1))
-        + element(1, b"x")
-    )
-    file.write_bytes(MATLAB + element(14, head + element(255, bytes(16))))
+    file.write_bytes(MATLAB + element(14, variable(2, 1) + element(255, bytes(16))))
 
 
 def mat_that_swells(file):
     """A compressed variable that claims 2 GiB of numbers."""
     n_bytes = 1 << 31
-    head = (
-        element(6, struct.pack("<II", 6, 0))
-        + element(5, struct.pack("<2i", n_bytes >> 3, 1))
-        + element(1, b"x")
-    )
+    head = variable(n_bytes >> 3, 1)
     start = struct.pack("<II", 14, len(head) + 8 + n_bytes) + head + struct.pack("<II", 9, n_bytes)
     packed = zlib.compress(start + bytes(1 << 24))
     file.write_bytes(MATLAB + struct.pack("<II", 15, len(packed)) + packed)
@@ -328,32 +305,24 @@ def cdf_that_hangs_cdflib(file):
     file.write_bytes(data)
 
 
+PENN = ("penn_action", "train", "labels/0003.mat")
+TEST = ("mpi_inf_3dhp", "test", "**/annot_data.mat")
+
+
 @pytest.mark.parametrize(
-    ("name", "split", "pattern", "spoil", "reasons"),
+    ("place", "spoil", "reasons"),
     [
         # SciPy reads beyond a table: what is there decides whether that ends the process.
-        (
-            "penn_action",
-            "train",
-            "labels/0003.mat",
-            mat_that_crashes_scipy,
-            "reader_crashed or bad_label_file",
-        ),
-        ("penn_action", "train", "labels/0003.mat", mat_that_swells, "reader_memory"),
-        # it reports that itself
-        ("mpi_inf_3dhp", "test", "**/annot_data.mat", hdf5_that_swells, "bad_label_file"),
-        (
-            "h36m",
-            "train",
-            "S1/MyPoseFeatures/D2_Positions/*.cdf",
-            cdf_that_hangs_cdflib,
-            "reader_timeout",
-        ),
+        (PENN, mat_that_crashes_scipy, "reader_crashed or bad_label_file"),
+        (PENN, mat_that_swells, "reader_memory"),
+        (TEST, hdf5_that_swells, "bad_label_file"),  # it reports that itself
+        (("h36m", "train", "S1/*/D2_Positions/*.cdf"), cdf_that_hangs_cdflib, "reader_timeout"),
     ],
 )
 def test_a_file_at_which_a_library_fails_costs_its_own_video(
-    name, split, pattern, spoil, reasons, embedded, tmp_path
+    place, spoil, reasons, embedded, tmp_path
 ):
+    name, split, pattern = place
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
 

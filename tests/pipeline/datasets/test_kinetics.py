@@ -7,7 +7,7 @@ import pytest
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import coco, read_one, write_video
+from tests.pipeline.datasets.by_hand import coco, read_one, require, touch, write_video
 from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, N, person, result, write_openpose
 
 KINETICS = datasets.get("kinetics")
@@ -42,10 +42,10 @@ def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_few
     joints[:4, 2] = [1.04, 0.3, 0.29, 0]
     five[5:, 2], six[6:, 2] = 0.2, 0.2
     write_openpose(raw, {t: [joints] for t in range(30)} | {10: [five], 11: [six, none]})
-    (track,), account = read(raw)
+    frames = [t for t in range(30) if t != 10]
+    dropped = {"too_few_visible_joints": 1, "no_visible_joint": 1}
+    (track,) = require(read(raw), [frames], dropped)
     np.testing.assert_allclose(track.kp_2d[0, :5, 2], [1, 0.3, 0, 0, 0.9], rtol=1e-6)
-    assert track.frame_index.tolist() == [t for t in range(30) if t != 10]
-    assert account["dropped"] == {"too_few_visible_joints": 1, "no_visible_joint": 1}
 
 
 def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(raw):
@@ -54,9 +54,7 @@ def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no
     write_openpose(
         raw, {t: [person(100 + 2 * t, 0.3 if t in unsure else 0.9)] for t in range(10, 60)}
     )
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == list(range(13, 58))
-    assert account["dropped"] == {"no_box": 5}
+    (track,) = require(read(raw), [range(13, 58)], {"no_box": 5})
     alone, _, _ = smooth_boxes(np.stack([person(100 + 2 * t) for t in range(13, 58)]))
     np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
 
@@ -108,32 +106,29 @@ def test_a_tracked_person_who_is_away_for_over_a_second_comes_back_as_another_tr
 def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw):
     write_openpose(raw)
     before = list(KINETICS.videos(raw, "train"))
+    folder = Path("keypoints/train") / CLIP
     assert [video.files for video in before] == [(Path(f"train/abseiling/{CLIP}.mp4"),)]
-    assert (before[0].folders, before[0].label_folders) == ((), (Path("keypoints/train") / CLIP,))
+    assert (before[0].folders, before[0].label_folders) == ((), (folder,))
     # of a Mac, and others
-    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):
-        (raw / file).parent.mkdir(exist_ok=True)
-        (raw / file).touch()
-    (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
-    unused = ("abseiling/d.mp4.part", "abseiling/deep/e.mp4", "notes.txt")
-    for name in ("b.avi", "zumba/a.webm", "abseiling/c.mkv", *unused):
-        (raw / "val" / name).parent.mkdir(parents=True, exist_ok=True)
-        (raw / "val" / name).touch()
-    assert [video.name for video in KINETICS.videos(raw, "val")] == [
-        "val/abseiling/c",
-        "val/b",
-        "val/zumba/a",
-    ]
+    touch(raw / "train/abseiling", f"._{CLIP}.mp4")
+    touch(raw / "train/.cache", "clip.mp4")
+    touch(raw / "train", "._flat.mp4")
+    touch(raw / "keypoints/train/.ipynb_checkpoints")
     assert list(KINETICS.videos(raw, "train")) == before
-    named = (raw / "keypoints/train" / CLIP).rename(raw / f"keypoints/train/{CLIP}.mp4")
-    assert [video.label_folders for video in KINETICS.videos(raw, "train")] == [
-        (named.relative_to(raw),)
-    ]
-    named.rename(raw / "keypoints/train" / CLIP)
+    touch(raw / "val", "b.avi", "notes.txt")
+    touch(raw / "val/zumba", "a.webm")
+    touch(raw / "val/abseiling", "c.mkv", "d.mp4.part")
+    touch(raw / "val/abseiling/deep", "e.mp4")
+    names = [video.name for video in KINETICS.videos(raw, "val")]
+    assert names == ["val/abseiling/c", "val/b", "val/zumba/a"]
+    named = (raw / folder).rename(raw / f"{folder}.mp4")
+    (video,) = KINETICS.videos(raw, "train")
+    assert video.label_folders == (named.relative_to(raw),)
+    named.rename(raw / folder)
     (raw / f"train/abseiling/{CLIP}.mp4").unlink()
-    tracks, account = read(raw)
-    assert (tracks, account["name"]) == ([], f"train/{CLIP}")
-    assert (account["set_aside"], account["found"]) == ("video_missing", 30)
+    found = read(raw)
+    require(found, [], refused="video_missing")
+    assert (found[1]["name"], found[1]["found"]) == (f"train/{CLIP}", 30)
 
 
 def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_told(raw):
@@ -167,14 +162,8 @@ def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat, tm
     file.write_text('{"info": {"cuts": [10, 0, 10, -3]},\n' + text[1:])
     (video,) = KINETICS.videos(tmp_path, "train")
     assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))
-    (track,), account = read(tmp_path)
     # no one is linked over the cut that detect found
-    assert track.frame_index.tolist() == list(range(10, 40))
-    assert (account["found"], account["kept"], account["dropped"]) == (
-        40,
-        30,
-        {"track_too_short": 10},
-    )
+    require(read(tmp_path), [range(10, 40)], {"track_too_short": 10})
 
 
 def test_a_tracker_s_boxes_alone_give_tracks_without_joints(raw):

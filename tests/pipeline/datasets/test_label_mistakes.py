@@ -1,40 +1,83 @@
-"""What `convert` says about each of many mistakes with keypoint files, their names and clips."""
+"""What `convert` says about mistakes with keypoint files of clips: their numbers, frames, names and
+places. Mistakes of their formats are in tests/pipeline/files/test_detections.py.
+"""
 
 import contextlib
+import gzip
 import io
 import json
 import re
 import unicodedata
+import zipfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from pipeline.__main__ import main
 from tests.pipeline.datasets.by_hand import write_video
-from tests.pipeline.datasets.label_makers import SIZE, N, zipped
-from tests.pipeline.datasets.label_mistakes import GOOD, KEPT, MISTAKES, NOBODY, REJECTED, plant
+from tests.pipeline.files import made_detections
+from tests.pipeline.files.made_detections import write
 
+N, SIZE = 48, (416, 272)  # frames of a clip, px
+# rows; exit code 1 and a message; a reason, but no failure
+KEPT, REJECTED, NOBODY = "kept", "rejected", "nobody"
 CLIP = "the clip"  # stands for its bytes
 NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
 
 
-class Place(NamedTuple):
-    """Files of a folder of clips, the first the clip; its outcome, and words about it."""
+class Mistake(NamedTuple):
+    """Files of a raw folder, the first the clip; its outcome, and words about it. {k} becomes the
+    mistake's number.
+    """
 
     files: dict[str, Any]
     outcome: str
     words: str
 
 
+def results(change=np.asarray, **more):
+    return made_detections.results(change, N, **more)
+
+
+GOOD = json.dumps(results())
+
+
 def called(clip, labels, outcome, words):
-    return Place({clip: CLIP, labels: GOOD}, outcome, words)
+    return Mistake({clip: CLIP, labels: GOOD}, outcome, words)
 
 
-def no_clip(content, words):
-    return Place({"clips/{k}.mp4": content, "keypoints/clips/{k}.json": GOOD}, REJECTED, words)
+def says(content, outcome, words, end=".json"):
+    """The clip's keypoint file has this content."""
+    return Mistake({"m{k}.mp4": CLIP, "keypoints/m{k}" + end: content}, outcome, words)
 
 
-PLACES = {
+def from_frame(first):
+    return [one | {"image_id": f"{first + t}.jpg"} for t, one in enumerate(results())]
+
+
+def without_elbows(points):
+    return np.where(np.isin(np.arange(17), (7, 8))[:, None], np.nan, points)
+
+
+def upside_down(points):
+    return [0, SIZE[1], 0] + points * [1, -1, 1]
+
+
+MISTAKES = {
+    "nobody": says([], NOBODY, "no person|nobody|no people"),
+    "some nan": says(results(without_elbows), KEPT, "finite"),
+    "metres": says(results(lambda p: (p - [300, 240, 0]) / [100, 100, 1]), REJECTED, "metres"),
+    "y before x": says(results(lambda p: p[:, [1, 0, 2]]), REJECTED, "y before x"),
+    "y from the bottom": says(results(upside_down), KEPT, "48 of 48 people have their hips above"),
+    "low scores": says(results(lambda p: p * [1, 1, 0.05]), NOBODY, "scores reach only 0.044"),
+    "everybody twice": says([*results(), *results()], KEPT, "48 detections left out"),
+    "without the first": says(from_frame(1)[:-1], KEPT, "if they are counted from 1"),
+    "from 1000": says(from_frame(1000), REJECTED, "counted from 1000"),
+    "gzipped": says(gzip.compress(GOOD.encode()), REJECTED, r"json\.gz.*Unpack", ".json.gz"),
+    "a link to nothing": says(Path("/nowhere/a.json"), REJECTED, "no such file|link"),
+    "another suffix": says(GOOD, REJECTED, r"\.avi\.json.*[Rr]ename", ".avi.json"),
     "other letters": called(
         "my clip.mp4", "keypoints/my_clip.json", REJECTED, r"my_clip\.json.*Rename it"
     ),
@@ -51,96 +94,91 @@ PLACES = {
     "one file of all": called(
         "e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"
     ),
-    "one name for two": Place(
+    "one name for two": Mistake(
         {"g/two.mp4": CLIP, "g/two.mov": CLIP, "keypoints/g/two.json": GOOD},
         REJECTED,
         r"two\.mov.*share this name",
     ),
-    "text": no_clip("hello", "is of another kind"),
+    "no clip": Mistake(
+        {"clips/a.mp4": "hello", "keypoints/clips/a.json": GOOD}, REJECTED, "is of another kind"
+    ),
 }
 
 
-class Said(NamedTuple):
-    outcome: str
-    text: str
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("clip") / "whole.mp4", N, size=SIZE, step=0)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What is said about a mistake's clip, after one conversion of all."""
-    base = tmp_path_factory.mktemp("mistakes")
-    raw, clips = base / "raw", dict[str, str]()
-    whole = write_video(base / "whole.mp4", N, size=SIZE, step=0)
+def told(clip, tmp_path_factory):
+    """The outcome of each mistake's clip, and what is said, after one conversion of all."""
+    raw = tmp_path_factory.mktemp("mistakes") / "raw"
+    clips = {}
     for k, (name, mistake) in enumerate(MISTAKES.items()):
-        clips[name] = f"m{k:03d}.mp4"
-        raw.mkdir(exist_ok=True)
-        (raw / clips[name]).hardlink_to(whole)
-        plant(raw, f"m{k:03d}", mistake.files)
-    for k, (name, place) in enumerate(PLACES.items()):
-        for path, content in place.files.items():
-            file = raw / path.format(k=k)
-            clips.setdefault(name, path.format(k=k))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if content is CLIP:
-                file.hardlink_to(whole)
-            else:
-                file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    place = ("videos/train", "--cache", str(base / "cache"))
+        files = {path.format(k=k): content for path, content in mistake.files.items()}
+        clips[name] = next(iter(files))
+        for path in [path for path, content in files.items() if content is CLIP]:
+            (raw / path).parent.mkdir(parents=True, exist_ok=True)
+            (raw / path).hardlink_to(clip)
+            del files[path]
+        write(raw, files)
+    place = ("videos/train", "--cache", str(raw.with_name("cache")))
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(["convert", *place, "--raw", str(raw)]) == 0
         printed.truncate(printed.seek(0))
         assert main(["status", *place, "--all", "--json"]) == 0
     (state,) = json.loads(printed.getvalue())
     videos, alone = {video["name"]: video for video in state["videos"]}, state["without_track"]
-
-    def said(name):
-        clip = clips[name]
-        video = videos.get(
-            clip, {"message": "", "notes": [], "dropped": {}, "failed": False, "set_aside": ""}
-        )
-        text = f"{video['message']} {video['notes']} {video['dropped']} {alone.get(clip, '')}"
-        if video["failed"]:
-            return Said(REJECTED, text)
-        return Said(
-            NOBODY if clip in alone or video["set_aside"] else KEPT, text.replace(f"{raw}/", "")
-        )
-
-    return said
+    found = {}
+    for name, clip_name in clips.items():
+        video = videos.get(clip_name, {})
+        outcome = REJECTED if video.get("failed") else KEPT
+        if outcome == KEPT and (clip_name in alone or video.get("set_aside")):
+            outcome = NOBODY
+        found[name] = outcome, f"{video} {alone.get(clip_name, '')}".replace(f"{raw}/", "")
+    return found
 
 
-@pytest.mark.parametrize("name", [*MISTAKES, *PLACES])
+@pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_named_with_its_cause(name, told):
-    expected, said = {**PLACES, **MISTAKES}[name], told(name)
-    assert said.outcome == expected.outcome, said.text
-    assert re.search(expected.words, said.text, re.DOTALL), said.text
+    outcome, text = told[name]
+    assert outcome == MISTAKES[name].outcome, text
+    assert re.search(MISTAKES[name].words, text, re.DOTALL), text
+
+
+def zipped(name, text):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, text)
+    return stream.getvalue()
 
 
 ROOTS = {
     "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename it to keypoints"),
-    "zipped": ({"keypoints.zip": zipped(a=GOOD)}, r"keypoints\.zip.*Unpack it into keypoints/"),
+    "zipped": ({"keypoints.zip": zipped("a", GOOD)}, r"keypoints\.zip.*Unpack it into keypoints/"),
     "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "2 images; make a clip"),
 }
 
 
 @pytest.mark.parametrize("name", ROOTS)
-def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(name, tmp_path, ran):
+def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(
+    name, clip, tmp_path, ran
+):
     files, words = ROOTS[name]
-    raw = tmp_path / "raw"
+    raw = write(tmp_path / "raw", files)
     if name != "images":
-        write_video(raw / "a.mp4", N, size=SIZE, step=0)
-    for path, content in files.items():
-        (raw / path).parent.mkdir(parents=True, exist_ok=True)
-        (raw / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+        (raw / "a.mp4").hardlink_to(clip)
     place = ("videos", "train", "--raw", raw, "--cache", tmp_path / "cache")
     assert re.search(words, ran("convert", *place, code=2).err)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_detected(tmp_path, ran):
+def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_detected(
+    clip, tmp_path, ran
+):
+    raw = write(tmp_path / "raw", {"keypoints/lost.json": GOOD})
     for name in ("Lost.mp4", "none.mp4"):
-        write_video(tmp_path / "raw" / name, N, size=SIZE, step=0)
-    plant(tmp_path / "raw", "lost", {".json": GOOD})
-    plan = ran(
-        "prepare", "videos", "--plan", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache"
-    ).out
+        (raw / name).hardlink_to(clip)
+    plan = ran("prepare", "videos", "--plan", "--raw", raw, "--cache", tmp_path / "cache").out
     assert re.search(r"detect +1 clip, .*\n +none\.mp4", plan)

@@ -1,18 +1,11 @@
 """PoseTrack21, on files of the documented form: the demo's of 2018, rewritten."""
 
-import json
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import cache
 from pipeline.accounting import Accounting
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe
-from pipeline.settings.sections import load
 from tests.pipeline.datasets.made_posetrack import (
     POSETRACK,
     add_21,
@@ -50,6 +43,7 @@ def test_both_releases_of_one_scene_give_the_same_rows(folder, embedded, tmp_pat
             )
             n_tracks += 1
         for old, new in zip(before, after, strict=True):
+            assert (("40" in new.subjects), old.subjects) == (new.kept > 0, [])
             assert (old.name, old.kept, old.tracks_kept) == (new.name, new.kept, new.tracks_kept)
             n_bare = old.dropped.pop("no_visible_joint", 0) + new.found - old.found
             assert new.dropped == old.dropped + Counter(no_keypoints=n_bare)
@@ -85,54 +79,6 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
     assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=Accounting())] == [
         "000002_bonn_test"
     ]
-
-
-def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
-    embedded, tmp_path, into, network
-):
-    raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
-    add_21(raw, tmp_path / "later")
-    recipe = Recipe(POSETRACK, "train", raw, root, load(Path("no luigi.cfg"), optional=True))
-    assert not steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None).notes
-    into.extract(root, "posetrack/train")
-    rows, n_batches = into.rows(root, "posetrack/train", "bbox"), len(network.batches)
-    shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
-    line = (
-        "2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
-        "those in "
-    )
-    plan = recipe.plan_conversion()
-    assert len(plan.changed) == 2
-    notes = steps.convert(plan, recipe.settings, lambda *_: None).notes
-    assert notes[0] == f"note {line}{raw / 'posetrack_data/train'} do not"
-    into.extract(root, "posetrack/train")
-    assert len(network.batches) == n_batches > 0
-    assert into.rows(root, "posetrack/train", "bbox").keys() == rows.keys()
-    name = cache.open(root)["posetrack/train"].videos[0].name
-    (note,) = cache.open(root)["posetrack/train"].videos[0].account["notes"]
-    own = (
-        f"posetrack_data/train/{name}.json is not used: "
-        f"posetrack_data/annotations/train/{name}.json is"
-    )
-    assert note == own
-    add_21(raw)  # the other order: PoseTrack21's come later
-    assert recipe.plan_conversion().up_to_date
-
-
-def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_path, into, ran):
-    raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
-    add_21(raw, tmp_path / "later")
-    for split in POSETRACK.splits:
-        into.convert(root, raw, "posetrack", split)
-    subjects, sequences = json.loads(ran("leaks", "--cache", root, "--json", code=1).out)
-    splits = (cache.open(root)[f"posetrack/{name}"] for name in ("train", "val"))
-    train, val = (sorted({track.video for track in split.tracks}) for split in splits)
-    assert subjects["common"] == [{"name": "40", "first": train, "second": val}]
-    assert (subjects["what"], subjects["unknown"], sequences["common"]) == ("subject", "", [])
-    shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
-    into.convert(root, raw, "posetrack", "val")  # by the labels of 2018, which do not name people
-    (subjects, _) = json.loads(ran("leaks", "--cache", root, "--json").out)
-    assert (subjects["common"], subjects["unknown"]) == ([], "not in the names of posetrack/val")
 
 
 def test_people_with_a_box_alone_are_counted_where_nobody_has_keypoints_and_people_of_other_frames_are_not(

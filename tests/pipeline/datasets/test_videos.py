@@ -2,11 +2,8 @@
 hand.
 """
 
-import csv
-import io
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,13 +13,10 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.accounting import Accounting
 from pipeline.demo.files import mp4_writer
 from pipeline.errors import ConfigError
-from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
-from pipeline.testing import datasets as contract
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from tests.pipeline.files.made_clips import Clip, widen
@@ -50,42 +44,6 @@ def read(raw, split="train", **options):
     for account in report:
         account.check()
     return tracks, {account.name: account for account in report}
-
-
-@pytest.fixture(scope="module")
-def detected(embedded, tmp_path_factory):
-    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in
-    them. To be read.
-    """
-    raw = tmp_path_factory.mktemp("found") / "videos"
-    for split in ("train", "val"):
-        shutil.copytree(embedded.raw("kinetics") / split, raw / split)
-    shutil.copy(embedded.raw("kinetics") / MARKER, raw / MARKER)
-    assert main(["detect", str(raw), "--out", str(raw / "keypoints")]) == 0
-    return raw
-
-
-def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(
-    detected, embedded
-):
-    by_clip = {take.shot.file: take for take in embedded.takes("kinetics")}
-    seen = 0
-    for split in ("train", "val"):
-        tracks, _ = read(detected, split, min_frames=10)
-        for track in tracks:
-            actors = by_clip[track.video].actors
-            truth = [
-                convert(actor.kp_2d[track.frame_index], source="spin49", target="coco")
-                for actor in actors
-            ]
-            found = convert(track.kp_2d, source="spin49", target="coco")
-            apart = [
-                np.linalg.norm(found[..., :2] - one, axis=-1)[found[..., 2] > 0] for one in truth
-            ]
-            assert min(np.median(distance) for distance in apart) < 3  # px; people are 130 px high
-            seen += len(track.frame_index)
-    assert seen > 40
-    assert contract.reader_problems(datasets.get("videos", min_frames=10), detected, "train") == []
 
 
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path):
@@ -131,23 +89,33 @@ def test_linked_folders_are_searched_and_circles_left(tmp_path):
     ]
 
 
-def test_every_clip_is_in_one_split():
-    clips = [
-        f"{folder}clip{k}.mp4"
-        for folder in ("", "game/", "Validation/", "test/")
-        for k in range(100)
-    ]
+def test_a_clip_is_in_its_folder_s_split_or_drawn_by_a_seed():
     reader = datasets.get("videos", val=20, test=10)
-    split = {clip: reader.split_of(clip) for clip in clips}
-    assert {split[clip] for clip in clips if clip.startswith("Val")} == {"val"}
-    assert {split[clip] for clip in clips if clip.startswith("test/")} == {"test"}
-    drawn = Counter(split[clip] for clip in clips[:200])
-    assert 120 < drawn["train"] < 160
-    assert 25 < drawn["val"] < 55
-    assert 8 < drawn["test"] < 32
-    assert {datasets.get("videos").split_of(clip) for clip in clips[:200]} == {"train"}
+    assert reader.split_of("Validation/a.mp4") == "val"
+    assert reader.split_of("test/a.mp4") == "test"
+    clips = [f"{folder}clip{k}.mp4" for folder in ("", "game/") for k in range(100)]
+    drawn = [reader.split_of(clip) for clip in clips]
+    counts = Counter(drawn)
+    assert 25 < counts["val"] < 55
+    assert 8 < counts["test"] < 32
+    assert {datasets.get("videos").split_of(clip) for clip in clips} == {"train"}
     other = datasets.get("videos", val=20, test=10, seed=1)
-    assert any(other.split_of(clip) != split[clip] for clip in clips[:200])
+    assert [other.split_of(clip) for clip in clips] != drawn
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val": 60, "test": 50},
+        {"min_frames": 0},
+        {"max_jitter": 0.0},
+        {"max_limb_spread": 0.0},
+        *({"fps": fps} for fps in ("fast", "slow/*=", "a.mp4=0", "-30")),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(options):
+    with pytest.raises(ConfigError):
+        datasets.get("videos", **options)
 
 
 def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path):
@@ -167,37 +135,29 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path):
     ]
 
 
-def test_names_that_two_people_would_share_cost_no_clip(tmp_path, ran):
+def test_names_that_two_people_would_share_cost_no_clip(tmp_path):
+    write_clip(tmp_path / "a.mp4", 70)
+    (tmp_path / "keypoints").mkdir()
+    frames = {"dancer": [*range(20), *range(50, 70)], "dancer-1": range(20), "dancer.1": range(20)}
+    lines = ["track,frame,x,y,w,h"]
+    for k, (name, seen) in enumerate(frames.items()):
+        lines += [f"{name},{t},{10 + 50 * k},20,30,80" for t in seen]
+    (tmp_path / "keypoints/a.mp4.csv").write_text("\n".join(lines))
+    tracks, _ = read(tmp_path, min_frames=5, max_frames=10)
+    names = [track.name.rpartition("/")[2] for track in tracks]
+    ends = ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")
+    assert sorted(names) == sorted(f"dancer{end}" for end in ends)
+
+
+def test_a_clip_whose_name_is_no_text_is_told_and_costs_no_other(tmp_path, ran):
     raw, root = tmp_path / "raw", tmp_path / "cache"
-    people = [
-        ("dancer", [*range(20), *range(50, 70)]),
-        ("dancer-1", range(20)),
-        ("dancer.1", range(20)),
-    ]
-    boxes = [
-        f"{name},{t},{10 + 50 * k},20,30,80"
-        for k, (name, frames) in enumerate(people)
-        for t in frames
-    ]
-    for called in ("a.mp4", "b.mp4"):
-        write_clip(raw / called, 70)
-    (raw / "keypoints").mkdir()
-    (raw / "keypoints/a.mp4.csv").write_text("\n".join(["track,frame,x,y,w,h", *boxes]))
+    for name in ("b.mp4", "\\udcff.mp4"):
+        write_clip(raw / name)
+        write_alphapose(raw / f"keypoints/{name}.json")
     shutil.copy(raw / "b.mp4", os.fsencode(raw) + b"/\xff.mp4")  # "\\udcff.mp4" in the cache
-    shutil.copy(raw / "b.mp4", raw / "\\udcff.mp4")
-    for called in ("b.mp4", "\\udcff.mp4"):
-        write_alphapose(raw / f"keypoints/{called}.json")
-    short = ("--set", "videos.min_frames=5", "--set", "videos.max_frames=10")
-    shown = ran("convert", "videos", "train", "--raw", raw, "--cache", root, *short)
+    shown = ran("convert", "videos", "train", "--raw", raw, "--cache", root)
     assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
-    split = cache.open(root)["videos/train"]
-    names = Counter(
-        track.name.rpartition("/")[2] for track in split.tracks if track.video == "a.mp4"
-    )
-    assert names == {
-        f"dancer{end}": 1 for end in ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")
-    }
-    assert {track.video for track in split.tracks} == {"a.mp4", "b.mp4"}
+    assert {track.video for track in cache.open(root)["videos/train"].tracks} == {"b.mp4"}
 
 
 def test_what_is_not_kept_is_counted(tmp_path):
@@ -254,28 +214,6 @@ def test_a_person_beyond_a_limit_or_of_a_worse_grade_is_counted_and_dropped(
         assert account.dropped == ({dropped[name]: 60} if name in dropped else {})
 
 
-@pytest.mark.parametrize("option", ["max_jitter", "max_limb_spread"])
-def test_a_limit_of_0_is_refused(option):
-    with pytest.raises(ConfigError, match="is 0; expected more than 0 %"):
-        datasets.get("videos", **{option: 0.0})
-
-
-def test_status_names_clips_without_a_track_and_why(tmp_path, ran):
-    raw, root = tmp_path / "raw", tmp_path / "cache"
-    for name, cut in {"kept": 60, "short": 31, "nobody": 60}.items():
-        write_clip(raw / f"{name}.mp4", cut=cut)
-        write_alphapose(raw / f"keypoints/{name}.json")
-    nobody = by_hand.coco(np.zeros((60, 17, 3))) | {"annotations": []}
-    (raw / "keypoints/nobody.json").write_text(json.dumps(nobody))
-    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
-    lines = csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
-    assert {line["video"]: (line["state"], line["reason"]) for line in lines} == {
-        "kept.mp4": ("kept", ""),
-        "short.mp4": ("without a track", "track_too_short"),
-        "nobody.mp4": ("without a track", "no_person"),
-    }
-
-
 def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path):
     write_clip(tmp_path / "whole.mp4")
     (tmp_path / "cut off.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:900])
@@ -296,29 +234,29 @@ def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path
     assert "no_keypoints" in datasets.get("videos").harmless
 
 
-def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(tmp_path):
-    content = Clip("a.mp4", size=(720, 576), n_frames=12, prepare=widen).encode()
-    in_stored_px = standing("coco", 300, 200)
-    in_shown_px = in_stored_px * [4 / 3, 1, 1]
-    found = {}
-    for name, joints, size in (
-        ("no size", in_stored_px, {}),
-        ("stored", in_stored_px, {"width": 720, "height": 576}),
-        ("shown", in_shown_px, {"width": 960, "height": 576}),
-        ("half of it", in_shown_px * [0.5, 0.5, 1], {"width": 480, "height": 288}),
-    ):
-        raw = tmp_path / name
-        (raw / "keypoints").mkdir(parents=True)
-        (raw / "a.mp4").write_bytes(content)
-        content_of_file = by_hand.coco([joints] * 12, **size)
-        (raw / "keypoints/a.mp4.json").write_text(json.dumps(content_of_file))
-        (track,) = read(raw, min_frames=5)[0]
-        found[name] = track.columns["kp_2d"][0]
-    for joints in found.values():
-        assert joints == pytest.approx(found["no size"], abs=1e-3)
-    expected = convert(in_shown_px, source="coco", target="spin49")
+STORED_PX = standing("coco", 300, 200)
+SHOWN_PX = STORED_PX * [4 / 3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("joints", "size"),
+    [
+        (STORED_PX, {}),
+        (STORED_PX, {"width": 720, "height": 576}),
+        (SHOWN_PX, {"width": 960, "height": 576}),
+        (SHOWN_PX * [0.5, 0.5, 1], {"width": 480, "height": 288}),
+    ],
+)
+def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(joints, size, tmp_path):
+    clip = Clip("a.mp4", size=(720, 576), n_frames=12, prepare=widen)
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "a.mp4").write_bytes(clip.encode())
+    labels = json.dumps(by_hand.coco([joints] * 12, **size))
+    (tmp_path / "keypoints/a.mp4.json").write_text(labels)
+    ((track,), _) = read(tmp_path, min_frames=5)
+    expected = convert(SHOWN_PX, source="coco", target="spin49")
     seen = expected[:, 2] > 0
-    assert found["no size"][seen, :2] == pytest.approx(expected[seen, :2], abs=1e-3)
+    assert track.kp_2d[0][seen, :2] == pytest.approx(expected[seen, :2], abs=1e-3)
 
 
 @pytest.mark.parametrize("fps", ["240", "*.mp4=240, 60", "b.mp4=60,a.*=240"])
@@ -333,16 +271,10 @@ def test_a_stated_rate_is_the_clips(tmp_path, fps):
     assert track.fps == 25
 
 
-@pytest.mark.parametrize("fps", ["fast", "slow/*=", "a.mp4=0", "-30"])
-def test_a_rate_that_is_none_is_refused(fps):
-    with pytest.raises(ConfigError, match=re.escape(repr(fps))):
-        datasets.get("videos", fps=fps)
-
-
-def test_keypoints_of_another_clip_are_refused(detected, tmp_path):
-    raw = Path(shutil.copytree(detected, tmp_path / "videos"))
-    clip = next(raw.glob("train/*/*.mp4"))
-    write_clip(clip, 28)
-    account = read(raw)[1][clip.relative_to(raw).as_posix()]
-    assert account.set_aside == "bad_label_file"
-    assert "detect` again" in account.message
+def test_keypoints_of_another_clip_are_refused(tmp_path):
+    write_clip(tmp_path / "a.mp4", 12)
+    (tmp_path / "keypoints").mkdir()
+    labels = json.dumps(by_hand.coco([standing("coco", 60, 60)] * 12))
+    info = '{"info": {"clip_digest": "of another"},\n'
+    (tmp_path / "keypoints/a.mp4.json").write_text(info + labels[1:])
+    assert read(tmp_path)[1]["a.mp4"].set_aside == "bad_label_file"

@@ -1,7 +1,10 @@
 """One person who walks through a few frames, in the files of every tool."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipeline.files.formats.people.detections import read_detections
 from tests.pipeline.datasets.by_hand import standing
@@ -77,8 +80,17 @@ def coco_object(joints=True, **more):
     return {"images": images, "annotations": [*annotations, car], "categories": categories}
 
 
+def results(change=np.asarray, n=N, **more):
+    """AlphaPose's list of results, with changed joints (J, 3); `more`: of each."""
+    return [
+        {"image_id": f"{t}.jpg", "keypoints": np.ravel(change(body(t))).tolist()} | more
+        for t in range(n)
+    ]
+
+
 class Case(NamedTuple):
-    files: dict[str, Any]  # name -> text, or what becomes JSON; one called "" is the place itself
+    # name -> text, bytes, what becomes JSON, or a link's path; one called "" is the place itself
+    files: dict[str, Any]
     joints: bool
     who: list[int] | None = None
     # those that were looked at; all of which a person is in, if None
@@ -163,7 +175,15 @@ def write(place, files):
     for name, content in files.items():
         file = place / name if name else place
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        match content:
+            case bytes():
+                file.write_bytes(content)
+            case str():
+                file.write_text(content)
+            case Path():
+                file.symlink_to(content)
+            case _:
+                file.write_text(json.dumps(content))
     return place
 
 

@@ -2,17 +2,14 @@
 them.
 """
 
-import json
-
 import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.formats.people.joint_orders import joint_called
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
-from tests.pipeline.files.made_detections import SIZE, N, coco_object
+from tests.pipeline.files.made_detections import N, coco_object, read, write
 
 
 @pytest.mark.parametrize(
@@ -37,11 +34,8 @@ def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path):
     for t, image in enumerate(content["images"]):
         image["file_name"] = f"frame_{t:06d}_jpg.rf.a1b2c3d4e5f60718.jpg"
         image["extra"] = {"name": f"frame_{t + 40:06d}.jpg"}
-    file = tmp_path / "clip.json"
-    file.write_text(json.dumps(content))
-    assert np.array_equal(
-        read_detections(file, "clip", lambda: [SIZE]).frame_index, np.arange(N) + 40
-    )
+    found = read(write(tmp_path / "clip.json", {"": content}))
+    assert found.frame_index.tolist() == list(range(40, 40 + N))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -52,9 +46,7 @@ def test_people_between_cvats_key_frames_are_told(tmp_path):
     content = coco_object()
     for t, entry in enumerate(content["annotations"]):
         entry["attributes"] = {"track_id": 3, "keyframe": t % 4 == 0, "occluded": False}
-    file = tmp_path / "clip.json"
-    file.write_text(json.dumps(content))
-    detections = read_detections(file, "clip", lambda: [SIZE])
+    detections = read(write(tmp_path / "clip.json", {"": content}))
     assert {int(one) for frame in detections.identity for one in frame} == {3}
     told = f"{N - N // 4} of {N} people are between CVAT's key frames: interpolated, not labelled"
     assert told in detections.notes
@@ -63,10 +55,8 @@ def test_people_between_cvats_key_frames_are_told(tmp_path):
 def test_tracks_that_cvat_wrote_without_joints_are_named(tmp_path):
     content = coco_object()
     content["annotations"][5] |= {"keypoints": [], "attributes": {"track_id": 3}}
-    file = tmp_path / "clip.json"
-    file.write_text(json.dumps(content))
-    with pytest.raises(RawDataError, match=r"older versions of CVAT.*Export the task again"):
-        read_detections(file, "clip", lambda: [SIZE])
+    with pytest.raises(RawDataError, match=r"older versions of CVAT"):
+        read(write(tmp_path / "clip.json", {"": content}))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -119,19 +109,14 @@ def trc_rows(first, rate, scale=1.0, z=0.0):
     return "\n".join(rows) + "\n"
 
 
-def write_people(folder, *texts, name="walk_Sports2D_px_person0"):
-    folder.mkdir()
-    for number, text in enumerate(texts):
-        (folder / f"{name}{number}.trc").write_text(text)
-    return folder
+PERSON = "walk_Sports2D_px_person0"
 
 
 @pytest.mark.parametrize("rate", [30.0, 29.97, 240.0])
 def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
-    people = [trc(trc_rows(first, rate), rate) for first in (40, 44)]
-    folder = write_people(tmp_path / "walk", *people)
-    (folder / "walk_Sports2D_m_person00.trc").write_text(trc(trc_rows(40, rate, scale=0.01)))
-    detections = read_detections(folder, "walk", lambda: [SIZE])
+    people = {f"{PERSON}{k}.trc": trc(trc_rows(40 + 4 * k, rate), rate) for k in (0, 1)}
+    metres = {"walk_Sports2D_m_person00.trc": trc(trc_rows(40, rate, scale=0.01))}
+    detections = read(write(tmp_path / "walk", people | metres))
     expected = {0: {*range(40, 48)} - {43}, 1: {*range(44, 52)} - {47}}
     for identity, frames in expected.items():
         seen = [
@@ -150,15 +135,13 @@ def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
 
 
 def test_one_file_of_sports2d_is_a_clips_file(tmp_path):
-    file = tmp_path / "walk.trc"
-    file.write_text(trc(trc_rows(0, 30)))
-    assert read_detections(file, "walk", lambda: [SIZE]).n_persons == N - 1
+    assert read(write(tmp_path / "walk.trc", {"": trc(trc_rows(0, 30))})).n_persons == N - 1
 
 
 def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path):
-    folder = write_people(tmp_path / "walk", trc(trc_rows(0, 30)))
-    (folder / "walk_Sports2D_px_child.trc").write_text(trc(trc_rows(0, 30)))
-    detections = read_detections(folder, "walk", lambda: [SIZE])
+    names = (f"{PERSON}0.trc", "walk_Sports2D_px_child.trc")
+    files = dict.fromkeys(names, trc(trc_rows(0, 30)))
+    detections = read(write(tmp_path / "walk", files))
     assert [*detections.names] == ["0", "walk_Sports2D_px_child"]
     assert sorted(detections.identity[0].tolist()) == [0, 1]
 
@@ -174,9 +157,8 @@ def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path):
     ],
 )
 def test_other_and_damaged_trc_files_are_refused(tmp_path, text, words):
-    file = tmp_path / "walk.trc"
-    file.write_text(text)
+    file = write(tmp_path / "walk.trc", {"": text})
     with pytest.raises(RawDataError) as caught:
-        read_detections(file, "walk", lambda: [SIZE])
+        read(file)
     assert str(caught.value).startswith(f"{file}: ")
     assert words in str(caught.value)

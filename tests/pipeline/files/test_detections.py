@@ -11,9 +11,7 @@ import pytest
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
-from pipeline.files.formats.people.detections import read_detections
 from pipeline.skeletons import joint_names
-from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import (
     CASES,
     COCO_NAMES,
@@ -26,6 +24,7 @@ from tests.pipeline.files.made_detections import (
     coco_object,
     flat,
     read,
+    results,
     write,
     xywh,
     yolo,
@@ -114,18 +113,72 @@ def change_of(name, change):
     return {"": content}
 
 
-HOSTILE = [  # beside those of label_mistakes.py
+def times(*factors):
+    return lambda points: points * factors
+
+
+def around(points):
+    """Upper left corner (3,) and size (3,) of the box of a person's joints; the third numbers are 0
+    and 1.
+    """
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    return np.append(low, 0), np.append(high - low, 1)
+
+
+def boxed(change, up=0):
+    """AlphaPose's results with boxes in pixels, `up` px higher, and joints elsewhere."""
+    found = results(change)
+    for t, one in enumerate(found):
+        low, size = around(body(t))
+        one["box"] = [*(low[:2] - [0, up]).tolist(), *size[:2].tolist()]
+    return found
+
+
+def in_box(points):
+    low, _ = around(points)
+    return points - low
+
+
+def in_crop(points):
+    """In the crop of a top-down network, 192 x 256 px for the box and a quarter more."""
+    low, size = around(points)
+    scale = 1.25 * max(size[0] / 192, size[1] / 256)
+    return (points - low - size / 2) / [scale, scale, 1] + [96, 128, 0.5]
+
+
+def two_skeletons(content):
+    content["categories"] += [{"id": 2, "name": "person", "keypoints": COCO_NAMES[::-1]}]
+
+
+def one_frame_twice(content):
+    for t, image in enumerate(content["images"]):
+        image["file_name"] = f"{t % 2}.jpg"
+
+
+def from_0(content):
+    content["instance_info"][0]["frame_id"] = 0
+
+
+PAGES = CASES["openpose"].files
+MOT = CASES["mot"].files[""]
+CSV = "track,frame,x,y,w,h\nann,0,1,2,3,4\n"
+MISTAKES = [  # the files, words of the message
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
-    (
-        {"c_1.txt": "0 0.5 0.5 0.1\n"},
-        r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4",
-    ),
+    ({"": "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n"}, "without track, x, y, w, h"),
+    ({"": f"{CSV}ann,0,1,2,3,4\n"}, "a second time"),
+    ({"": MOT.replace("\n8,", "\n0,")}, "frames from 1 on, as in MOT"),
+    ({"": "".join(f"{t + 1},1,0.2,0.3,0.1,0.9,1\n" for t in EVERY)}, "up to 0.9: shares of the"),
+    ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
+    ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
-    ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
+    ({f"c_{t}.txt": f"{yolo(t)}\n" for t in EVERY}, "from 1 on, as in YOLO"),
+    ({"c_1.txt": "0 0.6 0.5 0.9 0.9\n", "c_2.txt": "0 0.6 0.5 0.9 0.9\n"}, "two corners"),
+    ({"c_1.txt": "0 50 50 20 40\n"}, "shares of the image"),
+    (change_of("mmpose demo", from_0), "from 1 on"),
     (
         change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)),
         "each frame once",
@@ -154,6 +207,8 @@ HOSTILE = [  # beside those of label_mistakes.py
         change_of("coco of boxes", lambda c: c["annotations"][2].update(score=math.inf)),
         "'score': expected a finite confidence, found inf",
     ),
+    (change_of("coco", two_skeletons), "categories.*same joints"),
+    (change_of("coco", one_frame_twice), "each frame once"),
     (
         change_of("coco results of boxes", lambda c: c[0].update(score=10**400)),
         "'score': expected a finite confidence, found a number out of range",
@@ -162,23 +217,34 @@ HOSTILE = [  # beside those of label_mistakes.py
         change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))),
         "a box alone, 51 numbers a person",
     ),
+    (PAGES | {"c_000000000007_keypoints.json": '{"people": [{"pose'}, "000007.*cut off"),
+    ({"": json.dumps(results())[:-200]}, "cut off"),
+    ({"": results(lambda p: p[:, :2])}, "34 (entries|numbers).*score"),
+    ({"": [*results(), *results(keypoints=[1.0] * 78)]}, "one joint order"),
+    ({"": results(image_id="frame.jpg")}, "frame number"),
+    ({"": [*results(), *results(image_id="b_000000.jpg")]}, "'b_'"),
+    ({"": results(category_id=0)}, "0 in 8 of 8 results"),
+    ({"": results(times(1, 1, 100))}, "0..1, found scores from 87.5 to 87.5"),
+    ({"": boxed(in_box)}, "8 of 8 people.*from the corner of the box"),
+    ({"": boxed(lambda p: in_box(p) / around(p)[1])}, "8 of 8 people.*shares of the box"),
+    ({"": boxed(in_crop)}, "8 of 8 people.*192 x 256 crop"),
+    ({"": boxed(lambda p: [0, 540, 0] + p * [1, -1, 1], 60)}, "8 of 8 people.*y from the bottom"),
+    ({"": results(lambda p: p[np.random.default_rng(1).permutation(17)])}, "not known"),
 ]
 BY_HAND = [  # where the same detector would write the same file again
-    ({"people": 3}, "--format"),
-    ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "keypoints, skeleton.*Ten lines"),
-    ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
+    ({"": {"people": 3}}, "--format"),
+    ({"": {"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}}, "keypoints, skeleton"),
+    ({"": [{"image_id": "1.jpg", "keypoints": [1, 2]}]}, "joint orders"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("files", "words"), [*HOSTILE, *(({"": content}, words) for content, words in BY_HAND)]
-)
+@pytest.mark.parametrize(("files", "words"), [*MISTAKES, *BY_HAND])
 def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, words, tmp_path):
     place = write(tmp_path / "k", files)
-    with pytest.raises(RawDataError, match=words) as caught:
+    with pytest.raises(RawDataError, match=f"(?s){words}") as caught:
         read(place)
     assert str(caught.value).startswith(str(place))
-    if (files, words) not in HOSTILE:
+    if (files, words) in BY_HAND:
         assert "Run the detector" not in str(caught.value)
 
 
@@ -217,19 +283,18 @@ def test_the_page_declares_every_format_as_it_is_read():
     ],
 )
 def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scale, tmp_path):
-    stated_by_coco = [coco_object(joints) for joints in (True, False)]
-    for content in stated_by_coco:
-        for image in content["images"]:
-            image |= {"width": stated[0], "height": stated[1]}
-    canvas = {"canvas_width": stated[0], "canvas_height": stated[1]} if stated[0] else {}
+    width, height = stated
+    canvas = {"canvas_width": width, "canvas_height": height} if width else {}
     frames = [people | canvas for people in PEOPLE]
-    by_frame = {f"c_{t}.json": frames[t] for t in EVERY}
     boxed = np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
-    given = [{"": stated_by_coco[0]}, {"": stated_by_coco[1]}, {"": frames}, by_frame]
-    for number, (files, expected) in enumerate(
-        zip(given, (body(0), boxed, body(0), body(0)), strict=True)
-    ):
-        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
+    given = [(coco_object(joints), body(0) if joints else boxed) for joints in (True, False)]
+    for content, _ in given:
+        for image in content["images"]:
+            image |= {"width": width, "height": height}
+    files = [({"": content}, expected) for content, expected in given]
+    files += [({"": frames}, body(0)), ({f"c_{t}.json": frames[t] for t in EVERY}, body(0))]
+    for number, (content, expected) in enumerate(files):
+        found = read(write(tmp_path / f"{number}/k", content))
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
         assert any("scaled" in note for note in found.notes) == (scale != 1)
 
@@ -247,42 +312,30 @@ def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
         assert caught.value.reason == "keypoints_outside"
 
 
-def margin_box(points):
-    """Upper left corner and size of a detector's box around joints (J, 3)."""
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    margin = 0.05 * (high - low)
-    return low - margin, high - low + 2 * margin
+def with_joints(tool, change):
+    """A tool's files of joints and boxes, with the joints (J, 3) of frames changed: by frame."""
+    joints = [change(t, body(t)) for t in EVERY]
+    if tool == "yolo":
+        shares = [(points / [*SIZE, 1]).ravel().tolist() for points in joints]
+        return {f"c_{t + 1}.txt": f"{yolo(t)} {' '.join(map(str, shares[t]))}\n" for t in EVERY}
+
+    def move(frames):
+        for t, points in enumerate(joints):
+            frames[t]["instances"][0]["keypoints"] = points[:, :2].tolist()
+
+    return change_of("mmpose inferencer", move)
 
 
-def with_boxes(tool, joints, boxes):
-    """The files of a tool that writes joints (J, 3) and boxes x y w h."""
-    if tool == "mmpose":
-        frames = []
-        for t, (x, y, w, h) in enumerate(boxes):
-            scored = {"keypoint_scores": joints[t][:, 2].tolist(), "bbox": [[x, y, x + w, y + h]]}
-            person = {"keypoints": joints[t][:, :2].tolist()} | scored
-            frames.append({"frame_id": t, "instances": [person]})
-        return {"": frames}
-    lines = {}
-    for t in EVERY:
-        x, y, w, h = boxes[t]
-        shares = np.divide([x + w / 2, y + h / 2, w, h], [*SIZE, *SIZE])
-        points = (joints[t] / [*SIZE, 1]).ravel()
-        lines[f"c_{t + 1}.txt"] = " ".join(map(str, [0, *shares, *points])) + "\n"
-    return lines
+def beside(t, points):
+    return np.add(points, [50, 0, 0])
 
 
-@pytest.mark.parametrize("tool", ("mmpose", "yolo"))
-def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
-    """The causes stand in label_mistakes.py."""
-    right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
-    boxes = [np.concatenate(margin_box(points)).tolist() for points in right]
-    assert read(write(tmp_path / "right", with_boxes(tool, right, boxes))).n_persons == N
-    wrong = [points - [*margin_box(points)[0], 0] for points in right]
-    with pytest.raises(RawDataError, match=r"8 of 8 people .* from the corner of the box"):
-        read(write(tmp_path / "wrong", with_boxes(tool, wrong, boxes)))
-    beside = [np.add(points, [1.2 * margin_box(points)[1][0], 0, 0]) for points in right]
+@pytest.mark.parametrize("tool", ["mmpose", "yolo"])
+def test_joints_outside_the_boxes_of_each_tool_are_refused_and_of_some_people_noted(tmp_path, tool):
+    right = with_joints(tool, lambda t, points: points)
+    assert read(write(tmp_path / "right", right)).n_persons == N
     with pytest.raises(RawDataError, match="8 of 8 people"):
-        read(write(tmp_path / "beside", with_boxes(tool, beside, boxes)))
-    place = write(tmp_path / "some", with_boxes(tool, [*wrong[:2], *right[2:]], boxes))
-    assert "most joints of 2 of 8 people lie outside their boxes" in read(place).notes
+        read(write(tmp_path / "beside", with_joints(tool, beside)))
+    some = with_joints(tool, lambda t, points: beside(t, points) if t < 2 else points)
+    notes = read(write(tmp_path / "some", some)).notes
+    assert "most joints of 2 of 8 people lie outside their boxes" in notes

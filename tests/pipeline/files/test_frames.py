@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Pictures, Video, below
-from pipeline.files.pixels.sources import TurnedPictures, parse
+from pipeline.files.pixels.sources import parse
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip
 
@@ -23,19 +23,6 @@ def jpeg(picture=NOISE, *options):
 
 def png(picture=NOISE):
     return bytes(cv2.imencode(".png", picture[..., ::-1])[1])
-
-
-def flat(value):
-    return np.full((48, 64, 3), value, np.uint8)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Frames 0 to 5 of brightness 0, 40, ..., 200; frame 3 is missing."""
-    (tmp_path / "frames/0001").mkdir(parents=True)
-    for i in (0, 1, 2, 4, 5):
-        (tmp_path / f"frames/0001/{i + 1:06d}.jpg").write_bytes(jpeg(flat(40 * i)))
-    return Pictures(tmp_path, "frames/0001/{:06d}.jpg", first=1)
 
 
 def test_png_decodes_to_the_very_pixels_and_jpeg_nearly():
@@ -138,50 +125,6 @@ def test_what_is_no_picture_is_named(data, kind):
     assert pickle.loads(pickle.dumps(caught.value)).kind == kind
 
 
-def test_frame_i_is_the_picture_numbered_i_plus_first(pictures):
-    frames = list(pictures.read([0, 2, 5]))
-    assert [frame.index for frame in frames] == [0, 2, 5]
-    assert [int(frame.image.mean().round()) for frame in frames] == [0, 80, 200]
-    assert all(frame.problem is None and frame.kind == "" for frame in frames)
-    assert pictures.indices().tolist() == [0, 1, 2, 4, 5]
-
-
-def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures):
-    path = pictures.path(0)
-    path.write_bytes(path.read_bytes()[:-10])
-    pictures.path(1).write_bytes(b"")
-    pictures.path(5).write_bytes(png())  # under a JPEG's name
-    frames = list(pictures.read([0, 1, 2, 3, 5]))
-    assert [frame.kind for frame in frames] == [
-        "picture_truncated",
-        "picture_empty",
-        "",
-        "picture_missing",
-        "",
-    ]
-    assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
-    np.testing.assert_array_equal(frames[4].image, NOISE)
-
-
-@pytest.mark.parametrize("kind", [Pictures, TurnedPictures])
-def test_an_image_of_another_size_than_the_video_s_is_a_problem_of_its_frame(pictures, kind):
-    for frame, shape in ((1, (24, 32, 3)), (4, (64, 48, 3))):  # halved; on its side
-        pictures.path(frame).write_bytes(jpeg(np.full(shape, 9, np.uint8)))
-    frames = list(kind(pictures.root, pictures.pattern, 1).read([0, 1, 2, 4, 5]))
-    other = "other_picture_size"
-    assert [frame.kind for frame in frames] == ["", other, "", other, ""]
-    assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
-    assert "000002.jpg has 32 x 24 px, and the video 64 x 48" in frames[1].problem
-
-
-def test_the_size_comes_from_the_first_readable_header(pictures):
-    pictures.path(0).write_bytes(b"")
-    assert pictures.size() == (64, 48)
-    with pytest.raises(RawDataError, match="no such picture") as caught:
-        Pictures(pictures.root, "frames/0002/{:06d}.jpg").size()
-    assert caught.value.reason == "no_picture"
-
-
 def test_names_with_other_numbers_of_digits_are_other_files(tmp_path):
     for name in (
         "image_00001.jpg",
@@ -192,19 +135,6 @@ def test_names_with_other_numbers_of_digits_are_other_files(tmp_path):
     ):
         (tmp_path / name).touch()
     assert Pictures(tmp_path, "image_{:05d}.jpg").indices().tolist() == [1, 123456]
-
-
-def test_the_digest_changes_with_the_content_and_the_numbering_alone(pictures, tmp_path):
-    seen = {pictures.digest(), pictures.digest()}
-    seen.add(Pictures(pictures.root, pictures.pattern, first=0).digest())
-    # of the same size, as uncompressed pictures are; what is behind the end is never decoded
-    for value in (1, 2):
-        pictures.path(3).write_bytes(jpeg(flat(value)).ljust(60_000, b"\0"))
-        seen.add(pictures.digest())
-    for n_frames in (5, 6):
-        write_video(tmp_path / "x.avi", n_frames, size=(64, 48))
-        seen.add(Video(tmp_path, "x.avi").digest())
-    assert len(seen) == 6
 
 
 def test_a_video_gives_the_frames_asked_for_in_order(tmp_path):
@@ -303,9 +233,3 @@ def test_paths_that_lead_out_of_the_raw_folder_are_refused(path):
     for spec in (f"video:{path}", f"pictures:{path}/{{:06d}}.jpg+0", f"record:{path}@0+10"):
         with pytest.raises(PipelineError, match="must be below raw"):
             parse(Path("raw"), spec)
-
-
-@pytest.mark.parametrize("indices", [[1, 1], [2, 1], [-1]])
-def test_frame_indices_must_increase(pictures, indices):
-    with pytest.raises(ValueError, match="must increase"):
-        list(pictures.read(indices))

@@ -3,7 +3,6 @@ output.
 """
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -208,19 +207,3 @@ def test_joints_that_shake_are_no_false_alarm(order, share, hard):
     for name, person in hard.items():
         shaken = person + rng.normal(0, 600 * share, person.shape) * [1, 1, 0]
         assert find_order(Path(), frames(shaken, order)) == order, name
-
-
-def test_openpose_s_own_people_fit_their_order_each_alone():
-    """OpenPose's output for its example video: also of one person whom others hide."""
-    folder = Path(__file__).parents[4] / "shared/data/openpose/json"
-    if not folder.is_dir():
-        pytest.skip("no real samples")
-    everyone = []
-    for file in sorted(folder.glob("*.json")):
-        people = json.loads(file.read_text())["people"]
-        numbers = [person["pose_keypoints_2d"] for person in people]
-        everyone.append(np.array(numbers).reshape(-1, 25, 3))
-    assert find_order(Path(), everyone) == "body_25"
-    names = skeletons.joint_names("body_25")
-    for persons in (everyone[i : i + 4] for i in range(0, len(everyone), 4)):
-        assert not check_named_order(Path(), names, joints(persons), joints(persons))

@@ -24,31 +24,18 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path, compressed):
     stored = {
         "doubles": np.random.default_rng(0).normal(size=(5, 13)),
         "bytes": np.arange(12, dtype=np.uint8).reshape(3, 4),
-        "small": np.int16([[1, -2]]),
         "none": np.zeros((0, 3)),
-        "cube": np.arange(24.0).reshape(2, 3, 4),
+        "cube": np.arange(24, dtype=np.int16).reshape(2, 3, 4),
     }
-    savemat(
-        tmp_path / "a.mat",
-        {**stored, "cells": cells, "text": "not wanted"},
-        do_compression=compressed,
-    )
-    found = load_mat(tmp_path / "a.mat", ["cells", *stored], optional=("nowhere",))
+    file = tmp_path / "a.mat"
+    savemat(file, {**stored, "cells": cells, "text": "other"}, do_compression=compressed)
+    found = load_mat(file, ["cells", *stored], optional=("nowhere",))
+    for got, expected in zip(found.pop("cells")[:, 0], cells[:, 0], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert found.keys() == stored.keys()
     for name, value in stored.items():
         assert found[name].dtype == value.dtype
         np.testing.assert_array_equal(found[name], value)
-    assert [cell.tolist() for cell in found.pop("cells")[:, 0]] == [[[0, 1, 2], [3, 4, 5]], [[7.5]]]
-    assert found.keys() == stored.keys()
-
-
-def test_a_file_of_the_other_byte_order_is_read(tmp_path):
-    def big(kind, content):
-        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
-
-    head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
-    content = big(14, head + big(9, struct.pack(">2d", 1.5, -3)))
-    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + content)
-    np.testing.assert_array_equal(load_mat(tmp_path / "a.mat", ["x"])["x"], [[1.5, -3]])
 
 
 def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
@@ -56,20 +43,6 @@ def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
     with pytest.raises(RawDataError, match=r"'x_2'.*only x\.") as caught:
         load_mat(tmp_path / "a.mat", ["x_2"], optional=["x"])
     assert caught.value.reason == "bad_label_file"
-
-
-def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path):
-    file, stored = tmp_path / "a.mat", np.arange(40.0).reshape(4, 10)
-    savemat(file, {"x": stored}, do_compression=True)
-    whole, refused = file.read_bytes(), 0
-    for at in range(136, len(whole)):
-        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
-            file.write_bytes(damaged)
-            try:
-                np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)
-            except RawDataError:
-                refused += 1
-    assert refused > 1.8 * (len(whole) - 136)
 
 
 def written(file, fill):

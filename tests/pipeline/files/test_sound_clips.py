@@ -1,4 +1,6 @@
-"""Clips without damage lose no frame: a grid of codecs, containers and groups of pictures."""
+"""Clips without damage lose no frame: a grid of codecs, containers and groups of pictures, and clips
+that were cut.
+"""
 
 import io
 from itertools import product
@@ -11,6 +13,8 @@ from pipeline.files.pixels.frames import Video
 from tests.pipeline.files.made_clips import Clip, number_in, trimmed
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+
+
 X264 = ("bf=0", "bf=2", "bf=3:b-pyramid=normal:ref=4", "bf=2:open-gop=1", "bf=0:intra-refresh=1")
 KINDS = [  # encoder, container, options
     *(
@@ -36,8 +40,9 @@ KINDS = [  # encoder, container, options
 GRID = [(*kind, *shape) for kind, shape in product(KINDS, (("5", 25), ("12", 30), ("99", 24)))]
 
 
-def made(codec, end, options, group, rate):
-    clip = Clip(f"x.{end}", codec, 15 + int(group) % 9, rate, size=(64, 48))
+def made(codec, end, options, group="8", rate=25, change=list):
+    """A clip of 15 to 23 frames in groups of so many, whose packets are changed."""
+    clip = Clip(f"x.{end}", codec, 15 + int(group) % 9, rate, size=(64, 48), change=change)
     clip.options = {"g": group, **options}
     if codec != "libsvtav1":
         clip.options["b"] = "2M"
@@ -57,15 +62,10 @@ def require_whole(folder, name, data, expected):
     assert not [remark for remark in video.record().remarks() if "damaged" in remark]
 
 
-@pytest.mark.parametrize("number", range(1, len(GRID), len(GRID) // 12))
-def test_a_sound_clip_loses_no_frame(tmp_path, number):
-    clip = made(*GRID[number])
-    require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(GRID)))
 def test_no_sound_clip_loses_a_frame(tmp_path, number):
+    """Fast tests read clips of all kinds in test_videos_of_all_kinds.py."""
     clip = made(*GRID[number])
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
@@ -142,8 +142,7 @@ def decoded(data):
 @pytest.mark.parametrize("name", CUT)
 def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(tmp_path, name):
     codec, end, options, change = CUT[name]
-    clip = made(codec, end, options, "8", 25)
-    clip.change = change
+    clip = made(codec, end, options, change=change)
     data = clip.encode()
     expected = decoded(data)
     assert len(expected) > 11
@@ -153,8 +152,7 @@ def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(tmp_path, n
 @pytest.mark.parametrize("name", EDITED)
 def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path, name):
     codec, options = EDITED[name]
-    clip = made(codec, "mp4", options, "8", 25)
-    clip.change = without_first_mark
+    clip = made(codec, "mp4", options, change=without_first_mark)
     data = trimmed(clip.encode(), 3)
     assert decoded(data) == list(range(3, clip.n_frames))
     require_whole(tmp_path, clip.name, data, decoded(data))
