@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import cache
-from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset, describe_error
@@ -154,7 +154,7 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     of now.
     """
     planned = plan.stamps[video.name]
-    failed = is_failure(plan.dataset, read.account)
+    failed = is_error(read.account.set_aside)
     # A file that is being copied is no damaged one: it is read again, not judged.
     if not failed or changes.stamp(plan.raw, video) == planned:
         if read.stamp == planned or read.fingerprint == changes.video_digest(plan.raw, video):
@@ -163,13 +163,6 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     message = f"{plan.raw}: files of {video.name} changed while they were read. {LATER}"
     account.reject(NOT_NOW, message)
     return ReadVideo(changes.video_digest(plan.raw, video), account)
-
-
-def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Whether the video was rejected because of an error, and not for a reason that is normal for
-    the dataset, such as images without labels.
-    """
-    return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def _reject_video(plan: ConversionPlan, video: RawVideo, failed: Failed) -> ReadVideo:

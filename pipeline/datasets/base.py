@@ -145,8 +145,6 @@ class Dataset(ABC):
     # origin of kp_2d: "labels", or "detected" by a detector
     keypoints_from: ClassVar[str] = "labels"
     checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
-    # reasons for which a video is rejected although nothing is wrong with it
-    harmless: ClassVar[frozenset[str]] = frozenset()
     # parts of the official download, and where each is expected
     parts: ClassVar[tuple[ReleasePart, ...]] = ()
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes in unpacking this download

@@ -89,7 +89,6 @@ class PoseTrack(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 3  # 3: images under other numbers are refused
     page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
     parts: ClassVar[tuple[ReleasePart, ...]] = (

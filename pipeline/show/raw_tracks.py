@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline import grades
-from pipeline.accounting import Accounting, VideoAccount
+from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.reading import UNEXPECTED, is_failure
+from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo
@@ -67,7 +67,7 @@ def from_raw(
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
     accounts = list(reader.accounts.values())
-    failures = [account for account in accounts if is_failure(dataset, account)]
+    failures = [account for account in accounts if is_error(account.set_aside)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
     warnings = []
     defects = [account for account in failures if account.set_aside == UNEXPECTED]

@@ -63,7 +63,6 @@ class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
     keypoints_from: ClassVar[str] = "detected"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})
     recording: ClassVar[str] = "video"
 
     def origin(self, video: str) -> Origin:
