@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -25,6 +25,7 @@ from pipeline.api import (
     Origin,
     RawDataError,
     RawVideo,
+    Release,
     ReleasePart,
     Totals,
     Track,
@@ -61,18 +62,22 @@ class LabRecordings(Dataset):
     name: ClassVar[str] = "lab_recordings"
     splits: ClassVar[tuple[str, ...]] = SPLITS
     version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org/lab-recordings"
-    parts: ClassVar[tuple[ReleasePart, ...]] = tuple(
-        ReleasePart(what, (f"{split}/<recording>{suffix}",), source=f"{split}.zip", splits=(split,))
-        for split in SPLITS
-        for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "{train,val}/*.xlsx", "is an Excel file, which is not read", "Export the tables as CSV."
+    release: ClassVar[Release] = Release(
+        page="https://example.org/lab-recordings",
+        parts=tuple(
+            ReleasePart(what, (f"{split}/<recording>{suffix}",), f"{split}.zip", (split,))
+            for split in SPLITS
+            for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
         ),
+        mistakes=(
+            Mistake(
+                "{train,val}/*.xlsx",
+                "is an Excel file, which is not read",
+                "Export the tables as CSV.",
+            ),
+        ),
+        totals={"train": Totals(videos=4), "val": Totals(videos=1)},
     )
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=4), "val": Totals(videos=1)}
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[ExtraColumn, ...]:
         return (CONTACT,)

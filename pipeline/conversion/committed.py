@@ -360,7 +360,7 @@ def why_empty(committed: cache.Split) -> list[str]:
     if not videos["found"]:
         dataset_name, _, split = name.partition("/")
         dataset = datasets.find_installed(dataset_name)
-        if dataset is not None and split in dataset.optional_splits:
+        if dataset is not None and split in dataset.release.optional_splits:
             return []
         return [f"{name}: no rows: the raw folder has no video of this split."]
 

@@ -255,13 +255,13 @@ def _commit(
     their rows.
     """
     stand_in = plan.reader["stand_in"]
-    published = None if stand_in else plan.dataset.totals.get(plan.split)
+    published = None if stand_in else plan.dataset.release.totals.get(plan.split)
     totals = Accounting(accounts).totals(published)
     entries = {
         "reader": dict(plan.reader),
         "stand_in": stand_in,
         "accounting": totals,
-        "keypoints": plan.dataset.keypoints_from,
+        "keypoints": plan.dataset.labels.keypoints_from,
     }
     stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
     earlier = stay if plan.differs else stay & earlier_reader(plan.committed)

@@ -28,8 +28,8 @@ import cache
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import RawDataError
+from pipeline.datasets.base import Dataset
+from pipeline.errors import RawDataError, describe_error
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest

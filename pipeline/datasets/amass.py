@@ -35,8 +35,10 @@ import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
-from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import CONVERT_UNITS
 from pipeline.datasets.labels import smplx
+from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
 from pipeline.files.formats.names import shown
@@ -121,28 +123,29 @@ class Amass(Dataset):
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version: ClassVar[int] = 4  # 4: y up by format and movement
-    page: ClassVar[str] = "https://amass.is.tue.mpg.de"
-    has_pixels: ClassVar[bool] = False
-    recording: ClassVar[str] = "motion"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "motions",
-            tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
-            + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
-            "one <subset>.tar.bz2 or more, body data, SMPL+H",
+    release: ClassVar[Release] = Release(
+        page="https://amass.is.tue.mpg.de",
+        parts=(
+            ReleasePart(
+                "motions",
+                tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
+                + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
+                "one <subset>.tar.bz2 or more, body data, SMPL+H",
+            ),
         ),
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "{amass,AMASS}/*/*/*_poses.npz",
-            "is one folder too deep",
-            "Move the subsets one folder up.",
+        mistakes=(
+            Mistake(
+                "{amass,AMASS}/*/*/*_poses.npz",
+                "is one folder too deep",
+                "Move the subsets one folder up.",
+            ),
+            Mistake(
+                "<subset>/{,<subject>/}<motion>.pkl",
+                "is a pickle, which is not read",
+                "Download this subset's .npz.",
+            ),
         ),
-        Mistake(
-            "<subset>/{,<subject>/}<motion>.pkl",
-            "is a pickle, which is not read",
-            "Download this subset's .npz.",
-        ),
+        recording="motion",
     )
 
     def __post_init__(self) -> None:
@@ -277,7 +280,9 @@ class Amass(Dataset):
 class _WithSmplx(Amass):
     """The reader of a raw folder with SMPL-X files."""
 
-    optional_extra: ClassVar[tuple[str, ...]] = smplx.NAMES  # which motions of SMPL-H do not have
+    labels: ClassVar[LabelRules] = LabelRules(
+        optional_extra=smplx.NAMES  # which motions of SMPL-H do not have
+    )
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
         return smplx.columns("up to 16 numbers of the release, for the track's gender")

@@ -34,17 +34,8 @@ import numpy as np
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    INTRINSICS,
-    UP,
-    Dataset,
-    Mistake,
-    Origin,
-    ReleasePart,
-    finite_joints,
-    smpl_labels,
-)
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import finite_joints, finite_rows
 from pipeline.datasets.labels import smplx
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
@@ -57,8 +48,10 @@ from pipeline.datasets.labels.bedlam import (
     label_files,
     load_scene,
 )
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smpl_labels
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import file_state
 from pipeline.files.formats.names import shown_names
@@ -66,7 +59,7 @@ from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import JOINTS, LARGEST, Ints, convert
+from pipeline.skeletons import JOINTS, Ints, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -112,37 +105,36 @@ class Bedlam(Dataset):
     name: ClassVar[str] = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version: ClassVar[int] = 4  # 4, 3: images under other numbers are refused
-    page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
-    uses_body: ClassVar[bool] = True
-    recording: ClassVar[str] = "sequence"
-    people: ClassVar[str] = "bedlam"  # also for BEDLAM2, which shares bodies
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
+    release: ClassVar[Release] = Release(
+        page="https://bedlam.is.tue.mpg.de",
+        parts=(
+            ReleasePart(
+                "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
+            ),
+            PICTURES,
         ),
-        PICTURES,
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        *(
+        mistakes=(
+            *(
+                Mistake(
+                    f"{folder}/",
+                    "has labels in a layout that is skipped",
+                    "Unpack bedlam-labels-smpl.zip beside it.",
+                )
+                for folder in folders_of(SKIPPED)
+            ),
             Mistake(
-                f"{folder}/",
-                "has labels in a layout that is skipped",
-                "Unpack bedlam-labels-smpl.zip beside it.",
-            )
-            for folder in folders_of(SKIPPED)
+                "<scene>/mp4/<sequence>.mp4",
+                "is a video to look at, which is not read",
+                "Unpack the scene's PNG archive beside it.",
+            ),
         ),
-        Mistake(
-            "<scene>/mp4/<sequence>.mp4",
-            "is a video to look at, which is not read",
-            "Unpack the scene's PNG archive beside it.",
-        ),
+        recording="sequence",
+        people="bedlam",  # also for BEDLAM2, which shares bodies
+        image_folders=ImageFolders(),
     )
-    has_image_folders: ClassVar[bool] = True
-    optional_extra: ClassVar[tuple[str, ...]] = (
-        EXTRINSICS.name,
-        UP.name,
-        INTRINSICS.name,
-        *smplx.NAMES,
+    labels: ClassVar[LabelRules] = LabelRules(
+        uses_body=True,
+        optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
     )
     smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
@@ -239,14 +231,17 @@ class Bedlam2(Bedlam):
 
     name: ClassVar[str] = "bedlam2"
     splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
-    page: ClassVar[str] = "https://bedlam2.is.tue.mpg.de"
+    release: ClassVar[Release] = replace(
+        Bedlam.release,
+        page="https://bedlam2.is.tue.mpg.de",
+        parts=(
+            ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
+            PICTURES,
+        ),
+    )
     turned: ClassVar[str] = "portrait"
     folders: ClassVar[tuple[str, ...]] = LABELS2
     n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
-        PICTURES,
-    )
 
 
 @dataclass(frozen=True)
@@ -315,15 +310,16 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
     """Select a subject's usable rows, in temporal order. images: numbers of existing images."""
     rows = labels.select(np.argsort(labels.number, kind="stable"))
     number = rows.number
-    columns = (rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics)
-    stated = np.concatenate([column.reshape(len(number), -1) for column in columns], axis=1)
+    is_finite = finite_rows(
+        rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics
+    )
     rows = replace(rows, keypoints=finite_joints(rows.keypoints, account))
     has_joint = (rows.keypoints[..., 2] > 0).any(axis=1)
     reasons = {
         "duplicate_person": np.isin(number, number[1:][np.diff(number) == 0]),  # ambiguous
         "no_picture": ~np.isin(number, images),
+        "label_not_finite": ~is_finite,
         # comparisons with NaN are false
-        "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),
         "degenerate_box": ~(rows.scale * STATED_PX >= 1),
         "bad_camera": ~is_rigid(rows.extrinsics),
         "no_visible_joint": ~has_joint,

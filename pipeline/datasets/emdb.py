@@ -26,16 +26,11 @@ import numpy as np
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    UP,
-    Dataset,
-    Origin,
-    ReleasePart,
-    finite_joints,
-    smpl_labels,
-)
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import finite_joints, finite_rows, require_labels
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.release import ImageFolders, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import UNPACK_AGAIN, numbers
 from pipeline.files.formats.names import shown, shown_names
@@ -70,15 +65,17 @@ class Emdb(Dataset):
     name: ClassVar[str] = "emdb"
     splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
     version: ClassVar[int] = 3  # 3: images that the labels do not count are refused
-    page: ClassVar[str] = "https://eth-ait.github.io/emdb"
-    uses_body: ClassVar[bool] = True
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
-        ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+    release: ClassVar[Release] = Release(
+        page="https://eth-ait.github.io/emdb",
+        parts=(
+            ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
+            ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+        ),
+        recording="sequence",
+        image_folders=ImageFolders(),
+        totals={"emdb1": Totals(17), "emdb2": Totals(25)},
     )
-    recording: ClassVar[str] = "sequence"
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {"emdb1": Totals(17), "emdb2": Totals(25)}
+    labels: ClassVar[LabelRules] = LabelRules(uses_body=True)
 
     @property
     def genders(self) -> tuple[str, ...]:
@@ -118,10 +115,7 @@ class Emdb(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         file = raw / video.files[0]
-        if not file.is_file():
-            raise RawDataError(
-                file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label"
-            )
+        require_labels(file, UNPACK)
         stored = load_labels(file)
         # the split's name is a key: whether the sequence belongs to it
         if not numbers(file, split, _entry(file, stored, split), (), do=UNPACK):
@@ -135,9 +129,7 @@ class Emdb(Dataset):
         has_picture = frames_there(pictures, len(kp_2d), account, spare=0)
         size = labels.width, labels.height
         require_size(pictures, size, file, SAME_NAMES, labels.intrinsics)
-        stated = [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)]
-        # comparisons with NaN are false
-        is_finite = (np.abs(np.concatenate(stated, axis=1)) < LARGEST).all(axis=1)
+        is_finite = finite_rows(labels.pose, labels.trans, labels.extrinsics)
         reasons = {
             "not_good": ~labels.good,
             "no_picture": ~has_picture,

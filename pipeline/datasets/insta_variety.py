@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import list_clips
-from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
+from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
@@ -76,27 +77,32 @@ class InstaVariety(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     # 7: joint orders by each bone; frames drawn over damage are lost
     version: ClassVar[int] = 8  # 8: sides that the detector has exchanged
-    page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
+    release: ClassVar[Release] = Release(
+        page="https://github.com/akanazawa/human_dynamics",
+        parts=(
+            ReleasePart(
+                "training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273
+            ),
+            ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
+        ),
+        mistakes=(
+            Mistake(
+                "*/*.h5",
+                "is one of VIBE's converted parts, which lack the pictures",
+                f"Download {ARCHIVE}.",
+            ),
+            Mistake(
+                "InstaVariety[._]*",
+                "belongs to the list of videos: labels without pictures",
+                f"Download {ARCHIVE}.",
+            ),
+        ),
+        recording="video",
+        # A user counted the records of the 273 files (issue 67 of the page). The number fits the
+        # authors' script, which writes 50 a file.
+        totals={"train": Totals(videos=13_601)},
+    )
     added: ClassVar[tuple[str, ...]] = ("fits",)
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
-        ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "*/*.h5",
-            "is one of VIBE's converted parts, which lack the pictures",
-            f"Download {ARCHIVE}.",
-        ),
-        Mistake(
-            "InstaVariety[._]*",
-            "belongs to the list of videos: labels without pictures",
-            f"Download {ARCHIVE}.",
-        ),
-    )
-    # A user counted the records of the 273 files (issue 67 of the page). The number fits the
-    # authors' script, which writes 50 a file.
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)

@@ -15,7 +15,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -24,9 +24,9 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import visible_entries
-from pipeline.datasets.base import Mistake, ReleasePart
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.release import Mistake, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
@@ -67,17 +67,19 @@ class Kinetics(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     # 11: joint orders by each bone; frames drawn over damage are lost
     version: ClassVar[int] = 12  # 12: sides that the detector has exchanged
-    page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "replacement/*",
-            "is one of the clips that replace those of train that were published corrupted",
-            "Move the clips in replacement/ over those of the same names in train/.",
+    release: ClassVar[Release] = Release(
+        page="https://github.com/cvdfoundation/kinetics-dataset",
+        parts=(*_parts("train", None), *_parts("val", 19_906)),
+        mistakes=(
+            Mistake(
+                "replacement/*",
+                "is one of the clips that replace those of train that were published corrupted",
+                "Move the clips in replacement/ over those of the same names in train/.",
+            ),
         ),
+        recording="video",
+        totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
-    # rows of the release's list
-    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import finite_rows
 from pipeline.datasets.labels.fits import N_BETAS, N_POSE, usable_fits
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
@@ -44,6 +45,7 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     load_annot,
     load_annot_data,
 )
+from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,
@@ -51,6 +53,7 @@ from pipeline.datasets.pixels import (
     pictures_or_video,
     require_size,
 )
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
 from pipeline.files.formats.calibration import read_calibration
@@ -59,7 +62,6 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import (
     JOINTS,
-    LARGEST,
     Bools,
     Doubles,
     Floats,
@@ -95,10 +97,7 @@ CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 @dataclass(frozen=True)
 class MpiInf3dhp(Dataset):
-    """One track per video. A training video is a sequence from one of the 8 usual cameras.
-
-    `Dataset` describes the class attributes.
-    """
+    """One track per video. A training video is a sequence from one of the 8 usual cameras."""
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -106,77 +105,77 @@ class MpiInf3dhp(Dataset):
     # frames drawn over damage are lost
     version: ClassVar[int] = 6
 
-    # What a track has
-    recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
-    films_by_cameras: ClassVar[bool] = True  # its cameras have equally many images
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)  # needs the calibration
-
-    # The download, as `doctor` checks it
-    page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "label files",
-            (f"{SEQUENCE}/annot.mat",),
-            "get_dataset.sh",
-            ("train",),
-            known=len(SEQUENCES),
-        ),
-        ReleasePart(
-            "pictures or videos",
-            (
-                f"{SEQUENCE}/imageFrames/{CAMERA}/",
-                f"{SEQUENCE}/{CAMERA}/",
-                f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+    release: ClassVar[Release] = Release(
+        page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
+        parts=(
+            ReleasePart(
+                "label files",
+                (f"{SEQUENCE}/annot.mat",),
+                "get_dataset.sh",
+                ("train",),
+                known=len(SEQUENCES),
             ),
-            "get_dataset.sh (vnect_cameras.zip)",
-            ("train",),
-            known=len(SEQUENCES) * len(CAMERAS),
+            ReleasePart(
+                "pictures or videos",
+                (
+                    f"{SEQUENCE}/imageFrames/{CAMERA}/",
+                    f"{SEQUENCE}/{CAMERA}/",
+                    f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+                ),
+                "get_dataset.sh (vnect_cameras.zip)",
+                ("train",),
+                known=len(SEQUENCES) * len(CAMERAS),
+            ),
+            ReleasePart(
+                "camera calibrations",
+                (f"{SEQUENCE}/camera.calibration",),
+                "get_dataset.sh",
+                ("train",),
+                known=len(SEQUENCES),
+                without="cameras",
+            ),
+            ReleasePart(
+                "SMPL fits",
+                ("MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json",),
+                "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
+                ("train",),
+                known=3,
+                without="pose and betas",
+            ),
+            ReleasePart(
+                "test labels",
+                tuple(f"{folder}/TS<1..6>/annot_data.mat" for folder in TEST_SETS),
+                "get_testset.sh",
+                ("test",),
+                known=6,
+            ),
+            ReleasePart(
+                "test pictures",
+                tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
+                "get_testset.sh",
+                ("test",),
+                known=6,
+            ),
         ),
-        ReleasePart(
-            "camera calibrations",
-            (f"{SEQUENCE}/camera.calibration",),
-            "get_dataset.sh",
-            ("train",),
-            known=len(SEQUENCES),
-            without="cameras",
+        mistakes=(
+            Mistake(
+                "TS*/",
+                "is a test sequence outside the test set's folder",
+                f"Move it into {TEST_SETS[0]}/.",
+            ),
+            Mistake(
+                "S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."
+            ),
         ),
-        ReleasePart(
-            "SMPL fits",
-            ("MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json",),
-            "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
-            ("train",),
-            known=3,
-            without="pose and betas",
-        ),
-        ReleasePart(
-            "test labels",
-            tuple(f"{folder}/TS<1..6>/annot_data.mat" for folder in TEST_SETS),
-            "get_testset.sh",
-            ("test",),
-            known=6,
-        ),
-        ReleasePart(
-            "test pictures",
-            tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
-            "get_testset.sh",
-            ("test",),
-            known=6,
-        ),
+        recording="sequence",
+        image_folders=ImageFolders(alike_by_camera=True, short=frozenset(SHORT)),
+        totals={
+            "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
+            "test": Totals(6, TEST_FRAMES),
+        },
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "TS*/",
-            "is a test sequence outside the test set's folder",
-            f"Move it into {TEST_SETS[0]}/.",
-        ),
-        Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
-    )
-    short_in_release: ClassVar[frozenset[str]] = frozenset(SHORT)
-    totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
-        "test": Totals(6, TEST_FRAMES),
-    }
-
+    # extrinsics need the calibration
+    labels: ClassVar[LabelRules] = LabelRules(optional_extra=(EXTRINSICS.name,))
     has_fits: ClassVar[bool] = False  # the raw folder has NeuralAnnot's fits (`_WithFits`)
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
@@ -373,8 +372,6 @@ def _boxes_and_reasons(
     kp_3d = labels.kp_3d[:, columns]
     # Comparisons with NaN are false. Joints from 0 up to the image's width and height are inside,
     # as usual with this dataset.
-    is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
-    is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
     in_image = (kp_2d >= 0) & (kp_2d < film.source.size())
     is_inside = np.all(in_image, axis=(1, 2))
     inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
@@ -382,7 +379,7 @@ def _boxes_and_reasons(
     reasons = {
         "no_picture": ~frames_there(film.source, len(kp_2d), account, spare=film.spare),
         "frame_damaged": lost_frames(film.source, len(kp_2d)),
-        "label_not_finite": ~(is_finite_2d & is_finite_3d),
+        "label_not_finite": ~finite_rows(kp_2d, kp_3d),
         "joint_outside_picture": ~is_inside,
         "degenerate_box": degenerate,
     }

@@ -14,7 +14,7 @@ images have the stated size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import finite_joints, require_labels
 from pipeline.datasets.pixels import (
     RESIZED,
     SAME_SIZE,
@@ -33,6 +34,7 @@ from pipeline.datasets.pixels import (
     require_size,
     require_source_pixels,
 )
+from pipeline.datasets.release import ImageFolders, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
@@ -59,17 +61,17 @@ class PennAction(Dataset):
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 4  # 4: images under other numbers are refused
-    checks_joints: ClassVar[bool] = True
-    page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
-        ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+    release: ClassVar[Release] = Release(
+        page="http://dreamdragon.github.io/PennAction/",
+        parts=(
+            ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
+            ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+        ),
+        image_folders=ImageFolders(),
+        # counted over the official label files
+        totals={"train": Totals(videos=1258), "test": Totals(videos=1068)},
     )
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
-        "train": Totals(videos=1258),
-        "test": Totals(videos=1068),
-    }
+    labels: ClassVar[LabelRules] = LabelRules(checks_joints=True)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels = raw / "labels"
@@ -105,8 +107,7 @@ class PennAction(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         file = raw / video.files[0]
-        if not file.is_file():
-            raise RawDataError(file, "file", "labels", "only images", UNPACK, reason="no_label")
+        require_labels(file, UNPACK)
         label = load_mat(
             file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions")
         )

@@ -29,10 +29,12 @@ from numpy.typing import ArrayLike
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import corner_boxes_with_margin
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.labels.posetrack import LABELS, PICTURES, TODAY, UNPACK, Coco, load_coco
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.names import shown
 from pipeline.files.pixels.frames import Pictures, below
@@ -88,19 +90,23 @@ class PoseTrack(Dataset):
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 3  # 3: images under other numbers are refused
-    page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *_parts("train", "training", 593, 792),
-        *_parts("val", "validation", 170, 170),
+    release: ClassVar[Release] = Release(
+        page="https://github.com/anDoer/PoseTrack21",
+        parts=(
+            *_parts("train", "training", 593, 792),
+            *_parts("val", "validation", 170, 170),
+        ),
+        mistakes=(
+            Mistake(
+                "images/*_5sec/", "is of PoseTrack 2017", f"Get {LABELS} and {PICTURES}. {TODAY}"
+            ),
+        ),
+        image_folders=ImageFolders(),
+        recording="sequence",
+        totals={"val": Totals(videos=170)},
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("images/*_5sec/", "is of PoseTrack 2017", f"Get {LABELS} and {PICTURES}. {TODAY}"),
-    )
-    has_image_folders: ClassVar[bool] = True
-    recording: ClassVar[str] = "sequence"
-    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
 
     def origin(self, video: str) -> Origin:
         """A sequence by its number and source, in any split. The name does not tell the video it

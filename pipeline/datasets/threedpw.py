@@ -33,8 +33,11 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.cli.text import count
-from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
+from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.checks import finite_rows
+from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.names import shown
@@ -107,42 +110,43 @@ class ThreeDPW(Dataset):
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
     version: ClassVar[int] = 5  # 5: images under other numbers are refused
-    page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
-    uses_body: ClassVar[bool] = True
-    keypoints_from: ClassVar[str] = "detected"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *(
+    release: ClassVar[Release] = Release(
+        page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+        parts=(
+            *(
+                ReleasePart(
+                    f"sequences of {split}",
+                    (f"sequenceFiles/{split}/<sequence>.pkl",),
+                    LABELS,
+                    (split,),
+                    len(names),
+                )
+                for split, names in SEQUENCES.items()
+            ),
             ReleasePart(
-                f"sequences of {split}",
-                (f"sequenceFiles/{split}/<sequence>.pkl",),
-                LABELS,
-                (split,),
-                len(names),
-            )
-            for split, names in SEQUENCES.items()
+                "sequences' pictures",
+                ("imageFiles/<sequence>/image_00000.jpg",),
+                PICTURES,
+                known=sum(map(len, SEQUENCES.values())),
+            ),
         ),
-        ReleasePart(
-            "sequences' pictures",
-            ("imageFiles/<sequence>/image_00000.jpg",),
-            PICTURES,
-            known=sum(map(len, SEQUENCES.values())),
+        mistakes=(
+            Mistake(
+                "sequenceFiles/*.pkl",
+                "is in no split",
+                "Keep the folders train, validation and test.",
+            ),
+            Mistake(
+                "sequenceFiles?*/",
+                "is not read",
+                "The release's own sequenceFiles/ is: no copy for Python 3 is needed.",
+            ),
         ),
+        recording="sequence",
+        image_folders=ImageFolders(),
+        totals={split: Totals(videos=len(names)) for split, names in SEQUENCES.items()},
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "sequenceFiles/*.pkl", "is in no split", "Keep the folders train, validation and test."
-        ),
-        Mistake(
-            "sequenceFiles?*/",
-            "is not read",
-            "The release's own sequenceFiles/ is: no copy for Python 3 is needed.",
-        ),
-    )
-    recording: ClassVar[str] = "sequence"
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(videos=len(names)) for split, names in SEQUENCES.items()
-    }
+    labels: ClassVar[LabelRules] = LabelRules(keypoints_from="detected", uses_body=True)
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):
@@ -267,16 +271,13 @@ def _keep_rows(
         account.drop_track("no_detection", n_frames)
         return np.empty(0, np.int64), boxes
     frames = np.arange(n_frames)
-    stored = [actor.pose, actor.trans, to_camera.reshape(n_frames, 16)]
-    # comparisons with NaN are false
-    is_finite = (np.abs(np.concatenate(stored, axis=1)) < LARGEST).all(axis=1)
     n_visible = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
     reasons = {
         "no_picture": ~has_picture,
         "before_first_detection": frames < first,
         "after_last_detection": frames >= stop,
         "too_few_visible_joints": n_visible < MIN_LIMB_JOINTS,
-        "label_not_finite": ~is_finite,
+        "label_not_finite": ~finite_rows(actor.pose, actor.trans, to_camera),
         "bad_camera": ~is_rigid(to_camera),
     }
     rows = account.keep_rows(reasons)

@@ -27,6 +27,7 @@ from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, images_hint, list_clips
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.release import Release
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
@@ -104,11 +105,12 @@ class OwnVideos(ClipDataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    # used if a folder or a setting says so
-    optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
     # 9: sides that the detector has exchanged
     version: ClassVar[int] = 9
-    page: ClassVar[str] = ""
+    release: ClassVar[Release] = Release(
+        optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
+        recording="video",
+    )
     added: ClassVar[tuple[str, ...]] = (
         "cuts",
         "max_jitter",

@@ -216,7 +216,7 @@ def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         how = f"retried when their files change, or with: {again}"
         yield f"{count(n_failed, 'rejected video')}: {how}"
-    if plan.dataset.uses_body and plan.body is None:
+    if plan.dataset.labels.uses_body and plan.body is None:
         places = ["--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"]
         again = command("convert", plan.name, *places)
         yield (

@@ -16,8 +16,8 @@ from pipeline import grades
 from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError, describe_error
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
@@ -62,7 +62,7 @@ def from_raw(
     parts = reader_parts(dataset, split, raw, body)
     refuse_other_body(raw, parts["stand_in"], body)
     model = None
-    if dataset.uses_body and body:
+    if dataset.labels.uses_body and body:
         model = load_body(body)
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()

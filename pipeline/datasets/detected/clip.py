@@ -29,7 +29,7 @@ from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import labels_of, require_own_labels
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, LabelRules
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,
     PersonTrack,
@@ -43,6 +43,7 @@ from pipeline.datasets.pixels import (
     require_frames,
     require_pixels,
 )
+from pipeline.datasets.release import Origin
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
@@ -62,8 +63,7 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
-    keypoints_from: ClassVar[str] = "detected"
-    recording: ClassVar[str] = "video"
+    labels: ClassVar[LabelRules] = LabelRules(keypoints_from="detected")
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.

@@ -165,7 +165,7 @@ def _provenance(rows: RowFields, used: Sequence[str]) -> dict[str, Any]:
         "format": "wham",
         "streams": {stream: recorded_stream(rows.split, stream) for stream in used},
         "body": digests,
-        "kp2d": f"of the dataset: {datasets.get(rows.dataset).keypoints_from}",
+        "kp2d": f"of the dataset: {datasets.get(rows.dataset).labels.keypoints_from}",
     }
 
 

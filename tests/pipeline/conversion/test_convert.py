@@ -56,7 +56,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
             for name, c in committed.extra.items()
             if name not in track.extra
         }
-        assert absent.keys() <= {*datasets.get(name).optional_extra}
+        assert absent.keys() <= {*datasets.get(name).labels.optional_extra}
         extra = {**track.extra, **absent}
         arrays = {
             **track.columns,

@@ -42,8 +42,6 @@ class Lines(Dataset):
     name: ClassVar[str] = "lines"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
-    has_pixels: ClassVar[bool] = False
 
     def columns(self, split, *, body):
         return ("frame_index",)

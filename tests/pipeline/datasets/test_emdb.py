@@ -134,7 +134,7 @@ TRAPS = [
     ("bad_label_file", "betas", changed("smpl", "betas", to=np.full(10, np.nan)), {}),
     ("bad_label_file", "invalid_idxs", changed("bboxes", "invalid_idxs", to=[-1]), {}),
     ("unsafe_pickle", "print", {"gender": print}, {}),
-    ("no_label", "images only", None, {}),
+    ("no_label", "only images", None, {}),
 ]
 
 

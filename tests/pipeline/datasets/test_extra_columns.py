@@ -16,7 +16,7 @@ import cache
 from cache import ExtraColumn
 from pipeline import cameras
 from pipeline.conversion import convert, plan
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, LabelRules
 from pipeline.files.raw import RawVideo
 from pipeline.testing import datasets as contract
 
@@ -42,8 +42,6 @@ class Steps(Dataset):
     name: ClassVar[str] = "steps"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
-    has_pixels: ClassVar[bool] = False
     declared: ClassVar[tuple[ExtraColumn, ...]] = (CONTACT, EXTRINSICS, UP)
     spoil: ClassVar[Callable[[Any], dict[str, Any]]] = lambda extra: extra
 
@@ -170,7 +168,9 @@ def test_the_contract_names_a_fault(fault, raw):
 def test_a_sound_reader_has_no_problem(raw):
     assert contract.reader_problems(Steps(), raw, "train") == []
     assert (
-        contract.reader_problems(variant(optional_extra=("up",), **spoilt(up=None)), raw, "train")
+        contract.reader_problems(
+            variant(labels=LabelRules(optional_extra=("up",)), **spoilt(up=None)), raw, "train"
+        )
         == []
     )
 

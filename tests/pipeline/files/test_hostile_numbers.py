@@ -199,7 +199,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
     files = sorted(raw.glob(glob))
     assert files
-    body = Body.load(embedded.body) if dataset.uses_body else None
+    body = Body.load(embedded.body) if dataset.labels.uses_body else None
     copies = {file: file.read_bytes() for file in files}
     # each file in another way, until all ways have been tried
     for start in range(0, WAYS, len(files)):

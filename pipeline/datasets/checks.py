@@ -1,0 +1,127 @@
+"""Checks that the tracks of all readers pass.  raw -> [tracks]
+
+`Dataset` checks what a reader returns for a video by `check_columns`, `require_units` and
+`require_images`. Readers call the others themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.pixels import require_frames, require_source_pixels
+from pipeline.errors import RawDataError, refuse
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.skeletons import LARGEST, Bools, Floats, Number, zero_invalid_joints
+from pipeline.track import Track, other_units
+
+CONVERT_UNITS: Final = (
+    "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
+)
+# number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
+# another unit
+FEWEST_TINY: Final = 8
+
+
+def check_columns(
+    video: str,
+    tracks: Sequence[Track],
+    columns: Sequence[str],
+    extra: Sequence[cache.ExtraColumn],
+    optional: Collection[str],
+) -> None:
+    """Raise CacheError, for a bug of the reader, if tracks of a video lack a declared column, hold
+    another one or wrong arrays, or share a name.
+
+    optional: extra columns that a track may lack.
+    """
+    for name, times in Counter(track.name for track in tracks).items():
+        if times > 1:
+            raise cache.CacheError(
+                f"{name}: {times} tracks have this name; its reader must tell them apart"
+            )
+    declared = {*columns, *(column.name for column in extra)} - {*optional}
+    for track in tracks:
+        cache.check_track(track.rows, video, columns, extra)
+        missing = sorted(declared - track.columns.keys() - track.extra.keys())
+        if missing:
+            raise cache.CacheError(
+                f"{track.name}: has no {', '.join(missing)}, which its reader declares"
+            )
+
+
+def require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
+    """Refuse tracks in other units than those of the columns (`other_unit`), and a video that gave
+    no tracks because most boxes are smaller than a pixel.
+
+    labels: The labels' file or folder, for messages.
+    """
+    n_tiny = account.dropped["degenerate_box"]
+    if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
+        found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
+        _refuse_unit(labels, "joints", "joints in pixels", found)
+    for track in tracks:
+        for column, expected, found in other_units(track.columns | dict(track.extra)):
+            _refuse_unit(labels, column, expected, f"{found} in {track.name}")
+
+
+def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
+    refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
+
+
+def require_images(labels: Path, tracks: Sequence[Track], *, joints: bool) -> None:
+    """Refuse tracks of a video whose frame numbers or joints do not fit its images.
+
+    Sources other than `Pictures` and `Video` are not checked: their images vary in size.
+
+    Args:
+        labels: The labels' file or folder, for messages.
+        joints: Compare the joints, which the reader has not done.
+    """
+    sources = [track.frames for track in tracks if track.frames is not None]
+    if not sources:
+        return
+
+    source = sources[0]
+    if isinstance(source, Video):
+        last = max(int(track.frame_index[-1]) for track in tracks)
+        require_frames(labels, source, [0, last], VideoAccount(""))
+
+    keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+    if joints and keypoints and isinstance(source, Pictures | Video):
+        require_source_pixels(labels, np.concatenate(keypoints), source)
+
+
+def finite_rows(*labels: Floats) -> Bools:
+    """Whether each row of all arrays (N, ...) has only finite numbers below LARGEST, (N,)."""
+    are_finite = []
+    for array in labels:
+        inner_axes = tuple(range(1, array.ndim))
+        are_finite.append((np.abs(array) < LARGEST).all(axis=inner_axes))  # NaN is not below it
+    return np.asarray(np.logical_and.reduce(are_finite))
+
+
+def require_labels(file: Path, do: str) -> None:
+    """Raise RawDataError (`no_label`) for images without their label file."""
+    if not file.is_file():
+        raise RawDataError(file, "file", "labels", "only images", do, reason="no_label")
+
+
+def finite_joints(
+    keypoints: NDArray[Number], account: VideoAccount, where: str = ""
+) -> NDArray[Number]:
+    """Mark joints that are not finite as not annotated (`zero_invalid_joints`), and note how many.
+
+    `where` is added to the note.
+    """
+    joints, n_bad = zero_invalid_joints(keypoints)
+    if n_bad:
+        account.notes.append(f"{n_bad} joints are not finite{where}: not used")
+    return joints
