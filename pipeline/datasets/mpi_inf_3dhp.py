@@ -21,6 +21,7 @@ labels of one person (`LabelledPerson`), and the frames and camera that show it 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, LabelRules
 from pipeline.datasets.checks import finite_rows
-from pipeline.datasets.labels.fits import N_BETAS, N_POSE, usable_fits
+from pipeline.datasets.labels.fits import fit_labels
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
     TEST,
@@ -56,7 +57,7 @@ from pipeline.datasets.pixels import (
 from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
-from pipeline.files.formats.calibration import read_calibration
+from pipeline.files.formats.calibration import Calibration
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
@@ -176,7 +177,6 @@ class MpiInf3dhp(Dataset):
     )
     # extrinsics need the calibration
     labels: ClassVar[LabelRules] = LabelRules(optional_extra=(EXTRINSICS.name,))
-    has_fits: ClassVar[bool] = False  # the raw folder has NeuralAnnot's fits (`_WithFits`)
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
         if split == "train" and (raw / neural_annot.FITS).is_file():
@@ -235,8 +235,7 @@ class MpiInf3dhp(Dataset):
             columns["valid"] = labels.valid[rows]
         if film.extrinsics is not None:
             columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}
-        if self.has_fits:
-            columns |= _smpl_labels(raw, video, labels, film, rows, account)
+        columns |= self._smpl_labels(raw, video, labels, film, rows, account)
         track = self.track(
             split,
             video,
@@ -252,12 +251,22 @@ class MpiInf3dhp(Dataset):
         )
         return [track]
 
+    def _smpl_labels(
+        self,
+        raw: Path,
+        video: RawVideo,
+        labels: LabelledPerson,
+        film: _Film,
+        rows: Ints,
+        account: VideoAccount,
+    ) -> dict[str, Any]:
+        """Make the `Track` fields of SMPL bodies, of the frames that the track keeps (`rows`)."""
+        return {}
+
 
 @dataclass(frozen=True)
 class _WithFits(MpiInf3dhp):
     """The reader of a raw folder with NeuralAnnot's fits."""
-
-    has_fits: ClassVar[bool] = True
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
@@ -271,6 +280,21 @@ class _WithFits(MpiInf3dhp):
         fits = tuple(map(Path, FITS))
         videos = super().videos(raw, split)
         return [replace(video, files=video.files + fits) for video in videos]
+
+    def _smpl_labels(
+        self,
+        raw: Path,
+        video: RawVideo,
+        labels: LabelledPerson,
+        film: _Film,
+        rows: Ints,
+        account: VideoAccount,
+    ) -> dict[str, Any]:
+        joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
+        load = functools.partial(
+            neural_annot.load_fits, raw, video.name, joints, film.extrinsics, rows
+        )
+        return fit_labels(load, len(rows), account)
 
 
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
@@ -343,7 +367,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
         source.require_decodable()
         fps = source.record().fps
     try:
-        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = Calibration.read(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Film(source, fps)
@@ -389,30 +413,3 @@ def _boxes_and_reasons(
 def _to_spin49(joints: Doubles, skeleton: str) -> NDArray[np.float32]:
     """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
     return convert(add_confidence(joints), source=skeleton, target="spin49").astype(np.float32)
-
-
-def _smpl_labels(
-    raw: Path,
-    video: RawVideo,
-    labels: LabelledPerson,
-    film: _Film,
-    rows: Ints,
-    account: VideoAccount,
-) -> dict[str, Any]:
-    """Make the `Track` fields `pose`, `betas` and `has_smpl` from NeuralAnnot's fits.
-
-    The pose is in camera axes. Frames without a usable fit have NaN, and false in `has_smpl`. rows:
-    the frames that the track keeps.
-    """
-    fits = np.full((len(rows), N_POSE + N_BETAS), np.nan)
-    joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
-    try:
-        fits = neural_annot.load_fits(raw, video.name, joints, film.extrinsics, rows)
-    except RawDataError as error:  # the other labels are good without fits
-        account.notes.append(f"SMPL fits are not used: {error}")
-    is_fitted = np.isfinite(fits).all(axis=1)
-    if is_fitted.any() and not is_fitted.all():
-        account.notes.append(f"{int((~is_fitted).sum())} of the kept frames have no SMPL fit")
-    has_smpl = usable_fits(fits, account)
-    fits = np.where(has_smpl[:, None], fits, np.nan).astype(np.float32)
-    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
