@@ -47,7 +47,7 @@ from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, TIMEOUT
 from pipeline.processes.settings import NO_CLUSTER, Dask
@@ -322,7 +322,7 @@ def _summarize(
 def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
     """A line about each video whose file has lost frames."""
     for account in accounts:
-        record = restore_record(account.clip)
+        record = ClipRecord.from_dict(account.clip)
         if record is not None and record.lost:
             yield f"{account.name}: {record.remarks()[0]}"
 

@@ -30,7 +30,7 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError, describe_error
-from pipeline.files.pixels.clip_record import ClipRecord, restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
@@ -282,7 +282,7 @@ def _remember_clip(video: RawVideo) -> None:
     """Let the reader use the clip's record from an earlier conversion (`recall`), in place of
     decoding the whole clip to make a new one.
     """
-    record = restore_record(video.clip)
+    record = ClipRecord.from_dict(video.clip)
     if record is not None:
         remember(ClipRecord, video.clip_digest, record)
 

@@ -46,7 +46,7 @@ from pipeline.datasets.pixels import (
 from pipeline.datasets.release import Origin
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
-from pipeline.files.pixels.clip_record import ClipRecord, restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
@@ -242,7 +242,7 @@ def _note_record(
 
     Adds the record and its remarks to the account. filmed_fps: as in `Rules`.
     """
-    stored = restore_record(labels.info.get("record"))
+    stored = ClipRecord.from_dict(labels.info.get("record"))
     if stored is not None:
         clip.remember(stored)
     record = clip.record()
