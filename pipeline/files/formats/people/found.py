@@ -210,6 +210,12 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
     return list(names)
 
 
+def floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
+    """Convert texts to numbers. Raises RawDataError for other texts, and for blank ones."""
+    with arrays.reading(file, "numbers", key=key, do=FORMATS):
+        return [arrays.number_of(text) for text in texts]
+
+
 def finite_score(file: Path, key: str, score: float) -> float:
     """Check a detection's confidence, and return it. Raises RawDataError for NaN and infinity."""
     try:
