@@ -21,6 +21,7 @@ from pipeline.api import (
     JOINTS,
     Dataset,
     ExtraColumn,
+    LabelRules,
     Mistake,
     Origin,
     RawDataError,
@@ -78,9 +79,7 @@ class LabRecordings(Dataset):
         ),
         totals={"train": Totals(videos=4), "val": Totals(videos=1)},
     )
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[ExtraColumn, ...]:
-        return (CONTACT,)
+    labels: ClassVar[LabelRules] = LabelRules(extra=(CONTACT,))
 
     def origin(self, video: str) -> Origin:
         # train/<recording>; the name does not tell the person

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.datasets.checks import check_columns, require_images, require_units
+from pipeline.datasets.checks import check_tracks
 from pipeline.datasets.release import Origin, Release
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -40,6 +40,8 @@ class LabelRules:
     # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
     checks_fits: bool = False
     checks_joints: bool = False  # `read` itself refuses joints that are not in the image
+    columns: tuple[str, ...] = ("frame_index", "bbox", "kp_2d")  # of the cache, that tracks fill
+    extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: tuple[str, ...] = ()
 
@@ -90,21 +92,21 @@ class Dataset(ABC):
         return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill; by default those of 2D
-        keypoints.
+        """Names of the cache's columns that the split's tracks fill; by default
+        `LabelRules.columns`.
 
         `body`: whether there is a body model.
         """
-        return ("frame_index", "bbox", "kp_2d")
+        return self.labels.columns
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        """Declare columns that only this dataset has, such as `foot_contact`.
+        """Columns that only this dataset has; by default `LabelRules.extra`.
 
         Every track of the split has them in `Track.extra`, except those in
         `LabelRules.optional_extra`. If a declaration changes in more than its description, the
         split is converted again.
         """
-        return ()
+        return self.labels.extra
 
     @abstractmethod
     def read(
@@ -148,11 +150,10 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """Call `read`, and check the tracks.
+        """Call `read`, and check the tracks (`check_tracks`).
 
-        Checks columns, units, frame numbers and whether joints lie in the images. Raises
-        RawDataError for a video that cannot be used, and TypeError or CacheError for a bug of the
-        reader.
+        Raises RawDataError for a video that cannot be used, and TypeError or CacheError for a bug
+        of the reader.
         """
         reader = type(self).__name__
         limited = None if body is None else body.only(self.genders, reader)
@@ -160,14 +161,7 @@ class Dataset(ABC):
         is_list = isinstance(tracks, Sequence)
         if not is_list or not all(isinstance(track, Track) for track in tracks):
             raise TypeError(f"{reader}.read: expected a list of Track, found {str(tracks)[:80]}")
-
-        columns = self.columns(split, body=body is not None)
-        extra = self.extra_columns(split, body=body is not None)
-        check_columns(video.name, tracks, columns, extra, self.labels.optional_extra)
-        candidates = (*video.label_folders, *video.files, Path(video.name))
-        labels = raw / candidates[0]  # for messages
-        require_units(labels, tracks, account)
-        require_images(labels, tracks, joints=not self.labels.checks_joints)
+        check_tracks(self, raw, split, video, tracks, account, has_body=body is not None)
         return tracks
 
     def read_accounted(

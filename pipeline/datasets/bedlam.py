@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import Dataset, LabelRules
@@ -134,9 +133,9 @@ class Bedlam(Dataset):
     )
     labels: ClassVar[LabelRules] = LabelRules(
         uses_body=True,
+        extra=(EXTRINSICS, UP, INTRINSICS),
         optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
     )
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
     folders: ClassVar[tuple[str, ...]] = LABELS  # of label files, the preferred first
     # number of joints of gtkps that are used; None: it depends on how many there are
@@ -154,9 +153,6 @@ class Bedlam(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl")
         return (*labels, "kp_3d", "has_3d") if body else labels
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP, INTRINSICS, *self.smplx_columns
 
     def origin(self, video: str) -> Origin:
         """The recording is the sequence, with one name for both frame rates. Subject: unknown.
@@ -244,13 +240,16 @@ class Bedlam2(Bedlam):
     n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
 
 
+def _with_smplx(betas: str) -> LabelRules:
+    """The rules of a raw folder with SMPL-X labels. betas: as in `smplx.columns`."""
+    return replace(Bedlam.labels, extra=(*Bedlam.labels.extra, *smplx.columns(betas, trans=True)))
+
+
 @dataclass(frozen=True)
 class _Smplx(Bedlam):
     """The reader of a raw folder with SMPL-X labels."""
 
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns(
-        "the release's 11 numbers", trans=True
-    )
+    labels: ClassVar[LabelRules] = _with_smplx("the release's 11 numbers")
 
 
 @dataclass(frozen=True)
@@ -260,9 +259,7 @@ class _Smplx2(Bedlam2):
     Its neutral body model differs from BEDLAM's.
     """
 
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns(
-        "the release's 16 numbers", trans=True
-    )
+    labels: ClassVar[LabelRules] = _with_smplx("the release's 16 numbers")
 
 
 def _count_rows_without_folder(

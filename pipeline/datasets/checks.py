@@ -1,15 +1,15 @@
 """Checks that the tracks of all readers pass.  raw -> [tracks]
 
-`Dataset` checks what a reader returns for a video by `check_columns`, `require_units` and
-`require_images`. Readers call the others themselves.
+`Dataset` checks what a reader returns for a video by `check_tracks`. Readers call the other
+functions themselves.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import LARGEST, Bools, Floats, Number, zero_invalid_joints
 from pipeline.track import Track, other_units
 
@@ -30,38 +31,54 @@ CONVERT_UNITS: Final = (
 FEWEST_TINY: Final = 8
 
 
-def check_columns(
-    video: str,
+def check_tracks(
+    dataset: Any,
+    raw: Path,
+    split: str,
+    video: RawVideo,
     tracks: Sequence[Track],
-    columns: Sequence[str],
-    extra: Sequence[cache.ExtraColumn],
-    optional: Collection[str],
+    account: VideoAccount,
+    *,
+    has_body: bool,
 ) -> None:
-    """Raise CacheError, for a bug of the reader, if tracks of a video lack a declared column, hold
-    another one or wrong arrays, or share a name.
+    """Check the tracks that the dataset's reader has made of a video: their columns, units, frame
+    numbers, and whether joints lie in the images.
 
-    optional: extra columns that a track may lack.
+    has_body: whether there is a body model.
+
+    Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
     """
-    for name, times in Counter(track.name for track in tracks).items():
-        if times > 1:
-            raise cache.CacheError(
-                f"{name}: {times} tracks have this name; its reader must tell them apart"
-            )
-    declared = {*columns, *(column.name for column in extra)} - {*optional}
+    columns = dataset.columns(split, body=has_body)
+    extra = dataset.extra_columns(split, body=has_body)
+    declared = {*columns, *(column.name for column in extra)}
+    declared.difference_update(dataset.labels.optional_extra)
+    _require_own_names(tracks)
     for track in tracks:
-        cache.check_track(track.rows, video, columns, extra)
+        cache.check_track(track.rows, video.name, columns, extra)
         missing = sorted(declared - track.columns.keys() - track.extra.keys())
         if missing:
             raise cache.CacheError(
                 f"{track.name}: has no {', '.join(missing)}, which its reader declares"
             )
 
+    candidates = (*video.label_folders, *video.files, Path(video.name))
+    labels = raw / candidates[0]  # for messages
+    _require_units(labels, tracks, account)
+    _require_images(labels, tracks, has_checked_joints=dataset.labels.checks_joints)
 
-def require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
+
+def _require_own_names(tracks: Sequence[Track]) -> None:
+    """Raise CacheError if two tracks have one name."""
+    for name, times in Counter(track.name for track in tracks).items():
+        if times > 1:
+            raise cache.CacheError(
+                f"{name}: {times} tracks have this name; its reader must tell them apart"
+            )
+
+
+def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
     """Refuse tracks in other units than those of the columns (`other_unit`), and a video that gave
     no tracks because most boxes are smaller than a pixel.
-
-    labels: The labels' file or folder, for messages.
     """
     n_tiny = account.dropped["degenerate_box"]
     if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
@@ -76,26 +93,22 @@ def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
     refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
 
 
-def require_images(labels: Path, tracks: Sequence[Track], *, joints: bool) -> None:
+def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints: bool) -> None:
     """Refuse tracks of a video whose frame numbers or joints do not fit its images.
 
     Sources other than `Pictures` and `Video` are not checked: their images vary in size.
 
-    Args:
-        labels: The labels' file or folder, for messages.
-        joints: Compare the joints, which the reader has not done.
+    has_checked_joints: whether the reader has compared the joints with the images.
     """
     sources = [track.frames for track in tracks if track.frames is not None]
     if not sources:
         return
-
     source = sources[0]
     if isinstance(source, Video):
         last = max(int(track.frame_index[-1]) for track in tracks)
         require_frames(labels, source, [0, last], VideoAccount(""))
-
     keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
-    if joints and keypoints and isinstance(source, Pictures | Video):
+    if keypoints and not has_checked_joints and isinstance(source, Pictures | Video):
         require_source_pixels(labels, np.concatenate(keypoints), source)
 
 

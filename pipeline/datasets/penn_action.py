@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
@@ -36,7 +35,7 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.datasets.release import ImageFolders, Release, ReleasePart
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_mat, numbers
+from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, Doubles, Floats, convert
@@ -108,19 +107,18 @@ class PennAction(Dataset):
     ) -> Sequence[Track]:
         file = raw / video.files[0]
         require_labels(file, UNPACK)
-        label = load_mat(
-            file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions")
-        )
-        train = numbers(file, "train", label["train"].reshape(-1), (1,))[0]
+        keys = ("x", "y", "visibility", "train")
+        label = StoredArrays(file, load_mat(file, keys, optional=("nframes", "dimensions")))
+        train = numbers(file, "train", label.value("train").reshape(-1), (1,))[0]
         if train not in SPLIT_OF:
             raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
         if SPLIT_OF[train] != split:
             account.other_split = True
             return []
-        kp_2d = finite_joints(_keypoints(file, label), account)
+        kp_2d = finite_joints(_keypoints(label), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
-        size, n_outside = _note_contradictions(file, label, kp_2d, account)
+        size, n_outside = _note_contradictions(label, kp_2d, account)
         if size is None or n_outside:
             # If the images have the size that the label states, joints outside are the release's.
             require_source_pixels(file, kp_2d, pictures, size)
@@ -151,19 +149,19 @@ class PennAction(Dataset):
         return [track]
 
 
-def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
+def _keypoints(label: StoredArrays) -> Doubles:
     """Read the joints, (frames, 13, 3): x px, y px, and 1 where visible, else 0.
 
     Most invisible joints have coordinates, too.
     """
-    x = numbers(file, "x", label["x"], (None, N_JOINTS))
-    y = numbers(file, "y", label["y"], (len(x), N_JOINTS))
-    visible = numbers(file, "visibility", label["visibility"], (len(x), N_JOINTS)) > 0
+    x = label.take("x", None, N_JOINTS)
+    y = label.take("y", len(x), N_JOINTS)
+    visible = label.take("visibility", len(x), N_JOINTS) > 0
     return np.stack([x, y, visible], axis=-1)
 
 
 def _note_contradictions(
-    file: Path, label: dict[str, NDArray[np.generic]], kp_2d: Floats, account: VideoAccount
+    label: StoredArrays, kp_2d: Floats, account: VideoAccount
 ) -> tuple[tuple[float, float] | None, int]:
     """Note keys of the label file that contradict its joints.
 
@@ -172,10 +170,10 @@ def _note_contradictions(
 
     def read_values(key: str, n: int) -> list[float]:
         """The `n` numbers under a key; none, and a note, for other content."""
-        if key not in label:
+        if key not in label.content:
             return []
         try:
-            values = numbers(file, key, label[key].reshape(-1), (n,))
+            values = numbers(label.file, key, label.value(key).reshape(-1), (n,))
         except RawDataError as error:
             account.notes.append(f"not used: {error}")
             return []

@@ -202,12 +202,12 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
         isinstance(split, str) for split in dataset.splits
     ):
         yield f"splits is {dataset.splits!r}: expected a tuple of names, such as ('train',)"
-    options = {option.name for option in fields(dataset)}
+    known = {*dir(Dataset), *(option.name for option in fields(dataset))}
     for name, record in (("release", Release), ("labels", LabelRules)):
         if not isinstance(getattr(dataset, name), record):
             yield f"{name} is {getattr(dataset, name)!r}: expected a {record.__name__}"
         for entry in fields(record):
-            if hasattr(dataset, entry.name) and entry.name not in options:
+            if hasattr(dataset, entry.name) and entry.name not in known:
                 yield f"{entry.name} is a class variable: declare it as {name}.{entry.name}"
 
 

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
-import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cli.text import count
@@ -182,6 +181,7 @@ class Human36M(Dataset):
     )
     labels: ClassVar[LabelRules] = LabelRules(
         checks_fits=True,  # the public SMPL fits are compared with the joints
+        extra=(EXTRINSICS, UP),
         optional_extra=(EXTRINSICS.name, UP.name),  # need the cameras
     )
 
@@ -194,9 +194,6 @@ class Human36M(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
         return (*labels, "kp_3d_eval") if split == "val" else labels
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
         """The recording is the action of one subject, which four cameras filmed.
