@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +60,10 @@ class LabRecordings(Dataset):
 
     min_score: float = 0.3
 
-    name: ClassVar[str] = "lab_recordings"
-    splits: ClassVar[tuple[str, ...]] = SPLITS
-    version: ClassVar[int] = 1
-    release: ClassVar[Release] = Release(
+    name = "lab_recordings"
+    splits = SPLITS
+    version = 1
+    release = Release(
         page="https://example.org/lab-recordings",
         parts=tuple(
             ReleasePart(what, (f"{split}/<recording>{suffix}",), f"{split}.zip", (split,))
@@ -79,7 +79,7 @@ class LabRecordings(Dataset):
         ),
         totals={"train": Totals(videos=4), "val": Totals(videos=1)},
     )
-    labels: ClassVar[LabelRules] = LabelRules(extra=(CONTACT,))
+    labels = LabelRules(extra=(CONTACT,))
 
     def origin(self, video: str) -> Origin:
         # train/<recording>; the name does not tell the person

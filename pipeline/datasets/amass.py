@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,10 +119,10 @@ class Amass(Dataset):
     # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
     resampling: str = "slerp"
 
-    name: ClassVar[str] = "amass"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 4  # 4: y up by format and movement
-    release: ClassVar[Release] = Release(
+    name = "amass"
+    splits = ("train",)
+    version = 4  # 4: y up by format and movement
+    release = Release(
         page="https://amass.is.tue.mpg.de",
         parts=(
             ReleasePart(
@@ -146,9 +146,7 @@ class Amass(Dataset):
         ),
         recording="motion",
     )
-    labels: ClassVar[LabelRules] = LabelRules(
-        columns=("frame_index", "pose", "betas", "trans", "has_smpl")
-    )
+    labels = LabelRules(columns=("frame_index", "pose", "betas", "trans", "has_smpl"))
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
@@ -280,7 +278,7 @@ class Amass(Dataset):
 class _WithSmplx(Amass):
     """The reader of a raw folder with SMPL-X files."""
 
-    labels: ClassVar[LabelRules] = replace(
+    labels = replace(
         Amass.labels,
         extra=smplx.columns("up to 16 numbers of the release, for the track's gender"),
         optional_extra=smplx.NAMES,  # which motions of SMPL-H do not have

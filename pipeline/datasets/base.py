@@ -50,8 +50,9 @@ class LabelRules:
 class Dataset(ABC):
     """Reader of one dataset, in the layout of its official release.
 
-    Subclasses are frozen dataclasses whose fields are the reader's options. They state `name`,
-    `splits` and `version`, and define `videos` and `read`; all else has defaults.
+    Subclasses are frozen dataclasses whose fields, the variables with a type, are the reader's
+    options. They state `name`, `splits` and `version` without one, and define `videos` and `read`;
+    all else has defaults.
     """
 
     name: ClassVar[str]

@@ -101,10 +101,10 @@ class Bedlam(Dataset):
     All bodies use the neutral model, whatever the labels' `gender` states.
     """
 
-    name: ClassVar[str] = "bedlam"
+    name = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 4  # 4, 3: images under other numbers are refused
-    release: ClassVar[Release] = Release(
+    version = 4  # 4, 3: images under other numbers are refused
+    release = Release(
         page="https://bedlam.is.tue.mpg.de",
         parts=(
             ReleasePart(
@@ -131,7 +131,7 @@ class Bedlam(Dataset):
         people="bedlam",  # also for BEDLAM2, which shares bodies
         image_folders=ImageFolders(),
     )
-    labels: ClassVar[LabelRules] = LabelRules(
+    labels = LabelRules(
         uses_body=True,
         extra=(EXTRINSICS, UP, INTRINSICS),
         optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
@@ -225,9 +225,9 @@ class Bedlam2(Bedlam):
     joints.
     """
 
-    name: ClassVar[str] = "bedlam2"
-    splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
-    release: ClassVar[Release] = replace(
+    name = "bedlam2"
+    splits = ("train", "unreleased")
+    release = replace(
         Bedlam.release,
         page="https://bedlam2.is.tue.mpg.de",
         parts=(
@@ -235,9 +235,9 @@ class Bedlam2(Bedlam):
             PICTURES,
         ),
     )
-    turned: ClassVar[str] = "portrait"
-    folders: ClassVar[tuple[str, ...]] = LABELS2
-    n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
+    turned = "portrait"
+    folders = LABELS2
+    n_joints = len(JOINTS["body_25"])
 
 
 def _with_smplx(betas: str) -> LabelRules:
@@ -249,7 +249,7 @@ def _with_smplx(betas: str) -> LabelRules:
 class _Smplx(Bedlam):
     """The reader of a raw folder with SMPL-X labels."""
 
-    labels: ClassVar[LabelRules] = _with_smplx("the release's 11 numbers")
+    labels = _with_smplx("the release's 11 numbers")
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class _Smplx2(Bedlam2):
     Its neutral body model differs from BEDLAM's.
     """
 
-    labels: ClassVar[LabelRules] = _with_smplx("the release's 16 numbers")
+    labels = _with_smplx("the release's 16 numbers")
 
 
 def _count_rows_without_folder(

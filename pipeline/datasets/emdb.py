@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -61,10 +61,10 @@ class Emdb(Dataset):
     Three sequences are in both splits.
     """
 
-    name: ClassVar[str] = "emdb"
-    splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
-    version: ClassVar[int] = 3  # 3: images that the labels do not count are refused
-    release: ClassVar[Release] = Release(
+    name = "emdb"
+    splits = ("emdb1", "emdb2")
+    version = 3  # 3: images that the labels do not count are refused
+    release = Release(
         page="https://eth-ait.github.io/emdb",
         parts=(
             ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
@@ -74,7 +74,7 @@ class Emdb(Dataset):
         image_folders=ImageFolders(),
         totals={"emdb1": Totals(17), "emdb2": Totals(25)},
     )
-    labels: ClassVar[LabelRules] = LabelRules(uses_body=True, extra=(EXTRINSICS, UP))
+    labels = LabelRules(uses_body=True, extra=(EXTRINSICS, UP))
 
     @property
     def genders(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,11 +73,11 @@ class InstaVariety(ClipDataset):
     # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
     fits: bool = False
 
-    name: ClassVar[str] = "insta_variety"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    name = "insta_variety"
+    splits = ("train", "test")
     # 7: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 8  # 8: sides that the detector has exchanged
-    release: ClassVar[Release] = Release(
+    version = 8  # 8: sides that the detector has exchanged
+    release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(
             ReleasePart(
@@ -102,7 +102,7 @@ class InstaVariety(ClipDataset):
         # authors' script, which writes 50 a file.
         totals={"train": Totals(videos=13_601)},
     )
-    added: ClassVar[tuple[str, ...]] = ("fits",)
+    added = ("fits",)
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)

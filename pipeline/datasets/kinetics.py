@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
@@ -62,11 +62,11 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 class Kinetics(ClipDataset):
     """One track per person, linked over time unless the detector has tracked people itself."""
 
-    name: ClassVar[str] = "kinetics"
-    splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    name = "kinetics"
+    splits = ("train", "val")
     # 11: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 12  # 12: sides that the detector has exchanged
-    release: ClassVar[Release] = Release(
+    version = 12  # 12: sides that the detector has exchanged
+    release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
         parts=(*_parts("train", None), *_parts("val", 19_906)),
         mistakes=(

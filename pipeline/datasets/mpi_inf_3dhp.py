@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,13 +100,13 @@ CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 class MpiInf3dhp(Dataset):
     """One track per video. A training video is a sequence from one of the 8 usual cameras."""
 
-    name: ClassVar[str] = "mpi_inf_3dhp"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    name = "mpi_inf_3dhp"
+    splits = ("train", "test")
     # 6: images under other numbers are refused, single fits that are elsewhere are no label,
     # frames drawn over damage are lost
-    version: ClassVar[int] = 6
+    version = 6
 
-    release: ClassVar[Release] = Release(
+    release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
         parts=(
             ReleasePart(
@@ -176,7 +176,7 @@ class MpiInf3dhp(Dataset):
         },
     )
     # extrinsics need the calibration
-    labels: ClassVar[LabelRules] = LabelRules(optional_extra=(EXTRINSICS.name,))
+    labels = LabelRules(optional_extra=(EXTRINSICS.name,))
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
         if split == "train" and (raw / neural_annot.FITS).is_file():

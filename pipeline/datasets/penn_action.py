@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -57,10 +57,10 @@ class PennAction(Dataset):
     Coordinates are MATLAB's, where the first pixel is 1; they are not changed.
     """
 
-    name: ClassVar[str] = "penn_action"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 4  # 4: images under other numbers are refused
-    release: ClassVar[Release] = Release(
+    name = "penn_action"
+    splits = ("train", "test")
+    version = 4  # 4: images under other numbers are refused
+    release = Release(
         page="http://dreamdragon.github.io/PennAction/",
         parts=(
             ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
@@ -70,7 +70,7 @@ class PennAction(Dataset):
         # counted over the official label files
         totals={"train": Totals(videos=1258), "test": Totals(videos=1068)},
     )
-    labels: ClassVar[LabelRules] = LabelRules(checks_joints=True)
+    labels = LabelRules(checks_joints=True)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels = raw / "labels"

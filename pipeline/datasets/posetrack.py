@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,12 +81,12 @@ class PoseTrack(Dataset):
     PoseTrack21 is drawn by hand, and not used.
     """
 
-    name: ClassVar[str] = "posetrack"
-    splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 3  # 3: images under other numbers are refused
+    name = "posetrack"
+    splits = ("train", "val")
+    version = 3  # 3: images under other numbers are refused
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
-    release: ClassVar[Release] = Release(
+    release = Release(
         page="https://github.com/anDoer/PoseTrack21",
         parts=(
             *_parts("train", "training", 593, 792),

@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,10 +106,10 @@ class ThreeDPW(Dataset):
     # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
     model: str = "neutral"
 
-    name: ClassVar[str] = "3dpw"
-    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 5  # 5: images under other numbers are refused
-    release: ClassVar[Release] = Release(
+    name = "3dpw"
+    splits = ("train", "validation", "test")
+    version = 5  # 5: images under other numbers are refused
+    release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
         parts=(
             *(
@@ -145,9 +145,7 @@ class ThreeDPW(Dataset):
         image_folders=ImageFolders(),
         totals={split: Totals(videos=len(names)) for split, names in SEQUENCES.items()},
     )
-    labels: ClassVar[LabelRules] = LabelRules(
-        keypoints_from="detected", uses_body=True, extra=(EXTRINSICS,)
-    )
+    labels = LabelRules(keypoints_from="detected", uses_body=True, extra=(EXTRINSICS,))
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BeforeValidator
 
@@ -103,15 +103,15 @@ class OwnVideos(ClipDataset):
     # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
     fps: str | None = None
 
-    name: ClassVar[str] = "videos"
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    name = "videos"
+    splits = ("train", "val", "test")
     # 9: sides that the detector has exchanged
-    version: ClassVar[int] = 9
-    release: ClassVar[Release] = Release(
+    version = 9
+    release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
     )
-    added: ClassVar[tuple[str, ...]] = (
+    added = (
         "cuts",
         "max_jitter",
         "max_limb_spread",

@@ -202,7 +202,10 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
         isinstance(split, str) for split in dataset.splits
     ):
         yield f"splits is {dataset.splits!r}: expected a tuple of names, such as ('train',)"
-    known = {*dir(Dataset), *(option.name for option in fields(dataset))}
+    options = {option.name for option in fields(dataset)}
+    for name in sorted(options & Dataset.__annotations__.keys()):
+        yield f"{name} is an option: declare it without a type, as a class variable"
+    known = {*dir(Dataset), *options}
     for name, record in (("release", Release), ("labels", LabelRules)):
         if not isinstance(getattr(dataset, name), record):
             yield f"{name} is {getattr(dataset, name)!r}: expected a {record.__name__}"

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
-    labels: ClassVar[LabelRules] = LabelRules(keypoints_from="detected")
+    labels = LabelRules(keypoints_from="detected")
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.

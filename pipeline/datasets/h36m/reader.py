@@ -28,7 +28,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -134,12 +134,12 @@ class Human36M(Dataset):
     It has SMPL labels if the raw folder has the public fits.
     """
 
-    name: ClassVar[str] = "h36m"
-    splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
+    name = "h36m"
+    splits = tuple(SUBJECTS)
     # 6: images under other numbers are refused, frames drawn over damage are lost
-    version: ClassVar[int] = 6
+    version = 6
 
-    release: ClassVar[Release] = Release(
+    release = Release(
         page="http://vision.imar.ro/human3.6m",
         parts=(
             *_split_parts("train"),
@@ -179,7 +179,7 @@ class Human36M(Dataset):
         # with those of the corrupt video
         totals={"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)},
     )
-    labels: ClassVar[LabelRules] = LabelRules(
+    labels = LabelRules(
         checks_fits=True,  # the public SMPL fits are compared with the joints
         extra=(EXTRINSICS, UP),
         optional_extra=(EXTRINSICS.name, UP.name),  # need the cameras
@@ -294,7 +294,7 @@ class Human36M(Dataset):
 class _WithoutFits(Human36M):
     """The reader of a raw folder without SMPL fits: its labels do not depend on the body model."""
 
-    labels: ClassVar[LabelRules] = replace(Human36M.labels, checks_fits=False)
+    labels = replace(Human36M.labels, checks_fits=False)
 
 
 def _add_json_videos(raw: Path, subjects: Sequence[str], listed: dict[str, RawVideo]) -> None:

@@ -146,6 +146,11 @@ class Dances(Dataset):
         return [self.spoil(good(raw))]
 
 
+@dataclass(frozen=True)
+class Versions(Dances):
+    version: int = 1
+
+
 def other(**methods):
     """A reader with these methods and declarations."""
     made = type("Other", (Dances,), methods)()
@@ -186,6 +191,7 @@ READERS = {
     "Other.read: expected a list of Track, found None": other(read=lambda *_: None),
     "splits is 'train': expected a tuple of names": other(splits="train"),
     "labels is {'uses_body': True}: expected a LabelRules": other(labels={"uses_body": True}),
+    "version is an option: declare it without a type": Versions(),
     "page is a class variable: declare it as release.page": other(page="https://example.org"),
     NOTHING: Dances(listed=()),
     f"{NOTHING}; a: ": other(read=refuse),
