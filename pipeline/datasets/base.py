@@ -41,6 +41,7 @@ class LabelRules:
     checks_fits: bool = False
     checks_joints: bool = False  # `read` itself refuses joints that are not in the image
     columns: tuple[str, ...] = ("frame_index", "bbox", "kp_2d")  # of the cache, that tracks fill
+    body_columns: tuple[str, ...] = ()  # further ones, if there is a body model
     extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: tuple[str, ...] = ()
@@ -94,10 +95,10 @@ class Dataset(ABC):
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         """Names of the cache's columns that the split's tracks fill; by default
-        `LabelRules.columns`.
-
-        `body`: whether there is a body model.
+        `LabelRules.columns` and, if there is a body model (`body`), `LabelRules.body_columns`.
         """
+        if body:
+            return (*self.labels.columns, *self.labels.body_columns)
         return self.labels.columns
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:

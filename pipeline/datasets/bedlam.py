@@ -133,6 +133,8 @@ class Bedlam(Dataset):
     )
     labels = LabelRules(
         uses_body=True,
+        columns=("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl"),
+        body_columns=("kp_3d", "has_3d"),
         extra=(EXTRINSICS, UP, INTRINSICS),
         optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
     )
@@ -149,10 +151,6 @@ class Bedlam(Dataset):
                 if _split_of(scene) == split and smplx.is_smplx(raw / file, "pose_cam"):
                     return reader(**asdict(self))
         return self
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl")
-        return (*labels, "kp_3d", "has_3d") if body else labels
 
     def origin(self, video: str) -> Origin:
         """The recording is the sequence, with one name for both frame rates. Subject: unknown.

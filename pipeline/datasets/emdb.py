@@ -74,15 +74,16 @@ class Emdb(Dataset):
         image_folders=ImageFolders(),
         totals={"emdb1": Totals(17), "emdb2": Totals(25)},
     )
-    labels = LabelRules(uses_body=True, extra=(EXTRINSICS, UP))
+    labels = LabelRules(
+        uses_body=True,
+        columns=("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid"),
+        body_columns=("kp_3d_eval", "has_3d", "trans"),
+        extra=(EXTRINSICS, UP),
+    )
 
     @property
     def genders(self) -> tuple[str, ...]:
         return GENDERS
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid")
-        return (*labels, "kp_3d_eval", "has_3d", "trans") if body else labels
 
     def origin(self, video: str) -> Origin:
         """The person and the sequence.
