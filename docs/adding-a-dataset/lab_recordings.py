@@ -111,7 +111,7 @@ class LabRecordings(Dataset):
         source.require_decodable()
         kp_2d = finite_joints(table[:, 2:-4].reshape(-1, len(joints), 3), account)
         kp_2d[..., 2] = np.where(kp_2d[..., 2] < self.min_score, 0, np.minimum(kp_2d[..., 2], 1))
-        kp_2d = convert(kp_2d, source=joints, target="spin49").astype(np.float32)
+        kp_2d = convert(kp_2d, source=joints, target="spin49")
         bbox, unseen, degenerate = tight_boxes(kp_2d, BOX_FACTOR)
         tracks = []
         for who in np.unique(person):

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 import cache
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.checks import check_tracks
@@ -134,7 +136,13 @@ class Dataset(ABC):
         return 0
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
-        """Make a track named <video>/<person>. `fields` are the fields of `Track` besides names."""
+        """Make a track named <video>/<person>. `fields` are the fields of `Track` besides names.
+
+        Arrays of float64 become float32, except extra columns.
+        """
+        for key, value in fields.items():
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                fields[key] = value.astype(np.float32)
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 

@@ -352,12 +352,12 @@ def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> di
         extra["smplx_trans"] = trans.astype(np.float32)
     else:
         smpl = smpl_labels(rows.pose, rows.betas, trans, np.eye(4), body, evaluation=False)
-        smpl["trans"] = trans.astype(np.float32)
+        smpl["trans"] = trans
     return {
         "fps": FPS,
         "frame_index": rows.number,
-        "bbox": np.column_stack([rows.center, side, side]).astype(np.float32),
-        "kp_2d": convert(kp_2d, source=joints, target="spin49").astype(np.float32),
+        "bbox": np.column_stack([rows.center, side, side]),
+        "kp_2d": convert(kp_2d, source=joints, target="spin49"),
         "crop_scale": CROP_SCALE,
         "intrinsics": None if zooms else intrinsics[0],
         "extra": extra,

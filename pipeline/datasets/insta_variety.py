@@ -180,7 +180,7 @@ class InstaVariety(ClipDataset):
             video,
             fps=math.nan,
             frame_index=rows,
-            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
+            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1),
             kp_2d=spin49,
             crop_scale=CROP_SCALE,
             frames=source,

@@ -410,6 +410,6 @@ def _boxes_and_reasons(
     return bbox, reasons
 
 
-def _to_spin49(joints: Doubles, skeleton: str) -> NDArray[np.float32]:
+def _to_spin49(joints: Doubles, skeleton: str) -> Doubles:
     """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
-    return convert(add_confidence(joints), source=skeleton, target="spin49").astype(np.float32)
+    return convert(add_confidence(joints), source=skeleton, target="spin49")

@@ -143,7 +143,7 @@ class PennAction(Dataset):
             fps=math.nan,
             frame_index=rows,
             bbox=boxes[rows],
-            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49").astype(np.float32),
+            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49"),
             frames=pictures,
         )
         return [track]

@@ -188,15 +188,14 @@ class PoseTrack(Dataset):
                 account.drop_track("track_too_short", len(person_rows))
                 continue
             account.keep_track(len(person_rows))
-            spin49 = convert(people.kp_2d[person_rows], source=people.joints, target="spin49")
             track = self.track(
                 split,
                 video,
                 person,
                 fps=math.nan,
                 frame_index=frame_index[person_rows],
-                bbox=_squares(people.boxes[person_rows]).astype(np.float32),
-                kp_2d=spin49.astype(np.float32),
+                bbox=_squares(people.boxes[person_rows]),
+                kp_2d=convert(people.kp_2d[person_rows], source=people.joints, target="spin49"),
                 frames=images.pictures,
             )
             tracks.append(track)

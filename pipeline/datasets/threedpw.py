@@ -212,8 +212,6 @@ class ThreeDPW(Dataset):
         has_picture = frames_there(pictures, n_frames, account, spare=0)
         intrinsics = sequence.intrinsics
         require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
-        if intrinsics is not None:
-            intrinsics = intrinsics.astype(np.float32)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
@@ -241,7 +239,7 @@ class ThreeDPW(Dataset):
                 fps=FPS,
                 frame_index=rows,
                 bbox=bbox,
-                kp_2d=kp_2d.astype(np.float32),
+                kp_2d=kp_2d,
                 valid=actor.valid[rows],
                 gender=actor.gender,
                 crop_scale=CROP_SCALE,

@@ -71,7 +71,7 @@ def fit_labels(
         if is_far.any():
             limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
             account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
-    fits = np.where(has_smpl[:, None], fits, np.nan).astype(np.float32)
+    fits = np.where(has_smpl[:, None], fits, np.nan)
     return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
 
 

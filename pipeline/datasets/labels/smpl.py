@@ -65,24 +65,23 @@ def smpl_labels(
     n_frames = len(pose)
     camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
     pose = pose_in_camera(pose, camera[:, :3, :3])
-    betas = np.asarray(betas)
+    betas = np.asarray(betas, np.float64)
     if betas.ndim == 1:
         betas = np.tile(betas, (n_frames, 1))
     labels: dict[str, Any] = {
-        "pose": pose.astype(np.float32),
-        "betas": betas.astype(np.float32),
+        "pose": pose,
+        "betas": betas,
         "has_smpl": np.ones(n_frames, np.bool_),
     }
     if body is None:
         return labels
 
     joints, common14 = body.posed_joints(pose, betas)
-    in_view = cameras.to_camera(np.zeros(3), trans, camera, joints[:, PELVIS])[1]
-    labels["trans"] = in_view.astype(np.float32)
+    labels["trans"] = cameras.to_camera(np.zeros(3), trans, camera, joints[:, PELVIS])[1]
     labels["has_3d"] = np.ones(n_frames, np.bool_)
     if evaluation:
-        labels["kp_3d_eval"] = common14.astype(np.float32)
+        labels["kp_3d_eval"] = common14
     else:
         about_hip = joints - joints[:, HIP : HIP + 1]
-        labels["kp_3d"] = add_confidence(about_hip).astype(np.float32)
+        labels["kp_3d"] = add_confidence(about_hip)
     return labels
