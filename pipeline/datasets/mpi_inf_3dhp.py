@@ -66,7 +66,6 @@ from pipeline.skeletons import (
     Bools,
     Doubles,
     Floats,
-    Ints,
     add_confidence,
     convert,
     correspondence,
@@ -235,7 +234,12 @@ class MpiInf3dhp(Dataset):
             columns["valid"] = labels.valid[rows]
         if film.extrinsics is not None:
             columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}
-        columns |= self._smpl_labels(raw, video, labels, film, rows, account)
+        if Path(neural_annot.FITS) in video.files:
+            joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
+            load = functools.partial(
+                neural_annot.load_fits, raw, video.name, joints, film.extrinsics, rows
+            )
+            columns |= fit_labels(load, len(rows), account)
         track = self.track(
             split,
             video,
@@ -250,18 +254,6 @@ class MpiInf3dhp(Dataset):
             **columns,
         )
         return [track]
-
-    def _smpl_labels(
-        self,
-        raw: Path,
-        video: RawVideo,
-        labels: LabelledPerson,
-        film: _Film,
-        rows: Ints,
-        account: VideoAccount,
-    ) -> dict[str, Any]:
-        """Make the `Track` fields of SMPL bodies, of the frames that the track keeps (`rows`)."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -280,21 +272,6 @@ class _WithFits(MpiInf3dhp):
         fits = tuple(map(Path, FITS))
         videos = super().videos(raw, split)
         return [replace(video, files=video.files + fits) for video in videos]
-
-    def _smpl_labels(
-        self,
-        raw: Path,
-        video: RawVideo,
-        labels: LabelledPerson,
-        film: _Film,
-        rows: Ints,
-        account: VideoAccount,
-    ) -> dict[str, Any]:
-        joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
-        load = functools.partial(
-            neural_annot.load_fits, raw, video.name, joints, film.extrinsics, rows
-        )
-        return fit_labels(load, len(rows), account)
 
 
 def _train_videos(raw: Path) -> Iterator[RawVideo]:

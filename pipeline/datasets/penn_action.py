@@ -14,7 +14,7 @@ images have the stated size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 N_JOINTS: Final = len(JOINTS["penn_action"])
-SPLIT_OF: Final = {1: "train", -1: "test"}  # the stored `train`
+SPLIT_OF: Final[Mapping[float, str]] = {1: "train", -1: "test"}  # the stored `train`
 ARCHIVE: Final = "Penn_Action.tar.gz"
 UNPACK: Final = f"Unpack {ARCHIVE} again."
 
@@ -109,7 +109,7 @@ class PennAction(Dataset):
         require_labels(file, UNPACK)
         keys = ("x", "y", "visibility", "train")
         label = StoredArrays(file, load_mat(file, keys, optional=("nframes", "dimensions")))
-        train = numbers(file, "train", label.value("train").reshape(-1), (1,))[0]
+        train = label.scalar("train")
         if train not in SPLIT_OF:
             raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
         if SPLIT_OF[train] != split:

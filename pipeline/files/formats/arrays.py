@@ -243,6 +243,11 @@ class StoredArrays:
             raise self.error(key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}")
         return array
 
+    def scalar(self, key: str) -> float:
+        """The only number under a key, which may be in an array of any shape."""
+        value = np.reshape(self.value(key), -1)
+        return float(numbers(self.file, key, value, (1,), do=self.do)[0])
+
     def error(self, key: str, expected: str, found: str) -> RawDataError:
         """The error for other content under a key."""
         return RawDataError(self.file, key, expected, found, self.do)
@@ -277,14 +282,18 @@ def load_json(file: Path, *, do: str) -> Any:
             refuse(other_than_text(content) or _json_fault(content, error))
 
 
-def number_of(text: str) -> float:
-    """Convert a text to a number. Raises ValueError, without a text that may be private: a link in
-    the raw folder may lead to any file, and a group reads the message.
+def floats(file: Path, key: str, texts: Sequence[str], *, do: str) -> list[float]:
+    """Convert texts to numbers. Raises RawDataError for other texts, without a text that may be
+    private: a link in the raw folder may lead to any file, and a group reads the message.
     """
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"no number: {kind(text)}") from None
+    values = []
+    for text in texts:
+        try:
+            values.append(float(text))
+        except ValueError:
+            found = f"no number: {kind(text)}"
+            raise RawDataError(file, key, "numbers", found, do) from None
+    return values
 
 
 def whole_number(file: Path, key: str, value: object, *, do: str) -> int:

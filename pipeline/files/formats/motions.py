@@ -131,7 +131,7 @@ def _rate(data: StoredArrays) -> float:
     keys = [key for key in RATES if key in data.content]
     if not keys:
         raise RawDataError(data.file, RATES[0], "frames per second", "no such key", AGAIN)
-    rate = float(numbers(data.file, keys[0], data.value(keys[0]).reshape(-1), (1,))[0])
+    rate = data.scalar(keys[0])
     if not 1 <= rate <= 10_000:
         expected = "1 to 10,000 frames per second"
         raise RawDataError(data.file, keys[0], expected, str(rate), AGAIN)
@@ -152,12 +152,12 @@ def _load_aist(file: Path) -> Motion:
     stored = StoredArrays(file, data)
     poses = stored.take("smpl_poses", None, 72)
     trans = stored.take("smpl_trans", len(poses), 3)
-    scaling = numbers(file, "smpl_scaling", np.reshape(data["smpl_scaling"], -1), (1,))
-    if not scaling[0] > 0:
-        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling[0]), AGAIN)
+    scaling = stored.scalar("smpl_scaling")
+    if not scaling > 0:
+        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling), AGAIN)
     return Motion(
         pose=poses.reshape(-1, 24, 3),
-        trans=trans / scaling[0],
+        trans=trans / scaling,
         betas=np.zeros(N_BETAS),
         n_betas=0,
         rate=AIST_FPS,

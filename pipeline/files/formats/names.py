@@ -20,8 +20,8 @@ _NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a pat
 
 def shown(name: object) -> str:
     """A name that stands in a file, such as of a joint or an image, quoted for messages: of a long
-    one of an image its beginning and end. Of a longer text only its length, as in `number_of`; of
-    another value what `kind` says.
+    one of an image its beginning and end. Of a longer text only its length; of another value what
+    `kind` says.
 
     >>> shown("left shoulder"), shown("machine host login me")
     ("'left shoulder'", 'a text of 21 characters')

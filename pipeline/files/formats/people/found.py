@@ -61,6 +61,7 @@ OTHER_TOOL: Final = (
 # the functions of `arrays`, with advice for these files
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
+floats: Final = partial(arrays.floats, do=FORMATS)
 records: Final = partial(arrays.records, do=FORMATS)
 
 
@@ -208,12 +209,6 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
             raise label_error(file, key, expected, f"{shown(name)} twice")
         seen.add(name)
     return list(names)
-
-
-def floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
-    """Convert texts to numbers. Raises RawDataError for other texts, and for blank ones."""
-    with arrays.reading(file, "numbers", key=key, do=FORMATS):
-        return [arrays.number_of(text) for text in texts]
 
 
 def finite_score(file: Path, key: str, score: float) -> float:
