@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import CONVERT_UNITS
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
 from pipeline.datasets.labels import smplx
 from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError

@@ -15,13 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.datasets.checks import check_tracks
+from pipeline.datasets.checks import LabelRules, check_tracks
 from pipeline.datasets.release import Origin, Release
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -31,22 +31,6 @@ from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelRules:
-    """How a reader makes the labels of its tracks, and which checks they need."""
-
-    keypoints_from: Literal["labels", "detected"] = "labels"  # origin of kp_2d
-    uses_body: bool = False  # labels are derived through the body model
-    # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
-    checks_fits: bool = False
-    checks_joints: bool = False  # `read` itself refuses joints that are not in the image
-    columns: tuple[str, ...] = ("frame_index", "bbox", "kp_2d")  # of the cache, that tracks fill
-    body_columns: tuple[str, ...] = ()  # further ones, if there is a body model
-    extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
-    # names of extra columns that a track may lack: the cache stores the fill value for it
-    optional_extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +155,9 @@ class Dataset(ABC):
         is_list = isinstance(tracks, Sequence)
         if not is_list or not all(isinstance(track, Track) for track in tracks):
             raise TypeError(f"{reader}.read: expected a list of Track, found {str(tracks)[:80]}")
-        check_tracks(self, raw, split, video, tracks, account, has_body=body is not None)
+        columns = self.columns(split, body=body is not None)
+        extra = self.extra_columns(split, body=body is not None)
+        check_tracks(self.labels, raw, video, tracks, account, columns, extra)
         return tracks
 
     def read_accounted(

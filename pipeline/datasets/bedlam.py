@@ -33,8 +33,8 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import finite_joints, finite_rows
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.labels import smplx
 from pipeline.datasets.labels.bedlam import (
     AGAIN,

@@ -1,15 +1,17 @@
-"""Checks that the tracks of all readers pass.  raw -> [tracks]
+"""Rules for the labels of a dataset, and checks that the tracks of all readers pass.  raw ->
+[tracks]
 
-`Dataset` checks what a reader returns for a video by `check_tracks`. Readers call the other
-functions themselves.
+A dataset declares `LabelRules`. `Dataset` checks what a reader returns for a video by
+`check_tracks`. Readers call the other functions themselves.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,27 +33,39 @@ CONVERT_UNITS: Final = (
 FEWEST_TINY: Final = 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRules:
+    """How a reader makes the labels of its tracks, and which checks they need."""
+
+    keypoints_from: Literal["labels", "detected"] = "labels"  # origin of kp_2d
+    uses_body: bool = False  # labels are derived through the body model
+    # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
+    checks_fits: bool = False
+    checks_joints: bool = False  # `read` itself refuses joints that are not in the image
+    columns: tuple[str, ...] = ("frame_index", "bbox", "kp_2d")  # of the cache, that tracks fill
+    body_columns: tuple[str, ...] = ()  # further ones, if there is a body model
+    extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
+    # names of extra columns that a track may lack: the cache stores the fill value for it
+    optional_extra: tuple[str, ...] = ()
+
+
 def check_tracks(
-    dataset: Any,
+    rules: LabelRules,
     raw: Path,
-    split: str,
     video: RawVideo,
     tracks: Sequence[Track],
     account: VideoAccount,
-    *,
-    has_body: bool,
+    columns: Sequence[str],
+    extra: Sequence[cache.ExtraColumn],
 ) -> None:
-    """Check the tracks that the dataset's reader has made of a video: their columns, units, frame
-    numbers, and whether joints lie in the images.
+    """Check the tracks that a reader has made of a video: their columns, units, frame numbers, and
+    whether joints lie in the images.
 
-    has_body: whether there is a body model.
+    columns, extra: of the split, as its dataset declares them.
 
     Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
     """
-    columns = dataset.columns(split, body=has_body)
-    extra = dataset.extra_columns(split, body=has_body)
-    declared = {*columns, *(column.name for column in extra)}
-    declared.difference_update(dataset.labels.optional_extra)
+    declared = {*columns, *(column.name for column in extra)} - {*rules.optional_extra}
     _require_own_names(tracks)
     for track in tracks:
         cache.check_track(track.rows, video.name, columns, extra)
@@ -64,7 +78,7 @@ def check_tracks(
     candidates = (*video.label_folders, *video.files, Path(video.name))
     labels = raw / candidates[0]  # for messages
     _require_units(labels, tracks, account)
-    _require_images(labels, tracks, has_checked_joints=dataset.labels.checks_joints)
+    _require_images(labels, tracks, has_checked_joints=rules.checks_joints)
 
 
 def _require_own_names(tracks: Sequence[Track]) -> None:

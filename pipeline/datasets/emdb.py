@@ -25,8 +25,8 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import finite_joints, finite_rows, require_labels
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.datasets.release import ImageFolders, Origin, Release, ReleasePart

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import finite_rows
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels.fits import fit_labels
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,

@@ -23,8 +23,8 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import finite_joints, require_labels
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
 from pipeline.datasets.pixels import (
     RESIZED,
     SAME_SIZE,

@@ -32,8 +32,8 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, LabelRules
-from pipeline.datasets.checks import finite_rows
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart

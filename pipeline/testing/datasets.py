@@ -20,7 +20,8 @@ import pytest
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.release import Release
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources

@@ -35,7 +35,8 @@ import numpy as np
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
 from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
 from pipeline.datasets.h36m.json_layout import JOINTS_3D

@@ -16,7 +16,8 @@ import cache
 from cache import ExtraColumn
 from pipeline import cameras
 from pipeline.conversion import convert, plan
-from pipeline.datasets.base import Dataset, LabelRules
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.files.raw import RawVideo
 from pipeline.testing import datasets as contract
 
