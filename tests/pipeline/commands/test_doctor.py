@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -174,10 +173,10 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path,
 class Ninth(Dataset):
     """Declares no part of its release."""
 
-    name: ClassVar[str] = "ninth"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 1
-    release: ClassVar[Release] = Release(page="https://example.org")
+    name = "ninth"
+    splits = ("train", "test")
+    version = 1
+    release = Release(page="https://example.org")
 
     def columns(self, split, *, body):
         return ("frame_index",)

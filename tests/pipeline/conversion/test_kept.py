@@ -6,7 +6,6 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -39,9 +38,9 @@ def given_by(content, version):
 class Lines(Dataset):
     """<video>.txt, with a note <video>.note that is not read; rows only with <video>.key."""
 
-    name: ClassVar[str] = "lines"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
+    name = "lines"
+    splits = ("train",)
+    version = 1
 
     def columns(self, split, *, body):
         return ("frame_index",)

@@ -40,9 +40,9 @@ UP = ExtraColumn(
 class Steps(Dataset):
     """<video>.txt: a line a frame, of four flags."""
 
-    name: ClassVar[str] = "steps"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
+    name = "steps"
+    splits = ("train",)
+    version = 1
     declared: ClassVar[tuple[ExtraColumn, ...]] = (CONTACT, EXTRINSICS, UP)
     spoil: ClassVar[Callable[[Any], dict[str, Any]]] = lambda extra: extra
 

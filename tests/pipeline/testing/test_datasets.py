@@ -130,9 +130,9 @@ class Dances(Dataset):
     found: int = 3
     listed: tuple[RawVideo, ...] = (RawVideo("a", files=(), folders=(Path("a"),)),)
 
-    name: ClassVar[str] = "dances"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
+    name = "dances"
+    splits = ("train",)
+    version = 1
 
     def columns(self, split, *, body):
         return COLUMNS
