@@ -248,6 +248,9 @@ UNSETTLED: Final = frozenset(
     {NOT_NOW, "reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
 )
 
+# Reasons to reject a video although nothing is wrong with it
+NOT_LABELLED: Final = frozenset({"no_annotations", "no_keypoints"})
+
 # Reasons for frames that sampling skips; no person is lost by them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled", ABOVE_MAX_FPS})
 
@@ -338,6 +341,14 @@ def reason(name: str) -> Reason:
     return REASONS.get(name, UNKNOWN)
 
 
+def is_error(set_aside: str) -> bool:
+    """Whether a video was rejected because something is wrong with it.
+
+    set_aside: as in `VideoAccount`; "" for a video that was not rejected.
+    """
+    return bool(set_aside) and set_aside not in NOT_LABELLED
+
+
 def describe_no_rows(why: str, n: int) -> str:
-    """A line about n videos that were rejected for a harmless reason."""
+    """A line about n videos that were rejected for one of the reasons NOT_LABELLED."""
     return f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"

@@ -12,16 +12,10 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    UP,
-    Mistake,
-    Origin,
-    ReleasePart,
-    finite_joints,
-    smpl_labels,
-)
+from pipeline.datasets.checks import LabelRules, finite_joints
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
     ROW_RATE,
@@ -51,7 +45,8 @@ if TYPE_CHECKING:
     from pipeline.features.networks.base import Normalisation as Normalisation
     from pipeline.files.formats.hdf5 import load_hdf5 as load_hdf5
 
-__all__ = ["Dataset", "ExtraColumn", "Mistake", "Origin", "RawVideo", "ReleasePart"]  # datasets
+__all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
+__all__ += ["ImageFolders", "Mistake", "Origin", "Release", "ReleasePart"]  # their downloads
 __all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
 __all__ += ["EXTRINSICS", "UP", "finite_joints", "smpl_labels"]  # labels
 __all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -171,3 +172,16 @@ def similar_path(path: Path) -> str:
     except OSError:
         return ""
     return did_you_mean(path.name, names)
+
+
+def describe_error(error: Exception) -> str:
+    """Describe an unexpected exception of a reader: its message, and the line that raised it.
+
+    >>> try:
+    ...     {}["joints"]
+    ... except KeyError as error:
+    ...     print(describe_error(error).partition(" (at ")[0])
+    KeyError: 'joints'
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})"

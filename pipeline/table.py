@@ -17,7 +17,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
         "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
         "kinetics": "pipeline.datasets.kinetics:Kinetics",
         "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
-        "h36m": "pipeline.datasets.h36m:Human36M",
+        "h36m": "pipeline.datasets.h36m.reader:Human36M",
         "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
         "amass": "pipeline.datasets.amass:Amass",
         "videos": "pipeline.datasets.videos:OwnVideos",

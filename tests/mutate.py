@@ -35,7 +35,7 @@ labels | cache/read/labels.py | test_labels
 conversion | pipeline/conversion/*.py | pipeline/conversion/test_* test_plan_command journeys/test_extend
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/datasets/labels/mpi*.py pipeline/files/formats/neural_annot.py | test_mpi_inf_3dhp test_neural_annot
 losses | vibe_model/losses.py pipeline/rotations.py | test_losses test_rotations test_prediction
-h36m | pipeline/datasets/h36m.py pipeline/datasets/h36m_release.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
+h36m | pipeline/datasets/h36m/re*.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
 metrics | vibe_model/metrics.py vibe_model/evaluation/*_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras

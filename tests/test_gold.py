@@ -63,7 +63,9 @@ def make(folder):
     for name in SPLITS:
         dataset, split = name.split("/")
         place = [dataset, split, "--cache", str(folder / "cache")]
-        uses_body = ["--body", str(folder / "body")] if datasets.get(dataset).uses_body else []
+        uses_body = (
+            ["--body", str(folder / "body")] if datasets.get(dataset).labels.uses_body else []
+        )
         assert (
             main(
                 [

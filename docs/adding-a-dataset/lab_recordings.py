@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ from pipeline.api import (
     JOINTS,
     Dataset,
     ExtraColumn,
+    LabelRules,
     Mistake,
     Origin,
     RawDataError,
     RawVideo,
+    Release,
     ReleasePart,
     Totals,
     Track,
@@ -58,24 +60,26 @@ class LabRecordings(Dataset):
 
     min_score: float = 0.3
 
-    name: ClassVar[str] = "lab_recordings"
-    splits: ClassVar[tuple[str, ...]] = SPLITS
-    version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org/lab-recordings"
-    parts: ClassVar[tuple[ReleasePart, ...]] = tuple(
-        ReleasePart(what, (f"{split}/<recording>{suffix}",), source=f"{split}.zip", splits=(split,))
-        for split in SPLITS
-        for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "{train,val}/*.xlsx", "is an Excel file, which is not read", "Export the tables as CSV."
+    name = "lab_recordings"
+    splits = SPLITS
+    version = 1
+    release = Release(
+        page="https://example.org/lab-recordings",
+        parts=tuple(
+            ReleasePart(what, (f"{split}/<recording>{suffix}",), f"{split}.zip", (split,))
+            for split in SPLITS
+            for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
         ),
+        mistakes=(
+            Mistake(
+                "{train,val}/*.xlsx",
+                "is an Excel file, which is not read",
+                "Export the tables as CSV.",
+            ),
+        ),
+        totals={"train": Totals(videos=4), "val": Totals(videos=1)},
     )
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=4), "val": Totals(videos=1)}
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[ExtraColumn, ...]:
-        return (CONTACT,)
+    labels = LabelRules(extra=(CONTACT,))
 
     def origin(self, video: str) -> Origin:
         # train/<recording>; the name does not tell the person
@@ -107,7 +111,7 @@ class LabRecordings(Dataset):
         source.require_decodable()
         kp_2d = finite_joints(table[:, 2:-4].reshape(-1, len(joints), 3), account)
         kp_2d[..., 2] = np.where(kp_2d[..., 2] < self.min_score, 0, np.minimum(kp_2d[..., 2], 1))
-        kp_2d = convert(kp_2d, source=joints, target="spin49").astype(np.float32)
+        kp_2d = convert(kp_2d, source=joints, target="spin49")
         bbox, unseen, degenerate = tight_boxes(kp_2d, BOX_FACTOR)
         tracks = []
         for who in np.unique(person):

@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.cli.text import FEW, count
 from pipeline.clips.file_names import PACKED
 from pipeline.clips.files import KEYPOINTS
-from pipeline.files.raw.files import VIDEOS
+from pipeline.files.raw.files import VIDEOS, list_files
 
 ENDINGS: Final = ", ".join(VIDEOS)
 KINDS: Final = f"files that end in {ENDINGS}"
@@ -23,12 +23,12 @@ def list_clips(raw: Path) -> list[str]:
     """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a
     folder.
     """
-    return [file for file in _list_files(raw) if _kind(file) in VIDEOS]
+    return [file for file in list_files(raw) if _kind(file) in VIDEOS]
 
 
 def list_labelled_clips(out: Path) -> list[str]:
     """List clips with a file <clip>.json below `out`, sorted. The clips may be missing."""
-    stems = [file.removesuffix(".json") for file in _list_files(out) if file.endswith(".json")]
+    stems = [file.removesuffix(".json") for file in list_files(out) if file.endswith(".json")]
     return [clip for clip in stems if _kind(clip) in VIDEOS]
 
 
@@ -44,27 +44,11 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _files_beside_keypoints(raw: Path) -> list[str]:
-    return [file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
+    return [file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
 
 
 def _kind(file: str) -> str:
     return PurePath(file).suffix.lower()
-
-
-def _list_files(raw: Path) -> list[str]:
-    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
-    files: list[str] = []
-    for folder, folders, names in os.walk(raw, followlinks=True):
-        resolved = Path(folder).resolve()
-        shown = [name for name in folders if not name.startswith(".")]
-        folders.clear()
-        for name in shown:
-            is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
-            if not is_cycle:
-                folders.append(name)
-        parent = PurePath(folder).relative_to(raw)
-        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(files)
 
 
 def describe_others(raw: Path) -> str:
@@ -83,7 +67,7 @@ def describe_others(raw: Path) -> str:
 
 def images_hint(raw: Path) -> str:
     """Advice for a folder without clips but with an archive or images; "" for another folder."""
-    for file in _list_files(raw):
+    for file in list_files(raw):
         if file.casefold().endswith(PACKED):
             return f" ({file}: unpack it)"
     images = [file for file in _files_beside_keypoints(raw) if _kind(file) in _PICTURES]

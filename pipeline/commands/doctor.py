@@ -119,7 +119,7 @@ def _examine_all(
         of_body = examine(BODY, folder)
         if demo:
             of_body = of_body.replace_missing(TO_BE_MADE)
-        elif body is None and not any(reader.uses_body for reader in readers):
+        elif body is None and not any(reader.labels.uses_body for reader in readers):
             of_body = of_body.replace_missing(NOT_NEEDED)
         examined.append(of_body)
     return examined
@@ -284,7 +284,7 @@ def _prepare_commands(args: argparse.Namespace, examined: Sequence[Examination])
         # demo data and real data need different caches; in a clone, demo/cache is the demo's
         root = "demo/cache" if examination.stand_in else "cache-real"
         options = ["--raw", str(examination.raw)]
-        if datasets.get(examination.dataset).uses_body:
+        if datasets.get(examination.dataset).labels.uses_body:
             options += _body_option(args)
         yield "  " + command("prepare", examination.dataset, *options, "--cache", root)
 

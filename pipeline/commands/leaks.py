@@ -29,11 +29,11 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
-from pipeline.datasets.base import Origin
+from pipeline.datasets.release import Origin
 from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
-# `Dataset.recording` where recordings are videos of the web, which have one name in all datasets
+# `Release.recording` where recordings are videos of the web, which have one name in all datasets
 PUBLISHED: Final = "video"
 NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
@@ -176,7 +176,7 @@ def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
         if not origin.subject:
             labelled = split.videos.account(number).get("subjects") or [origin.subject]
         subjects += [(video, name) for name in dict.fromkeys(labelled)]
-    if reader and reader.people:  # tracks are named VIDEO/SUBJECT
+    if reader and reader.release.people:  # tracks are named VIDEO/SUBJECT
         subjects.clear()
         for track in dict.fromkeys(split.tracks.names):
             video, _, subject = track.rpartition("/")
@@ -184,8 +184,8 @@ def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
     people = dataset
     recording = "recording"
     if reader:
-        people = reader.people or dataset
-        recording = reader.recording
+        people = reader.release.people or dataset
+        recording = reader.release.recording
     scope = PUBLISHED if recording == PUBLISHED else dataset
     return (
         _Names.from_pairs(split.name, "subject", people, subjects),

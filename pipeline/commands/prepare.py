@@ -136,7 +136,7 @@ class Preparation:
         args = _name_device(args)
         recipe = Recipe.by_arguments(args, "")
         dataset = recipe.dataset
-        if dataset.uses_body and recipe.body is None:
+        if dataset.labels.uses_body and recipe.body is None:
             raise _no_body(dataset)
         streams_of = _streams_by_split(args, dataset, streams)
         detector = choose_detector(args, _unique(streams_of.values()))

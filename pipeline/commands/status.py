@@ -22,7 +22,7 @@ import cache
 from cache.format.folders import split_folders, unmounted_streams
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, describe_no_rows
+from pipeline.accounting import VideoAccount, describe_no_rows, is_error
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, size, table
 from pipeline.cli.progress import bar
@@ -195,7 +195,7 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
     videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
     rejected = []
-    without_rows = Counter[str]()  # a harmless reason -> number of videos
+    without_rows = Counter[str]()  # one of NOT_LABELLED -> number of videos
     noted = []
     for video in row.videos:
         name = video["name"]
@@ -389,7 +389,6 @@ def _require_raw(split: cache.Split) -> None:
 
 def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
     """Add videos with dropped frames, without rows, or with notes, in reading order."""
-    harmless = committed.harmless_of(split)
     for video in split.videos:
         account = video.account
         if "tracks_kept" not in account:
@@ -399,7 +398,7 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
             status.without_track[account["name"]] = why
         if not any(account[key] for key in ("dropped", "set_aside", "notes")):
             continue
-        failed = account["set_aside"] not in harmless
+        failed = is_error(account["set_aside"])
         status.videos.append({**{key: account[key] for key in VIDEO_KEYS}, "failed": failed})
         if failed:
             status.set_aside.append(f"{account['set_aside']}: {account['message']}")

@@ -31,7 +31,7 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import LEFT_OUT, NOT_NOW, VideoAccount, reason
+from pipeline.accounting import LEFT_OUT, NOT_NOW, VideoAccount, is_error, reason
 from pipeline.cli.text import FEW, command, count, few, text_of
 from pipeline.conversion.identity import kind_of
 from pipeline.conversion.selection import RowSelection
@@ -161,11 +161,11 @@ def earlier_reader(committed: cache.Split | None) -> frozenset[str]:
     return frozenset(committed.manifest.get(EARLIER_READER, ()))
 
 
-def list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
+def list_rejected(committed: cache.Split, *, retry: bool) -> set[str]:
     """Names of rejected videos that are read again though their files have not changed: those that
     could not be read at the time; retry: all that were rejected because of an error.
     """
-    reasons = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
+    reasons = set(filter(is_error, committed.manifest["accounting"]["videos"]["set_aside"]))
     if not retry:
         reasons &= {NOT_NOW}
     if not reasons:  # no look at every video, of which there may be 400,000
@@ -360,7 +360,7 @@ def why_empty(committed: cache.Split) -> list[str]:
     if not videos["found"]:
         dataset_name, _, split = name.partition("/")
         dataset = datasets.find_installed(dataset_name)
-        if dataset is not None and split in dataset.optional_splits:
+        if dataset is not None and split in dataset.release.optional_splits:
             return []
         return [f"{name}: no rows: the raw folder has no video of this split."]
 
@@ -397,14 +397,6 @@ def _main_reason(account: VideoAccount) -> str:
     return max(sorted(dropped), key=dropped.__getitem__, default="")
 
 
-def harmless_of(split: cache.Split) -> tuple[str, ...]:
-    """Reasons to reject a video that are no error, and "", for videos that were not rejected."""
-    dataset = datasets.find_installed(split.name.partition("/")[0])
-    if dataset is None:
-        return ("",)
-    return ("", *dataset.harmless)
-
-
 def why_without_track(account: Mapping[str, Any]) -> str:
     """Why a video of the split that was not rejected gave no track; "" for all other videos.
 
@@ -418,11 +410,8 @@ def why_without_track(account: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, [dropped, *account["notes"]]))
 
 
-def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> _VideoState:
-    """What became of a committed video, by its account.
-
-    harmless: reasons that are no failure (`harmless_of`).
-    """
+def video_state(account: Mapping[str, Any]) -> _VideoState:
+    """What became of a committed video, by its account."""
     if "tracks_kept" not in account:
         return _VideoState(NOT_RECORDED, "", "")
     why = why_without_track(account)
@@ -433,7 +422,7 @@ def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> _Video
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     rejection = account["set_aside"]
     if rejection:
-        state = "not labelled" if rejection in harmless else "rejected"
+        state = "rejected" if is_error(rejection) else "not labelled"
     else:
         state = "kept" if account["tracks_kept"] else OTHER_SPLIT
     return _VideoState(state, rejection, message)
@@ -441,12 +430,11 @@ def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> _Video
 
 def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:
     """The number of videos that were rejected because of errors, and a line about each."""
-    harmless = harmless_of(split)
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
-    n_rejected = sum(n for reason, n in reasons.items() if reason not in harmless)
+    n_rejected = sum(n for reason, n in reasons.items() if is_error(reason))
     messages = (
         f"{video.name}: {video.account['set_aside']}: {video.account.get('message', '')}"
         for video in split.videos
-        if video.account.get("set_aside", "") not in harmless
+        if is_error(video.account.get("set_aside", ""))
     )
     return n_rejected, messages

@@ -11,7 +11,7 @@ to convert.
 Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
-    failed      rejected because of an error, not for a reason that the dataset calls harmless
+    failed      rejected because of an error, not for lack of labels
     kept        why a committed video keeps rows that its files do not give now
                 (`pipeline.conversion.kept`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
@@ -28,7 +28,7 @@ from typing import Any
 import cache
 from cache.format.layout import WRITING
 from cache.write.parts import wait_for_parts
-from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount, is_error
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
@@ -42,12 +42,12 @@ from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import UNUSABLE, Kept, of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, read_videos
 from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, TIMEOUT
 from pipeline.processes.settings import NO_CLUSTER, Dask
@@ -255,13 +255,13 @@ def _commit(
     their rows.
     """
     stand_in = plan.reader["stand_in"]
-    published = None if stand_in else plan.dataset.totals.get(plan.split)
+    published = None if stand_in else plan.dataset.release.totals.get(plan.split)
     totals = Accounting(accounts).totals(published)
     entries = {
         "reader": dict(plan.reader),
         "stand_in": stand_in,
         "accounting": totals,
-        "keypoints": plan.dataset.keypoints_from,
+        "keypoints": plan.dataset.labels.keypoints_from,
     }
     stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
     earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
@@ -286,12 +286,12 @@ def _summarize(
     n_read = sum(not account.other_split for account in appended)
     n_of_split = sum(not account.other_split for account in accounts)
 
-    failed = [account for account in accounts if is_failure(plan.dataset, account)]
+    failed = [account for account in accounts if is_error(account.set_aside)]
     read = {account.name: account for account in appended}
     for name, video in plan.kept.items():
         if video.kind == NOT_NOW and video.account is not None:
             read[name] = video.account
-    rejected = [account for account in read.values() if is_failure(plan.dataset, account)]
+    rejected = [account for account in read.values() if is_error(account.set_aside)]
     rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
 
     problems = [*plan.kept_lines]
@@ -322,7 +322,7 @@ def _summarize(
 def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
     """A line about each video whose file has lost frames."""
     for account in accounts:
-        record = restore_record(account.clip)
+        record = ClipRecord.from_dict(account.clip)
         if record is not None and record.lost:
             yield f"{account.name}: {record.remarks()[0]}"
 
@@ -380,7 +380,7 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     for why in plan.unusable.values():
         raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    failed = list_rejected(plan.committed, plan.dataset, retry=True) - {*plan.drop}
+    failed = list_rejected(plan.committed, retry=True) - {*plan.drop}
     if failed:
         number = plan.committed.videos.names.index(min(failed))
         message = plan.committed.videos[number].account["message"]
@@ -395,7 +395,7 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
 
 def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
     for account in accounts:
-        if is_failure(plan.dataset, account):
+        if is_error(account.set_aside):
             _refuse_strict(plan, account.message)
 
 

@@ -53,7 +53,7 @@ def reader_parts(
         "stand_in": is_stand_in(raw),
         "body": None,
     }
-    reads_body = dataset.uses_body or dataset.checks_fits
+    reads_body = dataset.labels.uses_body or dataset.labels.checks_fits
     if reads_body and body is not None:
         bodies = [smpl_files.body_files(body, gender) for gender in dataset.genders]
         refuse_mixture(raw, parts["stand_in"], body, any(files.stand_in for files in bodies))

@@ -295,7 +295,7 @@ def _compare_committed(
         kept = {name: video for name, video in kept.items() if video.kind == MISSING}
     plan = replace(plan, seen=seen, kept=kept)
     earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
-    retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
+    retried = list_rejected(committed, retry=retry) | earlier
     reselected = other_videos(committed, plan.listed) & plan.stamps.keys() - plan.unusable.keys()
     again = retried | reselected
     if reads_contents:

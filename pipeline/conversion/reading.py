@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import cache
-from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import RawDataError
-from pipeline.files.pixels.clip_record import ClipRecord, restore_record
+from pipeline.datasets.base import Dataset
+from pipeline.errors import RawDataError, describe_error
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
@@ -154,7 +154,7 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     of now.
     """
     planned = plan.stamps[video.name]
-    failed = is_failure(plan.dataset, read.account)
+    failed = is_error(read.account.set_aside)
     # A file that is being copied is no damaged one: it is read again, not judged.
     if not failed or changes.stamp(plan.raw, video) == planned:
         if read.stamp == planned or read.fingerprint == changes.video_digest(plan.raw, video):
@@ -163,13 +163,6 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     message = f"{plan.raw}: files of {video.name} changed while they were read. {LATER}"
     account.reject(NOT_NOW, message)
     return ReadVideo(changes.video_digest(plan.raw, video), account)
-
-
-def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Whether the video was rejected because of an error, and not for a reason that is normal for
-    the dataset, such as images without labels.
-    """
-    return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def _reject_video(plan: ConversionPlan, video: RawVideo, failed: Failed) -> ReadVideo:
@@ -289,7 +282,7 @@ def _remember_clip(video: RawVideo) -> None:
     """Let the reader use the clip's record from an earlier conversion (`recall`), in place of
     decoding the whole clip to make a new one.
     """
-    record = restore_record(video.clip)
+    record = ClipRecord.from_dict(video.clip)
     if record is not None:
         remember(ClipRecord, video.clip_digest, record)
 

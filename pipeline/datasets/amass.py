@@ -20,28 +20,29 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
-from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
 from pipeline.datasets.labels import smplx
+from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import list_files
 from pipeline.skeletons import Doubles
 from pipeline.track import FARTHEST_M, Track
 
@@ -118,32 +119,34 @@ class Amass(Dataset):
     # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
     resampling: str = "slerp"
 
-    name: ClassVar[str] = "amass"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 4  # 4: y up by format and movement
-    page: ClassVar[str] = "https://amass.is.tue.mpg.de"
-    has_pixels: ClassVar[bool] = False
-    recording: ClassVar[str] = "motion"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "motions",
-            tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
-            + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
-            "one <subset>.tar.bz2 or more, body data, SMPL+H",
+    name = "amass"
+    splits = ("train",)
+    version = 4  # 4: y up by format and movement
+    release = Release(
+        page="https://amass.is.tue.mpg.de",
+        parts=(
+            ReleasePart(
+                "motions",
+                tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
+                + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
+                "one <subset>.tar.bz2 or more, body data, SMPL+H",
+            ),
         ),
+        mistakes=(
+            Mistake(
+                "{amass,AMASS}/*/*/*_poses.npz",
+                "is one folder too deep",
+                "Move the subsets one folder up.",
+            ),
+            Mistake(
+                "<subset>/{,<subject>/}<motion>.pkl",
+                "is a pickle, which is not read",
+                "Download this subset's .npz.",
+            ),
+        ),
+        recording="motion",
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "{amass,AMASS}/*/*/*_poses.npz",
-            "is one folder too deep",
-            "Move the subsets one folder up.",
-        ),
-        Mistake(
-            "<subset>/{,<subject>/}<motion>.pkl",
-            "is a pickle, which is not read",
-            "Download this subset's .npz.",
-        ),
-    )
+    labels = LabelRules(columns=("frame_index", "pose", "betas", "trans", "has_smpl"))
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
@@ -158,7 +161,7 @@ class Amass(Dataset):
         says so. One file is sampled for each subset and file name ending.
         """
         samples = {}  # (subset, ending) -> the last file of this kind
-        for file in filter(_is_motion, _files(raw)):
+        for file in _motions(raw):
             if file.suffix == ".npy":
                 return _WithSmplx(**asdict(self))
             if file.suffix == ".npz":
@@ -169,9 +172,6 @@ class Amass(Dataset):
         if has_smplx:
             return _WithSmplx(**asdict(self))
         return self
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "pose", "betas", "trans", "has_smpl")
 
     def origin(self, video: str) -> Origin:
         """A motion by subset, subject and name, in any release and folder depth.
@@ -199,8 +199,9 @@ class Amass(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
             raise RawDataError(raw, "folder", LAYOUT, "no folder", UNPACK)
-        files = filter(_is_motion, _files(raw))
-        listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
+        listed = [
+            RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in _motions(raw)
+        ]
         if not listed:
             raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
         # by name, not by path: the two orders differ where a name has a blank, which sorts before /
@@ -208,7 +209,7 @@ class Amass(Dataset):
 
     def label_note(self, raw: Path, split: str) -> str:
         """Name motions that are there twice: all of them are used."""
-        names = [file.with_suffix("").as_posix() for file in filter(_is_motion, _files(raw))]
+        names = [file.with_suffix("").as_posix() for file in _motions(raw)]
         times = Counter(self.origin(name).recording for name in names)
         n_twice = sum(n > 1 for recording, n in times.items() if recording)
         if not n_twice:
@@ -251,7 +252,7 @@ class Amass(Dataset):
         pose = resample_rotations(motion.pose, positions)  # (T, 24 SMPL or 55 SMPL-X joints, 3)
         extra: dict[str, NDArray[Any]] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
-            if self.extra_columns(split, body=False):
+            if self.labels.extra:
                 extra = smplx.labels(pose, motion.betas)
             else:
                 account.notes.append(
@@ -263,9 +264,9 @@ class Amass(Dataset):
             video,
             fps=fps,
             frame_index=np.arange(n_frames),
-            pose=pose.reshape(n_frames, 72).astype(np.float32),
-            betas=np.tile(motion.betas[:N_BETAS], (n_frames, 1)).astype(np.float32),
-            trans=resample_linear(motion.trans, positions).astype(np.float32),
+            pose=pose.reshape(n_frames, 72),
+            betas=np.tile(motion.betas[:N_BETAS], (n_frames, 1)),
+            trans=resample_linear(motion.trans, positions),
             has_smpl=np.ones(n_frames, np.bool_),
             gender=gender or "neutral",
             extra=extra,
@@ -277,10 +278,11 @@ class Amass(Dataset):
 class _WithSmplx(Amass):
     """The reader of a raw folder with SMPL-X files."""
 
-    optional_extra: ClassVar[tuple[str, ...]] = smplx.NAMES  # which motions of SMPL-H do not have
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return smplx.columns("up to 16 numbers of the release, for the track's gender")
+    labels = replace(
+        Amass.labels,
+        extra=smplx.columns("up to 16 numbers of the release, for the track's gender"),
+        optional_extra=smplx.NAMES,  # which motions of SMPL-H do not have
+    )
 
 
 def sample_positions(
@@ -312,25 +314,13 @@ def sample_positions(
     return float(TARGET_FPS), np.minimum(positions, n_frames - 1)
 
 
-def _files(raw: Path) -> Iterator[Path]:
-    """Yield the paths, relative to `raw`, of all files below it that are not hidden.
-
-    Follows links to folders, each folder once.
-    """
-    visited: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(raw, followlinks=True):
-        current = Path(folder)
-        status = current.stat()
-        if (status.st_dev, status.st_ino) in visited:
-            subfolders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        subfolders.sort()
-        yield from (current.relative_to(raw) / name for name in files if not name.startswith("."))
-
-
-def _is_motion(file: Path) -> bool:
-    return file.suffix in ENDINGS and not re.search("^shape$|_stagei$", file.stem)
+def _motions(raw: Path) -> list[Path]:
+    """The paths, relative to `raw`, of the files of motions anywhere below it, sorted."""
+    motions = []
+    for file in map(Path, list_files(raw)):
+        if file.suffix in ENDINGS and not re.search("^shape$|_stagei$", file.stem):
+            motions.append(file)
+    return motions
 
 
 def _correct_rate(motion: Motion, video: RawVideo, account: VideoAccount) -> Motion:

@@ -11,165 +11,53 @@ A `VideoAccount` counts how many frames were found, kept and dropped. `body` is 
 
 from __future__ import annotations
 
-import itertools
-import re
-import traceback
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 import cache
-from pipeline import cameras
-from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.cameras import pose_in_camera
-from pipeline.datasets.pixels import require_frames, require_source_pixels
-from pipeline.errors import PipelineError, RawDataError, refuse
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets.checks import LabelRules, check_tracks
+from pipeline.datasets.release import Origin, Release
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.files.raw.opening import note_fault
-from pipeline.skeletons import JOINTS, Number, add_confidence, zero_invalid_joints
-from pipeline.track import Track, other_units
+from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
-# regressed from the body's surface; 3D joints are stored relative to it
-HIP: Final = JOINTS["spin49"].index("hip")
-EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
-    name="extrinsics",
-    about="world to camera, rows R t and 0 0 0 1, R a rotation",
-    unit="m",
-    shape=(4, 4),
-    mirror=cameras.mirrored,
-)
-INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's intrinsics
-    name="intrinsics",
-    about="camera matrix of the row, if the camera zooms",
-    unit="px",
-    shape=(3, 3),
-)
-UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
-    name="up",
-    about="the axis of the world that points up, of length 1",
-    shape=(3,),
-    per="track",
-    mirror=cameras.mirrored_axis,
-)
-CONVERT_UNITS: Final = (
-    "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
-)
-# number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
-# another unit
-FEWEST_TINY: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasePart:
-    """A part of a dataset's download. Whether it is complete is checked by file names alone.
-
-    `patterns` are alternative paths below the raw folder: `labels/<0001>.mat`; `<...>` and `*`
-    stand for any part of a name, `{train,val}` for one of the two; a slash at the end matches
-    folders only. Matches of all patterns are added up.
-    """
-
-    what: str  # "label files"
-    patterns: tuple[str, ...]
-    source: str  # which archive of the download contains it: "Penn_Action.tar.gz"
-    splits: tuple[str, ...] = ()  # splits that need this part; empty: all
-    known: int | None = None  # number of files or folders in the full release
-    without: str = ""  # what is lost without this part; "": the dataset cannot be used without it
-    instead: ReleasePart | None = None  # the part of another layout that can replace this one
-
-
-class Mistake(NamedTuple):
-    """A known mistake in unpacking a download: some path below the raw folder matches `pattern`."""
-
-    pattern: str  # in the syntax of `ReleasePart.patterns`
-    what: str  # end of the message that begins with the matching path: "is of PoseTrack 2017"
-    do: str  # advice: "Download PoseTrack 2018."
-
-
-def globs(patterns: Iterable[str]) -> list[str]:
-    """Expand patterns of `ReleasePart` into globs, one for each choice of `{...}`.
-
-    >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
-    ['*/*.mp4', '*/*.avi', 'labels/*.mat']
-    """
-    matches: list[str] = []
-    for pattern in patterns:
-        choices = []
-        # split at {...}: every second piece lists alternatives
-        for i, piece in enumerate(re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))):
-            choices.append(piece.split(",") if i % 2 else [piece])
-        matches += map("".join, itertools.product(*choices))
-    return matches
-
-
-class Origin(NamedTuple):
-    """Which person is in a video, and which recording it belongs to; None where unknown.
-
-    They are derived from the video's name in the release. Within a dataset, equal names mean the
-    same person or recording. Published videos (of YouTube, for example) are compared across
-    datasets.
-    """
-
-    subject: str | None = None
-    recording: str | None = None
 
 
 @dataclass(frozen=True)
 class Dataset(ABC):
     """Reader of one dataset, in the layout of its official release.
 
-    Subclasses are frozen dataclasses whose fields are the reader's options. They define `videos`
-    and `read`; the other methods have defaults.
+    Subclasses are frozen dataclasses whose fields, the variables with a type, are the reader's
+    options. They state `name`, `splits` and `version` without one, and define `videos` and `read`;
+    all else has defaults.
     """
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
-    optional_splits: ClassVar[frozenset[str]] = frozenset()  # splits that may be without any video
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
-    page: ClassVar[str]  # where the official download is available
-    uses_body: ClassVar[bool] = False  # labels are derived through the body model
-    # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
-    checks_fits: ClassVar[bool] = False
-    has_pixels: ClassVar[bool] = True
-    # origin of kp_2d: "labels", or "detected" by a detector
-    keypoints_from: ClassVar[str] = "labels"
-    checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
-    # reasons for which a video is rejected although nothing is wrong with it
-    harmless: ClassVar[frozenset[str]] = frozenset()
-    # parts of the official download, and where each is expected
-    parts: ClassVar[tuple[ReleasePart, ...]] = ()
-    mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes in unpacking this download
-    # a sequence has a folder with each of its images, or with every n-th one
-    has_image_folders: ClassVar[bool] = False
-    # the same, and all cameras of a recording have the same number of images
-    films_by_cameras: ClassVar[bool] = False
-    # videos that lack images in the release itself
-    short_in_release: ClassVar[frozenset[str]] = frozenset()
-    # number of videos and frames in the full release, by split
-    totals: ClassVar[Mapping[str, Totals]] = {}
-    # names of extra columns that a track may lack: the cache stores the fill value for it
-    optional_extra: ClassVar[tuple[str, ...]] = ()
-    # the dataset's word for a recording: sequence, motion, or (published) video
-    recording: ClassVar[str] = "recording"
+    release: ClassVar[Release] = Release()
+    labels: ClassVar[LabelRules] = LabelRules()
     # options that were added later: part of the identity only if they differ from the default
     added: ClassVar[tuple[str, ...]] = ()
-    # where tracks are named <video>/<subject>: a name that datasets with the same subjects share
-    people: ClassVar[str] = ""
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether tracks have boxes in images, and so features of crops."""
+        return "bbox" in self.columns(self.splits[0], body=False)
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Genders of the body models that `read` needs, if `uses_body` or `checks_fits`.
+        """Genders of the body models that `read` needs, if its `labels` use or check bodies.
 
         `read` gets the body of the first gender; `body.of(gender)` gives the others. A track's
         labels use the body of the person's gender if it is listed, else the first one.
@@ -192,20 +80,21 @@ class Dataset(ABC):
         return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill; by default those of 2D
-        keypoints.
-
-        `body`: whether there is a body model.
+        """Names of the cache's columns that the split's tracks fill; by default
+        `LabelRules.columns` and, if there is a body model (`body`), `LabelRules.body_columns`.
         """
-        return ("frame_index", "bbox", "kp_2d")
+        if body:
+            return (*self.labels.columns, *self.labels.body_columns)
+        return self.labels.columns
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        """Declare columns that only this dataset has, such as `foot_contact`.
+        """Columns that only this dataset has; by default `LabelRules.extra`.
 
-        Every track of the split has them in `Track.extra`, except those in `optional_extra`. If a
-        declaration changes in more than its description, the split is converted again.
+        Every track of the split has them in `Track.extra`, except those in
+        `LabelRules.optional_extra`. If a declaration changes in more than its description, the
+        split is converted again.
         """
-        return ()
+        return self.labels.extra
 
     @abstractmethod
     def read(
@@ -231,7 +120,13 @@ class Dataset(ABC):
         return 0
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
-        """Make a track named <video>/<person>. `fields` are the fields of `Track` besides names."""
+        """Make a track named <video>/<person>. `fields` are the fields of `Track` besides names.
+
+        Arrays of float64 become float32, except extra columns.
+        """
+        for key, value in fields.items():
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                fields[key] = value.astype(np.float32)
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
@@ -249,11 +144,10 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """Call `read`, and check the tracks.
+        """Call `read`, and check the tracks (`check_tracks`).
 
-        Checks columns, units, frame numbers and whether joints lie in the images. Raises
-        RawDataError for a video that cannot be used, and TypeError or CacheError for a bug of the
-        reader.
+        Raises RawDataError for a video that cannot be used, and TypeError or CacheError for a bug
+        of the reader.
         """
         reader = type(self).__name__
         limited = None if body is None else body.only(self.genders, reader)
@@ -261,50 +155,10 @@ class Dataset(ABC):
         is_list = isinstance(tracks, Sequence)
         if not is_list or not all(isinstance(track, Track) for track in tracks):
             raise TypeError(f"{reader}.read: expected a list of Track, found {str(tracks)[:80]}")
-
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
-        candidates = (*video.label_folders, *video.files, Path(video.name))
-        labels = raw / candidates[0]  # for messages
-        if not tracks:
-            _refuse_tiny_boxes(labels, account)
-            return tracks
-
-        _require_own_names(tracks)
-        for track in tracks:
-            cache.check_track(track.rows, video.name, columns, extra)
-            declared = {*columns, *(column.name for column in extra)} - {*self.optional_extra}
-            missing = sorted(declared - track.columns.keys() - track.extra.keys())
-            if missing:
-                raise cache.CacheError(
-                    f"{track.name}: has no {', '.join(missing)}, which its reader declares"
-                )
-
-        for track in tracks:
-            for column, expected, found in other_units(track.columns | dict(track.extra)):
-                _refuse_unit(labels, column, expected, f"{found} in {track.name}")
-        self._check_frames(labels, tracks)
+        check_tracks(self.labels, raw, video, tracks, account, columns, extra)
         return tracks
-
-    def _check_frames(self, labels: Path, tracks: Sequence[Track]) -> None:
-        """Refuse tracks whose frame numbers or joints do not fit the video's images.
-
-        Sources other than `Pictures` and `Video` are not checked: their images vary in size.
-        """
-        sources = [track.frames for track in tracks if track.frames is not None]
-        if not sources:
-            return
-
-        source = sources[0]
-        if isinstance(source, Video):
-            last = max(int(track.frame_index[-1]) for track in tracks)
-            require_frames(labels, source, [0, last], VideoAccount(""))
-
-        keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
-        if not keypoints or self.checks_joints:
-            return
-        if isinstance(source, Pictures | Video):
-            require_source_pixels(labels, np.concatenate(keypoints), source)
 
     def read_accounted(
         self,
@@ -360,95 +214,3 @@ class Dataset(ABC):
         if split not in self.splits:
             splits = ", ".join(self.splits)
             raise PipelineError(f"{self.name} has no split {split!r}; it has {splits}")
-
-
-def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
-    refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
-
-
-def _refuse_tiny_boxes(labels: Path, account: VideoAccount) -> None:
-    """Refuse a video that gave no tracks because most boxes are smaller than a pixel."""
-    n_tiny = account.dropped["degenerate_box"]
-    if n_tiny >= max(FEWEST_TINY, account.found / 2):
-        found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-        _refuse_unit(labels, "joints", "joints in pixels", found)
-
-
-def _require_own_names(tracks: Sequence[Track]) -> None:
-    """Raise CacheError if two tracks have one name."""
-    for name, times in Counter(track.name for track in tracks).items():
-        if times > 1:
-            raise cache.CacheError(
-                f"{name}: {times} tracks have this name; its reader must tell them apart"
-            )
-
-
-def smpl_labels(
-    pose: NDArray[np.float64],
-    betas: ArrayLike,
-    trans: ArrayLike,
-    to_camera: ArrayLike,
-    body: Body | None,
-    *,
-    evaluation: bool,
-) -> dict[str, Any]:
-    """Make `Track` fields from SMPL parameters in a world, seen by a camera that may move.
-
-    pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas:
-    (10,) or (T, 10). trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T,
-    4, 4) or (4, 4), world to camera, m; `np.eye(4)` for parameters in the camera.
-
-    Returns `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` for
-    `evaluation`, else `kp_3d`. Joints and `trans` depend on the body: choose its gender with
-    `body.of(...)`.
-    """
-    n_frames = len(pose)
-    camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
-    pose = pose_in_camera(pose, camera[:, :3, :3])
-    betas = np.asarray(betas)
-    if betas.ndim == 1:
-        betas = np.tile(betas, (n_frames, 1))
-    labels: dict[str, Any] = {
-        "pose": pose.astype(np.float32),
-        "betas": betas.astype(np.float32),
-        "has_smpl": np.ones(n_frames, np.bool_),
-    }
-    if body is None:
-        return labels
-
-    joints, common14 = body.posed_joints(pose, betas)
-    in_view = cameras.to_camera(np.zeros(3), trans, camera, joints[:, PELVIS])[1]
-    labels["trans"] = in_view.astype(np.float32)
-    labels["has_3d"] = np.ones(n_frames, np.bool_)
-    if evaluation:
-        labels["kp_3d_eval"] = common14.astype(np.float32)
-    else:
-        about_hip = joints - joints[:, HIP : HIP + 1]
-        labels["kp_3d"] = add_confidence(about_hip).astype(np.float32)
-    return labels
-
-
-def finite_joints(
-    keypoints: NDArray[Number], account: VideoAccount, where: str = ""
-) -> NDArray[Number]:
-    """Mark joints that are not finite as not annotated (`zero_invalid_joints`), and note how many.
-
-    `where` is added to the note.
-    """
-    joints, n_bad = zero_invalid_joints(keypoints)
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite{where}: not used")
-    return joints
-
-
-def describe_error(error: Exception) -> str:
-    """Describe an unexpected exception in a reader: its message, and the line that raised it.
-
-    >>> try:
-    ...     {}["joints"]
-    ... except KeyError as error:
-    ...     print(describe_error(error).partition(" (at ")[0])
-    KeyError: 'joints'
-    """
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})"

@@ -31,20 +31,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    INTRINSICS,
-    UP,
-    Dataset,
-    Mistake,
-    Origin,
-    ReleasePart,
-    finite_joints,
-    smpl_labels,
-)
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.labels import smplx
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
@@ -57,8 +47,10 @@ from pipeline.datasets.labels.bedlam import (
     label_files,
     load_scene,
 )
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smpl_labels
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import file_state
 from pipeline.files.formats.names import shown_names
@@ -66,7 +58,7 @@ from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import JOINTS, LARGEST, Ints, convert
+from pipeline.skeletons import JOINTS, Ints, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -109,42 +101,43 @@ class Bedlam(Dataset):
     All bodies use the neutral model, whatever the labels' `gender` states.
     """
 
-    name: ClassVar[str] = "bedlam"
+    name = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 4  # 4, 3: images under other numbers are refused
-    page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
-    uses_body: ClassVar[bool] = True
-    recording: ClassVar[str] = "sequence"
-    people: ClassVar[str] = "bedlam"  # also for BEDLAM2, which shares bodies
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
+    version = 4  # 4, 3: images under other numbers are refused
+    release = Release(
+        page="https://bedlam.is.tue.mpg.de",
+        parts=(
+            ReleasePart(
+                "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
+            ),
+            PICTURES,
         ),
-        PICTURES,
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        *(
+        mistakes=(
+            *(
+                Mistake(
+                    f"{folder}/",
+                    "has labels in a layout that is skipped",
+                    "Unpack bedlam-labels-smpl.zip beside it.",
+                )
+                for folder in folders_of(SKIPPED)
+            ),
             Mistake(
-                f"{folder}/",
-                "has labels in a layout that is skipped",
-                "Unpack bedlam-labels-smpl.zip beside it.",
-            )
-            for folder in folders_of(SKIPPED)
+                "<scene>/mp4/<sequence>.mp4",
+                "is a video to look at, which is not read",
+                "Unpack the scene's PNG archive beside it.",
+            ),
         ),
-        Mistake(
-            "<scene>/mp4/<sequence>.mp4",
-            "is a video to look at, which is not read",
-            "Unpack the scene's PNG archive beside it.",
-        ),
+        recording="sequence",
+        people="bedlam",  # also for BEDLAM2, which shares bodies
+        image_folders=ImageFolders(),
     )
-    has_image_folders: ClassVar[bool] = True
-    optional_extra: ClassVar[tuple[str, ...]] = (
-        EXTRINSICS.name,
-        UP.name,
-        INTRINSICS.name,
-        *smplx.NAMES,
+    labels = LabelRules(
+        uses_body=True,
+        columns=("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl"),
+        body_columns=("kp_3d", "has_3d"),
+        extra=(EXTRINSICS, UP, INTRINSICS),
+        optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
     )
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
     folders: ClassVar[tuple[str, ...]] = LABELS  # of label files, the preferred first
     # number of joints of gtkps that are used; None: it depends on how many there are
@@ -158,13 +151,6 @@ class Bedlam(Dataset):
                 if _split_of(scene) == split and smplx.is_smplx(raw / file, "pose_cam"):
                     return reader(**asdict(self))
         return self
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl")
-        return (*labels, "kp_3d", "has_3d") if body else labels
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP, INTRINSICS, *self.smplx_columns
 
     def origin(self, video: str) -> Origin:
         """The recording is the sequence, with one name for both frame rates. Subject: unknown.
@@ -237,25 +223,31 @@ class Bedlam2(Bedlam):
     joints.
     """
 
-    name: ClassVar[str] = "bedlam2"
-    splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
-    page: ClassVar[str] = "https://bedlam2.is.tue.mpg.de"
-    turned: ClassVar[str] = "portrait"
-    folders: ClassVar[tuple[str, ...]] = LABELS2
-    n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
-        PICTURES,
+    name = "bedlam2"
+    splits = ("train", "unreleased")
+    release = replace(
+        Bedlam.release,
+        page="https://bedlam2.is.tue.mpg.de",
+        parts=(
+            ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
+            PICTURES,
+        ),
     )
+    turned = "portrait"
+    folders = LABELS2
+    n_joints = len(JOINTS["body_25"])
+
+
+def _with_smplx(betas: str) -> LabelRules:
+    """The rules of a raw folder with SMPL-X labels. betas: as in `smplx.columns`."""
+    return replace(Bedlam.labels, extra=(*Bedlam.labels.extra, *smplx.columns(betas, trans=True)))
 
 
 @dataclass(frozen=True)
 class _Smplx(Bedlam):
     """The reader of a raw folder with SMPL-X labels."""
 
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns(
-        "the release's 11 numbers", trans=True
-    )
+    labels = _with_smplx("the release's 11 numbers")
 
 
 @dataclass(frozen=True)
@@ -265,9 +257,7 @@ class _Smplx2(Bedlam2):
     Its neutral body model differs from BEDLAM's.
     """
 
-    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns(
-        "the release's 16 numbers", trans=True
-    )
+    labels = _with_smplx("the release's 16 numbers")
 
 
 def _count_rows_without_folder(
@@ -315,15 +305,16 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
     """Select a subject's usable rows, in temporal order. images: numbers of existing images."""
     rows = labels.select(np.argsort(labels.number, kind="stable"))
     number = rows.number
-    columns = (rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics)
-    stated = np.concatenate([column.reshape(len(number), -1) for column in columns], axis=1)
+    is_finite = finite_rows(
+        rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics
+    )
     rows = replace(rows, keypoints=finite_joints(rows.keypoints, account))
     has_joint = (rows.keypoints[..., 2] > 0).any(axis=1)
     reasons = {
         "duplicate_person": np.isin(number, number[1:][np.diff(number) == 0]),  # ambiguous
         "no_picture": ~np.isin(number, images),
+        "label_not_finite": ~is_finite,
         # comparisons with NaN are false
-        "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),
         "degenerate_box": ~(rows.scale * STATED_PX >= 1),
         "bad_camera": ~is_rigid(rows.extrinsics),
         "no_visible_joint": ~has_joint,
@@ -361,12 +352,12 @@ def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> di
         extra["smplx_trans"] = trans.astype(np.float32)
     else:
         smpl = smpl_labels(rows.pose, rows.betas, trans, np.eye(4), body, evaluation=False)
-        smpl["trans"] = trans.astype(np.float32)
+        smpl["trans"] = trans
     return {
         "fps": FPS,
         "frame_index": rows.number,
-        "bbox": np.column_stack([rows.center, side, side]).astype(np.float32),
-        "kp_2d": convert(kp_2d, source=joints, target="spin49").astype(np.float32),
+        "bbox": np.column_stack([rows.center, side, side]),
+        "kp_2d": convert(kp_2d, source=joints, target="spin49"),
         "crop_scale": CROP_SCALE,
         "intrinsics": None if zooms else intrinsics[0],
         "extra": extra,

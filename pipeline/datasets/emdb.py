@@ -16,29 +16,23 @@ checks and converts it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    UP,
-    Dataset,
-    Origin,
-    ReleasePart,
-    finite_joints,
-    smpl_labels,
-)
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows, require_labels
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.release import ImageFolders, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import UNPACK_AGAIN, numbers
-from pipeline.files.formats.names import shown, shown_names
+from pipeline.files.formats.arrays import StoredArrays
+from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
@@ -67,29 +61,29 @@ class Emdb(Dataset):
     Three sequences are in both splits.
     """
 
-    name: ClassVar[str] = "emdb"
-    splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
-    version: ClassVar[int] = 3  # 3: images that the labels do not count are refused
-    page: ClassVar[str] = "https://eth-ait.github.io/emdb"
-    uses_body: ClassVar[bool] = True
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
-        ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+    name = "emdb"
+    splits = ("emdb1", "emdb2")
+    version = 3  # 3: images that the labels do not count are refused
+    release = Release(
+        page="https://eth-ait.github.io/emdb",
+        parts=(
+            ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
+            ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+        ),
+        recording="sequence",
+        image_folders=ImageFolders(),
+        totals={"emdb1": Totals(17), "emdb2": Totals(25)},
     )
-    recording: ClassVar[str] = "sequence"
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {"emdb1": Totals(17), "emdb2": Totals(25)}
+    labels = LabelRules(
+        uses_body=True,
+        columns=("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid"),
+        body_columns=("kp_3d_eval", "has_3d", "trans"),
+        extra=(EXTRINSICS, UP),
+    )
 
     @property
     def genders(self) -> tuple[str, ...]:
         return GENDERS
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid")
-        return (*labels, "kp_3d_eval", "has_3d", "trans") if body else labels
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
         """The person and the sequence.
@@ -118,16 +112,13 @@ class Emdb(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         file = raw / video.files[0]
-        if not file.is_file():
-            raise RawDataError(
-                file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label"
-            )
-        stored = load_labels(file)
+        require_labels(file, UNPACK)
+        stored = StoredArrays(file, load_labels(file), UNPACK)
         # the split's name is a key: whether the sequence belongs to it
-        if not numbers(file, split, _entry(file, stored, split), (), do=UNPACK):
+        if not stored.take(split):
             account.other_split = True
             return []
-        labels = _convert_labels(file, stored)
+        labels = _convert_labels(stored)
 
         kp_2d = finite_joints(add_confidence(labels.kp_2d), account)
         account.found = len(kp_2d)
@@ -135,9 +126,7 @@ class Emdb(Dataset):
         has_picture = frames_there(pictures, len(kp_2d), account, spare=0)
         size = labels.width, labels.height
         require_size(pictures, size, file, SAME_NAMES, labels.intrinsics)
-        stated = [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)]
-        # comparisons with NaN are false
-        is_finite = (np.abs(np.concatenate(stated, axis=1)) < LARGEST).all(axis=1)
+        is_finite = finite_rows(labels.pose, labels.trans, labels.extrinsics)
         reasons = {
             "not_good": ~labels.good,
             "no_picture": ~has_picture,
@@ -164,12 +153,12 @@ class Emdb(Dataset):
             video,
             fps=FPS,
             frame_index=rows,
-            bbox=labels.boxes[rows].astype(np.float32),
-            kp_2d=convert(kp_2d[rows], source="smpl", target="spin49").astype(np.float32),
+            bbox=labels.boxes[rows],
+            kp_2d=convert(kp_2d[rows], source="smpl", target="spin49"),
             valid=np.ones(len(rows), np.bool_),
             gender=labels.gender,
             crop_scale=CROP_SCALE,
-            intrinsics=labels.intrinsics.astype(np.float32),
+            intrinsics=labels.intrinsics,
             frames=pictures,
             extra={"extrinsics": extrinsics.astype(np.float32), "up": WORLD_UP},
             **smpl,
@@ -195,62 +184,42 @@ class _SequenceLabels:
     no_box: Bools  # (F,) frames in `invalid_idxs`, and frames whose corners are no box
 
 
-def _convert_labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
+def _convert_labels(stored: StoredArrays) -> _SequenceLabels:
     """Check and convert the content of a label file. Raises RawDataError."""
-
-    def array(
-        *keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False
-    ) -> Doubles:
-        """The array under nested keys. whole, finite: what its numbers must be."""
-        key = "/".join(keys)
-        values = numbers(file, key, _entry(file, stored, *keys), shape, do=UNPACK)
-        if whole and not ((values >= 0) & (values % 1 == 0)).all():
-            raise RawDataError(file, key, "whole numbers from 0", str(values)[:80], UNPACK)
-        if finite and not (np.abs(values) < LARGEST).all():
-            raise RawDataError(file, key, "finite numbers", str(values)[:80], UNPACK)
-        return values
-
-    n = int(array("n_frames", shape=(), whole=True))  # F
-    gender = gender_of(_entry(file, stored, "gender"))
+    n = int(_take_whole(stored, "n_frames"))  # F
+    stated = stored.value("gender")
+    gender = gender_of(stated)
     if gender not in GENDERS:
-        found = shown(str(stored["gender"]))
-        raise RawDataError(
-            file, "gender", expected=" or ".join(GENDERS), found=found, do=OTHER_GENDER
-        )
-    corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
+        expected = " or ".join(GENDERS)
+        raise RawDataError(stored.file, "gender", expected, shown(str(stated)), OTHER_GENDER)
+    corners = stored.take("bboxes/bboxes", n, 4).reshape(n, 2, 2)
     low = corners[:, 0]
     high = corners[:, 1]
     side = (high - low).max(axis=1)
-    is_stated_invalid = np.isin(
-        np.arange(n), array("bboxes", "invalid_idxs", shape=(None,), whole=True)
-    )
+    is_stated_invalid = np.isin(np.arange(n), _take_whole(stored, "bboxes/invalid_idxs", None))
     # comparisons with NaN are false
     is_box = ((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1)
-    root = array("smpl", "poses_root", shape=(n, 3))
-    joints = array("smpl", "poses_body", shape=(n, 69))
+    root = stored.take("smpl/poses_root", n, 3)
+    joints = stored.take("smpl/poses_body", n, 69)
     return _SequenceLabels(
         gender=gender,
-        good=array("good_frames_mask", shape=(n,)) > 0,
-        width=int(array("camera", "width", shape=(), whole=True)),
-        height=int(array("camera", "height", shape=(), whole=True)),
-        intrinsics=array("camera", "intrinsics", shape=(3, 3), finite=True),
-        extrinsics=array("camera", "extrinsics", shape=(n, 4, 4)),
+        good=stored.take("good_frames_mask", n) > 0,
+        width=int(_take_whole(stored, "camera/width")),
+        height=int(_take_whole(stored, "camera/height")),
+        intrinsics=stored.take("camera/intrinsics", 3, 3, finite=True),
+        extrinsics=stored.take("camera/extrinsics", n, 4, 4),
         pose=np.concatenate([root, joints], axis=1),
-        betas=array("smpl", "betas", shape=(10,), finite=True),
-        trans=array("smpl", "trans", shape=(n, 3)),
-        kp_2d=array("kp2d", shape=(n, len(JOINTS["smpl"]), 2)),
+        betas=stored.take("smpl/betas", 10, finite=True),
+        trans=stored.take("smpl/trans", n, 3),
+        kp_2d=stored.take("kp2d", n, len(JOINTS["smpl"]), 2),
         boxes=np.column_stack([(low + high) / 2, side, side]),
         no_box=is_stated_invalid | ~is_box,
     )
 
 
-def _entry(file: Path, stored: Any, *keys: str) -> Any:
-    """The value under nested keys. Raises RawDataError with the missing key."""
-    for n, key in enumerate(keys, start=1):
-        if not isinstance(stored, dict) or key not in stored:
-            actual = type(stored).__name__
-            if isinstance(stored, dict):
-                actual = f"only {shown_names(map(str, stored))}"
-            raise RawDataError(file, "/".join(keys[:n]), "this key", actual, UNPACK_AGAIN)
-        stored = stored[key]
-    return stored
+def _take_whole(stored: StoredArrays, key: str, *shape: None) -> Doubles:
+    """The whole numbers from 0 under a key. Raises RawDataError for other ones."""
+    values = stored.take(key, *shape)
+    if not ((values >= 0) & (values % 1 == 0)).all():
+        raise stored.error(key, "whole numbers from 0", str(values)[:80])
+    return values

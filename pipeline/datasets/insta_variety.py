@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import list_clips
-from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
+from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
@@ -72,31 +73,36 @@ class InstaVariety(ClipDataset):
     # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
     fits: bool = False
 
-    name: ClassVar[str] = "insta_variety"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    name = "insta_variety"
+    splits = ("train", "test")
     # 7: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 9  # 9: linking by confidences; 8: sides that were exchanged
-    page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
-    added: ClassVar[tuple[str, ...]] = ("fits",)
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
-        ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
-    )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "*/*.h5",
-            "is one of VIBE's converted parts, which lack the pictures",
-            f"Download {ARCHIVE}.",
+    version = 9  # 9: linking by confidences; 8: sides that were exchanged
+    release = Release(
+        page="https://github.com/akanazawa/human_dynamics",
+        parts=(
+            ReleasePart(
+                "training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273
+            ),
+            ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
         ),
-        Mistake(
-            "InstaVariety[._]*",
-            "belongs to the list of videos: labels without pictures",
-            f"Download {ARCHIVE}.",
+        mistakes=(
+            Mistake(
+                "*/*.h5",
+                "is one of VIBE's converted parts, which lack the pictures",
+                f"Download {ARCHIVE}.",
+            ),
+            Mistake(
+                "InstaVariety[._]*",
+                "belongs to the list of videos: labels without pictures",
+                f"Download {ARCHIVE}.",
+            ),
         ),
+        recording="video",
+        # A user counted the records of the 273 files (issue 67 of the page). The number fits the
+        # authors' script, which writes 50 a file.
+        totals={"train": Totals(videos=13_601)},
     )
-    # A user counted the records of the 273 files (issue 67 of the page). The number fits the
-    # authors' script, which writes 50 a file.
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
+    added = ("fits",)
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)
@@ -174,7 +180,7 @@ class InstaVariety(ClipDataset):
             video,
             fps=math.nan,
             frame_index=rows,
-            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
+            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1),
             kp_2d=spin49,
             crop_scale=CROP_SCALE,
             frames=source,

@@ -15,22 +15,21 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import visible_entries
-from pipeline.datasets.base import Mistake, ReleasePart
+from pipeline.clips.listing import list_clips
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.release import Mistake, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder_entry
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -63,21 +62,23 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 class Kinetics(ClipDataset):
     """One track per person, linked over time unless the detector has tracked people itself."""
 
-    name: ClassVar[str] = "kinetics"
-    splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    name = "kinetics"
+    splits = ("train", "val")
     # 11: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 13  # 13: linking by confidences; 12: sides that were exchanged
-    page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "replacement/*",
-            "is one of the clips that replace those of train that were published corrupted",
-            "Move the clips in replacement/ over those of the same names in train/.",
+    version = 13  # 13: linking by confidences; 12: sides that were exchanged
+    release = Release(
+        page="https://github.com/cvdfoundation/kinetics-dataset",
+        parts=(*_parts("train", None), *_parts("val", 19_906)),
+        mistakes=(
+            Mistake(
+                "replacement/*",
+                "is one of the clips that replace those of train that were published corrupted",
+                "Move the clips in replacement/ over those of the same names in train/.",
+            ),
         ),
+        recording="video",
+        totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
-    # rows of the release's list
-    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split
@@ -90,8 +91,11 @@ class Kinetics(ClipDataset):
             )
             raise RawDataError(clips, "folder", expected, "no such folder", do)
         files: dict[str, list[str]] = {}  # path without its suffix -> the clip's files
-        for file in _list_clips(clips, split):
-            files.setdefault(file.rpartition(".")[0], []).append(file)
+        for clip in list_clips(clips):
+            is_deeper = clip.count("/") > 1  # than the folder of a class
+            if clip.lower().endswith(EXTENSIONS) and not is_deeper:
+                file = f"{split}/{clip}"
+                files.setdefault(file.rpartition(".")[0], []).append(file)
         # names of clips and of their class folders
         stems = set(itertools.chain.from_iterable(name.split("/") for name in files))
         labels = ClipLabels(raw, stems=stems)
@@ -113,17 +117,6 @@ class Kinetics(ClipDataset):
             Rules(MIN_FRAMES),
             find_clip=lambda: _find_clip(raw, video, account),
         )
-
-
-def _list_clips(folder: Path, below: str) -> Iterator[str]:
-    """Yield video files in a split's folder and in its class folders, as paths below `below`."""
-    for entry in visible_entries(folder):
-        if is_folder_entry(entry):
-            files = visible_entries(folder / entry.name)
-            inner = (f"{below}/{entry.name}/{file.name}" for file in files)
-            yield from (file for file in inner if file.lower().endswith(EXTENSIONS))
-        elif entry.name.lower().endswith(EXTENSIONS):
-            yield f"{below}/{entry.name}"
 
 
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:

@@ -21,12 +21,13 @@ labels of one person (`LabelledPerson`), and the frames and camera that show it 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,9 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.labels.fits import N_BETAS, N_POSE, usable_fits
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_rows
+from pipeline.datasets.labels.fits import fit_labels
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
     TEST,
@@ -44,6 +46,7 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     load_annot,
     load_annot_data,
 )
+from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,
@@ -51,19 +54,18 @@ from pipeline.datasets.pixels import (
     pictures_or_video,
     require_size,
 )
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
-from pipeline.files.formats.calibration import read_calibration
+from pipeline.files.formats.calibration import Calibration
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import (
     JOINTS,
-    LARGEST,
     Bools,
     Doubles,
     Floats,
-    Ints,
     add_confidence,
     convert,
     correspondence,
@@ -95,89 +97,85 @@ CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 @dataclass(frozen=True)
 class MpiInf3dhp(Dataset):
-    """One track per video. A training video is a sequence from one of the 8 usual cameras.
+    """One track per video. A training video is a sequence from one of the 8 usual cameras."""
 
-    `Dataset` describes the class attributes.
-    """
-
-    name: ClassVar[str] = "mpi_inf_3dhp"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    name = "mpi_inf_3dhp"
+    splits = ("train", "test")
     # 6: images under other numbers are refused, single fits that are elsewhere are no label,
     # frames drawn over damage are lost
-    version: ClassVar[int] = 6
+    version = 6
 
-    # What a track has
-    recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
-    films_by_cameras: ClassVar[bool] = True  # its cameras have equally many images
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)  # needs the calibration
-
-    # The download, as `doctor` checks it
-    page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart(
-            "label files",
-            (f"{SEQUENCE}/annot.mat",),
-            "get_dataset.sh",
-            ("train",),
-            known=len(SEQUENCES),
-        ),
-        ReleasePart(
-            "pictures or videos",
-            (
-                f"{SEQUENCE}/imageFrames/{CAMERA}/",
-                f"{SEQUENCE}/{CAMERA}/",
-                f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+    release = Release(
+        page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
+        parts=(
+            ReleasePart(
+                "label files",
+                (f"{SEQUENCE}/annot.mat",),
+                "get_dataset.sh",
+                ("train",),
+                known=len(SEQUENCES),
             ),
-            "get_dataset.sh (vnect_cameras.zip)",
-            ("train",),
-            known=len(SEQUENCES) * len(CAMERAS),
+            ReleasePart(
+                "pictures or videos",
+                (
+                    f"{SEQUENCE}/imageFrames/{CAMERA}/",
+                    f"{SEQUENCE}/{CAMERA}/",
+                    f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+                ),
+                "get_dataset.sh (vnect_cameras.zip)",
+                ("train",),
+                known=len(SEQUENCES) * len(CAMERAS),
+            ),
+            ReleasePart(
+                "camera calibrations",
+                (f"{SEQUENCE}/camera.calibration",),
+                "get_dataset.sh",
+                ("train",),
+                known=len(SEQUENCES),
+                without="cameras",
+            ),
+            ReleasePart(
+                "SMPL fits",
+                ("MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json",),
+                "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
+                ("train",),
+                known=3,
+                without="pose and betas",
+            ),
+            ReleasePart(
+                "test labels",
+                tuple(f"{folder}/TS<1..6>/annot_data.mat" for folder in TEST_SETS),
+                "get_testset.sh",
+                ("test",),
+                known=6,
+            ),
+            ReleasePart(
+                "test pictures",
+                tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
+                "get_testset.sh",
+                ("test",),
+                known=6,
+            ),
         ),
-        ReleasePart(
-            "camera calibrations",
-            (f"{SEQUENCE}/camera.calibration",),
-            "get_dataset.sh",
-            ("train",),
-            known=len(SEQUENCES),
-            without="cameras",
+        mistakes=(
+            Mistake(
+                "TS*/",
+                "is a test sequence outside the test set's folder",
+                f"Move it into {TEST_SETS[0]}/.",
+            ),
+            Mistake(
+                "S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."
+            ),
         ),
-        ReleasePart(
-            "SMPL fits",
-            ("MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json",),
-            "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
-            ("train",),
-            known=3,
-            without="pose and betas",
-        ),
-        ReleasePart(
-            "test labels",
-            tuple(f"{folder}/TS<1..6>/annot_data.mat" for folder in TEST_SETS),
-            "get_testset.sh",
-            ("test",),
-            known=6,
-        ),
-        ReleasePart(
-            "test pictures",
-            tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
-            "get_testset.sh",
-            ("test",),
-            known=6,
-        ),
+        recording="sequence",
+        image_folders=ImageFolders(alike_by_camera=True, short=frozenset(SHORT)),
+        totals={
+            "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
+            "test": Totals(6, TEST_FRAMES),
+        },
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "TS*/",
-            "is a test sequence outside the test set's folder",
-            f"Move it into {TEST_SETS[0]}/.",
-        ),
-        Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
-    )
-    short_in_release: ClassVar[frozenset[str]] = frozenset(SHORT)
-    totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
-        "test": Totals(6, TEST_FRAMES),
-    }
-
-    has_fits: ClassVar[bool] = False  # the raw folder has NeuralAnnot's fits (`_WithFits`)
+    # extrinsics need the calibration
+    labels = LabelRules(optional_extra=(EXTRINSICS.name,))
 
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
         if split == "train" and (raw / neural_annot.FITS).is_file():
@@ -236,8 +234,12 @@ class MpiInf3dhp(Dataset):
             columns["valid"] = labels.valid[rows]
         if film.extrinsics is not None:
             columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}
-        if self.has_fits:
-            columns |= _smpl_labels(raw, video, labels, film, rows, account)
+        if Path(neural_annot.FITS) in video.files:
+            joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
+            load = functools.partial(
+                neural_annot.load_fits, raw, video.name, joints, film.extrinsics, rows
+            )
+            columns |= fit_labels(load, len(rows), account)
         track = self.track(
             split,
             video,
@@ -257,8 +259,6 @@ class MpiInf3dhp(Dataset):
 @dataclass(frozen=True)
 class _WithFits(MpiInf3dhp):
     """The reader of a raw folder with NeuralAnnot's fits."""
-
-    has_fits: ClassVar[bool] = True
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
@@ -344,7 +344,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
         source.require_decodable()
         fps = source.record().fps
     try:
-        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = Calibration.read(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Film(source, fps)
@@ -373,8 +373,6 @@ def _boxes_and_reasons(
     kp_3d = labels.kp_3d[:, columns]
     # Comparisons with NaN are false. Joints from 0 up to the image's width and height are inside,
     # as usual with this dataset.
-    is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
-    is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
     in_image = (kp_2d >= 0) & (kp_2d < film.source.size())
     is_inside = np.all(in_image, axis=(1, 2))
     inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
@@ -382,40 +380,13 @@ def _boxes_and_reasons(
     reasons = {
         "no_picture": ~frames_there(film.source, len(kp_2d), account, spare=film.spare),
         "frame_damaged": lost_frames(film.source, len(kp_2d)),
-        "label_not_finite": ~(is_finite_2d & is_finite_3d),
+        "label_not_finite": ~finite_rows(kp_2d, kp_3d),
         "joint_outside_picture": ~is_inside,
         "degenerate_box": degenerate,
     }
     return bbox, reasons
 
 
-def _to_spin49(joints: Doubles, skeleton: str) -> NDArray[np.float32]:
+def _to_spin49(joints: Doubles, skeleton: str) -> Doubles:
     """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
-    return convert(add_confidence(joints), source=skeleton, target="spin49").astype(np.float32)
-
-
-def _smpl_labels(
-    raw: Path,
-    video: RawVideo,
-    labels: LabelledPerson,
-    film: _Film,
-    rows: Ints,
-    account: VideoAccount,
-) -> dict[str, Any]:
-    """Make the `Track` fields `pose`, `betas` and `has_smpl` from NeuralAnnot's fits.
-
-    The pose is in camera axes. Frames without a usable fit have NaN, and false in `has_smpl`. rows:
-    the frames that the track keeps.
-    """
-    fits = np.full((len(rows), N_POSE + N_BETAS), np.nan)
-    joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
-    try:
-        fits = neural_annot.load_fits(raw, video.name, joints, film.extrinsics, rows)
-    except RawDataError as error:  # the other labels are good without fits
-        account.notes.append(f"SMPL fits are not used: {error}")
-    is_fitted = np.isfinite(fits).all(axis=1)
-    if is_fitted.any() and not is_fitted.all():
-        account.notes.append(f"{int((~is_fitted).sum())} of the kept frames have no SMPL fit")
-    has_smpl = usable_fits(fits, account)
-    fits = np.where(has_smpl[:, None], fits, np.nan).astype(np.float32)
-    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
+    return convert(add_confidence(joints), source=skeleton, target="spin49")

@@ -17,14 +17,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
 from pipeline.datasets.pixels import (
     RESIZED,
     SAME_SIZE,
@@ -33,8 +33,9 @@ from pipeline.datasets.pixels import (
     require_size,
     require_source_pixels,
 )
+from pipeline.datasets.release import ImageFolders, Release, ReleasePart
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_mat, numbers
+from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, Doubles, Floats, convert
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 N_JOINTS: Final = len(JOINTS["penn_action"])
-SPLIT_OF: Final = {1: "train", -1: "test"}  # the stored `train`
+SPLIT_OF: Final[Mapping[float, str]] = {1: "train", -1: "test"}  # the stored `train`
 ARCHIVE: Final = "Penn_Action.tar.gz"
 UNPACK: Final = f"Unpack {ARCHIVE} again."
 
@@ -56,20 +57,20 @@ class PennAction(Dataset):
     Coordinates are MATLAB's, where the first pixel is 1; they are not changed.
     """
 
-    name: ClassVar[str] = "penn_action"
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 4  # 4: images under other numbers are refused
-    checks_joints: ClassVar[bool] = True
-    page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
-        ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+    name = "penn_action"
+    splits = ("train", "test")
+    version = 4  # 4: images under other numbers are refused
+    release = Release(
+        page="http://dreamdragon.github.io/PennAction/",
+        parts=(
+            ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
+            ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+        ),
+        image_folders=ImageFolders(),
+        # counted over the official label files
+        totals={"train": Totals(videos=1258), "test": Totals(videos=1068)},
     )
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
-        "train": Totals(videos=1258),
-        "test": Totals(videos=1068),
-    }
+    labels = LabelRules(checks_joints=True)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels = raw / "labels"
@@ -105,21 +106,19 @@ class PennAction(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         file = raw / video.files[0]
-        if not file.is_file():
-            raise RawDataError(file, "file", "labels", "only images", UNPACK, reason="no_label")
-        label = load_mat(
-            file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions")
-        )
-        train = numbers(file, "train", label["train"].reshape(-1), (1,))[0]
+        require_labels(file, UNPACK)
+        keys = ("x", "y", "visibility", "train")
+        label = StoredArrays(file, load_mat(file, keys, optional=("nframes", "dimensions")))
+        train = label.scalar("train")
         if train not in SPLIT_OF:
             raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
         if SPLIT_OF[train] != split:
             account.other_split = True
             return []
-        kp_2d = finite_joints(_keypoints(file, label), account)
+        kp_2d = finite_joints(_keypoints(label), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
-        size, n_outside = _note_contradictions(file, label, kp_2d, account)
+        size, n_outside = _note_contradictions(label, kp_2d, account)
         if size is None or n_outside:
             # If the images have the size that the label states, joints outside are the release's.
             require_source_pixels(file, kp_2d, pictures, size)
@@ -144,25 +143,25 @@ class PennAction(Dataset):
             fps=math.nan,
             frame_index=rows,
             bbox=boxes[rows],
-            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49").astype(np.float32),
+            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49"),
             frames=pictures,
         )
         return [track]
 
 
-def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
+def _keypoints(label: StoredArrays) -> Doubles:
     """Read the joints, (frames, 13, 3): x px, y px, and 1 where visible, else 0.
 
     Most invisible joints have coordinates, too.
     """
-    x = numbers(file, "x", label["x"], (None, N_JOINTS))
-    y = numbers(file, "y", label["y"], (len(x), N_JOINTS))
-    visible = numbers(file, "visibility", label["visibility"], (len(x), N_JOINTS)) > 0
+    x = label.take("x", None, N_JOINTS)
+    y = label.take("y", len(x), N_JOINTS)
+    visible = label.take("visibility", len(x), N_JOINTS) > 0
     return np.stack([x, y, visible], axis=-1)
 
 
 def _note_contradictions(
-    file: Path, label: dict[str, NDArray[np.generic]], kp_2d: Floats, account: VideoAccount
+    label: StoredArrays, kp_2d: Floats, account: VideoAccount
 ) -> tuple[tuple[float, float] | None, int]:
     """Note keys of the label file that contradict its joints.
 
@@ -171,10 +170,10 @@ def _note_contradictions(
 
     def read_values(key: str, n: int) -> list[float]:
         """The `n` numbers under a key; none, and a note, for other content."""
-        if key not in label:
+        if key not in label.content:
             return []
         try:
-            values = numbers(file, key, label[key].reshape(-1), (n,))
+            values = numbers(label.file, key, label.value(key).reshape(-1), (n,))
         except RawDataError as error:
             account.notes.append(f"not used: {error}")
             return []

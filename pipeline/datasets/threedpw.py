@@ -23,20 +23,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.cli.text import count
-from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules, finite_rows
+from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
@@ -104,45 +106,46 @@ class ThreeDPW(Dataset):
     # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
     model: str = "neutral"
 
-    name: ClassVar[str] = "3dpw"
-    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 5  # 5: images under other numbers are refused
-    page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
-    uses_body: ClassVar[bool] = True
-    keypoints_from: ClassVar[str] = "detected"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *(
+    name = "3dpw"
+    splits = ("train", "validation", "test")
+    version = 5  # 5: images under other numbers are refused
+    release = Release(
+        page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+        parts=(
+            *(
+                ReleasePart(
+                    f"sequences of {split}",
+                    (f"sequenceFiles/{split}/<sequence>.pkl",),
+                    LABELS,
+                    (split,),
+                    len(names),
+                )
+                for split, names in SEQUENCES.items()
+            ),
             ReleasePart(
-                f"sequences of {split}",
-                (f"sequenceFiles/{split}/<sequence>.pkl",),
-                LABELS,
-                (split,),
-                len(names),
-            )
-            for split, names in SEQUENCES.items()
+                "sequences' pictures",
+                ("imageFiles/<sequence>/image_00000.jpg",),
+                PICTURES,
+                known=sum(map(len, SEQUENCES.values())),
+            ),
         ),
-        ReleasePart(
-            "sequences' pictures",
-            ("imageFiles/<sequence>/image_00000.jpg",),
-            PICTURES,
-            known=sum(map(len, SEQUENCES.values())),
+        mistakes=(
+            Mistake(
+                "sequenceFiles/*.pkl",
+                "is in no split",
+                "Keep the folders train, validation and test.",
+            ),
+            Mistake(
+                "sequenceFiles?*/",
+                "is not read",
+                "The release's own sequenceFiles/ is: no copy for Python 3 is needed.",
+            ),
         ),
+        recording="sequence",
+        image_folders=ImageFolders(),
+        totals={split: Totals(videos=len(names)) for split, names in SEQUENCES.items()},
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake(
-            "sequenceFiles/*.pkl", "is in no split", "Keep the folders train, validation and test."
-        ),
-        Mistake(
-            "sequenceFiles?*/",
-            "is not read",
-            "The release's own sequenceFiles/ is: no copy for Python 3 is needed.",
-        ),
-    )
-    recording: ClassVar[str] = "sequence"
-    has_image_folders: ClassVar[bool] = True
-    totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(videos=len(names)) for split, names in SEQUENCES.items()
-    }
+    labels = LabelRules(keypoints_from="detected", uses_body=True, extra=(EXTRINSICS,))
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):
@@ -157,9 +160,6 @@ class ThreeDPW(Dataset):
         if not body:
             return labels
         return (*labels, "kp_3d" if split == "train" else "kp_3d_eval", "has_3d", "trans")
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return (EXTRINSICS,)
 
     def origin(self, video: str) -> Origin:
         """The recording is the name without its number, because takes share place and action.
@@ -212,8 +212,6 @@ class ThreeDPW(Dataset):
         has_picture = frames_there(pictures, n_frames, account, spare=0)
         intrinsics = sequence.intrinsics
         require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
-        if intrinsics is not None:
-            intrinsics = intrinsics.astype(np.float32)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
@@ -241,7 +239,7 @@ class ThreeDPW(Dataset):
                 fps=FPS,
                 frame_index=rows,
                 bbox=bbox,
-                kp_2d=kp_2d.astype(np.float32),
+                kp_2d=kp_2d,
                 valid=actor.valid[rows],
                 gender=actor.gender,
                 crop_scale=CROP_SCALE,
@@ -267,16 +265,13 @@ def _keep_rows(
         account.drop_track("no_detection", n_frames)
         return np.empty(0, np.int64), boxes
     frames = np.arange(n_frames)
-    stored = [actor.pose, actor.trans, to_camera.reshape(n_frames, 16)]
-    # comparisons with NaN are false
-    is_finite = (np.abs(np.concatenate(stored, axis=1)) < LARGEST).all(axis=1)
     n_visible = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
     reasons = {
         "no_picture": ~has_picture,
         "before_first_detection": frames < first,
         "after_last_detection": frames >= stop,
         "too_few_visible_joints": n_visible < MIN_LIMB_JOINTS,
-        "label_not_finite": ~is_finite,
+        "label_not_finite": ~finite_rows(actor.pose, actor.trans, to_camera),
         "bad_camera": ~is_rigid(to_camera),
     }
     rows = account.keep_rows(reasons)
@@ -322,46 +317,43 @@ def _load_sequence(file: Path) -> _Sequence:
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """
-    sequence = load_labels(file)
+    sequence = StoredArrays(file, load_labels(file), UNPACK)
     notes = list[str]()
-    for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
-        if key not in sequence:
-            raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
     counts = {}
     for key in PER_ACTOR:
-        counts[key] = NO_LIST
-        if isinstance(sequence[key], list):
-            counts[key] = len(sequence[key])
+        entries = sequence.value(key)
+        counts[key] = len(entries) if isinstance(entries, list) else NO_LIST
     n_actors = counts["poses"]
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
-    to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
-    stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    to_camera = sequence.take("cam_poses", None, 4, 4)
+    stored = sequence.take("cam_intrinsics", 3, 3)
     intrinsics: Doubles | None = stored
     if not (np.abs(stored) < LARGEST).all():  # no other label depends on them
         intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
-    actors = [_load_actor(file, sequence, n, n_frames, notes) for n in range(n_actors)]
+    actors = [_load_actor(sequence, n, n_frames, notes) for n in range(n_actors)]
     return _Sequence(actors, to_camera, intrinsics, notes)
 
 
 def _load_actor(
-    file: Path, sequence: Mapping[str, Any], number: int, n_frames: int, notes: list[str]
+    sequence: StoredArrays, number: int, n_frames: int, notes: list[str]
 ) -> _StoredActor:
     """Read entry `number` of each list. Adds a note about unused joints. Raises RawDataError."""
 
     def array(key: str, *shape: int | None) -> Doubles:
-        return numbers(file, f"{key}[{number}]", sequence[key][number], shape)
+        stored = sequence.value(key)[number]
+        return numbers(sequence.file, f"{key}[{number}]", stored, shape)
 
-    stated = sequence["genders"][number]
+    stated = sequence.value("genders")[number]
     gender = gender_of(stated)
     if gender not in ("male", "female"):
-        raise RawDataError(file, f"genders[{number}]", "m or f", shown(str(stated)), UNPACK)
+        raise sequence.error(f"genders[{number}]", "m or f", shown(str(stated)))
     betas = array("betas", None)[:N_BETAS]
     if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
         expected = f"at least {N_BETAS} finite numbers"
-        raise RawDataError(file, f"betas[{number}]", expected, str(betas), UNPACK)
+        raise sequence.error(f"betas[{number}]", expected, str(betas))
     kp_18, n_bad = zero_invalid_joints(array("poses2d", n_frames, 3, 18).transpose(0, 2, 1))
     if n_bad:
         notes.append(f"poses2d[{number}]: {n_bad} joints are not finite: not used")

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BeforeValidator
 
@@ -27,6 +27,7 @@ from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, images_hint, list_clips
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.release import Release
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
@@ -102,14 +103,15 @@ class OwnVideos(ClipDataset):
     # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
     fps: str | None = None
 
-    name: ClassVar[str] = "videos"
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    # used if a folder or a setting says so
-    optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
+    name = "videos"
+    splits = ("train", "val", "test")
     # 9: sides that the detector has exchanged
-    version: ClassVar[int] = 10  # 10: linking by confidences
-    page: ClassVar[str] = ""
-    added: ClassVar[tuple[str, ...]] = (
+    version = 10  # 10: linking by confidences
+    release = Release(
+        optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
+        recording="video",
+    )
+    added = (
         "cuts",
         "max_jitter",
         "max_limb_spread",

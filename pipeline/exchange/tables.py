@@ -26,7 +26,7 @@ from cache.format.layout import COLUMNS, Column
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.committed import harmless_of, video_state
+from pipeline.conversion.committed import video_state
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of, require_stream
@@ -282,12 +282,11 @@ def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mappi
 
 def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Yield lines of the video table."""
-    harmless = harmless_of(split)
     for number, video, account in _accounts(split):
         yield (
             number,
             video.name,
-            *video_state(account, harmless),
+            *video_state(account),
             account["tracks_kept"],
             account["found"],
             account["kept"],
@@ -303,14 +302,13 @@ def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Yield for each video a line of kept person-frames, and a line for each reason to drop
     some.
     """
-    harmless = harmless_of(split)
     for number, video, account in _accounts(split):
         lines = [("kept", "", account["kept"])]
         for reason, n in account["dropped"].items():
             lines.append(("dropped", reason, n))
         lines = [line for line in lines if line[-1]]
         if not lines:
-            state, reason, _ = video_state(account, harmless)
+            state, reason, _ = video_state(account)
             lines = [(state, reason, 0)]
         for line in lines:
             yield number, video.name, *line

@@ -21,7 +21,7 @@ import cache
 from pipeline.boxes import extents
 from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
-from pipeline.files.pixels.clip_record import ClipRecord, restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
@@ -62,7 +62,7 @@ def grade(
         clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
             image's size, and the numbers of repeated and lost frames.
     """
-    record = restore_record(clip)
+    record = ClipRecord.from_dict(clip)
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
     numbers: dict[str, float] = {}

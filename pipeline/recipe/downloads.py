@@ -23,7 +23,8 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count as count_of
-from pipeline.datasets.base import Dataset, ReleasePart, globs
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import ImageFolders, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
@@ -260,12 +261,13 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
 
     The first SHOWN folders are named; one more message counts the others.
     """
-    if not (dataset.has_image_folders or dataset.films_by_cameras):
+    images = dataset.release.image_folders
+    if images is None:
         return []
 
     counts = dict[Path, tuple[int, int]]()
     for split in dataset.splits:
-        _count_images(dataset, raw, split, counts)
+        _count_images(dataset, images, raw, split, counts)
     messages = [
         f"{folder} has {n:,} of {expected:,} images. Unpack the images again."
         for folder, (n, expected) in sorted(counts.items())
@@ -281,7 +283,8 @@ def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
     """Messages about files and folders of a video that are missing, while other videos of the split
     have theirs, and about cameras that other recordings have.
     """
-    if not (dataset.has_image_folders or dataset.films_by_cameras):
+    images = dataset.release.image_folders
+    if images is None:
         return []
     found = dict[str, None]()  # messages, each once: Penn Action lists its videos in both splits
     for split in dataset.splits:
@@ -290,7 +293,7 @@ def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
         except (RawDataError, OSError):  # other messages tell it
             continue
         found |= dict.fromkeys(_missing_paths(raw, videos))
-        if dataset.films_by_cameras:
+        if images.alike_by_camera:
             found |= dict.fromkeys(
                 f"{name} has no images, unlike other videos of {split}. Unpack them again."
                 for name in _find_imageless(dataset, videos)
@@ -351,12 +354,16 @@ def has_gaps(folder: Path) -> str:
 
 
 def _count_images(
-    dataset: Dataset, raw: Path, split: str, counts: dict[Path, tuple[int, int]]
+    dataset: Dataset,
+    images: ImageFolders,
+    raw: Path,
+    split: str,
+    counts: dict[Path, tuple[int, int]],
 ) -> None:
     """Add a split's image folders to `counts`: folder -> (number of images, expected number).
 
     The expected number is the largest of three: what the labels state (`Dataset.stated_images`),
-    what the sequence's other cameras have (`films_by_cameras`), and what there would be without
+    what the sequence's other cameras have (`alike_by_camera`), and what there would be without
     gaps between the images' numbers. It is at least 1.
     """
     try:
@@ -367,7 +374,7 @@ def _count_images(
     most = dict[str | None, int]()  # recording -> the largest expected number of its folders
     for video in videos:
         for folder in (raw / path for path in video.folders):
-            is_short = video.name in dataset.short_in_release
+            is_short = video.name in images.short
             if is_short or folder in counts or not files.is_folder_there(folder):
                 continue
             numbers = _image_numbers(folder)
@@ -378,7 +385,7 @@ def _count_images(
             counts[folder] = len(numbers), expected
             recording = recordings[folder] = dataset.origin(video.name).recording
             most[recording] = max(most.get(recording, 0), expected)
-    if dataset.films_by_cameras:
+    if images.alike_by_camera:
         for folder, recording in recordings.items():
             counts[folder] = counts[folder][0], most[recording]
 

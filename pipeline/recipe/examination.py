@@ -2,7 +2,7 @@
 
 `examine` takes a dataset and its raw folder and returns an `Examination`, which `doctor` prints.
 Each dataset declares the parts of its release, as patterns of file names with the number of files,
-and known mistakes, such as a file under another name (`pipeline.datasets.base`). Only names of
+and known mistakes, such as a file under another name (`pipeline.datasets.release`). Only names of
 files and folders are compared with these: seconds for a full download. Two things are opened: the
 keypoints of the first few clips, and the first frames of clips of the user's own.
 
@@ -23,8 +23,9 @@ from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
-from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
-from pipeline.errors import RawDataError
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import Mistake, Release, ReleasePart, globs
+from pipeline.errors import RawDataError, describe_error
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.pixels.frames import Video
@@ -52,32 +53,36 @@ class _BodyFiles:
     """The body model's files, declared as those of a dataset, so that `examine` takes both."""
 
     name = "body"
-    page = "https://smpl.is.tue.mpg.de"
     splits: tuple[str, ...] = ()
-    parts = (
-        ReleasePart(
-            "SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")
-        ),
-        ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
-        ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
-        ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
-        *(
+    release = Release(
+        page="https://smpl.is.tue.mpg.de",
+        parts=(
             ReleasePart(
-                f"SMPL, {gender}",
-                (f"{name}.{{pkl,npz}}",),
-                ARCHIVE.format(gender[0], name),
-                without=f"bodies of {gender} actors in evaluation",
-            )
-            for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+                "SMPL, neutral",
+                ("SMPL_NEUTRAL.{pkl,npz}",),
+                ARCHIVE.format("neutral", "SMPL_NEUTRAL"),
+            ),
+            ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
+            ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
+            ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
+            *(
+                ReleasePart(
+                    f"SMPL, {gender}",
+                    (f"{name}.{{pkl,npz}}",),
+                    ARCHIVE.format(gender[0], name),
+                    without=f"bodies of {gender} actors in evaluation",
+                )
+                for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+            ),
         ),
-    )
-    mistakes = tuple(
-        Mistake(
-            f"{folder}basicmodel_<gender>_<version>.pkl",
-            "has its name in SMPL's archive",
-            "Rename it: see below.",
-        )
-        for folder in ("", "*/")
+        mistakes=tuple(
+            Mistake(
+                f"{folder}basicmodel_<gender>_<version>.pkl",
+                "has its name in SMPL's archive",
+                "Rename it: see below.",
+            )
+            for folder in ("", "*/")
+        ),
     )
 
 
@@ -160,7 +165,7 @@ class Examination:
 def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
     splits = dataset.splits
-    parts = _choose_layout(raw, dataset.parts)
+    parts = _choose_layout(raw, dataset.release.parts)
     unreadable = files.Unreadable()
     stand_in = files.is_there(raw / MARKER)
     counts = list[PartCount]()
@@ -177,7 +182,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         problems.append(f"{place} cannot be read: {why}. Make it readable.")
     problems += bad_keypoints
     problems += _find_misplaced(dataset, raw, parts, counts, packed)
-    problems += _find_mistakes(raw, dataset.mistakes)
+    problems += _find_mistakes(raw, dataset.release.mistakes)
     problems += _find_surplus(counts)
 
     in_part = list[str]()
@@ -190,7 +195,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         if not parts:
             counts, unlistable = _count_videos(dataset, raw, stand_in=stand_in)
             problems += unlistable
-            if not dataset.page:  # own clips need not be in every split
+            if not dataset.release.page:  # own clips need not be in every split
                 counts = [part for part in counts if part.found] or counts
                 beside = raw.parent / KEYPOINTS
                 if files.is_folder_there(beside) and not files.is_folder_there(raw / KEYPOINTS):
@@ -202,7 +207,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             unusable.update(part_count.splits)
     return Examination(
         dataset.name,
-        dataset.page,
+        dataset.release.page,
         raw,
         stand_in,
         splits,
@@ -302,13 +307,13 @@ def _count_videos(
     """
     counts = list[PartCount]()
     problems = dict[str, None]()  # messages, each once, in order
-    source = "the download" if dataset.page else "your own clips"
+    source = "the download" if dataset.release.page else "your own clips"
     for split in dataset.splits:
         n = 0
         try:
             videos = dataset.videos(raw, split)
             n = len(videos)
-            if dataset.keypoints_from == "detected":
+            if dataset.labels.keypoints_from == "detected":
                 problems |= dict.fromkeys(_unusual_clips(raw, videos[:CLIPS_OPENED]))
         except RawDataError as error:
             problems[str(error)] = None
@@ -316,13 +321,13 @@ def _count_videos(
             do = "Please report this bug of its reader to its authors."
             problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
         known: int | None = None
-        total = dataset.totals.get(split)
+        total = dataset.release.totals.get(split)
         if total is not None and not stand_in:
             known = total.videos
         part = ReleasePart(f"videos of {split}", (), source, (split,))
         counts.append(PartCount.from_part(part, dataset.splits, n, known))
 
-        if n and dataset.keypoints_from == "detected":
+        if n and dataset.labels.keypoints_from == "detected":
             refused = list[str]()
             part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
             labelled = _count_keypoints(dataset, raw, part, refused)

@@ -179,9 +179,9 @@ class Recipe:
         dataset = s.dataset(name)
         is_demo = s.embedded.enabled and name in datasets.WITH_DEMO_DATA
         without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
-        without_body = dataset.uses_body and not s.paths.body.is_dir()
-        body = s.paths.body if dataset.uses_body else None
-        if dataset.checks_fits:
+        without_body = dataset.labels.uses_body and not s.paths.body.is_dir()
+        body = s.paths.body if dataset.labels.uses_body else None
+        if dataset.labels.checks_fits:
             body = body_for_fits(s.paths.body, demo=is_stand_in(s.raw(name)))
         return cls(
             dataset,
@@ -206,7 +206,8 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in recipe.streams]
         if recipe.detector is not None and not recipe.detector.downloads:
             needed.append(recipe.detector.identity)
-        if recipe.dataset.uses_body and recipe.body is not None and not recipe.needs_demo_data:
+        uses_body = recipe.dataset.labels.uses_body and not recipe.needs_demo_data
+        if uses_body and recipe.body is not None:
             needed += [
                 functools.partial(smpl_files.body_files, recipe.body, gender)
                 for gender in recipe.dataset.genders

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.write.parts import Part
-from pipeline.accounting import NOT_NOW, describe_no_rows
+from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
@@ -203,12 +203,12 @@ def accounting_lines(totals: Any) -> Iterator[str]:
 
 
 def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]:
-    """Yield notes on videos without rows for a harmless reason, on rejected videos, and on a split
+    """Yield notes on videos that are not labelled, on rejected videos, and on a split
     without a body model.
     """
     n_failed = 0
     for why, n in totals["videos"]["set_aside"].items():
-        if why in plan.dataset.harmless:
+        if not is_error(why):
             yield describe_no_rows(why, n)
         elif why != NOT_NOW:
             n_failed += n
@@ -216,7 +216,7 @@ def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         how = f"retried when their files change, or with: {again}"
         yield f"{count(n_failed, 'rejected video')}: {how}"
-    if plan.dataset.uses_body and plan.body is None:
+    if plan.dataset.labels.uses_body and plan.body is None:
         places = ["--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"]
         again = command("convert", plan.name, *places)
         yield (

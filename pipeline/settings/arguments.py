@@ -31,7 +31,8 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import from_here
-from pipeline.datasets.base import Dataset, globs
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import globs
 from pipeline.errors import ConfigError, PipelineError, did_you_mean, similar_path
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
@@ -182,17 +183,18 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
     if raw.is_symlink() and not files.is_there(raw):
         link = files.describe_broken_link(raw)
         raise PipelineError(f"--raw {raw}: is {link}. Mount its disk, or correct the link.")
+    parts = dataset.release.parts
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
-    if is_file and dataset.parts:  # datasets without parts report it themselves
+    if is_file and parts:  # datasets without parts report it themselves
         raise PipelineError(
             f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content."
         )
-    patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
+    patterns = globs([pattern for part in parts for pattern in part.patterns])
     if not files.is_folder_there(raw) or files.has_match(raw, patterns):
         return
     for folder in (raw / dataset.name, raw.absolute().parent):
         if files.is_folder_there(folder) and files.has_match(folder, patterns):
-            first = dataset.parts[0]
+            first = parts[0]
             example = f"{first.what}: {first.patterns[0]}"
             problem = f"--raw {raw}: found no files of {dataset.name} ({example})"
             raise PipelineError(f"{problem}. Did you mean --raw {from_here(folder)}?")
@@ -396,7 +398,7 @@ def body_of(
         True                         used if it suits the data; else a warning is printed
         False                        not used
         None    checks fits          used if fits can be checked with it (`body_for_fits`)
-        None    another one          as True if `dataset.uses_body`, else as False
+        None    another one          as True if it uses the body, else as False
 
     A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
     folder suits real data, whose reader reports it, unless [embedded] will make a demo body there.
@@ -406,9 +408,9 @@ def body_of(
     if named is not None or body is None:
         return named
     if needed is None:
-        if dataset.checks_fits:
+        if dataset.labels.checks_fits:
             return body_for_fits(body, demo=demo)
-        needed = dataset.uses_body
+        needed = dataset.labels.uses_body
     if not needed:
         return None
     will_be_demo = args.cfg.embedded.enabled and not body.is_dir()

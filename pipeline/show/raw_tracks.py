@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline import grades
-from pipeline.accounting import Accounting, VideoAccount
+from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.reading import UNEXPECTED, is_failure
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError
+from pipeline.conversion.reading import UNEXPECTED
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError, describe_error
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
@@ -62,12 +62,12 @@ def from_raw(
     parts = reader_parts(dataset, split, raw, body)
     refuse_other_body(raw, parts["stand_in"], body)
     model = None
-    if dataset.uses_body and body:
+    if dataset.labels.uses_body and body:
         model = load_body(body)
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
     accounts = list(reader.accounts.values())
-    failures = [account for account in accounts if is_failure(dataset, account)]
+    failures = [account for account in accounts if is_error(account.set_aside)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
     warnings = []
     defects = [account for account in failures if account.set_aside == UNEXPECTED]

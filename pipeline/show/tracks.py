@@ -132,7 +132,7 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     number = names.index(video)
     numbers: list[int] = np.flatnonzero(split.tracks.video == number).tolist()
     if not numbers:
-        state = video_state(split.videos[number].account, ())
+        state = video_state(split.videos[number].account)
         raise no_video(split.name, video, ": ".join(filter(None, state)), names_with_tracks)
     return numbers
 

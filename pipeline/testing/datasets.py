@@ -11,6 +11,7 @@ import pickle
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +20,10 @@ import pytest
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import RawDataError, reading_refused
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.release import Release
+from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import OTHER_SIZE, FrameSource, Pictures
 from pipeline.files.raw import RawVideo
@@ -64,7 +67,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes
     the first frame of each track. Raises what `videos` raises.
     """
-    problems = [*number_problems(dataset, "version"), *_splits_problems(dataset)]
+    problems = [*number_problems(dataset, "version"), *_declaration_problems(dataset)]
     if problems:
         return problems
     dataset = dataset.detect_layout(raw, split)
@@ -194,12 +197,22 @@ def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iter
             yield f"{about} differs after mirroring it twice"
 
 
-def _splits_problems(dataset: Dataset) -> Iterator[str]:
-    """Problems of the declared names of splits."""
+def _declaration_problems(dataset: Dataset) -> Iterator[str]:
+    """Problems of the class variables `splits`, `release` and `labels`."""
     if not isinstance(dataset.splits, tuple) or not all(
         isinstance(split, str) for split in dataset.splits
     ):
         yield f"splits is {dataset.splits!r}: expected a tuple of names, such as ('train',)"
+    options = {option.name for option in fields(dataset)}
+    for name in sorted(options & Dataset.__annotations__.keys()):
+        yield f"{name} is an option: declare it without a type, as a class variable"
+    known = {*dir(Dataset), *options}
+    for name, record in (("release", Release), ("labels", LabelRules)):
+        if not isinstance(getattr(dataset, name), record):
+            yield f"{name} is {getattr(dataset, name)!r}: expected a {record.__name__}"
+        for entry in fields(record):
+            if hasattr(dataset, entry.name) and entry.name not in known:
+                yield f"{entry.name} is a class variable: declare it as {name}.{entry.name}"
 
 
 def _name_problems(

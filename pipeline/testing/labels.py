@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.cameras import project
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.errors import RawDataError
 from pipeline.skeletons import add_confidence, convert
 from pipeline.track import Track, column_problems, other_units

@@ -95,7 +95,7 @@ def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know():
     sizes = (tuple(row.values())[:2] for row in tables(document("datasets.md"), "dataset"))
     for (link, text), name in zip(itertools.islice(sizes, len(RELEASES)), RELEASES, strict=True):
         assert f"datasets/{name}.md" in link
-        totals = datasets.get(name).totals
+        totals = datasets.get(name).release.totals
         known = {
             n for total in totals.values() for n in (total.videos, total.frames) if n is not None
         }

@@ -33,7 +33,7 @@ vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec
 pipeline.clips.detectors.Detector pipeline.clips.detectors.People
 pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
-pipeline.datasets.base.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
+pipeline.datasets.release.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
 pipeline.testing.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol
 """

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipeline.accounting import REASONS, UNKNOWN, reason
+from pipeline.accounting import NOT_LABELLED, REASONS, UNKNOWN, reason
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
@@ -29,6 +29,7 @@ def test_reasons_that_the_pages_call_no_failure_are_by_design():
         if any("nothing is wrong" in m or "not a failure" in m for m in meanings)
     }
     assert harmless == {"resampled", "not_sampled", "no_keypoints", "no_annotations"}
+    assert harmless > NOT_LABELLED
     assert all(reason(name).by_design for name in harmless)
 
 

@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.body import Body
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.places import file_name
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.result_files import replace_file
@@ -111,7 +111,7 @@ class _Timeline(NamedTuple):
         """Choose the frames to write. fps, clip: as for `write_motion`."""
         frames = bodies.frame_index
         step = bodies.track.step
-        record = restore_record(clip)
+        record = ClipRecord.from_dict(clip)
         if record is not None and not record.is_even:
             frames = record.clock()[frames]  # in frames of the usual length
             fps *= record.usual_fps / record.fps

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import labels_of, require_own_labels
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,
     PersonTrack,
@@ -43,9 +44,10 @@ from pipeline.datasets.pixels import (
     require_frames,
     require_pixels,
 )
+from pipeline.datasets.release import Origin
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
-from pipeline.files.pixels.clip_record import ClipRecord, restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
@@ -62,9 +64,7 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
-    keypoints_from: ClassVar[str] = "detected"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})
-    recording: ClassVar[str] = "video"
+    labels = LabelRules(keypoints_from="detected")
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.
@@ -243,7 +243,7 @@ def _note_record(
 
     Adds the record and its remarks to the account. filmed_fps: as in `Rules`.
     """
-    stored = restore_record(labels.info.get("record"))
+    stored = ClipRecord.from_dict(labels.info.get("record"))
     if stored is not None:
         clip.remember(stored)
     record = clip.record()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
-from pipeline.datasets.base import finite_joints
+from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import WORDS, grade

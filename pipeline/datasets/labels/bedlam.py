@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.labels import smplx
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import FileState, load_npz, numbers
+from pipeline.files.formats.arrays import FileState, StoredArrays, load_npz
 from pipeline.skeletons import Bools, Doubles, Ints
 
 AGAIN: Final = "Unpack the labels again."
@@ -131,12 +131,8 @@ def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabe
         n_joints: Use so many of the first joints of `gtkps`; None: by N_JOINTS.
         _state: Size and time of the file, by which the cache knows that the file has not changed.
     """
-    stored = load_npz(file, KEYS, ("sub",))
-
-    def array(key: str, *shape: int | None) -> Doubles:
-        return numbers(file, key, stored[key], shape, do=AGAIN)
-
-    pose = array("pose_cam", None, None)
+    stored = StoredArrays(file, load_npz(file, KEYS, ("sub",)), AGAIN)
+    pose = stored.take("pose_cam", None, None)
     n_rows, n_pose = pose.shape
     if n_pose not in (N_POSE, smplx.N_POSE):
         expected = f"{N_POSE} (SMPL) or {smplx.N_POSE} (SMPL-X) numbers per row"
@@ -144,20 +140,22 @@ def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabe
 
     pattern = r"(seq_[0-9]{6})/\1_([0-9]{4})\.png"
     example = "seq_000000/seq_000000_0125.png"
-    images = _match_texts(file, "imgname", stored["imgname"], n_rows, pattern, example)
+    images = _match_texts(file, "imgname", stored.content["imgname"], n_rows, pattern, example)
 
-    keypoints = array("gtkps", n_rows, None, 3)
+    keypoints = stored.take("gtkps", n_rows, None, 3)
     n_used = _count_used_joints(file, keypoints.shape[1], n_joints)
 
-    betas = array("shape", n_rows, None)
+    betas = stored.take("shape", n_rows, None)
     n_betas = betas.shape[1]
     if n_pose == N_POSE and n_betas not in (N_BETAS, N_BETAS + 1):
         raise RawDataError(file, "shape", "10 or 11 numbers per row", str(n_betas), AGAIN)
     if n_pose == smplx.N_POSE and not 1 <= n_betas <= smplx.N_BETAS:
         raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
 
-    if "sub" in stored:
-        names = _match_texts(file, "sub", stored["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008")
+    if "sub" in stored.content:
+        names = _match_texts(
+            file, "sub", stored.content["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008"
+        )
         subjects = [name[0] for name in names]
     else:
         digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in betas]
@@ -166,13 +164,13 @@ def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabe
         sequence=np.array([image[1] for image in images], str),
         number=np.array([int(image[2]) for image in images], np.int64),
         subject=np.array(subjects, str),
-        center=array("center", n_rows, 2),
-        scale=array("scale", n_rows),
+        center=stored.take("center", n_rows, 2),
+        scale=stored.take("scale", n_rows),
         pose=pose,
         betas=betas,
-        trans=array("trans_cam", n_rows, 3),
-        intrinsics=array("cam_int", n_rows, 3, 3),
-        extrinsics=array("cam_ext", n_rows, 4, 4),
+        trans=stored.take("trans_cam", n_rows, 3),
+        intrinsics=stored.take("cam_int", n_rows, 3, 3),
+        extrinsics=stored.take("cam_ext", n_rows, 4, 4),
         keypoints=keypoints[:, :n_used].copy(),
     )
 

@@ -1,7 +1,7 @@
 """Which SMPL fits of other authors are good enough for training.  [raw -> tracks] -> features ->
 windows
 
-The readers of Human3.6M and MPI-INF-3DHP call `usable_fits`, and set `has_smpl` by its result.
+The readers of Human3.6M and MPI-INF-3DHP make labels of such fits by `fit_labels`.
 
 I2L-MeshNet and Pose2Mesh do not use fits to Human3.6M whose joints are more than 25 mm off the
 motion capture's, and replace shapes with a beta beyond 3 by the mean shape (Moon and Lee, ECCV
@@ -10,12 +10,15 @@ motion capture's, and replace shapes with a beta beyond 3 by the mean shape (Moo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.skeletons import LARGEST, Bools, Doubles, Floats
+from pipeline.datasets.checks import finite_rows
+from pipeline.errors import RawDataError
+from pipeline.skeletons import Doubles, Floats
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -26,20 +29,53 @@ N_POSE: Final = 72  # a fit (82,) is a pose, then betas
 N_BETAS: Final = 10
 
 
-def usable_fits(fits: Floats, account: VideoAccount) -> Bools:
-    """Whether each fit, (N, 82) pose and betas, is finite and has no beta beyond `MOST_BETA`, (N,).
+def fit_labels(
+    load: Callable[[], Floats] | None,
+    n_rows: int,
+    account: VideoAccount,
+    body: Body | None = None,
+    joints: Floats | None = None,
+) -> dict[str, Any]:
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` of the N rows of a track.
 
-    Adds a note with the number of finite fits that have such a beta.
+    Rows without a usable fit have NaN, and false in `has_smpl`. Notes say how many fits are missing
+    or not used.
+
+    Args:
+        load: Reads the fits, (N, 82) pose and betas, NaN for rows without one. If it raises
+            RawDataError, none is used: the other labels are good without fits. None: the raw folder
+            has no fits of the video.
+        body: With a body model, fits that are far from the joints are not used, either.
+        joints: (N, 14, 3) m, the labelled joints, in the order of common14.
     """
-    is_finite = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
-    has_large_beta = (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
-    n_extreme = int((is_finite & has_large_beta).sum())
-    if n_extreme:
+    fits: Floats = np.full((n_rows, N_POSE + N_BETAS), np.nan, np.float32)
+    if load is not None:
+        try:
+            fits = load()
+            n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
+            if n_absent:
+                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
+        except RawDataError as error:
+            account.notes.append(f"SMPL fits are not used: {error}")
+
+    has_smpl = finite_rows(fits)
+    is_extreme = has_smpl & (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
+    has_smpl &= ~is_extreme
+    if is_extreme.any():
+        n_extreme = int(is_extreme.sum())
         account.notes.append(f"{n_extreme} SMPL fits have a beta beyond {MOST_BETA:g}: not used")
-    return np.asarray(is_finite & ~has_large_beta)
+    if body is not None and joints is not None and has_smpl.any():
+        distance = _distances_to_joints(body, fits[has_smpl], joints[has_smpl])
+        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
+        has_smpl[has_smpl] = ~is_far
+        if is_far.any():
+            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
+            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
+    fits = np.where(has_smpl[:, None], fits, np.nan)
+    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
 
 
-def distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
+def _distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
     """Mean distance in m, (N,), between the joints of fits, (N, 82), and labelled joints.
 
     joints: (N, 14, 3) m, in the order of common14. Both are centred at the mean of their joints.

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.checks import require_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, file_state, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
@@ -47,7 +48,7 @@ class LabelledPerson:
 
 def load_annot(file: Path, camera: int) -> LabelledPerson:
     """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
-    _require_file(file)
+    require_labels(file, AGAIN)
     cells = _load_cells(file, file_state(file))  # a changed file is read again
     n_joints = len(JOINTS[TRAIN])
     cell_2d = cells["annot2"][camera]
@@ -64,7 +65,7 @@ def load_annot_data(file: Path) -> LabelledPerson:
 
     Raises RawDataError (`no_label`: no file).
     """
-    _require_file(file)
+    require_labels(file, AGAIN)
     n_joints = len(JOINTS[TEST])
     stored = load_hdf5(
         file,
@@ -125,8 +126,3 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
         raise RawDataError(
             file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
         )
-
-
-def _require_file(file: Path) -> None:
-    if not file.is_file():
-        raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")

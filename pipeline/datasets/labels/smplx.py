@@ -19,7 +19,7 @@ import cache
 from cache.read.labels import MIRRORED_SMPL
 from pipeline.cameras import mirrored_axis
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_npz, npz_shape, numbers
+from pipeline.files.formats.arrays import StoredArrays, load_npz, npz_shape, numbers
 from pipeline.skeletons import Doubles, Floats
 
 N_POSE = 165
@@ -49,10 +49,10 @@ def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
     Returns the joints of the mean shape, (55, 3) m, and their change per unit of each shape
     parameter, (55, 3, n_betas).
     """
-    stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
-    vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
-    regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
-    shapes = stored["shapedirs"][..., :n_betas]
+    stored = StoredArrays(file, load_npz(file, ("v_template", "shapedirs", "J_regressor")))
+    vertices = stored.take("v_template", None, 3)
+    regressor = stored.take("J_regressor", N_JOINTS, len(vertices))
+    shapes = stored.value("shapedirs")[..., :n_betas]
     directions = numbers(file, "shapedirs", shapes, (len(vertices), 3, n_betas))
     return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)
 

@@ -26,8 +26,8 @@ from pipeline.body import Body
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
-from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.datasets.labels import smplx
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate

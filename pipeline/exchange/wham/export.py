@@ -159,7 +159,7 @@ def _provenance(split: cache.Split, bodies: Bodies | None, used: Sequence[str]) 
         "format": "wham",
         "streams": {stream: recorded_stream(split, stream) for stream in used},
         "body": digests,
-        "kp2d": f"of the dataset: {dataset.keypoints_from}",
+        "kp2d": f"of the dataset: {dataset.labels.keypoints_from}",
     }
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, NoReturn
@@ -22,10 +23,10 @@ from numpy.lib import format as npy_format
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.known_files import owner_of
-from pipeline.files.formats.names import LARGEST_WHOLE, is_short_word, kind, shown, shown_names
+from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown, shown_names
 from pipeline.files.formats.other_formats import ZIP, other_format, other_than_text
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import Array, Doubles
+from pipeline.skeletons import LARGEST, Array, Doubles
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -166,7 +167,7 @@ def npz_shape(file: Path, key: str) -> tuple[int, ...]:
         return read_npy_header(archive.open(f"{key}.npy")).shape
 
 
-class NpyHeader(NamedTuple):
+class _NpyHeader(NamedTuple):
     """What is before the numbers in NumPy's file."""
 
     shape: tuple[int, ...]
@@ -174,12 +175,12 @@ class NpyHeader(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def read_npy_header(stream: IO[bytes]) -> NpyHeader:
+def read_npy_header(stream: IO[bytes]) -> _NpyHeader:
     """Read the header of NumPy's file. Raises ValueError for another file."""
     version = npy_format.read_magic(stream)
     if version not in _HEADER_READERS:
         refuse(f"npy version {version}")
-    return NpyHeader(*_HEADER_READERS[version](stream))
+    return _NpyHeader(*_HEADER_READERS[version](stream))
 
 
 def matches_shape(actual: tuple[int, ...], expected: Shape) -> bool:
@@ -208,6 +209,48 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = UNPACK
     if has_shape:
         found = f"{kind(_first_other(array))} among them"
     raise RawDataError(file, key, f"numbers of shape ({lengths})", found, do)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredArrays:
+    """The content of a label file, of which readers take one array after the other. Methods raise
+    RawDataError for other content.
+    """
+
+    file: Path
+    content: Mapping[str, Any]
+    do: str = UNPACK_AGAIN  # advice for messages
+
+    def value(self, key: str) -> Any:
+        """The value under a key; under "camera/width", the `width` of the dict `camera`."""
+        value: Any = self.content
+        for name in key.split("/"):
+            if not isinstance(value, Mapping) or name not in value:
+                found = type(value).__name__
+                if isinstance(value, Mapping):
+                    found = f"only {shown_names(map(str, value))}"
+                raise self.error(key, "this key", found)
+            value = value[name]
+        return value
+
+    def take(self, key: str, *shape: int | None, finite: bool = False) -> Doubles:
+        """The numbers under a key, as `numbers` converts them.
+
+        finite: Refuse NaN, infinities, and numbers from LARGEST on.
+        """
+        array = numbers(self.file, key, self.value(key), shape, do=self.do)
+        if finite and not (np.abs(array) < LARGEST).all():  # comparisons with NaN are false
+            raise self.error(key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}")
+        return array
+
+    def scalar(self, key: str) -> float:
+        """The only number under a key, which may be in an array of any shape."""
+        value = np.reshape(self.value(key), -1)
+        return float(numbers(self.file, key, value, (1,), do=self.do)[0])
+
+    def error(self, key: str, expected: str, found: str) -> RawDataError:
+        """The error for other content under a key."""
+        return RawDataError(self.file, key, expected, found, self.do)
 
 
 def number_rows(
@@ -239,15 +282,18 @@ def load_json(file: Path, *, do: str) -> Any:
             refuse(other_than_text(content) or _json_fault(content, error))
 
 
-def number_of(text: str) -> float:
-    """Convert a text to a number. Raises ValueError, without a text that may be private: a link in
-    the raw folder may lead to any file, and a group reads the message.
+def floats(file: Path, key: str, texts: Sequence[str], *, do: str) -> list[float]:
+    """Convert texts to numbers. Raises RawDataError for other texts, without a text that may be
+    private: a link in the raw folder may lead to any file, and a group reads the message.
     """
-    try:
-        return float(text)
-    except ValueError:
-        found = repr(text) if is_short_word(text) else f"a text of {len(text)} characters"
-        raise ValueError(f"no number: {found}") from None
+    values = []
+    for text in texts:
+        try:
+            values.append(float(text))
+        except ValueError:
+            found = f"no number: {kind(text)}"
+            raise RawDataError(file, key, "numbers", found, do) from None
+    return values
 
 
 def whole_number(file: Path, key: str, value: object, *, do: str) -> int:

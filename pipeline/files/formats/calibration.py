@@ -12,6 +12,7 @@ tracks -> features -> windows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.cameras import is_rigid
 from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.raw.files import read_regular
 
 FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
-LARGEST: Final = 1e7  # all numbers of a camera are smaller
 AGAIN: Final = "Download it again, with the release's get_dataset.sh."
 
 
@@ -34,36 +35,33 @@ class Calibration(NamedTuple):
     intrinsics: NDArray[np.float32]  # (3, 3), px
     extrinsics: NDArray[np.float32] | None  # (4, 4), world to camera, m; None if they are invalid
 
+    @classmethod
+    def read(cls, file: Path, camera: int) -> Calibration:
+        """Read one camera, by its number. Raises RawDataError for a missing or invalid block, and
+        OSError if the file cannot be opened.
+        """
+        text = read_regular(file).decode("ascii", errors="replace")
+        lines = [line.split() for line in text.splitlines()]
+        name = ["name", str(camera)]
+        if not text.startswith(FIRST_LINE) or name not in lines:
+            raise RawDataError(file, "name", f"a block of camera {camera}", "none", AGAIN)
+        start = lines.index(name)
+        block = {words[0]: _numbers(words[1:]) for words in lines[start : start + 7] if words}
+        stored = StoredArrays(file, block, AGAIN)
+        intrinsics = stored.take("intrinsic", 16, finite=True).reshape(4, 4)[:3, :3]
+        width, height = stored.take("size", 2, finite=True)
+        extrinsics = stored.take("extrinsic", 16, finite=True).reshape(4, 4)
+        extrinsics[:3, 3] /= 1000
+        world_to_camera = None
+        if is_rigid(extrinsics[None])[0]:
+            world_to_camera = extrinsics.astype(np.float32)
+        size = int(width), int(height)
+        return cls(size, intrinsics.astype(np.float32), world_to_camera)
 
-def read_calibration(file: Path, camera: int) -> Calibration:
-    """Read one camera, by its number. Raises RawDataError for a missing or invalid block, and
-    OSError if the file cannot be opened.
-    """
-    text = read_regular(file).decode("ascii", errors="replace")
-    lines = [line.split() for line in text.splitlines()]
-    name = ["name", str(camera)]
-    if not text.startswith(FIRST_LINE) or name not in lines:
-        raise RawDataError(file, "name", f"a block of camera {camera}", "none", AGAIN)
-    start = lines.index(name)
-    block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
 
-    def values_of(key: str, n: int) -> list[float]:
-        words = block.get(key, [])
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            values = []
-        are_small = (np.abs(values) < LARGEST).all()  # comparisons with NaN are false
-        if len(values) != n or not are_small:
-            raise RawDataError(file, key, f"{n} numbers", f"{len(words)} words", AGAIN)
-        return values
-
-    intrinsics = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
-    width, height = values_of("size", 2)
-    extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
-    extrinsics[:3, 3] /= 1000
-    world_to_camera = None
-    if is_rigid(extrinsics[None])[0]:
-        world_to_camera = extrinsics.astype(np.float32)
-    size = int(width), int(height)
-    return Calibration(size, intrinsics.astype(np.float32), world_to_camera)
+def _numbers(words: Sequence[str]) -> list[float]:
+    """The numbers of a line; none if one of its words is no number."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return []

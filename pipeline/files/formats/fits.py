@@ -37,7 +37,7 @@ ELSEWHERE = "refused by reprojection"
 AMBIGUOUS = "ambiguous"
 
 
-class Fit(NamedTuple):
+class _Fit(NamedTuple):
     """The body of one person in one image."""
 
     pose: Doubles  # (72,) axis-angle in rad; the global orientation is relative to the camera
@@ -101,7 +101,7 @@ class FitStore:
         rows = self._database.execute("SELECT digest FROM tars ORDER BY digest")
         return hashlib.sha256("".join(digest for (digest,) in rows).encode()).hexdigest()
 
-    def find(self, name: str) -> list[Fit]:
+    def find(self, name: str) -> list[_Fit]:
         """The different fits for an image, by its name. Raises RawDataError for a damaged fit."""
         rows = self._database.execute(
             "SELECT DISTINCT fit FROM fits WHERE name = ? ORDER BY fit", (name,)
@@ -113,7 +113,7 @@ class FitStore:
                 raise RawDataError(self._file, name, f"{SIZE} bytes", f"{size}", "Make it again.")
             values = np.frombuffer(stored, "<f4").astype(np.float64)
             pose, betas, kp_2d = np.split(values, [N_POSE, N_POSE + N_BETAS])
-            fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
+            fits.append(_Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
         return fits
 
     def match(self, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, Array], Counter[str]]:

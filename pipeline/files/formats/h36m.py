@@ -38,6 +38,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
     FileState,
+    StoredArrays,
     file_state,
     load_json,
     numbers,
@@ -60,7 +61,12 @@ MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
-SHAPES: Final = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}  # shapes of a camera's entries
+SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
+    "R": (3, 3),
+    "t": (3,),
+    "f": (2,),
+    "c": (2,),
+}  # shapes of a camera's entries
 LEVELS: Final = "action, subaction and frame"  # the keys in the files of joints and fits
 JSON_AGAIN: Final = "Download the file again."
 
@@ -224,19 +230,10 @@ def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Do
 
     `keys`: the keys to read, one letter each.
     """
-    stored = load_json(file, do=JSON_AGAIN)
-    if not isinstance(stored, dict):
-        stored = {}
-    cameras: dict[str, dict[str, Doubles]] = {}
+    stored = StoredArrays(file, load_json(file, do=JSON_AGAIN), JSON_AGAIN)
+    cameras = {}
     for number, camera in enumerate(CAMERAS, start=1):
-        values = stored.get(str(number))
-        if not isinstance(values, dict):
-            values = {}
-        cameras[camera] = {}
-        for key in keys:
-            stored_as = f"{number}/{key}"
-            value = numbers(file, stored_as, values.get(key), SHAPES[key], do=JSON_AGAIN)
-            cameras[camera][key] = value
+        cameras[camera] = {key: stored.take(f"{number}/{key}", *SHAPES[key]) for key in keys}
     return cameras
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     TAKE_AWAY,
+    StoredArrays,
     load_npz,
     numbers,
     reading,
@@ -29,7 +30,7 @@ from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Array, Doubles
+from pipeline.skeletons import LARGEST, Doubles
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 N_BETAS: Final = 10
@@ -94,15 +95,15 @@ def load_motion(file: Path) -> Motion:
 
 def _load_npz(file: Path) -> Motion:
     """Read a motion of AMASS or BEAT2: SMPL-H, whose joints become SMPL's, or SMPL-X."""
-    data = load_npz(file, ("poses", "betas", "trans"), ("gender", *RATES))
-    shape = data["poses"].shape
+    data = StoredArrays(file, load_npz(file, ("poses", "betas", "trans"), ("gender", *RATES)))
+    shape = data.value("poses").shape
     width = shape[-1] if shape else 0
     if width not in SMPL_JOINTS:
         expected = "(N, 156) SMPL-H or (N, 165) SMPL-X"
         raise RawDataError(file, "poses", expected, str(shape), OTHER_BODY)
-    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
-    trans = numbers(file, "trans", data["trans"], (len(poses), 3))
-    betas = numbers(file, "betas", data["betas"], (None,))
+    poses = data.take("poses", None, width).reshape(-1, width // 3, 3)
+    trans = data.take("trans", len(poses), 3)
+    betas = data.take("betas", None)
     n_betas = len(betas)
     if n_betas < N_BETAS:
         raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
@@ -111,10 +112,10 @@ def _load_npz(file: Path) -> Motion:
     else:
         betas = betas[:N_BETAS]
         poses = poses[:, SMPL_JOINTS[width]]
-    return Motion(poses, trans, betas, n_betas, _rate(file, data), _gender(data))
+    return Motion(poses, trans, betas, n_betas, _rate(data), _gender(data.content))
 
 
-def _gender(data: dict[str, Array]) -> str:
+def _gender(data: Mapping[str, Any]) -> str:
     """The gender as stored; "" if there is none."""
     stored = data.get("gender", np.empty(0)).reshape(-1)
     if stored.size != 1:
@@ -125,14 +126,15 @@ def _gender(data: dict[str, Array]) -> str:
     return str(gender)
 
 
-def _rate(file: Path, data: dict[str, Array]) -> float:
+def _rate(data: StoredArrays) -> float:
     """Frames per second, from the first of RATES that the file has. Raises RawDataError."""
-    keys = [key for key in RATES if key in data]
+    keys = [key for key in RATES if key in data.content]
     if not keys:
-        raise RawDataError(file, RATES[0], "frames per second", "no such key", AGAIN)
-    rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
+        raise RawDataError(data.file, RATES[0], "frames per second", "no such key", AGAIN)
+    rate = data.scalar(keys[0])
     if not 1 <= rate <= 10_000:
-        raise RawDataError(file, keys[0], "1 to 10,000 frames per second", str(rate), AGAIN)
+        expected = "1 to 10,000 frames per second"
+        raise RawDataError(data.file, keys[0], expected, str(rate), AGAIN)
     return rate
 
 
@@ -147,14 +149,15 @@ def _load_aist(file: Path) -> Motion:
         owner = owner_of(data) or f"only {shown_names(data)}"
         raise RawDataError(file, missing[0], "a motion of AIST++", owner, TAKE_AWAY)
 
-    poses = numbers(file, "smpl_poses", data["smpl_poses"], (None, 72))
-    trans = numbers(file, "smpl_trans", data["smpl_trans"], (len(poses), 3))
-    scaling = numbers(file, "smpl_scaling", np.reshape(data["smpl_scaling"], -1), (1,))
-    if not scaling[0] > 0:
-        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling[0]), AGAIN)
+    stored = StoredArrays(file, data)
+    poses = stored.take("smpl_poses", None, 72)
+    trans = stored.take("smpl_trans", len(poses), 3)
+    scaling = stored.scalar("smpl_scaling")
+    if not scaling > 0:
+        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling), AGAIN)
     return Motion(
         pose=poses.reshape(-1, 24, 3),
-        trans=trans / scaling[0],
+        trans=trans / scaling,
         betas=np.zeros(N_BETAS),
         n_betas=0,
         rate=AIST_FPS,

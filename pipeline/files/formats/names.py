@@ -20,8 +20,8 @@ _NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a pat
 
 def shown(name: object) -> str:
     """A name that stands in a file, such as of a joint or an image, quoted for messages: of a long
-    one of an image its beginning and end. Of a longer text only its length, as in `number_of`; of
-    another value what `kind` says.
+    one of an image its beginning and end. Of a longer text only its length; of another value what
+    `kind` says.
 
     >>> shown("left shoulder"), shown("machine host login me")
     ("'left shoulder'", 'a text of 21 characters')
@@ -58,7 +58,7 @@ def shown_names(names: Iterable[str]) -> str:
     return ", ".join(texts) or "none"
 
 
-def is_short_word(text: str) -> bool:
+def _is_short_word(text: str) -> bool:
     """Whether a text may be shown in messages: at most 12 letters, digits and signs of numbers."""
     return re.fullmatch(r"[\w.+-]{0,12}", text) is not None
 
@@ -78,7 +78,7 @@ def kind(value: object) -> str:
             return f"{len(value)} entries"
         case dict():
             return "an object" if value else "an empty object"
-        case str() if is_short_word(value):
+        case str() if _is_short_word(value):
             return f"a text {value!r}"
         case str():
             return f"a text of {len(value)} characters"

@@ -28,10 +28,10 @@ from pipeline.cameras import pose_in_camera
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     FileState,
+    StoredArrays,
     file_state,
     load_json,
     number_rows,
-    numbers,
     reading,
 )
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
@@ -114,28 +114,24 @@ def _load_cameras(
 ) -> list[_CalibratedCamera]:
     """Read the cameras of a sequence; the video's own is the first."""
     stored: Any = load_json(file, do=AGAIN)
-    cameras = {}  # name -> rotation, translation (m), not checked yet
-    if calibrated is not None:
-        cameras[CALIBRATED] = calibrated[:3, :3], calibrated[:3, 3]
     with reading(file, "subjects, sequences and cameras", do=AGAIN):
         of_sequence = stored.get(str(keys.outer), {}).get(str(keys.inner), {})
-        for name, entry in of_sequence.items():
-            cameras[name] = entry["R"], np.divide(entry["t"], 1000)
+        entries = StoredArrays(file, of_sequence, AGAIN)
+        names = [*of_sequence]
+    cameras = {}
+    if calibrated is not None:
+        known = np.asarray(calibrated, np.float64)
+        cameras[CALIBRATED] = _CalibratedCamera(CALIBRATED, known[:3, :3], known[:3, 3])
+    for name in names:
+        rotation = entries.take(f"{name}/R", 3, 3)
+        cameras[name] = _CalibratedCamera(name, rotation, entries.take(f"{name}/t", 3) / 1000)
 
-    camera = video.rpartition("/video_")[2]
-    if camera not in cameras:
-        camera = CALIBRATED
-    if camera not in cameras:
+    own = video.rpartition("/video_")[2]
+    if own not in cameras:
+        own = CALIBRATED
+    if own not in cameras:
         raise RawDataError(file, video, "R and t", "neither", AGAIN)
-    video_first = sorted(cameras, key=camera.__ne__)
-    return [
-        _CalibratedCamera(
-            name,
-            numbers(file, f"{name}/R", cameras[name][0], (3, 3)),
-            numbers(file, f"{name}/t", cameras[name][1], (3,)),
-        )
-        for name in video_first
-    ]
+    return [cameras.pop(own), *cameras.values()]
 
 
 def _require_cameras(

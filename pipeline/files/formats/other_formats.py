@@ -45,7 +45,7 @@ def other_format(start: bytes) -> str | None:
     unknown."""
     if not start:
         return "empty (0 bytes)"
-    return identify_format(start.lstrip(), _OTHERS)
+    return _identify_format(start.lstrip(), _OTHERS)
 
 
 def other_than_text(content: bytes) -> str | None:
@@ -58,10 +58,10 @@ def other_than_text(content: bytes) -> str | None:
         return "an MP4 or MOV video"
     if content[257:262] == b"ustar":
         return "a tar archive"
-    return identify_format(content.lstrip(), NO_TEXT)
+    return _identify_format(content.lstrip(), NO_TEXT)
 
 
-def identify_format(start: bytes, formats: Mapping[bytes, str]) -> str | None:
+def _identify_format(start: bytes, formats: Mapping[bytes, str]) -> str | None:
     """The name of the first of `formats` (first bytes -> name) that `start` begins with; None
     for none.
     """

@@ -27,10 +27,11 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from pipeline.errors import MissingAssets, RawDataError
+from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.skeletons import JOINTS, Floats, Ints
+from pipeline.skeletons import JOINTS, Doubles, Floats, Ints
 
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776
@@ -87,24 +88,24 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     folder = Path(folder)
     if gender not in GENDERS:
         raise ValueError(f"gender: expected one of {', '.join(GENDERS)}, found {gender!r}")
-    model = _Arrays(_require_model_file(folder, gender))
-    extra = _Arrays(folder / REGRESSOR_EXTRA)
-    h36m = _Arrays(folder / REGRESSOR_H36M)
-    mean = _Arrays(folder / MEAN_PARAMS)
+    model = _open(_require_model_file(folder, gender))
+    extra = _open(folder / REGRESSOR_EXTRA)
+    h36m = _open(folder / REGRESSOR_H36M)
+    mean = _open(folder / MEAN_PARAMS)
     files = body_files(folder, gender)
     arrays = SmplArrays(
-        v_template=model.take("v_template", (N_VERTICES, 3)),
-        shapedirs=model.take("shapedirs", (N_VERTICES, 3, N_BETAS), first=True),
-        posedirs=model.take("posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32),
-        J_regressor=model.take("J_regressor", (N_JOINTS, N_VERTICES)),
-        weights=model.take("weights", (N_VERTICES, N_JOINTS)),
+        v_template=_take(model, "v_template", N_VERTICES, 3),
+        shapedirs=_take(model, "shapedirs", N_VERTICES, 3, N_BETAS, first=True),
+        posedirs=_take(model, "posedirs", N_VERTICES, 3, 9 * (N_JOINTS - 1)).astype(np.float32),
+        J_regressor=_take(model, "J_regressor", N_JOINTS, N_VERTICES),
+        weights=_take(model, "weights", N_VERTICES, N_JOINTS),
         parents=_parents(model),
         faces=_faces(model),
-        J_regressor_extra=extra.take(REGRESSOR_EXTRA, (N_EXTRA, N_VERTICES)),
-        J_regressor_h36m=h36m.take(REGRESSOR_H36M, (17, N_VERTICES)),
-        mean_pose=mean.take("pose", (6 * N_JOINTS,), flat=True),
-        mean_shape=mean.take("shape", (N_BETAS,), flat=True),
-        mean_cam=mean.take("cam", (3,), flat=True),
+        J_regressor_extra=_take(extra, REGRESSOR_EXTRA, N_EXTRA, N_VERTICES),
+        J_regressor_h36m=_take(h36m, REGRESSOR_H36M, 17, N_VERTICES),
+        mean_pose=_take(mean, "pose", 6 * N_JOINTS, flat=True),
+        mean_shape=_take(mean, "shape", N_BETAS, flat=True),
+        mean_cam=_take(mean, "cam", 3, flat=True),
         stand_in=files.stand_in or bool(np.any(model.content.get("stand_in", False))),
         digest=files.digest,
     )
@@ -231,80 +232,60 @@ def _file_digest(file: Path, _size: int, _mtime_ns: int) -> str:
     return whole_file_digest(file)
 
 
-class _Arrays:
+def _open(file: Path) -> StoredArrays:
     """The arrays in a file: those of an .npz or a pickle by key, that of an .npy by the file's
-    name.
+    name. Raises RawDataError.
     """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.content: dict[str, Any] = {}
-        if file.suffix == ".pkl":
-            self.content = load_pickle(file, kind="smpl")
-            return
-        try:
-            with file.open("rb") as stream:  # opened here: NumPy leaves a broken archive open
-                loaded = np.load(stream, allow_pickle=False)
-                if not isinstance(loaded, NpzFile):
-                    loaded = {file.name: loaded}
-                self.content = dict(loaded)
-        except Exception as error:  # also MemoryError: a damaged header may claim anything
-            found = f"{type(error).__name__}: {error}"
-            do = "Download it again, or save it again without Python objects."
-            raise RawDataError(file, file.suffix, "plain NumPy arrays", found, do) from error
-
-    def take(
-        self,
-        key: str,
-        shape: tuple[int, ...],
-        dtype: type[np.floating[Any]] = np.float64,
-        *,
-        flat: bool = False,
-        first: bool = False,
-    ) -> Floats:
-        """Return an array of finite numbers in this shape. Raises RawDataError for anything else.
-
-        Args:
-            flat: flatten the stored array first.
-            first: the last axis may be longer; its first numbers are taken.
-        """
-        value: Any = self.content.get(key)
-        # SciPy's sparse matrix; one of another shape might fill the memory.
-        if hasattr(value, "toarray") and value.shape == shape:
-            value = value.toarray()
-        expected = f"finite numbers of shape {shape}"
-        if value is None:
-            raise self.error(key, expected, "nothing")
-        found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-            raise self.error(key, expected, found)
-        if flat:
-            value = value.reshape(-1)
-        if first and value.ndim == len(shape):
-            value = value[..., : shape[-1]]
-        if value.shape != shape:
-            raise self.error(key, expected, found)
-        if not np.isfinite(value).all():
-            raise self.error(key, expected, f"{found} with nan or inf")
-        return np.ascontiguousarray(value, dtype)
-
-    def error(self, key: str, expected: str, found: str) -> RawDataError:
-        return RawDataError(self.file, key, expected, found, AS_DISTRIBUTED)
+    if file.suffix == ".pkl":
+        return StoredArrays(file, load_pickle(file, kind="smpl"), AS_DISTRIBUTED)
+    try:
+        with file.open("rb") as stream:  # opened here: NumPy leaves a broken archive open
+            loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, NpzFile):
+                loaded = {file.name: loaded}
+            return StoredArrays(file, dict(loaded), AS_DISTRIBUTED)
+    except Exception as error:  # also MemoryError: a damaged header may claim anything
+        found = f"{type(error).__name__}: {error}"
+        do = "Download it again, or save it again without Python objects."
+        raise RawDataError(file, file.suffix, "plain NumPy arrays", found, do) from error
 
 
-def _parents(model: _Arrays) -> Ints:
+def _take(
+    stored: StoredArrays, key: str, *shape: int, flat: bool = False, first: bool = False
+) -> Doubles:
+    """Take an array of finite numbers in this shape. Raises RawDataError for anything else.
+
+    Args:
+        flat: flatten the stored array first.
+        first: the last axis may be longer; its first numbers are taken.
+    """
+    value: Any = stored.value(key)
+    # SciPy's sparse matrix; one of another shape might fill the memory.
+    if hasattr(value, "toarray") and value.shape == shape:
+        value = value.toarray()
+    if flat:
+        value = np.reshape(value, -1)
+    if first and np.ndim(value) == len(shape):
+        value = value[..., : shape[-1]]
+    array = numbers(stored.file, key, value, shape, do=stored.do)
+    if not np.isfinite(array).all():
+        raise stored.error(key, "finite numbers", "NaN or infinity")
+    return np.ascontiguousarray(array)
+
+
+def _parents(model: StoredArrays) -> Ints:
     """The parent of each joint, from the first row of kintree_table; -1 for the root, for which
     2^32 - 1 is stored.
     """
-    parents: Ints = model.take("kintree_table", (2, N_JOINTS))[0].astype(np.int64)
+    parents: Ints = _take(model, "kintree_table", 2, N_JOINTS)[0].astype(np.int64)
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
         raise model.error("kintree_table", "parents before children", f"{parents}")
     return parents
 
 
-def _faces(model: _Arrays) -> Ints:
-    faces: Ints = model.take("f", (N_FACES, 3)).astype(np.int64)
+def _faces(model: StoredArrays) -> Ints:
+    faces: Ints = _take(model, "f", N_FACES, 3).astype(np.int64)
     least = faces.min()
     most = faces.max()
     if least < 0 or most >= N_VERTICES:

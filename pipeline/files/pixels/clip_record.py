@@ -1,7 +1,7 @@
 """What a video is: its frames, times, rate, and what is unusual about it.  [pixels] -> crops
 
 A `Survey` is given all frames of a video while they are decoded for something else, and makes its
-`ClipRecord`. Conversion stores the record as JSON (`ClipRecord.as_dict`, `restore_record`), so that
+`ClipRecord`. Conversion stores the record as JSON (`ClipRecord.as_dict`, `from_dict`), so that
 the video need not be decoded again for its rate or its faults.
 
 Words:
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -36,7 +36,6 @@ from pipeline.files.pixels.video import (
     Undecodable,
     VideoHeader,
     View,
-    view_of,
 )
 from pipeline.skeletons import Doubles, Ints
 
@@ -245,7 +244,7 @@ class ClipRecord:
         return remarks
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values, which `restore_record` restores. nan becomes null.
+        """The record as JSON values, which `from_dict` restores. nan becomes null.
 
         Times that are not even are a list. Of even ones, there are only their number and the first
         and last known one: {"n": 10, "known": [[0, 0.0], [9, 0.3]]} for frame 0 at 0 s and frame 9
@@ -260,26 +259,26 @@ class ClipRecord:
             values[name] = _json_number(values[name])
         return values
 
-
-def restore_record(values: object) -> ClipRecord | None:
-    """Restore the record from the JSON values of `ClipRecord.as_dict`. Returns None for any other
-    values: the caller decodes the video again.
-    """
-    names = {field.name for field in fields(ClipRecord)}
-    if not isinstance(values, Mapping) or values.keys() != names:
-        return None
-    try:
-        restored = dict(values)
-        for name in ("stored", "aspect", "matrix", "lost"):
-            restored[name] = tuple(int(number) for number in values[name])
-        for name in ("header_fps", "filmed_fps"):
-            restored[name] = _restore_number(values[name])
-        restored["times"] = _restore_times(values["times"])
-        record = ClipRecord(**restored)
-        record.view.size  # noqa: B018 - raises unless stored, aspect and matrix are of this form
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError):
-        return None
-    return record
+    @classmethod
+    def from_dict(cls, values: object) -> Self | None:
+        """Restore the record from the JSON values of `as_dict`. Returns None for any other values:
+        the caller decodes the video again.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or values.keys() != names:
+            return None
+        try:
+            restored = dict(values)
+            for name in ("stored", "aspect", "matrix", "lost"):
+                restored[name] = tuple(int(number) for number in values[name])
+            for name in ("header_fps", "filmed_fps"):
+                restored[name] = _restore_number(values[name])
+            restored["times"] = _restore_times(values["times"])
+            record = cls(**restored)
+            record.view.size  # noqa: B018 - raises unless stored, aspect and matrix are of this form
+        except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError):
+            return None
+        return record
 
 
 def _json_number(number: float) -> float | None:
@@ -364,7 +363,7 @@ class Survey:
         n_hidden = video.n_hidden
         if video.index is not None:  # frames that it lacks are cut out, too, and have no packets
             n_hidden += max(0, (header.n_frames or 0) - len(video.index))
-        view = view_of(video.stream, self._first)
+        view = View.from_frame(video.stream, self._first)
         file_times = np.array(self._times)
         times = _join_recordings(file_times)
 

@@ -25,7 +25,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.other_formats import NO_TEXT, identify_format
+from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.numbering import NumberedFrame
@@ -37,7 +37,6 @@ from pipeline.files.pixels.video import (
     VideoHeader,
     View,
     open_video,
-    view_of,
 )
 from pipeline.files.raw.files import (
     cached,
@@ -422,7 +421,7 @@ class Video(SourceFile):
             return f"{self.place} is empty"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            kind = identify_format(start, NO_TEXT)
+            kind = other_than_text(start)
             actual = f"is {kind}" if kind else "is of another kind"
             return f"{self.place} is no video of a known kind: it {actual}"
         return ""
@@ -454,7 +453,7 @@ def _read(
             if survey is not None:
                 survey.add(current)
             if painter is None and current.decoded is not None:
-                painter = Painter(view_of(video.stream, current.decoded))
+                painter = Painter(View.from_frame(video.stream, current.decoded))
 
         if current is None:
             if survey is not None and record is None:

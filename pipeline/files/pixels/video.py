@@ -1,7 +1,7 @@
 """Frames of a video file, decoded by PyAV, and their numbers and times.  [pixels] -> crops
 
 A path goes in: `open_video` gives an `OpenVideo`, whose `frames` are decoded and numbered, in the
-decoder's own pixel format. `view_of` says how a player shows them, and a `Painter` makes images of
+decoder's own pixel format. a `View` says how a player shows them, and a `Painter` makes images of
 them.
 
 Words:
@@ -306,6 +306,15 @@ class View:
     aspect: Fraction = Fraction(1)  # width / height of a stored pixel
     matrix: tuple[int, int, int, int] = UPRIGHT
 
+    @classmethod
+    def from_frame(cls, stream: VideoStream, frame: VideoFrame) -> View:
+        """The view of a stream, by its header and its first decoded frame."""
+        stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        aspect = stated or Fraction(1)
+        if not 0 < aspect <= MOST_STRETCHED:
+            aspect = Fraction(1)
+        return cls((frame.width, frame.height), aspect, _matrix(frame))
+
     @property
     def is_turned(self) -> bool:
         """Whether stored rows are shown as columns."""
@@ -360,14 +369,6 @@ class View:
         if flip_y:
             image = image[::-1]
         return np.ascontiguousarray(image)
-
-
-def view_of(stream: VideoStream, frame: VideoFrame) -> View:
-    """How a player shows a stream's frames, by its header and its first decoded frame."""
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-    if not 0 < aspect <= MOST_STRETCHED:
-        aspect = Fraction(1)
-    return View((frame.width, frame.height), aspect, _matrix(frame))
 
 
 def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

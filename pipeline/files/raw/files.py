@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
 from pipeline.files.raw.opening import note_fault, open_unbuffered
@@ -349,3 +349,19 @@ def find_nested_too_deep(raw: Path, patterns: Sequence[str]) -> Path | None:
             if has_match(folder, patterns):
                 return folder
     return None
+
+
+def list_files(raw: Path) -> list[str]:
+    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
+    files: list[str] = []
+    for folder, folders, names in os.walk(raw, followlinks=True):
+        resolved = Path(folder).resolve()
+        shown = [name for name in folders if not name.startswith(".")]
+        folders.clear()
+        for name in shown:
+            is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
+            if not is_cycle:
+                folders.append(name)
+        parent = PurePath(folder).relative_to(raw)
+        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(files)

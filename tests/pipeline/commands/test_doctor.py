@@ -7,7 +7,8 @@ import pytest
 
 from pipeline import datasets
 from pipeline.datasets import RELEASES
-from pipeline.datasets.base import Dataset, ReleasePart, globs
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import Release, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
@@ -34,14 +35,14 @@ def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_sp
         found = look(name, raw)
         assert found.usable == ()
         assert {f.state for f in found.parts} <= {"missing", "left out"}
-    assert any(not part.without for part in dataset.parts)
-    for part in dataset.parts:
+    assert any(not part.without for part in dataset.release.parts)
+    for part in dataset.release.parts:
         assert part.source
         assert set(part.splits) <= set(dataset.splits)
         assert not any(
             "**" in pattern or pattern.startswith("/") for pattern in globs(part.patterns)
         )
-    assert set(dataset.totals) <= {*dataset.splits}
+    assert set(dataset.release.totals) <= {*dataset.splits}
 
 
 def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(tmp_path):
@@ -103,12 +104,12 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path,
 
 @dataclass(frozen=True)
 class Ninth(Dataset):
-    """Declares nothing of its release."""
+    """Declares no part of its release."""
 
     name = "ninth"
     splits = ("train", "test")
     version = 1
-    page = "https://example.org"
+    release = Release(page="https://example.org")
 
     def columns(self, split, *, body):
         return ("frame_index",)
@@ -146,7 +147,7 @@ def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tm
 
 def test_beside_a_complete_release_archives_may_stay(tmp_path):
     class Small(Ninth):
-        parts = (ReleasePart("tables", ("train/*.csv",), "the lab", known=2),)
+        release = Release(parts=(ReleasePart("tables", ("train/*.csv",), "the lab", known=2),))
 
     packed = []
     for file in ("x.zip", "train/a.csv", "train/b.csv"):

@@ -32,7 +32,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
 ):
     name, split = split_name.split("/")
     dataset, raw = datasets.get(name), embedded.raw(name)
-    folder = embedded.body if dataset.uses_body else None
+    folder = embedded.body if dataset.labels.uses_body else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
     committed = cache.open(tmp_path)[split_name]
     tracks = list(dataset.tracks(raw, split, body=Body.load(folder) if folder else None))
@@ -42,7 +42,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         for field in ("video", "step", "crop_scale", "gender", "fps", "intrinsics"):
             assert_array_equal(getattr(stored, field), getattr(track, field), field)
         absent = committed.extra.keys() - track.extra.keys()
-        assert absent <= {*dataset.optional_extra}
+        assert absent <= {*dataset.labels.optional_extra}
         extra = {column: np.full((), committed.extra[column].fill) for column in absent}
         arrays = {**track.columns, **track.extra, **extra}
         for column in [one for one in committed.extra if committed.extra[one].per == "track"]:

@@ -41,8 +41,6 @@ class Lines(Dataset):
     name = "lines"
     splits = ("train",)
     version = 1
-    page = "https://example.org"
-    has_pixels = False
 
     def columns(self, split, *, body):
         return ("frame_index",)

@@ -12,10 +12,9 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
-from pipeline.files.raw import changes
+from pipeline.files.raw import RawVideo, changes
 from tests.pipeline.datasets.by_hand import write_alphapose
 
 

@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
-from pipeline.datasets import RELEASES, base
+from pipeline.datasets import RELEASES
+from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.demo import body as procedural_body
 from pipeline.demo.scene import Actor, Take
@@ -279,7 +280,7 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embe
 
 
 WITH_CAMERAS = [
-    (n, s) for n, s in SPLITS if base.EXTRINSICS in datasets.get(n).extra_columns(s, body=True)
+    (n, s) for n, s in SPLITS if EXTRINSICS in datasets.get(n).extra_columns(s, body=True)
 ]
 
 

@@ -17,6 +17,7 @@ from cache import ExtraColumn
 from pipeline import cameras
 from pipeline.conversion import convert, plan
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.files.raw import RawVideo
 from pipeline.testing import datasets as contract
 
@@ -39,11 +40,9 @@ UP = ExtraColumn(
 class Steps(Dataset):
     """<video>.txt: a line a frame, of four flags."""
 
-    name: ClassVar[str] = "steps"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
-    has_pixels: ClassVar[bool] = False
+    name = "steps"
+    splits = ("train",)
+    version = 1
     declared: ClassVar[tuple[ExtraColumn, ...]] = (CONTACT, EXTRINSICS, UP)
     spoil: ClassVar[Callable[[Any], dict[str, Any]]] = lambda extra: extra
 
@@ -170,7 +169,9 @@ def test_the_contract_names_a_fault(fault, raw):
 def test_a_sound_reader_has_no_problem(raw):
     assert contract.reader_problems(Steps(), raw, "train") == []
     assert (
-        contract.reader_problems(variant(optional_extra=("up",), **spoilt(up=None)), raw, "train")
+        contract.reader_problems(
+            variant(labels=LabelRules(optional_extra=("up",)), **spoilt(up=None)), raw, "train"
+        )
         == []
     )
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.datasets import h36m_json
+from pipeline.datasets.h36m import json_layout
 from tests.hostile import memory_peak
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import read_video, require
@@ -110,7 +110,7 @@ def test_every_second_frame_is_used_or_all_images_of_every_s_th(frames, kept, st
 
 
 def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path):
-    names = h36m_json.NAMES
+    names = json_layout.NAMES
     assert (
         len(names) == len({(subject, name) for (subject, _), name in names.items()}) == 7 * 15 * 2
     )
@@ -156,7 +156,7 @@ def test_cameras_that_see_nothing_cost_their_subject_and_are_named(raw):
 @pytest.mark.parametrize(
     ("damage", "reason", "message"),
     [
-        (lambda raw: annotation(raw, "joint_3d").unlink(), "no_label", "joints and cameras to the images"),
+        (lambda raw: annotation(raw, "joint_3d").unlink(), "no_label", "only images"),
         (lambda raw: write_json(annotation(raw, "joint_3d"), {"3": {"1": joints()}}), "no_label", "'2/1'"),
         (lambda raw: write_json(annotation(raw, "joint_3d"), {"2": {"1": {"0": [[1]]}}}), "bad_label_file", "(1, 1, 1"),
         (lambda raw: annotation(raw, "joint_3d").write_text('{"2": {"1": {"0": [['), "bad_label_file", "ends early"),

@@ -15,7 +15,7 @@ def exportable(embedded, into, tmp_path_factory):
         if not (root / name / "manifest.json").exists():
             dataset, _, split = name.partition("/")
             reader = datasets.get(dataset)
-            body = embedded.body if reader.uses_body else None
+            body = embedded.body if reader.labels.uses_body else None
             into.convert(root, embedded.raw(dataset), dataset, split, body=body)
             if reader.has_pixels:
                 add_features(root, name)

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline.body import Body
 from pipeline.cameras import project
-from pipeline.datasets.base import PELVIS
+from pipeline.datasets.labels.smpl import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import pinhole
 from pipeline.exchange.bodies.importing import BodyModels, import_bodies

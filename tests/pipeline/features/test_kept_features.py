@@ -72,7 +72,7 @@ def test_stored_features_are_read_and_carried_over_to_rows_that_are_written_agai
         monkeypatch.setattr(reader, "version", reader.version + 1)
     for name in STREAMS:
         dataset, split = name.split("/")
-        body = {"body": embedded.body} if datasets.get(dataset).uses_body else {}
+        body = {"body": embedded.body} if datasets.get(dataset).labels.uses_body else {}
         into.convert(root, raw / dataset, dataset, split, **body)
     extract_all(types, "extracted, 0 rows computed", "ROWS carried over")
     assert_equal(features(into, root), before)

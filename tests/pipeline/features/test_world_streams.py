@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body
-from pipeline.datasets.base import EXTRINSICS
+from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.demo.body import write_files
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams

@@ -107,7 +107,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
     copies = {file: file.read_bytes() for file in sorted(raw.glob(glob))}
     assert copies
     keys = LABELS[name, glob].split()
-    body = Body.load(embedded.body) if dataset.uses_body else None
+    body = Body.load(embedded.body) if dataset.labels.uses_body else None
     # each file in another way, until all ways have been tried
     for start in range(0, WAYS, len(copies)):
         for number, (file, content) in enumerate(copies.items(), start):

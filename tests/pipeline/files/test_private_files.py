@@ -74,7 +74,7 @@ CASES = {
     ),
     "calibration": (
         write_text(f"{calibration.FIRST_LINE}\nname 0\nintrinsic {LINE}\n"),
-        lambda file: calibration.read_calibration(file, 0),
+        lambda file: calibration.Calibration.read(file, 0),
     ),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.video import (
@@ -317,13 +317,13 @@ def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(tmp_path, cli
 def test_a_record_is_restored_from_json(tmp_path, name):
     (tmp_path / name).write_bytes(content(name))
     record = Video(tmp_path, name).record()
-    restored = restore_record(json.loads(json.dumps(record.as_dict())))
+    restored = ClipRecord.from_dict(json.loads(json.dumps(record.as_dict())))
     assert restored.remarks() == record.remarks()
     assert restored.fps == pytest.approx(record.fps, nan_ok=True)
     assert restored.clock().tolist() == record.clock().tolist()
     assert restored.view == record.view
-    assert restore_record({**record.as_dict(), "aspect": [1, 0]}) is None
-    assert restore_record({"n": 40}) is None
+    assert ClipRecord.from_dict({**record.as_dict(), "aspect": [1, 0]}) is None
+    assert ClipRecord.from_dict({"n": 40}) is None
 
 
 @pytest.mark.parametrize("damage", [None, 17])

@@ -15,7 +15,9 @@ from scipy.spatial.transform import Rotation
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP
+from pipeline.datasets.release import Origin
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError
@@ -128,10 +130,9 @@ class Dances(Dataset):
     found: int = 3
     listed: tuple[RawVideo, ...] = (RawVideo("a", files=(), folders=(Path("a"),)),)
 
-    name: ClassVar[str] = "dances"
-    splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://example.org"
+    name = "dances"
+    splits = ("train",)
+    version = 1
 
     def columns(self, split, *, body):
         return COLUMNS
@@ -143,6 +144,11 @@ class Dances(Dataset):
         account.found = self.found
         account.keep_track(self.keeps)
         return [self.spoil(good(raw))]
+
+
+@dataclass(frozen=True)
+class Versions(Dances):
+    version: int = 1
 
 
 def other(**methods):
@@ -184,6 +190,9 @@ READERS = {
     "a/0: 3 of its frames have no image, the first would be 000.jpg": pictures("a/{:03d}.jpg", 0),
     "Other.read: expected a list of Track, found None": other(read=lambda *_: None),
     "splits is 'train': expected a tuple of names": other(splits="train"),
+    "labels is {'uses_body': True}: expected a LabelRules": other(labels={"uses_body": True}),
+    "version is an option: declare it without a type": Versions(),
+    "page is a class variable: declare it as release.page": other(page="https://example.org"),
     NOTHING: Dances(listed=()),
     f"{NOTHING}; a: ": other(read=refuse),
     "expected a body, found none. Name it.": other(read=refuse),

@@ -22,15 +22,15 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import number_of, reading
+from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.people.found import (
-    FORMATS,
     LARGEST_SHARE,
     FoundPerson,
     LabelContent,
     LabelFormat,
     finite_score,
+    floats,
     label_error,
     other_tool_error,
     text_lines,
@@ -130,7 +130,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             found = f"track {shown(track)} a second time in frame {frame}"
             raise label_error(file, key, "one box a frame", found, HEADER)
         seen.add((track, frame))
-        people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))
+        people.append(FoundPerson(frame, CSV.corners(file, key, floats(file, key, box)), track))
     return LabelContent(people)
 
 
@@ -142,7 +142,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     n_skipped = 0
     largest = 0.0  # number of a box
     for key, line in lines:
-        values = _floats(file, key, line.split(","))
+        values = floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
             found = f"{len(values)} numbers"
             do = "Write MOT's columns, or a first line that names yours."
@@ -181,7 +181,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
         for key, line in _lines(file):
-            values = _floats(file, key, line.split())
+            values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:
                 skipped[f"{values[0]:g}"] += 1
@@ -273,8 +273,3 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
         yield FoundPerson(line.frame, points, identity, line.box)
-
-
-def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
-    with reading(file, "numbers", key=key, do=FORMATS):
-        return [number_of(text) for text in texts]

@@ -61,6 +61,7 @@ OTHER_TOOL: Final = (
 # the functions of `arrays`, with advice for these files
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
+floats: Final = partial(arrays.floats, do=FORMATS)
 records: Final = partial(arrays.records, do=FORMATS)
 
 

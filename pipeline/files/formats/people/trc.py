@@ -23,11 +23,11 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import number_of, reading
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FoundPerson,
     LabelContent,
+    floats,
     label_error,
     text_lines,
 )
@@ -87,7 +87,7 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
         raise label_error(file, "line 1", "the header of a TRC file", found)
 
     first = lines[2].split("\t")[:1]
-    rate = _numbers(file, "line 3", first)[0]
+    rate = floats(file, "line 3", first)[0]
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
@@ -100,7 +100,8 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
         if len(fields) < n_numbers:
             found = f"{len(fields)} fields"
             raise label_error(file, key, f"{n_numbers} fields", found, DAMAGED)
-        rows[i] = _numbers(file, key, fields[:n_numbers])
+        # blank fields are numbers that are not known
+        rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
 
     frames = np.rint(rows[:, 1] * rate)
     if not (np.abs(frames) < LARGEST).all():
@@ -111,12 +112,6 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     _require_px(file, points)
     points[..., 2] = points[..., :2].any(axis=-1)
     return joints, frames.astype(int).tolist(), points
-
-
-def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
-    """Convert fields to numbers; blank fields are NaN. Raises RawDataError for other texts."""
-    with reading(file, "numbers", key=key, do=DAMAGED):
-        return [number_of(field.strip() or "nan") for field in fields]
 
 
 def _require_px(file: Path, points: Doubles) -> None:

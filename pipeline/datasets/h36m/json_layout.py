@@ -10,7 +10,7 @@ Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Po
 2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: sizes are known
 from the images, and boxes are computed from joints.
 
-`h36m.Human36M` calls `list_videos`, then `read_labels` for each video of this layout. A take is one
+`Human36M` calls `list_videos`, then `read_labels` for each video of this layout. A take is one
 of the two performances (subactions) of an action by a subject.
 """
 
@@ -25,8 +25,8 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, project
-from pipeline.datasets.base import finite_joints
-from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, label_files
+from pipeline.datasets.checks import finite_joints, require_labels
+from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, label_files
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
@@ -159,8 +159,8 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
 
 
 def needed_files(raw: Path, video: RawVideo) -> list[Path]:
-    """The two label files that a sequence needs: here, those of joints and cameras; in the layout
-    of `h36m`, those of 2D and 3D poses. `RawVideo.files` begins with them.
+    """The two label files that a sequence needs: here, those of joints and cameras; in the
+    release's layout, those of 2D and 3D poses. `RawVideo.files` begins with them.
     """
     return [raw / file for file in video.files[:2]]
 
@@ -181,10 +181,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
             f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml"
         )
     for file in (joints_file, camera_file):
-        if not file.is_file():
-            raise RawDataError(
-                file, "file", "joints and cameras to the images", "none", UNPACK, reason="no_label"
-            )
+        require_labels(file, UNPACK)
     frames, millimetres = load_joints(joints_file, take)
     account.found = len(frames)
     # comparisons with NaN are false

@@ -10,6 +10,7 @@ Each file may be in either folder. The reader of `h36m` lists the files of a sub
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,13 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, pose_in_camera
-from pipeline.datasets.labels.fits import (
-    MOST_OFF_M,
-    N_BETAS,
-    N_POSE,
-    distances_to_joints,
-    usable_fits,
-)
+from pipeline.datasets.labels.fits import N_POSE, fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import load_cameras, load_fits
 from pipeline.files.formats.sequences import SequenceKeys
@@ -68,42 +63,18 @@ def smpl_labels(
 ) -> dict[str, Any]:
     """Make the `Track` fields `pose`, `betas` and `has_smpl` from SMPL fits, in camera axes.
 
-    Frames without a usable fit have NaN, and false in `has_smpl`. With a body model, fits that are
-    far from the joints are not used, either.
+    Frames without a usable fit have NaN, and false in `has_smpl` (`fit_labels`).
 
     Args:
         frame_index: (N,) the frames of the track.
         action: (action, subaction) of the video; None if unknown.
         joints: (N, 14, 3) m, the labelled joints of these frames, in the order of common14.
     """
-    fits = np.full((len(frame_index), N_POSE + N_BETAS), np.nan, np.float32)
-    file = _find_file(video, FITS)
+    file = _find_file(raw, video, FITS)
+    load = None
     if file is not None:
-        try:
-            fits = _load_in_camera(raw, video, raw / file, frame_index, action)
-            n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
-            if n_absent:
-                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
-        except RawDataError as error:  # the other labels are good without fits
-            account.notes.append(f"SMPL fits are not used: {error}")
-    has_smpl = usable_fits(fits, account)
-    if body is not None and has_smpl.any():
-        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
-        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
-        has_smpl[has_smpl] = ~is_far
-        if is_far.any():
-            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
-            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
-    fits[~has_smpl] = np.nan
-    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
-
-
-def _find_file(video: RawVideo, endings: tuple[str, ...]) -> Path | None:
-    """The video's first file whose name has one of these endings, below the raw folder."""
-    for file in video.files:
-        if file.name.endswith(endings):
-            return file
-    return None
+        load = functools.partial(_load_in_camera, raw, video, file, frame_index, action)
+    return fit_labels(load, len(frame_index), account, body, joints)
 
 
 def _load_in_camera(
@@ -114,7 +85,7 @@ def _load_in_camera(
     The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or
     metadata.xml, is missing.
     """
-    cameras = _find_file(video, (CAMERA,))
+    cameras = _find_file(raw, video, (CAMERA,))
     actual = "nothing that fits"
     do = "See docs/datasets/h36m.md for its place."
     if action is None:
@@ -123,10 +94,10 @@ def _load_in_camera(
         expected = f"Human36M_subject*{CAMERA} to go with it"
         raise RawDataError(fits, "camera", expected, actual, do)
     camera = video.name.rpartition(".")[2]
-    rotation = load_cameras(raw / cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
+    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
     if not is_rotation(rotation[None])[0]:
         raise RawDataError(
-            raw / cameras,
+            cameras,
             camera,
             "a rotation",
             str(rotation.tolist()),
@@ -136,3 +107,11 @@ def _load_in_camera(
     has_fit = np.isfinite(values).all(axis=1)
     values[has_fit, :N_POSE] = pose_in_camera(values[has_fit, :N_POSE], rotation)
     return values
+
+
+def _find_file(raw: Path, video: RawVideo, endings: tuple[str, ...]) -> Path | None:
+    """The video's first file whose name has one of these endings."""
+    for file in video.files:
+        if file.name.endswith(endings):
+            return raw / file
+    return None

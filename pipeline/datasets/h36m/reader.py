@@ -13,34 +13,43 @@ Human Sensing in Natural Environments, PAMI 2014.
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in
                                                         annotations/
 
-`h36m_release` reads this layout. `h36m_json` reads another one, of images and JSON files, which is
-used for sequences that are missing or incomplete in this one: `Human36M.videos` chooses
+`release_layout` reads this layout. `json_layout` reads another one, of images and JSON files, which
+is used for sequences that are missing or incomplete in this one: `Human36M.videos` chooses
 (`_add_json_videos`), and `Human36M.read` gets `LabelledFrames` from `read_labels` of either module.
 
 In both layouts, a sequence has the release's name, such as "S9/Walking 1.54138969", and the first
 two files of its `RawVideo` are its label files, whether they exist or not
-(`h36m_json.needed_files`): 2D and 3D poses here, joints and cameras there.
+(`json_layout.needed_files`): 2D and 3D poses here, joints and cameras there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cli.text import count
-from pipeline.datasets import h36m_json, h36m_release
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.h36m_json import JOINTS_3D
-from pipeline.datasets.h36m_release import FPS, METADATA, PICTURES, POSES_2D, POSES_3D, VIDEOS
-from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.h36m import json_layout, release_layout
+from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
+from pipeline.datasets.h36m.json_layout import JOINTS_3D
+from pipeline.datasets.h36m.release_layout import (
+    FPS,
+    METADATA,
+    PICTURES,
+    POSES_2D,
+    POSES_3D,
+    VIDEOS,
+)
+from pipeline.datasets.labels.smpl import EXTRINSICS, UP
+from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import add_confidence, convert
@@ -64,7 +73,7 @@ DAMAGED: Final = dict.fromkeys(
 def _split_parts(split: str) -> Iterator[ReleasePart]:
     """Yield the parts of the release that a split needs: frames, 2D poses and 3D poses.
 
-    The images, cameras or joints of `h36m_json` can replace them (`instead`). Patterns list the
+    The images, cameras or joints of `json_layout` can replace them (`instead`). Patterns list the
     split's subjects in braces, and [!_] skips files that are no sequences. Some of val:
 
         {S9,S11}/Videos/[!_]<action>.<camera>.mp4
@@ -85,7 +94,7 @@ def _split_parts(split: str) -> Iterator[ReleasePart]:
     def part(
         content: str,
         *patterns: str,
-        source: str = h36m_json.SOURCE,
+        source: str = json_layout.SOURCE,
         known: int = n_sequences,
         instead: ReleasePart | None = None,
     ) -> ReleasePart:
@@ -102,7 +111,7 @@ def _split_parts(split: str) -> Iterator[ReleasePart]:
         "videos or pictures",
         f"{any_subject}/{VIDEOS}/{sequence}.mp4",
         *(f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES),
-        source=f"{archives('Videos')}; or {h36m_json.SOURCE}",
+        source=f"{archives('Videos')}; or {json_layout.SOURCE}",
         instead=json_images,
     )
     yield part(
@@ -123,56 +132,59 @@ def _split_parts(split: str) -> Iterator[ReleasePart]:
 class Human36M(Dataset):
     """One track per sequence (an action seen by one camera), with every second frame.
 
-    Has SMPL labels if the raw folder has the public fits. `Dataset` describes the class attributes.
+    It has SMPL labels if the raw folder has the public fits.
     """
 
-    name: ClassVar[str] = "h36m"
-    splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
+    name = "h36m"
+    splits = tuple(SUBJECTS)
     # 6: images under other numbers are refused, frames drawn over damage are lost
-    version: ClassVar[int] = 6
+    version = 6
 
-    # What a track has
-    recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
-    films_by_cameras: ClassVar[bool] = True  # four cameras film each action
-    checks_fits: ClassVar[bool] = True  # the public SMPL fits are compared with the joints
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)  # need the cameras
-
-    # The download, as `doctor` checks it
-    page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
-    parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *_split_parts("train"),
-        *_split_parts("val"),
-        ReleasePart(
-            METADATA.name,
-            (METADATA.name,),
-            "metadata.xml in the release's own code (Release-v1.1), available on the same page",
-            known=1,
-            without="cameras of the release's own files",
+    release = Release(
+        page="http://vision.imar.ro/human3.6m",
+        parts=(
+            *_split_parts("train"),
+            *_split_parts("val"),
+            ReleasePart(
+                METADATA.name,
+                (METADATA.name,),
+                "metadata.xml in the release's own code (Release-v1.1), available on the same page",
+                known=1,
+                without="cameras of the release's own files",
+            ),
+            ReleasePart(
+                "SMPL fits",
+                tuple(f"{folder}/Human36M_subject<k>{fit}" for folder in FOLDERS for fit in FITS),
+                "SMPL parameters of Human3.6M and the cameras that go with them, of "
+                "github.com/mks0601/I2L-MeshNet_RELEASE",
+                known=7,
+                without="pose and betas: has_smpl is 0 everywhere",
+            ),
         ),
-        ReleasePart(
-            "SMPL fits",
-            tuple(f"{folder}/Human36M_subject<k>{fit}" for folder in FOLDERS for fit in FITS),
-            "SMPL parameters of Human3.6M and the cameras that go with them, of "
-            "github.com/mks0601/I2L-MeshNet_RELEASE",
-            known=7,
-            without="pose and betas: has_smpl is 0 everywhere",
+        mistakes=(
+            Mistake(
+                "*/metadata.xml", "is not read there", "Copy it into the dataset's own folder."
+            ),
+            Mistake(
+                "S*/MyPoseFeatures/D3_Positions/",
+                "is in the world's axes and not read",
+                "Download D3_Positions_mono, if it is not there yet.",
+            ),
         ),
+        recording="sequence",
+        # four cameras film each action
+        image_folders=ImageFolders(
+            alike_by_camera=True, short=frozenset({"S11/Directions.54138969"})
+        ),
+        # the poses at 50 fps as users counted them (issue 1 of weigq/3d_pose_baseline_pytorch),
+        # with those of the corrupt video
+        totals={"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)},
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("*/metadata.xml", "is not read there", "Copy it into the dataset's own folder."),
-        Mistake(
-            "S*/MyPoseFeatures/D3_Positions/",
-            "is in the world's axes and not read",
-            "Download D3_Positions_mono, if it is not there yet.",
-        ),
+    labels = LabelRules(
+        checks_fits=True,  # the public SMPL fits are compared with the joints
+        extra=(EXTRINSICS, UP),
+        optional_extra=(EXTRINSICS.name, UP.name),  # need the cameras
     )
-    short_in_release: ClassVar[frozenset[str]] = frozenset({"S11/Directions.54138969"})
-    # the poses at 50 fps as users counted them (issue 1 of weigq/3d_pose_baseline_pytorch), with
-    # those of the corrupt video
-    totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(600, 1_559_752),
-        "val": Totals(240, 550_644),
-    }
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:
         has_fits = any(label_files(raw, subject, FITS) for subject in SUBJECTS[split])
@@ -183,9 +195,6 @@ class Human36M(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
         return (*labels, "kp_3d_eval") if split == "val" else labels
-
-    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
         """The recording is the action of one subject, which four cameras filmed.
@@ -204,7 +213,7 @@ class Human36M(Dataset):
         with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
         listed: dict[str, RawVideo] = {}
         for subject in with_folder:
-            for video in h36m_release.list_videos(raw, subject):
+            for video in release_layout.list_videos(raw, subject):
                 listed[video.name] = video
         _add_json_videos(raw, subjects, listed)
         if not listed and not with_folder:
@@ -216,7 +225,7 @@ class Human36M(Dataset):
         return sorted(listed.values(), key=lambda video: video.name)
 
     def label_note(self, raw: Path, split: str) -> str:
-        json_folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
+        json_folders = {video.folders[0] for video in json_layout.list_videos(raw, SUBJECTS[split])}
         if not json_folders:
             return ""
         n_released = 0  # sequences in both layouts, of which S<k>/ is read
@@ -227,7 +236,7 @@ class Human36M(Dataset):
                 continue
             if _is_json(video):
                 n_json += 1
-            elif h36m_json.image_folder(video.name) in json_folders:
+            elif json_layout.image_folder(video.name) in json_folders:
                 n_released += 1
         if not n_released and not n_json:
             return ""
@@ -240,7 +249,7 @@ class Human36M(Dataset):
         recording, _, _ = video.name.rpartition(".")
         if recording in DAMAGED:
             account.notes.append(DAMAGED[recording])
-        read_labels = h36m_json.read_labels if _is_json(video) else h36m_release.read_labels
+        read_labels = json_layout.read_labels if _is_json(video) else release_layout.read_labels
         labels = read_labels(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
         reasons = {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
@@ -270,8 +279,8 @@ class Human36M(Dataset):
             fps=FPS,
             frame_index=frame_index,
             bbox=bbox[rows],
-            kp_2d=convert(labels.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
-            kp_3d=kp_3d.astype(np.float32),
+            kp_2d=convert(labels.kp_2d[rows], source="h36m", target="spin49"),
+            kp_3d=kp_3d,
             kp_3d_eval=common14 if split == "val" else None,
             has_3d=has_3d,
             intrinsics=intrinsics,
@@ -286,17 +295,17 @@ class Human36M(Dataset):
 class _WithoutFits(Human36M):
     """The reader of a raw folder without SMPL fits: its labels do not depend on the body model."""
 
-    checks_fits: ClassVar[bool] = False
+    labels = replace(Human36M.labels, checks_fits=False)
 
 
 def _add_json_videos(raw: Path, subjects: Sequence[str], listed: dict[str, RawVideo]) -> None:
-    """Add the sequences of `h36m_json` to `listed`, which has those of the release by name.
+    """Add the sequences of `json_layout` to `listed`, which has those of the release by name.
 
     If both layouts have a sequence, the release's stays, unless only the other one is complete.
     """
-    # folder that h36m_json would have of a sequence -> the release's sequence
-    by_image_folder = {h36m_json.image_folder(name): video for name, video in listed.items()}
-    for video in h36m_json.list_videos(raw, subjects):
+    # folder that json_layout would have of a sequence -> the release's sequence
+    by_image_folder = {json_layout.image_folder(name): video for name, video in listed.items()}
+    for video in json_layout.list_videos(raw, subjects):
         released = by_image_folder.get(video.folders[0])
         if released is not None:
             if _is_complete(raw, released) or not _is_complete(raw, video):
@@ -306,7 +315,7 @@ def _add_json_videos(raw: Path, subjects: Sequence[str], listed: dict[str, RawVi
 
 
 def _is_json(video: RawVideo) -> bool:
-    """Whether a video has the layout of `h36m_json`."""
+    """Whether a video has the layout of `json_layout`."""
     return video.files[0].suffix == ".json"
 
 
@@ -314,5 +323,5 @@ def _is_complete(raw: Path, video: RawVideo) -> bool:
     """Whether a sequence, in either layout, has cameras, frames and both label files."""
     has_cameras = _is_json(video) or METADATA in video.files
     has_frames = bool(video.folders) or any(file.suffix == ".mp4" for file in video.files)
-    has_labels = all(file.is_file() for file in h36m_json.needed_files(raw, video))
+    has_labels = all(file.is_file() for file in json_layout.needed_files(raw, video))
     return has_cameras and has_frames and has_labels

@@ -6,7 +6,7 @@ features
     S9/MyPoseFeatures/D3_Positions_mono/Walking 1.54138969.cdf
     metadata.xml                        cameras, and each subject's sequence names of an action
 
-`h36m.Human36M` calls `list_videos` for each subject, then `read_labels` for each video that it
+`Human36M` calls `list_videos` for each subject, then `read_labels` for each video that it
 reads in this layout.
 """
 
@@ -21,8 +21,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import finite_joints
-from pipeline.datasets.h36m_json import (
+from pipeline.datasets.checks import finite_joints, finite_rows
+from pipeline.datasets.h36m.fits import CAMERA, FITS, label_files
+from pipeline.datasets.h36m.json_layout import (
     METRES,
     PELVIS,
     STEP,
@@ -30,7 +31,6 @@ from pipeline.datasets.h36m_json import (
     image_folder,
     needed_files,
 )
-from pipeline.datasets.labels.h36m_fits import CAMERA, FITS, label_files
 from pipeline.datasets.numbering import LEAST_SHARE, frame_mismatch
 from pipeline.datasets.pixels import (
     frames_there,
@@ -44,7 +44,7 @@ from pipeline.files.formats.h36m import load_cdf, load_metadata
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import LARGEST, Doubles, add_confidence, convert
+from pipeline.skeletons import Doubles, add_confidence, convert
 
 FPS: Final = 50.0
 VIDEOS: Final = "Videos"
@@ -212,8 +212,7 @@ def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
     kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))
     after_end = ((0, n_frames - n_3d), (0, 0), (0, 0))
     millimetres = np.pad(stored_3d, after_end, constant_values=np.nan)
-    is_finite = (np.abs(millimetres) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
-    millimetres[~is_finite] = np.nan
+    millimetres[~finite_rows(millimetres)] = np.nan
     pelvis = millimetres[:, PELVIS : PELVIS + 1]
     return _Poses(kp_2d, (millimetres - pelvis) * METRES, n_labelled)
 

@@ -1,0 +1,154 @@
+"""Rules for the labels of a dataset, and checks that the tracks of all readers pass.  raw ->
+[tracks]
+
+A dataset declares `LabelRules`. `Dataset` checks what a reader returns for a video by
+`check_tracks`. Readers call the other functions themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.pixels import require_frames, require_source_pixels
+from pipeline.errors import RawDataError, refuse
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.raw import RawVideo
+from pipeline.skeletons import LARGEST, Bools, Floats, Number, zero_invalid_joints
+from pipeline.track import Track, other_units
+
+CONVERT_UNITS: Final = (
+    "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
+)
+# number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
+# another unit
+FEWEST_TINY: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRules:
+    """How a reader makes the labels of its tracks, and which checks they need."""
+
+    keypoints_from: Literal["labels", "detected"] = "labels"  # origin of kp_2d
+    uses_body: bool = False  # labels are derived through the body model
+    # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
+    checks_fits: bool = False
+    checks_joints: bool = False  # `read` itself refuses joints that are not in the image
+    columns: tuple[str, ...] = ("frame_index", "bbox", "kp_2d")  # of the cache, that tracks fill
+    body_columns: tuple[str, ...] = ()  # further ones, if there is a body model
+    extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
+    # names of extra columns that a track may lack: the cache stores the fill value for it
+    optional_extra: tuple[str, ...] = ()
+
+
+def check_tracks(
+    rules: LabelRules,
+    raw: Path,
+    video: RawVideo,
+    tracks: Sequence[Track],
+    account: VideoAccount,
+    columns: Sequence[str],
+    extra: Sequence[cache.ExtraColumn],
+) -> None:
+    """Check the tracks that a reader has made of a video: their columns, units, frame numbers, and
+    whether joints lie in the images.
+
+    columns, extra: of the split, as its dataset declares them.
+
+    Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
+    """
+    declared = {*columns, *(column.name for column in extra)} - {*rules.optional_extra}
+    _require_own_names(tracks)
+    for track in tracks:
+        cache.check_track(track.rows, video.name, columns, extra)
+        missing = sorted(declared - track.columns.keys() - track.extra.keys())
+        if missing:
+            raise cache.CacheError(
+                f"{track.name}: has no {', '.join(missing)}, which its reader declares"
+            )
+
+    candidates = (*video.label_folders, *video.files, Path(video.name))
+    labels = raw / candidates[0]  # for messages
+    _require_units(labels, tracks, account)
+    _require_images(labels, tracks, has_checked_joints=rules.checks_joints)
+
+
+def _require_own_names(tracks: Sequence[Track]) -> None:
+    """Raise CacheError if two tracks have one name."""
+    for name, times in Counter(track.name for track in tracks).items():
+        if times > 1:
+            raise cache.CacheError(
+                f"{name}: {times} tracks have this name; its reader must tell them apart"
+            )
+
+
+def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
+    """Refuse tracks in other units than those of the columns (`other_unit`), and a video that gave
+    no tracks because most boxes are smaller than a pixel.
+    """
+    n_tiny = account.dropped["degenerate_box"]
+    if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
+        found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
+        _refuse_unit(labels, "joints", "joints in pixels", found)
+    for track in tracks:
+        for column, expected, found in other_units(track.columns | dict(track.extra)):
+            _refuse_unit(labels, column, expected, f"{found} in {track.name}")
+
+
+def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
+    refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
+
+
+def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints: bool) -> None:
+    """Refuse tracks of a video whose frame numbers or joints do not fit its images.
+
+    Sources other than `Pictures` and `Video` are not checked: their images vary in size.
+
+    has_checked_joints: whether the reader has compared the joints with the images.
+    """
+    sources = [track.frames for track in tracks if track.frames is not None]
+    if not sources:
+        return
+    source = sources[0]
+    if isinstance(source, Video):
+        last = max(int(track.frame_index[-1]) for track in tracks)
+        require_frames(labels, source, [0, last], VideoAccount(""))
+    keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+    if keypoints and not has_checked_joints and isinstance(source, Pictures | Video):
+        require_source_pixels(labels, np.concatenate(keypoints), source)
+
+
+def finite_rows(*labels: Floats) -> Bools:
+    """Whether each row of all arrays (N, ...) has only finite numbers below LARGEST, (N,)."""
+    are_finite = []
+    for array in labels:
+        inner_axes = tuple(range(1, array.ndim))
+        are_finite.append((np.abs(array) < LARGEST).all(axis=inner_axes))  # NaN is not below it
+    return np.asarray(np.logical_and.reduce(are_finite))
+
+
+def require_labels(file: Path, do: str) -> None:
+    """Raise RawDataError (`no_label`) for images without their label file."""
+    if not file.is_file():
+        raise RawDataError(file, "file", "labels", "only images", do, reason="no_label")
+
+
+def finite_joints(
+    keypoints: NDArray[Number], account: VideoAccount, where: str = ""
+) -> NDArray[Number]:
+    """Mark joints that are not finite as not annotated (`zero_invalid_joints`), and note how many.
+
+    `where` is added to the note.
+    """
+    joints, n_bad = zero_invalid_joints(keypoints)
+    if n_bad:
+        account.notes.append(f"{n_bad} joints are not finite{where}: not used")
+    return joints
