@@ -75,7 +75,7 @@ class InstaVariety(ClipDataset):
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     # 7: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 8  # 8: sides that the detector has exchanged
+    version: ClassVar[int] = 9  # 9: tracks that continue on another person
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (

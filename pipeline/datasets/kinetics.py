@@ -66,7 +66,7 @@ class Kinetics(ClipDataset):
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     # 11: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 12  # 12: sides that the detector has exchanged
+    version: ClassVar[int] = 13  # 13: tracks that continue on another person
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (

@@ -90,6 +90,9 @@ class OwnVideos(ClipDataset):
     # put left and right of joints right where a detector has exchanged them (`detected.sides`);
     # unset: of keypoints by `python -m pipeline detect`, not of other tools
     put_sides_right: bool | None = None
+    # cut tracks where they continue on another person (`detected.switches`); unset: of keypoints by
+    # `python -m pipeline detect`, not of other tools
+    cut_at_switches: bool | None = None
 
     # Limits of `pipeline.grades`
     # drop people with a joint that shakes more, in % of their box; unset: none
@@ -106,8 +109,8 @@ class OwnVideos(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
-    # 9: sides that the detector has exchanged
-    version: ClassVar[int] = 9
+    # 10: tracks that continue on another person
+    version: ClassVar[int] = 10
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = (
         "cuts",
@@ -116,6 +119,7 @@ class OwnVideos(ClipDataset):
         "min_grade",
         "fps",
         "put_sides_right",
+        "cut_at_switches",
     )
 
     def __post_init__(self) -> None:
@@ -212,5 +216,6 @@ class OwnVideos(ClipDataset):
             min_grade=self.min_grade,
             filmed_fps=self.filmed_fps(video.name),
             put_sides_right=self.put_sides_right,
+            cut_at_switches=self.cut_at_switches,
         )
         return clip_tracks(self, raw, split, video, account, rules)
