@@ -28,13 +28,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
 
 from pipeline.boxes import extents
 from pipeline.datasets.detected.sides import follow
 from pipeline.skeletons import Doubles, Ints
 
-# lengths are in diagonals, of the largest box nearby
+# lengths are in diagonals of the box, the median over a track
 NOISE: Final = 0.006  # standard deviation of a detection's place
 TURN: Final = 0.0025  # per frame: of the velocity's change in a frame
 GROWTH: Final = 0.4  # diagonals that a change of the spread's logarithm counts as
@@ -48,29 +47,16 @@ FITTING: Final = 15.0
 FARTHEST: Final = 1500.0
 
 
-class _Motion(NamedTuple):
-    """The velocities (N, 3) a frame with which a track arrives at detections, or leaves them, and
-    the variance (N,) of their coordinates.
-    """
-
-    velocity: Doubles
-    variance: Doubles
-
-    def at(self, rows: Ints) -> _Motion:
-        return _Motion(self.velocity[rows], self.variance[rows])
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Path:
     """A track of N detections."""
 
     frame_index: Ints  # (N,)
     keypoints: Doubles  # (N, J, 3) px px confidence
-    diagonal: Doubles  # (N,) px
-    arriving: _Motion
-    leaving: _Motion
+    diagonal: float  # px, median of the boxes'
+    velocity: Doubles  # (N - NEAR, 3) a frame, from each detection to the NEAR-th after it
     unrest: float
-    # (N + 1,) between the detection before and this one; 0 at both ends, and beside a cut
+    # (N + 1,) between the detection before and this one; 0 near both ends and cuts
     cost: Doubles
 
 
@@ -124,27 +110,37 @@ def find_switches(
 def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) -> _Path:
     corners, _ = extents(keypoints)
     diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
-    diagonal = np.maximum(maximum_filter1d(diagonals, 2 * NEAR + 1, mode="nearest"), 1)
+    diagonal = max(float(np.median(diagonals)), 1)
     before = keypoints[:-1].copy()
     before[..., :2] = follow(before[..., :2], frame_index[:-1], frame_index[1:], camera)
-    steps = _way(before, keypoints[1:], np.maximum(diagonal[:-1], diagonal[1:]))
+    steps = _way(before, keypoints[1:], diagonal)
     place = np.cumsum(np.pad(np.nan_to_num(steps), ((1, 0), (0, 0))), axis=0)
 
+    n = frame_index[NEAR:] - frame_index[:-NEAR]
+    velocity = (place[NEAR:] - place[:-NEAR]) / n[:, None]
+
     rows = np.arange(len(frame_index))
-    arriving = _motion(frame_index, place, np.maximum(rows - NEAR, 0), rows)
-    leaving = _motion(frame_index, place, rows, np.minimum(rows + NEAR, rows[-1]))
-    # the first detection has no velocity before it, the last one none after it
-    start = np.maximum(rows[:-1, None] - LEFT_OUT[:, 0], 1)
-    stop = np.minimum(rows[1:, None] + LEFT_OUT[:, 1], rows[-2])
+    start = np.maximum(rows[:-1, None] - LEFT_OUT[:, 0], 0)
+    stop = np.minimum(rows[1:, None] + LEFT_OUT[:, 1], rows[-1])
     n = frame_index[stop] - frame_index[start]
-    misfit, unsure = _costs(place[stop] - place[start], n, arriving.at(start), leaving.at(stop))
+    way = place[stop] - place[start]
+    misfit, unsure = _costs(way, n, _arriving(velocity, start), _leaving(velocity, stop))
     usual = np.median(misfit.min(axis=1))
     unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
     cost = np.pad((misfit / unrest + unsure).min(axis=1), 1)
-    return _Path(frame_index, keypoints, diagonal, arriving, leaving, unrest, cost)
+    cost[:NEAR] = cost[-NEAR:] = 0
+    return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
 
 
-def _way(before: Doubles, after: Doubles, diagonal: Doubles) -> Doubles:
+def _arriving(velocity: Doubles, rows: Ints) -> Doubles:
+    return velocity[np.maximum(rows - NEAR, 0)]
+
+
+def _leaving(velocity: Doubles, rows: Ints) -> Doubles:
+    return velocity[np.minimum(rows, len(velocity) - 1)]
+
+
+def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
     """The way (N, 3) from joints (N, J, 3) to later ones, by those that are seen in both; nan
     without any.
     """
@@ -156,31 +152,23 @@ def _way(before: Doubles, after: Doubles, diagonal: Doubles) -> Doubles:
         mean = (joints[..., :2] * shared).sum(axis=1) / n[:, None]
         apart = (joints[..., :2] - mean[:, None]) * shared
         spread = np.sqrt(np.square(apart).sum(axis=(1, 2)) / n) / diagonal + LEAST_SPREAD
-        places.append(np.column_stack([mean / diagonal[:, None], GROWTH * np.log(spread)]))
+        places.append(np.column_stack([mean / diagonal, GROWTH * np.log(spread)]))
     way = places[1] - places[0]
     way[~is_shared.any(axis=1)] = np.nan
     return way
 
 
-def _motion(frame_index: Ints, place: Doubles, first: Ints, last: Ints) -> _Motion:
-    """The mean velocities from rows `first` to rows `last`."""
-    n = np.maximum(frame_index[last] - frame_index[first], 1)
-    velocity = (place[last] - place[first]) / n[:, None]
-    return _Motion(velocity, 2 * NOISE**2 / n**2 + TURN**2 * n / 3)
-
-
-def _costs(way: Doubles, n: Ints, before: _Motion, after: _Motion) -> tuple[Doubles, Doubles]:
-    """Terms of the costs of ways (..., 3) in n (...) frames: |jump|^2 / S + |turn|^2 / U, and
-    3 log(S / R).
+def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doubles, Doubles]:
+    """Terms of the costs of ways (..., 3) in n (...) frames, between velocities (..., 3):
+    |jump|^2 / S + |turn|^2 / U, and 3 log(S / R).
     """
-    jump = way - n[..., None] * (before.velocity + after.velocity) / 2
-    turn = after.velocity - before.velocity
     noise = 2 * NOISE**2
-    variance = before.variance + after.variance
-    jump_variance = noise + n**2 * variance / 4 + TURN**2 * n**3 / 12
-    turn_variance = variance + TURN**2 * n
+    velocities = 2 * (noise / NEAR**2 + TURN**2 * NEAR / 3)  # variance of their difference
+    jump_variance = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
+    turn_variance = velocities + TURN**2 * n
+    jump = way - n[..., None] * (before + after) / 2
     misfit = np.square(jump).sum(axis=-1) / jump_variance
-    misfit += np.square(turn).sum(axis=-1) / turn_variance
+    misfit += np.square(after - before).sum(axis=-1) / turn_variance
     return misfit, 3 * np.log(jump_variance / noise)
 
 
@@ -229,10 +217,11 @@ def _cross(
     other_frames = other.frame_index[other_rows]
     before = path.keypoints[rows]
     before[..., :2] = follow(before[..., :2], frames, other_frames, camera)
-    diagonal = np.maximum(path.diagonal[rows], other.diagonal[other_rows])
-    way = _way(before, other.keypoints[other_rows], diagonal)
+    way = _way(before, other.keypoints[other_rows], max(path.diagonal, other.diagonal))
     n = other_frames - frames
-    misfit, unsure = _costs(way, n, path.arriving.at(rows), other.leaving.at(other_rows))
+    arriving = _arriving(path.velocity, rows)
+    leaving = _leaving(other.velocity, other_rows)
+    misfit, unsure = _costs(way, n, arriving, leaving)
     misfit *= 2 / (path.unrest + other.unrest)
     least = np.argmin(misfit + unsure)
     return float(misfit[least]), float(unsure[least])
