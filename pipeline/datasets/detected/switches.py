@@ -15,7 +15,7 @@ at random; R is the noise alone. unrest is 1 for a track that moves evenly. A tr
 - its cost, and that of another track at the same time, are together MARGIN above the cost of
   exchanging them, whose first term is at most FITTING. If the other track begins or ends there,
   only one of the two costs exists
-- |jump|^2 / S is above FARTHEST, farther than a person moves
+- its cost is above FARTHEST: farther than a person moves
 
 Of a few detections beside such a place, those are left out that cost most (`LEFT_OUT`): a person
 who is detected badly in one or two frames comes back.
@@ -133,10 +133,12 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
 
 
 def _arriving(velocity: Doubles, rows: Ints) -> Doubles:
+    """The velocities with which a track arrives at rows; near its start, the first one."""
     return velocity[np.maximum(rows - NEAR, 0)]
 
 
 def _leaving(velocity: Doubles, rows: Ints) -> Doubles:
+    """The velocities with which a track leaves rows; near its end, the last one."""
     return velocity[np.minimum(rows, len(velocity) - 1)]
 
 
@@ -153,7 +155,7 @@ def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
         apart = (joints[..., :2] - mean[:, None]) * shared
         spread = np.sqrt(np.square(apart).sum(axis=(1, 2)) / n) / diagonal + LEAST_SPREAD
         places.append(np.column_stack([mean / diagonal, GROWTH * np.log(spread)]))
-    way = places[1] - places[0]
+    way: Doubles = places[1] - places[0]
     way[~is_shared.any(axis=1)] = np.nan
     return way
 
