@@ -75,8 +75,8 @@ class InstaVariety(ClipDataset):
 
     name = "insta_variety"
     splits = ("train", "test")
-    # 7: joint orders by each bone; frames drawn over damage are lost
-    version = 9  # 9: linking by confidences; 8: sides that were exchanged
+    # 8: sides that were exchanged
+    version = 9  # 9: linking by confidences; tracks that continue on another person
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(

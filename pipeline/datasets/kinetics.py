@@ -64,8 +64,8 @@ class Kinetics(ClipDataset):
 
     name = "kinetics"
     splits = ("train", "val")
-    # 11: joint orders by each bone; frames drawn over damage are lost
-    version = 13  # 13: linking by confidences; 12: sides that were exchanged
+    # 12: sides that were exchanged
+    version = 13  # 13: linking by confidences; tracks that continue on another person
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
         parts=(*_parts("train", None), *_parts("val", 19_906)),

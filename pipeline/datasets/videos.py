@@ -91,6 +91,9 @@ class OwnVideos(ClipDataset):
     # put left and right of joints right where a detector has exchanged them (`detected.sides`);
     # unset: of keypoints by `python -m pipeline detect`, not of other tools
     put_sides_right: bool | None = None
+    # cut tracks where they continue on another person (`detected.switches`); unset: of keypoints by
+    # `python -m pipeline detect`, not of other tools
+    cut_at_switches: bool | None = None
 
     # Limits of `pipeline.grades`
     # drop people with a joint that shakes more, in % of their box; unset: none
@@ -106,7 +109,7 @@ class OwnVideos(ClipDataset):
     name = "videos"
     splits = ("train", "val", "test")
     # 9: sides that the detector has exchanged
-    version = 10  # 10: linking by confidences
+    version = 10  # 10: linking by confidences; tracks that continue on another person
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
@@ -118,6 +121,7 @@ class OwnVideos(ClipDataset):
         "min_grade",
         "fps",
         "put_sides_right",
+        "cut_at_switches",
     )
 
     def __post_init__(self) -> None:
@@ -214,5 +218,6 @@ class OwnVideos(ClipDataset):
             min_grade=self.min_grade,
             filmed_fps=self.filmed_fps(video.name),
             put_sides_right=self.put_sides_right,
+            cut_at_switches=self.cut_at_switches,
         )
         return clip_tracks(self, raw, split, video, account, rules)

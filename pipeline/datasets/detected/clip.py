@@ -125,9 +125,11 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
+    is_ours = labels.info.get("description") == MADE_BY
     if rules.put_sides_right is None:
-        is_ours = labels.info.get("description") == MADE_BY
         rules = replace(rules, put_sides_right=is_ours)
+    if rules.cut_at_switches is None:
+        rules = replace(rules, cut_at_switches=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []

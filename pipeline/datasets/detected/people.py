@@ -4,6 +4,7 @@
 
     _apply_confidence   scores become confidences
     _identify           detections become persons, by the detector's identities or by linking
+    _cut_at_switches    a person's track ends where it continues on another person
     put_sides_right     left and right are exchanged where the detector has exchanged them
     _Selection.parts    a person is split into parts with smoothed boxes; bad frames are dropped
     reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
@@ -28,6 +29,7 @@ from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.sides import put_sides_right
+from pipeline.datasets.detected.switches import find_switches
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import WORDS, grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
@@ -59,6 +61,8 @@ class Rules:
     filmed_fps: float = math.nan
     # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
     put_sides_right: bool | None = None
+    # cut tracks that continue on another person, as `switches` finds; None: as `put_sides_right`
+    cut_at_switches: bool | None = None
 
 
 # the rules with which HMMR's authors cleaned InstaVariety and VLOG-people
@@ -99,11 +103,13 @@ def people(
     detections = _apply_confidence(detections, account)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock)
+    if rules.cut_at_switches and not detections.boxes_alone:
+        identified = _cut_at_switches(identified, detections, account)
     taken = {name for name, _ in identified}
     n_exchanged = 0
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
-        kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
+        kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
             kp_2d, is_exchanged = put_sides_right(
                 kp_2d, frame_index, detections.skeleton, detections.camera
@@ -375,6 +381,35 @@ def _split_identities(
         for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
             identified.append((_free_name(name, "-", k, taken), rows[segment]))
     return identified
+
+
+def _joints_of(detections: Detections, members: Ints) -> Doubles:
+    """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
+    return np.stack([detections.keypoints[t][p] for t, p in members])
+
+
+def _cut_at_switches(
+    identified: Sequence[tuple[str, Ints]], detections: Detections, account: VideoAccount
+) -> list[tuple[str, Ints]]:
+    """End persons where their track continues on another person; what follows is a new person.
+
+    Takes and returns persons as `_identify` does. Adds a note of the number of places.
+    """
+    tracks = []
+    for _, members in identified:
+        frame_index = detections.frame_index[members[:, 0]]
+        tracks.append((frame_index, _joints_of(detections, members)))
+    switches = find_switches(tracks, detections.camera)
+    taken = {name for name, _ in identified}
+    parts = []
+    for (name, members), rows in zip(identified, switches, strict=True):
+        for k, part in enumerate(np.split(members, rows)):
+            parts.append((_free_name(name, "-", k, taken), part))
+    n_cuts = len(parts) - len(identified)
+    if n_cuts:
+        places = count(n_cuts, "place")
+        account.notes.append(f"tracks cut at {places} where they continue on another person")
+    return parts
 
 
 def _find_members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:

@@ -16,7 +16,6 @@ and of a track as a whole.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -80,10 +79,7 @@ def _ways(
     """Costs (T - 1, 2) of the joints' ways from each detection to the next: to the same side, and
     to the other one.
     """
-    before = keypoints[:-1, :, :2].copy()
-    for t, (frame, following) in enumerate(itertools.pairwise(frame_index.tolist())):
-        before[t] = _follow(before[t], camera, range(frame + 1, following + 1))
-
+    before = follow(keypoints[:-1, :, :2], frame_index[:-1], frame_index[1:], camera)
     is_seen = keypoints[..., 2] > 0
     has_both = is_seen[:, joints] & is_seen[:, others]
     gap = np.diff(frame_index)[:, None]
@@ -100,13 +96,17 @@ def _ways(
     return np.stack(costs, axis=1)
 
 
-def _follow(points: Doubles, camera: Mapping[int, Doubles], frames: range) -> Doubles:
-    """Points (J, 2) px as the camera's motion in `frames` moves things that are still."""
-    for frame in frames:
-        homography = camera.get(frame)
-        if homography is not None:
-            points = transfer(homography, points)
-    return points
+def follow(points: Doubles, frames: Ints, later: Ints, camera: Mapping[int, Doubles]) -> Doubles:
+    """Points (T, J, 2) px of `frames` (T,), as the camera's motion moves them until `later` (T,) if
+    they are still. camera: as in `put_sides_right`.
+    """
+    moved = points.copy()
+    for t, (first, last) in enumerate(zip(frames.tolist(), later.tolist(), strict=True)):
+        for frame in range(first + 1, last + 1):
+            homography = camera.get(frame)
+            if homography is not None:
+                moved[t] = transfer(homography, moved[t])
+    return moved
 
 
 def _least_cost(ways: Doubles) -> Bools:

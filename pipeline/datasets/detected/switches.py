@@ -1,0 +1,229 @@
+"""Find where a track continues on another person.  raw -> [tracks] -> features -> windows
+
+Where people cross or hide each other, two tracks may be exchanged, or one may continue on somebody
+else. `find_switches` compares how a track arrives at a detection with how it leaves a later one: at
+which place, and with which velocity. A place is the joints' mean, and as its third coordinate the
+logarithm of their spread; both are relative to the camera's motion. With n frames between, the cost
+is
+
+    (|jump|^2 / S + |turn|^2 / U) / unrest + 3 log(S / R)
+
+jump is the way between the two places without the way that the mean velocity explains; turn is the
+difference of the velocities. S and U are their variances, of noise and of a velocity that changes
+at random; R is the noise alone. unrest is 1 for a track that moves evenly. A track is cut where
+
+- its cost, and that of another track at the same time, are together MARGIN above the cost of
+  exchanging them, whose first term is at most FITTING. If the other track begins or ends there,
+  only one of the two costs exists
+- its cost is above FARTHEST: farther than a person moves
+
+Of a few detections beside such a place, those are left out that cost most (`LEFT_OUT`): a person
+who is detected badly in one or two frames comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipeline.boxes import extents
+from pipeline.datasets.detected.sides import follow
+from pipeline.skeletons import Doubles, Ints
+
+# lengths are in diagonals of the box, the median over a track
+NOISE: Final = 0.006  # standard deviation of a detection's place
+TURN: Final = 0.0025  # per frame: of the velocity's change in a frame
+GROWTH: Final = 0.4  # diagonals that a change of the spread's logarithm counts as
+LEAST_SPREAD: Final = 0.05  # added to a spread, so that few joints close together say little
+NEAR: Final = 5  # detections from which a velocity is; the least distance of two cuts
+LEFT_OUT: Final = np.array([(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)])  # detections before, after
+USUAL: Final = 2.7  # median of a track's costs up to which its unrest is 1
+MOST_UNREST: Final = 10.0
+MARGIN: Final = 10.0
+FITTING: Final = 15.0
+FARTHEST: Final = 1500.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Path:
+    """A track of N detections."""
+
+    frame_index: Ints  # (N,)
+    keypoints: Doubles  # (N, J, 3) px px confidence
+    diagonal: float  # px, median of the boxes'
+    velocity: Doubles  # (N - NEAR, 3) a frame, from each detection to the NEAR-th after it
+    unrest: float
+    # (N + 1,) between the detection before and this one; 0 near both ends and cuts
+    cost: Doubles
+
+
+class _Exchange(NamedTuple):
+    """What is gained if a track is exchanged with another one from its row `row` on."""
+
+    gain: float
+    track: int
+    row: int  # its number of rows if it has ended
+
+
+def find_switches(
+    tracks: Sequence[tuple[Ints, Doubles]], camera: Mapping[int, Doubles]
+) -> list[list[int]]:
+    """Find where tracks continue on another person.
+
+    Args:
+        tracks: Of each track, the frame numbers (N,), ascending, and joints (N, J, 3) px px
+            confidence; 0 for unseen joints. Tracks of at most 2 NEAR detections are not compared.
+        camera: Frame -> homography (3, 3) px from the frame before; without one, it is still.
+
+    Returns:
+        For each track, the rows that begin another person, ascending.
+    """
+    paths = {
+        number: _path(frame_index, keypoints, camera)
+        for number, (frame_index, keypoints) in enumerate(tracks)
+        if len(frame_index) > 2 * NEAR
+    }
+    suspects = []
+    for number, path in paths.items():
+        for row in np.flatnonzero(path.cost > MARGIN / 2).tolist():
+            suspects.append((float(path.cost[row]), number, row))
+
+    switches: list[list[int]] = [[] for _ in tracks]
+    for cost, number, row in sorted(suspects, reverse=True):
+        if not paths[number].cost[row]:
+            continue
+        exchange = _best_exchange(paths, number, row, camera)
+        cuts = []
+        if exchange.gain > MARGIN or cost > FARTHEST:
+            cuts.append((number, row))
+        if exchange.gain > MARGIN and paths[exchange.track].cost[exchange.row]:
+            cuts.append((exchange.track, exchange.row))
+        for track, first in cuts:
+            switches[track].append(first)
+            paths[track].cost[max(first - NEAR, 0) : first + NEAR + 1] = 0
+    return [sorted(rows) for rows in switches]
+
+
+def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) -> _Path:
+    corners, _ = extents(keypoints)
+    diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    diagonal = max(float(np.median(diagonals)), 1)
+    before = keypoints[:-1].copy()
+    before[..., :2] = follow(before[..., :2], frame_index[:-1], frame_index[1:], camera)
+    steps = _way(before, keypoints[1:], diagonal)
+    place = np.cumsum(np.pad(np.nan_to_num(steps), ((1, 0), (0, 0))), axis=0)
+
+    n = frame_index[NEAR:] - frame_index[:-NEAR]
+    velocity = (place[NEAR:] - place[:-NEAR]) / n[:, None]
+
+    rows = np.arange(len(frame_index))
+    start = np.maximum(rows[:-1, None] - LEFT_OUT[:, 0], 0)
+    stop = np.minimum(rows[1:, None] + LEFT_OUT[:, 1], rows[-1])
+    n = frame_index[stop] - frame_index[start]
+    way = place[stop] - place[start]
+    misfit, unsure = _costs(way, n, _arriving(velocity, start), _leaving(velocity, stop))
+    usual = np.median(misfit.min(axis=1))
+    unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
+    cost = np.pad((misfit / unrest + unsure).min(axis=1), 1)
+    cost[:NEAR] = cost[-NEAR:] = 0
+    return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
+
+
+def _arriving(velocity: Doubles, rows: Ints) -> Doubles:
+    """The velocities with which a track arrives at rows; near its start, the first one."""
+    return velocity[np.maximum(rows - NEAR, 0)]
+
+
+def _leaving(velocity: Doubles, rows: Ints) -> Doubles:
+    """The velocities with which a track leaves rows; near its end, the last one."""
+    return velocity[np.minimum(rows, len(velocity) - 1)]
+
+
+def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
+    """The way (N, 3) from joints (N, J, 3) to later ones, by those that are seen in both; nan
+    without any.
+    """
+    is_shared = (before[..., 2] > 0) & (after[..., 2] > 0)
+    shared = is_shared[..., None]
+    n = np.maximum(is_shared.sum(axis=1), 1)
+    places = []
+    for joints in (before, after):
+        mean = (joints[..., :2] * shared).sum(axis=1) / n[:, None]
+        apart = (joints[..., :2] - mean[:, None]) * shared
+        spread = np.sqrt(np.square(apart).sum(axis=(1, 2)) / n) / diagonal + LEAST_SPREAD
+        places.append(np.column_stack([mean / diagonal, GROWTH * np.log(spread)]))
+    way: Doubles = places[1] - places[0]
+    way[~is_shared.any(axis=1)] = np.nan
+    return way
+
+
+def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doubles, Doubles]:
+    """Terms of the costs of ways (..., 3) in n (...) frames, between velocities (..., 3):
+    |jump|^2 / S + |turn|^2 / U, and 3 log(S / R).
+    """
+    noise = 2 * NOISE**2
+    velocities = 2 * (noise / NEAR**2 + TURN**2 * NEAR / 3)  # variance of their difference
+    jump_variance = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
+    turn_variance = velocities + TURN**2 * n
+    jump = way - n[..., None] * (before + after) / 2
+    misfit = np.square(jump).sum(axis=-1) / jump_variance
+    misfit += np.square(after - before).sum(axis=-1) / turn_variance
+    return misfit, 3 * np.log(jump_variance / noise)
+
+
+def _best_exchange(
+    paths: Mapping[int, _Path], number: int, row: int, camera: Mapping[int, Doubles]
+) -> _Exchange:
+    """The exchange with another track by which a track gains most from a row on."""
+    best = _Exchange(0.0, number, 0)
+    path = paths[number]
+    frame, following = path.frame_index[row - 1 : row + 1].tolist()
+    for other_number, other in paths.items():
+        first, last = other.frame_index[[0, -1]]
+        if other_number == number or first > following + NEAR or last < frame - NEAR:
+            continue
+        # it may be exchanged at any time between the two detections
+        start = int(np.searchsorted(other.frame_index, frame, side="right"))
+        stop = int(np.searchsorted(other.frame_index, following))
+        other_row = start + int(np.argmax(other.cost[start : stop + 1]))
+        gain = float(path.cost[row] + other.cost[other_row])
+        if gain > MARGIN:
+            gain -= _exchanged_cost(path, row, other, other_row, camera)
+        best = max(best, _Exchange(gain, other_number, other_row))
+    return best
+
+
+def _exchanged_cost(
+    path: _Path, row: int, other: _Path, other_row: int, camera: Mapping[int, Doubles]
+) -> float:
+    """The cost of two tracks that are exchanged from a row of each on; infinite above FITTING."""
+    exchanged = []
+    if other_row < len(other.frame_index):
+        exchanged.append(_cross(path, row - 1, other, other_row, camera))
+    if other_row > 0:
+        exchanged.append(_cross(other, other_row - 1, path, row, camera))
+    misfit, unsure = np.sum(exchanged, axis=0)
+    return float(misfit + unsure) if misfit <= FITTING else np.inf  # also if nan
+
+
+def _cross(
+    path: _Path, row: int, other: _Path, other_row: int, camera: Mapping[int, Doubles]
+) -> tuple[float, float]:
+    """The two terms of the least cost between a row of a track and a later one of another track."""
+    rows = np.maximum(row - LEFT_OUT[:, 0], 0)
+    other_rows = np.minimum(other_row + LEFT_OUT[:, 1], len(other.frame_index) - 1)
+    frames = path.frame_index[rows]
+    other_frames = other.frame_index[other_rows]
+    before = path.keypoints[rows]
+    before[..., :2] = follow(before[..., :2], frames, other_frames, camera)
+    way = _way(before, other.keypoints[other_rows], max(path.diagonal, other.diagonal))
+    n = other_frames - frames
+    arriving = _arriving(path.velocity, rows)
+    leaving = _leaving(other.velocity, other_rows)
+    misfit, unsure = _costs(way, n, arriving, leaving)
+    misfit *= 2 / (path.unrest + other.unrest)
+    least = np.argmin(misfit + unsure)
+    return float(misfit[least]), float(unsure[least])
