@@ -154,8 +154,9 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
 def journalled(penn):
     """Videos that a killed conversion has finished."""
     files = (penn.root / penn.name / ".writing/staged").glob("*/shard-*")
-    pieces = sorted((unpack(file.read_bytes())[0] for file in files), key=itemgetter("shard"))
-    return [video["name"] for piece in pieces for video in piece["videos"]]
+    shards = [unpack(file.read_bytes())[0]["shard"] for file in files]
+    shards.sort(key=itemgetter("number"))
+    return [video["name"] for shard in shards for video in shard["entries"]["videos"]]
 
 
 def convert_again(penn, reads):

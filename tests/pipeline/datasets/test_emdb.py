@@ -75,7 +75,7 @@ TRAPS = [  # what is done, reason, word of the message
     (halve, "other_picture_size", "120 x 160"),
     (halve_and_say_so, "other_picture_size", "principal point"),
     (remove_images, "no_picture", "none"),
-    (lambda raw: (raw / LABELS).unlink(), "no_label", "images only"),
+    (lambda raw: (raw / LABELS).unlink(), "no_label", "only images"),
     (labels(lambda data: data | {"gender": "neutral"}), "bad_label_file", "found 'neutral'"),
     (labels(lambda data: data | {"camera": {}}), "bad_label_file", "camera/width"),
     (labels(lambda data: data | {"kp2d": data["kp2d"][:-1]}), "bad_label_file", "kp2d"),
