@@ -183,12 +183,14 @@ class _Filters:
         # A velocity that changes at random, with variance 1 a frame, gives this covariance of
         # position and velocity after n frames.
         mixed = n**2 / 2
-        covariance = np.array([[n**3 / 3, mixed], [mixed, n]])
+        of_position = n**3 / 3
+        covariance = np.array([[of_position, mixed], [mixed, n]])
         size = self._size(self.last)
         speed = np.linalg.norm(self._state[:, 1], axis=-1)
         change = (CHANGE * size) ** 2 + (TURN * speed) ** 2
+        grown = step @ self._variance @ step.T
         self._state = step @ self._state
-        self._variance = step @ self._variance @ step.T + change[:, None, None] * covariance
+        self._variance = grown + change[:, None, None] * covariance
 
     def follow_camera(self, camera: Mapping[int, Doubles], frames: range) -> None:
         """Move all predictions as the camera's motion in `frames` moves things that are still."""
@@ -339,7 +341,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     frames = np.arange(len(counts) + 1)
     start = np.searchsorted(rows[:, 0], frames)
     boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
-    confidence = np.maximum(points[order, :, 2].mean(axis=1), LEAST_CONFIDENCE)
+    mean_confidence = points[order, :, 2].mean(axis=1)
+    confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
     return _SeenDetections(rows[order], points[order], confidence, boxes, start)
 
 

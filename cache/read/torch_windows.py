@@ -30,7 +30,12 @@ class TorchWindows(Dataset[Item]):
     """The windows of one or more splits as a map-style dataset: see `cache.torch_windows`.
 
     Window numbers count through the splits in order. Worker processes open the splits again.
-    `reading` has the arguments of `Split.read` for each window, by name.
+
+    Args:
+        seqlen: T, the number of rows of a window.
+        stride: rows between the starts of a track's windows.
+        tail: what becomes of a track's last rows, as for `Split.windows`.
+        reading: the arguments of `Split.read` for each window, by name.
     """
 
     def __init__(

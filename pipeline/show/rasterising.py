@@ -46,7 +46,8 @@ class Samples(NamedTuple):
         brightness = np.einsum("nc,nc->n", self.barycentric[hit], light[face])
         lit = colours[face] * brightness[:, None]
         layer = np.zeros((*self.face.shape, 4), np.float32)
-        layer[hit] = np.column_stack([lit, np.ones(len(face), np.float32)])
+        opaque = np.ones(len(face), np.float32)
+        layer[hit] = np.column_stack([lit, opaque])
         return layer
 
 
@@ -117,8 +118,9 @@ def _front_triangles(corners: Floats, inverse_depth: Floats, width: int, height:
 
     first = np.ceil(corners.min(axis=1))
     last = np.floor(corners.max(axis=1))
+    last_pixel = width - 1, height - 1
     low = np.maximum(first, 0).astype(np.int64)
-    high = np.minimum(last, (width - 1, height - 1)).astype(np.int64)
+    high = np.minimum(last, last_pixel).astype(np.int64)
     extent = np.maximum(high - low + 1, 0)
 
     is_front = area < -LEAST_AREA
@@ -152,8 +154,9 @@ def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Floats
     start = _cross(p - triangles.low, q - triangles.low)
     dx, dy = (q - p).T
     coefficients = np.stack([start, -dy, dx], axis=1) / triangles.area[:, None]
+    of_fragments = coefficients.astype(np.float32)[fragments.triangle]
 
-    start, per_x, per_y = coefficients.astype(np.float32)[fragments.triangle].T
+    start, per_x, per_y = of_fragments.T
     along_x = per_x * fragments.x.astype(np.float32)
     along_y = per_y * fragments.y.astype(np.float32)
     return np.asarray(start + along_x + along_y)

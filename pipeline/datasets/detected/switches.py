@@ -17,8 +17,8 @@ at random; R is the noise alone. unrest is 1 for a track that moves evenly. A tr
   only one of the two costs exists
 - its cost is above FARTHEST: farther than a person moves
 
-Of a few detections beside such a place, those are left out that cost most (`LEFT_OUT`): a person
-who is detected badly in one or two frames comes back.
+Of a few detections beside such a place, those are left out that cost most (`SKIPPED_BEFORE`,
+`SKIPPED_AFTER`): a person who is detected badly in one or two frames comes back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ TURN: Final = 0.0025  # per frame: of the velocity's change in a frame
 GROWTH: Final = 0.4  # diagonals that a change of the spread's logarithm counts as
 LEAST_SPREAD: Final = 0.05  # added to a spread, so that few joints close together say little
 NEAR: Final = 5  # detections from which a velocity is; the least distance of two cuts
-LEFT_OUT: Final = np.array([(0, 0), (1, 0), (2, 0), (0, 1), (0, 2)])  # detections before, after
+# numbers of detections that are left out before and after a place, as five choices
+SKIPPED_BEFORE: Final = np.array([0, 1, 2, 0, 0])
+SKIPPED_AFTER: Final = np.array([0, 0, 0, 1, 2])
 USUAL: Final = 2.7  # median of a track's costs up to which its unrest is 1
 MOST_UNREST: Final = 10.0
 MARGIN: Final = 10.0
@@ -108,28 +110,44 @@ def find_switches(
 
 
 def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) -> _Path:
+    """The path of a track of more than 2 NEAR detections. Arguments as for `find_switches`."""
     corners, _ = extents(keypoints)
     diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
     diagonal = max(float(np.median(diagonals)), 1)
-    before = keypoints[:-1].copy()
-    before[..., :2] = follow(before[..., :2], frame_index[:-1], frame_index[1:], camera)
-    steps = _way(before, keypoints[1:], diagonal)
-    place = np.cumsum(np.pad(np.nan_to_num(steps), ((1, 0), (0, 0))), axis=0)
+    before = _move(keypoints[:-1], frame_index[:-1], frame_index[1:], camera)
+    steps = np.nan_to_num(_way(before, keypoints[1:], diagonal))
+    place = np.zeros((len(frame_index), 3))
+    np.cumsum(steps, axis=0, out=place[1:])
 
-    n = frame_index[NEAR:] - frame_index[:-NEAR]
-    velocity = (place[NEAR:] - place[:-NEAR]) / n[:, None]
+    n_frames = frame_index[NEAR:] - frame_index[:-NEAR]
+    velocity = (place[NEAR:] - place[:-NEAR]) / n_frames[:, None]
 
-    rows = np.arange(len(frame_index))
-    start = np.maximum(rows[:-1, None] - LEFT_OUT[:, 0], 0)
-    stop = np.minimum(rows[1:, None] + LEFT_OUT[:, 1], rows[-1])
-    n = frame_index[stop] - frame_index[start]
-    way = place[stop] - place[start]
-    misfit, unsure = _costs(way, n, _arriving(velocity, start), _leaving(velocity, stop))
+    last = len(frame_index) - 1
+    rows = np.arange(last)[:, None]
+    start = np.maximum(rows - SKIPPED_BEFORE, 0)
+    stop = np.minimum(rows + 1 + SKIPPED_AFTER, last)
+    misfit, unsure = _costs(
+        place[stop] - place[start],
+        frame_index[stop] - frame_index[start],
+        _arriving(velocity, start),
+        _leaving(velocity, stop),
+    )
     usual = np.median(misfit.min(axis=1))
     unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
-    cost = np.pad((misfit / unrest + unsure).min(axis=1), 1)
-    cost[:NEAR] = cost[-NEAR:] = 0
+    least = (misfit / unrest + unsure).min(axis=1)
+    cost = np.pad(least, 1)
+    cost[:NEAR] = 0
+    cost[-NEAR:] = 0
     return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
+
+
+def _move(
+    keypoints: Doubles, frames: Ints, following: Ints, camera: Mapping[int, Doubles]
+) -> Doubles:
+    """Joints (N, J, 3) of `frames` (N,), moved with the camera to the frames `following` (N,)."""
+    moved = keypoints.copy()
+    moved[..., :2] = follow(keypoints[..., :2], frames, following, camera)
+    return moved
 
 
 def _arriving(velocity: Doubles, rows: Ints) -> Doubles:
@@ -151,12 +169,16 @@ def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
     n = np.maximum(is_shared.sum(axis=1), 1)
     places = []
     for joints in (before, after):
-        mean = (joints[..., :2] * shared).sum(axis=1) / n[:, None]
-        apart = (joints[..., :2] - mean[:, None]) * shared
-        spread = np.sqrt(np.square(apart).sum(axis=(1, 2)) / n) / diagonal + LEAST_SPREAD
-        places.append(np.column_stack([mean / diagonal, GROWTH * np.log(spread)]))
+        points = joints[..., :2]
+        mean = (points * shared).sum(axis=1) / n[:, None]
+        apart = (points - mean[:, None]) * shared
+        variance = np.square(apart).sum(axis=(1, 2)) / n
+        spread = np.sqrt(variance) / diagonal + LEAST_SPREAD
+        size = GROWTH * np.log(spread)
+        places.append(np.column_stack([mean / diagonal, size]))
     way: Doubles = places[1] - places[0]
-    way[~is_shared.any(axis=1)] = np.nan
+    has_shared = is_shared.any(axis=1)
+    way[~has_shared] = np.nan
     return way
 
 
@@ -169,8 +191,9 @@ def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doub
     jump_variance = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
     turn_variance = velocities + TURN**2 * n
     jump = way - n[..., None] * (before + after) / 2
+    turn = after - before
     misfit = np.square(jump).sum(axis=-1) / jump_variance
-    misfit += np.square(after - before).sum(axis=-1) / turn_variance
+    misfit += np.square(turn).sum(axis=-1) / turn_variance
     return misfit, 3 * np.log(jump_variance / noise)
 
 
@@ -213,17 +236,19 @@ def _cross(
     path: _Path, row: int, other: _Path, other_row: int, camera: Mapping[int, Doubles]
 ) -> tuple[float, float]:
     """The two terms of the least cost between a row of a track and a later one of another track."""
-    rows = np.maximum(row - LEFT_OUT[:, 0], 0)
-    other_rows = np.minimum(other_row + LEFT_OUT[:, 1], len(other.frame_index) - 1)
+    last = len(other.frame_index) - 1
+    rows = np.maximum(row - SKIPPED_BEFORE, 0)
+    other_rows = np.minimum(other_row + SKIPPED_AFTER, last)
     frames = path.frame_index[rows]
     other_frames = other.frame_index[other_rows]
-    before = path.keypoints[rows]
-    before[..., :2] = follow(before[..., :2], frames, other_frames, camera)
-    way = _way(before, other.keypoints[other_rows], max(path.diagonal, other.diagonal))
-    n = other_frames - frames
-    arriving = _arriving(path.velocity, rows)
-    leaving = _leaving(other.velocity, other_rows)
-    misfit, unsure = _costs(way, n, arriving, leaving)
+    before = _move(path.keypoints[rows], frames, other_frames, camera)
+    after = other.keypoints[other_rows]
+    misfit, unsure = _costs(
+        _way(before, after, max(path.diagonal, other.diagonal)),
+        other_frames - frames,
+        _arriving(path.velocity, rows),
+        _leaving(other.velocity, other_rows),
+    )
     misfit *= 2 / (path.unrest + other.unrest)
     least = np.argmin(misfit + unsure)
     return float(misfit[least]), float(unsure[least])

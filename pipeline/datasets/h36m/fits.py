@@ -30,8 +30,10 @@ from pipeline.skeletons import Floats, Ints
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-FILE = "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
-CAMERA = "_camera.json"
+FILE: Final = (
+    "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
+)
+CAMERA: Final = "_camera.json"
 FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
 FOLDERS: Final = ("smpl_param", "annotations")  # the preferred first
 
@@ -94,15 +96,10 @@ def _load_in_camera(
         expected = f"Human36M_subject*{CAMERA} to go with it"
         raise RawDataError(fits, "camera", expected, actual, do)
     camera = video.name.rpartition(".")[2]
-    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
-    if not is_rotation(rotation[None])[0]:
-        raise RawDataError(
-            cameras,
-            camera,
-            "a rotation",
-            str(rotation.tolist()),
-            "Download the fits again.",
-        )
+    rotation = load_cameras(cameras, "R").get(camera, {}).get("R")
+    if rotation is None or not is_rotation(rotation[None])[0]:
+        found = "none" if rotation is None else str(rotation.tolist())
+        raise RawDataError(cameras, camera, "a rotation", found, "Download the fits again.")
     values = load_fits(fits, action, frame_index)
     has_fit = np.isfinite(values).all(axis=1)
     values[has_fit, :N_POSE] = pose_in_camera(values[has_fit, :N_POSE], rotation)

@@ -5,8 +5,9 @@ existing split.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
@@ -17,6 +18,12 @@ from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
+
+if TYPE_CHECKING:
+    from pipeline.exchange.arrays import ImportedArray
+    from pipeline.exchange.vibe_db.importing import ImportedSplit
+
+RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -82,7 +89,7 @@ _OF_FORMAT: Final = {
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Import the file."""
+    """Import the files. Returns 1 if rows of an array have none, as their videos were replaced."""
     _refuse_other_options(args)
     if args.format == "bodies":
         return _import_bodies(args)
@@ -126,7 +133,7 @@ def _import_bodies(args: argparse.Namespace) -> int:
 
 
 def _import_array(args: argparse.Namespace, file: Path) -> int:
-    """Import an array as a stream."""
+    """Import an array as a stream. Returns 1 if videos were replaced since the first import."""
     from pipeline.exchange.arrays import import_array
 
     name = f"{args.dataset}/{args.split}"
@@ -144,31 +151,14 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
             progress=progress,
         )
     if done.replaced:
-        text = (
-            f"{name}: no features for videos that were replaced since the first import of "
-            f"{file.name}, whose numbers are of the old images: {', '.join(done.replaced[:FEW])}"
-            f"{', ...' if len(done.replaced) > FEW else ''}. Import another file, with numbers of "
-            "all videos' images."
-        )
-        err.print(f"  {DOUBT} {plain(text)}")
+        err.print(f"  {DOUBT} {plain(f'{name}: {_replaced_note(file, done.replaced)}')}")
     if not done.is_written:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
         return 1 if done.replaced else 0
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
     out.print(plain(f"{name}: imported {args.stream} from {file.name}: {rows}"))
-    if done.without_features:
-        lost = count(done.without_features, "row")
-        out.print(
-            f"  {DOUBT} {lost} without features (missing in the file, or not finite): windows "
-            "leave them out"
-        )
-    if done.left_out:
-        out.print(
-            f"  {DOUBT} {count(done.left_out, 'row')} not imported: the split does not have "
-            "their tracks"
-        )
-    if done.stand_in:
-        out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
+    for note in _array_notes(done):
+        out.print(f"  {note}")
     return 1 if done.replaced else 0
 
 
@@ -191,23 +181,55 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     if not imported.is_written:
         out.print(plain(f"{name}: up to date, imported from {file.name}"))
         return 0
+    content = f"{count(imported.rows, 'row')} in {count(imported.tracks, 'track')}"
     features = "without features (the file has none)"
     if imported.stream:
         features = f"with the stream {imported.stream}"
-    content = f"{count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {features}"
-    out.print(plain(f"{name}: imported {content}"))
+    out.print(plain(f"{name}: imported {content}, {features}"))
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
+    for note in _database_notes(imported):
+        out.print(f"  {note}")
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------
+# notes, in rich's markup
+
+
+def _replaced_note(file: Path, videos: Sequence[str]) -> str:
+    named = ", ".join(videos[:FEW])
+    if len(videos) > FEW:
+        named += ", ..."
+    return (
+        f"no features for videos that were replaced since the first import of {file.name}, whose "
+        f"numbers are of the old images: {named}. Import another file, with numbers of all videos' "
+        "images."
+    )
+
+
+def _array_notes(done: ImportedArray) -> Iterator[str]:
+    if done.without_features:
+        lost = count(done.without_features, "row")
+        why = "missing in the file, or not finite"
+        yield f"{DOUBT} {lost} without features ({why}): windows leave them out"
+    if done.left_out:
+        left_out = count(done.left_out, "row")
+        yield f"{DOUBT} {left_out} not imported: the split does not have their tracks"
+    if done.stand_in:
+        yield RANDOM_WEIGHTS
+
+
+def _database_notes(imported: ImportedSplit) -> Iterator[str]:
     if imported.ignored:
-        out.print(f"  {DOUBT} not imported: {plain(', '.join(imported.ignored))}")
+        yield f"{DOUBT} not imported: {plain(', '.join(imported.ignored))}"
     if imported.without_features:
         rows = count(imported.without_features, "row")
-        out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
+        yield f"{DOUBT} {rows} without features (not finite in float16)"
     if imported.is_demo:
-        out.print(f"  {STAND_IN} demo data: use only to try the pipeline")
+        yield f"{STAND_IN} demo data: use only to try the pipeline"
     if imported.is_untrained:
-        out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
-    return 0
+        yield RANDOM_WEIGHTS
 
 
 COMMAND: Final = Command(_options, _run)

@@ -45,7 +45,7 @@ VERSION: Final = 1  # raised whenever the same file would give different tracks
 
 
 @dataclass(frozen=True, slots=True)
-class _ImportedSplit:
+class ImportedSplit:
     """Result of an import."""
 
     rows: int  # of the split
@@ -69,7 +69,7 @@ def import_database(
     joints_2d: str | None = None,
     crop_scale: float | None = None,
     progress: Progress = silent,
-) -> _ImportedSplit:
+) -> ImportedSplit:
     """Make the split `name` in the cache `root` from a database file, with its features as the
     stream.
 
@@ -128,13 +128,13 @@ def _open_file(
 
 def _result(
     split: cache.Split, stream: str | None, opened: _OpenedFile, *, is_written: bool
-) -> _ImportedSplit:
+) -> ImportedSplit:
     """What the import tells of the split as it is committed now."""
     without_features = 0
     if stream is not None:
         without_features = split.undecodable(stream)
     provenance = opened.provenance
-    return _ImportedSplit(
+    return ImportedSplit(
         rows=int(split.manifest["rows"]),
         tracks=len(split.tracks),
         totals=split.manifest["accounting"],
