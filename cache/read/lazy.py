@@ -6,7 +6,7 @@ zarr-python itself returns fill values for a missing shard; here, missing and re
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -36,7 +36,10 @@ def open_lazily(opened: OpenCommit, array: str) -> zarr.Array[Any]:
     committed = [shard_key("", int(n), trailing).removeprefix("/") for n in shards]
     store = commit.place.store
     folder = commit.place.array_key(array)
-    strict = _StrictStore(store.zarr(folder), store.location(folder), committed, opened)
+    # not `opened` itself, so that an array does not keep its split open
+    strict = _StrictStore(
+        store.zarr(folder), store.location(folder), committed, opened.require_current
+    )
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 
 
@@ -52,12 +55,16 @@ class _StrictStore(WrapperStore[Any]):
     """
 
     def __init__(
-        self, store: ZarrStore, location: str, committed: Collection[str], opened: OpenCommit
+        self,
+        store: ZarrStore,
+        location: str,
+        committed: Collection[str],
+        require_current: Callable[[], None],
     ) -> None:
         super().__init__(store)
         self._location = location
         self._committed = frozenset(committed)
-        self._opened = opened
+        self._require_current = require_current
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -66,7 +73,7 @@ class _StrictStore(WrapperStore[Any]):
             return None
         data = await super().get(key, prototype, byte_range)
         # Check this first: a shard that is missing because its split was replaced is no damage.
-        self._opened.require_current()
+        self._require_current()
         if data is None:
             raise missing(f"{self._location}/{key}")
         return data

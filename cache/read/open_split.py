@@ -136,7 +136,7 @@ class OpenSplit(OpenCommit):
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
 
-    @property
+    @cached_property
     def has_default_stream(self) -> bool:
         """Whether there is a stream of the name `DEFAULT_STREAM`, perhaps damaged."""
         manifest = self.place(DEFAULT_STREAM).manifest

@@ -190,8 +190,9 @@ class CommittedStream(_StreamExtraction):
         writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
         _warn_of_refused(writer)
         self._writer = writer
-        # of the rows that the stream has now; if none are committed, of those that are staged
-        self._recorded = state.recorded or writer.made or None
+        # of the rows that the stream has now, perhaps by a commit during the wait for parts; if
+        # none are committed, of those that are staged
+        self._recorded = StreamState.find(plan, split).recorded or writer.made or None
         writer.reopen(reopened)
         target = share.union(reopened).intersection(writer.pending)
         finished = share.intersection(state.missing.shards) - target

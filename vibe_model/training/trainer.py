@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -250,11 +250,17 @@ class Trainer(ABC):
     """
 
     learners: Mapping[str, Learner]  # by the network's name
+    # whether it can train in several processes, for which `counts` must be right
+    several_processes: ClassVar[bool] = False
 
     def __init__(self, config: RunConfig, group: ProcessGroup | None = None) -> None:
+        """Raises ConfigError for several processes if it trains in one only."""
         torch.manual_seed(config.seed)  # the same parameters in every process
         self.config = config
         self.group = group or ProcessGroup()
+        if self.group.size > 1 and not self.several_processes:
+            n = self.group.size
+            raise ConfigError(f"processes: {config.name} trains in one process, found {n}")
         self.state = _TrainingState()
 
     @abstractmethod

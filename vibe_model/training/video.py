@@ -17,12 +17,12 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_body, load_published, read_checkpoint
 from vibe_model.evaluation import protocols
@@ -51,19 +51,13 @@ class VideoTrainer(Trainer):
 
     config: VideoConfig
     generator: VideoModel
-    # whether the model can train in several processes, for which `counts` must be right
-    several_processes: ClassVar[bool] = False
 
     def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
         """Build the generator.
 
-        Raises ConfigError if a checkpoint of `missing_checkpoints` is needed, and for several
-        processes if the model trains in one only.
+        Raises ConfigError as `Trainer` does, and if one of `missing_checkpoints` is needed.
         """
         super().__init__(config, group)
-        if self.group.size > 1 and not self.several_processes:
-            title = models.model_of(config).title
-            raise ConfigError(f"processes: {title} trains in one process, found {self.group.size}")
         for name in config.missing_checkpoints:
             raise config.checkpoint_error(name)
         self.generator = models.model_of(config).build(config, body).to(self.group.device)

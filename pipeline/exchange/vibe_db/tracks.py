@@ -52,7 +52,7 @@ FARTHEST_JOINT: Final = 10.0
 LARGEST_FRAME: Final = 2**40
 # names written by our export: <video>/<person>, perhaps with a segment
 _EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
-UNITS: Final = ("bbox", "pose", "has_smpl")  # columns whose units are checked, and a flag
+UNITS: Final = ("pose", "has_smpl")  # a column whose units are checked, and its flag
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 
 
@@ -307,12 +307,21 @@ def _smpl_labels(database: Database, rows: range) -> Labels:
 
 
 def _boxes(database: Database, layout: Layout, rows: range) -> NDArray[np.float32]:
-    """Boxes (n, 4) px of rows; the whole image where images are crops."""
+    """Boxes (n, 4) px of rows; the whole image where images are crops. Raises RawDataError for
+    boxes that are not square.
+    """
     if layout.in_crops:
         centre = PICTURE / 2
         box = np.array([centre, centre, PICTURE, PICTURE], np.float32)
         return np.tile(box, (len(rows), 1))
-    return database.read("bbox", rows).astype(np.float32)
+    bbox = database.read("bbox", rows).astype(np.float32)
+    is_finite = np.isfinite(bbox).all(axis=1)
+    is_oblong = is_finite & (bbox[:, 2] != bbox[:, 3])
+    if is_oblong.any():
+        row = int(is_oblong.argmax())
+        found = f"{bbox[row].tolist()} in row {rows[row]}"
+        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", found)
+    return bbox
 
 
 def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:

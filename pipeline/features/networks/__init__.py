@@ -74,9 +74,8 @@ def load(
     """
     device = chosen_device(machine.device)
     loaded = backbones.load(weights, region)
-    if (
-        weights.stand_in
-    ):  # first, so that only one folded copy of the network is in memory at a time
+    # first, so that only one folded copy of the network is in memory at a time
+    if weights.stand_in:
         statistics = (recorded or {}).get("standardisation") or _statistics(loaded)
         loaded.provenance["standardisation"] = dict(statistics)
     running = _on_device(fold_batch_norms(loaded), device, machine, fast=precision == "fast")

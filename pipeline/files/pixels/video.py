@@ -1,7 +1,7 @@
 """Frames of a video file, decoded by PyAV, and their numbers and times.  [pixels] -> crops
 
 A path goes in: `open_video` gives an `OpenVideo`, whose `frames` are decoded and numbered, in the
-decoder's own pixel format. a `View` says how a player shows them, and a `Painter` makes images of
+decoder's own pixel format. A `View` says how a player shows them, and a `Painter` makes images of
 them.
 
 Words:

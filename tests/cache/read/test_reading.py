@@ -1,6 +1,7 @@
 """What a batch holds, and what makes reading refuse."""
 
 import shutil
+import weakref
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,27 @@ class TestBatches:
         for wrong in ([[0, 4], [4, 9]], [[4, 4]], [0, 4], [[0.0, 4.0]]):
             with pytest.raises(ValueError, match="windows"):
                 split.read(wrong)
+
+    def test_an_array_or_a_reader_keeps_no_split_open(self, made_tracks):
+        split = cache.open(made_tracks)["toy/train"]
+        is_open = weakref.ref(split)
+        array = split.column("kp_2d")
+        split.read(split.windows(8, 8), stream=None)
+        del split
+        assert is_open() is None
+        assert np.isfinite(array[:4]).all()
+
+    def test_labels_ask_once_whether_there_is_a_default_stream(self, made_tracks, monkeypatch):
+        split = cache.open(made_tracks)["toy/train"]
+        windows = split.windows(8, 8)
+        asked = []
+        exists = type(split.store).exists
+        monkeypatch.setattr(
+            type(split.store), "exists", lambda *args: asked.append(args) or exists(*args)
+        )
+        for _ in range(3):
+            split.read(windows, fields=["kp_2d"])
+        assert len(asked) == 1
 
     def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split):
         assert isinstance(split.column("kp_2d"), zarr.Array)

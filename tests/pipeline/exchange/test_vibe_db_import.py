@@ -224,6 +224,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
         ({"bbox": None}, "'bbox'"),
         ({"bbox": BOXES[:, :3]}, "'bbox'"),
         ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox'.* square"),
+        ({"bbox": np.vstack([BOXES[:5], [[100, 80, 0, 7]], BOXES[6:]])}, "'bbox'.* in row 5"),
         ({"features": np.zeros((N, 0))}, "'features'"),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d"),
         ({"features": feature_rows().astype(complex)}, "complex"),

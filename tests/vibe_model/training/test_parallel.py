@@ -14,11 +14,12 @@ from torch import distributed, nn
 from pipeline.errors import ConfigError
 from tests.results import read_file
 from tests.vibe_model.builders import TinyBody
-from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
+from tests.vibe_model.training.tiny_runs import in_memory, prior_config, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches, on_device
 from vibe_model.training.trainer import ProcessGroup
+from vibe_model.vibe.mposer import MPoserTrainer
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
@@ -179,3 +180,8 @@ def test_a_missing_score_is_missing_in_every_process(monkeypatch):
     assert group.from_first(None) is None
     assert group.from_first(0) == 0
     assert math.isnan(group.from_first(math.nan))
+
+
+def test_a_training_that_cannot_run_in_several_processes_refuses_them(tmp_path):
+    with pytest.raises(ConfigError, match="trains in one process, found 2"):
+        MPoserTrainer(prior_config(tmp_path), ProcessGroup(size=2))

@@ -1,0 +1,36 @@
+"""Another process commits a stream while this one waits for parts."""
+
+import cache
+from pipeline.features import extract, stream_extraction
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from tests.pipeline.features.made_pictures import SPLIT, convert_noise
+from tests.pipeline.features.made_up import Colour
+
+
+def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path, monkeypatch):
+    root = convert_noise(tmp_path, 8)
+    wait_for_parts = stream_extraction.wait_for_parts
+    load_provenance = stream_extraction._load_provenance
+    committed, loaded = [], []
+
+    def run():
+        plan = plan_extraction(root, SPLIT, StreamSpec("colour", Colour()))
+        return extract.extract_together([plan], Resources(batch_size=4, workers=1))
+
+    def wait(*args):
+        wait_for_parts(*args)
+        if not committed:
+            committed.append("the inner run waits, too")
+            run()
+            committed[:] = [cache.open(root)[SPLIT].stream_manifest("colour")]
+
+    monkeypatch.setattr(stream_extraction, "wait_for_parts", wait)
+    monkeypatch.setattr(
+        stream_extraction,
+        "_load_provenance",
+        lambda *args: loaded.append(args) or load_provenance(*args),
+    )
+    run()
+    assert [cache.open(root)[SPLIT].stream_manifest("colour")] == committed
+    assert loaded == []  # the network is not loaded only to tell its provenance
