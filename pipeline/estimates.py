@@ -14,9 +14,13 @@ class BodyFit(NamedTuple):
 
     person: str  # "WHAM's person 0"
     distance: float  # median over frames and joints, in heights of the box
+    cause: str = ""  # likeliest cause of a large distance; "" if there is none
 
     def __str__(self) -> str:
-        return f"{self.person}, {self.distance:.1%} off"
+        text = f"{self.person}, {self.distance:.1%} off"
+        if self.cause:
+            text += f"; likely: {self.cause}"
+        return text
 
 
 def fits_of(account: Mapping[str, Any], track: str) -> tuple[BodyFit, ...]:
@@ -24,8 +28,7 @@ def fits_of(account: Mapping[str, Any], track: str) -> tuple[BodyFit, ...]:
 
     account: the account of the track's clip in the manifest.
     """
-    recorded = account.get("body_fits", {}).get(track, ())
-    return tuple(BodyFit(person, distance) for person, distance, *_ in recorded)
+    return tuple(BodyFit(*fit) for fit in account.get("body_fits", {}).get(track, ()))
 
 
 def recorded_estimates(split: Split) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
-from pipeline.exchange.bodies.projection import REFUSED, ProjectionFit, fit
+from pipeline.exchange.bodies.projection import NOTED, REFUSED, ProjectionFit, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
     camera_file,
@@ -55,9 +55,6 @@ EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True),
     replace(EXTRINSICS, gaps=True),
     UP,
-)
-OTHER_SETTINGS: Final = (
-    "Run the tool with this clip's rate, rotation and focal length, or leave the file out."
 )
 ELSEWHERE: Final = 1.0  # heights of the box; a body that is farther away belongs to someone else
 
@@ -328,7 +325,8 @@ def _add_bodies(
         n_rows = track.fill(estimate, rows, trans, pose, camera, extrinsics)
         if n_rows:
             name = track.track.name
-            body_fit = BodyFit(estimate.name, round(distance, 4))
+            cause = fitted.cause if distance > NOTED else ""
+            body_fit = BodyFit(estimate.name, round(distance, 4), cause)
             clip.fits.setdefault(name, []).append(body_fit)
             rows_filled = f"{n_rows:,} of {count(track.n_rows, 'frame')}"
             clip.notes.append(f"{name}: {rows_filled}: {_describe_fit(estimate, body_fit)}")
@@ -361,7 +359,8 @@ def _match_people(
                 clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
                 if not ELSEWHERE < fitted.distance < np.inf:
                     expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-                    beside.append(RawDataError(file, "projection", expected, found, OTHER_SETTINGS))
+                    do = "Put it right in the tool's settings, or leave the file out."
+                    beside.append(RawDataError(file, "projection", expected, found, do))
             else:
                 found_matches = _match_tracks(fitted, tracks, estimate, joints)
                 clip.notes += _note_rows_without_body(estimate, fitted, found_matches)
@@ -425,10 +424,10 @@ def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
 
 
 def _describe_misfit(estimate: BodyEstimate, fitted: ProjectionFit) -> str:
-    """How far a person is from all tracks."""
+    """How far a person is from all tracks, and why."""
     if np.isinf(fitted.distance):
         return f"{estimate.name} is behind the camera, or over {FARTHEST_M:,.0f} m away"
-    return f"{fitted.distance:.0%} in {estimate.name}"
+    return f"{fitted.distance:.0%} in {estimate.name}; likely: {fitted.cause}"
 
 
 def _note_rows_without_body(

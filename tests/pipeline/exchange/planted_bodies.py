@@ -20,7 +20,7 @@ from pipeline.datasets.labels.smpl import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import pinhole
 from pipeline.exchange.bodies.importing import BodyModels, import_bodies
-from pipeline.exchange.bodies.projection import Keypoints
+from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS
@@ -31,7 +31,6 @@ DIAGONAL = 800.0
 N = 12
 HEIGHT = 300.0  # px of the boxes
 smpl = functools.cache(Body.stand_in)
-SMPLX_PELVIS = np.array([0.0, -0.12, -0.02])  # m, about: SMPL-X's rest pelvis minus SMPL's
 HANDS = np.linspace(-0.3, 0.3, 90)  # mean pose, rad
 
 

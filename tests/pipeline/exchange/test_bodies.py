@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
-from pipeline.exchange.bodies.projection import fit
+from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, fit
 from pipeline.exchange.bodies.tools import ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
@@ -65,9 +65,7 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path):
     skeleton = planted.models().smplx
     parents = planted.smpl().smpl.parents.tolist()
-    joints = (
-        skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - planted.SMPLX_PELVIS
-    )
+    joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
     expected = planted.joints(1)
     names = JOINTS["spin49"]
     for name in ("lshoulder", "rankle", "lwrist", "OP RHip", "OP MidHip"):
@@ -93,7 +91,7 @@ def test_the_margin_of_the_crop_is_told_by_projection(tmp_path, margin, of):
     """Trap 10."""
     file = planted.write(tmp_path, "vibe", planted.vibe(margin))
     found = fitted(next(read_estimates(file)))
-    assert found.margin == margin, of
+    assert (found.margin, found.cause) == (margin, ""), of
     assert found.distance < 0.01
 
 
@@ -113,13 +111,19 @@ def test_openposes_joints_are_compared_too():
     assert found.distance < 1e-4
 
 
-def test_a_lying_body_of_another_frame_is_far_from_the_joints():
+def test_a_lying_body_of_another_frame_has_no_known_cause():
     """Trap 3: values of the world under the camera's name."""
     right = smpl()
     lying = right.pose.copy()
     lying[:, :3] = [0, 0, np.pi / 2]
     found = fitted(replace(right, pose=lying))
-    assert found.distance > 0.05
+    assert found.distance > NOTED
+
+
+def test_no_cause_is_a_negative_size():
+    """Bodies left of and above the image, where no resized image has them."""
+    aside = replace(smpl(), trans=planted.trans(0) - [6, 2, 0])
+    assert fitted(aside).cause == "no known cause"
 
 
 def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot():
