@@ -246,21 +246,9 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    is_in_source = _find_rows(source, name)
-    is_in_copy = _find_rows(copied, name)
-
-    def find(shard: int) -> tuple[Ints, Ints]:
-        """The rows of a shard of the copy that only the source has: their indices within the shard,
-        and their row numbers in the source.
-        """
-        rows = np.asarray(shard_rows(copied.manifest, shard))
-        track = copied.track_of(rows)
-        source_rows = rows + row_offset[track]
-        new = np.flatnonzero((track >= 0) & is_in_source(source_rows) & ~is_in_copy(rows))
-        return new, source_rows[new]
-
+    find_new = _find_new_rows(copied, source, name, row_offset)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(find(shard)[0])]
+    shards = [shard for shard in live_shards if len(find_new(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
     if not shards and (name in copied.streams or len(copied.tracks)):
         return False
@@ -286,7 +274,7 @@ def _write_stream(
             rows = writer.rows(shard)
             keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
             _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
-            indices, source_rows = find(shard)
+            indices, source_rows = find_new(shard)
             data[indices] = stream.read("", source_rows)[:, 0]
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
             keys[indices] = stream.read("_key", source_rows)[:, 0]
@@ -295,6 +283,26 @@ def _write_stream(
             progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
     return True
+
+
+def _find_new_rows(
+    copied: Split, source: Split, stream: str, row_offset: Ints
+) -> Callable[[int], tuple[Ints, Ints]]:
+    """Return a function that takes a shard of the copy, and finds its rows that only the source
+    has: their indices within the shard, and their row numbers in the source. row_offset: as for
+    `_write_stream`.
+    """
+    is_in_source = _find_rows(source, stream)
+    is_in_copy = _find_rows(copied, stream)
+
+    def find_new(shard: int) -> tuple[Ints, Ints]:
+        rows = np.asarray(shard_rows(copied.manifest, shard))
+        track = copied.track_of(rows)
+        source_rows = rows + row_offset[track]
+        new = np.flatnonzero((track >= 0) & is_in_source(source_rows) & ~is_in_copy(rows))
+        return new, source_rows[new]
+
+    return find_new
 
 
 def _find_rows(split: Split, stream: str) -> Callable[[Ints], Bools]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
@@ -23,10 +23,11 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, StampedFile, open_arrays
+from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile, open_arrays
 from pipeline.exchange.matching import (
     BY_NAMES,
     NO_FILE_ROW,
+    KeyArrays,
     Match,
     choose_array,
     find_keys,
@@ -84,67 +85,149 @@ def import_array(
         PipelineError: the stream has another origin, or the file no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    if file.is_dir():
-        file = file / "rows.parquet"
-    stamped = StampedFile.stamp(file)
-    arrays = open_arrays(file)
+    given = _GivenArray.open(file, array, needs_keys=leave_out_tracks)
     split = cache.open(root)[name]
-    array = choose_array(arrays, array)
-    keys = find_keys(arrays, is_required=leave_out_tracks)
-    identity = {"kind": IMPORTED, "version": VERSION}
-    identity |= {"file_sha256": stamped.sha256, "weights": weights_of}
-    source: dict[str, Any] = {"format": "arrays", "array": array}
-    source["matched_by"] = "rows" if keys is None else "tracks"
+    identity = given.identity(weights_of)
+    source = given.source()
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
-    recorded: Mapping[str, Any] = {}
-    if stream in split.streams:
-        recorded = split.stream_manifest(stream)
-    recorded_origin = _recorded_origin(recorded, source)
-    is_same_origin = recorded_origin == identity | source
-    files = recorded.get(IMPORTED, {}).get("files", {})
-    first_pixels: dict[str, str] = files.get(stamped.sha256, {})
-    replaced = _replaced_videos(split, first_pixels)
+    earlier = _EarlierImport.find(split, stream)
+    is_same_origin = earlier.origin(source) == identity | source
+    replaced = earlier.replaced_videos(split, given.file.sha256)
     names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
         return replace(_result(split, stream), is_written=False, replaced=names)
-    if recorded:
-        _require_same_origin(split, stream, recorded_origin, identity | source)
+    earlier.require_same_origin(split, stream, identity | source)
 
-    match = match_rows(split, arrays, array, keys, leave_out=leave_out_tracks)
-    _require_same_rows(split, stream, recorded, match)
+    match = match_rows(split, given.arrays, given.array, given.keys, leave_out=leave_out_tracks)
+    earlier.require_same_rows(split, stream, match)
     if match.digest is not None:
         source["rows_digest"] = match.digest
     pixels = _leave_out(match, split, replaced)
-    if recorded and not is_same_origin:
+    if earlier.manifest and not is_same_origin:
         cache.invalidate(root, name, stream, split.stream_shards(stream))
 
     plan = cache.fingerprint(identity | source)
-    number = int(plan[:16], 16)  # of the import's origin, with the file's SHA-256
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
-        if writer.split_digest != split.manifest["digest"]:
-            raise cache.CacheChanged(
-                f"{split.name}: another process has committed meanwhile. Run it again."
-            )
-        write_shards(writer, match, number, progress)
-        stamped.require_unchanged()
-        source["files"] = {**files, stamped.sha256: {**pixels, **first_pixels}}
+        _require_current(writer, split)
+        write_shards(writer, match, int(plan[:16], 16), progress)
+        given.file.require_unchanged()
+        source["files"] = earlier.files_with(given.file.sha256, pixels)
         entries = _manifest_entries(split, match, identity, source)
-        writer.commit(entries, note={IMPORTED: str(file.resolve())})
+        writer.commit(entries, note={IMPORTED: str(given.arrays.file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
+
+
+class _GivenArray(NamedTuple):
+    """The array to import, and how its rows are matched."""
+
+    file: StampedFile
+    arrays: ArrayFile
+    array: str  # its name
+    keys: KeyArrays | None  # None: its rows are those of the split
+
+    @classmethod
+    def open(cls, file: Path, array: str | None, *, needs_keys: bool) -> _GivenArray:
+        """Arguments and errors as for `import_array`."""
+        if file.is_dir():
+            file = file / "rows.parquet"
+        stamped = StampedFile.stamp(file)
+        arrays = open_arrays(file)
+        name = choose_array(arrays, array)
+        return cls(stamped, arrays, name, find_keys(arrays, is_required=needs_keys))
+
+    def identity(self, weights_of: str | None) -> dict[str, Any]:
+        """The identity of the stream."""
+        return {
+            "kind": IMPORTED,
+            "version": VERSION,
+            "file_sha256": self.file.sha256,
+            "weights": weights_of,
+        }
+
+    def source(self) -> dict[str, Any]:
+        """What else decides the stream's rows, as its manifest has it."""
+        matched_by = "rows" if self.keys is None else "tracks"
+        return {"format": "arrays", "array": self.array, "matched_by": matched_by}
+
+
+class _EarlierImport(NamedTuple):
+    """What a stream's manifest says of its imports; {} for a new stream."""
+
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, split: cache.Split, stream: str) -> _EarlierImport:
+        if stream not in split.streams:
+            return cls({})
+        return cls(split.stream_manifest(stream))
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        source: Mapping[str, Any] = self.manifest.get(IMPORTED, {})
+        return source
+
+    def origin(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The identity, and these entries of the source."""
+        identity: dict[str, Any] = self.manifest.get("identity", {})
+        return identity | {key: self.source.get(key) for key in keys}
+
+    def _first_pixels(self, sha256: str) -> Mapping[str, str]:
+        """The images (`_pixels_of`) of videos at the first import of a file."""
+        pixels: Mapping[str, str] = self.source.get("files", {}).get(sha256, {})
+        return pixels
+
+    def files_with(self, sha256: str, pixels: Mapping[str, str]) -> dict[str, Any]:
+        """The source's entry "files", with the images of videos that a file is imported for now."""
+        files = self.source.get("files", {})
+        return {**files, sha256: {**pixels, **self._first_pixels(sha256)}}
+
+    def replaced_videos(self, split: cache.Split, sha256: str) -> list[int]:
+        """Numbers of the videos whose images are others than at a file's first import."""
+        first_pixels = self._first_pixels(sha256)
+        numbers = []
+        for number, entry in enumerate(split.videos):
+            pixels = _pixels_of(entry)
+            if first_pixels.get(entry.name, pixels) != pixels:
+                numbers.append(number)
+        return numbers
+
+    def require_same_origin(self, split: cache.Split, stream: str, now: Mapping[str, Any]) -> None:
+        """Raise PipelineError if the origin differs in more than the file, its array and the way to
+        match its rows.
+        """
+        if not self.manifest:
+            return
+        any_file = {key: now[key] for key in ("file_sha256", "array", "matched_by")}
+        why = describe({**self.origin(["format"]), **any_file}, now)
+        if why:
+            raise PipelineError(
+                f"{split.name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}"
+            )
+
+    def require_same_rows(self, split: cache.Split, stream: str, match: Match) -> None:
+        """Raise PipelineError if the file counts rows or tracks, and these have changed since the
+        first import.
+        """
+        if self.manifest and match.digest not in (None, self.source.get("rows_digest")):
+            why = (
+                f"the split has changed since {stream!r} was imported, and the file counts rows "
+                "or tracks"
+            )
+            raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
+
+
+def _require_current(writer: cache.StreamWriter, split: cache.Split) -> None:
+    if writer.split_digest != split.manifest["digest"]:
+        raise cache.CacheChanged(
+            f"{split.name}: another process has committed meanwhile. Run it again."
+        )
 
 
 def _stored_dtype(match: Match) -> str:
     """The stream's dtype for the array of the file."""
     is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
     return "float16" if is_half else "float32"
-
-
-def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """The identity in a stream's manifest, and these entries of its source."""
-    identity: dict[str, Any] = recorded.get("identity", {})
-    source = recorded.get(IMPORTED, {})
-    return identity | {key: source.get(key) for key in keys}
 
 
 def open_writer(
@@ -157,44 +240,6 @@ def open_writer(
     report_other_work(root, name, stream, plan)
     dim = math.prod(match.arrays.open(match.array).shape[1:])
     return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
-
-
-def _require_same_origin(
-    split: cache.Split, stream: str, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> None:
-    """Raise PipelineError if two origins differ in more than the file, its array and the way to
-    match its rows.
-    """
-    any_file = {key: now[key] for key in ("file_sha256", "array", "matched_by")}
-    why = describe({**before, **any_file}, now)
-    if why:
-        raise PipelineError(
-            f"{split.name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}"
-        )
-
-
-def _require_same_rows(
-    split: cache.Split, stream: str, recorded: Mapping[str, Any], match: Match
-) -> None:
-    """Raise PipelineError if the file counts rows or tracks, and these have changed since the
-    first import. recorded: the stream's manifest then; {} for a new stream.
-    """
-    if recorded and match.digest not in (None, recorded[IMPORTED].get("rows_digest")):
-        why = (
-            f"the split has changed since {stream!r} was imported, and the file counts rows "
-            "or tracks"
-        )
-        raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
-
-
-def _replaced_videos(split: cache.Split, first_pixels: Mapping[str, str]) -> list[int]:
-    """Numbers of the videos whose images are others than at a file's first import."""
-    numbers = []
-    for number, entry in enumerate(split.videos):
-        pixels = _pixels_of(entry)
-        if first_pixels.get(entry.name, pixels) != pixels:
-            numbers.append(number)
-    return numbers
 
 
 def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> dict[str, str]:
@@ -257,7 +302,9 @@ def _result(split: cache.Split, stream: str) -> ImportedArray:
 def write_shards(
     writer: cache.StreamWriter, match: Match, file_number: int, progress: Progress
 ) -> None:
-    """Write the pending shards. A row's key is the file's number and the row in the file."""
+    """Write the pending shards. A row's key is `file_number`, which stands for the file and the
+    way it is imported, and the row in the file.
+    """
     place = writer.place
     form = writer.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))

@@ -42,7 +42,7 @@ NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
-class _KeyArrays(NamedTuple):
+class KeyArrays(NamedTuple):
     """Names of the two arrays of a file that tell whose row each is."""
 
     tracks: str
@@ -83,14 +83,14 @@ def choose_array(arrays: ArrayFile, name: str | None) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile, *, is_required: bool) -> _KeyArrays | None:
+def find_keys(arrays: ArrayFile, *, is_required: bool) -> KeyArrays | None:
     """The arrays of track names and frames; None if the file has neither, and rows match by
     position. Raises RawDataError for a single one, and for neither if they are required.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
-        return _KeyArrays(tracks[0], frames[0])
+        return KeyArrays(tracks[0], frames[0])
     single = [*tracks, *frames][:1]
     if is_required or single:
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
@@ -103,7 +103,7 @@ def match_rows(
     split: cache.Split,
     arrays: ArrayFile,
     array: str,
-    keys: _KeyArrays | None,
+    keys: KeyArrays | None,
     *,
     leave_out: bool,
 ) -> Match:
@@ -147,7 +147,7 @@ def match_rows(
 def _require_rows_of(
     split_name: str,
     arrays: ArrayFile,
-    keys: _KeyArrays,
+    keys: KeyArrays,
     file_keys: Ints,
     is_foreign: Bools,
 ) -> None:
@@ -178,7 +178,7 @@ def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
     return next(itertools.islice(values, row, None))
 
 
-def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Ints:
+def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int) -> Ints:
     """The key (n_rows,) of each row of the file, or NO_TRACK or OUT_OF_RANGE. names: of the split's
     tracks, in their order.
     """

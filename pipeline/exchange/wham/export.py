@@ -42,7 +42,7 @@ from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.fields import RowFields, UnknownField, WhamField
 from pipeline.exchange.wham.layouts import LAYOUTS, FileLayout
-from pipeline.exchange.wham.motions import MotionFields, Motions, find_motions
+from pipeline.exchange.wham.motions import MotionFields, find_motions
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -98,12 +98,7 @@ def export(
     checks = set[RowCheck]().union(*(field.checks for field in fields.values()))
     by_name = sorted(checks, key=lambda check: check.missing)
     segments = segments_of(rows, [*layout.all_rows, *by_name])
-    if layout.kind == "motions":
-        assert bodies is not None  # `_bodies` requires them for motions
-        content = _arrange_motions(find_motions(split, segments), bodies)
-    else:
-        source = RowFields(rows, segments, stationary, bodies)
-        content = _Content(segments, _parts(layout, segments, rows), source)
+    content = _arrange(layout, rows, segments, stationary, bodies)
     content.segments.require_rows(split)
 
     entries = _entries(fields, content, layout, progress)
@@ -141,8 +136,21 @@ def _file_of(out: Path, layout: FileLayout) -> Path:
     return file
 
 
-def _arrange_motions(motions: Motions, bodies: Bodies) -> _Content:
-    """One array of all motions, each computed at once."""
+def _arrange(
+    layout: FileLayout,
+    rows: SplitRows,
+    segments: Segments,
+    stationary: str | None,
+    bodies: Bodies | None,
+) -> _Content:
+    """Decide in which parts the rows of the segments are written: of motions, in one array, each
+    computed at once. stationary, bodies: as for `RowFields`.
+    """
+    if layout.kind != "motions":
+        source = RowFields(rows, segments, stationary, bodies)
+        return _Content(segments, _parts(layout, segments, rows), source)
+    assert bodies is not None  # `_bodies` requires them for motions
+    motions = find_motions(rows.split, segments)
     pieces = [range(number, number + 1) for number in range(len(motions.names))]
     parts = [_FilePart(pieces, int(motions.lengths.sum()), {})]
     return _Content(motions.segments, parts, MotionFields(motions, bodies))
