@@ -220,9 +220,10 @@ def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
     for k in range(6):
         seq = f"00000{k}_x"
         people = [annotation(t, seq=seq) for t in range(10)]
-        for person in people if right else ():
-            joints = np.reshape(person["keypoints"], (17, 3)) / 3 + [right * (k > 2), 0, 0]
-            person["keypoints"] = joints.ravel().tolist()
+        if right:
+            for person in people:
+                joints = np.reshape(person["keypoints"], (17, 3)) / 3 + [right * (k > 2), 0, 0]
+                person["keypoints"] = joints.ravel().tolist()
         write(raw, content(people, [image(t, seq=seq) for t in range(10)]), seq=seq)
     write_images(raw, size)
     shown = ran("convert", "posetrack", "val", "--raw", raw, "--cache", tmp_path / "cache").out

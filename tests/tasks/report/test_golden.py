@@ -47,7 +47,8 @@ def test_the_page_of_runs_on_demo_data_finished_or_not(root, tmp_path, golden):
     (tmp_path / "empty").mkdir()
     names = (*names, "empty", "absent")
     shown = tuple((name, tmp_path / name) for name in names)
-    write_report(ReportContent(root, None, None, "resnet50", shown), out := tmp_path / "page.html")
+    out = tmp_path / "page.html"
+    write_report(ReportContent(root, None, None, "resnet50", shown), out)
     with golden("report", main, {root.parent: "DATA"}) as show:
         # then date and versions
         show.add("\n".join(itertools.takewhile("Made".__ne__, lines(Page(out.read_text())))))
