@@ -29,16 +29,16 @@ from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.pages import Pages
 from pipeline.commands.plan import lines
-from pipeline.commands.preparation_detector import (
+from pipeline.commands.preparation.detector import (
     NO_DETECTOR,
     choose_detector,
     describe_other_keypoints,
     keeps_other_keypoints,
     load_networks,
 )
-from pipeline.commands.summary import Summary, split_now
+from pipeline.commands.preparation.pages import Pages
+from pipeline.commands.preparation.summary import Summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError

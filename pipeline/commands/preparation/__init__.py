@@ -1,0 +1,1 @@
+"""Parts of `prepare`: its detector, its pages, its summary."""
