@@ -322,7 +322,7 @@ def _compare_committed(
 
     why = _describe_update(update, retried, reselected - retried)
     if not reads_contents and not differs:
-        n_others = len(_list_restamped(plan))
+        n_others = sum(video.name not in update.kept for video in _list_restamped(plan))
         others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
         why = ", ".join(filter(None, [why, others]))
     if not why and committed.has_unfinished_commit():

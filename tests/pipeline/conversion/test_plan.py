@@ -269,3 +269,12 @@ def test_a_look_at_a_cache_reads_no_contents(penn, types_json, monkeypatch):
     (split,) = types_json("status --cache CACHE", code=1)
     assert split["to_convert"] == "1 new video, 2 videos with other sizes or times"
     assert split["missing"] == {"0005": ""}
+
+
+def test_a_video_that_stays_without_a_file_is_not_to_be_converted(penn, types_json):
+    penn.convert()
+    penn.edit("0003")
+    shutil.rmtree(penn.raw / "frames" / "0003")
+    (split,) = types_json("status --cache CACHE", code=1)
+    assert split["to_convert"] == ""
+    assert split["missing"] == {"0003": "frames/0003"}
