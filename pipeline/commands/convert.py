@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import cache
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
 from pipeline.conversion.committed import DROP
-from pipeline.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.conversion.plan import ConversionPlan, committed_split, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert
@@ -30,7 +29,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
     sub.add_argument(
-        "--raw", type=PATH, help="The dataset's raw folder (with --retry: as recorded)"
+        "--raw", type=PATH, help="The dataset's raw folder (default: all as recorded in the cache)"
     )
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
@@ -64,19 +63,28 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> ConversionPlan:
-    """Plan the conversion: by the arguments, or with --retry as it was recorded."""
-    if args.retry:
-        split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
-        return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
-    if args.raw is None:
-        raise PipelineError("name the dataset's raw folder: --raw DIR")
+    """Plan the conversion: by the arguments, or as it was recorded."""
+    if _is_as_recorded(args):
+        name = f"{args.dataset}/{args.split}"
+        split = committed_split(args.cache, name)
+        if split is None:
+            raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
+        drop_removed = args.drop_removed
+        return recorded_plan(
+            split, args.raw, args.body, drop_removed=drop_removed, retry=args.retry
+        )
     recipe = Recipe.by_arguments(args, args.split)
     drop_removed = args.drop_removed or recipe.drop_removed
     return replace(recipe, drop_removed=drop_removed).plan_conversion()
 
 
+def _is_as_recorded(args: argparse.Namespace) -> bool:
+    """Whether the options of the last conversion are used, in place of the settings."""
+    return args.retry or args.raw is None
+
+
 def _reads(args: argparse.Namespace) -> Sequence[str]:
-    if args.retry:  # the recorded options are used
+    if _is_as_recorded(args):
         return ()
     return (args.dataset, "convert", *BODY)
 

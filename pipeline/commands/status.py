@@ -381,7 +381,7 @@ def _require_raw(split: cache.Split) -> None:
     """Raise PipelineError if the recorded raw folder is missing."""
     raw = committed.recorded_raw(split)
     if not Path(raw).is_dir():
-        again = committed.convert_command(split, "DIR")
+        again = committed.convert_command(split, "--retry", "--raw", "DIR")
         raise PipelineError(
             f"its raw folder {raw} is missing. {committed.MOUNT}. If it has moved: {again}"
         )

@@ -255,7 +255,7 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
         )
-    fill = convert_command(split, str(plan.raw))
+    fill = convert_command(split)
     gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(

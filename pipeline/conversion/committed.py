@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,8 +30,8 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import LEFT_OUT, NOT_NOW, VideoAccount, is_error, reason
-from pipeline.cli.text import FEW, command, count, few, text_of
+from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.identity import kind_of
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
@@ -190,32 +189,14 @@ def drop_command(split: cache.Split, raw: Path | None) -> str:
 
     raw: the raw folder; None: the recorded one.
     """
-    return convert_command(split, str(raw or recorded_raw(split)), DROP)
+    if raw is not None and has_moved(split, raw):
+        return convert_command(split, "--retry", "--raw", str(raw), DROP)
+    return convert_command(split, DROP)
 
 
-def convert_command(split: cache.Split, raw: str, *more: str) -> str:
-    """The command that converts a committed split with its recorded options.
-
-    raw: the raw folder. more: further options.
-    """
-    words = ["convert", split.name, "--raw", raw]
-    body = split.provenance.get("body")
-    if body:
-        words += ["--body", str(body)]
-    words += ["--cache", str(split.root)]
-    name = split.name.partition("/")[0]
-    usual: Mapping[str, Any] = {}
-    dataset = datasets.find_installed(name)
-    if dataset is not None:
-        usual = {option.name: option.default for option in fields(dataset)}
-    for key, value in split.manifest.get("reader", {}).get("parameters", {}).items():
-        if text_of(value) != text_of(usual.get(key)):
-            words += ["--set", f"{name}.{key}={text_of(value)}"]
-    for option in fields(RowSelection):
-        value = getattr(recorded_selection(split), option.name)
-        if value is not None:
-            words += ["--set", f"convert.{option.name}={value}"]
-    return command(*words, *more)
+def convert_command(split: cache.Split, *more: str) -> str:
+    """The command that converts a committed split as recorded. more: further options."""
+    return command("convert", split.name, "--cache", str(split.root), *more)
 
 
 def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
@@ -352,11 +333,12 @@ def refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
 
 
 def why_empty(committed: cache.Split) -> list[str]:
-    """Say why a converted split has no rows, with the most common reason; empty if it has any."""
+    """Say why a converted split has no rows, with the reasons; empty if it has any."""
     name = committed.name
-    videos = committed.manifest.get("accounting", {}).get("videos")
-    if committed.manifest["rows"] or videos is None or videos["kept"]:
+    totals = committed.manifest.get("accounting")
+    if committed.manifest["rows"] or not totals or totals["videos"]["kept"]:
         return []
+    videos = totals["videos"]
     if not videos["found"]:
         dataset_name, _, split = name.partition("/")
         dataset = datasets.find_installed(dataset_name)
@@ -364,37 +346,12 @@ def why_empty(committed: cache.Split) -> list[str]:
             return []
         return [f"{name}: no rows: the raw folder has no video of this split."]
 
-    by_reason: dict[str, list[VideoAccount]] = {}
-    for video in committed.videos:
-        account = VideoAccount.from_dict(video.account)
-        why = _main_reason(account)
-        if why:
-            by_reason.setdefault(why, []).append(account)
-    text = f"{name}: no rows: none of {count(videos['found'], 'video')} could be used."
-    if by_reason:
-        why, rejected = max(by_reason.items(), key=lambda item: len(item[1]))
-        first = rejected[0]
-        message = f": {first.message}" if first.message else "."
-        text += (
-            f" The most common reason is {why} ({count(len(rejected), 'video')}): "
-            f"{reason(why).meaning}. The first, {first.name}{message}"
-        )
-    return [text]
-
-
-def _main_reason(account: VideoAccount) -> str:
-    """The reason why a video was rejected, or else why most of its tracks (or frames) were dropped.
-
-    "" if none was.
-    """
-    if account.set_aside:
-        return account.set_aside
-    # A track without a frame left was dropped for the reasons of its frames.
-    dropped = dict(account.tracks_dropped)
-    dropped.pop("no_frame_left", None)
-    dropped = dropped or account.dropped
-    # of equally common reasons, `max` returns the first by name
-    return max(sorted(dropped), key=dropped.__getitem__, default="")
+    reasons = [f"{count(n, 'video')} {why}" for why, n in videos["set_aside"].items()]
+    reasons += [f"{count(n, 'frame')} {why}" for why, n in totals["frames"]["dropped"].items()]
+    none_usable = f"none of {count(videos['found'], 'video')} could be used"
+    status = command("status", name, "--all", "--cache", str(committed.root))
+    why = ", ".join(reasons) or "nobody is labelled"
+    return [f"{name}: no rows: {none_usable} ({why}). To see the videos: {status}"]
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import UNUSABLE, Kept, of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, read_videos, with_clips
 from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept, why_renamed_kept
@@ -76,7 +76,6 @@ class Conversion:
     damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
     n_read: int = 0  # videos that were read, without those of other splits
     n_unchanged: int = 0  # videos that were not read again, without those of other splits
-    n_uncounted: int = 0  # failed videos whose frames are unknown: not in `totals`
 
     @property
     def video_counts(self) -> str:
@@ -91,13 +90,6 @@ class Conversion:
             parts.append(f"{n_removed:,} removed")
         parts.append(f"{self.n_unchanged:,} unchanged")
         return ", ".join(parts)
-
-    @property
-    def uncounted_note(self) -> str:
-        """Note for the sum of frames: `; frames of 2 unreadable videos are not counted`, or ""."""
-        if not self.n_uncounted:
-            return ""
-        return f"; frames of {count(self.n_uncounted, 'unreadable video')} are not counted"
 
 
 def convert(
@@ -201,7 +193,8 @@ def _append_videos(
         _refuse_rejected(plan, earlier)
     n_done = len(finished)
     progress(n_done, len(plan.append), "")
-    todo = [video for video in plan.append if video.name not in finished]
+    unfinished = (video for video in plan.append if video.name not in finished)
+    todo = with_clips(unfinished, plan.committed)
     for raw_video, video in zip(todo, read(todo), strict=True):
         account = video.account
         name = account.name
@@ -286,7 +279,6 @@ def _summarize(
     n_read = sum(not account.other_split for account in appended)
     n_of_split = sum(not account.other_split for account in accounts)
 
-    failed = [account for account in accounts if is_error(account.set_aside)]
     read = {account.name: account for account in appended}
     for name, video in plan.kept.items():
         if video.kind == NOT_NOW and video.account is not None:
@@ -315,7 +307,6 @@ def _summarize(
         problems=tuple(problems),
         n_read=n_read,
         n_unchanged=n_of_split - n_read,
-        n_uncounted=sum(not account.found for account in failed),
     )
 
 
@@ -378,18 +369,13 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
     """
     if plan.committed is None:
         return
-    for why in plan.unusable.values():
-        raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    failed = list_rejected(plan.committed, retry=True) - {*plan.drop}
+    failed = list_rejected(plan.committed, retry=True) - {*plan.drop} | plan.unusable.keys()
     if failed:
-        number = plan.committed.videos.names.index(min(failed))
-        message = plan.committed.videos[number].account["message"]
-        n_more = len(failed) - 1
-        more = f", and {n_more:,} more" if n_more else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
+        n_videos = count(len(failed), "video")
         raise PipelineError(
-            f"{plan.name}: {message} (--strict: an earlier conversion rejected this "
-            f"video{more}) Correct it, then: {again}"
+            f"{plan.name}: an earlier conversion rejected {n_videos}, first {min(failed)} "
+            f"(--strict). Correct them, then: {again}"
         )
 
 

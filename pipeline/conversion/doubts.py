@@ -25,7 +25,6 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
 
 FEWEST_VIDEOS: Final = 5  # fewer prove nothing about the size of all images
-SAMPLED_FRAMES: Final = 64  # about so many of a track are measured
 COUNTED_JOINTS: Final = 0.98  # share of a video's joints; the few beyond them are outliers
 # If the joints of no video reach further, the images are larger than those that were labelled.
 LEAST_REACH: Final = 0.7
@@ -74,10 +73,8 @@ class Doubts:
             kp_2d = track.columns.get("kp_2d")
             if kp_2d is None:
                 continue
-            step = len(kp_2d) // SAMPLED_FRAMES + 1
-            joints = kp_2d[::step]
-            visible = joints[..., 2] > 0
-            points.append(joints[visible][:, :2])
+            visible = kp_2d[..., 2] > 0
+            points.append(kp_2d[visible][:, :2])
         n_points = sum(map(len, points))
         if n_points:
             in_order = np.sort(np.concatenate(points), axis=0)

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import cache
-from pipeline.cli.text import command
 from pipeline.conversion.committed import no_videos, refuse_missing_folder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
@@ -40,11 +39,7 @@ def list_videos(
     videos: Sequence[RawVideo] = ()
     try:
         videos = dataset.videos(raw, split)
-    except RawDataError as error:
-        if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
-            error.args = (
-                f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",
-            )
+    except RawDataError:
         if not had_videos:
             raise
     if committed is not None and had_videos and not videos:
@@ -53,18 +48,11 @@ def list_videos(
 
 
 def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
-    """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
-    taken = {video.name for video in videos}
+    """Escape names that are not UTF-8."""
     named = []
     for video in videos:
         name = changes.utf8(video.name)
-        if name == video.name:
-            named.append(video)
-            continue
-        while name in taken:
-            name += "?"
-        taken.add(name)
-        named.append(replace(video, name=name))
+        named.append(video if name == video.name else replace(video, name=name))
     return named
 
 

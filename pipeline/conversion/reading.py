@@ -16,11 +16,11 @@ import errno
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -106,8 +106,6 @@ def read_videos(
     """
     body = plan.body if plan.reader["body"] else None
     arguments = plan.dataset, plan.split, plan.raw, body
-    if plan.committed is not None:
-        videos = WithClips(videos, plan.committed)
     results = ordered_map(
         functools.partial(read_video, *arguments, max_fps=plan.selection.max_fps),
         videos,
@@ -122,31 +120,20 @@ def read_videos(
         yield _refuse_other_files(plan, video, read)
 
 
-class WithClips(Sequence[RawVideo]):
-    """Raw videos, each with the record of its clip that a committed split has (`ClipRecord`).
-
-    Records are looked up when a video is accessed, because there may be 400,000 videos.
-    """
-
-    def __init__(self, videos: Sequence[RawVideo], committed: cache.Split) -> None:
-        self._videos = videos
-        self._committed = committed
-        self._numbers = {name: number for number, name in enumerate(committed.videos.names)}
-
-    def __len__(self) -> int:
-        return len(self._videos)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._add_clip(video) for video in self._videos[index]]
-        return self._add_clip(self._videos[index])
-
-    def _add_clip(self, video: RawVideo) -> RawVideo:
-        number = self._numbers.get(video.name)
-        if number is None:
-            return video
-        entry = self._committed.videos[number]
-        return replace(video, clip=entry.account.get("clip"), clip_digest=file_part(entry.pixels))
+def with_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
+    """The videos, each with the record of its clip that a committed split has (`ClipRecord`)."""
+    if committed is None:
+        return [*videos]
+    numbers = {name: number for number, name in enumerate(committed.videos.names)}
+    known = []
+    for video in videos:
+        number = numbers.get(video.name)
+        if number is not None:
+            entry = committed.videos[number]
+            clip = entry.account.get("clip")
+            video = replace(video, clip=clip, clip_digest=file_part(entry.pixels))
+        known.append(video)
+    return known
 
 
 def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:

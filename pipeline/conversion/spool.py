@@ -29,7 +29,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
+from pipeline.conversion.reading import Read, ReadVideo, read_videos, with_clips
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
@@ -56,7 +56,6 @@ class Spool:
         """
         pieces = {video.name: self._find_piece(video) for video in videos}
         todo = [video for video in videos if not pieces[video.name]]
-        self._report_changed(todo)
         with closing(read(todo)) as read_now:
             for video in videos:
                 piece = pieces[video.name]
@@ -79,7 +78,6 @@ class Spool:
         todo = self._find_missing(videos)
         if not todo:
             return []
-        self._report_changed(todo)
         create_groups(self._place)
         if dask.scheduler is not None:
             todo = _read_on_cluster(self._plan, todo, dask, progress)
@@ -114,16 +112,6 @@ class Spool:
             same = [name for name in names if name.endswith(digest)]
         return same[0] if same else ""
 
-    def _report_changed(self, todo: Sequence[RawVideo]) -> None:
-        """Print a line if some videos have to be read again because their files have changed."""
-        if not self._pieces:
-            return
-        changed = [video for video in todo if _video_key(video) in self._pieces]
-        if changed:
-            why = f"their files differ from those that parts have read, first {changed[0].name}"
-            text = f"{self._plan.name}: {count(len(changed), 'staged video')} read again: {why}"
-            err.print(f"{DOUBT} {plain(text)}")
-
     def _load(self, name: str) -> ReadVideo:
         """Load a piece. Removes a damaged piece and raises PipelineError."""
         pieces = self._work.read([name])
@@ -148,7 +136,7 @@ def read_part(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
         read = functools.partial(read_videos, plan, workers=workers)
-        return Spool(plan).fill(share, read, progress, dask)
+        return Spool(plan).fill(with_clips(share, plan.committed), read, progress, dask)
 
 
 def _read_on_cluster(
@@ -162,11 +150,9 @@ def _read_on_cluster(
         plan.dataset, plan.split, *folders, plan.reader, None, selection=plan.selection
     )
     read = functools.partial(_read_on_worker, without_videos)
-    todo = videos
-    if plan.committed is not None:
-        todo = WithClips(videos, plan.committed)
+    own = [plan.dataset]
     parts = run_parts(
-        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=[plan.dataset], on_gpus=False
+        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=own, on_gpus=False
     )
     n_done = 0
     with closing(parts):

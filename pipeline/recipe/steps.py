@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import cache
 from cache.write.parts import Part
 from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
@@ -21,12 +20,10 @@ from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.listing import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
-from pipeline.conversion.plan import committed_split
 from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
 from pipeline.features.plan import NEW, ExtractionPlan
-from pipeline.settings.arguments import MEANWHILE
-from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
+from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -142,13 +139,12 @@ def convert(
     )
     if is_new:
         out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
-    forbid_new_cache(s, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
     summary = done.video_counts or "converted"
     if plan.committed is not None:
         summary += f" (why: {plan.why})"
-    summary += f": {'; '.join(accounting_lines(done.totals))}{done.uncounted_note}"
+    summary += f": {'; '.join(accounting_lines(done.totals))}"
     n_stay = len(done.plan.missing) + len(done.plan.unusable)
     if n_stay:
         summary = f"{count(n_stay, 'video')} not updated (see below); {summary}"
@@ -175,11 +171,8 @@ def _convert_part(
     """Read a part's share of the videos. Its problems are those that cannot be read."""
     unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
     share = count(len(part.share(plan.append)) - len(unreadable), "video")
-    now = committed_split(plan.root, plan.name)
-    digests = [split and split.manifest["digest"] for split in (plan.committed, now)]
     return StepResult(
         details=[f"{share} staged, not committed (why: {plan.why or 'up to date'})"],
-        warnings=[MEANWHILE] if digests[0] != digests[1] else [],
         problems=[account.rejection for account in unreadable],
     )
 
@@ -260,12 +253,6 @@ def extract(
         if part is not None:
             for video, why in extraction.lost.items():
                 warnings.append(f"{video} is left to a later run: {why}")
-            plan = extraction.plan
-            split = cache.open(plan.root)[plan.split]
-            if plan.spec.name in split.streams and plan.missing is not None:
-                committed = split.stream_shards(plan.spec.name)
-                if not set(plan.missing.shards).isdisjoint(committed):
-                    warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
     n_lost = sum(extraction.problems.total() for extraction in extractions)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)

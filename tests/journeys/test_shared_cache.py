@@ -21,7 +21,6 @@ raw = data/raw
 body = data/body
 cache = cache
 runs = runs
-new_cache = once
 [data]
 datasets = penn_action amass
 [features]
