@@ -110,7 +110,7 @@ class Steps:
             options = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
         else:
             return [command, *where]
-        return [command, *SPLIT.split("/"), *where, *options]
+        return [command, SPLIT, *where, *options]
 
     def fresh(self) -> Contents:
         """The contents of a cache made at once from the raw folder."""

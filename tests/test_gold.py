@@ -61,8 +61,8 @@ def make(folder):
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), folder / "resnet50.pt")
     for name in SPLITS:
-        dataset, split = name.split("/")
-        place = [dataset, split, "--cache", str(folder / "cache")]
+        dataset = name.split("/")[0]
+        place = [name, "--cache", str(folder / "cache")]
         uses_body = (
             ["--body", str(folder / "body")] if datasets.get(dataset).labels.uses_body else []
         )

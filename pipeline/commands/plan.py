@@ -25,7 +25,7 @@ from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
-from pipeline.settings.arguments import CACHE, join_split_name, warn_of_broken
+from pipeline.settings.arguments import CACHE, warn_of_broken
 from pipeline.settings.file import ROOT, settings_file
 from pipeline.settings.sections import load
 
@@ -46,7 +46,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(settings_file())
-    recipes = Recipe.by_settings(settings, join_split_name(args.names), args.cache)
+    recipes = Recipe.by_settings(settings, args.names, args.cache)
     plans = plan_splits(recipes)
     missing = missing_files(recipes)
     broken = dict[str, str]()

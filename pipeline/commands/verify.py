@@ -32,7 +32,7 @@ from pipeline.features.again import fill_command
 from pipeline.features.plan import missing_rows
 from pipeline.features.videos import require_videos, videos_of
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
-from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
+from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 
 # fields of the report of a check that the JSON document has
@@ -108,7 +108,7 @@ def _differing_digests(
 def _splits(args: argparse.Namespace) -> list[str] | None:
     """The splits that the arguments name, even if the cache does not have them; None: all."""
     names = list[str]()
-    for name in join_split_name(args.splits):
+    for name in args.splits:
         names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
     return names or None
 

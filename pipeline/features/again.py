@@ -81,5 +81,5 @@ def _import_command(split: Split, stream: str, imported: Mapping[str, Any]) -> s
     if isinstance(weights, str):
         options += ["--weights-of", weights]
     file = str(provenance.get("imported", imported["file"]))
-    words = ["import", file, *split.name.split("/"), "--format", imported["format"]]
+    words = ["import", file, split.name, "--format", imported["format"]]
     return command(*words, "--as", stream, *options, "--cache", str(split.root))

@@ -53,57 +53,22 @@ CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
 
 
-class _DatasetName(argparse.Action):
-    """Parse DATASET, or DATASET/SPLIT, after which the argument `split` is not required.
-
-    Of `import FILE FILE DATASET/SPLIT`, argparse gives the last file to `dataset`, and the name of
-    the split to `split`. A value with a dot is such a file.
-    """
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, *_: Any
-    ) -> None:
-        files = getattr(args, "file", None)
-        if isinstance(files, list) and "." in value:
-            files.append(Path(value))
-            return
-        _set_names(self, args, value)
-        if args.split is not None:
-            for action in parser._actions:
-                if action.dest == "split":
-                    action.required = False
-
-
 class _SplitName(argparse.Action):
-    """Parse SPLIT, or DATASET/SPLIT if `dataset` was a file (`_DatasetName`)."""
+    """Parse DATASET/SPLIT as the arguments `dataset` and `split`."""
 
     def __call__(self, _parser: Any, args: argparse.Namespace, value: Any, *_: Any) -> None:
-        if args.dataset is None:
-            if "/" not in value:
-                raise argparse.ArgumentError(self, f"expected DATASET/SPLIT, found {value!r}")
-            _set_names(self, args, value)
-        elif args.split is None:
-            args.split = value
-        else:
-            named = f"{args.dataset}/{args.split}"
-            raise argparse.ArgumentError(self, f"{named} already names the split, found {value!r}")
-
-
-def _set_names(argument: argparse.Action, args: argparse.Namespace, value: str) -> None:
-    """Set `args.dataset`, and `args.split` if the value is DATASET/SPLIT."""
-    args.dataset, slash, split = value.partition("/")
-    unknown = datasets.unknown(args.dataset)
-    if unknown:
-        raise argparse.ArgumentError(argument, unknown)
-    if slash:
-        args.split = split
+        args.dataset, slash, args.split = value.partition("/")
+        problem = datasets.unknown(args.dataset)
+        if not (problem or (slash and args.split)):
+            problem = f"expected DATASET/SPLIT, found {value!r}"
+        if problem:
+            raise argparse.ArgumentError(self, problem)
 
 
 def split_arguments(sub: argparse.ArgumentParser) -> None:
-    """Add DATASET SPLIT, or DATASET/SPLIT."""
-    help_ = f"{', '.join(datasets.names())}, or DATASET/SPLIT"
-    sub.add_argument("dataset", action=_DatasetName, help=help_)
-    sub.add_argument("split", action=_SplitName, help="Split of the dataset: train, val, test, ...")
+    """Add DATASET/SPLIT."""
+    help_ = f"A split of {', '.join(datasets.names())}: train, val, test, ..."
+    sub.add_argument("split", action=_SplitName, metavar="DATASET/SPLIT", help=help_)
 
 
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -116,22 +81,6 @@ def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> Non
     sub.set_defaults(adds_rows=required)
     if not required:
         from_settings(sub, cache="paths.cache")
-
-
-def join_split_name(names: Sequence[str]) -> list[str]:
-    """Join DATASET SPLIT into one name, unless both are names.
-
-    >>> join_split_name(["3dpw", "train"]), join_split_name(["3dpw", "amass"])
-    (['3dpw/train'], ['3dpw', 'amass'])
-    """
-    if len(names) != 2:
-        return list(names)
-    dataset_names = datasets.names()
-    dataset, second = names
-    is_split = second not in dataset_names and "/" not in second
-    if dataset in dataset_names and is_split:
-        return [f"{dataset}/{second}"]
-    return list(names)
 
 
 def splits_argument(sub: argparse.ArgumentParser) -> None:
@@ -148,8 +97,6 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     >>> choose_splits(["3dpw"], ["3dpw/test", "amass/train"])
     ['3dpw/test']
     """
-    if len(names) == 2 and "/".join(names) in splits:
-        names = ["/".join(names)]
     dataset_of = {split: split.partition("/")[0] for split in splits}
     for name in names:
         if name in dataset_of or name in dataset_of.values():

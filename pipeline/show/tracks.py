@@ -73,7 +73,7 @@ def from_cache(
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
-        more=command("show", *name.split("/"), "--cache", str(root), "--out", "tracks.html"),
+        more=command("show", name, "--cache", str(root), "--out", "tracks.html"),
         digest=str(split.manifest["digest"]),
     )
 

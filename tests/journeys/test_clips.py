@@ -54,8 +54,8 @@ synthetic.write_body(Path("body"))
 synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
 """
 DETECT = "pipeline detect clips --out clips/keypoints --detector red"
-CONVERT = "pipeline convert videos train --raw clips --cache mine"
-EXTRACT = "pipeline extract videos train --cache mine"
+CONVERT = "pipeline convert videos/train --raw clips --cache mine"
+EXTRACT = "pipeline extract videos/train --cache mine"
 
 
 def rows_of(terminal, cache="mine", *, code=0):
@@ -81,7 +81,7 @@ def first_clips(terminal):
     types(CONVERT, r"videos 3 kept of 4, 1 without a track", r"frames 124 kept of 124")
     types(EXTRACT, r"124 rows computed.* 0 carried over")
     terminal.is_intact("mine")
-    types("pipeline show videos train --cache mine --out page.html", r"3 tracks in page.html")
+    types("pipeline show videos/train --cache mine --out page.html", r"3 tracks in page.html")
     types("pipeline status videos/train --cache mine --all", r"nobody\.mp4.*no person")
 
 
@@ -111,7 +111,7 @@ def left_out_by_hand(terminal):
     types(convert, r"1 video with other tracks left out", r"\d+ left_out_by_hand")
     types(EXTRACT, r"up to date")
     assert rows_of(terminal) < 124
-    types("pipeline show videos train --cache mine --out page.html", r"2 tracks in page.html")
+    types("pipeline show videos/train --cache mine --out page.html", r"2 tracks in page.html")
     page = (folder / "page.html").read_text()
     assert f"<li>{name}</li>" in page
     types(convert, r"up to date")
@@ -194,8 +194,8 @@ def bodies(terminal):
     (folder / "demo.py").write_text(DEMO)
     types("python demo.py")
     for split in ("train", "validation", "test"):
-        types(f"pipeline convert 3dpw {split} --raw raw/3dpw --cache mine")
-        types(f"pipeline extract 3dpw {split} --cache mine")
+        types(f"pipeline convert 3dpw/{split} --raw raw/3dpw --cache mine")
+        types(f"pipeline extract 3dpw/{split} --cache mine")
     types("tasks train", r"run +runs/first-")
     (first,) = (folder / "runs").glob("first-*")
     single = (
@@ -241,7 +241,7 @@ def boxes_a_graph_and_an_array(terminal):
     types(
         "pipeline detect street --out street/keypoints --detector red_boxes", r"1 clip: 42 persons"
     )
-    types("pipeline convert videos train --raw street --cache new", r"frames 42 kept of 42")
+    types("pipeline convert videos/train --raw street --cache new", r"frames 42 kept of 42")
     write_graph(folder / "hmr.onnx")
     of_graph = (
         "--set features.streams=hmr --set hmr.kind=onnx --set hmr.weights=hmr.onnx --set "
@@ -268,7 +268,7 @@ def boxes_a_graph_and_an_array(terminal):
     # One more clip: the graph computes its rows alone; the array has none for them.
     write_clip(folder / "street/f.mp4", 41, seed=9)
     types("pipeline detect street --out street/keypoints --detector red_boxes", r"41 persons")
-    types("pipeline convert videos train --raw street --cache new", r"1 new video")
+    types("pipeline convert videos/train --raw street --cache new", r"1 new video")
     types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"41 rows computed")
     terminal.is_intact("new")
     types("pipeline status --cache new", r"mine \(imported")

@@ -10,7 +10,7 @@ from tests.journeys.conftest import KIT
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.exchange import planted_bodies as planted
 
-CONVERT = "pipeline convert videos train --raw clips --cache mine --set videos.min_frames=8"
+CONVERT = "pipeline convert videos/train --raw clips --cache mine --set videos.min_frames=8"
 FILES = "gvhmr/walk/hmr4d_results.pt wham/run/wham_output.pkl"
 OPTIONS = "--format bodies --clips mine --body body --cache estimated"
 IMPORT = f"pipeline import {{}} videos/train {OPTIONS} --smplx SMPLX_NEUTRAL.npz"
@@ -73,7 +73,7 @@ def first_import(terminal):
     planted.write(folder / "wham", "wham", clip="run")
 
     types(CONVERT, r"frames 60 kept of 60")
-    without = f"pipeline import {FILES} videos train {OPTIONS}"
+    without = f"pipeline import {FILES} videos/train {OPTIONS}"
     types(without, r"SMPL-X's.*--smplx SMPLX_NEUTRAL.npz", code=2)
     told = types(IMPORT.format(FILES), r"no ground truth: 36 rows with a body")
     assert "GVHMR's person 0" in told
@@ -87,12 +87,12 @@ def marked(terminal):
     types = terminal.types
     folder = terminal.folder
     types("pipeline status --cache estimated", r"\(estimates of GVHMR, WHAM\)")
-    show = "pipeline show videos train --cache estimated --raw clips --body body --out page.html"
+    show = "pipeline show videos/train --cache estimated --raw clips --body body --out page.html"
     types(show, r"5 tracks in page.html", r"walk\.mp4/1: GVHMR's person 0, 0\.0% off")
     assert "estimates of GVHMR, WHAM, no ground truth" in (folder / "page.html").read_text()
-    export = "pipeline export videos train --cache estimated --format parquet --out tables"
+    export = "pipeline export videos/train --cache estimated --format parquet --out tables"
     types(export, r"bodies are estimates of GVHMR, WHAM, no ground truth")
-    export = "pipeline export videos train --cache estimated --format"
+    export = "pipeline export videos/train --cache estimated --format"
     types(f"{export} rerun --out world.rrd --raw clips --body body", r"estimates of GVHMR, WHAM")
     extract = "pipeline extract videos/train --cache estimated --raw clips"
     types(f"{extract} --set features.streams=means", r"60 rows computed")

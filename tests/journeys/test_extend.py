@@ -140,9 +140,9 @@ def a_detector(terminal):
     write_clip(folder / "clips/a.mp4", 30, seed=1)
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
-    types("pipeline convert videos train --raw clips --cache demo/cache", r"30 kept of 30")
+    types("pipeline convert videos/train --raw clips --cache demo/cache", r"30 kept of 30")
     types(
-        "pipeline extract videos train --cache demo/cache",
+        "pipeline extract videos/train --cache demo/cache",
         r"means extracted, 30 rows",
         r"box_speed extracted, 30",
     )
@@ -164,7 +164,7 @@ def a_model(terminal):
     )
     types(bodies, r"30 body-frames")
     types(
-        "pipeline export lab_recordings train --cache demo/cache --format vibe --stream means "
+        "pipeline export lab_recordings/train --cache demo/cache --format vibe --stream means "
         "--out lab.pt",
         r"60 rows of 5 segments \(vid_name\)",
     )

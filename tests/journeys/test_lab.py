@@ -165,7 +165,7 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     cache.mkdir()
     refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache"
     assert len(re.findall(refused, types(DATA, code=2))) == 1
-    by_hand = "pipeline convert lab train --raw data/raw/lab --cache"
+    by_hand = "pipeline convert lab/train --raw data/raw/lab --cache"
     types(f"{by_hand} data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
     assert not [*cache.iterdir()]

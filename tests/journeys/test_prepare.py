@@ -162,7 +162,7 @@ def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(terminal, clips):
         keypoints.write_text(json.dumps(coco))
     types, strict = (
         terminal.types,
-        "pipeline convert videos train --raw clips --cache out/cache --strict",
+        "pipeline convert videos/train --raw clips --cache out/cache --strict",
     )
     assert " note " not in types(f"pipeline {PREPARE}", r"frames 123 kept of 123")
     write_clip(clips / "c.mp4", 48, seed=4)

@@ -29,7 +29,7 @@ streams = homography
 local_scheduler = true
 autoload_range = false
 """
-BY_HAND = "pipeline convert amass train --raw data/raw/amass --cache cache"
+BY_HAND = "pipeline convert amass/train --raw data/raw/amass --cache cache"
 
 
 @pytest.fixture

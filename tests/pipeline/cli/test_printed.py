@@ -58,8 +58,7 @@ def test_convert(penn, show, embedded, tmp_path, reads):
         ran(
             "motion without pictures",
             "convert",
-            "amass",
-            "train",
+            "amass/train",
             "--raw",
             amass,
             "--cache",

@@ -389,7 +389,7 @@ def clips(clip, tmp_path, monkeypatch):
 def test_two_real_people_are_tracked_and_have_joints_in_metres(clips, tmp_path, ran):
     for words in (
         "prepare videos --raw clips --cache c --detector blaze_pose --every 5",
-        "extract videos train --cache c --stream blaze_joints --kind blaze_joints",
+        "extract videos/train --cache c --stream blaze_joints --kind blaze_joints",
     ):
         ran(*words.split())
     split = cache.open(tmp_path / "c")["videos/train"]

@@ -39,7 +39,7 @@ def raw_3dpw(embedded, tmp_path):
 
 
 AMASS = "convert amass/train --raw RAW/amass --cache CACHE"
-THREEDPW = "convert 3dpw train --raw RAW/3dpw --cache CACHE --workers 1"
+THREEDPW = "convert 3dpw/train --raw RAW/3dpw --cache CACHE --workers 1"
 EXTRACT = "extract penn_action/train --cache CACHE --workers 1"
 
 
@@ -118,17 +118,17 @@ def test_unread_settings_are_refused(unread, raw_amass, converted, command_line,
 
 
 READING = {  # command -> runs that together read all that it names; plan: all but training's
-    "convert": ["3dpw train --raw {3dpw} --cache {tmp}/c", "3dpw train --cache {tmp}/c --retry"],
+    "convert": ["3dpw/train --raw {3dpw} --cache {tmp}/c", "3dpw/train --cache {tmp}/c --retry"],
     "show": [
-        "3dpw train --raw {3dpw} --out {tmp}/p.html",
-        "3dpw train --cache {tmp}/c --out {tmp}/p.html",
+        "3dpw/train --raw {3dpw} --out {tmp}/p.html",
+        "3dpw/train --cache {tmp}/c --out {tmp}/p.html",
     ],
-    "export": ["3dpw train --cache {tmp}/c --format wham --out {tmp}/x"],
+    "export": ["3dpw/train --cache {tmp}/c --format wham --out {tmp}/x"],
     "detect": ["{tmp} --out {tmp}/k --detector demo"],
     "doctor": ["amass --raw {3dpw}/.."],
     "extract": [
-        "penn_action train --cache {penn}",
-        "penn_action train --cache {penn} --stream mine --kind resnet50",
+        "penn_action/train --cache {penn}",
+        "penn_action/train --cache {penn} --stream mine --kind resnet50",
     ],
     "prepare": [
         *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {raw} --cache {tmp}/e --plan"),

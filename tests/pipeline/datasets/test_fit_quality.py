@@ -75,7 +75,7 @@ def test_the_body_of_luigi_cfg_checks_fits_if_it_is_complete_and_of_the_same_kin
         root = tmp_path / f"cache-{body}"
         text = luigi_cfg("h36m", "[convert]\nworkers = 1").read_text()
         (tmp_path / "luigi.cfg").write_text(text.replace("body = body", f"body = {body}"))
-        ran("convert", "h36m", "train", "--raw", fitted, "--cache", root)
+        ran("convert", "h36m/train", "--raw", fitted, "--cache", root)
         split = cache.open(root)["h36m/train"]
         of_frame_2 = split.column("has_smpl")[:][split.column("frame_index")[:] == 2]
         assert of_frame_2.any() != is_checked
@@ -89,8 +89,7 @@ def test_a_split_without_fits_does_not_depend_on_the_body(fitted, embedded, tmp_
     (fitted / FITS).unlink()
     words = [
         "convert",
-        "h36m",
-        "train",
+        "h36m/train",
         "--raw",
         fitted,
         "--workers",

@@ -226,6 +226,6 @@ def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
                 person["keypoints"] = joints.ravel().tolist()
         write(raw, content(people, [image(t, seq=seq) for t in range(10)]), seq=seq)
     write_images(raw, size)
-    shown = ran("convert", "posetrack", "val", "--raw", raw, "--cache", tmp_path / "cache").out
+    shown = ran("convert", "posetrack/val", "--raw", raw, "--cache", tmp_path / "cache").out
     assert bool(words) == ("note all videos: " in shown)
     assert re.search(words, " ".join(shown.split())), shown

@@ -155,7 +155,7 @@ def test_a_clip_whose_name_is_no_text_is_told_and_costs_no_other(tmp_path, ran):
         write_clip(raw / name)
         write_alphapose(raw / f"keypoints/{name}.json")
     shutil.copy(raw / "b.mp4", os.fsencode(raw) + b"/\xff.mp4")  # "\\udcff.mp4" in the cache
-    shown = ran("convert", "videos", "train", "--raw", raw, "--cache", root)
+    shown = ran("convert", "videos/train", "--raw", raw, "--cache", root)
     assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
     assert {track.video for track in cache.open(root)["videos/train"].tracks} == {"b.mp4"}
 

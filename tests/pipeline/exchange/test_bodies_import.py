@@ -254,10 +254,10 @@ def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path):
         root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 2048), np.float32), dim=2048
     )
     database = tmp_path / "db.pt"
-    words = ["export", "videos", "train", "--cache", str(root), "--format", "vibe", "--out"]
+    words = ["export", "videos/train", "--cache", str(root), "--format", "vibe", "--out"]
     assert main([*words, str(database)]) == 0
     again = tmp_path / "again"
-    assert main(["import", str(database), "videos", "train", "--cache", str(again)]) == 0
+    assert main(["import", str(database), "videos/train", "--cache", str(again)]) == 0
     assert estimates_of(cache.open(again)[NAME]) == "estimates of WHAM"
 
 

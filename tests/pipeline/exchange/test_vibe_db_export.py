@@ -229,7 +229,7 @@ def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, t
     (tmp_path / "link").symlink_to("c")
     monkeypatch.chdir(tmp_path)
     for out in ("c/posetrack", "c/x.pt", "link/x.pt", "c"):
-        types(f"export posetrack train --cache c --format vibe --out {out}", "gc", code=2)
+        types(f"export posetrack/train --cache c --format vibe --out {out}", "gc", code=2)
     assert not [*tmp_path.rglob("*.pt")]
 
 

@@ -115,7 +115,7 @@ def test_an_interrupted_command_reports_it_and_leaves_no_process(
     made_up, converted, tmp_path, stopped
 ):
     root = Path(shutil.copytree(converted, tmp_path / "cache"))
-    command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
+    command = [sys.executable, "-m", "pipeline", "extract", SPLIT, "--cache", str(root)]
     with subprocess.Popen(
         [*command, "--kind", "homography", "--workers", "2"],
         cwd=ROOT,

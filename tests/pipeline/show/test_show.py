@@ -21,8 +21,7 @@ from tests.pipeline.show.made_tracks import made, pictures, shown
 def test_raw_files_and_the_cache_give_one_page(name, embedded, page, root):
     track = cache.open(root)[f"{name}/train"].tracks[-1].name
     options = (
-        name,
-        "train",
+        f"{name}/train",
         "--track",
         track,
         "--frames",
@@ -97,7 +96,7 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
     raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
     (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
     into.convert(root, raw)
-    options = ("penn_action", "train", "--cache", root, "--frames", 1)
+    options = ("penn_action/train", "--cache", root, "--frames", 1)
     moved = raw.rename(tmp_path / "moved")
     lost = page(*options)
     assert f"The raw folder {raw} does not exist" in lost.root.of_class("warning")[-1].text
@@ -118,10 +117,10 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
 
 def test_demo_data_are_marked_and_never_meet_real_data(embedded, page, tmp_path):
     raw = embedded.copy("amass", tmp_path / "raw")
-    demo = page("amass", "train", "--raw", raw)
+    demo = page("amass/train", "--raw", raw)
     assert "DEMO DATA" in demo.root.of_class("warning")[0].text
     (raw / "STAND_IN.json").unlink()
-    assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
+    assert "demo data" not in page("amass/train", "--raw", raw).source.lower()
     with pytest.raises(StandInMixed):
         from_raw(datasets.get("amass"), "train", raw, Choice(), body=embedded.body)
 
