@@ -46,15 +46,6 @@ GPU_FULL: Final = (
 )
 OPEN_FILES: Final = 65_536  # number of files that this process may open, if the system allows it
 
-# characters that word processors write instead of -
-DASHES: Final = (
-    "\N{EN DASH}",
-    "\N{EM DASH}",
-    "\N{MINUS SIGN}",
-    "\N{HORIZONTAL BAR}",
-    "\N{NON-BREAKING HYPHEN}",
-)
-
 SETTING: Final = "SECTION.KEY=VALUE"
 SET_A_KEY: Final = f"To set a key of luigi.cfg: --set {SETTING}, such as --set paths.raw=DIR"
 QUOTE: Final = "Expected no further name; put a name that has spaces into quotes"
@@ -117,13 +108,9 @@ class _CommandParser(_Parser):
         return namespace, unknown
 
     def _refuse_misspelt(self, words: Iterable[str]) -> None:
-        """Exit with a message if a word begins with a long dash, or is similar to an option."""
+        """Exit with a message if a word is similar to an option."""
         options = [*self._option_string_actions]
         for word in words:
-            if word.startswith(DASHES):
-                self.error(
-                    f"{word}: it begins with a long dash, as word processors write it. Type - or --"
-                )
             name = word.partition("=")[0]
             is_option = name.startswith("-") and " " not in name
             # argparse also accepts the beginning of an option's name

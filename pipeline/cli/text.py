@@ -47,15 +47,8 @@ def command(*words: str, module: str = "pipeline") -> str:
 
 
 def python() -> str:
-    """Path of this interpreter for messages, as `python` if that is the same: .venv/bin/python"""
-    running = Path(sys.executable)
-    usual = running.with_name("python")
-    try:
-        if usual.samefile(running):
-            return from_here(usual)
-    except OSError:  # no such file, or in a home that this user may not enter
-        pass
-    return from_here(running)
+    """Path of this interpreter for messages: .venv/bin/python"""
+    return from_here(Path(sys.executable))
 
 
 def from_here(place: str | Path) -> str:

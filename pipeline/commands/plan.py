@@ -69,14 +69,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _up_to_date(plans: Sequence[SplitPlan]) -> str:
     """The last line, if all splits are up to date."""
-    n_bare = sum(plan.recipe.dataset.has_pixels and not plan.complete_streams for plan in plans)
-    did = "converted and extracted"
-    if n_bare == len(plans):
-        did = "converted"
-    text = f"up to date: {count(len(plans), 'split')} {did} (training is not included)"
-    if n_bare:
-        text += f", {n_bare:,} without features: no stream is named here or in the cache"
-    return text
+    return f"up to date: {count(len(plans), 'split')} (training is not included)"
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -141,14 +134,7 @@ def _extractions(plan: SplitPlan) -> Iterator[str]:
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
-    """Lines on clips that cannot be read, and on those that the detector has to do."""
-    refused = list[str]()
-    if plan.detection is not None and plan.conversion is not None and not plan.up_to_date:
-        stamps = plan.conversion.stamps
-        refused = [clip for clip in plan.detection.refused if clip in stamps]
-    if refused:
-        clips = count(len(refused), "clip")
-        yield f"{DOUBT} {clips} cannot be read: {plain(', '.join(refused[:FEW]))}"
+    """Lines on clips that the detector has to do."""
     if plan.undetected and plan.recipe.detector is not None:
         clips = count(len(plan.undetected), "clip")
         yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"

@@ -170,7 +170,7 @@ class Preparation:
         detected = self._detect(plans)
         n_flaws += detected.flaws + self._run_steps(runnable)
         pages = {plan.name: self.pages.file(plan.recipe) for plan in runnable}
-        n_flaws += Summary(args.cache, pages, detected.warnings).print(runnable)
+        n_flaws += Summary(args.cache, pages).print(runnable)
         return int(n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:

@@ -72,9 +72,6 @@ def _split_notes(split: cache.Split, stream: str | None) -> list[str]:
         notes.append("untrained")
     if not is_current(split, stream):
         notes.append("rows missing")
-    device = (split.stream_manifest(stream).get("backbone") or {}).get("device")
-    if device:
-        notes.append(f"computed on {device}; other hardware may differ in the last bits")
     return notes
 
 

@@ -33,7 +33,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import globs
-from pipeline.errors import ConfigError, PipelineError, did_you_mean, similar_path
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
@@ -123,13 +123,9 @@ def warn_of_broken(names: Iterable[str]) -> dict[str, str]:
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
-    """Raise PipelineError if --raw is not the dataset's own folder, but one level above or below.
-
-    Also for a broken link and for a file.
+    """Raise PipelineError if --raw is a file, or if the dataset's own folder is one level above or
+    below.
     """
-    if raw.is_symlink() and not files.is_there(raw):
-        link = files.describe_broken_link(raw)
-        raise PipelineError(f"--raw {raw}: is {link}. Mount its disk, or correct the link.")
     parts = dataset.release.parts
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
     if is_file and parts:  # datasets without parts report it themselves
@@ -249,8 +245,6 @@ def complete(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             given[setting] = getattr(args, name)
     adds_rows = getattr(args, "adds_rows", False)
-    if "paths.cache" in given and not adds_rows:
-        _refuse_misspelt_cache(args.cache)
     is_complete = given.keys() == set(options.values())
     reads_more = args.settings or args.reads or adds_rows
     if is_complete and not reads_more:
@@ -300,16 +294,6 @@ def _print_cache_of_settings(args: argparse.Namespace, file: Path) -> None:
     is_set = "cache" in args.cfg.source.section("paths").options
     origin = "--set" if is_set else file.name
     err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
-
-
-def _refuse_misspelt_cache(root: cache.Root) -> None:
-    """Raise PipelineError if the cache does not exist, but a folder with a similar name does."""
-    if isinstance(root, Path) and not root.exists():
-        similar = similar_path(root)
-        if similar:
-            raise PipelineError(
-                f"{root}: no such folder{similar} To use another cache: --cache DIR"
-            )
 
 
 def refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:

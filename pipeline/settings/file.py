@@ -18,7 +18,6 @@ crop = size:256 region:256x192                  CropPolicy: name:value; empty: t
 from __future__ import annotations
 
 import argparse
-import codecs
 import functools
 import io
 import os
@@ -160,7 +159,7 @@ class Section(dict[str, str]):
                 base = Path.cwd()
             try:
                 if key not in self.options:
-                    _refuse_other_lines(self[key], base)
+                    _refuse_comment(self[key], base)
                 values[key] = _value_of(hints[key], self[key], base)
             except (ValueError, ConfigError) as error:
                 text = " ".join(self[key].split())
@@ -238,20 +237,14 @@ class SettingsFile:
         return source
 
 
-def _refuse_other_lines(text: str, base: Path) -> None:
-    """Raise ValueError for a value that a comment, or an indented line with another key, is part of
-    by mistake. A path below `base` that exists may have a # in its name.
+def _refuse_comment(text: str, base: Path) -> None:
+    """Raise ValueError for a value that a comment is part of by mistake. A path below `base` that
+    exists may have a # in its name.
     """
     comment = re.search(r"(^|\s)[#;].*", text)
     if comment and not (base / text).exists():
         raise ValueError(
             f"{comment[0].strip()!r} is part of the value here. Put a comment in a line of its own"
-        )
-    indented = re.search(r"\n\w+\s*=", text)
-    if indented:
-        key = indented[0].strip("\n =")
-        raise ValueError(
-            f"the indented line of {key!r} is part of this value. Begin it in the first column"
         )
 
 
@@ -344,16 +337,8 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a text file. Raises ConfigError if it is not UTF-8, or has a byte order mark."""
+    """The lines of a text file. Raises ConfigError if it is not UTF-8."""
     data = file.read_bytes()
-    if data.startswith(codecs.BOM_UTF8):  # which Luigi does not read either
-        do = (
-            "Save it as UTF-8 without BOM, or delete it with: "
-            f"sed -i '1s/^\\xEF\\xBB\\xBF//' {file}"
-        )
-        raise ConfigError(
-            f"{file}, line 1: expected text in UTF-8, found a byte order mark (BOM) before it. {do}"
-        )
     try:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:

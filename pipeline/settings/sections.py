@@ -9,9 +9,8 @@ made from the sections of their names, with the options of a command.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -151,18 +150,6 @@ class Settings:
             if name not in broken:
                 splits += [f"{name}/{split}" for split in datasets.get(name).splits]
         return splits, broken
-
-    def describe_unlisted(self, splits: Iterable[str]) -> str:
-        """A message about datasets that are in the cache, but not in [data] datasets; or "".
-
-        splits: names of the splits in the cache.
-        """
-        names = dict.fromkeys(split.partition("/")[0] for split in splits)
-        others = [name for name in names if name not in self.data.datasets]
-        if not others:
-            return ""
-        where = self.source.where("data", "datasets")
-        return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
 
 
 class SettingValue(NamedTuple):
@@ -418,21 +405,15 @@ def _check_datasets(
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
-    """Raise ConfigError for a folder in the cache, and for one folder with two uses.
-
-    `gc` would delete other files in the cache.
-    """
-    folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
-    for key, folder in folders.items():
-        if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
+    """Raise ConfigError for a folder in the cache: `gc` would delete its files."""
+    if not isinstance(paths.cache, Path):
+        return
+    for key in ("raw", "body", "runs"):
+        if getattr(paths, key).resolve().is_relative_to(paths.cache.resolve()):
             raise ConfigError(
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."
             )
-    for key, sibling in itertools.combinations(folders, 2):
-        if folders[key] == folders[sibling]:
-            message = f"{getattr(paths, sibling)} is also {key}. Name two folders."
-            raise ConfigError(f"{source.where('paths', sibling)}: {message}")
 
 
 def _check_devices(s: Settings) -> None:

@@ -112,7 +112,6 @@ class Stream(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
     dtype: ClassVar[str] = "float32"  # or float16
-    is_model_input: ClassVar[bool] = False  # whether models can predict bodies from it alone
     # whether its weights are trained here (`trained_by`); then other weights replace its rows
     is_trained: ClassVar[bool] = False
     # names of options that were added later: part of the identity only if not the default
@@ -288,7 +287,6 @@ class NumberStream(Stream):
     crop: CropPolicy = WHOLE
 
     dtype: ClassVar[str] = "float16"
-    is_model_input: ClassVar[bool] = True
 
     @property
     def columns(self) -> tuple[str, ...]:
