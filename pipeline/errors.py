@@ -165,15 +165,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
-def similar_path(path: Path) -> str:
-    """A suggestion for a missing path, of the names in its folder, as `did_you_mean`."""
-    try:
-        names = [entry.name for entry in path.absolute().parent.iterdir()]
-    except OSError:
-        return ""
-    return did_you_mean(path.name, names)
-
-
 def describe_error(error: Exception) -> str:
     """Describe an unexpected exception of a reader: its message, and the line that raised it.
 

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import hypothesis
@@ -115,16 +114,6 @@ def pytest_collection_modifyitems(items):
             (i for i, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)
         )
     )
-
-
-@pytest.fixture(autouse=True, scope="session")
-def no_line_because_this_machine_is_slow():
-    """In this process, and in those that it forks."""
-    from pipeline.cli import progress
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "SLOW", threading.TIMEOUT_MAX)
-        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

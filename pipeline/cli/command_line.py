@@ -197,8 +197,6 @@ def run(
     show_any_symbol()
     raise_file_limit()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["help"]:
-        arguments = ["--help"]
     handlers = listen()
     if argv is None:
         # The process ends after this call. Its handlers stay, because a second Ctrl-C may come

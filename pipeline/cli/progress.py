@@ -10,7 +10,6 @@ that import this module print nothing.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
-SLOW: Final = 5.0  # s after which `line_if_slow` prints its line
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
@@ -61,23 +59,6 @@ def tell(text: str) -> None:
     from pipeline.cli import console as terminal
 
     terminal.err.print(f"{terminal.IDLE} {terminal.plain(text)}")
-
-
-@contextmanager
-def line_if_slow(text: str) -> Iterator[None]:
-    """Print a line on standard error if the block, or decorated function, takes longer than SLOW.
-
-    The line is printed as soon as that time is over.
-    """
-    from pipeline.cli import console as terminal
-
-    timer = threading.Timer(SLOW, lambda: terminal.err.print(terminal.plain(text)))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _bars(console: Console, unit: str) -> RichProgress:

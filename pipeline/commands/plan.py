@@ -21,7 +21,6 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain
 from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
@@ -91,11 +90,6 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
-    for stream, n_rows in plan.unnamed.items():
-        assert plan.committed is not None
-        missing = f"{count(n_rows, 'row')} missing, and not in [features] streams"
-        fill = fill_command(plan.committed, stream)
-        steps.append(f"{DOUBT} {plain(f'stream {stream}: {missing}: {fill}')}")
     steps += map(plain, plan.staged)
     if not plan.up_to_date:
         steps += _extractions(plan)
@@ -180,7 +174,6 @@ def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, An
         "convert": _conversion_as_dict(plan),
         "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
         "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
-        "behind": [{"stream": name, "rows": n_rows} for name, n_rows in plan.unnamed.items()],
     }
 
 

@@ -55,7 +55,7 @@ from pipeline.settings.file import PATH, option_type
 
 # defaults of the options, for other commands that run a preparation
 DEFAULTS: Final = {
-    **dict.fromkeys(("pages", "weights", "stream", "body", "kind", "precision")),
+    **dict.fromkeys(("weights", "stream", "body", "kind", "precision")),
     **dict.fromkeys(("plan", "all", "replace"), False),
 }
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
@@ -78,12 +78,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="The dataset's raw folder; for videos, the folder of the clips",
     )
     cache_option(sub, required=True)
-    add(
-        "--pages",
-        type=PATH,
-        metavar="DIR",
-        help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)",
-    )
     add("--plan", action="store_true", help="Print what would be done, and stop")
     add("--all", action="store_true", help="Name every video in the plan instead of the first few")
     add(
@@ -147,7 +141,7 @@ class Preparation:
             for split in dataset.splits
         ]
         without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
-        return cls(args, dataset, recipes, without_weights, Pages(args.cache, args.pages))
+        return cls(args, dataset, recipes, without_weights, Pages(args.cache))
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
@@ -231,9 +225,6 @@ class Preparation:
         """Run the other steps, each for every split. Prints the errors, and returns the number of
         flaws, of which an error is one.
         """
-        printed = list[str]()  # with the plan
-        for plan in plans:
-            printed += plan.lost_videos
         n_flaws = 0
         by_verb = {"convert": self._convert, "extract": self._extract, "show": self._show}
         for (verb, step), plan in itertools.product(by_verb.items(), plans):
@@ -243,9 +234,7 @@ class Preparation:
                 result.report(verb, plan.name)
             except ERRORS as error:
                 n_flaws += 1
-                texts = error_text(error, [self.args.cache]).split("\n")
-                news = "\n".join(text for text in texts if text not in printed)
-                detail = plain(news, keep=LAYOUT) or "see the plan above"
+                detail = plain(error_text(error, [self.args.cache]), keep=LAYOUT)
                 err.print(f"{WRONG} {line(verb, plan.name, detail)}")
         return n_flaws
 

@@ -35,7 +35,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.identity import kind_of
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, StandInMixed, similar_path
+from pipeline.errors import PipelineError, StandInMixed
 from pipeline.files.raw import files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
@@ -199,37 +199,18 @@ def convert_command(split: cache.Split, *more: str) -> str:
     return command("convert", split.name, "--cache", str(split.root), *more)
 
 
-def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
-    """Raise PipelineError for a missing raw folder: an unmounted disk, or a typing error.
-
-    That is assumed if the split is in the cache already, or if a folder has a similar name. Any
-    other missing folder is reported by the dataset's reader, with the download that it expects
-    there.
-    """
-    if files.is_folder_there(raw) or raw.is_file():
-        return
-    similar = similar_path(raw)
-    if committed is not None:
-        found = f"no such folder{similar or ';'}"
-        raise PipelineError(f"{raw}: {found} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
-    if similar:
-        raise PipelineError(f"{raw}: no such folder{similar} To use another folder, {NAME_RAW}")
-
-
 def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
-    """The error about a raw folder in which none of a committed split's videos is left."""
-    found = "none" if files.list_names(raw) else "an empty folder"
+    """The error about a raw folder in which none of a committed split's videos is left: a disk is
+    not mounted, or the name is misspelt.
+    """
+    found = "no such folder"
+    if files.is_folder_there(raw):
+        found = "none" if files.list_names(raw) else "an empty folder"
     n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
     expected = f"expected videos of {committed.name}, found {found}, {n_videos}"
-    return PipelineError(f"{raw}: {expected}. {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
-
-
-def _origin(committed: cache.Split, raw: Path) -> str:
-    """A sentence about the folder that the split was converted from."""
-    folder = recorded_raw(committed) or "an unknown folder"
-    if folder == str(raw.resolve()):
-        folder = "this folder"
-    return f"{committed.name} was converted from {folder}."
+    origin = recorded_raw(committed) or "an unknown folder"
+    origin = f"{committed.name} was converted from {origin}"
+    return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")
 
 
 def refuse_loss(

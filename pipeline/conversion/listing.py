@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cache
-from pipeline.conversion.committed import no_videos, refuse_missing_folder
+from pipeline.conversion.committed import no_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
@@ -34,7 +34,6 @@ def list_videos(
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
     videos and the folder has none; RawDataError if the folder is not the dataset's.
     """
-    refuse_missing_folder(raw, committed)
     had_videos = committed is not None and len(committed.videos) > 0
     videos: Sequence[RawVideo] = ()
     try:

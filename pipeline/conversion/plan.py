@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import cache
 from cache import fingerprint
-from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     LEAVE_OUT,
@@ -229,7 +228,6 @@ def recorded_plan(
     )
 
 
-@line_if_slow("comparing the raw files with the cache ...")
 def plan_conversion(
     dataset: Dataset,
     split: str,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pipeline.cli.console import duration, err, plain
-from pipeline.cli.progress import EVERY, SLOW
+from pipeline.cli.progress import EVERY
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
 from pipeline.processes.on_worker import DoPart, Submitter, run_part
@@ -41,6 +41,7 @@ R = TypeVar("R")
 
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
+SLOW: Final = 5.0  # s of waiting for workers after which a line is printed
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
 TRIALS_TO_CONNECT: Final = 3
 # Most parts per worker whose results are not taken. One runs and one waits, so that the worker has
@@ -262,7 +263,7 @@ class _Cluster:
         scheduler; CancelledError if the scheduler has gone.
         """
         began = time.monotonic()
-        next_line = SLOW  # s of waiting after which a line is printed
+        next_line = SLOW
         demand: Future[int] | None = None
         while self._client.status == "running":
             try:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
-from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
@@ -161,7 +160,6 @@ class Examination:
         return replace(self, parts=tuple(parts))
 
 
-@line_if_slow("listing the raw files ...")
 def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
     splits = dataset.splits

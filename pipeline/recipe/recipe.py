@@ -22,22 +22,17 @@ import cache
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
-from pipeline.clips.plan import (
-    DetectionPlan,
-    detected_otherwise,
-    plan_detection,
-    unlabelled_clips,
-)
+from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.conversion.plan import ConversionPlan, committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, compare_stream, missing_rows, plan_extraction
+from pipeline.features.plan import ExtractionPlan, compare_stream, is_current, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.files.raw.files import VIDEOS, digest_or_problem
+from pipeline.files.raw.files import VIDEOS
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import (
     body_for_fits,
@@ -233,8 +228,6 @@ class SplitPlan:
     conversion: ConversionPlan | None = None
     # of the recipe's streams, for the committed rows, without those that the conversion adds
     extractions: list[ExtractionPlan] = field(default_factory=list)
-    # incomplete streams in the cache that no setting or option names -> number of missing rows
-    unnamed: dict[str, int] = field(default_factory=dict)
     # of the whole raw folder; None also until the detector's weights are downloaded
     detection: DetectionPlan | None = None
     undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
@@ -273,10 +266,11 @@ class SplitPlan:
 
     @property
     def complete_streams(self) -> list[str]:
-        """The streams of a split that is up to date, without incomplete ones that are not named."""
-        if self.committed is None:
+        """The streams in the cache that have all rows."""
+        split = self.committed
+        if split is None:
             return []
-        return [name for name in self.committed.streams if name not in self.unnamed]
+        return [name for name in split.streams if is_current(split, name)]
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
@@ -316,7 +310,7 @@ def _plan_detection(
     `plan.detection`, if it can be made. detections: as for `_plan_split`.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
-    and clips are undetected by the other options of their keypoints.
+    and all clips without labels of another tool count as undetected.
     """
     recipe = plan.recipe
     raw = recipe.raw
@@ -329,8 +323,7 @@ def _plan_detection(
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
     of_split = {str(file) for file in files if file.suffix.lower() in VIDEOS}
     if detector.downloads:
-        clips = [clip for clip in list_unlabelled() if clip in of_split]
-        plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
+        plan.undetected = tuple(clip for clip in list_unlabelled() if clip in of_split)
         return
     if raw not in detections:
         detections[raw] = recipe.plan_detection() if list_unlabelled() else None
@@ -338,16 +331,6 @@ def _plan_detection(
     if plan.detection is not None:
         missing = (item.clip for item in plan.detection.missing)
         plan.undetected = tuple(clip for clip in missing if clip in of_split)
-
-
-def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
-    """Whether a clip, as it is now, has keypoints by this detector with its N of `--every N`. The
-    weights are not compared: they are not downloaded yet.
-    """
-    detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
-    if detection is None or detection.clip_digest != digest_or_problem(raw / clip):
-        return False
-    return not detected_otherwise(raw / KEYPOINTS, [clip], detector)
 
 
 def _plan_streams(plan: SplitPlan) -> None:
@@ -364,8 +347,8 @@ def _plan_streams(plan: SplitPlan) -> None:
 
 
 def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
-    """Set `plan.extractions` and `plan.unnamed`. A refusal of a stream is added to `plan.problems`
-    if it was extracted with other settings, else to `plan.refusals`.
+    """Set `plan.extractions`. A refusal of a stream is added to `plan.problems` if it was extracted
+    with other settings, else to `plan.refusals`.
     """
     for spec in plan.recipe.streams:
         message = ""
@@ -381,8 +364,3 @@ def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
             plan.refusals.append(message)
         if stream.missing is not None:
             plan.extractions.append(stream)
-    planned = {stream.spec.name for stream in plan.extractions}
-    for name in committed.streams:
-        n_missing = missing_rows(committed, name).rows
-        if n_missing and name not in planned:
-            plan.unnamed[name] = n_missing

@@ -116,12 +116,11 @@ def add_broken_clips(terminal, clips, prepare):
     (clips / "broken.mp4").write_bytes(whole[:900])
     (clips / "photo.mp4").write_bytes(b"\xff\xd8\xff\xe0")
     write_clip(clips / "d.mp4", 30, seed=4)
-    above = r"broken\.mp4: video_unreadable \(see above\)"
     for _ in range(2):  # an error is no reason to be silent the second time
         types(
             prepare,
             r"broken\.mp4: expected",
-            rf"rejected {above}",
+            r"rejected broken\.mp4: video_unreadable",
             r"frames 153 kept of 153",
             code=1,
         )
@@ -134,8 +133,7 @@ def miss_a_clip(terminal, clips, prepare):
     """The rows of a missing clip are kept, and a new stream of them waits until it is back."""
     types = terminal.types
     (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")
-    printed = types(prepare, r"✗ convert +videos/train +see the plan above", code=1)
-    assert printed.count("missing from clips; the rows are kept") == 1
+    types(prepare, r"✗ convert +videos/train .* missing from clips; the rows are kept", code=1)
 
     another = prepare.replace("--stream means", "--stream homography")
     waits = r"homography: 41 rows of 1 video wait for images: more/b\.mp4 \(no "

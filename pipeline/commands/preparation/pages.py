@@ -20,13 +20,12 @@ class Pages:
     """The pages of a cache's splits."""
 
     root: cache.Root  # the cache
-    named: Path | None  # the folder of --pages; None: the pages are beside the cache
 
     def file(self, recipe: Recipe) -> Path:
-        """The file of a split's page: CACHE-DATASET-SPLIT.html."""
-        folder = self.named
-        if folder is None:
-            folder = self.root.parent if isinstance(self.root, Path) else Path()
+        """The file of a split's page beside the cache, or in the working folder for a cache in an
+        object store: CACHE-DATASET-SPLIT.html.
+        """
+        folder = self.root.parent if isinstance(self.root, Path) else Path()
         # two caches in one folder have different pages
         cache_name = Path(self.root).absolute().name
         return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
@@ -38,7 +37,7 @@ class Pages:
         page = self.file(recipe)
         if page.exists() and not is_page(page):
             raise _other_file(page)
-        require_writable(page.absolute().parent, "Name another folder for pages: --pages DIR")
+        require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
     def is_current(self, recipe: Recipe, split: cache.Split | None) -> bool:
         """Whether there is nothing to write: the split has no track, or its page shows it.
@@ -67,5 +66,5 @@ class Pages:
 def _other_file(page: Path) -> PipelineError:
     return PipelineError(
         f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
-        "replaced. Move it, or name another folder for pages: --pages DIR"
+        "replaced. Move it."
     )

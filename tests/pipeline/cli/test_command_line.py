@@ -289,7 +289,6 @@ def test_without_the_packages_a_command_is_one_line():
 
 def test_every_command_explains_itself(ran):
     assert all(word in ran("--help").out for word in table.COMMANDS["pipeline"])
-    assert ran("help").out == ran("--help").out
     release = metadata.version("vibe-pipeline")
     assert re.fullmatch(
         rf"vibe-pipeline {release} \((commit \w+(-dirty)?, )?code \w{{12}}\)\n",

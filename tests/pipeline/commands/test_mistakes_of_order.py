@@ -37,9 +37,9 @@ STATES = (without_settings, as_real_data, without_raw, with_empty_raw, without_c
 MISTAKES = """
 status | without_settings | 2 | luigi.cfg: file not found. Run from the project's folder, or name
 convert penn_action/train --raw raw/penn_action --cache cache | as_real_data | 2 | was made from + demo data + Use another cache: --cache cache-real
-convert penn_action/train --raw raw/penn_action --cache cache | without_raw | 2 | raw/penn_action: no such folder + this folder. Mount its disk
+convert penn_action/train --raw raw/penn_action --cache cache | without_raw | 2 | raw/penn_action: + found no such folder + Mount its disk
 convert penn_action/train --raw raw/penn_action --cache cache | with_empty_raw | 2 | found an empty folder + Mount its disk
-plan | without_raw | 2 | raw/penn_action: no such folder + Mount its disk
+plan | without_raw | 2 | found no such folder + Mount its disk
 status | without_raw | 1 | its raw folder + raw/penn_action is missing. Mount its disk
 extract penn_action/train --stream homography | without_raw | 2 | raw folder was + raw/penn_action, which does not exist. Name
 prepare penn_action --raw raw/penn_action --cache cache --plan | without_the_videos_of_train | 1 | penn_action/train: 3 videos missing from raw/penn_action; the rows are kept: 0001

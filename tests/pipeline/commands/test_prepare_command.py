@@ -43,8 +43,6 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     types(PREPARE, said, code=2)
     assert own.read_text() == "<p>my notes</p>"
     assert not penn.root.exists()
-    (penn.root.parent / "pages").mkdir()
-    types(f"{PREPARE} --pages TMP/pages", "✓ convert")
 
 
 def test_pages_of_an_earlier_version_are_written_anew_and_others_not(penn, types, monkeypatch):

@@ -132,7 +132,7 @@ READING = {  # command -> runs that together read all that it names; plan: all b
     ],
     "prepare": [
         *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {raw} --cache {tmp}/e --plan"),
-        "penn_action --raw {raw} --cache {tmp}/d --pages {tmp} --weights untrained:0",
+        "penn_action --raw {raw} --cache {tmp}/d --weights untrained:0",
     ],
     "plan": [],
 }
