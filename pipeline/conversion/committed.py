@@ -330,9 +330,12 @@ def why_empty(committed: cache.Split) -> list[str]:
     reasons = [f"{count(n, 'video')} {why}" for why, n in videos["set_aside"].items()]
     reasons += [f"{count(n, 'frame')} {why}" for why, n in totals["frames"]["dropped"].items()]
     none_usable = f"none of {count(videos['found'], 'video')} could be used"
-    status = command("status", name, "--all", "--cache", str(committed.root))
     why = ", ".join(reasons) or "nobody is labelled"
-    return [f"{name}: no rows: {none_usable} ({why}). To see the videos: {status}"]
+    text = f"{name}: no rows: {none_usable} ({why})."
+    for video in committed.videos:
+        if video.account["message"]:
+            return [f"{text} The first, {video.name}: {video.account['message']}"]
+    return [text]
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:

@@ -36,8 +36,6 @@ doctor penn_action | - | touch penn_action | 1 | RAW/penn_action is a file. Unpa
 convert penn_action/train | - | touch penn_action | 2 | --raw RAW/penn_action: is a file. Unpack it
 doctor penn_action | - | link penn_action /gone/disk | 1 | is a link to /gone/disk, which does not exist
 doctor penn_action | - | link penn_action penn_action | 1 | is a link to penn_action, which leads in a circle
-convert penn_action/train | - | link penn_action penn_action | 2 | is a link to penn_action, which leads in a circle
-convert penn_action/train | - | link penn_action /gone/disk | 2 | is a link to /gone/disk
 doctor penn_action | | link frames /gone/disk | 1 | penn_action/frames is a link to /gone/disk
 doctor h36m | - | touch h36m/S1/MyPoseFeatures/D3_Positions/a | 1 | is in the world's axes and not
 doctor posetrack | - | touch posetrack/posetrack18_images.tar.aa | 1 | posetrack18_images.tar.aa is still packed + Join its pieces first: cat RAW/posetrack/posetrack18_images.tar.*
