@@ -24,7 +24,6 @@ def parser() -> argparse.ArgumentParser:
         "python -m pipeline",
         description,
         SEE,
-        elsewhere=dict.fromkeys(table.COMMANDS["tasks"], "python -m tasks"),
         complete=complete,
         version=_describe_version,
     )

@@ -70,15 +70,8 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, *, elsewhere: Mapping[str, str] | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._elsewhere = elsewhere or {}  # command of another program -> that program
-
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
-        program = self._elsewhere.get(str(value))  # a value without words is a list
-        if program is not None:
-            raise argparse.ArgumentError(action, f"no such command. Run {program} {value}")
         if names and str(value) not in names:
             hint = did_you_mean(str(value), names) or ";"  # "; did you mean 'plan'?" or ";"
             message = f"invalid choice: {value!r}{hint} known: {', '.join(names)}"
@@ -145,7 +138,6 @@ class _CommandParser(_Parser):
             dest="settings",
             action="append",
             default=[],
-            type=_setting,
             metavar=SETTING,
             help=help_,
         )
@@ -165,7 +157,6 @@ def parser_of(
     description: str,
     see: str = "",
     *,
-    elsewhere: Mapping[str, str],
     complete: Callable[[argparse.Namespace], None],
     version: Callable[[], str],
 ) -> argparse.ArgumentParser:
@@ -174,13 +165,12 @@ def parser_of(
     Args:
         commands: Name -> module, summary (`table.COMMANDS`).
         see: End of --help, before the exit codes.
-        elsewhere: Command of the other program -> that program, such as "python -m tasks".
         complete: Called before `run`. It fills in settings of luigi.cfg, and refuses a `--set` that
             the command does not read.
         version: Returns the text of --version.
     """
     epilog = " ".join(filter(None, [see, EXIT_CODES]))
-    top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
+    top = _Parser(prog=prog, description=description, epilog=epilog)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
@@ -365,17 +355,6 @@ def every_option(sub: argparse.ArgumentParser) -> None:
         "default: 1)"
     )
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
-
-
-def _setting(text: str) -> str:
-    """Type of `--set`: a text SECTION.KEY=VALUE."""
-    name, equals, _ = text.partition("=")
-    section, _, key = name.strip().rpartition(".")
-    if not (equals and section and key):
-        raise argparse.ArgumentTypeError(
-            f"expected {SETTING}, such as vibe.epochs=5, found {text!r}"
-        )
-    return text
 
 
 @contextlib.contextmanager

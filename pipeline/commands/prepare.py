@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, error_text
 from pipeline.clips import detectors
-from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
 from pipeline.commands.plan import lines
@@ -133,7 +131,7 @@ class Preparation:
         if dataset.labels.uses_body and recipe.body is None:
             raise _no_body(dataset)
         streams_of = _streams_by_split(args, dataset, streams)
-        detector = choose_detector(args, _unique(streams_of.values()))
+        detector = choose_detector(args)
         by_any_detector = detector is not None and keeps_other_keypoints(args, detector.name)
         recipe = replace(recipe, detector=detector, by_any_detector=by_any_detector)
         recipes = [
@@ -187,23 +185,14 @@ class Preparation:
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
-        for plan in plans:
-            if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
-                raise _read_only(plan.recipe.raw)
         upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
-        self._check_networks(_unique(upcoming))
+        failures = load_networks(self.args.cfg, _unique(upcoming), downloads=not self.args.plan)
+        if failures:
+            raise PipelineError(" ".join(failures))
         if upcoming and isinstance(self.args.cache, Path):
             require_writable(self.args.cache, "Name another cache: --cache DIR")
         for plan in plans:
             self.pages.check(plan.recipe)
-
-    def _check_networks(self, streams: Sequence[StreamSpec]) -> None:
-        """Raise PipelineError for networks that cannot be loaded."""
-        by_option = bool(self.args.weights)
-        downloads = not self.args.plan
-        failures = load_networks(self.args.cfg, streams, downloads=downloads, by_option=by_option)
-        if failures:
-            raise PipelineError(" ".join(failures))
 
     # ----------------------------------------------------------------------------------------------
     # steps
@@ -336,13 +325,6 @@ def _no_body(dataset: Dataset) -> PipelineError:
 def _no_videos(args: argparse.Namespace) -> PipelineError:
     do = "Name its raw folder: --raw DIR"
     return PipelineError(f"{args.raw}: found no videos of {args.dataset}. {do}")
-
-
-def _read_only(raw: Path) -> PipelineError:
-    return PipelineError(
-        f"{raw}: read-only, but keypoints are written into its folder {KEYPOINTS}. Make a folder "
-        "of links to the clips (ln -s), and name it: --raw DIR"
-    )
 
 
 NOTHING: Final = StepResult(details=())

@@ -341,13 +341,9 @@ def body_of(
     if is_stand_in(body) == demo and not will_be_demo:
         return body
 
-    why = "folder not found"
-    if body.is_dir():
-        kind_of_body = "real" if demo else "demo"
-        kind_of_data = "demo" if demo else "real"
-        why = f"it is a {kind_of_body} body, and these are {kind_of_data} data"
-    remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
-    err.print(f"{DOUBT} {plain(remark)}")
+    expected = "a demo body" if demo else "a real body"
+    remark = f"is not used for {dataset.name}, as it is not {expected}"
+    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} {remark}')}")
     return None
 
 

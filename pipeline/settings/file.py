@@ -324,15 +324,13 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
 
     lines: SECTION.KEY=VALUE each; None: those in the environment, which `--set` puts there.
     """
-    prefix = "--set "
     if lines is None:
-        prefix = f"{SET}="
         lines = os.environ.get(SET, "").splitlines()
     for line in lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")
         if not (section and key and "=" in line):
-            raise ConfigError(f"{prefix}{line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
+            raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
         yield section, key, value.strip()
 
 

@@ -32,17 +32,12 @@ from pipeline.recipe.recipe import SplitPlan
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
-OTHER_WEIGHTS: Final = (
-    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, "
-    "a trial run)."
-)
 
 
-def choose_detector(args: argparse.Namespace, specs: Sequence[StreamSpec]) -> Detector | None:
+def choose_detector(args: argparse.Namespace) -> Detector | None:
     """Choose the detector for clips without keypoints; None if no clip needs one.
 
-    specs: streams, whose missing weights are named beside those of the detector. Raises ConfigError
-    for invalid options, MissingAssets for missing weights.
+    Raises ConfigError for invalid options, MissingAssets for missing weights.
     """
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
@@ -61,11 +56,7 @@ def choose_detector(args: argparse.Namespace, specs: Sequence[StreamSpec]) -> De
             "Or name another --detector, or put keypoints of another tool into "
             f"{args.raw}/{KEYPOINTS}."
         )
-        texts = [f"{str(error).rstrip('.')}. {do}"]
-        if isinstance(error, MissingAssets):  # name all missing weights at once
-            by_option = bool(args.weights)
-            texts += load_networks(args.cfg, specs, downloads=not args.plan, by_option=by_option)
-        raise type(error)(" ".join(texts)) from error
+        raise type(error)(f"{str(error).rstrip('.')}. {do}") from error
     return detector
 
 
@@ -91,14 +82,11 @@ def keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
     return not (args.detector or args.every is not None or args.cfg.source.section(detector))
 
 
-def load_networks(
-    settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool, by_option: bool = False
-) -> list[str]:
+def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool) -> list[str]:
     """Load the networks that this process will run. Returns messages about weights that are missing
     or invalid, and about a missing device.
 
-    downloads: Also load networks whose weights may have to be downloaded. by_option: --weights
-    names the weights.
+    downloads: Also load networks whose weights may have to be downloaded.
     """
     messages = list[str]()
     if settings.dask.scheduler or settings.features.processes:
@@ -109,10 +97,8 @@ def load_networks(
             continue
         try:
             computing.load(stream, settings.features.machine(), None)
-        except ConfigError as error:
-            messages.append(str(error))
         except PipelineError as error:
-            messages.append(f"{error} {OTHER_WEIGHTS}" if by_option else str(error))
+            messages.append(str(error))
     return messages
 
 

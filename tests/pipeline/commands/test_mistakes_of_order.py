@@ -47,7 +47,7 @@ status | without_cache | 2 | cache: expected a feature cache, found no such fold
 extract penn_action/train --stream homography | without_cache | 2 | cache: expected a feature cache, found no such folder. Convert a dataset
 status | LUIGI_CONFIG_PATH=other.cfg | 2 | error: + other.cfg: file not found
 plan | LUIGI_CONFIG_PATH=raw | 2 | error: + raw: this is a folder, where a file is needed
-plan | PIPELINE_SET=workers=2 | 2 | error: + PIPELINE_SET=workers=2: expected SECTION
+plan | PIPELINE_SET=workers=2 | 2 | error: + --set workers=2: expected SECTION
 """
 
 
