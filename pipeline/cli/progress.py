@@ -91,32 +91,22 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """Make a `Progress` that prints a line every `EVERY` s, with the rate after the first unit.
-
-    The rate counts from the time when the first unit was done, so that it does not include the
-    start of processes.
-    """
-    at_start: int | None = None  # units that were done at the first report
+    """Make a `Progress` that prints a line every `EVERY` s, with the mean rate until then."""
+    first: tuple[float, int] | None = None  # the first report: its time, units done
     printed = 0.0  # time of the last line, or of the first report
-    rate_start: tuple[float, int] | None = None  # when the first unit was done: time, units done
 
     def report(done: int, total: int, message: str = "") -> None:
-        nonlocal at_start, printed, rate_start
+        nonlocal first, printed
         now = time.monotonic()
-        if at_start is None:
-            at_start = done
+        if first is None:
+            first = (now, done)
             printed = now
-        elif rate_start is None and done > at_start:
-            rate_start = (now, done)
         if now < printed + EVERY or done >= total:
             return
 
         printed = now
-        per_second = 0.0
-        if rate_start is not None:
-            since, n_before = rate_start
-            if done > n_before:
-                per_second = (done - n_before) / (now - since)
+        began, at_start = first
+        per_second = (done - at_start) / (now - began)
         _print_line(what, unit, done, total, per_second, message)
 
     return report

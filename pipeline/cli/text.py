@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shlex
 import sys
@@ -89,8 +88,8 @@ def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """An error's message. For a system error: the path, what is wrong there, and what to do.
 
-    places: Folders, files and URLs that the user named for output. The message names one of them
-        instead of a temporary file in it, or if the system does not name a file.
+    places: Folders, files and URLs that the user named for output. The message names them if the
+        system does not name a file.
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
@@ -100,25 +99,10 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:
-    """The path to name for a system error, never one of our hidden temporary files."""
+    """The path to name for a system error."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
-    file = _final_path(Path(os.fsdecode(error.filename)), places)
-    return str(_find_blamed(file, error.errno))
-
-
-def _final_path(file: Path, places: Sequence[Path | str]) -> Path:
-    """The path of `places`, or below one, for which a temporary file was made; else the file."""
-    for place in places:
-        if not isinstance(place, Path):
-            continue
-        # not with_name: "." and "/" have none
-        if file == place.parent / f".{place.name}.part":
-            return place
-        if file.is_relative_to(place):
-            names = file.relative_to(place).parts
-            return place.joinpath(*itertools.takewhile(lambda name: name[0] != ".", names))
-    return file
+    return str(_find_blamed(Path(os.fsdecode(error.filename)), error.errno))
 
 
 def _find_blamed(file: Path, number: int | None) -> Path:

@@ -14,7 +14,7 @@ same for --json.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import Command, json_option
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
 
     most = None if args.all else FEW
     for plan in plans:
-        result.text += lines(plan, most, missing)
+        result.text += lines(plan, most)
     result.problems = missing
     if plans and all(plan.up_to_date and not plan.lost_videos for plan in plans):
         result.line(_up_to_date(plans))
@@ -71,10 +71,10 @@ def _up_to_date(plans: Sequence[SplitPlan]) -> str:
     return f"up to date: {count(len(plans), 'split')} (training is not included)"
 
 
-def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
+def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     """Yield a split's plan as lines in rich's markup.
 
-    most: Number of videos to name; None: all. shown: Problems that are printed once, at the end.
+    most: Number of videos to name; None: all.
     """
     todo = plan.conversion
     steps = list[str]()
@@ -94,10 +94,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     if not plan.up_to_date:
         steps += _extractions(plan)
     for problem in (*plan.problems, *plan.refusals):
-        reason = plain(problem)
-        if problem in shown:
-            reason = "not planned: see the last lines"
-        steps.append(f"{WRONG} {reason}")
+        steps.append(f"{WRONG} {plain(problem)}")
     yield from (f"  {step}" for step in steps)
 
 

@@ -36,7 +36,7 @@ from pipeline.commands.preparation.detector import (
     load_networks,
 )
 from pipeline.commands.preparation.pages import Pages
-from pipeline.commands.preparation.summary import Summary, split_now
+from pipeline.commands.preparation.summary import print_summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
@@ -162,7 +162,7 @@ class Preparation:
         detected = self._detect(plans)
         n_flaws += detected.flaws + self._run_steps(runnable)
         pages = {plan.name: self.pages.file(plan.recipe) for plan in runnable}
-        n_flaws += Summary(args.cache, pages).print(runnable)
+        n_flaws += print_summary(args.cache, runnable, pages)
         return int(n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:

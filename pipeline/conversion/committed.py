@@ -32,7 +32,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.identity import kind_of
+from pipeline.conversion.identity import kind_of_data
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
@@ -247,35 +247,35 @@ def refuse_loss(
             "Convert into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
             "folder with its features and convert the split again."
         )
-    if before["stand_in"] != reader["stand_in"]:
-        other = "demo" if reader["stand_in"] else "real"
-        raise StandInMixed(
-            f"{folder}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which "
-            f"would replace it. Use another cache: --cache {committed.root}-{other}, or [paths] "
-            "cache in luigi.cfg."
-        )
+    _require_same_kind(committed, raw, stand_in=reader["stand_in"])
 
 
-def refuse_mixed_cache(root: cache.Root, name: str, *, stand_in: bool) -> None:
-    """Raise StandInMixed if the split `name`, which is not in the cache yet, would bring demo data
-    into a cache of real data, or the reverse.
+def refuse_mixed_cache(root: cache.Root, raw: Path, *, stand_in: bool) -> None:
+    """Raise StandInMixed if a split that is not in the cache yet would bring demo data into a cache
+    of real data, or the reverse.
     """
     features = cache.FeatureCache(root)
-    for other in features.splits:
+    for name in features.splits:
         with contextlib.suppress(cache.CacheError):  # another command reports it
-            before = {"stand_in": bool(features[other].manifest.get("stand_in"))}
-            if before["stand_in"] != stand_in:
-                now = kind_of({"stand_in": stand_in})
-                raise StandInMixed(
-                    f"{root}: {other} is {kind_of(before)}, and {name} would be {now}: they do not "
-                    f"share a cache. Use another one: --cache {root}-{now.split()[0]}, or [paths] "
-                    "cache in luigi.cfg."
-                )
+            _require_same_kind(features[name], raw, stand_in=stand_in)
+
+
+def _require_same_kind(split: cache.Split, raw: Path, *, stand_in: bool) -> None:
+    """Raise StandInMixed unless a raw folder has demo data as a split has, or real data as it."""
+    was_stand_in = bool(split.manifest.get("stand_in"))
+    if was_stand_in != stand_in:
+        before = kind_of_data(stand_in=was_stand_in)
+        now = kind_of_data(stand_in=stand_in)
+        other = f"{split.root}-{now.split()[0]}"
+        raise StandInMixed(
+            f"{split.root}/{split.name}: was made from {before}, and {raw} is {now}: they do not "
+            f"share a cache. Use another cache: --cache {other}, or [paths] cache in luigi.cfg."
+        )
 
 
 def _describe_reader(reader: Mapping[str, Any]) -> str:
     body = "without" if reader["body"] is None else "with"
-    return f"{kind_of(reader)} {body} a body model"
+    return f"{kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
 
 
 def refuse_other_folder(

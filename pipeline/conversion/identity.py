@@ -87,9 +87,9 @@ def _identifying_options(dataset: Dataset) -> dict[str, Any]:
     return options
 
 
-def kind_of(reader: Mapping[str, Any]) -> str:
-    """The kind of data that an identity is for, as text: "demo data" or "real data"."""
-    return "demo data" if reader["stand_in"] else "real data"
+def kind_of_data(*, stand_in: bool) -> str:
+    """The kind of data as text: "demo data" or "real data"."""
+    return "demo data" if stand_in else "real data"
 
 
 class Difference(NamedTuple):

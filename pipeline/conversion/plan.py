@@ -270,7 +270,7 @@ def plan_conversion(
         stamps={video.name: changes.stamp(raw, video) for video in videos},
     )
     if committed is None:
-        refuse_mixed_cache(root, plan.name, stand_in=reader["stand_in"])
+        refuse_mixed_cache(root, raw, stand_in=reader["stand_in"])
         return replace(plan, append=videos, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)

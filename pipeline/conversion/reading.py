@@ -12,9 +12,7 @@ read is rejected: it gives an account with the reason, and no tracks. Conversion
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
+from pipeline.cli.text import error_text
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset
@@ -194,7 +193,8 @@ def read_video(
         read = _read_or_reject(dataset, split, raw, model, max_fps, video, digest)
     if temporary_errors:  # also those that the reader handled, for example by using fewer images
         account = read.account
-        account.reject(NOT_NOW, _describe_temporary(raw, video, temporary_errors[0]))
+        problem = error_text(temporary_errors[0], [_place(raw, video)])
+        account.reject(NOT_NOW, f"{problem} {LATER}")
         read = ReadVideo(digest, account)
     return replace(read, stamp=stamp)
 
@@ -232,18 +232,6 @@ def _read_or_reject(
         note_fault(error)
         account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
     return ReadVideo(digest, account)
-
-
-def _describe_temporary(raw: Path, video: RawVideo, error: OSError) -> str:
-    """A message about an error of the disk or network that may go away, with what to do."""
-    where = str(_place(raw, video))
-    if error.filename is not None and not isinstance(error.filename, int):
-        where = os.fsdecode(error.filename)
-    problem = error.strerror or type(error).__name__
-    do = "Check its disk or mount"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        do = "Change its permissions"
-    return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
 
 
 def _place(raw: Path, video: RawVideo) -> Path:

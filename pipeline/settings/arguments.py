@@ -101,14 +101,9 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     for name in names:
         if name in dataset_of or name in dataset_of.values():
             continue
-        hint = ""
-        if Path(name).is_dir():
-            hint = f". For that cache: --cache {name}"
         similar = did_you_mean(name, [*splits, *dataset_of.values()])
         existing = ", ".join(splits) or "none"
-        raise PipelineError(
-            f"no split {name!r} in the cache{similar or ';'} there are: {existing}{hint}"
-        )
+        raise PipelineError(f"no split {name!r} in the cache{similar or ';'} there are: {existing}")
     if not names:
         return list(splits)
     return [split for split in splits if split in names or dataset_of[split] in names]

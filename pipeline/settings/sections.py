@@ -350,7 +350,7 @@ def _detector_named(
 
 
 def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
-    """Raise ConfigError for an unknown section, and for a section name that two packages use.
+    """Raise ConfigError for an unknown section.
 
     tolerant: print a warning about an unknown section instead.
     """
@@ -361,10 +361,6 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
         *detectors.names(),
         *declared_names(),
     ]
-    twice = sorted(name for name in names if names.count(name) > 1)
-    if twice:
-        problem = "a stream, detector or model has this name, too. Rename it."
-        raise ConfigError(f"{source.path} [{twice[0]}]: {problem}")
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
     do = "If a package adds it, install the package. docs/settings.md lists the other sections."
     for name, section in source.sections.items():

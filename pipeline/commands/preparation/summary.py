@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cache
@@ -23,42 +22,40 @@ def split_now(plan: SplitPlan) -> cache.Split | None:
     return committed_split(plan.recipe.root, plan.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What `prepare` prints at its end."""
+def print_summary(root: cache.Root, plans: Sequence[SplitPlan], pages: Mapping[str, Path]) -> int:
+    """Print what the cache has of each split. Returns the number of rejected videos.
 
-    root: cache.Root
-    pages: Mapping[str, Path]  # split -> its page
+    pages: split -> its page.
+    """
+    status = command("status", "--all", "--cache", str(root))
+    n_rejected = 0
+    for plan in plans:
+        split = split_now(plan)
+        if split is not None:
+            n_rejected += _print_split(split, pages[plan.name], status)
+    out.print(f"{'videos':<{VERB}} {plain(status)}")
+    return n_rejected
 
-    def print(self, plans: Sequence[SplitPlan]) -> int:
-        """Print the summary. Returns the number of rejected videos."""
-        n_rejected = 0
-        for plan in plans:
-            split = split_now(plan)
-            if split is not None:
-                n_rejected += self._print_split(plan, split)
-        out.print(f"{'videos':<{VERB}} {plain(self._status())}")
-        return n_rejected
 
-    def _print_split(self, plan: SplitPlan, split: cache.Split) -> int:
-        from pipeline.show.page import shows
+def _print_split(split: cache.Split, page: Path, status: str) -> int:
+    """Print what the cache has of one split. Returns the number of rejected videos.
 
-        title = f"[bold]{plain(plan.name)}[/bold]"
-        if split.manifest["stand_in"]:
-            title += f"  {STAND_IN}"
-        out.print(title)
-        for text in accounting_lines(split.manifest["accounting"]):
-            out.print(f"  {plain(text)}")
-        streams = [stream_label(split, stream) for stream in split.streams]
-        out.print(f"  features {plain(', '.join(streams)) or 'none'}")
-        page = self.pages[plan.name]
-        if shows(page, split.manifest["digest"]):
-            out.print(f"  page {plain(from_here(page))}")
-        n_rejected, messages = rejected_videos(split)
-        rejected = [f"rejected {text}" for text in messages]
-        for text in few(rejected, FEW, self._status()):
-            out.print(f"  {DOUBT} {plain(text)}")
-        return n_rejected
+    status: the command that shows all videos.
+    """
+    from pipeline.show.page import shows
 
-    def _status(self) -> str:
-        return command("status", "--all", "--cache", str(self.root))
+    title = f"[bold]{plain(split.name)}[/bold]"
+    if split.manifest["stand_in"]:
+        title += f"  {STAND_IN}"
+    out.print(title)
+    for text in accounting_lines(split.manifest["accounting"]):
+        out.print(f"  {plain(text)}")
+    streams = [stream_label(split, stream) for stream in split.streams]
+    out.print(f"  features {plain(', '.join(streams)) or 'none'}")
+    if shows(page, split.manifest["digest"]):
+        out.print(f"  page {plain(from_here(page))}")
+    n_rejected, messages = rejected_videos(split)
+    rejected = [f"rejected {text}" for text in messages]
+    for text in few(rejected, FEW, status):
+        out.print(f"  {DOUBT} {plain(text)}")
+    return n_rejected

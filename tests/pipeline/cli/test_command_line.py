@@ -186,7 +186,6 @@ MISTAKES = (  # words, and what the message names
     ("verify --cache nowhere", "nowhere"),
     ("status --cache nowhere", "nowhere"),
     ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
-    ("status {foreign} --cache {root}", "For that cache: --cache {foreign}"),
     ("extract penn_action train --cache {root}", "expected DATASET/SPLIT, found 'penn_action'"),
     ("extract penn_action/test --cache {root}", "penn_action/test"),
     ("extract penn_action/train --cache {root} --weights resnet", "resnet"),

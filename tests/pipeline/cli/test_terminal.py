@@ -108,18 +108,11 @@ def test_in_a_pipe_long_work_prints_a_line_now_and_then(clock, capsys):
             report(done, 1000, f"clip [{done}]")
             clock.now += 1
         report(1000, 1000)
-    with progress.bar("convert 3dpw/train", terminal.err, unit="video") as report:
-        # processes and the body take 300 s to start
-        for done, waited in ((0, 300), (1, 30), (2, 30), (3, 30)):
-            report(done, 24)
-            clock.now += waited
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [
         "convert penn_action/train: 160/1,000 videos, 1.0 videos/s, 14 min left  clip [160]",
         "convert penn_action/train: 220/1,000 videos, 1.0 videos/s, 13 min left  clip [220]",
-        "convert 3dpw/train: 1/24 videos",
-        "convert 3dpw/train: 3/24 videos, 30 s/video, 10 min left",
     ]
 
 

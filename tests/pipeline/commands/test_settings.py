@@ -225,7 +225,7 @@ def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(types, raw
     luigi_cfg("3dpw")
     types(THREEDPW, "SMPL", code=2)
     luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    types(THREEDPW, "folder not found")
+    types(THREEDPW, "is not used for 3dpw")
 
 
 def test_a_stream_goes_on_with_its_weights_if_they_are_named(

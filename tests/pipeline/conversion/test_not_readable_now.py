@@ -35,12 +35,12 @@ CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(DENIED, "frames/0003: permission denied. Change its"), (ENDED, "")],
+    [(DENIED, "permission denied. Change its"), (ENDED, "")],
     ids=["denied", "memory"],
 )
 def test_what_a_reader_meets_now_is_no_lasting_rejection(error, told, penn, reads, types):
     reads.fail("0003", error)
-    types(CONVERT, f"0003: {NOT_NOW}: {told}", code=1)
+    types(CONVERT, f"0003: {NOT_NOW}: ", told, code=1)
     reads.clear()
     assert "0003" not in types(CONVERT, "(why: 1 unreadable video)")
     assert reads.names == ["0003"]
