@@ -186,7 +186,6 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
     }
     return {
         "why": todo.why,
-        "reader": [difference.as_dict() for difference in todo.differs],
         "videos": n_videos,
         **_named_videos(plan, todo),
         "renamed": dict(todo.renamed),
@@ -201,7 +200,6 @@ def _extraction_as_dict(stream: ExtractionPlan) -> dict[str, Any]:
     return {
         "stream": stream.spec.name,
         "why": stream.why,
-        "identity": [difference.as_dict() for difference in stream.differs],
         "shards": len(missing.shards) + len(missing.incomplete),
         "rows": missing.rows,
     }

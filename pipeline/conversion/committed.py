@@ -72,10 +72,10 @@ def recorded_reader(
             f"{split.name}: was not converted from raw data here: it cannot be converted again"
         )
     raw = raw_folder(split, raw)
-    return recorded_dataset(split, raw), raw, _body_folder(split, body)
+    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
 
 
-def recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
+def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     """The dataset whose reader made the split, with its options and the layout of the folder."""
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     options = dict(parameters)

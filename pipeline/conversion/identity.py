@@ -104,10 +104,7 @@ class Difference(NamedTuple):
         >>> str(Difference("version", 1, 2))
         'version was 1, is 2'
         """
-        return f"{self.part} was {as_text(self.was)}, is {as_text(self.now)}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"part": self.part, "was": self.was, "is": self.now}
+        return f"{self.part} was {_as_text(self.was)}, is {_as_text(self.now)}"
 
 
 def find_differences(
@@ -138,16 +135,16 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     >>> describe({"weights": untrained}, {"weights": other, "precision": "fast"})
     'precision was not set, is fast; weights was untrained:0, is untrained:1'
     """
-    before = {**before, "weights": as_text(before.get("weights"))}
-    now = {**now, "weights": as_text(now.get("weights"))}
+    before = {**before, "weights": _as_text(before.get("weights"))}
+    now = {**now, "weights": _as_text(now.get("weights"))}
     return "; ".join(map(str, find_differences(before, now)))
 
 
-def as_text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A value of an identity as text for a message. Digests are cut to twelve digits.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
-    >>> [as_text(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
+    >>> [_as_text(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
     ['0123456789ab...', 'not set', 'untrained:0']
     """
     if value is None:
@@ -160,10 +157,10 @@ def as_text(value: Any) -> str:
         is_weights = "kind" in value and len(value) == 2
         if is_weights:
             (other,) = value.keys() - {"kind"}
-            return f"{value['kind']}:{as_text(value[other])}"
-        return ", ".join(f"{key} {as_text(part)}" for key, part in value.items()) or "nothing"
+            return f"{value['kind']}:{_as_text(value[other])}"
+        return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(map(as_text, value)) or "nothing"
+        return " ".join(map(_as_text, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))
 
 

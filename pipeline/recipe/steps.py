@@ -145,9 +145,6 @@ def convert(
     if plan.committed is not None:
         summary += f" (why: {plan.why})"
     summary += f": {'; '.join(accounting_lines(done.totals))}"
-    n_stay = len(done.plan.missing) + len(done.plan.unusable)
-    if n_stay:
-        summary = f"{count(n_stay, 'video')} not updated (see below); {summary}"
     renamed = [f"renamed {before} -> {name}" for name, before in plan.renamed.items()]
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
@@ -155,7 +152,7 @@ def convert(
     return StepResult(
         details=[
             summary,
-            *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
+            *few(renamed, FEW, every),
         ],
         mark=DONE if done.totals["frames"]["kept"] and not done.problems else DOUBT,
         warnings=few(rejected, FEW, every),
