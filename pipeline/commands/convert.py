@@ -33,7 +33,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
-    setting_options(sub, "convert", "workers", set_only="max_fps leave_out")
+    setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler", set_only="patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)

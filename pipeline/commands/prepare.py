@@ -35,7 +35,7 @@ from pipeline.commands.preparation.detector import (
     keeps_other_keypoints,
     load_networks,
 )
-from pipeline.commands.preparation.pages import Pages
+from pipeline.commands.preparation.pages import check_page, is_page_current, write_page
 from pipeline.commands.preparation.summary import print_summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
@@ -117,7 +117,6 @@ class Preparation:
     dataset: Dataset
     recipes: Sequence[Recipe]  # one for each split of the dataset
     without_weights: bool  # no weights are named, so no features are extracted
-    pages: Pages
 
     @classmethod
     def resolve(cls, args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
@@ -139,7 +138,7 @@ class Preparation:
             for split in dataset.splits
         ]
         without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
-        return cls(args, dataset, recipes, without_weights, Pages(args.cache))
+        return cls(args, dataset, recipes, without_weights)
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
@@ -161,8 +160,7 @@ class Preparation:
 
         detected = self._detect(plans)
         n_flaws += detected.flaws + self._run_steps(runnable)
-        pages = {plan.name: self.pages.file(plan.recipe) for plan in runnable}
-        n_flaws += print_summary(args.cache, runnable, pages)
+        n_flaws += print_summary(args.cache, runnable)
         return int(n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:
@@ -192,7 +190,7 @@ class Preparation:
         if upcoming and isinstance(self.args.cache, Path):
             require_writable(self.args.cache, "Name another cache: --cache DIR")
         for plan in plans:
-            self.pages.check(plan.recipe)
+            check_page(plan.recipe)
 
     # ----------------------------------------------------------------------------------------------
     # steps
@@ -250,10 +248,10 @@ class Preparation:
 
     def _show(self, plan: SplitPlan) -> StepResult:
         """Write the page of a split, if its content has changed."""
-        if self.pages.is_current(plan.recipe, split_now(plan)):
+        if is_page_current(plan.recipe, split_now(plan)):
             return NOTHING
         with self.bar("show", plan.name, "track") as progress:
-            return self.pages.write(plan.recipe, progress)
+            return write_page(plan.recipe, progress)
 
     def _print_plan(self, plans: Sequence[SplitPlan]) -> None:
         """Print the plans of all splits, and whether features will be missing."""

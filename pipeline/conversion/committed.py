@@ -250,26 +250,28 @@ def refuse_loss(
     _require_same_kind(committed, raw, stand_in=reader["stand_in"])
 
 
-def refuse_mixed_cache(root: cache.Root, raw: Path, *, stand_in: bool) -> None:
+def refuse_mixed_cache(root: cache.Root, source: Path | str, *, stand_in: bool) -> None:
     """Raise StandInMixed if a split that is not in the cache yet would bring demo data into a cache
     of real data, or the reverse.
+
+    source: the raw folder, or the name of the split.
     """
     features = cache.FeatureCache(root)
     for name in features.splits:
         with contextlib.suppress(cache.CacheError):  # another command reports it
-            _require_same_kind(features[name], raw, stand_in=stand_in)
+            _require_same_kind(features[name], source, stand_in=stand_in)
 
 
-def _require_same_kind(split: cache.Split, raw: Path, *, stand_in: bool) -> None:
-    """Raise StandInMixed unless a raw folder has demo data as a split has, or real data as it."""
+def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool) -> None:
+    """Raise StandInMixed unless both are demo data, or both are real data."""
     was_stand_in = bool(split.manifest.get("stand_in"))
     if was_stand_in != stand_in:
         before = kind_of_data(stand_in=was_stand_in)
         now = kind_of_data(stand_in=stand_in)
         other = f"{split.root}-{now.split()[0]}"
         raise StandInMixed(
-            f"{split.root}/{split.name}: was made from {before}, and {raw} is {now}: they do not "
-            f"share a cache. Use another cache: --cache {other}, or [paths] cache in luigi.cfg."
+            f"{split.root}/{split.name}: was made from {before}, and {source} is {now}: they do "
+            f"not share a cache. Use another cache: --cache {other}, or [paths] cache in luigi.cfg."
         )
 
 

@@ -152,7 +152,7 @@ def convert(
     return StepResult(
         details=[
             summary,
-            *few(renamed, FEW, every),
+            *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
         ],
         mark=DONE if done.totals["frames"]["kept"] and not done.problems else DOUBT,
         warnings=few(rejected, FEW, every),

@@ -40,7 +40,8 @@ NOT_RUN = {
     "--raw clips": "wants a user's videos, and downloads weights",
 }
 RUN = {"README.md": 1, "docs/getting-started.md": 10}  # page -> commands that it has at least
-EXAMPLES = {"lab_recordings": "penn_action"}  # a dataset that a page adds -> one that is there
+# a split of a dataset that a page adds -> one that is there
+EXAMPLES = {"lab_recordings/train": "penn_action/train"}
 # `doctor` on a folder without data: it ends with 1, something is missing
 EMPTY = ("doctor", "--raw")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cache
@@ -15,52 +14,49 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import StepResult
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
-    """The pages of a cache's splits."""
+def page_file(recipe: Recipe) -> Path:
+    """The file of a split's page, beside the cache, or in the working folder for a cache in an
+    object store: CACHE-DATASET-SPLIT.html.
+    """
+    folder = recipe.root.parent if isinstance(recipe.root, Path) else Path()
+    # two caches in one folder have different pages
+    cache_name = Path(recipe.root).absolute().name
+    return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
 
-    root: cache.Root  # the cache
 
-    def file(self, recipe: Recipe) -> Path:
-        """The file of a split's page beside the cache, or in the working folder for a cache in an
-        object store: CACHE-DATASET-SPLIT.html.
-        """
-        folder = self.root.parent if isinstance(self.root, Path) else Path()
-        # two caches in one folder have different pages
-        cache_name = Path(self.root).absolute().name
-        return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
+def check_page(recipe: Recipe) -> None:
+    """Raise PipelineError if a split's page cannot be written."""
+    from pipeline.show.page import is_page
 
-    def check(self, recipe: Recipe) -> None:
-        """Raise PipelineError if a split's page cannot be written."""
-        from pipeline.show.page import is_page
+    page = page_file(recipe)
+    if page.exists() and not is_page(page):
+        raise _other_file(page)
+    require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
-        page = self.file(recipe)
-        if page.exists() and not is_page(page):
-            raise _other_file(page)
-        require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
-    def is_current(self, recipe: Recipe, split: cache.Split | None) -> bool:
-        """Whether there is nothing to write: the split has no track, or its page shows it.
+def is_page_current(recipe: Recipe, split: cache.Split | None) -> bool:
+    """Whether there is nothing to write: the split has no track, or its page shows it.
 
-        split: as it is in the cache now; None if it was not converted.
-        """
-        from pipeline.show.page import shows
+    split: as it is in the cache now; None if it was not converted.
+    """
+    from pipeline.show.page import shows
 
-        if split is None or not len(split.tracks):
-            return True
-        return shows(self.file(recipe), split.manifest["digest"])
+    if split is None or not len(split.tracks):
+        return True
+    return shows(page_file(recipe), split.manifest["digest"])
 
-    def write(self, recipe: Recipe, progress: Progress) -> StepResult:
-        """Write the page of a split."""
-        from pipeline.show.page import write_split_page
 
-        page = self.file(recipe)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        n = write_split_page(
-            recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
-        )
-        detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
-        return StepResult(details=[detail])
+def write_page(recipe: Recipe, progress: Progress) -> StepResult:
+    """Write the page of a split."""
+    from pipeline.show.page import write_split_page
+
+    page = page_file(recipe)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    n = write_split_page(
+        recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
+    )
+    detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
+    return StepResult(details=[detail])
 
 
 def _other_file(page: Path) -> PipelineError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
 from pipeline.cli.text import FEW, command, few, from_here
+from pipeline.commands.preparation.pages import page_file
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.features.plan import stream_label
@@ -22,17 +23,14 @@ def split_now(plan: SplitPlan) -> cache.Split | None:
     return committed_split(plan.recipe.root, plan.name)
 
 
-def print_summary(root: cache.Root, plans: Sequence[SplitPlan], pages: Mapping[str, Path]) -> int:
-    """Print what the cache has of each split. Returns the number of rejected videos.
-
-    pages: split -> its page.
-    """
+def print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
+    """Print what the cache has of each split. Returns the number of rejected videos."""
     status = command("status", "--all", "--cache", str(root))
     n_rejected = 0
     for plan in plans:
         split = split_now(plan)
         if split is not None:
-            n_rejected += _print_split(split, pages[plan.name], status)
+            n_rejected += _print_split(split, page_file(plan.recipe), status)
     out.print(f"{'videos':<{VERB}} {plain(status)}")
     return n_rejected
 
