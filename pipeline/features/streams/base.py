@@ -364,7 +364,7 @@ class LabelComputer(Protocol):
         integer (unsigned: the greatest), or False.
 
         Rows that are not known are stored with their numbers and the flag `cache.UNDEFINED`. A
-        row's numbers must not depend on other rows of the batch; otherwise the extraction fails.
+        row's numbers must not depend on other rows of the batch (`pipeline.testing` checks this).
         """
         ...
 
