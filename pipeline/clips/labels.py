@@ -24,7 +24,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
+from pipeline.clips.file_names import NAMES_OF_ALL, plain
 from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
@@ -199,16 +199,9 @@ def _require_folder_name(raw: Path) -> None:
         is_clip = PurePath(entry.name).suffix.lower() in VIDEOS
         if is_clip or not is_similar:
             continue
-        actual = "a file"
-        do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
-        if is_folder_entry(entry):
-            actual = "another name"
-            do = f"Rename it to {KEYPOINTS}."
-        elif entry.name.casefold().endswith(PACKED):
-            actual = "a packed file"
-            do = f"Unpack it into {KEYPOINTS}/."
         expected = f"keypoint files in a folder {KEYPOINTS}/"
-        raise RawDataError(raw / entry.name, FOLDER, expected, actual, do)
+        do = f"Rename the folder, or unpack the file, to {KEYPOINTS}/: a file for each clip."
+        raise RawDataError(raw / entry.name, FOLDER, expected, "another name", do)
 
 
 def _stem(clip: str) -> str:

@@ -10,8 +10,7 @@ clip is one of these:
     renamed      a lost file has its fingerprint: that file is renamed like the clip
     missing      it is to be detected
 
-A lost file is one that `detect` wrote for a clip that no longer exists. It is an orphan if no clip
-has its fingerprint.
+A lost file is one that `detect` wrote for a clip that no longer exists.
 
 `pipeline.clips.detection.run` carries the plan out, and commands and tasks show it.
 `unlabelled_clips` says which clips have no labels of another tool.
@@ -39,7 +38,7 @@ from pipeline.clips.files import (
     read_detection,
 )
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import KINDS, images_hint, list_clips, list_labelled_clips
+from pipeline.clips.listing import KINDS, list_clips, list_labelled_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
@@ -60,7 +59,6 @@ class DetectionPlan:
     failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up -> why
     n_up_to_date: int  # number of clips whose file is up to date
     refused: Mapping[str, str]  # clips that cannot have a file -> why
-    orphans: Sequence[str]  # files of `detect` whose clips were deleted
     weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect; else []
 
     @property
@@ -179,7 +177,7 @@ def plan_detection(
         MissingAssets: Weights are missing.
         PlugInError: Another package's detector fails.
     """
-    one_clip = raw.is_file()  # if so, other files in `out` are not orphans, but of other clips
+    one_clip = raw.is_file()  # if so, other files in `out` are of other clips
     raw, clips = _clips_of(raw)
     if out.resolve() == raw.resolve():
         raise ConfigError(
@@ -255,19 +253,8 @@ def _plan_clips(
         failed=failed,
         n_up_to_date=n_up_to_date,
         refused=refused,
-        orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
-
-
-def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> list[str]:
-    """Paths, relative to `out`, of the lost files whose clips were not renamed."""
-    renamed = set(renamed)
-    orphans = []
-    for target in lost:
-        if target not in renamed and target.file.exists():
-            orphans.append(target.file.relative_to(target.out).as_posix())
-    return orphans
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
@@ -285,7 +272,7 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
     if not clips:
         problem = "no such file or folder"
         if raw.is_dir():
-            problem = f"no clips in this folder{images_hint(raw)}"
+            problem = "no clips in this folder"
         raise ConfigError(f"{raw}: {problem}. Name a folder with {KINDS}.")
     return raw, clips
 

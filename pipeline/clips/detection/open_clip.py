@@ -41,7 +41,6 @@ class OpenClip:
         # what was detected
         self.n_persons = 0
         self.text = open_people(files)
-        self._n_detected = 0  # number of `decoded_frames` whose people are in `text`
 
     @property
     def n_frames(self) -> int:
@@ -51,8 +50,7 @@ class OpenClip:
     @property
     def is_complete(self) -> bool:
         """Whether the detector has seen all frames."""
-        is_decoded = self.has_ended and not self.decoded
-        return is_decoded and self._n_detected == len(self.decoded_frames)
+        return self.has_ended and not self.decoded
 
     def tasks(self, size: int) -> Iterator[Task | None]:
         """Yield the tasks of the clip, of `size` frames each; None ("later") while decoded frames
@@ -73,7 +71,7 @@ class OpenClip:
             self.has_ended = task.ended
             self.record = task.record
 
-    def take_frames(self, task: DecodedTask) -> Iterator[WaitingFrame]:
+    def take_frames(self, task: DecodedTask) -> Iterator[DecodedFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
 
         A frame is a key frame if it begins a group of `every` frames, or a scene.
@@ -96,20 +94,18 @@ class OpenClip:
             is_key = group != self._last_group or changed >= LEAST
             self._last_group = group
             self.decoded_frames.append(frame.number)
-            yield WaitingFrame(self, frame.number, frame.image, is_key)
+            yield DecodedFrame(frame.number, frame.image, is_key)
 
     def add_people(self, frame: int, people: People) -> None:
         """Write the people of the next decoded frame."""
         self.text.write(people_text(frame, people, self.n_persons))
         self.n_persons += len(people.boxes)
-        self._n_detected += 1
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingFrame:
-    """A frame that waits for the detector."""
+class DecodedFrame:
+    """A decoded frame, for the detector."""
 
-    clip: OpenClip
     number: int  # in the clip, from 0
     image: Image
     is_key: bool  # people are searched in it, instead of followed from the frame before

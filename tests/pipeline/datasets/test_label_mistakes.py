@@ -75,18 +75,18 @@ MISTAKES = {
     "everybody twice": says([*results(), *results()], KEPT, "48 detections left out"),
     "without the first": says(from_frame(1)[:-1], KEPT, "if they are counted from 1"),
     "from 1000": says(from_frame(1000), REJECTED, "counted from 1000"),
-    "gzipped": says(gzip.compress(GOOD.encode()), REJECTED, r"json\.gz.*Unpack", ".json.gz"),
+    "gzipped": says(gzip.compress(GOOD.encode()), REJECTED, r"json\.gz.*[Uu]npack", ".json.gz"),
     "a link to nothing": says(Path("/nowhere/a.json"), REJECTED, "no such file|link"),
     "another suffix": says(GOOD, REJECTED, r"\.avi\.json.*[Rr]ename", ".avi.json"),
     "other letters": called(
         "my clip.mp4", "keypoints/my_clip.json", REJECTED, r"my_clip\.json.*Rename it"
     ),
-    "nfd for nfc": called(f"{NFC}.mp4", f"keypoints/{NFD}.json", REJECTED, "another Unicode form"),
+    "nfd for nfc": called(f"{NFC}.mp4", f"keypoints/{NFD}.json", REJECTED, "another name"),
     "capitals of the suffix": called(
-        "b/up.MP4", "keypoints/b/up.mp4.json", REJECTED, "other capitals|another name"
+        "b/up.MP4", "keypoints/b/up.mp4.json", REJECTED, "another name"
     ),
     "not in the subfolder": called(
-        "deep/above.mp4", "keypoints/above.json", REJECTED, "Move it to keypoints/deep/"
+        "deep/above.mp4", "keypoints/above.json", REJECTED, "move it to keypoints/deep/"
     ),
     "beside the clip": called(
         "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
@@ -155,9 +155,12 @@ def zipped(name, text):
 
 
 ROOTS = {
-    "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename it to keypoints"),
-    "zipped": ({"keypoints.zip": zipped("a", GOOD)}, r"keypoints\.zip.*Unpack it into keypoints/"),
-    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "2 images; make a clip"),
+    "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename the folder.*keypoints/"),
+    "zipped": (
+        {"keypoints.zip": zipped("a", GOOD)},
+        r"keypoints\.zip.*unpack the file, to keypoints/",
+    ),
+    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "files that end in .*found none"),
 }
 
 
