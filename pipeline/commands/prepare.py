@@ -42,7 +42,7 @@ from pipeline.commands.preparation.summary import Summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import RandomWeights, StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
@@ -315,7 +315,7 @@ def _streams_by_split(
         committed = committed_split(args.cache, name)
         try:
             specs = streams or extract_command.specs_of(args, name, committed, stand_in=demo)
-        except extract_command.NoWeights:
+        except RandomWeights:
             if "streams" in args.cfg.source.section("features").options:
                 raise
             continue

@@ -42,7 +42,6 @@ R = TypeVar("R")
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
-TRIALS_TO_CONNECT: Final = 3
 # Most parts per worker whose results are not taken. One runs and one waits, so that the worker has
 # work and Dask's `adapt` starts more workers. Not more: when a worker is lost, Dask counts that
 # against all parts that it had.
@@ -140,35 +139,28 @@ def _run_on_devices(
 
 
 def _connect(scheduler: str) -> Client:
-    """Connect to a scheduler, and raise errors as messages for the user.
-
-    distributed asserts that a scheduler's first message comes alone. A busy scheduler may send a
-    second one with it; then another trial succeeds.
-    """
+    """Connect to a scheduler, and raise errors as messages for the user."""
     import distributed  # which sets its loggers' levels
 
     for name in ("distributed", "distributed.client"):  # this module reports what is lost
         logging.getLogger(name).setLevel(logging.CRITICAL)
     location = _scheduler_location(scheduler)
-    for _ in range(TRIALS_TO_CONNECT):
-        try:
-            return distributed.Client(
-                **location,
-                timeout=ANSWER,
-                set_as_default=False,  # other Dask work of this process stays here
-                direct_to_workers=True,  # results come straight from workers
-            )
-        except ValueError as error:
-            expected = (
-                "tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
-            )
-            raise ConfigError(f"{scheduler}: expected {expected}: {error}") from error
-        except (OSError, AssertionError) as error:
-            problem = error
-            if isinstance(error, OSError):
-                break
-    silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({problem})."
-    raise PipelineError(f"{scheduler}: {silent} {HOW_TO_START}") from problem
+    try:
+        return distributed.Client(
+            **location,
+            timeout=ANSWER,
+            set_as_default=False,  # other Dask work of this process stays here
+            direct_to_workers=True,  # results come straight from workers
+        )
+    except ValueError as error:
+        expected = (
+            "tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
+        )
+        raise ConfigError(f"{scheduler}: expected {expected}: {error}") from error
+    # AssertionError: distributed expects the first message alone; a busy scheduler may send another
+    except (OSError, AssertionError) as error:
+        silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
+        raise PipelineError(f"{scheduler}: {silent} {HOW_TO_START}") from error
 
 
 def _scheduler_location(scheduler: str) -> dict[str, str]:

@@ -64,9 +64,8 @@ class Recipe:
     needs_demo_data: bool = False  # whether the demo data or the demo body must be made first
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
-    # Where luigi.cfg names the weights, such as "luigi.cfg, line 23 [resnet50] weights", for the
-    # error about random weights on real data. "": an option names them; this is not checked here.
-    weights_setting: str = ""
+    # whether random weights are refused for real data; of `prepare`, options are checked before
+    refuses_random_weights: bool = False
 
     @property
     def name(self) -> str:
@@ -112,9 +111,10 @@ class Recipe:
 
     def refuse_random_weights(self, specs: Sequence[StreamSpec]) -> None:
         """Raise ConfigError if luigi.cfg names random weights, and the raw folder has real data."""
-        if self.weights_setting and self.raw.is_dir():
+        if self.refuses_random_weights and self.raw.is_dir() and not is_stand_in(self.raw):
             for spec in specs:
-                spec.refuse_untrained(self.raw, self.settings.source.where(spec.name, "weights"))
+                setting = self.settings.source.where(spec.name, "weights")
+                spec.refuse_random_weights(str(self.raw), setting)
 
     @classmethod
     def by_arguments(cls, args: argparse.Namespace, split: str) -> Recipe:
@@ -194,7 +194,7 @@ class Recipe:
             drop_removed=is_demo or s.convert.removed == "drop",
             needs_demo_data=s.embedded.enabled and (without_raw or without_body),
             detector=s.detector if name in s.detect.datasets else None,
-            weights_setting=s.source.where(s.stream.name, "weights"),
+            refuses_random_weights=True,
         )
 
 

@@ -186,7 +186,8 @@ def streams_to_prepare(
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
     for spec in specs:
-        spec.refuse_untrained(raw, f"the weights of {spec.name}")
+        if not is_stand_in(raw):
+            spec.refuse_random_weights(str(raw), f"the weights of {spec.name}")
     return specs
 
 

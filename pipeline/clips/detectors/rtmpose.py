@@ -90,7 +90,6 @@ GREY: Final = 114  # value of padded pixels
 # mean and standard deviation of ImageNet's pixels: red, green, blue
 MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)
 STD: Final = np.array([58.395, 57.12, 57.375], np.float32)
-STRIDES: Final = (8, 16, 32)  # px, cell sizes of YOLOX's grids
 CROP_SCALE: Final = 1.25  # crop side / box side, as in RTMPose's training
 BINS: Final = 2  # RTMPose's scores per px of the crop
 
@@ -301,14 +300,11 @@ class _PersonFinder:
         """Boxes of the people in an image (H, W, 3) RGB, best first. Raises RawDataError for
         unexpected outputs of the network.
         """
-        size = self._detector.size
-        padded, scale = letterbox(image, size)
+        padded, scale = letterbox(image, self._detector.size)
         outputs = self._detector(detector_input(padded, normalised=self._normalised))
-        persons = read_persons(outputs, size)
+        persons = read_persons(outputs)
         if persons is None:
-            expected = (
-                f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
-            )
+            expected = "boxes (1, N, 5) and labels (1, N)"
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
         corners, scores = persons
         height, width = image.shape[:2]
@@ -370,46 +366,18 @@ def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def read_persons(
-    outputs: Sequence[NDArray[Any]], size: tuple[int, int]
-) -> tuple[Floats, Floats] | None:
-    """Read the persons (class 0) from a detector's outputs.
+def read_persons(outputs: Sequence[NDArray[Any]]) -> tuple[Floats, Floats] | None:
+    """Read the persons (class 0) from a detector's outputs: boxes with scores (1, N, 5) and labels
+    (1, N), as OpenMMLab exports them.
 
-    Returns corners (N, 4) in px of the padded image, and scores (N,); None for an unknown format.
-    The known formats are boxes with scores (1, N, 5) and labels (1, N), as OpenMMLab exports them,
-    and YOLOX's own rows (1, R, 5 + classes): centre and log size in grid cells, objectness score,
-    class scores.
+    Returns corners (N, 4) in px of the padded image, and scores (N,); None for another format.
     """
-    cells = _cells(size)
-    shapes = [output.shape for output in outputs]
-    match shapes:
+    match [output.shape for output in outputs]:
         case [(1, rows, 5), (1, labels)] if rows == labels:
             is_person = outputs[1][0] == 0
             persons = outputs[0][0, is_person]
             return persons[:, :4], persons[:, 4]
-        case [(1, rows, columns)] if columns > 5 and rows == len(cells):
-            (table,) = outputs[0]
-            strides = cells[:, 2:]
-            centres = (table[:, :2] + cells[:, :2]) * strides
-            log_sizes = np.minimum(table[:, 2:4], 20)  # exp stays finite
-            halves = np.exp(log_sizes) * strides / 2
-
-            is_person = table[:, 5:].argmax(axis=1) == 0
-            objectness = table[:, 4]
-            scores = np.where(is_person, objectness * table[:, 5], 0)
-            return np.hstack([centres - halves, centres + halves]), scores
     return None
-
-
-def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
-    """Column, row and stride of each cell of YOLOX's grids, (R, 3)."""
-    grids = []
-    for stride in STRIDES:
-        grid = (size[1] // stride, size[0] // stride)
-        rows, columns = np.indices(grid).reshape(2, -1)
-        strides = np.full_like(rows, stride)
-        grids.append(np.stack([columns, rows, strides], axis=1))
-    return np.concatenate(grids).astype(np.float32)
 
 
 def suppress_overlaps(

@@ -299,7 +299,7 @@ def test_real_data_need_named_weights_and_a_moved_folder_its_name(
 ):
     penn.without_marker()
     convert()
-    assert "penn_action/train is real data: name the network's weights" in extract(code=2).err
+    assert "penn_action/train is real data. Name trained weights: " in extract(code=2).err
     moved = penn.raw.rename(tmp_path / "elsewhere")
     assert "--raw DIR" in extract("--weights", "untrained:0", code=2).err
     shown = extract("--weights", "untrained:0", "--raw", moved).out

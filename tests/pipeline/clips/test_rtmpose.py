@@ -101,21 +101,6 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
 
 
-def test_rows_of_yolox_are_cells_of_its_three_grids():
-    width, height = 64, 96
-    cells = [(s, c, r) for s in (8, 16, 32) for r in range(height // s) for c in range(width // s)]
-    table = np.zeros((1, len(cells), 5 + 3), np.float32)
-    row = cells.index((16, 3, 1))
-    table[0, row] = [0.25, 0.5, np.log(2), np.log(3), 0.8, 0.5, 0.1, 0.2]
-    table[0, cells.index((8, 7, 11)), 4:] = [1, 0.3, 0.9, 0]  # another class has more
-    boxes, scores = rtmpose.read_persons([table], (width, height))  # type: ignore[misc]  # None for another form
-    assert np.flatnonzero(scores) == [row]
-    assert scores[row] == pytest.approx(0.4)
-    assert_allclose(
-        boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6
-    )
-
-
 def test_a_person_is_found_once_the_surest_first():
     boxes = np.array(
         [[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float
