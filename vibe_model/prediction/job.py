@@ -243,7 +243,7 @@ def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     if needs_spin and not is_spin:
         reasons.append(
             f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are "
-            f"{features}"
+            f"{features.name}"
         )
     if job.trained.kind == "ours" and job.trained.features is None:
         reasons.append(

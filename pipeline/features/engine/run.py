@@ -109,39 +109,28 @@ def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _Progres
 
 
 def _compute_labels(stream: StreamRun, machine: Machine, report: _ProgressReport) -> Meter:
-    """Compute the shards of a stream of labels, without decoding."""
+    """Compute the shards of a stream of labels, without decoding. A shard takes seconds, so there
+    are no checkpoints.
+    """
     meter = Meter(decoders=0)
     computer: Any = None
     at_once = max(1, AT_ONCE // stream.stream.reads.window)
-    saved = time.monotonic()
-    try:
-        for number in stream.target:
-            shard = stream.open(number)
-            assert shard is not None, "it is missing"
-            missing = shard.missing
-            if len(missing) and computer is None:
-                computer = stream.load(machine)
-                meter.device = stream.device
-            for first in range(0, len(missing), at_once):
-                rows = missing[first : first + at_once]
-                labels = stream.labels(rows)
-                with meter.measure("model"):
-                    computed, known = compute_labels(stream.stream, computer, labels, len(rows))
-                meter.rows += stream.store(rows, stream.check(computed, known))
-                if time.monotonic() - saved > CHECKPOINT_EVERY:
-                    saved = time.monotonic()
-                    _save(stream)
-                report(meter, REPORT_EVERY)
-            _write_finished([stream], meter, report)
-    finally:
-        _save(stream)
+    for number in stream.target:
+        shard = stream.open(number)
+        assert shard is not None, "it is missing"
+        missing = shard.missing
+        if len(missing) and computer is None:
+            computer = stream.load(machine)
+            meter.device = stream.device
+        for first in range(0, len(missing), at_once):
+            rows = missing[first : first + at_once]
+            labels = stream.labels(rows)
+            with meter.measure("model"):
+                computed, known = compute_labels(stream.stream, computer, labels, len(rows))
+            meter.rows += stream.store(rows, stream.check(computed, known))
+            report(meter, REPORT_EVERY)
+        _write_finished([stream], meter, report)
     return meter
-
-
-def _save(stream: StreamRun) -> None:
-    """Write checkpoints in this thread."""
-    for write_checkpoint in stream.save():
-        write_checkpoint()
 
 
 def _compute_crops(

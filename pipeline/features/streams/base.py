@@ -119,17 +119,6 @@ class Stream(ABC):
     added: ClassVar[tuple[str, ...]] = ()
     where: ClassVar[str] = ""  # for messages: where to get the file that an option names
 
-    def __str__(self) -> str:
-        """The stream for messages, such as: ResNet18(weights='untrained'), crop jitter:1"""
-        names = [f.name for f in fields(self) if f.name != "crop"]
-        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({arguments}){self._crop_shown}"
-
-    @property
-    def _crop_shown(self) -> str:
-        crop = str(getattr(self, "crop", ""))
-        return f", crop {crop}" if crop else ""
-
     @property
     @abstractmethod
     def reads(self) -> Reads:
