@@ -51,11 +51,11 @@ FAILURES = """
 | failed in the function that load returned: ZeroDivisionError
 --set odd.least=2 | expected a list of 3 People | found a NoneType in it
 --set odd.least=3 | People | found a tuple in it
---set odd.least=4 | boxes (P, 4) | found boxes list of 1
+--set odd.least=4 | boxes (P, 4) | found boxes of type list
 --set odd.least=5 | all finite | found keypoints that are not finite
---set odd.least=6 | confidences 0 to 1 | found confidences of keypoints of 50 to 50
---set odd.least=7 | People | found scores without a length: None
---set odd.least=8 | People | found keypoints list of 1 people
+--set odd.least=6 | confidences 0 to 1 | found scores or confidences of 0.5 to 50
+--set odd.least=7 | People | found scores of type NoneType
+--set odd.least=8 | People | found keypoints of type list
 --set odd.least=9 | People | found boxes of type object
 """
 
