@@ -18,8 +18,6 @@ A lost file is one that `detect` wrote for a clip that no longer exists.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import Any
 
 from cache import fingerprint
 from cache.write.parts import Part
-from pipeline.cli.text import command, count, from_here
+from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import (
     KEYPOINTS,
@@ -87,38 +85,6 @@ class DetectionPlan:
             value = getattr(self.detector, field.name)
             words += ["--set", f"{self.detector.name}.{field.name}={value}"]
         return command(*words)
-
-
-def detected_otherwise(
-    out: Path, clips: Iterable[str], detector: Detector, options: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Count clips whose keypoints were made by another detector, or with other options.
-
-    Returns texts such as "2 clips by rtmpose with another every". options: the `identity` of
-    `detector`. None: its weights are not downloaded yet, so only its option `every` is compared.
-    """
-    current: dict[str, Any] = {}
-    if options is not None:
-        current = json.loads(json.dumps(dict(options)))  # as it is read from a file
-    elif detector.every > 1:
-        current["every"] = detector.every
-    counts = Counter[str]()
-    for clip in clips:
-        detection = read_detection(keypoint_file(out, clip))
-        if detection is None:
-            continue
-        name = detection.detector
-        if name != detector.name:
-            counts[name] += 1
-            continue
-        stored = detection.options
-        compared = {"every"}  # the one option that needs no weights
-        if options is not None:
-            compared = {*stored, *current}
-        differ = [key for key in sorted(compared) if stored.get(key) != current.get(key)]
-        if differ:
-            counts[f"{name} with another {', '.join(differ)}"] += 1
-    return [f"{count(n, 'clip')} by {label}" for label, n in counts.items()]
 
 
 def usual_detector(raw: Path) -> str:

@@ -33,7 +33,6 @@ from pipeline.commands.plan import lines
 from pipeline.commands.preparation.detector import (
     NO_DETECTOR,
     choose_detector,
-    describe_other_keypoints,
     keeps_other_keypoints,
     load_networks,
 )
@@ -282,7 +281,6 @@ class Preparation:
         texts = list[str]()
         for plan in plans:
             texts += lines(plan, None if self.args.all else FEW)
-        texts += describe_other_keypoints(self.args.raw, plans)
         for text in texts:
             out.print(text)
         if self.without_weights:

@@ -120,11 +120,6 @@ class Process:
         os.close(pulse_fd)
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the process has shown a sign of life."""
-        return self._pulse.n_signs > 0
-
-    @property
     def place(self) -> int:
         """The last place in its task that the process has shown by `alive`; NO_TASK at first."""
         return self._pulse.place

@@ -25,7 +25,6 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import (
     DetectionPlan,
-    detected_otherwise,
     plan_detection,
     unlabelled_clips,
 )
@@ -347,7 +346,8 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
     if detection is None or detection.clip_digest != digest_or_problem(raw / clip):
         return False
-    return not detected_otherwise(raw / KEYPOINTS, [clip], detector)
+    every = detection.options.get("every", 1)
+    return (detection.detector, every) == (detector.name, detector.every)
 
 
 def _plan_streams(plan: SplitPlan) -> None:
