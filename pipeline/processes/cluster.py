@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pipeline.cli.console import duration, err, plain
-from pipeline.cli.progress import EVERY, SLOW
+from pipeline.cli.progress import EVERY, SLOW, Progress, silent
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
 from pipeline.processes.on_worker import DoPart, Submitter, run_part
@@ -67,18 +67,20 @@ def run_parts(
     shared: Path | None = None,
     plug_ins: Sequence[object] = (),
     on_gpus: bool = True,
+    progress: Progress = silent,
 ) -> Generator[tuple[Sequence[T], R]]:
-    """Call `do(part, progress, device)` for parts of the items: on the workers of a cluster, or, if
-    `dask` names none, in a process for each of the `devices`. Yields each part with its result as
-    they come.
+    """Call `do(part, progress, device)` for parts of the items: on the workers of a cluster; if
+    `dask` names none, in a process for each of the `devices`; and without these here, where all
+    items are one part. Yields each part with its result as they come.
 
     Args:
         do: picklable. It should call `progress` often, which ends a part whose result is no longer
-            needed. `device` is "" on a cluster, whose workers choose their own.
+            needed. `device` is "" on a cluster, whose workers choose their own, and here.
         most: most items in a part.
         shared: a file or folder that all workers must see.
         plug_ins: datasets, streams and detectors that the workers use.
         on_gpus: if a worker of the cluster has ever offered the resource GPU, use only such ones.
+        progress: what a part that is done here gets.
 
     Raises what `do` raises, a PipelineError with the worker's name; ConfigError for an invalid
     address; and PipelineError:
@@ -88,6 +90,10 @@ def run_parts(
       part than Dask allows.
     - of devices: two processes end at one part, or one has other code.
     """
+    if dask.scheduler is None and not devices:
+        if items:
+            yield items, do(items, progress, "")
+        return
     submitter = Submitter(versions(*plug_ins), Path.cwd(), shared)
     if dask.scheduler is None:
         works = [functools.partial(run_part, submitter, do, device) for device in devices]

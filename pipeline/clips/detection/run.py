@@ -91,23 +91,20 @@ def _detect_todo(
     report: DetectionReport,
     progress: Progress,
 ) -> None:
-    """Detect the clips `todo` in this process or, if so set up, in others. Adds to `report`."""
-    if not todo:
-        return
-    if dask.scheduler is None and not machine.processes:
-        report.add(_detect(plan, machine, "", todo, progress))
-        return
-    n_done = 0
-    detect = functools.partial(_detect_part, plan, machine)
+    """Detect the clips `todo` in parts: on devices, on a cluster, or all of them here. Adds to
+    `report`.
+    """
     parts = run_parts(
-        detect,
+        functools.partial(_detect_part, plan, machine),
         todo,
         dask,
         machine.processes,
         most=MOST_CLIPS,
         shared=plan.raw,
         plug_ins=[plan.detector],
+        progress=progress,
     )
+    n_done = 0
     with contextlib.closing(parts):
         for part, of_part in parts:
             report.add(of_part)
@@ -122,26 +119,16 @@ def _detect_part(
     progress: Progress,
     device: str,
 ) -> DetectionReport:
-    """Detect the clips of a part in a worker, but not those that a lost worker has finished.
+    """Detect the clips of a part, but not those that a lost worker has finished. device: as for
+    `Computing.decoders`.
 
-    Raises PipelineError if this worker has other weights than the command.
+    Raises PipelineError if this process has other weights than the command.
     """
     if identity(plan.detector) != plan.about["options"]:
         raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
     todo = [files for files in part if not files.is_up_to_date()]
     if not todo:
         return DetectionReport()
-    return _detect(plan, machine, device, todo, progress)
-
-
-def _detect(
-    plan: DetectionPlan,
-    machine: DetectionResources,
-    device: str,
-    todo: Sequence[ClipFiles],
-    progress: Progress,
-) -> DetectionReport:
-    """Detect clips in this process. device: as for `Computing.decoders`."""
     detect = _load_cached(plan.detector, device or machine.device)
     n_decoders = min(machine.decoders(device), len(todo))
     return _DetectionRun(plan, machine, n_decoders, todo, detect, progress).run()

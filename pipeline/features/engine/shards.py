@@ -125,7 +125,6 @@ class StreamRun:
     Args:
         target: numbers of the shards to compute, ascending.
         files: the stream in the cache.
-        write: `StreamShards.stage` or `StreamWriter.write`.
         recorded: provenance of the rows that the stream already has.
     """
 
@@ -135,7 +134,6 @@ class StreamRun:
         stream: Stream,
         files: cache.StreamShards,
         target: Sequence[int],
-        write: Callable[..., object],
         recorded: Provenance | None,
     ) -> None:
         self.stream = stream
@@ -145,7 +143,6 @@ class StreamRun:
         self.n_unwritten = 0  # number of opened shards that are not written
         self._split = split
         self._files = files
-        self._write = write
         self._recorded = recorded
         self._size = split.rows_per_shard
         self._missing = set(target)  # shards that are not finished
@@ -297,10 +294,10 @@ class StreamRun:
                 yield self._open.pop(number)
 
     def write(self, shard: OpenShard, meter: Meter) -> None:
-        """Write a finished shard to the cache."""
+        """Stage a finished shard in the cache."""
         self._files.made = self._files.made or self.provenance or {}
         with meter.measure("write"):
-            self._write(shard.number, shard.values, shard.ok, shard.keys)
+            self._files.stage(shard.number, shard.values, shard.ok, shard.keys)
 
     def count(self, shard: OpenShard) -> None:
         """Count the rows of a shard that has been written."""
