@@ -57,10 +57,10 @@ def describe_others(raw: Path) -> str:
             others.append(file)
     if not others:
         return ""
-    return f"skipped {count(len(others), 'file')} of other kinds: {join_few(others)}"
+    return f"skipped {count(len(others), 'file')} of other kinds: {_join_few(others)}"
 
 
-def join_few(names: Sequence[str]) -> str:
+def _join_few(names: Sequence[str]) -> str:
     """The first few names, for a message: "a.heic, b.jpg, ..."."""
     shown = [*names[:FEW]]
     if len(names) > FEW:

@@ -197,7 +197,7 @@ class CommittedStream:
         if not self.task.target.isdisjoint(writer.pending):
             if writer.refused:
                 raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
-            raise committed_meanwhile(self._plan.split)
+            raise _committed_meanwhile(self._plan.split)
         is_empty = writer.live_shards and writer.pending == writer.live_shards
         if self._recorded or not is_empty:
             self._commit(extraction.problems)
@@ -287,9 +287,9 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
 def _require_same_commit(files: cache.StreamShards, split: Split) -> None:
     """Raise cache.CacheChanged if there has been a commit since the split was opened."""
     if files.split_digest != split.manifest["digest"]:
-        raise committed_meanwhile(split.name)
+        raise _committed_meanwhile(split.name)
 
 
-def committed_meanwhile(split: str) -> cache.CacheChanged:
+def _committed_meanwhile(split: str) -> cache.CacheChanged:
     """The error that the split has been committed since it was opened."""
     return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")

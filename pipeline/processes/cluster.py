@@ -6,8 +6,9 @@ shards of features. A device's process, a Dask worker and a process of an array 
 the same way: they write finished items to the shared folders, where the command that commits finds
 them. So a part that is lost with its worker begins again from what it had finished.
 
-`run_parts` runs them. Dask is imported only when a scheduler is named. A *future* is Dask's handle
-of a submitted part, from which its result is taken.
+`run_parts` runs them. A process that does a part first checks that it has the software and files of
+the one that sent it (`_run_part`). Dask is imported only when a scheduler is named. A *future* is
+Dask's handle of a submitted part, from which its result is taken.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import functools
 import itertools
 import logging
 import math
+import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,16 +31,21 @@ from pipeline.cli.console import duration, err, plain
 from pipeline.cli.progress import EVERY, SLOW, Progress, silent
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
-from pipeline.processes.on_worker import DoPart, Submitter, run_part
 from pipeline.processes.pool import TRIALS, Pool
 from pipeline.processes.settings import Dask
-from pipeline.processes.software import versions
+from pipeline.processes.software import version, versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# a function that does a part: called as do(part, progress, device)
+DoPart = Callable[[Sequence[T], Progress, str], R]
+
+# The threads of a worker share its working folder, and readers are not thread-safe.
+_one_part: Final = threading.Lock()
 
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
@@ -94,16 +102,16 @@ def run_parts(
         if items:
             yield items, do(items, progress, "")
         return
-    submitter = Submitter(versions(*plug_ins), Path.cwd(), shared)
+    submitter = _Submitter(versions(*plug_ins), Path.cwd(), shared)
     if dask.scheduler is None:
-        works = [functools.partial(run_part, submitter, do, device) for device in devices]
+        works = [functools.partial(_run_part, submitter, do, device) for device in devices]
         yield from _run_on_devices(works, devices, _cut(items, most, lambda: len(devices)))
         return
     client = _connect(dask.scheduler)
     cluster = _Cluster(client, dask.patience, on_gpus=on_gpus)
     try:
         parts = _cut(items, most, cluster.number)
-        yield from cluster.run(functools.partial(run_part, submitter, do, ""), parts)
+        yield from cluster.run(functools.partial(_run_part, submitter, do, ""), parts)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{dask.scheduler}: {gone} {RUN_AGAIN}") from error
@@ -297,3 +305,76 @@ class _Cluster:
         n_gpus = sum(bool(worker["resources"].get("GPU")) for worker in workers)
         self._needs_gpu |= self._on_gpus and n_gpus > 0
         return n_gpus if self._needs_gpu else len(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitter:
+    """Facts about the process that sends parts, which a worker must share."""
+
+    versions: Mapping[str, str]  # of code and libraries: `pipeline.processes.software`
+    folder: Path  # its working folder, to which relative paths refer
+    shared: Path | None  # a file or folder that the worker must see; None: none
+
+
+def _run_part(submitter: _Submitter, do: DoPart[T, R], device: str, part: Sequence[T]) -> R:
+    """Do a part in this process. Raises PipelineError if it has other software than the submitter
+    or does not see the shared files, and what `do` raises.
+
+    device: the device whose process this is; "": this is a Dask worker, which works in the
+    submitter's working folder.
+    """
+    label = device
+    progress = silent
+    with contextlib.ExitStack() as stack:
+        if not device:
+            label = _describe_worker()
+            progress = _make_needed_check()
+            stack.enter_context(_one_part)
+            if submitter.folder.is_dir():
+                stack.enter_context(contextlib.chdir(submitter.folder))
+        _require_same_software(submitter, label)
+        try:
+            return do(part, progress, device)
+        except PipelineError as error:
+            if type(error) is PipelineError:  # others have more than a message
+                error.args = (f"{label}: {error}",)
+            raise
+
+
+def _require_same_software(submitter: _Submitter, label: str) -> None:
+    """Raise PipelineError if this worker has other code or libraries than the submitter, or does
+    not see the shared files. label: The worker's name in the message.
+    """
+    for name, expected in submitter.versions.items():
+        found = version(name)
+        if found != expected:
+            do = "Use the same code and environment, and start both again."
+            raise PipelineError(
+                f"{label}: expected {name} {expected}, as here, found {found}. {do}"
+            )
+    if submitter.shared is not None and not submitter.shared.exists():
+        raise PipelineError(f"{label}: {submitter.shared} not found. Share it under the same path.")
+
+
+def _describe_worker() -> str:
+    """The address and machine of the Dask worker that runs this part, for messages."""
+    from distributed import get_worker
+
+    return f"Dask worker at {get_worker().address} on {platform.node()}"
+
+
+def _make_needed_check() -> Callable[..., None]:
+    """Make a progress function that raises InterruptedError if the result of this part is no longer
+    needed.
+    """
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    key = worker.get_current_task()
+
+    def require_needed(*_: object) -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise InterruptedError("its result is no longer needed")
+
+    return require_needed

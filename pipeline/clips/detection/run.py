@@ -27,8 +27,13 @@ from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import count
-from pipeline.clips.detection.decoders import ClipDecoding, DecodedTask, Task
-from pipeline.clips.detection.open_clip import DecodedFrame, OpenClip
+from pipeline.clips.detection.decoders import (
+    ClipDecoding,
+    DecodedFrame,
+    DecodedTask,
+    OpenClip,
+    Task,
+)
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load

@@ -287,7 +287,7 @@ class _PersonFinder:
         self._options = options
         self._detector = detector
         self._pose = pose
-        self._normalised = normalised  # as of `detector_input`
+        self._normalised = normalised  # as of `_detector_input`
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -301,7 +301,7 @@ class _PersonFinder:
         unexpected outputs of the network.
         """
         padded, scale = letterbox(image, self._detector.size)
-        outputs = self._detector(detector_input(padded, normalised=self._normalised))
+        outputs = self._detector(_detector_input(padded, normalised=self._normalised))
         persons = read_persons(outputs)
         if persons is None:
             expected = "boxes (1, N, 5) and labels (1, N)"
@@ -316,7 +316,7 @@ class _PersonFinder:
         scores = np.where(has_extent, scores, -1)  # below every min_score
         min_score = self._options.min_score
         max_overlap = self._options.max_overlap
-        best = suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
+        best = _suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
         confidence = np.clip(scores[best], 0, 1)
         return Boxes(boxes[best].astype(np.float32), confidence.astype(np.float32))
 
@@ -328,8 +328,8 @@ class _PersonFinder:
             return np.zeros((0, JOINTS, 3), np.float32)
         size = self._pose.size
         n = len(boxes)
-        affines = crop_affines(boxes, size)
-        outputs = self._pose(pose_input(image, affines, size))
+        affines = _crop_affines(boxes, size)
+        outputs = self._pose(_pose_input(image, affines, size))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
             raise self._pose.graph.error(
@@ -355,7 +355,7 @@ def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     return padded, np.array(scaled_size) / (width, height)
 
 
-def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
+def _detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
 
     Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
@@ -380,7 +380,7 @@ def read_persons(outputs: Sequence[NDArray[Any]]) -> tuple[Floats, Floats] | Non
     return None
 
 
-def suppress_overlaps(
+def _suppress_overlaps(
     boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float
 ) -> NDArray[np.int64]:
     """Greedy non-maximum suppression: indices of the boxes to keep, best first.
@@ -397,7 +397,7 @@ def suppress_overlaps(
     return sure[np.array(best, np.int64).reshape(-1)]
 
 
-def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
+def _crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     """Affine transforms (P, 2, 3) from image px to px of a crop of `size` around each box.
 
     boxes: (P, 4) corners, px.
@@ -416,7 +416,7 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     return affines
 
 
-def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
+def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
     """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
     crops = np.stack(
         [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]

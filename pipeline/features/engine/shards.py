@@ -1,6 +1,6 @@
 """Shards of a stream, whose rows are computed in any order.  crops -> [features]
 
-`StreamRun` is a stream while it is computed, with its open shards (`OpenShard`). A shard is opened
+`StreamRun` is a stream while it is computed, with its open shards (`_OpenShard`). A shard is opened
 when its first row is needed. Rows that need not be computed are filled in: they are carried over
 from replaced tracks, or kept from an interrupted extraction. Then each row to compute gets its
 numbers (`check`, `store`), is given up, or is lost with its video. When no row is left to compute,
@@ -83,7 +83,7 @@ class State(enum.IntEnum):
 
 
 @dataclass(slots=True, eq=False)
-class OpenShard:
+class _OpenShard:
     """One open shard, with n rows."""
 
     number: int
@@ -146,7 +146,7 @@ class StreamRun:
         self._recorded = recorded
         self._size = split.rows_per_shard
         self._missing = set(target)  # shards that are not finished
-        self._open: dict[int, OpenShard] = {}  # by number
+        self._open: dict[int, _OpenShard] = {}  # by number
         self._n_closed = 0  # number of rows of finished shards
 
     def load(self, machine: Machine) -> Any:
@@ -168,7 +168,7 @@ class StreamRun:
         """Number of rows that need not be computed any more, in all shards so far."""
         return self._n_closed + sum(shard.n_done for shard in self._open.values())
 
-    def open(self, number: int) -> OpenShard | None:
+    def open(self, number: int) -> _OpenShard | None:
         """The open shard of this number. If it is not open yet, read its rows, and fill in features
         that need not be computed. None if the shard is finished, or not to be computed.
         """
@@ -278,14 +278,14 @@ class StreamRun:
                 shard.n_saved = len(index)
                 yield functools.partial(self._save, shard, index)
 
-    def _save(self, shard: OpenShard, index: Ints) -> None:
+    def _save(self, shard: _OpenShard, index: Ints) -> None:
         # This runs in another thread. Computed rows do not change, but for those that are lost
         # meanwhile: then another checkpoint follows.
         self._files.checkpoint(
             shard.number, index, shard.values[index], shard.ok[index], shard.keys[index]
         )
 
-    def take_finished(self) -> Iterator[OpenShard]:
+    def take_finished(self) -> Iterator[_OpenShard]:
         """Close and yield the shards in which no row is left to compute."""
         for number, shard in list(self._open.items()):
             if not (shard.state == State.MISSING).any():
@@ -293,18 +293,18 @@ class StreamRun:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
-    def write(self, shard: OpenShard, meter: Meter) -> None:
+    def write(self, shard: _OpenShard, meter: Meter) -> None:
         """Stage a finished shard in the cache."""
         self._files.made = self._files.made or self.provenance or {}
         with meter.measure("write"):
             self._files.stage(shard.number, shard.values, shard.ok, shard.keys)
 
-    def count(self, shard: OpenShard) -> None:
+    def count(self, shard: _OpenShard) -> None:
         """Count the rows of a shard that has been written."""
         self.n_unwritten -= 1
         self.counts.add(shard.count())
 
-    def _missing_by_shard(self, rows: Ints) -> Iterator[tuple[OpenShard, Ints, Ints]]:
+    def _missing_by_shard(self, rows: Ints) -> Iterator[tuple[_OpenShard, Ints, Ints]]:
         """Yield the open shards in which some of the rows (n,) are still to be computed, each with
         the positions of these among the rows, and their indices in the shard.
         """
@@ -318,7 +318,7 @@ class StreamRun:
                 if is_missing.any():
                     yield shard, selected[is_missing], index[is_missing]
 
-    def _load(self, number: int) -> OpenShard:
+    def _load(self, number: int) -> _OpenShard:
         """Read a shard's rows and keys, give each row its first `State`, and fill in the features
         of rows that need not be computed: they are carried over, or else kept; those of the first
         rows of runs of pairs are 0.
@@ -351,7 +351,7 @@ class StreamRun:
         values[is_kept] = kept.features[is_kept]
         ok[is_kept] = kept.ok[is_kept]
         ok[state == State.FIRST] = cache.UNDEFINED
-        return OpenShard(
+        return _OpenShard(
             number=number,
             start=rows.start,
             video=video,

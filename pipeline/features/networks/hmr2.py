@@ -83,7 +83,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     state = load_checkpoint(file, settings=True)
     state = state.get("state_dict", state)
     with torch.device("meta"):
-        network = Hmr2Network(shape)
+        network = _Hmr2Network(shape)
     fill(network, file, state, label="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
@@ -104,7 +104,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     )
 
 
-class Hmr2Network(nn.Module):
+class _Hmr2Network(nn.Module):
     """The whole network: normalised pixels (B, 3, 256, 192) -> tokens (B, dim). Its parameters have
     the names of the published checkpoint.
 

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 from pipeline.clips.detection.decoders import ClipDecoding
 from pipeline.clips.detectors.rtmpose import RTMPose
-from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, _find_people
 from pipeline.datasets.detected.clip import pixel_camera
 from pipeline.errors import ConfigError
 from pipeline.files.formats.people.detections import read_results
@@ -128,7 +128,7 @@ def test_two_people_are_not_followed_onto_one(lost):
     boxes = np.float32([[20, 0, 30, 40], [35, 0, 45, 40]])
     networks = Networks(lambda images: [Boxes(boxes, np.float32([0.6, 0.8]))] * len(images), look)
     images = [np.full((64, 160, 3), t, np.uint8) for t in (0, 1, 2, 3, 0)]
-    found = find_and_follow(networks, images, [True, False, False, False, True])
+    found = _find_people(networks, images, [True, False, False, False, True])
     scores = [[0.6, 0.8], [0.6, 0.8], [0.8], [0.8], [0.6, 0.8]]
     assert [one.scores.tolist() for one in found] == [pytest.approx(of) for of in scores]
 
