@@ -37,7 +37,7 @@ from pipeline.settings.sections import kind_of, stream_of
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub)
-    weights = "; ".join(KINDS.values())
+    weights = "; ".join(kind.form for kind in KINDS.values())
     add = sub.add_argument
     add("--stream", help="Name of the stream in the cache")
     from_settings(sub, stream="features.streams")

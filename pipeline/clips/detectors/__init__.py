@@ -175,8 +175,9 @@ def _find_flaw(people: object) -> str | None:
         if not np.isfinite(array).all():
             return f"{name} that are not finite"
     n = people.scores.size
-    shapes = tuple(array.shape for array in people)
-    if shapes not in (((n, 4), (n,), (n, n_joints, 3)) for n_joints in (17, 0)):
+    shapes = [array.shape for array in people]
+    n_joints = 0 if shapes[2] == (n, 0, 3) else 17  # a detector may find boxes alone
+    if shapes != [(n, 4), (n,), (n, n_joints, 3)]:
         return f"shapes {shapes}"
     shares = np.append(people.scores, people.keypoints[..., 2])
     if ((shares < 0) | (shares > 1)).any():

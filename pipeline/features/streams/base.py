@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cache import CropPolicy
 from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
-from pipeline.features.weights import FILES, WeightsSpec
+from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
@@ -159,7 +159,7 @@ class Stream(ABC):
             value = getattr(self, option.name)
             if isinstance(value, Path):
                 return value
-            if isinstance(value, WeightsSpec) and value.kind in FILES:
+            if isinstance(value, WeightsSpec) and value.names_file:
                 return Path(value.argument)
         return None
 

@@ -2,6 +2,8 @@
 be is told.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from pipeline.features.plan import plan_extraction, weights_of
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import network
 from pipeline.features.streams.network import ResNet50
-from pipeline.features.weights import TERMS, WeightsSpec
+from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.files.raw.files import whole_file_digest
 
 PENN = "penn_action/train"
@@ -66,7 +68,7 @@ def test_terms_are_recorded_not_compared(
     assert into.tree(penn.root) == held
     for video, text in (("0007", "not known"), ("0009", "another text")):
         network.loaded_network.cache_clear()
-        monkeypatch.setitem(TERMS, "file", (text, "a file"))
+        monkeypatch.setitem(KINDS, "file", replace(KINDS["file"], licence=text))
         penn.add(video)
         penn.convert()
         assert into.extract(penn.root, **given).kept == 0
