@@ -60,7 +60,8 @@ def extract_together(
     part: Part | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the missing rows of several streams of one split, and commit each stream.
+    """Compute the missing rows of several streams of one split, and commit each stream. Returns
+    their results, those of streams of the same images beside each other.
 
     Streams of the same images are computed in one pass, so that every frame is decoded once. After
     a kill, at most half a minute of work is repeated.
@@ -79,23 +80,22 @@ def extract_together(
         raise ConfigError(
             f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
         )
-    by_index: dict[int, Extraction] = {}
-    for indices in _group_by_images(plans):
-        extractions = _extract([plans[i] for i in indices], resources, dask, part, progress)
-        by_index |= dict(zip(indices, extractions, strict=True))
-    return [by_index[i] for i in range(len(plans))]
+    extractions: list[Extraction] = []
+    for group in _group_by_images(plans):
+        extractions += _extract(group, resources, dask, part, progress)
+    return extractions
 
 
-def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[int]]:
-    """Indices of the plans, in groups whose streams read the same images. Each stream of labels is
-    a group of its own.
+def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[ExtractionPlan]]:
+    """The plans in groups whose streams read the same images. Each stream of labels is a group of
+    its own.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for i, plan in enumerate(plans):
-        key: Hashable = i
+    groups: dict[Hashable, list[ExtractionPlan]] = {}
+    for plan in plans:
+        key: Hashable = plan.spec.name
         if plan.spec.stream.reads.crops:
             key = plan.spec.raw
-        groups.setdefault(key, []).append(i)
+        groups.setdefault(key, []).append(plan)
     return [*groups.values()]
 
 
@@ -127,8 +127,7 @@ def _extract(
             tasks = [open_part(stack, state, split, part, share) for state in states]
             counts, meter = _compute(split, tasks, resources, dask, progress)
             return [
-                Extraction.of(task.plan, of_stream, meter, len(task.target))
-                for task, of_stream in zip(tasks, counts, strict=True)
+                task.result(of_stream, meter) for task, of_stream in zip(tasks, counts, strict=True)
             ]
         share = frozenset(shards)
         streams = [CommittedStream(stack, state, split, share, lost, machine) for state in states]

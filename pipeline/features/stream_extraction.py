@@ -53,12 +53,6 @@ class Extraction(Counts):
     shards: int  # number of missing shards, or of those in a part's share
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
-    @classmethod
-    def of(cls, plan: ExtractionPlan, counts: Counts, meter: Meter, n_shards: int) -> Extraction:
-        extraction = cls(plan=plan, meter=meter, shards=n_shards)
-        extraction.add(counts)
-        return extraction
-
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
@@ -99,6 +93,12 @@ class StreamTask:
     plan: ExtractionPlan
     target: frozenset[int]
     recorded: Provenance | None  # of the rows that the stream already has, or that are staged
+
+    def result(self, counts: Counts, meter: Meter) -> Extraction:
+        """The result, once the target shards have been computed."""
+        extraction = Extraction(plan=self.plan, meter=meter, shards=len(self.target))
+        extraction.add(counts)
+        return extraction
 
 
 def open_run(task: StreamTask, split: Split, part: Sequence[int]) -> tuple[StreamRun, Counts]:
@@ -189,8 +189,8 @@ class CommittedStream:
         """Accept the target shards, which are staged, and commit, unless the stream is new and no
         shard of it is written. Raises PipelineError if shards were refused.
         """
-        n_missing = len(self.task.target) + len(self._finished)
-        extraction = Extraction.of(self._plan, computed, meter, n_missing)
+        extraction = self.task.result(computed, meter)
+        extraction.shards += len(self._finished)
         extraction.kept += int(self._split.rows_by_shard()[sorted(self._finished)].sum())
         writer = self._writer
         writer.accept_staged()

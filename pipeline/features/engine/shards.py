@@ -224,7 +224,7 @@ class StreamRun:
         is_finite = checked.ok != NO_VALUE
         is_bad = is_missing & ~is_finite
         if is_bad.any():
-            self._give_up_not_finite(rows[is_bad], checked.values[is_bad])
+            self._give_up_not_finite(rows[is_bad], checked.values.dtype)
         is_stored = is_missing & is_finite
         values = checked.values[is_stored]
         ok = checked.ok[is_stored]
@@ -234,16 +234,13 @@ class StreamRun:
             shard.state[index] = State.COMPUTED
         return len(values)
 
-    def _give_up_not_finite(self, rows: Ints, numbers: Array) -> None:
-        tracks = self._split.tracks
-        frame = column(self._split, "frame_index", rows)
-        for i, track in enumerate(self._split.track_of(rows).tolist()):
-            n_bad = np.count_nonzero(~np.isfinite(numbers[i]))
-            message = (
-                f"track {tracks[track].name}, frame {frame[i]}: {n_bad:,} of "
-                f"{numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
-            )
-            self.give_up(rows[i : i + 1], NOT_FINITE, message)
+    def _give_up_not_finite(self, rows: Ints, dtype: object) -> None:
+        """Give up rows whose numbers are not finite, with a message about the first one."""
+        first = rows[:1]
+        track = self._split.tracks[int(self._split.track_of(first)[0])].name
+        frame = column(self._split, "frame_index", first)[0]
+        message = f"track {track}, frame {frame}: its numbers are not finite in {dtype}"
+        self.give_up(rows, NOT_FINITE, message)
 
     def give_up(self, rows: Ints, kind: str, message: str) -> None:
         """Give up those of the rows that are to be computed, and count their problem: their `ok`

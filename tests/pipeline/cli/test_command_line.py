@@ -83,9 +83,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     monkeypatch.setattr(network, "__call__", overflow)
     shown = extract(code=1).out
     assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
-    assert re.search(
-        r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown
-    )
+    assert re.search(r"track 000\d/0, frame \d: its numbers are not finite in float16\n", shown)
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
     reasons = "1 not_finite, 1 picture_empty"
     assert re.search(
