@@ -21,7 +21,6 @@ REAL_WAIT = pool.wait
 class InlineProcess:
     """Stands for a `server.Process`, and for its pipe: a task is run when it is sent."""
 
-    has_begun = True
     place = NO_TASK
 
     def __init__(

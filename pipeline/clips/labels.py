@@ -13,25 +13,44 @@ Labels of the last two names may belong to several clips: a.json to both a.mp4 a
 `ClipLabels.video` lists these clips, too, in the video's `files`, and `require_own_labels` refuses
 a video with several clips when it is read.
 
-Labels whose names only resemble these are found by `find_similar`, for an error with advice
-(`pipeline.clips.file_names`). `pipeline.files.formats.people.detections` reads all formats.
+Labels whose names only resemble these are probably the clip's under a wrong name. They are found by
+`find_similar`, and `require_own_name` refuses them. `pipeline.files.formats.people.detections`
+reads all formats.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.listing import visible_entries
-from pipeline.errors import FOLDER, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, is_folder_entry
 
+_PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
+_SUFFIXES: Final = (*SUFFIXES, *UNREAD, *_PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
+_ADDED: Final = re.compile(  # endings that programs and browsers add to a clip's name
+    rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
+)
+# usual names of one file with the people of all clips
+_NAMES_OF_ALL: Final = (
+    "all",
+    "annotations",
+    "detections",
+    "keypoints",
+    "labels",
+    "output",
+    "poses",
+    "predictions",
+    "results",
+)
 # A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
 # as (("keypoints/train/a.mp4.json",), ()).
 _Labels = tuple[tuple[str, ...], tuple[str, ...]]
@@ -59,14 +78,11 @@ class ClipLabels:
         stems: Instead of `clips`, the names of clips without ending and of their folders, if a
             clip's labels may lie in several folders. `find_similar` passes over labels of these
             names.
-
-    Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
     """
 
     def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
         self._raw = raw
         self._stems = stems
-        _require_folder_name(raw)
         # path with or without its suffix -> clips of this path
         self._clips_by_path: dict[str, list[str]] = defaultdict(list)
         for clip in clips:
@@ -121,8 +137,7 @@ class ClipLabels:
     def find_similar(self, clip: str, folder: str) -> _Labels:
         """Find labels that seem to be the clip's, but have another name or lie in another folder.
 
-        Returns what `find` returns. Such labels are not used: `file_names.require_own_name` raises
-        the error.
+        Returns what `find` returns. Such labels are not used: `require_own_name` raises the error.
         """
         for parent in dict.fromkeys((folder, "")):  # the clip's own folder first
             unmatched = self._list_unmatched(parent)
@@ -153,7 +168,7 @@ class ClipLabels:
             if self._is_of_a_clip(folder, name):
                 continue
             plain_name = plain(name)
-            if plain_name in NAMES_OF_ALL or name == ALPHAPOSE:
+            if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:
                 of_all = name
             else:
                 by_plain_name[plain_name] = name
@@ -187,30 +202,6 @@ def _list_names(folder: Path) -> _FolderNames:
     return names
 
 
-def _require_folder_name(raw: Path) -> None:
-    """Raise RawDataError if `keypoints` is missing but a similar name is there.
-
-    Similar names are `Keypoints`, `keypoint` and `keypoints.zip`.
-    """
-    if (raw / KEYPOINTS).is_dir():
-        return
-    for entry in visible_entries(raw):
-        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
-        is_clip = PurePath(entry.name).suffix.lower() in VIDEOS
-        if is_clip or not is_similar:
-            continue
-        actual = "a file"
-        do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
-        if is_folder_entry(entry):
-            actual = "another name"
-            do = f"Rename it to {KEYPOINTS}."
-        elif entry.name.casefold().endswith(PACKED):
-            actual = "a packed file"
-            do = f"Unpack it into {KEYPOINTS}/."
-        expected = f"keypoint files in a folder {KEYPOINTS}/"
-        raise RawDataError(raw / entry.name, FOLDER, expected, actual, do)
-
-
 def _stem(clip: str) -> str:
     return clip.rpartition(".")[0]
 
@@ -238,3 +229,50 @@ def require_own_labels(video: RawVideo, labels: Path) -> None:
             f"folder {own}/."
         )
         raise RawDataError(labels, "name", "labels of one clip", actual, do)
+
+
+def plain(name: str) -> str:
+    """Reduce a name to small letters and digits, without endings that programs add.
+
+    >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
+    ('myclip', 'myclip')
+    """
+    return re.sub(r"[\W_]", "", _ADDED.sub("", _to_nfc(name).casefold()))
+
+
+def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
+    """Raise RawDataError unless `labels` have a name and a folder of the clip's own labels.
+
+    Labels that `ClipLabels.find_similar` found do not.
+
+    Args:
+        keypoints: The folder `keypoints` in the raw folder.
+        video: The clip.
+        labels: The file or folder of its labels.
+        clip: The clip's file name.
+    """
+    stem = clip.rpartition(".")[0] or clip
+    own_names = [clip, stem]
+    if not labels.is_dir():
+        own_names = [name + suffix for name in own_names for suffix in (*SUFFIXES, *UNREAD)]
+    # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
+    *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
+    if labels.name not in own_names or labels.parent not in (folders or [top]):
+        place = PurePath(keypoints.name, video.name).parent
+        raise _other_name(labels, clip, stem, place)
+
+
+def _other_name(labels: Path, clip: str, stem: str, place: PurePath) -> RawDataError:
+    """The error for labels that seem to be the clip's. place: folder for the clip's labels."""
+    expected = (
+        f"{clip}.json or {stem}.json (.txt, .csv; or a folder {clip}/ or {stem}/) in {place}/"
+    )
+    do = (
+        f"Rename it or move it to {place}/. Unpack a packed file; of one for several clips, write "
+        "a file for each clip."
+    )
+    return RawDataError(labels, "name", expected, "another name or folder", do)
+
+
+def _to_nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

@@ -8,7 +8,6 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from pipeline.cli.text import FEW, count
-from pipeline.clips.file_names import PACKED
 from pipeline.clips.files import KEYPOINTS
 from pipeline.files.raw.files import VIDEOS, list_files
 
@@ -16,7 +15,6 @@ ENDINGS: Final = ", ".join(VIDEOS)
 KINDS: Final = f"files that end in {ENDINGS}"
 # usual files beside clips, which `describe_others` does not mention
 _BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
-_PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def list_clips(raw: Path) -> list[str]:
@@ -43,10 +41,6 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
         return [entry for entry in scanned if not entry.name.startswith(".")]
 
 
-def _files_beside_keypoints(raw: Path) -> list[str]:
-    return [file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
-
-
 def _kind(file: str) -> str:
     return PurePath(file).suffix.lower()
 
@@ -57,29 +51,16 @@ def describe_others(raw: Path) -> str:
     "" if there are only clips, labels, tables and texts.
     """
     others = []
-    for file in _files_beside_keypoints(raw):
-        if _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
+    for file in list_files(raw):
+        is_beside = not file.startswith(f"{KEYPOINTS}/")
+        if is_beside and _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
             others.append(file)
     if not others:
         return ""
-    return f"skipped {count(len(others), 'file')} of other kinds: {join_few(others)}"
+    return f"skipped {count(len(others), 'file')} of other kinds: {_join_few(others)}"
 
 
-def images_hint(raw: Path) -> str:
-    """Advice for a folder without clips but with an archive or images; "" for another folder."""
-    for file in list_files(raw):
-        if file.casefold().endswith(PACKED):
-            return f" ({file}: unpack it)"
-    images = [file for file in _files_beside_keypoints(raw) if _kind(file) in _PICTURES]
-    if not images:
-        return ""
-    source = "%06d.jpg"
-    if _kind(images[0]) == ".gif":
-        source = "clip.gif"
-    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {source} clip.mp4)"
-
-
-def join_few(names: Sequence[str]) -> str:
+def _join_few(names: Sequence[str]) -> str:
     """The first few names, for a message: "a.heic, b.jpg, ..."."""
     shown = [*names[:FEW]]
     if len(names) > FEW:

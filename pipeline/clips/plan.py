@@ -10,8 +10,7 @@ clip is one of these:
     renamed      a lost file has its fingerprint: that file is renamed like the clip
     missing      it is to be detected
 
-A lost file is one that `detect` wrote for a clip that no longer exists. It is an orphan if no clip
-has its fingerprint.
+A lost file is one that `detect` wrote for a clip that no longer exists.
 
 `pipeline.clips.detection.run` carries the plan out, and commands and tasks show it.
 `unlabelled_clips` says which clips have no labels of another tool.
@@ -19,8 +18,6 @@ has its fingerprint.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,7 +25,7 @@ from typing import Any
 
 from cache import fingerprint
 from cache.write.parts import Part
-from pipeline.cli.text import command, count, from_here
+from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import (
     KEYPOINTS,
@@ -39,7 +36,7 @@ from pipeline.clips.files import (
     read_detection,
 )
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import KINDS, images_hint, list_clips, list_labelled_clips
+from pipeline.clips.listing import KINDS, list_clips, list_labelled_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
@@ -60,7 +57,6 @@ class DetectionPlan:
     failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up -> why
     n_up_to_date: int  # number of clips whose file is up to date
     refused: Mapping[str, str]  # clips that cannot have a file -> why
-    orphans: Sequence[str]  # files of `detect` whose clips were deleted
     weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect; else []
 
     @property
@@ -89,38 +85,6 @@ class DetectionPlan:
             value = getattr(self.detector, field.name)
             words += ["--set", f"{self.detector.name}.{field.name}={value}"]
         return command(*words)
-
-
-def detected_otherwise(
-    out: Path, clips: Iterable[str], detector: Detector, options: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Count clips whose keypoints were made by another detector, or with other options.
-
-    Returns texts such as "2 clips by rtmpose with another every". options: the `identity` of
-    `detector`. None: its weights are not downloaded yet, so only its option `every` is compared.
-    """
-    current: dict[str, Any] = {}
-    if options is not None:
-        current = json.loads(json.dumps(dict(options)))  # as it is read from a file
-    elif detector.every > 1:
-        current["every"] = detector.every
-    counts = Counter[str]()
-    for clip in clips:
-        detection = read_detection(keypoint_file(out, clip))
-        if detection is None:
-            continue
-        name = detection.detector
-        if name != detector.name:
-            counts[name] += 1
-            continue
-        stored = detection.options
-        compared = {"every"}  # the one option that needs no weights
-        if options is not None:
-            compared = {*stored, *current}
-        differ = [key for key in sorted(compared) if stored.get(key) != current.get(key)]
-        if differ:
-            counts[f"{name} with another {', '.join(differ)}"] += 1
-    return [f"{count(n, 'clip')} by {label}" for label, n in counts.items()]
 
 
 def usual_detector(raw: Path) -> str:
@@ -179,7 +143,7 @@ def plan_detection(
         MissingAssets: Weights are missing.
         PlugInError: Another package's detector fails.
     """
-    one_clip = raw.is_file()  # if so, other files in `out` are not orphans, but of other clips
+    one_clip = raw.is_file()  # if so, other files in `out` are of other clips
     raw, clips = _clips_of(raw)
     if out.resolve() == raw.resolve():
         raise ConfigError(
@@ -255,19 +219,8 @@ def _plan_clips(
         failed=failed,
         n_up_to_date=n_up_to_date,
         refused=refused,
-        orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
-
-
-def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> list[str]:
-    """Paths, relative to `out`, of the lost files whose clips were not renamed."""
-    renamed = set(renamed)
-    orphans = []
-    for target in lost:
-        if target not in renamed and target.file.exists():
-            orphans.append(target.file.relative_to(target.out).as_posix())
-    return orphans
 
 
 def _clips_of(raw: Path) -> tuple[Path, list[str]]:
@@ -285,7 +238,7 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
     if not clips:
         problem = "no such file or folder"
         if raw.is_dir():
-            problem = f"no clips in this folder{images_hint(raw)}"
+            problem = "no clips in this folder"
         raise ConfigError(f"{raw}: {problem}. Name a folder with {KINDS}.")
     return raw, clips
 

@@ -7,11 +7,11 @@ from dataclasses import fields
 from typing import Final
 
 from pipeline.cli.command_line import Command, every_option, json_option
-from pipeline.cli.console import DOUBT, err, out, plain, show_json
+from pipeline.cli.console import err, out, show_json
 from pipeline.cli.progress import bar
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
-from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
+from pipeline.clips.plan import plan_detection, usual_detector
 from pipeline.recipe.steps import detect
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
@@ -50,9 +50,6 @@ def _run(args: argparse.Namespace) -> int:
     detector = sections.detector_of(source, name)
 
     plan = plan_detection(args.raw, args.out, detector, part=args.part)
-    missing = [files.clip for files in plan.missing]
-    for clips in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
-        err.print(f"  {DOUBT} replaces keypoints of {plain(clips)}")
     with bar(f"detect {args.raw.name}", err, unit="clip") as progress:
         result = detect(plan, args.cfg, progress, args.part, retries=True)
 

@@ -37,7 +37,7 @@ from pipeline.settings.sections import kind_of, stream_of
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub)
-    weights = "; ".join(KINDS.values())
+    weights = "; ".join(kind.form for kind in KINDS.values())
     add = sub.add_argument
     add("--stream", help="Name of the stream in the cache")
     from_settings(sub, stream="features.streams")
@@ -84,10 +84,6 @@ def reads(args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(["features", *names, *(kind_of(source, name) for name in names)]))
 
 
-class NoWeights(PipelineError):
-    """The data are real, but neither the command nor luigi.cfg names weights."""
-
-
 def specs_of(
     args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool
 ) -> list[StreamSpec]:
@@ -97,7 +93,7 @@ def specs_of(
         committed: The split in the cache; None if it is not converted yet.
         stand_in: Whether the split is demo data.
 
-    Raises NoWeights for a new stream of real data with random weights that the command does not
+    Raises RandomWeights for a new stream of real data with random weights that the command does not
     name, PipelineError for an existing stream whose kind no setting names.
     """
     names = _stream_names(args)
@@ -108,8 +104,9 @@ def specs_of(
         if committed is not None and exists:
             _refuse_unnamed(source, committed, stream_name)
         spec = stream_of(source, stream_name)
-        if not stand_in and (args.replace or not exists):
-            _refuse_random_weights(source, name, spec)
+        is_new = args.replace or not exists
+        if is_new and not stand_in and not _has_named_weights(source, spec):
+            spec.refuse_random_weights(name, source.where(stream_name, "weights"))
         specs.append(replace(spec, raw=args.raw))
     return specs
 
@@ -141,15 +138,10 @@ def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: s
     )
 
 
-def _refuse_random_weights(source: SettingsFile, name: str, spec: StreamSpec) -> None:
-    """Raise NoWeights for a network with random weights. name: of a split with real data."""
+def _has_named_weights(source: SettingsFile, spec: StreamSpec) -> bool:
+    """Whether an option of the command names the stream's weights."""
     sections = (source.section(spec.name), source.section(spec.stream.kind))
-    is_named = any("weights" in section.options for section in sections)
-    if spec.stream.stand_in and not is_named:
-        raise NoWeights(
-            f"{name} is real data: name the network's weights, for example --weights "
-            "spin:FILE, or --weights untrained:0 for a trial run with random weights"
-        )
+    return any("weights" in section.options for section in sections)
 
 
 KEPT: Final = (

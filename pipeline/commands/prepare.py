@@ -31,7 +31,6 @@ from pipeline.commands.plan import lines
 from pipeline.commands.preparation.detector import (
     NO_DETECTOR,
     choose_detector,
-    describe_other_keypoints,
     keeps_other_keypoints,
     load_networks,
 )
@@ -40,7 +39,7 @@ from pipeline.commands.preparation.summary import print_summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import RandomWeights, StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
@@ -258,7 +257,6 @@ class Preparation:
         texts = list[str]()
         for plan in plans:
             texts += lines(plan, None if self.args.all else FEW)
-        texts += describe_other_keypoints(self.args.raw, plans)
         for text in texts:
             out.print(text)
         if self.without_weights:
@@ -291,7 +289,7 @@ def _streams_by_split(
         committed = committed_split(args.cache, name)
         try:
             specs = streams or extract_command.specs_of(args, name, committed, stand_in=demo)
-        except extract_command.NoWeights:
+        except RandomWeights:
             if "streams" in args.cfg.source.section("features").options:
                 raise
             continue

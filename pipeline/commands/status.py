@@ -31,8 +31,7 @@ from pipeline.conversion import committed
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
-from pipeline.features.again import fill_command
-from pipeline.features.plan import IMPORTED, is_untrained, stream_label, weights_of
+from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (

@@ -28,8 +28,7 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
-from pipeline.features.again import fill_command
-from pipeline.features.plan import missing_rows
+from pipeline.features.plan import fill_command, missing_rows
 from pipeline.features.videos import require_videos, videos_of
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits

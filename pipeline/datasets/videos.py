@@ -24,7 +24,7 @@ from pydantic import BeforeValidator
 from pipeline.accounting import VideoAccount
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import ENDINGS, describe_others, images_hint, list_clips
+from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.datasets.release import Release
@@ -176,7 +176,7 @@ class OwnVideos(ClipDataset):
         if not clips:
             actual = "a file" if raw.is_file() else "no such folder"
             if raw.is_dir():
-                actual = f"none{images_hint(raw)}"
+                actual = "none"
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)

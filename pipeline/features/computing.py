@@ -9,22 +9,17 @@ An exception in another package's code becomes an error that names the package.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Bools, Floats
+from cache.arrays import Bools, Floats
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams.base import LabelComputer, Labels, Machine, Provenance, Stream
 from pipeline.files.pixels.frames import Image
-
-REPEATED: Final = 16  # rows of a batch that are computed twice, to compare
-# how much a row's numbers may differ between two batches, relative to the largest number
-RELATIVE: Final = 1e-3
 
 
 def load(stream: Stream, machine: Machine, recorded: Provenance | None) -> tuple[Any, Provenance]:
@@ -83,39 +78,13 @@ def compute_labels(
 ) -> tuple[Floats, Bools]:
     """Compute n rows of a label stream: numbers (n, dim), and whether they are known (n,).
 
-    Some rows are computed again without their neighbours, to check that a row does not depend on
-    the rest of its batch: PipelineError if they differ. Also raises as `compute_batch` does.
+    Raises as `compute_batch` does.
     """
-
-    def compute(rows: NDArray[np.intp]) -> tuple[Floats, Bools]:
-        with streams.calling(stream.kind, "the function that load returned"):
-            computed, known = computer({name: values[rows] for name, values in labels.items()})
-            _require_shape(stream, computed, (len(rows), stream.dim))
-            _require_shape(stream, known, (len(rows),), "flags")
-        return computed, known
-
-    computed, known = compute(np.arange(n))
-    # up to REPEATED rows, from the last one: none beside a row that was its neighbour
-    step = max(2, math.ceil(n / REPEATED))
-    again = np.arange(n)[::-step]
-    repeated, known_again = compute(again)
-    is_equal = np.array_equal(known[again], known_again)
-    if not is_equal or is_different(computed[again], repeated):
-        raise PipelineError(
-            f"{streams.label(stream.kind)}: a row's numbers depend on other rows of its batch, "
-            "which are arbitrary. "
-            "Declare the rows before and after it that it needs: `history`, `future`."
-        )
+    with streams.calling(stream.kind, "the function that load returned"):
+        computed, known = computer(labels)
+        _require_shape(stream, computed, (n, stream.dim))
+        _require_shape(stream, known, (n,), "flags")
     return computed, known
-
-
-def is_different(first: Array, second: Array) -> bool:
-    """Whether two results for the same rows differ by more than the rounding that different batches
-    cause.
-    """
-    largest = max(np.abs(values[np.isfinite(values)]).max(initial=0) for values in (first, second))
-    tolerance = RELATIVE * largest
-    return not np.allclose(first, second, rtol=RELATIVE, atol=tolerance, equal_nan=True)
 
 
 def compute_row(

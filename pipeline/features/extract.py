@@ -7,9 +7,9 @@ The commands, recipes and Luigi tasks call `extract_together` with a plan for ea
 1. finds their missing shards, except those of videos that are lost, which means that they are
    missing, changed or unreadable;
 2. opens the streams in the cache (`CommittedStream`);
-3. computes the shards by `engine.run.compute`: in this process, or in parts, each of which a
-   worker (a device's process, or one of a cluster) computes and stages by `_extract_part`;
-4. commits each stream; but a part of an array job stages its shards, as workers do.
+3. computes the shards in parts, each of which `_extract_part` computes and stages: in the process
+   of a device or of a cluster's worker; without these, all shards are one part, computed here;
+4. commits each stream; but a part of an array job only stages its shards.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import Final
 
 import cache
 from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import find_differences
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
 from pipeline.features.engine import run
+from pipeline.features.engine.shards import Counts
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, MissingRows
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import (
     CommittedStream,
-    StagedStream,
     StreamState,
+    StreamTask,
     open_part,
+    open_run,
 )
 from pipeline.features.stream_extraction import Extraction as Extraction
 from pipeline.features.streams.base import Machine
@@ -44,12 +44,12 @@ from pipeline.features.videos import (
     require_videos,
     videos_of,
 )
-from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 HERE: Final = Resources()  # the whole machine
-MOST_SHARDS: Final = 16  # in a part of a worker: progress, in shards, is reported after each part
+MOST_SHARDS: Final = 16  # in a part of a worker: progress is reported after each part
 
 
 def extract_together(
@@ -60,7 +60,8 @@ def extract_together(
     part: Part | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the missing rows of several streams of one split, and commit each stream.
+    """Compute the missing rows of several streams of one split, and commit each stream. Returns
+    their results, those of streams of the same images beside each other.
 
     Streams of the same images are computed in one pass, so that every frame is decoded once. After
     a kill, at most half a minute of work is repeated.
@@ -79,23 +80,22 @@ def extract_together(
         raise ConfigError(
             f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
         )
-    by_index: dict[int, Extraction] = {}
-    for indices in _group_by_images(plans):
-        extractions = _extract([plans[i] for i in indices], resources, dask, part, progress)
-        by_index |= dict(zip(indices, extractions, strict=True))
-    return [by_index[i] for i in range(len(plans))]
+    extractions: list[Extraction] = []
+    for group in _group_by_images(plans):
+        extractions += _extract(group, resources, dask, part, progress)
+    return extractions
 
 
-def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[int]]:
-    """Indices of the plans, in groups whose streams read the same images. Each stream of labels is
-    a group of its own.
+def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[ExtractionPlan]]:
+    """The plans in groups whose streams read the same images. Each stream of labels is a group of
+    its own.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for i, plan in enumerate(plans):
-        key: Hashable = i
+    groups: dict[Hashable, list[ExtractionPlan]] = {}
+    for plan in plans:
+        key: Hashable = plan.spec.name
         if plan.spec.stream.reads.crops:
             key = plan.spec.raw
-        groups.setdefault(key, []).append(i)
+        groups.setdefault(key, []).append(plan)
     return [*groups.values()]
 
 
@@ -122,101 +122,92 @@ def _extract(
         lost = _find_lost_videos(split, pixels(split, first.spec.raw), missing, shards)
         shards = computable_shards(split, lost, shards)
     with ExitStack() as stack:
-        streams: Sequence[CommittedStream | StagedStream]
         if part is not None:
             share = frozenset(part.share(shards))
-            streams = [open_part(stack, state, split, part, share) for state in states]
-        else:
-            share = frozenset(shards)
-            streams = [
-                CommittedStream(stack, state, split, share, lost, machine) for state in states
+            tasks = [open_part(stack, state, split, part, share) for state in states]
+            counts, meter = _compute(split, tasks, resources, dask, progress)
+            return [
+                task.result(of_stream, meter) for task, of_stream in zip(tasks, counts, strict=True)
             ]
-        if has_workers and any(stream.run.target for stream in streams):
-            return _compute_on_workers(split, streams, resources, dask, progress)
-        return _compute(split, streams, first.spec, resources, progress)
+        share = frozenset(shards)
+        streams = [CommittedStream(stack, state, split, share, lost, machine) for state in states]
+        tasks = [stream.task for stream in streams]
+        counts, meter = _compute(split, tasks, resources, dask, progress)
+        return [
+            stream.finish(of_stream, meter)
+            for stream, of_stream in zip(streams, counts, strict=True)
+        ]
 
 
 def _compute(
     split: Split,
-    streams: Sequence[CommittedStream | StagedStream],
-    spec: StreamSpec,
-    resources: Resources,
-    progress: Progress,
-    device: str = "",
-) -> list[Extraction]:
-    """Compute the target shards of streams in this process. device: as for `Resources.machine`.
-    spec: that of the first stream.
-    """
-    pixels_of = None
-    if spec.stream.reads.crops:
-        pixels_of = pixels(split, spec.raw)
-    runs = [stream.run for stream in streams]
-    meter = run.compute(split, runs, pixels_of, resources, device, progress)
-    return [stream.finish(meter) for stream in streams]
-
-
-def _compute_on_workers(
-    split: Split,
-    streams: Sequence[CommittedStream | StagedStream],
+    tasks: Sequence[StreamTask],
     resources: Resources,
     dask: Dask,
     progress: Progress,
-) -> list[Extraction]:
-    """Compute the streams' target shards in parts, on devices or a cluster."""
-    spec = streams[0].plan.spec
+) -> tuple[list[Counts], Meter]:
+    """Compute the streams' target shards in parts: on devices, on a cluster, or all of them here.
+    Returns the counts of each stream. Progress is counted in rows.
+    """
+    spec = tasks[0].plan.spec
     shared = raw_folder(split, spec.raw) if spec.stream.reads.crops else None
-    targets = [frozenset(stream.run.target) for stream in streams]
-    shards = sorted(frozenset().union(*targets))
-    plans = [replace(stream.plan, replace=False) for stream in streams]
-    plug_ins = [plan.spec.stream for plan in plans]
-    extract = functools.partial(_extract_part, plans, targets, resources)
-    devices = resources.processes
     parts = run_parts(
-        extract, shards, dask, devices, most=MOST_SHARDS, shared=shared, plug_ins=plug_ins
+        functools.partial(_extract_part, tasks, resources),
+        sorted(frozenset().union(*(task.target for task in tasks))),
+        dask,
+        resources.processes,
+        most=MOST_SHARDS,
+        shared=shared,
+        plug_ins=[task.plan.spec.stream for task in tasks],
+        progress=progress,
     )
+    rows_by_shard = split.rows_by_shard()
+    n_rows = sum(rows_by_shard[sorted(task.target)].sum() for task in tasks)
+    totals = [Counts() for _ in tasks]
     meter = Meter()
     n_done = 0
     with closing(parts):
-        for part, extractions in parts:
-            for stream, extraction in zip(streams, extractions, strict=True):
-                stream.take(extraction)
-            meter.include_part(extractions[0].meter)
-            n_done += len(part)
-            progress(n_done, len(shards), str(meter))
+        for part, (counts, meter_of_part) in parts:
+            meter.include_part(meter_of_part)
+            for task, total, of_part in zip(tasks, totals, counts, strict=True):
+                total.add(of_part)
+                n_done += rows_by_shard[sorted(task.target.intersection(part))].sum()
+            progress(int(n_done), int(n_rows), str(meter))
     meter.stop()
-    return [stream.finish(meter) for stream in streams]
+    return totals, meter
 
 
 def _extract_part(
-    plans: Sequence[ExtractionPlan],
-    targets: Sequence[frozenset[int]],
+    tasks: Sequence[StreamTask],
     resources: Resources,
     part: Sequence[int],
     progress: Progress,
     device: str,
-) -> list[Extraction]:
-    """Compute and stage a part, in a worker.
+) -> tuple[list[Counts], Meter]:
+    """Compute and stage the shards of a part. Returns the counts of each stream.
 
     Args:
-        plans: of streams that read the same images, or of one stream of labels.
-        targets: by stream, the shards to compute in all parts.
+        tasks: of streams that read the same images, or of one stream of labels.
         part: numbers of shards.
+        device: as for `Resources.machine`.
 
-    Raises PipelineError if this worker would compute differently.
+    Raises PipelineError if this process would compute differently than the command.
     """
-    split = cache.open(plans[0].root)[plans[0].split]
-    for plan in plans:
-        differences = find_differences(plan.identity, plan.spec.stream.identity())
-        if differences:
-            text = "; ".join(map(str, differences))
-            raise PipelineError(
-                f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
-            )
-    streams = []
-    for plan, target in zip(plans, targets, strict=True):
-        state = StreamState.find(plan, split)
-        streams.append(StagedStream(state, split, target.intersection(part)))
-    return _compute(split, streams, plans[0].spec, resources, progress, device)
+    plan = tasks[0].plan
+    split = cache.open(plan.root)[plan.split]
+    runs = []
+    counts = []
+    for task in tasks:
+        run_of_stream, finished = open_run(task, split, part)
+        runs.append(run_of_stream)
+        counts.append(finished)
+    pixels_of = None
+    if plan.spec.stream.reads.crops:
+        pixels_of = pixels(split, plan.spec.raw)
+    meter = run.compute(split, runs, pixels_of, resources, device, progress)
+    for of_stream, run_of_stream in zip(counts, runs, strict=True):
+        of_stream.add(run_of_stream.counts)
+    return counts, meter
 
 
 def _find_lost_videos(

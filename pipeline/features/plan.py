@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -28,13 +28,13 @@ import cache
 from cache import Split
 from cache.format.manifest import lost_manifest
 from cache.windows import Ranges
-from pipeline.cli.text import command, count
+from pipeline.cli.text import command, count, text_of
 from pipeline.conversion.identity import Difference, describe, find_differences
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.again import fill_command
 from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Stream
 
 NOT_RECORDED: Final = "not recorded"  # of imported features
 # reasons why all rows of a stream are extracted
@@ -49,6 +49,7 @@ OTHER_NAME: Final = (
     "Use another stream name (--stream NAME, [features] streams), or recompute it: extract "
     "--replace."
 )
+_BY_NAME: Final = ("weights", "precision")  # keys with an option of `extract`
 # kind of streams that come from a file, and its entry in their manifests
 IMPORTED: Final = "imported"
 
@@ -302,3 +303,69 @@ def stream_label(committed: Split, stream: str) -> str:
 def is_current(split: Split, stream: str) -> bool:
     """Whether the stream has every row of the split's tracks."""
     return not missing_rows(split, stream).rows
+
+
+def fill_command(split: Split, stream: str, *more: str) -> str:
+    """The command that extracts or imports the stream with its recorded options. more: further
+    options of `extract`.
+    """
+    manifest = split.stream_manifest(stream)
+    imported = manifest.get("imported") or split.manifest.get("reader", {}).get("imported")
+    if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
+        return _import_command(split, stream, imported)
+    options = _recorded_options(split, stream)
+    words = ["extract", split.name, "--stream", stream, "--cache", str(split.root)]
+    return command(*words, *options, *more)
+
+
+def _recorded_options(split: Split, name: str) -> list[str]:
+    """The options of `extract` for the recorded kind and options of a stream."""
+    identity: Mapping[str, Any] = split.stream_manifest(name).get("identity", {})
+    kind = identity.get("kind", name)
+    words = [] if kind == name else ["--kind", str(kind)]
+    stream = _recorded_stream(split, name, identity)
+    if stream is None:
+        return words
+    for option in fields(stream):
+        key = option.name
+        value = getattr(stream, key)
+        if value == option.default and key not in identity:
+            continue
+        if key in _BY_NAME:
+            words += [f"--{key}", text_of(value)]
+        else:
+            words += ["--set", f"{name}.{key}={text_of(value)}"]
+    return words
+
+
+def _recorded_stream(split: Split, name: str, identity: Mapping[str, Any]) -> Stream | None:
+    """The stream of this identity, with the file of weights that provenance.json names; None if it
+    cannot be made here.
+    """
+    weights = identity.get("weights")
+    file = split.stream_provenance(name).get("weights_file")
+    if file and isinstance(weights, Mapping):
+        identity = {**identity, "weights": {"kind": weights["kind"], "argument": file}}
+    try:
+        return streams.of_identity(identity)
+    except PipelineError:  # its package is not installed
+        return None
+
+
+def _import_command(split: Split, stream: str, imported: Mapping[str, Any]) -> str:
+    """The command that imports a stream again, from the file that provenance.json names."""
+    provenance = split.provenance
+    options = list[str]()
+    if imported["format"] == "arrays":
+        provenance = split.stream_provenance(stream)
+        options += ["--array", imported["array"]]
+        if imported["matched_by"] == "tracks":
+            options += ["--match", "tracks"]
+    else:
+        options += ["--crop-scale", str(imported["crop_scale"])]
+    weights = split.stream_manifest(stream)["identity"]["weights"]
+    if isinstance(weights, str):
+        options += ["--weights-of", weights]
+    file = str(provenance.get("imported", imported["file"]))
+    words = ["import", file, split.name, "--format", imported["format"]]
+    return command(*words, "--as", stream, *options, "--cache", str(split.root))

@@ -18,7 +18,6 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import FORMS
-from pipeline.files.raw import is_stand_in
 from pipeline.processes import cores
 from pipeline.processes.settings import Computing
 
@@ -64,16 +63,23 @@ class StreamSpec:
             "split does not have for every track. Use another stream or other splits."
         )
 
-    def refuse_untrained(self, raw: Path, setting: str) -> None:
-        """Raise ConfigError for random weights on real data. `setting`: the name of the setting of
-        the weights, for the message.
+    def refuse_random_weights(self, data: str, setting: str) -> None:
+        """Raise RandomWeights if the stream is only fit for demo data.
+
+        Args:
+            data: the name or folder of real data, for which it would be computed.
+            setting: where the weights are named, for the message.
         """
-        if not self.stream.stand_in or is_stand_in(raw):
-            return
-        # another package's stream may have no option `weights`, or one of another type
-        weights = getattr(self.stream, "weights", self.stream)
-        forms = getattr(weights, "forms", FORMS)
-        raise ConfigError(
-            f"{setting} = {weights}: random weights are for demo data, and {raw} is real "
-            f"data. Name trained weights: {forms}."
-        )
+        if self.stream.stand_in:
+            # another package's stream may have no option `weights`, or one of another type
+            weights = getattr(self.stream, "weights", self.stream)
+            forms = getattr(weights, "forms", FORMS)
+            raise RandomWeights(
+                f"{setting} = {weights}: random weights are for demo data, and {data} is real "
+                f"data. Name trained weights: {forms}. For a trial run: extract --weights "
+                "untrained:0."
+            )
+
+
+class RandomWeights(ConfigError):
+    """Features of real data would be computed with random weights."""

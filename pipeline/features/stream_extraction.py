@@ -1,8 +1,8 @@
 """The extraction of one stream: its missing rows, its shards in the cache, and its commit.  tracks
 -> [features] -> windows
 
-`extract.py` opens each stream: as a `CommittedStream`, or in a part as a `StagedStream`. Words
-for a stream's shards:
+`extract.py` opens each stream: as a `CommittedStream`, or by `open_part` in a part of an array job;
+and its target shards, part by part, by `open_run`. Words for a stream's shards:
 
     missing     the stream lacks them (`MissingRows.shards`)
     reopened    it has them with pending rows, which can be computed now: they are written again
@@ -18,9 +18,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import cache
@@ -30,13 +30,14 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
-from pipeline.conversion.identity import report_other_work
+from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
 from pipeline.features.streams.base import Machine, Provenance, Stream
 from pipeline.features.videos import videos_of
+from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
 
@@ -85,76 +86,59 @@ def _open_files(opened: Callable[..., Shards], plan: ExtractionPlan) -> Shards:
     return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(plan))
 
 
-class _StreamExtraction:
-    """One stream of an extraction.
+@dataclass(frozen=True, slots=True)
+class StreamTask:
+    """A stream whose target shards are computed and staged, in parts. Picklable."""
 
-    Args:
-        files: the stream in the cache.
-        write: the function that writes a shard.
-        target, finished: numbers of shards.
-        recorded: provenance of the rows that the stream already has.
+    plan: ExtractionPlan
+    target: frozenset[int]
+    recorded: Provenance | None  # of the rows that the stream already has, or that are staged
 
-    Raises cache.CacheChanged if there has been a commit since the split was opened.
-    """
-
-    def __init__(
-        self,
-        plan: ExtractionPlan,
-        split: Split,
-        files: cache.StreamShards,
-        write: Callable[..., object],
-        target: frozenset[int],
-        finished: frozenset[int],
-        recorded: Provenance | None,
-    ) -> None:
-        if files.split_digest != split.manifest["digest"]:
-            raise committed_meanwhile(plan.split)
-        self.plan = plan
-        self.run = StreamRun(split, plan.spec.stream, files, sorted(target), write, recorded)
-        # of finished shards, and of those that workers have computed
-        self._counts = Counts(kept=int(split.rows_by_shard()[sorted(finished)].sum()))
-        self._n_missing = len(target) + len(finished)
-
-    def take(self, part: Counts) -> None:
-        """Add a worker's share of the target shards, which it has staged."""
-        self._counts.add(part)
-
-    def finish(self, meter: Meter) -> Extraction:
+    def result(self, counts: Counts, meter: Meter) -> Extraction:
         """The result, once the target shards have been computed."""
-        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
-        extraction.add(self.run.counts)
-        extraction.add(self._counts)
+        extraction = Extraction(plan=self.plan, meter=meter, shards=len(self.target))
+        extraction.add(counts)
         return extraction
 
 
-class StagedStream(_StreamExtraction):
-    """One stream of a part: its shards are staged, and not committed.
+def open_run(task: StreamTask, split: Split, part: Sequence[int]) -> tuple[StreamRun, Counts]:
+    """Open a stream to compute its target shards of a part in this process, except those that are
+    staged. Returns the counts of these.
 
-    Args:
-        share: numbers of the shards that may be computed here.
+    Raises PipelineError if this process would compute differently than the command,
+    cache.CacheChanged if there has been a commit since the split was opened.
     """
-
-    def __init__(self, state: StreamState, split: Split, share: frozenset[int]) -> None:
-        files = _open_files(cache.StreamShards, state.plan)
-        missing = share.intersection(state.missing.shards)
-        finished = missing.intersection(files.list_staged())
-        target = missing - finished
-        super().__init__(state.plan, split, files, files.stage, target, finished, state.recorded)
+    plan = task.plan
+    stream = plan.spec.stream
+    differences = find_differences(plan.identity, stream.identity())
+    if differences:
+        text = "; ".join(map(str, differences))
+        raise PipelineError(
+            f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
+        )
+    files = _open_files(cache.StreamShards, plan)
+    _require_same_commit(files, split)
+    target = task.target.intersection(part)
+    finished = target.intersection(files.list_staged())
+    run = StreamRun(split, stream, files, sorted(target - finished), task.recorded)
+    return run, Counts(kept=int(split.rows_by_shard()[sorted(finished)].sum()))
 
 
 def open_part(
     stack: ExitStack, state: StreamState, split: Split, part: Part, share: frozenset[int]
-) -> StagedStream:
-    """Open a stream for a part of an array job, which is marked as running until `stack` is
-    closed.
+) -> StreamTask:
+    """Open a stream for a part of an array job, which is marked as running until `stack` is closed.
+    Its shards are staged, and not committed.
+
+    share: numbers of the shards that may be computed here.
     """
     plan = state.plan
     report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
     stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
-    return StagedStream(state, split, share)
+    return StreamTask(plan, share.intersection(state.missing.shards), state.recorded)
 
 
-class CommittedStream(_StreamExtraction):
+class CommittedStream:
     """One stream of an extraction, opened in the cache until `stack` is closed, and committed by
     `finish`.
 
@@ -174,6 +158,7 @@ class CommittedStream(_StreamExtraction):
         machine: Machine,
     ) -> None:
         plan = state.plan
+        self._plan = plan
         self._split = split
         self._lost = {split.videos[number].name: why for number, why in lost.items()}
         self._recorded_note = state.note
@@ -194,25 +179,25 @@ class CommittedStream(_StreamExtraction):
         # none are committed, of those that are staged
         self._recorded = StreamState.find(plan, split).recorded or writer.made or None
         writer.reopen(reopened)
+        _require_same_commit(writer, split)
         target = share.union(reopened).intersection(writer.pending)
-        finished = share.intersection(state.missing.shards) - target
-        super().__init__(plan, split, writer, writer.write, target, finished, self._recorded)
+        self.task = StreamTask(replace(plan, replace=False), target, self._recorded)
+        # staged by a killed run or another process
+        self._finished = share.intersection(state.missing.shards) - target
 
-    def take(self, part: Counts) -> None:
-        """Add a worker's part, and accept its shards, which are staged."""
-        super().take(part)
-        self._writer.accept_staged()
-
-    def finish(self, meter: Meter) -> Extraction:
-        """Commit, unless the stream is new and no shard of it is written. Raises PipelineError if
-        shards of workers were refused.
+    def finish(self, computed: Counts, meter: Meter) -> Extraction:
+        """Accept the target shards, which are staged, and commit, unless the stream is new and no
+        shard of it is written. Raises PipelineError if shards were refused.
         """
-        extraction = super().finish(meter)
+        extraction = self.task.result(computed, meter)
+        extraction.shards += len(self._finished)
+        extraction.kept += int(self._split.rows_by_shard()[sorted(self._finished)].sum())
         writer = self._writer
-        if not set(self.run.target).isdisjoint(writer.pending):
+        writer.accept_staged()
+        if not self.task.target.isdisjoint(writer.pending):
             if writer.refused:
                 raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
-            raise committed_meanwhile(self.plan.split)
+            raise _committed_meanwhile(self._plan.split)
         is_empty = writer.live_shards and writer.pending == writer.live_shards
         if self._recorded or not is_empty:
             self._commit(extraction.problems)
@@ -221,7 +206,7 @@ class CommittedStream(_StreamExtraction):
 
     def _describe_missing(self, lost_meanwhile: Mapping[str, str]) -> str:
         """A message about rows that wait for lost videos; "" if there are none."""
-        plan = self.plan
+        plan = self._plan
         stream = plan.spec.name
         split = cache.open(plan.root)[plan.split]
         missing = missing_rows(split, stream if stream in split.streams else None)
@@ -244,16 +229,16 @@ class CommittedStream(_StreamExtraction):
         )
 
     def _commit(self, problems: Counter[str]) -> None:
-        """Commit the stream. Its provenance is that of the run; if the run loaded no network, that
-        of the staged shards, of the stream's earlier rows, or of the network, loaded now.
+        """Commit the stream. Its provenance is that of the accepted shards; if no network was
+        loaded for these, that of the stream's earlier rows, or of the network, loaded now.
 
         problems: why rows of this extraction have no features -> number.
         """
-        provenance = self.run.provenance or self._writer.made or self._recorded
+        provenance = self._writer.made or self._recorded
         backbone = dict(provenance or self._load_provenance())
         stand_in = backbone.get("stand_in") or self._split.manifest.get("stand_in")
         entries = {
-            "identity": dict(self.plan.identity),
+            "identity": dict(self._plan.identity),
             "backbone": backbone,
             "stand_in": bool(stand_in),
         }
@@ -263,14 +248,14 @@ class CommittedStream(_StreamExtraction):
         """Entries for the commit's note. Prints a line if shards were computed differently."""
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
-        file = self.plan.spec.stream.weights_file
+        file = self._plan.spec.stream.weights_file
         if file is not None:
             note["weights_file"] = str(file.resolve())
         varying = sorted(self._writer.varying)
         if varying:
             note["varying"] = varying
             text = (
-                f"{self.plan.split}, {self.plan.spec.name}: shards were computed with different "
+                f"{self._plan.split}, {self._plan.spec.name}: shards were computed with different "
                 f"{', '.join(varying)}: they agree to rounding only"
             )
             err.print(f"{DOUBT} {plain(text)}")
@@ -281,7 +266,7 @@ class CommittedStream(_StreamExtraction):
         """Why rows of the stream had no features before this run; empty if none of them is left."""
         reasons = Counter[str](self._recorded_note.get("without_features"))
         with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
-            if reasons and not self._split.undecodable(self.plan.spec.name):
+            if reasons and not self._split.undecodable(self._plan.spec.name):
                 return Counter()
         return reasons
 
@@ -299,6 +284,12 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
         err.print(f"{DOUBT} {plain(text)}")
 
 
-def committed_meanwhile(split: str) -> cache.CacheChanged:
+def _require_same_commit(files: cache.StreamShards, split: Split) -> None:
+    """Raise cache.CacheChanged if there has been a commit since the split was opened."""
+    if files.split_digest != split.manifest["digest"]:
+        raise _committed_meanwhile(split.name)
+
+
+def _committed_meanwhile(split: str) -> cache.CacheChanged:
     """The error that the split has been committed since it was opened."""
     return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")

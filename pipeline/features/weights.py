@@ -12,18 +12,40 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import NOT_KNOWN
 from pipeline.files.raw.files import whole_file_digest
 
+
+@dataclass(frozen=True, slots=True)
+class WeightsKind:
+    """A kind of weights, written `<kind>:<argument>`. The libraries state terms of their own
+    weights; docs/licences.md has more about the others.
+    """
+
+    form: str  # what it is, and how it is written, for --help
+    names_file: bool = False  # the argument is a path
+    is_random: bool = False  # the argument is a seed
+    needs_argument: bool = True
+    licence: str = NOT_KNOWN
+    source: str = "a library"
+
+
 KINDS: Final = {
-    "spin": "SPIN's checkpoint, spin:FILE",
-    "torchvision": "weights that torchvision downloads, torchvision:IMAGENET1K_V2",
-    "file": "a state dict of torchvision's ResNet-50, file:FILE",
-    "untrained": "random weights from a seed, untrained:0",
-}
-FILES: Final = ("spin", "file")  # kinds whose argument is a path
-# kind -> (licence, source); docs/licences.md has more. Libraries state those of their own weights.
-TERMS: Final = {
-    "spin": ("non-commercial research, as SMPL and its training data", "github.com/nkolot/SPIN"),
-    "file": (NOT_KNOWN, "a file"),
-    "untrained": ("none needed, random numbers", "a seed"),
+    "spin": WeightsKind(
+        "SPIN's checkpoint, spin:FILE",
+        names_file=True,
+        licence="non-commercial research, as SMPL and its training data",
+        source="github.com/nkolot/SPIN",
+    ),
+    "torchvision": WeightsKind(
+        "weights that torchvision downloads, torchvision:IMAGENET1K_V2", source="torchvision"
+    ),
+    "file": WeightsKind(
+        "a state dict of torchvision's ResNet-50, file:FILE", names_file=True, source="a file"
+    ),
+    "untrained": WeightsKind(
+        "random weights from a seed, untrained:0",
+        is_random=True,
+        licence="none needed, random numbers",
+        source="a seed",
+    ),
 }
 FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # how to name weights for real data
 
@@ -35,7 +57,7 @@ class WeightsSpec:
     kind: str
     argument: str
 
-    kinds: ClassVar[Mapping[str, str]] = KINDS
+    kinds: ClassVar[Mapping[str, WeightsKind]] = KINDS
     forms: ClassVar[str] = FORMS
 
     @classmethod
@@ -46,9 +68,11 @@ class WeightsSpec:
         WeightsSpec(kind='untrained', argument='0')
         """
         kind, _, argument = ("untrained:0" if text == "untrained" else text).partition(":")
-        if kind not in cls.kinds or (not argument and kind != "pretrained"):
-            raise ConfigError(f"weights {text!r}: expected {'; '.join(cls.kinds.values())}")
-        if kind == "untrained" and not argument.isdecimal():
+        found = cls.kinds.get(kind)
+        if found is None or (found.needs_argument and not argument):
+            forms = "; ".join(known.form for known in cls.kinds.values())
+            raise ConfigError(f"weights {text!r}: expected {forms}")
+        if found.is_random and not argument.isdecimal():
             raise ConfigError(
                 f"weights {text!r}: expected a whole number as seed, such as untrained:0"
             )
@@ -59,14 +83,19 @@ class WeightsSpec:
 
     def below(self, folder: Path) -> Self:
         """The same weights, with a relative path of a checkpoint taken as relative to `folder`."""
-        if self.kind not in FILES:
+        if not self.names_file:
             return self
         return replace(self, argument=str(folder / Path(self.argument).expanduser()))
 
     @property
     def stand_in(self) -> bool:
         """Whether these are random weights, which are for demo data only."""
-        return self.kind == "untrained"
+        return self.kinds[self.kind].is_random
+
+    @property
+    def names_file(self) -> bool:
+        """Whether the argument is the path of a checkpoint."""
+        return self.kinds[self.kind].names_file
 
     def file(self) -> Path:
         """The checkpoint's path, for the kinds `spin` and `file`. Raises MissingAssets if it does
@@ -87,7 +116,7 @@ class WeightsSpec:
         """What identifies the weights, as JSON: the kind, and the file's SHA-256, a name or a seed;
         never a path. Raises MissingAssets for a missing file.
         """
-        if self.kind in FILES:
+        if self.names_file:
             path = self.file()
             status = path.stat()
             return {
@@ -100,8 +129,8 @@ class WeightsSpec:
         """Licence and source, for provenance only. Code must not compare them, as these texts may
         change.
         """
-        licence, source = TERMS.get(self.kind, (NOT_KNOWN, self.kind))
-        return {"licence": licence, "source": source}
+        kind = self.kinds[self.kind]
+        return {"licence": kind.licence, "source": kind.source}
 
 
 class NetworkWeights(WeightsSpec):
@@ -112,9 +141,12 @@ class NetworkWeights(WeightsSpec):
     """
 
     __slots__ = ()
-    kinds: ClassVar[Mapping[str, str]] = {
-        "pretrained": "weights that the library downloads, pretrained or pretrained:IMAGENET1K_V1",
-        "file": "a state dict of that network, file:FILE",
+    kinds: ClassVar[Mapping[str, WeightsKind]] = {
+        "pretrained": WeightsKind(
+            "weights that the library downloads, pretrained or pretrained:IMAGENET1K_V1",
+            needs_argument=False,
+        ),
+        "file": replace(KINDS["file"], form="a state dict of that network, file:FILE"),
         "untrained": KINDS["untrained"],
     }
     forms: ClassVar[str] = "pretrained, pretrained:NAME or file:FILE"

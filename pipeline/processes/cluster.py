@@ -6,8 +6,9 @@ shards of features. A device's process, a Dask worker and a process of an array 
 the same way: they write finished items to the shared folders, where the command that commits finds
 them. So a part that is lost with its worker begins again from what it had finished.
 
-`run_parts` runs them. Dask is imported only when a scheduler is named. A *future* is Dask's handle
-of a submitted part, from which its result is taken.
+`run_parts` runs them. A process that does a part first checks that it has the software and files of
+the one that sent it (`_run_part`). Dask is imported only when a scheduler is named. A *future* is
+Dask's handle of a submitted part, from which its result is taken.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import functools
 import itertools
 import logging
 import math
+import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pipeline.cli.console import duration, err, plain
-from pipeline.cli.progress import EVERY
+from pipeline.cli.progress import EVERY, Progress, silent
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
-from pipeline.processes.on_worker import DoPart, Submitter, run_part
 from pipeline.processes.pool import TRIALS, Pool
 from pipeline.processes.settings import Dask
-from pipeline.processes.software import versions
+from pipeline.processes.software import version, versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -39,11 +41,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+# a function that does a part: called as do(part, progress, device)
+DoPart = Callable[[Sequence[T], Progress, str], R]
+
+# The threads of a worker share its working folder, and readers are not thread-safe.
+_one_part: Final = threading.Lock()
+
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
 SLOW: Final = 5.0  # s of waiting for workers after which a line is printed
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
-TRIALS_TO_CONNECT: Final = 3
 # Most parts per worker whose results are not taken. One runs and one waits, so that the worker has
 # work and Dask's `adapt` starts more workers. Not more: when a worker is lost, Dask counts that
 # against all parts that it had.
@@ -69,18 +76,20 @@ def run_parts(
     shared: Path | None = None,
     plug_ins: Sequence[object] = (),
     on_gpus: bool = True,
+    progress: Progress = silent,
 ) -> Generator[tuple[Sequence[T], R]]:
-    """Call `do(part, progress, device)` for parts of the items: on the workers of a cluster, or, if
-    `dask` names none, in a process for each of the `devices`. Yields each part with its result as
-    they come.
+    """Call `do(part, progress, device)` for parts of the items: on the workers of a cluster; if
+    `dask` names none, in a process for each of the `devices`; and without these here, where all
+    items are one part. Yields each part with its result as they come.
 
     Args:
         do: picklable. It should call `progress` often, which ends a part whose result is no longer
-            needed. `device` is "" on a cluster, whose workers choose their own.
+            needed. `device` is "" on a cluster, whose workers choose their own, and here.
         most: most items in a part.
         shared: a file or folder that all workers must see.
         plug_ins: datasets, streams and detectors that the workers use.
         on_gpus: if a worker of the cluster has ever offered the resource GPU, use only such ones.
+        progress: what a part that is done here gets.
 
     Raises what `do` raises, a PipelineError with the worker's name; ConfigError for an invalid
     address; and PipelineError:
@@ -90,16 +99,20 @@ def run_parts(
       part than Dask allows.
     - of devices: two processes end at one part, or one has other code.
     """
-    submitter = Submitter(versions(*plug_ins), Path.cwd(), shared)
+    if dask.scheduler is None and not devices:
+        if items:
+            yield items, do(items, progress, "")
+        return
+    submitter = _Submitter(versions(*plug_ins), Path.cwd(), shared)
     if dask.scheduler is None:
-        works = [functools.partial(run_part, submitter, do, device) for device in devices]
+        works = [functools.partial(_run_part, submitter, do, device) for device in devices]
         yield from _run_on_devices(works, devices, _cut(items, most, lambda: len(devices)))
         return
     client = _connect(dask.scheduler)
     cluster = _Cluster(client, dask.patience, on_gpus=on_gpus)
     try:
         parts = _cut(items, most, cluster.number)
-        yield from cluster.run(functools.partial(run_part, submitter, do, ""), parts)
+        yield from cluster.run(functools.partial(_run_part, submitter, do, ""), parts)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{dask.scheduler}: {gone} {RUN_AGAIN}") from error
@@ -141,35 +154,28 @@ def _run_on_devices(
 
 
 def _connect(scheduler: str) -> Client:
-    """Connect to a scheduler, and raise errors as messages for the user.
-
-    distributed asserts that a scheduler's first message comes alone. A busy scheduler may send a
-    second one with it; then another trial succeeds.
-    """
+    """Connect to a scheduler, and raise errors as messages for the user."""
     import distributed  # which sets its loggers' levels
 
     for name in ("distributed", "distributed.client"):  # this module reports what is lost
         logging.getLogger(name).setLevel(logging.CRITICAL)
     location = _scheduler_location(scheduler)
-    for _ in range(TRIALS_TO_CONNECT):
-        try:
-            return distributed.Client(
-                **location,
-                timeout=ANSWER,
-                set_as_default=False,  # other Dask work of this process stays here
-                direct_to_workers=True,  # results come straight from workers
-            )
-        except ValueError as error:
-            expected = (
-                "tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
-            )
-            raise ConfigError(f"{scheduler}: expected {expected}: {error}") from error
-        except (OSError, AssertionError) as error:
-            problem = error
-            if isinstance(error, OSError):
-                break
-    silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({problem})."
-    raise PipelineError(f"{scheduler}: {silent} {HOW_TO_START}") from problem
+    try:
+        return distributed.Client(
+            **location,
+            timeout=ANSWER,
+            set_as_default=False,  # other Dask work of this process stays here
+            direct_to_workers=True,  # results come straight from workers
+        )
+    except ValueError as error:
+        expected = (
+            "tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
+        )
+        raise ConfigError(f"{scheduler}: expected {expected}: {error}") from error
+    # AssertionError: distributed expects the first message alone; a busy scheduler may send another
+    except (OSError, AssertionError) as error:
+        silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
+        raise PipelineError(f"{scheduler}: {silent} {HOW_TO_START}") from error
 
 
 def _scheduler_location(scheduler: str) -> dict[str, str]:
@@ -300,3 +306,76 @@ class _Cluster:
         n_gpus = sum(bool(worker["resources"].get("GPU")) for worker in workers)
         self._needs_gpu |= self._on_gpus and n_gpus > 0
         return n_gpus if self._needs_gpu else len(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitter:
+    """Facts about the process that sends parts, which a worker must share."""
+
+    versions: Mapping[str, str]  # of code and libraries: `pipeline.processes.software`
+    folder: Path  # its working folder, to which relative paths refer
+    shared: Path | None  # a file or folder that the worker must see; None: none
+
+
+def _run_part(submitter: _Submitter, do: DoPart[T, R], device: str, part: Sequence[T]) -> R:
+    """Do a part in this process. Raises PipelineError if it has other software than the submitter
+    or does not see the shared files, and what `do` raises.
+
+    device: the device whose process this is; "": this is a Dask worker, which works in the
+    submitter's working folder.
+    """
+    label = device
+    progress = silent
+    with contextlib.ExitStack() as stack:
+        if not device:
+            label = _describe_worker()
+            progress = _make_needed_check()
+            stack.enter_context(_one_part)
+            if submitter.folder.is_dir():
+                stack.enter_context(contextlib.chdir(submitter.folder))
+        _require_same_software(submitter, label)
+        try:
+            return do(part, progress, device)
+        except PipelineError as error:
+            if type(error) is PipelineError:  # others have more than a message
+                error.args = (f"{label}: {error}",)
+            raise
+
+
+def _require_same_software(submitter: _Submitter, label: str) -> None:
+    """Raise PipelineError if this worker has other code or libraries than the submitter, or does
+    not see the shared files. label: The worker's name in the message.
+    """
+    for name, expected in submitter.versions.items():
+        found = version(name)
+        if found != expected:
+            do = "Use the same code and environment, and start both again."
+            raise PipelineError(
+                f"{label}: expected {name} {expected}, as here, found {found}. {do}"
+            )
+    if submitter.shared is not None and not submitter.shared.exists():
+        raise PipelineError(f"{label}: {submitter.shared} not found. Share it under the same path.")
+
+
+def _describe_worker() -> str:
+    """The address and machine of the Dask worker that runs this part, for messages."""
+    from distributed import get_worker
+
+    return f"Dask worker at {get_worker().address} on {platform.node()}"
+
+
+def _make_needed_check() -> Callable[..., None]:
+    """Make a progress function that raises InterruptedError if the result of this part is no longer
+    needed.
+    """
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    key = worker.get_current_task()
+
+    def require_needed(*_: object) -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise InterruptedError("its result is no longer needed")
+
+    return require_needed

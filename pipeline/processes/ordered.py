@@ -47,9 +47,8 @@ def ordered_map(
             file, for example.
         preload: see `Process`.
 
-    Processes start one after the other, while there are more items than they can take. All have
-    ended after the last result, an error, Ctrl-C, or `close`. Raises PipelineError if processes
-    cannot start.
+    All processes have ended after the last result, an error, Ctrl-C, or `close`. Raises
+    PipelineError if processes cannot start.
     """
     ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
     works = [functools.partial(_run_item, job)] * workers

@@ -142,8 +142,6 @@ class Pool(Generic[T, R]):
     When a process ends, a fresh one repeats its unfinished tasks. With `skips`, a place is left out
     after TRIALS processes ended there. Without, the result of a task is `Failed` after TRIALS
     processes ended at it, or one was ended because it hung.
-
-    Processes start one after the other, while there are more tasks than they can take.
     """
 
     def __init__(
@@ -213,8 +211,6 @@ class Pool(Generic[T, R]):
         """
         self.submit()
         busy = [(w, w.process) for w in self._workers if w.process is not None and w.running]
-        if len(busy) < len(self._workers) and self._is_starting():
-            patience = min(patience, 0.01)  # the next process starts as soon as this one has
         ready = wait([process.pipe for _, process in busy], patience)
         results = list[Result[T, R]]()
         for worker, process in busy:
@@ -222,20 +218,11 @@ class Pool(Generic[T, R]):
         self.submit()
         return results
 
-    def _is_starting(self) -> bool:
-        """Whether a process was started and has shown no sign of life. The next one is started
-        after that.
-        """
-        started = [worker.process for worker in self._workers if worker.process is not None]
-        return not all(process.has_begun for process in started)
-
     def _submit(self, worker: _Worker[T]) -> bool:
         """Send one more task to a worker's process, and start the process if there is none. Returns
         False if nothing was sent: the process has no room, or there is no task now.
         """
-        is_full = len(worker.running) >= self.ahead
-        waits_to_start = worker.process is None and self._is_starting()
-        if is_full or waits_to_start:
+        if len(worker.running) >= self.ahead:
             return False
         submitted = self._next(worker)
         if submitted is None:

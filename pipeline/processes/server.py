@@ -5,7 +5,7 @@ Three kinds of processes have a part here, each with a part of this file:
 - The *parent*, which reads data: it makes a `Process` for each process that it wants, and asks the
   `_Server` object, its end of the connection, to start or end it.
 - The *server* (`serve`): a fresh interpreter with one thread, which imports modules once and then
-  forks. It is started with the first process, and ends when nobody has asked it for a while.
+  forks. It is started with the first process, and ends with the parent.
 - The *processes* (`_run`), the server's children. They call a function of the parent's.
 
 The connection is a pair of sockets; the server's is its standard input. The parent sends either
@@ -53,7 +53,6 @@ from pipeline.processes import (
     Pulse,
 )
 
-SERVER_IDLE: Final = 60.0  # s without a request and a process, after which the server ends
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
 # environment: one thread in each process, because the processes already use all cores
 ONE_THREAD: Final = dict.fromkeys(
@@ -119,11 +118,6 @@ class Process:
         self._server, self._number = _start(request, [remote.fileno(), pulse_fd, *fds])
         remote.close()
         os.close(pulse_fd)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the process has shown a sign of life."""
-        return self._pulse.n_signs > 0
 
     @property
     def place(self) -> int:
@@ -247,7 +241,7 @@ def _start(request: _ProcessRequest, fds: list[int]) -> tuple[_Server, int]:
     global _server
     with _starting:
         if _server is not None and _server.owner == os.getpid():
-            with contextlib.suppress(OSError):  # it ended when idle
+            with contextlib.suppress(OSError):  # it was ended
                 return _server, _server.start(request, fds)
         _close()  # it has ended, or this process is a fork of its owner
         _server = _Server()
@@ -269,21 +263,18 @@ def _close() -> None:
 
 def serve() -> None:
     """Start and end processes as the parent asks: the server's main function. Returns when the
-    parent has ended, or has had no process and asked for none for a while.
+    parent has ended.
     """
     control = socket.socket(fileno=os.dup(0))  # for file descriptors
     pipe: Connection[Any, Any] = Connection(os.dup(0))  # for messages
     with Path(os.devnull).open() as null:  # the processes read no input
         os.dup2(null.fileno(), 0)
     parent = int(sys.argv[1])
-    idle = 0.0
     preloaded: set[bytes] = set()
     children: dict[int, int] = {}  # number -> process id
-    while os.getppid() == parent and (children or idle < SERVER_IDLE):
+    while os.getppid() == parent:
         if not pipe.poll(POLL_INTERVAL):
-            idle += POLL_INTERVAL
             continue
-        idle = 0.0
         try:
             message = pipe.recv()
             if isinstance(message, int):  # the number of a process to end

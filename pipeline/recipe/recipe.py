@@ -22,7 +22,7 @@ import cache
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.conversion.plan import ConversionPlan, committed_split
@@ -32,7 +32,7 @@ from pipeline.features.plan import ExtractionPlan, compare_stream, is_current, p
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.files.raw.files import VIDEOS
+from pipeline.files.raw.files import VIDEOS, digest_or_problem
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import (
     body_for_fits,
@@ -59,9 +59,8 @@ class Recipe:
     needs_demo_data: bool = False  # whether the demo data or the demo body must be made first
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
-    # Where luigi.cfg names the weights, such as "luigi.cfg, line 23 [resnet50] weights", for the
-    # error about random weights on real data. "": an option names them; this is not checked here.
-    weights_setting: str = ""
+    # whether random weights are refused for real data; of `prepare`, options are checked before
+    refuses_random_weights: bool = False
 
     @property
     def name(self) -> str:
@@ -107,9 +106,10 @@ class Recipe:
 
     def refuse_random_weights(self, specs: Sequence[StreamSpec]) -> None:
         """Raise ConfigError if luigi.cfg names random weights, and the raw folder has real data."""
-        if self.weights_setting and self.raw.is_dir():
+        if self.refuses_random_weights and self.raw.is_dir() and not is_stand_in(self.raw):
             for spec in specs:
-                spec.refuse_untrained(self.raw, self.settings.source.where(spec.name, "weights"))
+                setting = self.settings.source.where(spec.name, "weights")
+                spec.refuse_random_weights(str(self.raw), setting)
 
     @classmethod
     def by_arguments(cls, args: argparse.Namespace, split: str) -> Recipe:
@@ -189,7 +189,7 @@ class Recipe:
             drop_removed=is_demo or s.convert.removed == "drop",
             needs_demo_data=s.embedded.enabled and (without_raw or without_body),
             detector=s.detector if name in s.detect.datasets else None,
-            weights_setting=s.source.where(s.stream.name, "weights"),
+            refuses_random_weights=True,
         )
 
 
@@ -310,7 +310,7 @@ def _plan_detection(
     `plan.detection`, if it can be made. detections: as for `_plan_split`.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
-    and all clips without labels of another tool count as undetected.
+    and clips are undetected by the other options of their keypoints.
     """
     recipe = plan.recipe
     raw = recipe.raw
@@ -323,7 +323,8 @@ def _plan_detection(
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
     of_split = {str(file) for file in files if file.suffix.lower() in VIDEOS}
     if detector.downloads:
-        plan.undetected = tuple(clip for clip in list_unlabelled() if clip in of_split)
+        clips = [clip for clip in list_unlabelled() if clip in of_split]
+        plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
         return
     if raw not in detections:
         detections[raw] = recipe.plan_detection() if list_unlabelled() else None
@@ -331,6 +332,17 @@ def _plan_detection(
     if plan.detection is not None:
         missing = (item.clip for item in plan.detection.missing)
         plan.undetected = tuple(clip for clip in missing if clip in of_split)
+
+
+def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
+    """Whether a clip, as it is now, has keypoints by this detector with its N of `--every N`. The
+    weights are not compared: they are not downloaded yet.
+    """
+    detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
+    if detection is None or detection.clip_digest != digest_or_problem(raw / clip):
+        return False
+    every = detection.options.get("every", 1)
+    return (detection.detector, every) == (detector.name, detector.every)
 
 
 def _plan_streams(plan: SplitPlan) -> None:

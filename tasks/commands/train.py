@@ -17,8 +17,7 @@ from typing import Final
 from pipeline.cli import console, text
 from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
-from pipeline.features.again import fill_command
-from pipeline.features.plan import missing_rows
+from pipeline.features.plan import fill_command, missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.settings import settings

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline import skeletons
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
-from pipeline.features.weights import KINDS, WeightsSpec
+from pipeline.features.weights import KINDS, WeightsKind, WeightsSpec
 from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ class EmbeddingWeights(WeightsSpec):
     """Source of an embedding's weights; see `kinds`."""
 
     __slots__ = ()
-    kinds: ClassVar[Mapping[str, str]] = {
-        "file": "best.pt of TrainPrVIPE, for example file:runs/pr-vipe-1f2e3d4c5b6a7988/best.pt",
+    kinds: ClassVar[Mapping[str, WeightsKind]] = {
+        "file": WeightsKind(
+            "best.pt of TrainPrVIPE, for example file:runs/pr-vipe-1f2e3d4c5b6a7988/best.pt",
+            names_file=True,
+            source="a file",
+        ),
         "untrained": KINDS["untrained"],
     }
     forms: ClassVar[str] = "file:FILE, the best.pt of TrainPrVIPE"
@@ -63,9 +67,6 @@ class PrVipe(LabelStream):
     def __post_init__(self) -> None:
         if not isinstance(self.weights, EmbeddingWeights):
             raise ConfigError(f"weights {self.weights}: expected {EmbeddingWeights.forms}")
-
-    def __str__(self) -> str:
-        return str(self.weights)
 
     @property
     def trained_by(self) -> str:

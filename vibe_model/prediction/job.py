@@ -17,9 +17,8 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels
+from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels, require_own_name
 from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
@@ -186,7 +185,8 @@ def streams_to_prepare(
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
     for spec in specs:
-        spec.refuse_untrained(raw, f"the weights of {spec.name}")
+        if not is_stand_in(raw):
+            spec.refuse_random_weights(str(raw), f"the weights of {spec.name}")
     return specs
 
 
@@ -242,7 +242,7 @@ def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     if needs_spin and not is_spin:
         reasons.append(
             f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are "
-            f"{features}"
+            f"{features.name}"
         )
     if job.trained.kind == "ours" and job.trained.features is None:
         reasons.append(

@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import count
-from pipeline.clips.listing import join_few
 from pipeline.processes.meter import Meter
 
 
@@ -23,7 +22,6 @@ class DetectionReport:
     detected: int = 0  # number of clips detected in this run
     up_to_date: int = 0  # number of clips whose file was up to date before
     renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
-    orphans: list[str] = field(default_factory=list)  # keypoint files of deleted clips
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no keypoint file
     frames: int = 0  # number of frames in which people were searched in this run
     persons: int = 0  # number of detections in these frames
@@ -43,14 +41,7 @@ class DetectionReport:
     @property
     def doubts(self) -> list[str]:
         """Messages for the user, besides `problems`."""
-        messages = [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
-        if self.orphans:
-            files = count(len(self.orphans), "keypoint file")
-            messages.append(
-                f"{files} of missing clips: {join_few(self.orphans)}. Restore the clips, or "
-                "delete the files."
-            )
-        return messages
+        return [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
 
     @property
     def _speed(self) -> float:
@@ -73,7 +64,6 @@ class DetectionReport:
             "done": self.detected,
             "up_to_date": self.up_to_date,
             "renamed": self.renamed,
-            "orphans": self.orphans,
             "problems": self.problems,
             "frames": self.frames,
             "persons": self.persons,

@@ -2,10 +2,9 @@
 
 Writes one keypoint file per clip (`pipeline.clips.files`). Runs in this process, or in parts, each
 of which a worker does: the process of a device or of a Dask cluster. A part is one clip or a few,
-which the worker decodes, detects and writes into the shared folder. A batch for the detector has
-frames of equal size: those that were decoded together, or those of several short clips. Results are
-written as they come, so memory does not grow with a clip's length. After a killed run, only the
-clips that were open are repeated.
+which the worker decodes, detects and writes into the shared folder. A batch for the detector is a
+decoded task: the next frames of one clip. Results are written as they come, so memory does not grow
+with a clip's length. After a killed run, only the clips that were open are repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
@@ -19,7 +18,6 @@ import contextlib
 import functools
 import math
 import platform
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +27,18 @@ from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import count
-from pipeline.clips.detection.decoders import ClipDecoding, DecodedTask, Task
-from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
+from pipeline.clips.detection.decoders import (
+    ClipDecoding,
+    DecodedFrame,
+    DecodedTask,
+    OpenClip,
+    Task,
+)
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
-from pipeline.clips.plan import DetectionPlan, plan_detection
+from pipeline.clips.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
@@ -47,27 +50,8 @@ from pipeline.processes.meter import Meter
 from pipeline.processes.pool import Pool, video_threads
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
-WAITING: Final = 4  # batches' worth of frames of several sizes that may wait for a full batch
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
-
-
-def detect_clips(
-    raw: Path,
-    out: Path,
-    detector: Detector,
-    machine: DetectionResources | None = None,
-    *,
-    progress: Progress = silent,
-) -> DetectionReport:
-    """Detect people in every clip below `raw` whose file `out/<clip>.json` is not up to date.
-
-    A file is not up to date if it is missing, or if it was made from other pixels, weights or
-    settings. `progress` is called with numbers of clips.
-    Raises what `plan_detection` and `detect_planned` raise.
-    """
-    plan = plan_detection(raw, out, detector)
-    return detect_planned(plan, machine or DetectionResources(), progress=progress)
 
 
 def detect_planned(
@@ -89,9 +73,7 @@ def detect_planned(
         CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
-    report = DetectionReport(
-        up_to_date=plan.n_up_to_date, orphans=[*plan.orphans], problems=dict(plan.refused)
-    )
+    report = DetectionReport(up_to_date=plan.n_up_to_date, problems=dict(plan.refused))
     todo = [*plan.missing, *plan.failed]
     if part is not None and todo:
         with part.running(plan.out, RECORDS):
@@ -114,23 +96,20 @@ def _detect_todo(
     report: DetectionReport,
     progress: Progress,
 ) -> None:
-    """Detect the clips `todo` in this process or, if so set up, in others. Adds to `report`."""
-    if not todo:
-        return
-    if dask.scheduler is None and not machine.processes:
-        report.add(_detect(plan, machine, "", todo, progress))
-        return
-    n_done = 0
-    detect = functools.partial(_detect_part, plan, machine)
+    """Detect the clips `todo` in parts: on devices, on a cluster, or all of them here. Adds to
+    `report`.
+    """
     parts = run_parts(
-        detect,
+        functools.partial(_detect_part, plan, machine),
         todo,
         dask,
         machine.processes,
         most=MOST_CLIPS,
         shared=plan.raw,
         plug_ins=[plan.detector],
+        progress=progress,
     )
+    n_done = 0
     with contextlib.closing(parts):
         for part, of_part in parts:
             report.add(of_part)
@@ -145,26 +124,16 @@ def _detect_part(
     progress: Progress,
     device: str,
 ) -> DetectionReport:
-    """Detect the clips of a part in a worker, but not those that a lost worker has finished.
+    """Detect the clips of a part, but not those that a lost worker has finished. device: as for
+    `Computing.decoders`.
 
-    Raises PipelineError if this worker has other weights than the command.
+    Raises PipelineError if this process has other weights than the command.
     """
     if identity(plan.detector) != plan.about["options"]:
         raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
     todo = [files for files in part if not files.is_up_to_date()]
     if not todo:
         return DetectionReport()
-    return _detect(plan, machine, device, todo, progress)
-
-
-def _detect(
-    plan: DetectionPlan,
-    machine: DetectionResources,
-    device: str,
-    todo: Sequence[ClipFiles],
-    progress: Progress,
-) -> DetectionReport:
-    """Detect clips in this process. device: as for `Computing.decoders`."""
     detect = _load_cached(plan.detector, device or machine.device)
     n_decoders = min(machine.decoders(device), len(todo))
     return _DetectionRun(plan, machine, n_decoders, todo, detect, progress).run()
@@ -197,14 +166,9 @@ class _DetectionRun:
     frames pass these steps:
 
         _receive          takes decoded tasks from the processes
-        _add_frames       adds the frames of one task to `waiting`. Of the tasks that are ready,
-                          those of the earliest open clip come first, so that few clips are
-                          unfinished
-        _detect_waiting   detects people in waiting frames of one size, and hands them to their
-                          clips
-
-    Only a clip that is shorter than a batch waits for other clips, which costs little at a kill. So
-    people of a clip come in the order of its frames.
+        _detect_task      detects people in the frames of one task, and hands them to the clip. Of
+                          the tasks that are ready, those of the earliest open clip come first, so
+                          that few clips are unfinished
     """
 
     def __init__(
@@ -234,8 +198,6 @@ class _DetectionRun:
             env=video_threads(n_decoders),
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
-        # image shape -> frames that wait for a full batch
-        self.waiting = defaultdict[tuple[int, ...], list[WaitingFrame]](list)
         self.report = DetectionReport(meter=Meter(decoders=n_decoders))
         self.n_done = 0  # clips that have a keypoint file, or were given up
 
@@ -255,12 +217,8 @@ class _DetectionRun:
         while clip is not None or self.pool.has_more or not self.pool.is_idle:
             self._receive(0 if clip is not None else 1)
             if clip is not None:
-                self._add_frames(clip)
-                self._finish_complete()
+                self._detect_task(clip)
             clip = self._first_ready()
-        for shape in list(self.waiting):
-            self._detect_waiting(shape)
-        self._finish_complete()
 
     def _open_clips(self) -> Iterator[Iterator[Task | None]]:
         """Open the clips one after the other, and yield the tasks of each."""
@@ -292,60 +250,36 @@ class _DetectionRun:
                 return clip
         return None
 
-    def _add_frames(self, clip: OpenClip) -> None:
-        """Detect people in the frames of a clip's next task, or let them wait for those of other
-        clips. If the task has a problem, give the clip up.
+    def _detect_task(self, clip: OpenClip) -> None:
+        """Detect people in the frames of a clip's next task. Afterwards, finish a complete clip; if
+        the task has a problem, give the clip up.
         """
         task = clip.decoded.popleft()
         frames = [*clip.take_frames(task)]
         if frames:
-            shape = frames[0].image.shape  # that of all frames of the clip
-            self._add_to_batch(shape, frames)
-            is_short = clip.has_ended and clip.n_frames < self.batch_size
-            if not is_short:
-                self._detect_waiting(shape)
+            self._detect_frames(clip, frames)
         if task.problem is not None:
             self._give_up(clip, task.problem)
+        elif clip.is_complete:
+            try:
+                self._finish(clip, self._check(clip))
+            except RawDataError as error:
+                self._give_up(clip, error)
 
-    def _add_to_batch(self, shape: tuple[int, ...], frames: Sequence[WaitingFrame]) -> None:
-        """Let frames of this shape wait. If they do not fit into its batch, detect people in it
-        first; if too many frames of all shapes wait, in those of the most frequent shape.
-
-        A batch only ends between groups of `every` frames: each of its parts begins with a key
-        frame.
-        """
-        if len(self.waiting[shape]) + len(frames) > self.batch_size:
-            self._detect_waiting(shape)
-        self.waiting[shape] += frames
-        if sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
-            self._detect_waiting(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-
-    def _detect_waiting(self, shape: tuple[int, ...]) -> None:
-        """Detect people in the waiting frames of one shape."""
-        frames = self.waiting.pop(shape, [])
-        if not frames:
-            return
+    def _detect_frames(self, clip: OpenClip, frames: Sequence[DecodedFrame]) -> None:
+        """Detect people in frames of a clip."""
         arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
         if self.every > 1:
             arguments.append([frame.is_key for frame in frames])
         with self.report.meter.measure("model"):
             results = self.detect(*arguments)
         for frame, people in zip(frames, results, strict=True):
-            frame.clip.add_people(frame.number, people)
+            clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
         self.report.frames += len(frames)
         n_frames = count(self.report.frames, "frame")
-        clip = frames[-1].clip.files.clip
-        message = f"{n_frames}, {clip}, bottleneck: {self.report.meter.bottleneck}"
+        message = f"{n_frames}, {clip.files.clip}, bottleneck: {self.report.meter.bottleneck}"
         self.progress(self.n_done, len(self.todo), message)
-
-    def _finish_complete(self) -> None:
-        """Write the files of complete clips."""
-        for clip in [clip for clip in self.open_clips.values() if clip.is_complete]:
-            try:
-                self._finish(clip, self._check(clip))
-            except RawDataError as error:
-                self._give_up(clip, error)
 
     def _finish(self, clip: OpenClip, record: ClipRecord) -> None:
         """Write a clip's file."""

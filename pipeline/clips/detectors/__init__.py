@@ -151,13 +151,12 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     def detect(images: Sequence[Image], *keys: Sequence[bool]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
             people = function(images, *keys)
-        problem = _problem(people, len(images))
-        if problem:
-            raise PipelineError(
-                f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: "
-                "boxes (P, 4), scores (P,) and keypoints (P, 17, 3) of an image, all finite, "
-                f"scores and confidences 0 to 1; found {problem}"
-            )
+        if not isinstance(people, list) or len(people) != len(images):
+            raise _no_people(detector, len(images), f"a {type(people).__name__}")
+        for one in people:
+            flaw = _find_flaw(one)
+            if flaw is not None:
+                raise _no_people(detector, len(images), flaw)
         return [
             one if one.keypoints.shape[1] else one._replace(keypoints=_no_joints(one))
             for one in people
@@ -166,42 +165,24 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     return detect
 
 
-def _problem(people: object, n_images: int) -> str:
-    """What is wrong with a detector's result for `n_images` images; "" if nothing."""
-    if not isinstance(people, list) or len(people) != n_images:
-        return _describe(people)
-    for of_image in people:
-        problem = flaw(of_image)
-        if problem:
-            return problem
-    return ""
-
-
-def flaw(people: object) -> str:
-    """What is wrong with a detector's result for one image; "" if nothing."""
+def _find_flaw(people: object) -> str | None:
+    """What is wrong with a detector's result for one image; None if nothing is."""
     if not isinstance(people, People):
-        return f"{_describe(people)} in it"
-    try:
-        n = len(people.scores)
-    except TypeError:
-        return f"scores without a length: {people.scores!r}"
-    shapes = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 17, 3)}
-    if isinstance(people.keypoints, np.ndarray) and people.keypoints.shape == (n, 0, 3):
-        shapes["keypoints"] = (n, 0, 3)  # a detector of boxes alone
+        return f"a {type(people).__name__} in it"
     for name, array in people._asdict().items():
-        if not isinstance(array, np.ndarray):
-            return f"{name} {type(array).__name__} of {n} people"
-        if array.shape != shapes[name]:
-            return f"{name} {array.shape} of {n} people"
-        if array.dtype.kind not in "biuf":
-            return f"{name} of type {array.dtype}"
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            return f"{name} of type {getattr(array, 'dtype', type(array).__name__)}"
         if not np.isfinite(array).all():
             return f"{name} that are not finite"
-    shares = {"scores": people.scores, "confidences of keypoints": people.keypoints[..., 2]}
-    for name, values in shares.items():
-        if ((values < 0) | (values > 1)).any():
-            return f"{name} of {values.min():.4g} to {values.max():.4g}"
-    return ""
+    n = people.scores.size
+    shapes = [array.shape for array in people]
+    n_joints = 0 if shapes[2] == (n, 0, 3) else 17  # a detector may find boxes alone
+    if shapes != [(n, 4), (n,), (n, n_joints, 3)]:
+        return f"shapes {shapes}"
+    shares = np.append(people.scores, people.keypoints[..., 2])
+    if ((shares < 0) | (shares > 1)).any():
+        return f"scores or confidences of {shares.min():.4g} to {shares.max():.4g}"
+    return None
 
 
 def _no_joints(people: People) -> NDArray[np.float32]:
@@ -209,8 +190,10 @@ def _no_joints(people: People) -> NDArray[np.float32]:
     return np.zeros((len(people.scores), 17, 3), np.float32)
 
 
-def _describe(result: object) -> str:
-    kind = f"a {type(result).__name__}"
-    if isinstance(result, list):
-        return f"{kind} of {len(result)}"
-    return kind
+def _no_people(detector: Detector, n_images: int, found: str) -> PipelineError:
+    """The error for a detector whose results are not those that its base class promises."""
+    return PipelineError(
+        f"{_REGISTRY.label(detector.name)}: expected a list of {n_images} People: boxes (P, 4), "
+        "scores (P,) and keypoints (P, 17, 3) of an image, all finite, scores and confidences 0 to "
+        f"1; found {found}"
+    )

@@ -174,7 +174,7 @@ def load_cuda(onnxruntime: Any) -> None:
 
 
 @functools.cache
-def warn_of_cpu() -> None:
+def _warn_of_cpu() -> None:
     """Say once that ONNX Runtime computes on the CPU although there is a GPU, and what to do."""
     err.print(
         "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip "
@@ -227,7 +227,7 @@ def _check_cpu(device: str) -> None:
             "Use --device cpu."
         )
     if device == "auto" and any(GPUS.glob("*")):
-        warn_of_cpu()
+        _warn_of_cpu()
 
 
 def _first_line(error: Exception) -> str:

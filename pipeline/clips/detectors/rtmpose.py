@@ -90,7 +90,6 @@ GREY: Final = 114  # value of padded pixels
 # mean and standard deviation of ImageNet's pixels: red, green, blue
 MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)
 STD: Final = np.array([58.395, 57.12, 57.375], np.float32)
-STRIDES: Final = (8, 16, 32)  # px, cell sizes of YOLOX's grids
 CROP_SCALE: Final = 1.25  # crop side / box side, as in RTMPose's training
 BINS: Final = 2  # RTMPose's scores per px of the crop
 
@@ -288,7 +287,7 @@ class _PersonFinder:
         self._options = options
         self._detector = detector
         self._pose = pose
-        self._normalised = normalised  # as of `detector_input`
+        self._normalised = normalised  # as of `_detector_input`
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -301,14 +300,11 @@ class _PersonFinder:
         """Boxes of the people in an image (H, W, 3) RGB, best first. Raises RawDataError for
         unexpected outputs of the network.
         """
-        size = self._detector.size
-        padded, scale = letterbox(image, size)
-        outputs = self._detector(detector_input(padded, normalised=self._normalised))
-        persons = read_persons(outputs, size)
+        padded, scale = letterbox(image, self._detector.size)
+        outputs = self._detector(_detector_input(padded, normalised=self._normalised))
+        persons = read_persons(outputs)
         if persons is None:
-            expected = (
-                f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
-            )
+            expected = "boxes (1, N, 5) and labels (1, N)"
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
         corners, scores = persons
         height, width = image.shape[:2]
@@ -320,7 +316,7 @@ class _PersonFinder:
         scores = np.where(has_extent, scores, -1)  # below every min_score
         min_score = self._options.min_score
         max_overlap = self._options.max_overlap
-        best = suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
+        best = _suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
         confidence = np.clip(scores[best], 0, 1)
         return Boxes(boxes[best].astype(np.float32), confidence.astype(np.float32))
 
@@ -332,8 +328,8 @@ class _PersonFinder:
             return np.zeros((0, JOINTS, 3), np.float32)
         size = self._pose.size
         n = len(boxes)
-        affines = crop_affines(boxes, size)
-        outputs = self._pose(pose_input(image, affines, size))
+        affines = _crop_affines(boxes, size)
+        outputs = self._pose(_pose_input(image, affines, size))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
             raise self._pose.graph.error(
@@ -359,7 +355,7 @@ def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     return padded, np.array(scaled_size) / (width, height)
 
 
-def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
+def _detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
 
     Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
@@ -370,49 +366,21 @@ def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def read_persons(
-    outputs: Sequence[NDArray[Any]], size: tuple[int, int]
-) -> tuple[Floats, Floats] | None:
-    """Read the persons (class 0) from a detector's outputs.
+def read_persons(outputs: Sequence[NDArray[Any]]) -> tuple[Floats, Floats] | None:
+    """Read the persons (class 0) from a detector's outputs: boxes with scores (1, N, 5) and labels
+    (1, N), as OpenMMLab exports them.
 
-    Returns corners (N, 4) in px of the padded image, and scores (N,); None for an unknown format.
-    The known formats are boxes with scores (1, N, 5) and labels (1, N), as OpenMMLab exports them,
-    and YOLOX's own rows (1, R, 5 + classes): centre and log size in grid cells, objectness score,
-    class scores.
+    Returns corners (N, 4) in px of the padded image, and scores (N,); None for another format.
     """
-    cells = _cells(size)
-    shapes = [output.shape for output in outputs]
-    match shapes:
+    match [output.shape for output in outputs]:
         case [(1, rows, 5), (1, labels)] if rows == labels:
             is_person = outputs[1][0] == 0
             persons = outputs[0][0, is_person]
             return persons[:, :4], persons[:, 4]
-        case [(1, rows, columns)] if columns > 5 and rows == len(cells):
-            (table,) = outputs[0]
-            strides = cells[:, 2:]
-            centres = (table[:, :2] + cells[:, :2]) * strides
-            log_sizes = np.minimum(table[:, 2:4], 20)  # exp stays finite
-            halves = np.exp(log_sizes) * strides / 2
-
-            is_person = table[:, 5:].argmax(axis=1) == 0
-            objectness = table[:, 4]
-            scores = np.where(is_person, objectness * table[:, 5], 0)
-            return np.hstack([centres - halves, centres + halves]), scores
     return None
 
 
-def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
-    """Column, row and stride of each cell of YOLOX's grids, (R, 3)."""
-    grids = []
-    for stride in STRIDES:
-        grid = (size[1] // stride, size[0] // stride)
-        rows, columns = np.indices(grid).reshape(2, -1)
-        strides = np.full_like(rows, stride)
-        grids.append(np.stack([columns, rows, strides], axis=1))
-    return np.concatenate(grids).astype(np.float32)
-
-
-def suppress_overlaps(
+def _suppress_overlaps(
     boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float
 ) -> NDArray[np.int64]:
     """Greedy non-maximum suppression: indices of the boxes to keep, best first.
@@ -429,7 +397,7 @@ def suppress_overlaps(
     return sure[np.array(best, np.int64).reshape(-1)]
 
 
-def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
+def _crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     """Affine transforms (P, 2, 3) from image px to px of a crop of `size` around each box.
 
     boxes: (P, 4) corners, px.
@@ -448,7 +416,7 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     return affines
 
 
-def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
+def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
     """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
     crops = np.stack(
         [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]

@@ -1,7 +1,7 @@
 """Base of detectors with two networks: boxes of people in an image, then joints in each box.
 [pixels -> keypoints] -> tracks
 
-A subclass of `TwoPartDetector` loads the networks, as `rtmpose` does; `find_and_follow` calls them.
+A subclass of `TwoPartDetector` loads the networks, as `rtmpose` does; `_find_people` calls them.
 
 With the option `every` = N, the first network runs on key frames only: each N-th frame, and frames
 that begin a scene. In the frames between, people are followed: the second network looks for a
@@ -89,10 +89,10 @@ class TwoPartDetector(FollowingDetector):
         """Load both networks; `device` as in `Detector.load`."""
 
     def load(self, device: str) -> Callable[..., list[People]]:
-        return functools.partial(find_and_follow, self.load_networks(device))
+        return functools.partial(_find_people, self.load_networks(device))
 
 
-def find_and_follow(networks: Networks, images: _Images, keys: Sequence[bool] = ()) -> list[People]:
+def _find_people(networks: Networks, images: _Images, keys: Sequence[bool] = ()) -> list[People]:
     """Find the people in key frames, and follow them in the others; `keys` as in `run_chains`."""
 
     def start(images: _Images) -> list[People]:

@@ -1,4 +1,4 @@
-"""The detector of a preparation: which one it is, and whose keypoints it replaces.  [raw] -> tracks
+"""The detector of a preparation: which one it is.  [raw] -> tracks
 
 `prepare` finds people in clips without keypoints. `choose_detector` takes the detector of
 `--detector`, else of luigi.cfg, else the usual one, and loads or downloads its weights, so that a
@@ -13,22 +13,18 @@ and `cfg`, the settings of luigi.cfg, `--set` and `--device`.
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.console import DOUBT, plain
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.listing import list_clips
-from pipeline.clips.plan import detected_otherwise, unlabelled_clips, usual_detector
+from pipeline.clips.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
-from pipeline.recipe.recipe import SplitPlan
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
@@ -100,34 +96,3 @@ def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads:
         except PipelineError as error:
             messages.append(str(error))
     return messages
-
-
-def describe_other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
-    """Lines about clips whose keypoints are by another detector, or with another --every: they are
-    replaced, or kept if no detector is named.
-    """
-    detector = plans[0].recipe.detector
-    if detector is None:
-        return []
-    detections = [plan.detection for plan in plans if plan.detection is not None]
-    options = None
-    to_detect = set[str]()
-    if detections:  # all splits share one
-        options = detections[0].about["options"]
-        to_detect.update(files.clip for files in detections[0].missing)
-    else:  # nothing to detect, or the weights are not downloaded yet, nor the options known
-        for plan in plans:
-            to_detect.update(plan.undetected)
-    not_to_detect = {*list_clips(raw)} - to_detect
-    count_by_tool = functools.partial(
-        detected_otherwise, raw / KEYPOINTS, detector=detector, options=options
-    )
-    texts = []
-    for clips in count_by_tool(to_detect):
-        texts.append(f"  {DOUBT} replaces keypoints of {plain(clips)}")
-    new = f"other clips get {detector.name}, --every {detector.every}"
-    for clips in count_by_tool(not_to_detect):
-        texts.append(
-            f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(clips)}; {new}"
-        )
-    return texts

@@ -26,9 +26,8 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
-from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
-from pipeline.clips.labels import labels_of, require_own_labels
+from pipeline.clips.labels import labels_of, require_own_labels, require_own_name
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.detected.people import (

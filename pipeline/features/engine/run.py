@@ -28,7 +28,7 @@ import numpy as np
 
 from cache import Split
 from pipeline.cli.progress import Progress
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels
 from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
 from pipeline.features.engine.shards import Checked, StreamRun
@@ -37,11 +37,10 @@ from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output
 from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
-from pipeline.processes import Failed, cores
+from pipeline.processes import Failed
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS, Pool, video_threads
 
-MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
@@ -110,39 +109,28 @@ def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _Progres
 
 
 def _compute_labels(stream: StreamRun, machine: Machine, report: _ProgressReport) -> Meter:
-    """Compute the shards of a stream of labels, without decoding."""
+    """Compute the shards of a stream of labels, without decoding. A shard takes seconds, so there
+    are no checkpoints.
+    """
     meter = Meter(decoders=0)
     computer: Any = None
     at_once = max(1, AT_ONCE // stream.stream.reads.window)
-    saved = time.monotonic()
-    try:
-        for number in stream.target:
-            shard = stream.open(number)
-            assert shard is not None, "it is missing"
-            missing = shard.missing
-            if len(missing) and computer is None:
-                computer = stream.load(machine)
-                meter.device = stream.device
-            for first in range(0, len(missing), at_once):
-                rows = missing[first : first + at_once]
-                labels = stream.labels(rows)
-                with meter.measure("model"):
-                    computed, known = compute_labels(stream.stream, computer, labels, len(rows))
-                meter.rows += stream.store(rows, stream.check(computed, known))
-                if time.monotonic() - saved > CHECKPOINT_EVERY:
-                    saved = time.monotonic()
-                    _save(stream)
-                report(meter, REPORT_EVERY)
-            _write_finished([stream], meter, report)
-    finally:
-        _save(stream)
+    for number in stream.target:
+        shard = stream.open(number)
+        assert shard is not None, "it is missing"
+        missing = shard.missing
+        if len(missing) and computer is None:
+            computer = stream.load(machine)
+            meter.device = stream.device
+        for first in range(0, len(missing), at_once):
+            rows = missing[first : first + at_once]
+            labels = stream.labels(rows)
+            with meter.measure("model"):
+                computed, known = compute_labels(stream.stream, computer, labels, len(rows))
+            meter.rows += stream.store(rows, stream.check(computed, known))
+            report(meter, REPORT_EVERY)
+        _write_finished([stream], meter, report)
     return meter
-
-
-def _save(stream: StreamRun) -> None:
-    """Write checkpoints in this thread."""
-    for write_checkpoint in stream.save():
-        write_checkpoint()
 
 
 def _compute_crops(
@@ -168,11 +156,6 @@ def _compute_jobs(
 ) -> Meter:
     """Load the networks, and compute shards with them and with decoding processes."""
     workers = planner.workers
-    most = MOST_WORKERS * cores(0)
-    if workers > most:
-        raise ConfigError(
-            f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
-        )
     outputs: list[Output] = []
     networks: list[LoadedNetwork | None] = []
     for stream in planner.streams:
@@ -279,8 +262,6 @@ class _Loop:
                     self._submit()
                     self._begin_to_compute(threads)
                     self._begin_to_write(writer)
-                    # otherwise the loop would never end
-                    assert self._is_working or not self._has_open, "open shards without work"
                     self._receive_tasks()
                     self._receive_batches()
                     self._receive_written()
@@ -296,12 +277,6 @@ class _Loop:
     @property
     def _has_full_batch(self) -> bool:
         return any(network.full for network in self._loaded)
-
-    @property
-    def _is_working(self) -> bool:
-        """Whether a process, a thread or a full batch will change something."""
-        is_busy = bool(self._computing or self._writing)
-        return is_busy or not self._pool.is_idle or self._has_full_batch
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is

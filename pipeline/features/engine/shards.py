@@ -1,6 +1,6 @@
 """Shards of a stream, whose rows are computed in any order.  crops -> [features]
 
-`StreamRun` is a stream while it is computed, with its open shards (`OpenShard`). A shard is opened
+`StreamRun` is a stream while it is computed, with its open shards (`_OpenShard`). A shard is opened
 when its first row is needed. Rows that need not be computed are filled in: they are carried over
 from replaced tracks, or kept from an interrupted extraction. Then each row to compute gets its
 numbers (`check`, `store`), is given up, or is lost with its video. When no row is left to compute,
@@ -29,7 +29,6 @@ import cache
 from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
-from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.inputs import CROP, column, find_crops, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
@@ -39,8 +38,6 @@ NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
 NOT_SAVED: Final = -1
 EXAMPLES: Final = 5  # problems that are reported with their message
 NOT_FINITE: Final = "not_finite"  # why rows are given up whose numbers are infinite or NaN
-# If so many rows are not finite before any row is, the extraction fails.
-MOST_NOT_FINITE: Final = 1024
 
 
 @dataclass(slots=True)
@@ -86,7 +83,7 @@ class State(enum.IntEnum):
 
 
 @dataclass(slots=True, eq=False)
-class OpenShard:
+class _OpenShard:
     """One open shard, with n rows."""
 
     number: int
@@ -128,7 +125,6 @@ class StreamRun:
     Args:
         target: numbers of the shards to compute, ascending.
         files: the stream in the cache.
-        write: `StreamShards.stage` or `StreamWriter.write`.
         recorded: provenance of the rows that the stream already has.
     """
 
@@ -138,7 +134,6 @@ class StreamRun:
         stream: Stream,
         files: cache.StreamShards,
         target: Sequence[int],
-        write: Callable[..., object],
         recorded: Provenance | None,
     ) -> None:
         self.stream = stream
@@ -148,14 +143,11 @@ class StreamRun:
         self.n_unwritten = 0  # number of opened shards that are not written
         self._split = split
         self._files = files
-        self._write = write
         self._recorded = recorded
         self._size = split.rows_per_shard
         self._missing = set(target)  # shards that are not finished
-        self._open: dict[int, OpenShard] = {}  # by number
+        self._open: dict[int, _OpenShard] = {}  # by number
         self._n_closed = 0  # number of rows of finished shards
-        self._n_finite = 0  # number of computed rows whose numbers are finite
-        self._n_not_finite = 0  # number of the other computed rows
 
     def load(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
@@ -176,7 +168,7 @@ class StreamRun:
         """Number of rows that need not be computed any more, in all shards so far."""
         return self._n_closed + sum(shard.n_done for shard in self._open.values())
 
-    def open(self, number: int) -> OpenShard | None:
+    def open(self, number: int) -> _OpenShard | None:
         """The open shard of this number. If it is not open yet, read its rows, and fill in features
         that need not be computed. None if the shard is finished, or not to be computed.
         """
@@ -227,14 +219,12 @@ class StreamRun:
         """Store checked values of rows (n,) in the open shards. Rows with NO_VALUE are given up;
         -1, and rows that are not to be computed any more, are left out. Returns the number of
         stored rows.
-
-        Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
         """
         is_missing = self.is_missing(rows)
         is_finite = checked.ok != NO_VALUE
         is_bad = is_missing & ~is_finite
         if is_bad.any():
-            self._give_up_not_finite(rows[is_bad], checked.values[is_bad])
+            self._give_up_not_finite(rows[is_bad], checked.values.dtype)
         is_stored = is_missing & is_finite
         values = checked.values[is_stored]
         ok = checked.ok[is_stored]
@@ -242,25 +232,15 @@ class StreamRun:
             shard.values[index] = values[selected]
             shard.ok[index] = ok[selected]
             shard.state[index] = State.COMPUTED
-        self._n_finite += len(values)
         return len(values)
 
-    def _give_up_not_finite(self, rows: Ints, numbers: Array) -> None:
-        tracks = self._split.tracks
-        frame = column(self._split, "frame_index", rows)
-        for i, track in enumerate(self._split.track_of(rows).tolist()):
-            n_bad = np.count_nonzero(~np.isfinite(numbers[i]))
-            message = (
-                f"track {tracks[track].name}, frame {frame[i]}: {n_bad:,} of "
-                f"{numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
-            )
-            self.give_up(rows[i : i + 1], NOT_FINITE, message)
-        self._n_not_finite += len(rows)
-        if self._n_not_finite >= MOST_NOT_FINITE and not self._n_finite:
-            raise PipelineError(
-                f"{self._split.name}: {self.stream.kind}: no row of {self._n_not_finite:,} is "
-                f"finite in {numbers.dtype}. Check its weights and precision."
-            )
+    def _give_up_not_finite(self, rows: Ints, dtype: object) -> None:
+        """Give up rows whose numbers are not finite, with a message about the first one."""
+        first = rows[:1]
+        track = self._split.tracks[int(self._split.track_of(first)[0])].name
+        frame = column(self._split, "frame_index", first)[0]
+        message = f"track {track}, frame {frame}: its numbers are not finite in {dtype}"
+        self.give_up(rows, NOT_FINITE, message)
 
     def give_up(self, rows: Ints, kind: str, message: str) -> None:
         """Give up those of the rows that are to be computed, and count their problem: their `ok`
@@ -295,14 +275,14 @@ class StreamRun:
                 shard.n_saved = len(index)
                 yield functools.partial(self._save, shard, index)
 
-    def _save(self, shard: OpenShard, index: Ints) -> None:
+    def _save(self, shard: _OpenShard, index: Ints) -> None:
         # This runs in another thread. Computed rows do not change, but for those that are lost
         # meanwhile: then another checkpoint follows.
         self._files.checkpoint(
             shard.number, index, shard.values[index], shard.ok[index], shard.keys[index]
         )
 
-    def take_finished(self) -> Iterator[OpenShard]:
+    def take_finished(self) -> Iterator[_OpenShard]:
         """Close and yield the shards in which no row is left to compute."""
         for number, shard in list(self._open.items()):
             if not (shard.state == State.MISSING).any():
@@ -310,18 +290,18 @@ class StreamRun:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
-    def write(self, shard: OpenShard, meter: Meter) -> None:
-        """Write a finished shard to the cache."""
+    def write(self, shard: _OpenShard, meter: Meter) -> None:
+        """Stage a finished shard in the cache."""
         self._files.made = self._files.made or self.provenance or {}
         with meter.measure("write"):
-            self._write(shard.number, shard.values, shard.ok, shard.keys)
+            self._files.stage(shard.number, shard.values, shard.ok, shard.keys)
 
-    def count(self, shard: OpenShard) -> None:
+    def count(self, shard: _OpenShard) -> None:
         """Count the rows of a shard that has been written."""
         self.n_unwritten -= 1
         self.counts.add(shard.count())
 
-    def _missing_by_shard(self, rows: Ints) -> Iterator[tuple[OpenShard, Ints, Ints]]:
+    def _missing_by_shard(self, rows: Ints) -> Iterator[tuple[_OpenShard, Ints, Ints]]:
         """Yield the open shards in which some of the rows (n,) are still to be computed, each with
         the positions of these among the rows, and their indices in the shard.
         """
@@ -335,7 +315,7 @@ class StreamRun:
                 if is_missing.any():
                     yield shard, selected[is_missing], index[is_missing]
 
-    def _load(self, number: int) -> OpenShard:
+    def _load(self, number: int) -> _OpenShard:
         """Read a shard's rows and keys, give each row its first `State`, and fill in the features
         of rows that need not be computed: they are carried over, or else kept; those of the first
         rows of runs of pairs are 0.
@@ -368,7 +348,7 @@ class StreamRun:
         values[is_kept] = kept.features[is_kept]
         ok[is_kept] = kept.ok[is_kept]
         ok[state == State.FIRST] = cache.UNDEFINED
-        return OpenShard(
+        return _OpenShard(
             number=number,
             start=rows.start,
             video=video,

@@ -85,7 +85,7 @@ class Task(NamedTuple):
     compare_after: bool  # whether to compare the pixels with the converted ones again at the end
 
 
-class Filled(NamedTuple):
+class _Filled(NamedTuple):
     """What became of the n crops of one output in a task."""
 
     # (kind, message) -> indices of the crops that failed
@@ -98,7 +98,7 @@ class Filled(NamedTuple):
 class Decoded(NamedTuple):
     """The result of a task."""
 
-    filled: list[Filled]  # by output
+    filled: list[_Filled]  # by output
     meter: Meter
     lost: str = ""  # why the video cannot be read now; "" if it can
 
@@ -259,7 +259,7 @@ class _Filling:
         self._meter = meter
         n = len(crops.rows)
         dim = self._stream.dim if self._stream is not None else 0
-        self.filled = Filled({}, np.zeros((n, dim), np.float32), np.zeros(n, bool))
+        self.filled = _Filled({}, np.zeros((n, dim), np.float32), np.zeros(n, bool))
 
     def skip(self, number: int, problem: tuple[str, str]) -> None:
         """Record a problem for the crops of a frame."""

@@ -36,7 +36,7 @@ from pipeline.cli.console import err, plain
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
-from pipeline.features.weights import FILES, NetworkWeights, WeightsSpec
+from pipeline.features.weights import NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 from pipeline.files.packages import DATA_TERMS
 
@@ -277,7 +277,7 @@ class LibraryNetwork(ABC):
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(seed)
             backbone = self._make(weights if is_pretrained else None)
-        if weights.kind in FILES:
+        if weights.names_file:
             _fill_from_file(backbone, weights, label)
         backbone.network.eval().requires_grad_(False)
         return backbone

@@ -50,7 +50,7 @@ class Network(ABC):
         self.lanes = lanes
         self.region = loaded.region
         self._provenance = loaded.provenance
-        self._threads = torch_threads(lanes)
+        self._threads = _torch_threads(lanes)
 
     @property
     def provenance(self) -> Provenance:
@@ -83,7 +83,7 @@ class Network(ABC):
         """Compute features without standardisation, in the calling thread. `labels`: float32."""
 
 
-def torch_threads(number: int) -> ThreadPoolExecutor:
+def _torch_threads(number: int) -> ThreadPoolExecutor:
     """Make a pool of threads in which torch computes, each on one core.
 
     With several batches at a time, one thread per batch is as fast as several threads per batch.

@@ -31,7 +31,7 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from pipeline.features.networks.backbones import fill, tensor_digest
 from pipeline.features.networks.base import Loaded, Normalisation
-from pipeline.features.weights import TERMS, NetworkWeights
+from pipeline.features.weights import KINDS, NetworkWeights
 from pipeline.files.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
@@ -83,11 +83,11 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     state = load_checkpoint(file, settings=True)
     state = state.get("state_dict", state)
     with torch.device("meta"):
-        network = Hmr2Network(shape)
+        network = _Hmr2Network(shape)
     fill(network, file, state, label="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
-        "licence": TERMS["spin"][0],
+        "licence": KINDS["spin"].licence,
         "source": "github.com/shubham-goel/4D-Humans",
         "sha256": tensor_digest(network),
         "stand_in": False,
@@ -104,7 +104,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     )
 
 
-class Hmr2Network(nn.Module):
+class _Hmr2Network(nn.Module):
     """The whole network: normalised pixels (B, 3, 256, 192) -> tokens (B, dim). Its parameters have
     the names of the published checkpoint.
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cache import CropPolicy
 from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
-from pipeline.features.weights import FILES, WeightsSpec
+from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
@@ -118,17 +118,6 @@ class Stream(ABC):
     added: ClassVar[tuple[str, ...]] = ()
     where: ClassVar[str] = ""  # for messages: where to get the file that an option names
 
-    def __str__(self) -> str:
-        """The stream for messages, such as: ResNet18(weights='untrained'), crop jitter:1"""
-        names = [f.name for f in fields(self) if f.name != "crop"]
-        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({arguments}){self._crop_shown}"
-
-    @property
-    def _crop_shown(self) -> str:
-        crop = str(getattr(self, "crop", ""))
-        return f", crop {crop}" if crop else ""
-
     @property
     @abstractmethod
     def reads(self) -> Reads:
@@ -169,7 +158,7 @@ class Stream(ABC):
             value = getattr(self, option.name)
             if isinstance(value, Path):
                 return value
-            if isinstance(value, WeightsSpec) and value.kind in FILES:
+            if isinstance(value, WeightsSpec) and value.names_file:
                 return Path(value.argument)
         return None
 
@@ -362,7 +351,7 @@ class LabelComputer(Protocol):
         integer (unsigned: the greatest), or False.
 
         Rows that are not known are stored with their numbers and the flag `cache.UNDEFINED`. A
-        row's numbers must not depend on other rows of the batch; otherwise the extraction fails.
+        row's numbers must not depend on other rows of the batch (`pipeline.testing` checks this).
         """
         ...
 

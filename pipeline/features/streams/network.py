@@ -130,9 +130,6 @@ class ResNet50(NetworkStream):
     version: ClassVar[int] = 2
     dim: ClassVar[int] = 2048
 
-    def __str__(self) -> str:
-        return f"{self.weights}, {self.precision}{self._crop_shown}"
-
     @property
     def stand_in(self) -> bool:
         return self.weights.stand_in
@@ -176,19 +173,10 @@ class _LibraryStream(NetworkStream):
             raise ConfigError(
                 f"{self.kind}: set network to a name of {self.kind} such as {self.example}"
             )
-        if not isinstance(self.weights, NetworkWeights):
-            raise ConfigError(f"weights {self.weights}: expected {NetworkWeights.forms}")
         super().__post_init__()
-        if self.dim < 0:
-            raise ConfigError(
-                f"dim {self.dim}: expected the numbers per crop of {self.network}, or 0"
-            )
         if self.dim == 0:
             dim = self._library_network().dim()
             object.__setattr__(self, "dim", dim)  # the dataclass is frozen
-
-    def __str__(self) -> str:
-        return f"{self.network}, {self.weights}, {self.precision}{self._crop_shown}"
 
     @property
     def stand_in(self) -> bool:

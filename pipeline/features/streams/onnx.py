@@ -88,23 +88,14 @@ class Onnx(NumberStream):
     def __post_init__(self) -> None:
         if self.weights == Path():
             raise ConfigError(f"weights is not set. {self.where}")
-        inputs = [self.image]
         for word in self.inputs.split():
             name, _, condition = word.partition("=")
             if not name or condition not in CONDITIONS:
                 raise ConfigError(f"inputs {word!r}: expected NAME= one of {', '.join(CONDITIONS)}")
-            inputs.append(name)
-        for key, names in (("inputs", inputs), ("outputs", self.outputs.split())):
-            if len(set(names)) < len(names):
-                raise ConfigError(f"{key} {getattr(self, key)!r}: expected each name once")
         _require_colour("mean", self.mean, least=-math.inf)
         _require_colour("std", self.std, least=0)
         if not (self.crop_per_box > 0 and math.isfinite(self.crop_per_box)):
             raise ConfigError(f"crop_per_box {self.crop_per_box}: expected a number above 0")
-
-    def __str__(self) -> str:
-        inputs = f", {self.inputs}" if self.inputs else ""
-        return f"{self.weights.name}{inputs}{self._crop_shown}"
 
     @property
     def conditions(self) -> dict[str, str]:

@@ -85,9 +85,6 @@ class CamAngvel(LabelStream):
             known = " or ".join(cameras.CONVENTIONS)
             raise ConfigError(f"convention {self.convention!r}: expected {known}")
 
-    def __str__(self) -> str:
-        return f"camera rotations, convention {self.convention}"
-
     def __call__(self, labels: Mapping[str, Array]) -> Known:
         """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
         (n, 6), and whether they are known (n,).
@@ -157,9 +154,6 @@ class Stationary(LabelStream):
             )
         if self.world not in WORLDS:
             raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
-
-    def __str__(self) -> str:
-        return f"{self.body.name}, world of {self.world}"
 
     @property
     def reads(self) -> Reads:
@@ -300,9 +294,6 @@ class Hmr2(NetworkStream):
                 "crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 "
                 "region:256x192 ..."
             )
-
-    def __str__(self) -> str:
-        return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
 
     def load_network(self) -> Loaded:
         """Load the network. Raises what `hmr2_network.load` raises."""

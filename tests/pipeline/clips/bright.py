@@ -5,8 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.clips.detectors import Detector, People
+from pipeline.clips.detection.run import detect_planned
+from pipeline.clips.detectors import DetectionResources, Detector, People
+from pipeline.clips.plan import plan_detection
 from tests.pipeline.datasets.by_hand import encode
+
+
+def detect_clips(raw, out, detector, **resources):
+    return detect_planned(plan_detection(raw, out, detector), DetectionResources(**resources))
 
 
 class Killed(Exception):

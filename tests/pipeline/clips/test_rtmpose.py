@@ -83,7 +83,7 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     assert (padded[scaled[1] :] == 114).all()
     assert (padded[:, scaled[0] :] == 114).all()
     assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
-    (affine,) = rtmpose.crop_affines(true[None], CROP)
+    (affine,) = rtmpose._crop_affines(true[None], CROP)
     corners = np.array([[true[0], true[1], 1], [true[2], true[3], 1]]) @ affine.T
     sides = corners[1] - corners[0]
     assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
@@ -101,48 +101,33 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
 
 
-def test_rows_of_yolox_are_cells_of_its_three_grids():
-    width, height = 64, 96
-    cells = [(s, c, r) for s in (8, 16, 32) for r in range(height // s) for c in range(width // s)]
-    table = np.zeros((1, len(cells), 5 + 3), np.float32)
-    row = cells.index((16, 3, 1))
-    table[0, row] = [0.25, 0.5, np.log(2), np.log(3), 0.8, 0.5, 0.1, 0.2]
-    table[0, cells.index((8, 7, 11)), 4:] = [1, 0.3, 0.9, 0]  # another class has more
-    boxes, scores = rtmpose.read_persons([table], (width, height))  # type: ignore[misc]  # None for another form
-    assert np.flatnonzero(scores) == [row]
-    assert scores[row] == pytest.approx(0.4)
-    assert_allclose(
-        boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6
-    )
-
-
 def test_a_person_is_found_once_the_surest_first():
     boxes = np.array(
         [[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float
     )
     scores = np.array([0.5, 0.9, 0.95, 0.6, 0.1])
-    keep = rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
+    keep = rtmpose._suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
     assert keep.tolist() == [2, 1, 3]  # of the second's overlaps, 0.9 is too much and 4 / 9 is not
-    assert rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [
+    assert rtmpose._suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [
         2,
         1,
     ]
     assert (
-        rtmpose.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+        rtmpose._suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
     )
 
 
 def test_colours_and_scales_are_those_of_the_training():
     image = np.full((4, 4, 3), (10, 20, 30), np.uint8)
     yolox, rtmdet = (
-        rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True)
+        rtmpose._detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True)
     )
     assert_allclose(yolox, [30, 20, 10])
     assert_allclose(
         rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395]
     )
-    affines = rtmpose.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
-    pose = rtmpose.pose_input(image, affines, (8, 8))[0, :, 4, 4]
+    affines = rtmpose._crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
+    pose = rtmpose._pose_input(image, affines, (8, 8))[0, :, 4, 4]
     assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
 
 

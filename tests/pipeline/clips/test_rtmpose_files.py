@@ -51,7 +51,7 @@ REFUSED = {
     "rows of another size": (
         "detector",
         lambda f: constant(f, {"o": np.zeros((1, 7, 85))}),
-        r"\(1, 189, 6 or more\)",
+        r"found \(1, 7, 85\)",
     ),
     "26 joints": (
         "weights",

@@ -15,14 +15,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from pipeline.clips.detection.decoders import ClipDecoding
-from pipeline.clips.detection.run import detect_clips
-from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.detectors.rtmpose import RTMPose
-from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, _find_people
 from pipeline.datasets.detected.clip import pixel_camera
 from pipeline.errors import ConfigError
 from pipeline.files.formats.people.detections import read_results
 from pipeline.homography import transfer
+from tests.pipeline.clips.bright import detect_clips
 from tests.pipeline.datasets.by_hand import encode
 
 
@@ -87,7 +86,7 @@ def test_people_are_found_in_key_frames_and_followed_in_between(
     raw, keys = tmp_path / "raw", {"a": {*range(0, 30, every), 17}, "b": {*range(0, 9, every)}}
     write_bar(raw / "a.avi", 30, cut=17)
     write_bar(raw / "b.avi", 9, gone=range(5, 7))
-    detect_clips(raw, tmp_path / "out", Lights(every=every), DetectionResources(batch_size=batch))
+    detect_clips(raw, tmp_path / "out", Lights(every=every), batch_size=batch)
     assert Lights.seen[0] == len(keys["a"]) + len(keys["b"])
     contents = {
         clip: json.loads((tmp_path / f"out/{clip}.avi.json").read_text())["annotations"]
@@ -101,26 +100,6 @@ def test_people_are_found_in_key_frames_and_followed_in_between(
     # from the next key frame on
     back = [t for t in (7, 8) if any(7 <= key <= t for key in keys["b"])]
     assert at["b"] == {t: 70 + 2 * t for t in [*range(5), *back]}
-
-
-def test_clips_of_fewer_frames_than_n_fill_batches_as_well(tmp_path):
-    sizes = []
-
-    class Counted(Lights):
-        def load(self, device):
-            detect = super().load(device)
-
-            def counted(images, keys):
-                sizes.append(len(images))
-                return detect(images, keys)
-
-            return counted
-
-    for number in range(6):
-        write_bar(tmp_path / f"{number}.avi", 3)
-    resources = DetectionResources(batch_size=10)
-    assert detect_clips(tmp_path, tmp_path / "out", Counted(every=5), resources).detected == 6
-    assert sum(sizes) == 18 and max(sizes) <= 10
 
 
 def test_another_n_detects_again(tmp_path):
@@ -149,7 +128,7 @@ def test_two_people_are_not_followed_onto_one(lost):
     boxes = np.float32([[20, 0, 30, 40], [35, 0, 45, 40]])
     networks = Networks(lambda images: [Boxes(boxes, np.float32([0.6, 0.8]))] * len(images), look)
     images = [np.full((64, 160, 3), t, np.uint8) for t in (0, 1, 2, 3, 0)]
-    found = find_and_follow(networks, images, [True, False, False, False, True])
+    found = _find_people(networks, images, [True, False, False, False, True])
     scores = [[0.6, 0.8], [0.6, 0.8], [0.8], [0.8], [0.6, 0.8]]
     assert [one.scores.tolist() for one in found] == [pytest.approx(of) for of in scores]
 

@@ -258,7 +258,7 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.carried, one.problems) for one in done] == [(48, 0, {})] * 5
     assert {one.meter.frames for one in done[:4]} == {48}  # decoded once for all
-    assert reported[-1] == (3, 3)  # shards
+    assert reported[-1] == (48, 48)  # rows
 
     moved = [[7 * (2 <= frame < 5)] for frame in range(8)]  # three boxes move
     penn.edit("0003", lambda x: x.astype(float) - moved)

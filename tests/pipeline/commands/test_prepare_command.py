@@ -103,11 +103,9 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize("downloads", [False, True])
-@pytest.mark.parametrize(
-    "made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")]
-)
-def test_keypoints_replaced_or_kept_are_counted(
-    types, monkeypatch, tmp_path, made_by, shown, downloads
+@pytest.mark.parametrize("made_by", ["blaze_pose", "rtmpose"])
+def test_keypoints_of_another_detector_are_replaced_where_one_is_named(
+    types, monkeypatch, tmp_path, made_by, downloads
 ):
     """Also before the weights are downloaded, which a plan does not do."""
     monkeypatch.setattr(RTMPose, "downloads", downloads)
@@ -121,9 +119,6 @@ def test_keypoints_replaced_or_kept_are_counted(
     (tmp_path / "clips/keypoints/a.mp4.json").write_text(
         f'{{"info": {json.dumps(info)},\n"images": []}}\n'
     )
-    replaced = f"! replaces keypoints of 1 clip by {shown} "
-    kept = f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips get "
     plan = "prepare videos --raw TMP/clips --cache CACHE --plan"
-    types(f"{plan} --detector rtmpose", replaced, "detect 2 clips")
-    types(plan, f"{kept}rtmpose, --every 1 ", "detect 1 clip")
-    types("detect TMP/clips --out TMP/clips/keypoints", replaced, code=2)
+    types(f"{plan} --detector rtmpose", "detect 2 clips")
+    types(plan, "detect 1 clip")

@@ -14,7 +14,7 @@ TINY = hmr2.Shape(
 def sizes(shape):
     """Name -> shape of all tensors of the network."""
     with torch.device("meta"):
-        network = hmr2.Hmr2Network(shape)
+        network = hmr2._Hmr2Network(shape)
     return {name: tuple(tensor.shape) for name, tensor in sorted(network.state_dict().items())}
 
 

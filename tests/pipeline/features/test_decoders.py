@@ -62,6 +62,7 @@ class Extract:
             return Pixels(sources[video], f"video {video}", digest or sources[video].name)
 
         self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
+        self._patch.setattr(features, "raw_folder", lambda *_: None)
         streams, reported = [stream or self.made_up.Colour(), *also], []
         done = features.extract_together(
             [plan_extraction(root, name, StreamSpec(one.kind, one)) for one in streams],
@@ -260,6 +261,7 @@ def main(folder, n_rows):
     made_up.convert(folder / "cache", n_rows // 50, 50, 64)
     source = Pixels(made_up.Source(folder), "", "")
     extract.pixels = lambda *_, **__: lambda video: source
+    extract.raw_folder = lambda *_: None
     plan = plan_extraction(folder / "cache", made_up.SPLIT, StreamSpec("colour", made_up.Colour()))
     done = extract.extract_together([plan], Resources(batch_size=16, workers=2))[0]
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -50,7 +50,7 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
     assert len(extract(alone, "one", Resources(workers=1))) == 1
     assert len(extract(shared, "two", TWO, fatal)) == 2 + len(fatal)  # processes
     assert into.tree(shared) == into.tree(alone)
-    assert reported[-1] == (2, 2)  # shards
+    assert reported[-1] == (24, 24)  # rows
 
 
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):

@@ -32,7 +32,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 
 run.CHECKPOINT_EVERY, written = 0.0, []
-kind, name = {"checkpoints": (cache.StreamShards, "checkpoint"), "shards": (cache.StreamWriter, "write")}[sys.argv[2]]
+kind, name = {"checkpoints": (cache.StreamShards, "checkpoint"), "shards": (cache.StreamShards, "stage")}[sys.argv[2]]
 write = getattr(kind, name)
 
 def write_or_die(*args):

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import cache
 from pipeline import table
-from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
-from tests.pipeline.features.made_toy import SPLIT, N, Toy
+from tests.pipeline.features.made_toy import N, Toy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +33,6 @@ class Boxes(LabelStream):
         return np.where(in_run, x, 9), np.ones(len(x), bool)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Undeclared(Boxes):
-    """By how much a box moved from the row before it in the batch."""
-
-    kind = "undeclared"
-    dim = 1
-    history = 0
-    future = 0
-
-    def __call__(self, labels):
-        x = labels["bbox"][:, :1]
-        return np.diff(x, axis=0, prepend=x[:1]), np.ones(len(x), bool)
-
-
 def moving(name, columns):
     columns["bbox"][:, 0] += np.arange(len(columns["bbox"])) ** 2 / 8
 
@@ -62,10 +46,7 @@ def moved(name, columns):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
-    for stream in (Boxes, Undeclared):
-        monkeypatch.setitem(
-            table.OWN[streams.ENTRY_POINTS], stream.kind, f"{__name__}:{stream.__name__}"
-        )
+    monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], Boxes.kind, f"{__name__}:Boxes")
     made = Toy(tmp_path)
     made.film()
     made.convert(moving)
@@ -94,10 +75,3 @@ def test_a_row_has_its_run_s_rows_about_it_and_a_changed_one_recomputes_those_th
     assert (done.computed, done.carried) == (4, 3 * N - 1 - 4)
     for name, values in expected(toy).items():
         assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
-
-
-def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy):
-    with pytest.raises(PipelineError, match=r"undeclared.*history"):
-        toy.extract(StreamSpec("refused", Undeclared()))
-    assert cache.open(toy.root)[SPLIT].streams == ()
-    assert [path.name for path in (toy.root / SPLIT / "features").iterdir()] == ["zarr.json"]

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import CudaNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
+from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
 
@@ -182,7 +182,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
 
 
 def test_the_processs_number_of_threads_is_left_alone():
-    lanes, both = torch_threads(2), threading.Barrier(2)  # so that it takes both lanes
+    lanes, both = _torch_threads(2), threading.Barrier(2)  # so that it takes both lanes
 
     def inside(_):
         both.wait(timeout=180)

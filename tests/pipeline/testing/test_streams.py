@@ -92,7 +92,7 @@ def corner_of(**changed):
 
 
 FAULTS = [  # words of the problem, and a stream that has it
-    ("other rows of its batch", means_of(means=lambda m, _: m - m.mean(axis=0))),
+    ("batches of another size", means_of(means=lambda m, _: m - m.mean(axis=0))),
     ("the second time", corner_of(pair=lambda self, *_: np.full(6, next(COUNT), np.float32))),
     (
         "in_run",
