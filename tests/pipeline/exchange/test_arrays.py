@@ -23,7 +23,7 @@ from pipeline.exchange.arrays import Imported, ImportedArray, import_array
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from tests.made_splits import make
+from tests.made_splits import make, write_stream
 
 N, NAME = 120, "made/train"
 TRACK = np.repeat(["a.b/ü 1/0", "a.b/ü 1/ß.x"], N // 2)  # as `make` writes them
@@ -245,7 +245,6 @@ REFUSED = {  # arrays, options, words
     "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "frame 3 in row 55"),
     "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "frame 3 in row 4"),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
-    "no keys": ({"x": X}, {"leave_out_tracks": True}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "an array 'features', found x, y. Name one.*--array"),
     "unknown": ({"x": X}, {"array": "z"}, "an array 'z', found x"),
     "texts": ({"x": np.array(["a"] * N)}, {}, "'x': expected numbers, found <U1"),
@@ -345,10 +344,9 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path)
     np.save(tmp_path / "x.npy", X + 1)
     imported(root, tmp_path / "x.npy")
     assert_array_equal(stored(root), (X + 1).reshape(N, 6))
-    with pytest.raises(
-        PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"
-    ):
-        imported(root, tmp_path / "x.npy", weights_of="SPIN")
+    write_stream(root, NAME, "computed", lambda rows: np.ones((len(rows), 6)), dim=6)
+    with pytest.raises(PipelineError, match=r"'computed' was not imported .*--as NAME"):
+        imported(root, tmp_path / "x.npy", "computed")
 
 
 def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, types, command_line):

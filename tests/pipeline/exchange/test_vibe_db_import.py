@@ -275,16 +275,18 @@ def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order, first, tmp_
 def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(
     tmp_path, into
 ):
-    _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
+    _, split = imported(posetrack(), "posetrack/train", tmp_path, crop_scale=1.2)
     origin = split.manifest["reader"]["imported"]
     assert (origin["file"], origin["format"], origin["crop_scale"]) == ("db.pt", "vibe", 1.2)
     assert (split.tracks[0].crop_scale, split.manifest["stand_in"]) == (1.2, False)
     manifest = split.stream_manifest("resnet50")
-    assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
+    assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] is None
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
-    before, options = into.tree(tmp_path / "cache"), {"weights_of": "SPIN", "crop_scale": 1.2}
-    again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", **options)
+    before = into.tree(tmp_path / "cache")
+    again = import_database(
+        tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", crop_scale=1.2
+    )
     assert not again.is_written
     assert into.tree(tmp_path / "cache") == before
 
