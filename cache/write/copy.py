@@ -19,7 +19,7 @@ import numpy as np
 from cache.arrays import Array, Bools, Ints
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
+from cache.format.layout import COLUMNS, UNDECODABLE, Geometry
 from cache.format.manifest import lost_manifest, shard_rows
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
@@ -29,7 +29,7 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import is_within
-from cache.write.base import finish_commits
+from cache.write.base import finish_commits, invalidate
 from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
@@ -234,11 +234,8 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
-    """Write the rows of a stream that the source has and the copy does not, in one commit. Returns
+    """Write the shards of which the source has more rows than the copy, in one commit. Returns
     whether it committed anything.
-
-    A shard is written as a whole. If the copy has some of its rows, `reopen` makes it pending and
-    stores these rows as a checkpoint; `kept` reads them again, and the new rows are added.
 
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
@@ -246,12 +243,16 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    find_new = _find_new_rows(copied, source, name, row_offset)
+    find_rows = _find_rows_to_copy(copied, source, name, row_offset)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(find_new(shard)[0])]
+    shards = [shard for shard in live_shards if len(find_rows(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
     if not shards and (name in copied.streams or len(copied.tracks)):
         return False
+    if name in copied.streams:
+        partial = set(shards).intersection(copied.stream_shards(name))
+        if partial:  # these are written again
+            invalidate(copied.root, copied.name, name, partial)
     with StreamWriter(
         copied.root,
         copied.name,
@@ -263,46 +264,43 @@ def _write_stream(
             source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
         ),
     ) as writer:
-        committed_keys = {}  # shard -> keys of its rows
-        for shard in shards:
-            if shard in writer.committed:
-                rows = writer.rows(shard)
-                keys = copied.rows(f"features/{name}_key", rows.start, rows.stop)
-                committed_keys[shard] = keys
-        writer.reopen(committed_keys)
         for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
-            keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
-            _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
-            indices, source_rows = find_new(shard)
-            data[indices] = stream.read("", source_rows)[:, 0]
+            indices, source_rows = find_rows(shard)
+            features, ok, keys = (column.empty(len(rows)) for column in writer.columns.values())
+            features[indices] = stream.read("", source_rows)[:, 0]
+            ok[:] = UNDECODABLE
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
             keys[indices] = stream.read("_key", source_rows)[:, 0]
-            data[ok == UNDECODABLE] = 0
-            writer.write(shard, data, ok, keys)
+            writer.write(shard, features, ok, keys)
             progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
     return True
 
 
-def _find_new_rows(
+def _find_rows_to_copy(
     copied: Split, source: Split, stream: str, row_offset: Ints
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """Return a function that takes a shard of the copy, and finds its rows that only the source
-    has: their indices within the shard, and their row numbers in the source. row_offset: as for
-    `_write_stream`.
+    """Return a function that takes a shard of the copy, and finds its rows that the source has:
+    their indices within the shard, and their row numbers in the source. It finds none if the copy
+    has all of them, or one that the source lacks: a shard is written as a whole.
+
+    row_offset: as for `_write_stream`.
     """
     is_in_source = _find_rows(source, stream)
     is_in_copy = _find_rows(copied, stream)
 
-    def find_new(shard: int) -> tuple[Ints, Ints]:
+    def find(shard: int) -> tuple[Ints, Ints]:
         rows = np.asarray(shard_rows(copied.manifest, shard))
         track = copied.track_of(rows)
         source_rows = rows + row_offset[track]
-        new = np.flatnonzero((track >= 0) & is_in_source(source_rows) & ~is_in_copy(rows))
-        return new, source_rows[new]
+        to_copy = (track >= 0) & is_in_source(source_rows)
+        existing = (track >= 0) & is_in_copy(rows)
+        if (existing >= to_copy).all() or (existing & ~to_copy).any():
+            to_copy[:] = False
+        return np.flatnonzero(to_copy), source_rows[to_copy]
 
-    return find_new
+    return find
 
 
 def _find_rows(split: Split, stream: str) -> Callable[[Ints], Bools]:
