@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.arrays import Array, Bools, Ints
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, UNDECODABLE, Geometry
@@ -29,7 +29,7 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import is_within
-from cache.write.base import finish_commits, invalidate
+from cache.write.base import finish_commits
 from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
@@ -62,8 +62,8 @@ def copy_split(
     """Copy the live rows of a split from the cache `root` into the cache `to`, then its streams.
 
     The split's rows are one commit, with videos sorted by name. After a kill, call this again to
-    continue. If the split has been copied before, only new rows of streams are copied. Rows that a
-    stream of the source does not have yet stay pending in the copy.
+    continue. If the split has been copied before, only shards that its streams lack are copied.
+    Rows that a stream of the source does not have yet stay pending in a copied shard.
 
     Args:
         streams: copy only these streams (default: all).
@@ -234,8 +234,8 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
-    """Write the shards of which the source has more rows than the copy, in one commit. Returns
-    whether it committed anything.
+    """Write the shards of a stream that the copy does not have, in one commit. Returns whether it
+    committed anything.
 
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
@@ -243,16 +243,16 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    find_rows = _find_rows_to_copy(copied, source, name, row_offset)
-    live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(find_rows(shard)[0])]
+    is_new = name not in copied.streams
+    existing = [] if is_new else copied.stream_shards(name)
+    find_rows = _find_rows_in_source(copied, source, name, row_offset)
+    shards = []
+    for shard in np.flatnonzero(copied.rows_by_shard()).tolist():
+        if shard not in existing and len(find_rows(shard)[0]):
+            shards.append(shard)
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
-    if not shards and (name in copied.streams or len(copied.tracks)):
+    if not shards and not (is_new and not len(copied.tracks)):
         return False
-    if name in copied.streams:
-        partial = set(shards).intersection(copied.stream_shards(name))
-        if partial:  # these are written again
-            invalidate(copied.root, copied.name, name, partial)
     with StreamWriter(
         copied.root,
         copied.name,
@@ -278,45 +278,25 @@ def _write_stream(
     return True
 
 
-def _find_rows_to_copy(
+def _find_rows_in_source(
     copied: Split, source: Split, stream: str, row_offset: Ints
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """Return a function that takes a shard of the copy, and finds its rows that the source has:
-    their indices within the shard, and their row numbers in the source. It finds none if the copy
-    has all of them, or one that the source lacks: a shard is written as a whole.
-
-    row_offset: as for `_write_stream`.
+    """Return a function that takes a shard of the copy, and finds its rows that the source's stream
+    has, with features or without: their indices within the shard, and their row numbers in the
+    source. row_offset: as for `_write_stream`.
     """
-    is_in_source = _find_rows(source, stream)
-    is_in_copy = _find_rows(copied, stream)
+    shards = source.stream_shards(stream)
+    pending = source.pending_rows(stream)
 
     def find(shard: int) -> tuple[Ints, Ints]:
         rows = np.asarray(shard_rows(copied.manifest, shard))
         track = copied.track_of(rows)
         source_rows = rows + row_offset[track]
-        to_copy = (track >= 0) & is_in_source(source_rows)
-        existing = (track >= 0) & is_in_copy(rows)
-        if (existing >= to_copy).all() or (existing & ~to_copy).any():
-            to_copy[:] = False
-        return np.flatnonzero(to_copy), source_rows[to_copy]
+        has_shard = np.isin(source_rows // source.rows_per_shard, shards)
+        chosen = (track >= 0) & has_shard & ~is_within(source_rows, pending)
+        return np.flatnonzero(chosen), source_rows[chosen]
 
     return find
-
-
-def _find_rows(split: Split, stream: str) -> Callable[[Ints], Bools]:
-    """Return a function that takes rows (n,) of a split, and tells which of them the stream has,
-    with features or without.
-    """
-    shards: list[int] = []
-    pending = np.zeros((0, 2), np.int64)
-    if stream in split.streams:
-        shards = split.stream_shards(stream)
-        pending = split.pending_rows(stream)
-
-    def has_rows(rows: Ints) -> Bools:
-        return np.isin(rows // split.rows_per_shard, shards) & ~is_within(rows, pending)
-
-    return has_rows
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

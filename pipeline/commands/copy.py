@@ -93,7 +93,7 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             streams = tuple(stream for stream in named if stream in split.streams)
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
-        _print_copied(split, copied)
+        _print_copied(cache.FeatureCache(args.to)[name], copied)
     return [*opened]
 
 
@@ -108,11 +108,9 @@ def _print_copied(split: cache.Split, copied: cache.Copied) -> None:
     out.print(plain(f"{split.name}: {text}"))
 
     for stream, missing in copied.missing.items():
-        fill = fill_command(split, stream)
-        text = (
-            f"{stream} of {split.name} is incomplete: {copied.rows - missing:,} of {rows} copied, "
-            f"{missing:,} missing in {split.root}, too. Copy again after: {fill}"
-        )
+        text = f"{stream} of {split.name}: {missing:,} of {rows} missing"
+        if stream in split.streams:
+            text += f". Compute them in the copy: {fill_command(split, stream)}"
         out.print(f"{DOUBT} {plain(text)}")
 
 
