@@ -47,9 +47,7 @@ WHOLE: Final = f"{AGAIN} With joblib: joblib.dump(arrays, FILE), without compres
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
-BFLOAT16: Final = "BF16"  # the upper half of a float32's bits
 DTYPES: Final = {  # type in a safetensors file -> NumPy's
-    BFLOAT16: "<u2",
     "F16": "<f2",
     "F32": "<f4",
     "F64": "<f8",
@@ -214,29 +212,17 @@ def _safetensors(file: Path) -> ArrayFile:
         tensors = json.loads(stream.read(n_header))
     tensors.pop("__metadata__", None)
 
-    def open_array(name: str) -> Array | Blocks:
+    def open_array(name: str) -> Array:
         tensor = tensors[name]
         kind = tensor["dtype"]
         shape = tuple(tensor["shape"])
         start, stop = tensor["data_offsets"]
         if kind not in DTYPES:
-            refuse(f"numbers of {kind}")
+            refuse(f"numbers of {kind}: convert them, for example to float32")
         dtype = np.dtype(DTYPES[kind])
         if stop - start != math.prod(shape) * dtype.itemsize or start < 0:
             refuse(f"{stop - start:,} bytes for shape {shape} of {kind}")
-        stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
-        if kind != BFLOAT16:
-            return stored
-
-        wide = np.dtype("<f4")
-        rows = _rows_per_block(shape, wide)
-
-        def blocks() -> Iterator[Array]:
-            for first in range(0, len(stored), rows):
-                bits = stored[first : first + rows].astype("<u4") << 16
-                yield bits.view(wide)
-
-        return Blocks(shape, wide, blocks)
+        return np.memmap(file, dtype, "r", 8 + n_header + start, shape)
 
     return ArrayFile(file, "safetensors", tuple(tensors), open_array)
 

@@ -80,7 +80,6 @@ def export(
     out: Path,
     *,
     stream: str = Hmr2.kind,
-    replace: bool = False,
     progress: Progress = silent,
     options: GvhmrOptions = GvhmrOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
@@ -92,8 +91,7 @@ def export(
     Raises:
         cache.CacheError: the split is missing.
         PipelineError: the split has no SMPL-X labels, or GVHMR no file for it; the stream or the
-            body is missing; no motion can be exported; the folder has other content, or exists and
-            `replace` is False.
+            body is missing; no motion can be exported; the folder is not new or empty.
         RawDataError: `smplx` is another file.
     """
     split = cache.open(root)[name]
@@ -107,7 +105,7 @@ def export(
         raise PipelineError(
             f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2."
         )
-    with new_folder(out, replace=replace) as (folder, provenance):
+    with new_folder(out) as (folder, provenance):
         motions: _AmassMotions | _BedlamMotions
         if dataset == "amass":
             motions = _AmassMotions(split)

@@ -91,7 +91,6 @@ def export(
     out: Path,
     *,
     stream: str = "",
-    replace: bool = False,
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
@@ -100,8 +99,8 @@ def export(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: `out` is not new or empty and `replace` is False; the stream (default
-            resnet50) is missing or out of date; `stream` is given without the option `features`.
+        PipelineError: `out` is not new or empty; the stream (default resnet50) is missing or out of
+            date; `stream` is given without the option `features`.
     """
     split = cache.open(root)[name]
     if stream and not options.features:
@@ -118,7 +117,7 @@ def export(
     row_specs = _row_specs(split, features)
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     n_tracks = len(split.tracks)
-    with new_folder(out, replace=replace) as (folder, provenance):
+    with new_folder(out) as (folder, provenance):
         provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
         _write(folder, "videos", origin, {}, _group_lines("videos", _video_lines(split)))
         _write(

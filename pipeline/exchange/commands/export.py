@@ -56,7 +56,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         type=PATH,
         help="folder of SMPL's files, for formats with bodies (default: [paths] body)",
     )
-    add("--replace", action="store_true", help="overwrite existing output")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -71,8 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.stream is not None:
         arguments["stream"] = args.stream
     with bar(f"export {name}", err, unit="row") as progress:
-        arguments |= {"replace": args.replace, "progress": progress}
-        exported = export(args.cache, name, args.out, **arguments)
+        exported = export(args.cache, name, args.out, progress=progress, **arguments)
 
     out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
     for field, why in exported.absent.items():

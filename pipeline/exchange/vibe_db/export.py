@@ -69,7 +69,6 @@ def export(
     out: Path,
     *,
     stream: str = "resnet50",
-    replace: bool = False,
     progress: Progress = silent,
 ) -> Exported:
     """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under
@@ -79,8 +78,8 @@ def export(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: the stream is missing or out of date; no row can be exported; the file exists
-            and `replace` is False.
+        PipelineError: the stream is missing or out of date; no row can be exported; the file
+            exists.
     """
     split = cache.open(root)[name]
     dataset, _, split_name = name.partition("/")
@@ -89,7 +88,7 @@ def export(
     if out.is_dir():
         file = out / usual_name(layout, dataset, split_name)
     _require_file_kind(file, layout)
-    require_new_file(file, replace=replace)
+    require_new_file(file)
     if "features" in layout.fields:
         require_stream(split, stream)
 

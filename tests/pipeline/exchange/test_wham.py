@@ -133,11 +133,9 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
     assert set(np.diff(frame)[np.diff(vid) == 0].tolist()) == {int(split.tracks.step[0])}
     add_stream(root, "h36m/train", "contacts", "stationary", 4)
     options = WhamOptions(stationary="contacts")
-    again = export(
-        root, "h36m/train", tmp_path / "h.pth", stream="tokens", replace=True, options=options
-    )
+    again = export(root, "h36m/train", tmp_path / "again.pth", stream="tokens", options=options)
     assert not again.absent
-    stationaries = joblib.load(tmp_path / "h.pth")["stationaries"]
+    stationaries = joblib.load(tmp_path / "again.pth")["stationaries"]
     assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
     monkeypatch.setattr("pipeline.exchange.rows.BATCH", 3)
     blocks = export(root, "h36m/train", tmp_path / "b.pth", stream="tokens", options=options)
@@ -207,7 +205,7 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
         assert_allclose(after, turned, atol=1e-3)
         assert after[0, :, 1].max() == pytest.approx(0, abs=1e-4)
     with pytest.raises(PipelineError, match="--body"):
-        export(root, "amass/train", tmp_path, replace=True)
+        export(root, "amass/train", tmp_path / "without a body.pth")
 
 
 # ------------------------------------------------------------------------------------------------
