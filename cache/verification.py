@@ -26,7 +26,7 @@ from typing import Final
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
-from cache.format.layout import GROUP, json_file
+from cache.format.layout import GROUP
 from cache.format.listing import (
     ROOT,
     listed_splits,
@@ -282,9 +282,6 @@ class _PlaceCheck:
         except CacheError as error:
             self._damage(place.manifest, str(error))
             return None, {}
-        if text != json_file(manifest):
-            expected = "the text that its content gives"
-            self._expect(place.manifest, expected, "another", shards.REPAIR)
         return Commit(place, manifest, tables, etag), damaged_tables
 
     def _check_lost_manifest(self) -> None:

@@ -28,7 +28,7 @@ def store_at(root: Root | Store) -> Store:
     """
     if isinstance(root, Store):
         return root
-    scheme, separator, path = str(root).partition("://")
+    scheme, separator, _ = str(root).partition("://")
     if _ONE_SLASH.match(str(root)):  # also what pathlib makes of a URL
         raise CacheError(
             f"{root}: expected a folder, or a URL as text, with two slashes, such as "
@@ -36,8 +36,6 @@ def store_at(root: Root | Store) -> Store:
         )
     if not separator:
         return LocalStore(Path(root))
-    if scheme == "file":
-        return LocalStore(Path(path))
     if scheme not in SCHEMES:
         raise CacheError(
             f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}"

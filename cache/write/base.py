@@ -90,15 +90,6 @@ class Writer(ABC):
     def _open(self) -> None:
         """Read the committed state, under the lock. Called on entry and after each commit."""
 
-    def _refuse(self, entries: Mapping[str, Any]) -> None:
-        """Raise CacheError if a key of the caller's manifest entries is in `own_entries`."""
-        reserved = sorted(entries.keys() & self.own_entries)
-        if reserved:
-            raise CacheError(
-                f"{self.place.manifest_folder}: {reserved} in the manifest are the cache's own; "
-                "choose other keys"
-            )
-
     def note_again(self) -> None:
         """Update the current commit's note in `provenance.json` with this writer's provenance, for
         example after raw files have moved. Makes no commit.
