@@ -27,7 +27,7 @@ from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.repairs import Repaired, repair
-from cache.storage import is_url, store_at
+from cache.storage import local_folder, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, VerifyReport, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from cache.windows import Tail
 
 # reading
-__all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]
+__all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at", "torch_windows"]
 # records
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import cache
@@ -24,7 +23,7 @@ from pipeline.settings.arguments import (
     splits_argument,
 )
 from pipeline.settings.file import ROOT
-from pipeline.settings.new_cache import refuse_place_in_cache
+from pipeline.settings.new_cache import is_new_cache
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
-    _refuse_other_files(args.to)
+    is_new_cache(args.to)  # raises for a folder in a cache
     names = _copy_splits(args, problems)
     with bar("verify", err) as progress:
         if names:
@@ -51,20 +50,6 @@ def _run(args: argparse.Namespace) -> int:
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
     return int(bool(problems))
-
-
-def _refuse_other_files(to: cache.Root) -> None:
-    """Raise PipelineError for a folder with files that is no cache, and for one in a cache."""
-    if not isinstance(to, Path) or (to / "zarr.json").exists() or cache.FeatureCache(to):
-        return
-    refuse_place_in_cache(to)
-    if not to.is_dir():
-        return
-    names = {file.name for file in to.iterdir() if not file.name.startswith(".")} - {"lost+found"}
-    if names:
-        raise PipelineError(
-            f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a cache."
-        )
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:

@@ -198,8 +198,9 @@ class Preparation:
                 raise _read_only(plan.recipe.raw)
         upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
         self._check_networks(_unique(upcoming))
-        if upcoming and isinstance(self.args.cache, Path):
-            require_writable(self.args.cache, "Name another cache: --cache DIR")
+        folder = cache.local_folder(self.args.cache)
+        if upcoming and folder is not None:
+            require_writable(folder, "Name another cache: --cache DIR")
         for plan in plans:
             self.pages.check(plan.recipe)
 

@@ -19,32 +19,38 @@ from pipeline.files.places import require_writable
 from pipeline.settings.sections import Settings
 
 
-def refuse_place_in_cache(root: Path) -> None:
-    """Raise ConfigError if a new cache would be in another one."""
-    above = [folder for folder in root.resolve().parents if (folder / "zarr.json").is_file()]
+def is_new_cache(root: cache.Root) -> bool:
+    """Whether there is no cache at `root` yet. Raises ConfigError for a folder in another cache,
+    and NotADirectoryError for a file.
+    """
+    folder = cache.local_folder(root)
+    if folder is not None and folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "", str(folder))
+    if cache.FeatureCache(root):
+        return False
+    above: list[Path] = []
+    if folder is not None:
+        above = [other for other in folder.resolve().parents if (other / "zarr.json").is_file()]
     if above:
         raise ConfigError(
             f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that one, "
             "or a folder beside it."
         )
+    return not cache.store_at(root).exists("zarr.json")
 
 
 def check_new_cache(s: Settings, root: cache.Root) -> bool:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
     new_cache forbids creating it. Returns whether there is no cache yet.
 
-    Also raises ConfigError for a folder in a cache, and PipelineError for one that cannot be made.
+    Also raises what `is_new_cache` raises, and PipelineError for a folder that cannot be made.
     """
-    if isinstance(root, Path) and root.is_file():
-        raise NotADirectoryError(errno.ENOTDIR, "", str(root))
-    has_splits = bool(cache.FeatureCache(root))
-    if isinstance(root, Path) and not has_splits:
-        refuse_place_in_cache(root)
-    if has_splits or cache.store_at(root).exists("zarr.json"):
+    if not is_new_cache(root):
         return False
     may_be_created = _may_be_created(s, root)
-    if isinstance(root, Path):
-        require_writable(root, "Name another folder for the cache.")
+    folder = cache.local_folder(root)
+    if folder is not None:
+        require_writable(folder, "Name another folder for the cache.")
     where = s.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
     if may_be_created == "no":

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from cache import CacheError
+from cache import CacheError, local_folder
 from cache.format.layout import check_names
 from pipeline import datasets, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
@@ -423,8 +423,9 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
     `gc` would delete other files in the cache.
     """
     folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
+    root = local_folder(paths.cache)
     for key, folder in folders.items():
-        if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
+        if root is not None and folder.is_relative_to(root.resolve()):
             raise ConfigError(
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."

@@ -26,7 +26,8 @@ class Pages:
         """The file of a split's page: CACHE-DATASET-SPLIT.html."""
         folder = self.named
         if folder is None:
-            folder = self.root.parent if isinstance(self.root, Path) else Path()
+            root = cache.local_folder(self.root)
+            folder = Path() if root is None else root.parent
         # two caches in one folder have different pages
         cache_name = Path(self.root).absolute().name
         return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"

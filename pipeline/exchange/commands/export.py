@@ -63,7 +63,8 @@ def _run(args: argparse.Namespace) -> int:
     name = f"{args.dataset}/{args.split}"
     export_format = FORMATS.find(args.format)
     export = export_format.function()
-    if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
+    root = cache.local_folder(args.cache)
+    if root is not None and args.out.resolve().is_relative_to(root.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
     arguments = _format_options(args, export_format.options_class())
