@@ -2,8 +2,8 @@
 features
 
 `open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose arrays have a
-name each (that of an npy file is "array"). Arrays of npz and Parquet files are read a block of rows
-at a time, others are memory-mapped or of h5py. No pickle runs code.
+name each (that of an npy file is "array"). Arrays of npz, Parquet and HDF5 files are read a block
+of rows at a time, others are memory-mapped. No pickle runs code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 import h5py
 import numpy as np
-from h5py import h5t
 from numpy.lib import format as npy_format
 
 from pipeline.errors import RawDataError
@@ -241,10 +240,8 @@ def _hdf5(file: Path) -> ArrayFile:
     )
 
 
-def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Dataset:
-    """The dataset, memory-mapped if it is in one piece of NumPy's own numbers. Raises RawDataError
-    for a dataset with filters.
-    """
+def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset. Raises RawDataError for one with filters."""
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
         if filters_of(dataset):
@@ -254,14 +251,7 @@ def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Datas
         n_stored = dataset.id.get_storage_size()
         if n_stored < dataset.nbytes:
             refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
-    offset = dataset.id.get_offset()
-    # HDF5 can have numbers of 12 bits, for example.
-    is_plain = not dataset.dtype.hasobject and dataset.id.get_type() == h5t.py_create(
-        dataset.dtype, logical=True
-    )
-    if offset is None or not is_plain:
         return dataset
-    return np.memmap(file, dataset.dtype, "r", offset, dataset.shape)
 
 
 def _parquet(file: Path) -> ArrayFile:

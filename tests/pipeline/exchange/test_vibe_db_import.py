@@ -47,8 +47,7 @@ def imported(held, name, tmp_path, **options):
 
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
-    names = posetrack()["vid_name"].tolist()  # a list of texts is as good as an array
-    done, split = imported(posetrack(features=exact, vid_name=names), "posetrack/train", tmp_path)
+    done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
     assert [(track.name, track.start, track.stop, track.crop_scale) for track in split.tracks] == [
         ("data/posetrack/train/1.json_0/0", 0, 25, 1.3),
         ("data/posetrack/train/1.json_1/0", 25, 40, 1.3),
