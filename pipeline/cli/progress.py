@@ -56,13 +56,6 @@ def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> I
         yield _lines(" ".join(what.split()), unit)
 
 
-def tell(text: str) -> None:
-    """Print a line of information on standard error."""
-    from pipeline.cli import console as terminal
-
-    terminal.err.print(f"{terminal.IDLE} {terminal.plain(text)}")
-
-
 @contextmanager
 def line_if_slow(text: str) -> Iterator[None]:
     """Print a line on standard error if the block, or decorated function, takes longer than SLOW.
