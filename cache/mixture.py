@@ -130,9 +130,6 @@ class Mixture:
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
-        few = [part.name for part in parts if part.count < 1]
-        if few:
-            raise ValueError(f"{', '.join(few)}: expected at least one window in each batch")
         self.seqlen = seqlen
         self.parts = {part.name: part for part in parts}
         self._windows: dict[str, _PartWindows] = {}  # by part

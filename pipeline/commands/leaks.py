@@ -109,8 +109,8 @@ class _Common(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One kind of thing compared in two splits: in a training and a test split, in two training
-    splits, or in one split with itself to find what it has twice.
+    """One kind of thing compared in two splits, such as a training and a test split, or in one
+    split with itself to find what it has twice.
     """
 
     first: str  # name of a split
@@ -197,8 +197,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     """Compare splits by names of subjects and recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
-    - two splits of a dataset without a training split, by recordings, and two training splits that
-      name people alike; returned if they share something;
+    - two splits of a dataset without a training split, by recordings; returned if they share some;
     - a split with itself, for recordings that it has twice.
     """
     names = {split.name: _names_of(split) for split in splits}
@@ -210,13 +209,10 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     for first, second in itertools.combinations(names, 2):
         dataset = first.partition("/")[0]
         is_one_dataset = second.partition("/")[0] == dataset
-        others = list[Comparison]()
         if is_one_dataset and f"{dataset}/{TRAIN}" not in names:
-            others.append(_compare(names[first][1], names[second][1]))
-        elif first in training and second in training:
-            if names[first][0].scope == names[second][0].scope:
-                others += map(_compare, names[first], names[second])
-        compared += [comparison for comparison in others if comparison.common]
+            comparison = _compare(names[first][1], names[second][1])
+            if comparison.common:
+                compared.append(comparison)
     for name, (_, recordings) in names.items():
         twice = list[_Common]()
         for recording, videos in sorted(recordings.videos.items()):

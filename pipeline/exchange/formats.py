@@ -35,12 +35,6 @@ class Exported:
     left_out: Mapping[str, int]  # missing value -> number of rows not exported
     stand_in: bool
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the file, or of all files in the folder."""
-        files = [self.file, *self.file.rglob("*")]
-        return sum(file.stat().st_size for file in files if file.is_file())
-
 
 @dataclass(frozen=True)
 class ExportFormat:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(args.cache, name, args.out, progress=progress, **arguments)
 
-    out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
+    out.print(plain(f"{name}: {exported.summary} in {exported.file}"))
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for value, n_rows in exported.left_out.items():

@@ -3,7 +3,6 @@ to commands.
 """
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,21 +29,6 @@ def test_what_follows_from_the_manifest_is_written_again(root, toy):
     done = repaired(root)
     assert (set(done.restored), done.refused, done.removed) == ({*metadata}, [], [])
     assert toy.tree(root) == before
-
-
-def test_a_table_that_changed_its_shape_and_no_number_is_no_damage_after_a_kill(
-    tmp_path, toy, monkeypatch
-):
-    toy.write(tmp_path, [toy.video("c", [])])  # an empty table is stored as a row of zeros
-    with monkeypatch.context() as killed:
-        for module in ("base", "split_writer"):
-            killed.setattr(f"cache.write.{module}.follow_manifest", lambda *_, **__: None)
-        toy.write(tmp_path, [toy.video("c", []), toy.video("d", [5])], plan="second")
-    report = cache.verify(tmp_path)
-    assert report.problems == ()
-    assert "left by a killed commit" in report.notes[-1]
-    assert any(Path(key).parts[3].startswith("run_start-") for key in repaired(tmp_path).restored)
-    assert cache.verify(tmp_path).stale == []
 
 
 def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(
