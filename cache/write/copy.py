@@ -30,7 +30,6 @@ from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import is_within
 from cache.write.base import finish_commits
-from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
 
@@ -202,8 +201,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """A committed track in the form that `NextCommit.append` takes.
 
     A column that holds only fill values is left out, because the track was appended without it.
-    `append` refuses labels without their flags, which readers take as unknown: these labels are
-    left out, too.
     """
     values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
     values |= track.extra
@@ -215,9 +212,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
         if not np.array_equal(array, fill, equal_nan=True):
             target = extra if name in source.extra else columns
             target[name] = array
-    for label, flag in NEEDS_FLAG.items():
-        if flag not in columns:
-            columns.pop(label, None)
     return TrackRows(
         name=track.name,
         video=track.video,

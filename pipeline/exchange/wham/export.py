@@ -101,7 +101,7 @@ def export(
     content.segments.require_rows(split)
 
     entries = _entries(fields, content, layout, progress)
-    reasons = {name: layout.reason(name, why) for name, why in {**absent, **notes}.items()}
+    reasons = {**absent, **notes}
     used = []
     if "features" in fields:
         used.append(stream)
