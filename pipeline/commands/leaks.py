@@ -139,7 +139,7 @@ class _Names(NamedTuple):
     what: str  # the dataset's word, such as subject or sequence
     scope: str  # splits of one scope name things alike, so that names can be compared
     videos: Mapping[str, list[str]]  # name -> its videos
-    nameless: str  # videos without a known name: the split, or "3 of 10 videos of a/train"; or ""
+    is_complete: bool  # whether all videos have a known name
 
     @classmethod
     def from_pairs(
@@ -150,14 +150,8 @@ class _Names(NamedTuple):
         for video, name in pairs:
             if name is not None:
                 videos[name].append(video)
-        nameless = ""
-        n_nameless = sum(name is None for _, name in pairs)
-        n_videos = len({video for video, _ in pairs})
-        if n_nameless:
-            nameless = split
-            if n_nameless < n_videos:
-                nameless = f"{n_nameless:,} of {count(n_videos, 'video')} of {split}"
-        return cls(split, what, scope, videos, nameless)
+        is_complete = all(name is not None for _, name in pairs)
+        return cls(split, what, scope, videos, is_complete)
 
 
 def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
@@ -236,8 +230,10 @@ def _compare(first: _Names, second: _Names) -> Comparison:
     if first.scope == second.scope:
         for name in sorted(first.videos.keys() & second.videos.keys()):
             common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
-        nameless = " and ".join(filter(None, (first.nameless, second.nameless)))
-        unknown = nameless and f"not in the names of {nameless}"
+        nameless = [names.split for names in (first, second) if not names.is_complete]
+        unknown = ""
+        if nameless:
+            unknown = f"not in the names of {' and '.join(nameless)}"
     return Comparison(first.split, second.split, what, tuple(common), unknown)
 
 

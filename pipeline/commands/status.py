@@ -421,15 +421,9 @@ def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
         n = row.accounting[unit]["found"]
         if n >= in_release:
             continue
-        text = (
+        yield (
             f"{row.split}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
         )
-        name = row.split.partition("/")[0]
-        raw = Path(row.raw or "")
-        if raw.name == name:  # doctor needs <raw>/<dataset>
-            doctor = command("doctor", name, "--raw", str(raw.parent))
-            text += f". To list missing files: {doctor}"
-        yield text
 
 
 def _weights_lines(row: _SplitStatus) -> Iterator[str]:
@@ -449,13 +443,9 @@ def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
         if split.stream_manifest(stream).get("identity", {}).get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
-            reasons = row.without_features.get(stream, {})
-            # Where rows have been replaced since, or a killed run found some, numbers differ, and
-            # not every reason may still apply.
-            why = " or ".join(reasons) or "reason not recorded"
-            if sum(reasons.values()) == lost:
-                why = _by_reason(reasons)
-            why += f"; to try again: {fill_command(split, stream, '--replace')}"
+            # Where rows have been replaced since, not every reason may still apply.
+            reasons = " or ".join(row.without_features.get(stream, ())) or "reason not recorded"
+            why = f"{reasons}; to try again: {fill_command(split, stream, '--replace')}"
         yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 
 

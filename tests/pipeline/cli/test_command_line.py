@@ -89,7 +89,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
         r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown
     )
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
-    reasons = "1 not_finite, 1 picture_empty"
+    reasons = "not_finite or picture_empty"
     assert re.search(
         f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of()
     )
@@ -100,7 +100,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
         len(seen),
     )
     assert "23 rows computed" in extract("--replace", code=1).out
-    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    assert "1 row without features in resnet50: picture_empty;" in status_of()
 
 
 def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_of, network):
@@ -109,14 +109,14 @@ def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_o
     image.write_bytes(b"")
     convert()
     extract(code=1)
-    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    assert "1 row without features in resnet50: picture_empty;" in status_of()
     image.unlink()
     image.write_bytes(whole)
     penn.add("0007")
     (penn.frames("0007") / "000002.jpg").write_bytes(b"text")
     convert()
     extract(code=1)
-    assert "1 row without features in resnet50: 1 picture_format;" in status_of()
+    assert "1 row without features in resnet50: picture_format;" in status_of()
 
 
 def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):
