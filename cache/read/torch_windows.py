@@ -20,10 +20,10 @@ from cache.windows import Ranges
 if TYPE_CHECKING:
     from cache.read.split import Split
 
-Item = dict[str, torch.Tensor]
+_Item = dict[str, torch.Tensor]
 
 
-class TorchWindows(Dataset[Item]):
+class TorchWindows(Dataset[_Item]):
     """The windows of a split as a map-style dataset: see `cache.torch_windows`. Worker processes
     open the split again.
 
@@ -41,10 +41,10 @@ class TorchWindows(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, number: int) -> Item:
+    def __getitem__(self, number: int) -> _Item:
         return self.__getitems__([number])[0]
 
-    def __getitems__(self, numbers: Sequence[int]) -> list[Item]:
+    def __getitems__(self, numbers: Sequence[int]) -> list[_Item]:
         """The windows of a batch, which are read together. DataLoader calls this method in place of
         `__getitem__`.
         """
@@ -53,7 +53,7 @@ class TorchWindows(Dataset[Item]):
             self._split = copy.copy(self._split)
             self._process = os.getpid()
         chosen = self._windows[np.asarray(numbers, np.int64)]
-        items: list[Item] = [{} for _ in numbers]
+        items: list[_Item] = [{} for _ in numbers]
         for name, array in self._split.read(chosen, **self._reading).items():
             for item, window in zip(items, torch.from_numpy(array), strict=True):
                 item[name] = window

@@ -28,7 +28,7 @@ from cache.storage.base import Lock, Root, Store, is_own_file
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
-GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
+_GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
 _IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
 
 
@@ -55,14 +55,14 @@ def gc(
         dry_run: only report. No lock is taken, so work of running writers is reported, too.
         unfinished: also remove the staged, uncommitted work of killed writers. Not used in an
             object store, where its age decides.
-        older_than: minimum age in seconds (default: 0; in an object store GRACE, a day).
+        older_than: minimum age in seconds (default: 0; in an object store _GRACE, a day).
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
     """
     store = require_cache(root)
     if older_than is None:
-        older_than = 0.0 if store.exclusive else GRACE
+        older_than = 0.0 if store.exclusive else _GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than)
     for split in split_folders(store):
         for place in places_of(store, split):

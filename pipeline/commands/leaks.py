@@ -2,7 +2,7 @@
 training
 
 A model must not be tested on people or recordings that it was trained on. The command reads
-all splits of a cache and makes a list of `Comparison`s: one kind of thing (subject, recording)
+all splits of a cache and makes a list of `_Comparison`s: one kind of thing (subject, recording)
 in two splits, with what they share. Splits called `train` are training splits, and all
 others test splits. For example, as printed:
 
@@ -35,7 +35,7 @@ from pipeline.settings.arguments import cache_option
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 # `Release.recording` where recordings are videos of the web, which have one name in all datasets
 PUBLISHED: Final = "video"
-NOT_COMPARABLE: Final = "names of two releases cannot be compared"
+_NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     return result.print(as_json=args.json)
 
 
-def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
+def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: bool) -> None:
     """Add the lines for the terminal: what splits share, what they do not share, what is unknown.
 
     every: list everything that is shared, and the reasons why something is unknown.
@@ -82,12 +82,12 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
         return
     for (what, why), pairs in unknown.items():
         where = ", ".join(pairs)
-        if why == NOT_COMPARABLE:
+        if why == _NOT_COMPARABLE:
             where = f"{count(len(pairs), 'pair')} of splits of two datasets"
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
-def _add_common(result: CommandResult, comparison: Comparison, both: str, *, every: bool) -> None:
+def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:
     """Add what two splits share, or one split has twice: a heading, and a line for each thing."""
     verb = f"{both} share"
     if comparison.first == comparison.second:
@@ -108,7 +108,7 @@ class _Common(NamedTuple):
     second: tuple[str, ...]
 
 
-class Comparison(NamedTuple):
+class _Comparison(NamedTuple):
     """One kind of thing compared in two splits, such as a training and a test split, or in one
     split with itself to find what it has twice.
     """
@@ -187,7 +187,7 @@ def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
     )
 
 
-def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
+def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
     """Compare splits by names of subjects and recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
@@ -197,7 +197,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     names = {split.name: _names_of(split) for split in splits}
     training = [*filter(_is_training, names)]
     tests = [name for name in names if name not in training]
-    compared = list[Comparison]()
+    compared = list[_Comparison]()
     for train, test in itertools.product(training, tests):
         compared += map(_compare, names[train], names[test])
     for first, second in itertools.combinations(names, 2):
@@ -214,7 +214,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
                 twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
         # a sequence may have several cameras
         if twice and recordings.what in ("motion", PUBLISHED):
-            compared.append(Comparison(name, name, recordings.what, tuple(twice), ""))
+            compared.append(_Comparison(name, name, recordings.what, tuple(twice), ""))
     return compared
 
 
@@ -222,11 +222,11 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compare(first: _Names, second: _Names) -> Comparison:
+def _compare(first: _Names, second: _Names) -> _Comparison:
     """Compare the subjects of two splits, or their recordings."""
     what = first.what if first.what == second.what else "recording"
     common = list[_Common]()
-    unknown = NOT_COMPARABLE
+    unknown = _NOT_COMPARABLE
     if first.scope == second.scope:
         for name in sorted(first.videos.keys() & second.videos.keys()):
             common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
@@ -234,10 +234,10 @@ def _compare(first: _Names, second: _Names) -> Comparison:
         unknown = ""
         if nameless:
             unknown = f"not in the names of {' and '.join(nameless)}"
-    return Comparison(first.split, second.split, what, tuple(common), unknown)
+    return _Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
-def summary(compared: Sequence[Comparison]) -> str:
+def summary(compared: Sequence[_Comparison]) -> str:
     """What training and test splits share, as one line for the report; "" if there is no training
     split or no test split.
     """
@@ -255,7 +255,7 @@ def summary(compared: Sequence[Comparison]) -> str:
     return line
 
 
-def _count_unknown(compared: Sequence[Comparison]) -> str:
+def _count_unknown(compared: Sequence[_Comparison]) -> str:
     n_unknown = sum(bool(comparison.unknown) for comparison in compared)
     return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 

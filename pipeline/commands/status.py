@@ -46,7 +46,7 @@ COLUMNS: Final = (
     *("split", "videos", "tracks", "frames kept / found"),
     *("dropped", "streams", "to convert"),
 )
-VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -307,7 +307,7 @@ class _SplitStatus:
     set_aside: list[str] = field(default_factory=list)  # "reason: message" of rejected videos
     uncounted: int = 0  # rejected videos whose frames are unknown
     without_track: dict[str, str] = field(default_factory=dict)  # video -> why
-    # videos with losses or notes: VIDEO_KEYS of their accounts, and whether they are "failed"
+    # videos with losses or notes: _VIDEO_KEYS of their accounts, and whether they are "failed"
     videos: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # messages
 
@@ -397,7 +397,7 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
         if not any(account[key] for key in ("dropped", "set_aside", "notes")):
             continue
         failed = is_error(account["set_aside"])
-        status.videos.append({**{key: account[key] for key in VIDEO_KEYS}, "failed": failed})
+        status.videos.append({**{key: account[key] for key in _VIDEO_KEYS}, "failed": failed})
         if failed:
             status.set_aside.append(f"{account['set_aside']}: {account['message']}")
             status.uncounted += not account["found"]

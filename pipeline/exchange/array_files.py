@@ -45,7 +45,7 @@ AGAIN: Final = "Copy the file again, or write it again, as plain numbers without
 WHOLE: Final = f"{AGAIN} With joblib: joblib.dump(arrays, FILE), without compress."
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
-LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
+_LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
 DTYPES: Final = {  # type in a safetensors file -> NumPy's
     "F16": "<f2",
     "F32": "<f4",
@@ -206,7 +206,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _safetensors(file: Path) -> ArrayFile:
     with open_regular(file) as stream:
         n_header = int.from_bytes(stream.read(8), "little")
-        if n_header > min(LARGEST_HEADER, file.stat().st_size):
+        if n_header > min(_LARGEST_HEADER, file.stat().st_size):
             refuse(f"a header of {n_header:,} bytes")
         tensors = json.loads(stream.read(n_header))
     tensors.pop("__metadata__", None)

@@ -41,7 +41,7 @@ from pipeline.skeletons import Array, Ints
 
 FORMAT: Final = "arrays"  # in the manifest of a stream that is of an imported array
 VERSION: Final = 1  # raised whenever the same file would give different numbers
-LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
+_LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 OTHER_NAME: Final = "Use another name (--as NAME)."
 
 
@@ -323,7 +323,7 @@ def _read_rows(
     with reading(match.arrays.file, "numbers", key=match.array, do=AGAIN):
         read = stored[position[ok]]
     if read.dtype.kind in "iu":
-        inexact = np.argwhere((read > LARGEST_EXACT) | (read < -LARGEST_EXACT))
+        inexact = np.argwhere((read > _LARGEST_EXACT) | (read < -_LARGEST_EXACT))
         if inexact.size:
             row, column = inexact[0]
             found = f"{read[row, column]} in row {position[ok][row]}"

@@ -32,13 +32,13 @@ TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
 USUAL: Final = "features"  # the array to import if the file has several
-# The key of a row is (track's number << FRAME_BITS) + frame, at least 0.
-FRAME_BITS: Final = 40
+# The key of a row is (track's number << _FRAME_BITS) + frame, at least 0.
+_FRAME_BITS: Final = 40
 # in place of the key of a file's row whose track the split does not have, or whose frame is
 # negative or too large
 NO_ROW: Final = -1
 NO_FILE_ROW: Final = -1  # in Match.position: the file does not have the row
-NO_ROWS: Final = np.zeros(0, np.int64)
+_NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
@@ -105,7 +105,7 @@ def match_rows(split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArray
     keys: from `find_keys`; None: by position, and the file must have exactly the split's rows.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
-    rows = np.concatenate([NO_ROWS, *map(np.asarray, ranges)])
+    rows = np.concatenate([_NO_ROWS, *map(np.asarray, ranges)])
     n_rows = arrays.open(array).shape[0]
     if keys is None and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
@@ -113,7 +113,7 @@ def match_rows(split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArray
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
     frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
-    split_keys = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
+    split_keys = (split.track_of(rows) << _FRAME_BITS) + np.concatenate([_NO_ROWS, *frames])
     if keys is None:
         digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
         digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
@@ -170,9 +170,9 @@ def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int
     tracks = _read_tracks(arrays, keys.tracks, names, n_rows)
     _require_column(arrays, keys.frames, "iu", "frames", n_rows)
     frames = np.concatenate([*arrays.blocks(keys.frames)])
-    is_row = (tracks >= 0) & (frames >= 0) & (frames < 1 << FRAME_BITS)
+    is_row = (tracks >= 0) & (frames >= 0) & (frames < 1 << _FRAME_BITS)
     frames = frames.astype(np.int64)
-    return np.where(is_row, (tracks << FRAME_BITS) + frames, NO_ROW)
+    return np.where(is_row, (tracks << _FRAME_BITS) + frames, NO_ROW)
 
 
 def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) -> Ints:

@@ -46,7 +46,7 @@ from pipeline.skeletons import bones
 
 PERSON: Final = 0  # class of the annotations
 JPEG_QUALITY: Final = 85
-VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
+_VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
     (1, 1): rr.ViewCoordinates.RIGHT_HAND_Y_UP,
     (1, -1): rr.ViewCoordinates.RIGHT_HAND_Y_DOWN,
     (2, 1): rr.ViewCoordinates.RIGHT_HAND_Z_UP,
@@ -246,7 +246,7 @@ def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies
     up = tracks[0].record.extra.get("up")
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
-        world = VIEW_AXES.get((axis, int(np.sign(up[axis]))), world)
+        world = _VIEW_AXES.get((axis, int(np.sign(up[axis]))), world)
     log.log("", world, static=True)
     if bodies is not None:
         faces = rr.Mesh3D.from_fields(triangle_indices=bodies.faces)

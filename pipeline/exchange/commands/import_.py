@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.exchange.arrays import ImportedArray
     from pipeline.exchange.vibe_db.importing import ImportedSplit
 
-RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
+_RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -204,7 +204,7 @@ def _array_notes(done: ImportedArray) -> Iterator[str]:
         why = "missing in the file, or not finite"
         yield f"{DOUBT} {lost} without features ({why}): windows leave them out"
     if done.stand_in:
-        yield RANDOM_WEIGHTS
+        yield _RANDOM_WEIGHTS
 
 
 def _database_notes(imported: ImportedSplit) -> Iterator[str]:
@@ -216,7 +216,7 @@ def _database_notes(imported: ImportedSplit) -> Iterator[str]:
     if imported.is_demo:
         yield f"{STAND_IN} demo data: use only to try the pipeline"
     if imported.is_untrained:
-        yield RANDOM_WEIGHTS
+        yield _RANDOM_WEIGHTS
 
 
 COMMAND: Final = Command(_options, _run)

@@ -37,11 +37,11 @@ AGAIN: Final = (
     f"{OTHER_FORMATS} Copy a database again, or write it again: joblib.dump(arrays, FILE), without "
     "compress."
 )
-MAX_DIMENSIONS: Final = 4
-MAX_ALIGNMENT: Final = 16
+_MAX_DIMENSIONS: Final = 4
+_MAX_ALIGNMENT: Final = 16
 KINDS: Final = "biufUS"  # numbers and texts
-PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
-ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
+_PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
+_ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
@@ -103,7 +103,7 @@ class _JoblibUnpickler(ArrayUnpickler):
     def map_array(self, state: Mapping[str, Any]) -> Array:
         """Map the array that a wrapper describes, whose bytes begin at the current position."""
         shape: Any = state.get("shape")
-        is_short = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
+        is_short = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
         if not is_short or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
             refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
         dtype = state.get("dtype")
@@ -119,7 +119,7 @@ class _JoblibUnpickler(ArrayUnpickler):
         alignment = state.get("numpy_array_alignment_bytes")
         if alignment is not None:  # padding of joblib >= 1.2
             padding = self.content.read_byte()
-            if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
+            if not isinstance(alignment, int) or padding > _MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
             self.content.seek(padding, os.SEEK_CUR)
         offset = self.content.tell()
@@ -187,7 +187,7 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
     """Pickles `Blocks` as joblib pickles arrays."""
 
     def __init__(self, stream: BinaryIO, *, tensors: bool) -> None:
-        super().__init__(stream, protocol=PROTOCOL)
+        super().__init__(stream, protocol=_PROTOCOL)
         self._stream = stream
         self._tensors = tensors
 
@@ -201,7 +201,7 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
         # Without this entry, no version expects padding, which versions before 1.2 cannot read.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
         # without memos, the two bytes of the protocol, and the stop
-        described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]
+        described = pickletools.optimize(pickle.dumps(wrapper, _PROTOCOL))[2:-1]
         if self._tensors:
             described = pickle.GLOBAL + b"torch\nfrom_numpy\n" + described
         self.write(_padding(self._stream.tell() + len(described)) + described)
@@ -217,9 +217,9 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
 
 
 def _padding(position: int) -> bytes:
-    """Pickled bytes, which are pushed and popped: after them, `position` is a multiple of ALIGNED,
+    """Pickled bytes, which are pushed and popped: after them, `position` is a multiple of _ALIGNED,
     so that the array there can be mapped.
     """
     n_others = 3  # bytes: two operations, and the length
-    length = -(position + n_others) % ALIGNED
+    length = -(position + n_others) % _ALIGNED
     return pickle.SHORT_BINBYTES + bytes([length]) + bytes(length) + pickle.POP
