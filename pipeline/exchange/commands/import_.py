@@ -50,7 +50,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add(
         "--as",
-        "--stream",
         dest="stream",
         metavar="NAME",
         help="stream name of its features (default: resnet50)",

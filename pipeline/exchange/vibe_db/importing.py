@@ -290,5 +290,5 @@ def _other_stream(name: str, stream: str, differences: str) -> PipelineError:
     """The error for a stream of another origin."""
     return PipelineError(
         f"{name}: stream {stream!r} has another origin ({differences}). Use another name "
-        "(--stream)."
+        "(--as NAME)."
     )
