@@ -50,6 +50,7 @@ from benchmarks.lab import (
 )
 from benchmarks.lab_processes import FRESH, reader_beside, run_command, shrink
 from cache.format.layout import TABLE_FOLDER
+from cache.write import parts
 from pipeline.__main__ import main as pipeline_main
 
 LONGEST: Final = 300.0  # s that a command may take
@@ -208,6 +209,7 @@ class Steps:
             victim.join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
             victim.kill()
         self._join(processes, words)
+        time.sleep(parts.FRESH)  # commands refuse to run beside a part that was killed just now
         self.require([self.current])
 
     def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:

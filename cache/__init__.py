@@ -27,7 +27,7 @@ from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.repairs import Repaired, repair
-from cache.storage import is_url, store_at
+from cache.storage import local_folder, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, VerifyReport, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from cache.windows import Tail
 
 # reading
-__all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]
+__all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at", "torch_windows"]
 # records
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
@@ -67,7 +67,7 @@ __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"
 
 
 def torch_windows(
-    splits: Split | Sequence[Split],
+    split: Split,
     seqlen: int = 16,
     stride: int = 16,
     stream: str | None = DEFAULT_STREAM,
@@ -78,22 +78,21 @@ def torch_windows(
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
 ) -> TorchWindows:
-    """Make a map-style dataset for PyTorch's DataLoader from the windows of one or more splits.
+    """Make a map-style dataset for PyTorch's DataLoader from the windows of a split.
 
-    The splits' windows follow one another in the given order. An item is a dict of tensors: what
-    `Split.read` returns for one window of `Split.windows`, such as `features` (T, dim) and `kp_2d`
-    (T, 49, 3). The windows of a batch are read together. DataLoader's default `collate_fn` and
-    any number of workers work; each worker opens the splits again. For a cache in an object store,
-    start workers by spawn or forkserver.
+    An item is a dict of tensors: what `Split.read` returns for one window of `Split.windows`, such
+    as `features` (T, dim) and `kp_2d` (T, 49, 3). The windows of a batch are read together.
+    DataLoader's default `collate_fn` and any number of workers work; each worker opens the split
+    again. For a cache in an object store, start workers by spawn or forkserver. PyTorch's
+    ConcatDataset joins the windows of several splits.
 
-    Raises the errors of `Split.windows` and `Split.read`; CacheError if the splits' fields differ
-    in names or shapes; CacheChanged in a worker that starts after another commit.
+    Raises the errors of `Split.windows` and `Split.read`; CacheChanged in a worker that starts
+    after another commit of the split.
     """
     from cache.read.torch_windows import TorchWindows
 
-    if isinstance(splits, Split):
-        splits = [splits]
+    windows = split.windows(seqlen, stride, stream, tail, streams=streams)
     reading = dict[str, Any](
         stream=stream, fields=fields, dtype=dtype, streams=streams, history=history
     )
-    return TorchWindows(splits, seqlen, stride, tail, reading)
+    return TorchWindows(split, windows, reading)

@@ -104,7 +104,7 @@ class Pick(NamedTuple):
     copy: int = 0  # number in the part's `copy_streams`
 
 
-Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
+_Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
 
 
 class Mixture:
@@ -130,9 +130,6 @@ class Mixture:
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
-        few = [part.name for part in parts if part.count < 1]
-        if few:
-            raise ValueError(f"{', '.join(few)}: expected at least one window in each batch")
         self.seqlen = seqlen
         self.parts = {part.name: part for part in parts}
         self._windows: dict[str, _PartWindows] = {}  # by part
@@ -157,7 +154,7 @@ class Mixture:
         """Draw this rank's windows of a step (counted from 0), by part."""
         return {name: windows.draw(step) for name, windows in self._windows.items()}
 
-    def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
+    def read(self, picks: _Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
         """Read the fields of drawn windows. Returns arrays (B, T, ...) by part and field.
 
         Args:

@@ -1,7 +1,7 @@
 """Write damaged small files again, and remove damaged shards.  [cache]
 
-`repair` takes the report of `cache.verification.verify`. Files that follow from others are written
-again: metadata, and the text of a manifest. Shards hold data and cannot be: a damaged one is taken
+`repair` takes the report of `cache.verification.verify`. Metadata, which follow from manifests, are
+written again. Shards hold data and cannot be: a damaged one is taken
 off the manifest, then removed. Then rows of a stream are pending again, and rows of a split must be
 converted again (`Repaired.rows`). A damaged table or manifest takes a new conversion. A repair can
 be killed and repeated.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cache.errors import AccessDenied, CacheError
 from cache.format.folders import committed_names
-from cache.format.layout import GROUP, json_file
+from cache.format.layout import GROUP
 from cache.format.listing import ROOT, parse_list, refuse_unmounted, root_group, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
@@ -68,7 +68,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         place = Place(store, split, stream or None)
         try:
             refuse_unmounted(store, split)
-            _restore_manifest(place, repaired)
+            _restore_metadata(place, repaired)
             _remove_shards(place, shards, repaired)  # a damaged table raises here
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
@@ -91,19 +91,15 @@ def _restore_group(store: Store, key: str) -> None:
     store.put_small({key: group}, key.rpartition("/")[0])
 
 
-def _restore_manifest(place: Place, repaired: Repaired) -> None:
-    """Write the text of a manifest again, and the metadata that follows from it. Raises CacheError
-    if the manifest is damaged, or if there is another writer.
+def _restore_metadata(place: Place, repaired: Repaired) -> None:
+    """Write the metadata again that follow from a manifest. Raises CacheError if the manifest is
+    damaged, or if there is another writer.
     """
     store = place.store
     with store.lock(place.writing):
         commit = Commit.without_tables(place)
         if commit is None:
             return
-        text = json_file(commit.manifest)
-        if store.read(place.manifest) != text:
-            store.replace(place.manifest, text, expected=commit.etag)
-            repaired.restored.append(place.manifest)
         stale = commit.find_stale_metadata()
         if stale:
             update_list(store, add=[place.split], committed=committed_names(store))

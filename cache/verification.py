@@ -26,7 +26,7 @@ from typing import Final
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
-from cache.format.layout import GROUP, json_file
+from cache.format.layout import GROUP
 from cache.format.listing import (
     ROOT,
     listed_splits,
@@ -48,7 +48,7 @@ from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
 
-# called with the shards checked, the shards in all, and the speed
+# called with a split's or stream's shards that are checked, all of its shards, and its folder
 Progress = Callable[[int, int, str], None]
 
 # a few keep a disk busy while others compute
@@ -101,15 +101,11 @@ class VerifyReport:
         self.bytes += later.bytes
 
 
-# called after each shard of a place, with the report on that place
-_Tell = Callable[[VerifyReport], None]
-
-
 def verify(
     root: Root,
     *,
     fast: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     splits: Collection[str] | None = None,
 ) -> VerifyReport:
     """Check every file that the manifests of a cache name, byte by byte. Damage is reported, not
@@ -139,39 +135,18 @@ def verify(
             if name in committed:
                 groups.append(Place(store, name).groups[1])
     report = VerifyReport(fast=fast)
-    total = sum(map(_count_shards, places)) if progress is not None else 0
-    started = time.monotonic()
-
-    def tell(current: VerifyReport) -> None:
-        """Tell the progress, after each shard of a place. `current`: the report of the place."""
-        if progress is None:
-            return
-        n_shards = report.shards + current.shards
-        seconds = max(time.monotonic() - started, 1e-3)
-        rate = (report.bytes + current.bytes) / 1e6 / seconds
-        progress(n_shards, max(total, n_shards), f"{rate:,.0f} MB/s")
-
     n_threads = _THREADS if store.exclusive else _REQUESTS
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
         try:
-            above = _PlaceCheck(Place(store, ""), fast, threads, tell)
+            above = _PlaceCheck(Place(store, ""), fast, threads, progress)
             above.check_groups(dict.fromkeys(groups))
             report._add(above.report)
             for place in places:
-                report._add(_check_place(place, fast, threads, tell))
+                report._add(_check_place(place, fast, threads, progress))
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     return report
-
-
-def _count_shards(place: Place) -> int:
-    """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
-    with suppress(CacheError):
-        commit = Commit.without_tables(place)
-        if commit is not None:
-            return sum(map(len, commit.manifest["shards"].values()))
-    return 0
 
 
 def _manifest_etag(place: Place) -> Etag | None:
@@ -182,7 +157,7 @@ def _manifest_etag(place: Place) -> Etag | None:
 
 
 def _check_place(
-    place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell
+    place: Place, fast: bool, threads: ThreadPoolExecutor, progress: Progress
 ) -> VerifyReport:
     """Check a stream, or a split without its streams.
 
@@ -190,7 +165,7 @@ def _check_place(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         etag = _manifest_etag(place)
-        check = _PlaceCheck(place, fast, threads, tell)
+        check = _PlaceCheck(place, fast, threads, progress)
         check.run()
         is_same_commit = etag is not None and _manifest_etag(place) == etag
         if check.report.ok or is_same_commit or attempt == _ATTEMPTS:
@@ -202,11 +177,13 @@ def _check_place(
 class _PlaceCheck:
     """One check of a split or stream. It adds what it finds to `report`."""
 
-    def __init__(self, place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell) -> None:
+    def __init__(
+        self, place: Place, fast: bool, threads: ThreadPoolExecutor, progress: Progress
+    ) -> None:
         self._place = place
         self._store = place.store
         self._threads = threads
-        self._tell = tell
+        self._progress = progress
         self.report = VerifyReport(fast=fast)
 
     def run(self) -> None:
@@ -282,9 +259,6 @@ class _PlaceCheck:
         except CacheError as error:
             self._damage(place.manifest, str(error))
             return None, {}
-        if text != json_file(manifest):
-            expected = "the text that its content gives"
-            self._expect(place.manifest, expected, "another", shards.REPAIR)
         return Commit(place, manifest, tables, etag), damaged_tables
 
     def _check_lost_manifest(self) -> None:
@@ -341,7 +315,7 @@ class _PlaceCheck:
                 self._damage(file.key, problem, file.array, file.number)
             self.report.shards += 1
             self.report.bytes += file.size
-            self._tell(self.report)
+            self._progress(self.report.shards, len(files), place.manifest_folder)
 
     def _problem_of(self, file: ShardFile) -> str:
         """A message about a damaged shard; "" for an intact one."""

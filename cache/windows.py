@@ -44,11 +44,11 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     Raises ValueError unless seqlen and stride are integers of at least 1 and tail is one of the
     two.
     """
-    are_whole = all(isinstance(number, int | np.integer) for number in (seqlen, stride))
-    if not are_whole:
-        raise ValueError(f"expected whole numbers, found seqlen={seqlen!r} and stride={stride!r}")
-    if seqlen < 1 or stride < 1:
-        raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
+    for number in (seqlen, stride):
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(
+                f"seqlen {seqlen!r} and stride {stride!r} must be integers of at least 1"
+            )
     if tail not in ("drop", "cover"):
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
     first, stop = runs.T

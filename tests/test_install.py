@@ -132,6 +132,7 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
         ("paths", "body"): "data/body",
         ("paths", "cache"): "data/cache",
         ("paths", "runs"): "runs",
+        ("paths", "new_cache"): "once",
         ("data", "datasets"): " ".join(datasets.RELEASES),
         ("embedded", "enabled"): "false",
         ("resnet50", "weights"): "spin:data/model_checkpoint.pt",

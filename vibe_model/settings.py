@@ -41,9 +41,7 @@ from pipeline.errors import ConfigError, why_refused
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 # folder of a cache, or a URL as text
-CacheRoot = Annotated[
-    cache.Root, BeforeValidator(lambda root: root if cache.is_url(str(root)) else Path(root))
-]
+CacheRoot = Annotated[cache.Root, BeforeValidator(lambda root: cache.local_folder(root) or root)]
 
 # Split -> pattern of the names of the tracks that are evaluated. Human3.6M's protocol 2 evaluates
 # one camera.

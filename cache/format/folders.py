@@ -83,7 +83,7 @@ def _list_names(store: Store, folder: str) -> list[str] | None:
         return None
 
 
-def stream_folders(store: Store, split: str) -> list[str]:
+def _stream_folders(store: Store, split: str) -> list[str]:
     """Names of all folders of a split that may be streams, committed or not."""
     folder = f"{split}/{FEATURES}"
     streams = []
@@ -101,7 +101,7 @@ def places_of(store: Store, split: str) -> list[Place]:
     """
     streams: list[str] = []
     with suppress(PermissionError):  # reading the split's own place reports it
-        streams = stream_folders(store, split)
+        streams = _stream_folders(store, split)
     unmounted = unmounted_streams(store, split)
     places = [Place(store, split, stream) for stream in (None, *streams)]
     return [place for place in places if place.manifest_folder not in unmounted]
@@ -122,7 +122,7 @@ def unmounted_streams(store: Store, split: str) -> dict[str, str]:
     with suppress(PermissionError):
         names = store.list_names(folder)
         if names:
-            begun = [name for name in stream_folders(store, split) if f"{name}_ok" in names]
+            begun = [name for name in _stream_folders(store, split) if f"{name}_ok" in names]
             below = [f"{folder}/{name}" for name in begun]
             empty = [key for key in below if _list_names(store, key) == []]
         elif FEATURES in store.list_names(split):

@@ -26,7 +26,7 @@ FORMAT: Final = "vibe-cache 2"
 # has 32 MiB.
 ROWS_PER_SHARD: Final = 8192
 ROWS_PER_CHUNK: Final = 64  # one checksum covers a chunk
-LARGEST_SHARD: Final = 1 << 24  # most rows of a shard
+_LARGEST_SHARD: Final = 1 << 24  # most rows of a shard
 LARGEST_ROW: Final = 1 << 24  # most numbers of a row in one column
 # A stream stores a key of two 64-bit words per row, hashed from what the features were computed
 # from. Both words have this value in rows without a track or still to be computed.
@@ -54,7 +54,7 @@ NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 # kind of a column's dtype (`np.dtype.kind`) -> kinds of arrays that may be written to it
 _CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
-FILLS: Final = {"f": math.nan, "i": -1, "u": 255}  # default fill value by kind of dtype
+_FILLS: Final = {"f": math.nan, "i": -1, "u": 255}  # default fill value by kind of dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Column:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype).newbyteorder("<"))
         if self.fill is None:
-            object.__setattr__(self, "fill", FILLS[self.dtype.kind])
+            object.__setattr__(self, "fill", _FILLS[self.dtype.kind])
 
     @property
     def row_bytes(self) -> int:
@@ -209,11 +209,11 @@ class Geometry:
     rows_per_chunk: int = ROWS_PER_CHUNK
 
     def __post_init__(self) -> None:
-        is_possible = self.rows_per_chunk > 0 and 0 < self.rows_per_shard <= LARGEST_SHARD
+        is_possible = self.rows_per_chunk > 0 and 0 < self.rows_per_shard <= _LARGEST_SHARD
         if not is_possible or self.rows_per_shard % self.rows_per_chunk:
             raise CacheError(
                 f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of "
-                f"{self.rows_per_chunk}: choose a positive multiple, up to {LARGEST_SHARD:,}"
+                f"{self.rows_per_chunk}: choose a positive multiple, up to {_LARGEST_SHARD:,}"
             )
 
     @property

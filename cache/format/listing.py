@@ -152,8 +152,8 @@ def missing_text(store: Store, split: str) -> str:
         key = f"{split}/{MANIFEST}"
         state = "no file"
         do = (
-            "Restore it from a backup, or convert the split again: its features are carried "
-            "over by their keys."
+            "Restore it from a backup, or convert the split again: features of rows that are then "
+            "as before stay."
         )
     else:
         key = split

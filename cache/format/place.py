@@ -70,7 +70,7 @@ class Place:
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
-                "convert the split again: its features are carried over by their keys."
+                "convert the split again: features of rows that are then as before stay."
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
 

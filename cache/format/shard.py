@@ -112,8 +112,8 @@ class ShardLayout:
         Raises CacheError if the size is not that of its record, or no shard can have it.
         """
         n_chunks, surplus = divmod(size - self.index_bytes, self.chunk_bytes)
-        if size != size_of(record) or surplus or not 0 <= n_chunks <= self.geometry.chunks:
-            raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
+        if size != _size_of(record) or surplus or not 0 <= n_chunks <= self.geometry.chunks:
+            raise damage(file, f"a shard of {_size_of(record)} bytes", f"{size} bytes")
         return n_chunks
 
 
@@ -130,7 +130,7 @@ class ShardFile:
 
     @property
     def size(self) -> int:
-        return size_of(self.record)
+        return _size_of(self.record)
 
     def problem(self, store: Store, *, fast: bool) -> str:
         """Check the shard's file, and return a message about the damage; "" if it is intact.
@@ -202,7 +202,7 @@ def _record(size: int, checksums: bytes) -> str:
     return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
-def size_of(record: str) -> int:
+def _size_of(record: str) -> int:
     """The size in bytes of the shard file that a record describes."""
     return int(record.partition(":")[0])
 

@@ -72,13 +72,7 @@ class _Table(Sequence[_R], ABC):
     @overload
     def __getitem__(self, number: slice) -> Sequence[_R]: ...
     def __getitem__(self, number: int | slice) -> _R | Sequence[_R]:
-        try:
-            chosen = range(len(self))[number]
-        except TypeError:
-            do = "By name: [names.index(NAME)]."
-            raise TypeError(
-                f"expected a number or a slice of {len(self)} records, found {number!r}. {do}"
-            ) from None
+        chosen = range(len(self))[number]
         if isinstance(chosen, int):
             return self._record(chosen)
         return list(map(self._record, chosen))

@@ -250,9 +250,6 @@ def _check_fields(
             raise ValueError(f"{split.name}: features need a stream; {given}")
         if name in (*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS):
             continue
-        if name in split.streams:
-            do = f"Read it by stream={name!r}, as the field 'features', or by streams=[{name!r}]."
-            raise CacheError(f"{split.name}: {name!r} is a stream, no field or column. {do}")
         columns = ", ".join(dict.fromkeys((*split.columns, *split.extra)))
         raise CacheError(f"{split.name}: no field or column {name!r}; columns: {columns}.")
     return list(fields)

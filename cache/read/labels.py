@@ -24,12 +24,12 @@ from cache.crop_policy import CropPolicy
 
 # Takes a column's name. Returns its rows (B, T, *trailing) as stored, or None if the split has no
 # such column.
-ReadColumn = Callable[[str], Array | None]
+_ReadColumn = Callable[[str], Array | None]
 
 N_JOINTS: Final = 49
-COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
-N_EVAL_JOINTS: Final = 14
-N_THETA: Final = 85  # camera 3, pose 72, betas 10
+_COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
+_N_EVAL_JOINTS: Final = 14
+_N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # within theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
@@ -51,7 +51,7 @@ MIRRORED_SMPL: Final = (
 )
 
 
-NOT_MIRRORED: Final = np.zeros((), bool)  # broadcasts to (B, T): no row is mirrored
+_NOT_MIRRORED: Final = np.zeros((), bool)  # broadcasts to (B, T): no row is mirrored
 
 
 class StreamCrops(NamedTuple):
@@ -65,7 +65,7 @@ class _NetworkCrops(NamedTuple):
     """The crops that the network saw."""
 
     bbox: Floats | None  # (B, T, 4); None when the split has no boxes
-    mirrored: Bools  # (B, T), or NOT_MIRRORED
+    mirrored: Bools  # (B, T), or _NOT_MIRRORED
 
 
 class LabelFields:
@@ -80,7 +80,7 @@ class LabelFields:
 
     def __init__(
         self,
-        read_column: ReadColumn,
+        read_column: _ReadColumn,
         crop_scale: Doubles,
         find_crops: Callable[[], StreamCrops | None],
     ) -> None:
@@ -91,11 +91,11 @@ class LabelFields:
     def trailing(self, name: str) -> tuple[int, ...]:
         """The shape of a field behind (B, T)."""
         if name == "theta":
-            return (N_THETA,)
+            return (_N_THETA,)
         if name == EVAL_JOINTS:
-            return (N_EVAL_JOINTS, 3)
+            return (_N_EVAL_JOINTS, 3)
         if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
-            return (N_EVAL_JOINTS, 3)
+            return (_N_EVAL_JOINTS, 3)
         return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d") else ()
 
     def fill(self, name: str, out: Floats) -> None:
@@ -117,7 +117,7 @@ class LabelFields:
     def mirrored_rows(self) -> Bools:
         """Whether the crop of each row was mirrored: (B, T), or () False if no crop was."""
         if self._stream_crops is None:
-            return NOT_MIRRORED
+            return _NOT_MIRRORED
         return self._crops.mirrored
 
     @cached_property
@@ -141,7 +141,7 @@ class LabelFields:
                 policy, seeds = self._stream_crops
                 scale = self._crop_scale[:, None]
                 return _NetworkCrops(*policy.boxes(bbox, scale, seeds[:, None], frame))
-        return _NetworkCrops(bbox, NOT_MIRRORED)
+        return _NetworkCrops(bbox, _NOT_MIRRORED)
 
     def _kp_3d(self, out: Floats) -> None:
         evaluation = self._column(EVAL_JOINTS)
@@ -195,13 +195,13 @@ class LabelFields:
         evaluation = self._column(EVAL_JOINTS)
         flag = self._column("has_3d")
         if evaluation is not None:
-            complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
+            complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], _N_EVAL_JOINTS * 3))
             if flag is not None:
                 complete &= flag != 0
             return complete
         if self._known_joints is None:
             return False
-        return np.asarray(self._known_joints[..., COMMON_JOINTS].all(axis=-1))
+        return np.asarray(self._known_joints[..., _COMMON_JOINTS].all(axis=-1))
 
     @cached_property
     def _known_smpl(self) -> Bools | bool:
@@ -232,7 +232,7 @@ def mirror(name: str, values: Floats) -> Floats:
     if name == "trans":
         mirrored = values.copy()
     else:
-        joints = MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49
+        joints = MIRRORED_14 if values.shape[1] == _N_EVAL_JOINTS else MIRRORED_49
         mirrored = values[:, joints]
     mirrored[..., 0] = 0 - mirrored[..., 0]  # 0 stays 0, without a sign
     return mirrored

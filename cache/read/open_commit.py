@@ -8,7 +8,7 @@ from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
 
 
-class StalenessCheck:
+class _StalenessCheck:
     """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
     have been replaced since. A later commit that still names all of them is allowed.
 
@@ -37,7 +37,7 @@ class OpenCommit:
 
     def __init__(self, commit: Commit) -> None:
         self.commit = commit
-        self.require_current = StalenessCheck(commit)
+        self.require_current = _StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}  # by array
 
     def reader(self, array: str) -> Rows:

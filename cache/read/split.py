@@ -70,23 +70,15 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
     """Raise CacheError if the root is a split, or another folder within a cache that has no splits
     itself. In an object store, only a split is noticed: looking further would cost requests.
     """
-    is_split = store.exists(MANIFEST)
-    location = store.location("")
     folder = store.folder()
-    if folder is not None:
-        folder = folder.resolve()
-        top = folder  # of the cache: each of its folders has a zarr.json
-        for above in folder.parents:
-            if not (above / "zarr.json").exists():
-                break
-            top = above
-        if top != folder and (is_split or not FeatureCache(root)):
-            part = f"{folder.relative_to(top)} of one"
-            do = f"Open the whole: cache.open({str(top)!r})."
-            raise CacheError.at(location, expected="a feature cache", found=part, do=do)
-    if is_split:
+    is_inner = store.exists(MANIFEST)
+    if folder is not None and not is_inner:
+        # each folder of a cache has a zarr.json
+        is_inner = (folder.resolve().parent / "zarr.json").exists() and not FeatureCache(root)
+    if is_inner:
         do = "Open the whole: the folder or URL that holds <dataset>/<split>."
-        raise CacheError.at(location, expected="a feature cache", found="one split of one", do=do)
+        location = store.location("")
+        raise CacheError.at(location, expected="a feature cache", found="a part of one", do=do)
 
 
 class FeatureCache(Mapping[str, "Split"]):

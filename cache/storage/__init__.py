@@ -15,10 +15,12 @@ SCHEMES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _ONE_SLASH: Final = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
 
 
-def is_url(text: str) -> bool:
-    """Whether this is the URL of an object store."""
-    scheme, separator, _ = text.partition("://")
-    return bool(separator) and scheme in SCHEMES
+def local_folder(root: Root) -> Path | None:
+    """The folder of a cache on this machine; None for the URL of an object store."""
+    scheme, separator, _ = str(root).partition("://")
+    if separator and scheme in SCHEMES:
+        return None
+    return Path(root)
 
 
 def store_at(root: Root | Store) -> Store:
@@ -28,18 +30,16 @@ def store_at(root: Root | Store) -> Store:
     """
     if isinstance(root, Store):
         return root
-    scheme, separator, path = str(root).partition("://")
+    folder = local_folder(root)
+    if folder is None:
+        return ObjectStore(str(root))
     if _ONE_SLASH.match(str(root)):  # also what pathlib makes of a URL
         raise CacheError(
             f"{root}: expected a folder, or a URL as text, with two slashes, such as "
             "s3://bucket/prefix"
         )
-    if not separator:
-        return LocalStore(Path(root))
-    if scheme == "file":
-        return LocalStore(Path(path))
-    if scheme not in SCHEMES:
+    if "://" in str(root):
         raise CacheError(
             f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}"
         )
-    return ObjectStore(str(root))
+    return LocalStore(folder)

@@ -47,7 +47,7 @@ from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
 from cache.write.staged import StagedWork
 
-NOTES: Final = 100  # `provenance.json` has notes on this many last commits
+_NOTES: Final = 100  # `provenance.json` has notes on this many last commits
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
@@ -89,15 +89,6 @@ class Writer(ABC):
     @abstractmethod
     def _open(self) -> None:
         """Read the committed state, under the lock. Called on entry and after each commit."""
-
-    def _refuse(self, entries: Mapping[str, Any]) -> None:
-        """Raise CacheError if a key of the caller's manifest entries is in `own_entries`."""
-        reserved = sorted(entries.keys() & self.own_entries)
-        if reserved:
-            raise CacheError(
-                f"{self.place.manifest_folder}: {reserved} in the manifest are the cache's own; "
-                "choose other keys"
-            )
 
     def note_again(self) -> None:
         """Update the current commit's note in `provenance.json` with this writer's provenance, for
@@ -240,7 +231,7 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
     }
     # The file has its notes sorted by digest; the newest are kept.
     by_time = sorted(read_notes(place).items(), key=lambda item: str(item[1].get("finished", "")))
-    earlier = by_time[-(NOTES - 1) :]
+    earlier = by_time[-(_NOTES - 1) :]
     _write_notes(place, {**dict(earlier), digest: note})
 
 

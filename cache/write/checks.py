@@ -14,7 +14,7 @@ from cache.format.records import TrackRows
 
 # Label -> the flag column that marks its known rows. Without that column, readers would take the
 # label as unknown in all rows.
-NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
+_NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 def check_track(
@@ -47,7 +47,7 @@ def check_track(
         refuse(f"extra columns {strange} are not declared; those that are: {sorted(extras)}")
     if "frame_index" not in track.columns:
         refuse("has no frame_index")
-    for label, flag in NEEDS_FLAG.items():
+    for label, flag in _NEEDS_FLAG.items():
         if label in track.columns and flag not in track.columns:
             refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.arrays import Array, Bools, Ints
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
+from cache.format.layout import COLUMNS, UNDECODABLE, Geometry
 from cache.format.manifest import lost_manifest, shard_rows
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
@@ -30,7 +30,6 @@ from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import is_within
 from cache.write.base import finish_commits
-from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
 
@@ -62,8 +61,8 @@ def copy_split(
     """Copy the live rows of a split from the cache `root` into the cache `to`, then its streams.
 
     The split's rows are one commit, with videos sorted by name. After a kill, call this again to
-    continue. If the split has been copied before, only new rows of streams are copied. Rows that a
-    stream of the source does not have yet stay pending in the copy.
+    continue. If the split has been copied before, only shards that its streams lack are copied.
+    Rows that a stream of the source does not have yet stay pending in a copied shard.
 
     Args:
         streams: copy only these streams (default: all).
@@ -202,8 +201,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """A committed track in the form that `NextCommit.append` takes.
 
     A column that holds only fill values is left out, because the track was appended without it.
-    `append` refuses labels without their flags, which readers take as unknown: these labels are
-    left out, too.
     """
     values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
     values |= track.extra
@@ -215,9 +212,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
         if not np.array_equal(array, fill, equal_nan=True):
             target = extra if name in source.extra else columns
             target[name] = array
-    for label, flag in NEEDS_FLAG.items():
-        if flag not in columns:
-            columns.pop(label, None)
     return TrackRows(
         name=track.name,
         video=track.video,
@@ -234,11 +228,8 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
-    """Write the rows of a stream that the source has and the copy does not, in one commit. Returns
-    whether it committed anything.
-
-    A shard is written as a whole. If the copy has some of its rows, `reopen` makes it pending and
-    stores these rows as a checkpoint; `kept` reads them again, and the new rows are added.
+    """Write the shards of a stream that the copy does not have, in one commit. Returns whether it
+    committed anything.
 
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
@@ -246,11 +237,15 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    find_new = _find_new_rows(copied, source, name, row_offset)
-    live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(find_new(shard)[0])]
+    is_new = name not in copied.streams
+    existing = [] if is_new else copied.stream_shards(name)
+    find_rows = _find_rows_in_source(copied, source, name, row_offset)
+    shards = []
+    for shard in np.flatnonzero(copied.rows_by_shard()).tolist():
+        if shard not in existing and len(find_rows(shard)[0]):
+            shards.append(shard)
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
-    if not shards and (name in copied.streams or len(copied.tracks)):
+    if not shards and not (is_new and not len(copied.tracks)):
         return False
     with StreamWriter(
         copied.root,
@@ -263,62 +258,39 @@ def _write_stream(
             source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
         ),
     ) as writer:
-        committed_keys = {}  # shard -> keys of its rows
-        for shard in shards:
-            if shard in writer.committed:
-                rows = writer.rows(shard)
-                keys = copied.rows(f"features/{name}_key", rows.start, rows.stop)
-                committed_keys[shard] = keys
-        writer.reopen(committed_keys)
         for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
-            keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
-            _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
-            indices, source_rows = find_new(shard)
-            data[indices] = stream.read("", source_rows)[:, 0]
+            indices, source_rows = find_rows(shard)
+            features, ok, keys = (column.empty(len(rows)) for column in writer.columns.values())
+            features[indices] = stream.read("", source_rows)[:, 0]
+            ok[:] = UNDECODABLE
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
             keys[indices] = stream.read("_key", source_rows)[:, 0]
-            data[ok == UNDECODABLE] = 0
-            writer.write(shard, data, ok, keys)
+            writer.write(shard, features, ok, keys)
             progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
     return True
 
 
-def _find_new_rows(
+def _find_rows_in_source(
     copied: Split, source: Split, stream: str, row_offset: Ints
 ) -> Callable[[int], tuple[Ints, Ints]]:
-    """Return a function that takes a shard of the copy, and finds its rows that only the source
-    has: their indices within the shard, and their row numbers in the source. row_offset: as for
-    `_write_stream`.
+    """Return a function that takes a shard of the copy, and finds its rows that the source's stream
+    has, with features or without: their indices within the shard, and their row numbers in the
+    source. row_offset: as for `_write_stream`.
     """
-    is_in_source = _find_rows(source, stream)
-    is_in_copy = _find_rows(copied, stream)
+    shards = source.stream_shards(stream)
+    pending = source.pending_rows(stream)
 
-    def find_new(shard: int) -> tuple[Ints, Ints]:
+    def find(shard: int) -> tuple[Ints, Ints]:
         rows = np.asarray(shard_rows(copied.manifest, shard))
         track = copied.track_of(rows)
         source_rows = rows + row_offset[track]
-        new = np.flatnonzero((track >= 0) & is_in_source(source_rows) & ~is_in_copy(rows))
-        return new, source_rows[new]
+        has_shard = np.isin(source_rows // source.rows_per_shard, shards)
+        chosen = (track >= 0) & has_shard & ~is_within(source_rows, pending)
+        return np.flatnonzero(chosen), source_rows[chosen]
 
-    return find_new
-
-
-def _find_rows(split: Split, stream: str) -> Callable[[Ints], Bools]:
-    """Return a function that takes rows (n,) of a split, and tells which of them the stream has,
-    with features or without.
-    """
-    shards: list[int] = []
-    pending = np.zeros((0, 2), np.int64)
-    if stream in split.streams:
-        shards = split.stream_shards(stream)
-        pending = split.pending_rows(stream)
-
-    def has_rows(rows: Ints) -> Bools:
-        return np.isin(rows // split.rows_per_shard, shards) & ~is_within(rows, pending)
-
-    return has_rows
+    return find
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

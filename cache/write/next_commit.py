@@ -242,11 +242,12 @@ class NextCommit:
         """Commit atomically. The writer's next `begin` starts from the new state.
 
         Args:
-            entries: the caller's entries of the manifest, as JSON values.
+            entries: the caller's entries of the manifest, as JSON values. Their keys are not in
+                `SplitWriter.own_entries`.
 
-        Raises CacheError if a key of `entries` is in `SplitWriter.own_entries`, and if the writer
-        was entered again since. After an error of the store, the commit may be made, and files
-        that it replaces be left. Enter the writer again: its `state` shows it.
+        Raises CacheError if the writer was entered again since. After an error of the store, the
+        commit may be made, and files that it replaces be left. Enter the writer again: its `state`
+        shows it.
         """
         self._require_open()
         self._commit(self, entries)

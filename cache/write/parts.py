@@ -10,8 +10,7 @@ staged work.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -26,7 +25,6 @@ from cache.write.staged import FILE, STAGED, VIDEO, Plan, unpack
 
 RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s; a part whose file is older has been killed
-POLLS: Final = 10  # how often `wait_for_parts` looks at the files within RENEW
 
 T = TypeVar("T")
 
@@ -75,76 +73,17 @@ class Part:
 
 
 def refuse_running_parts(root: Root | Store, folder: str) -> None:
-    """Raise Busy if a part seems to be running: its file in `folder` is fresh."""
+    """Raise Busy if a part seems to be running: its file in `folder` is younger than FRESH."""
     store = store_at(root)
-    fresh = _fresh(_ages_of_signs(store, folder))
-    if fresh:
-        youngest = min(fresh, key=fresh.__getitem__)
-        remaining = FRESH - max(fresh[youngest], 0.0)
-        again = f"run this again in {remaining:.0f} s, or delete this file."
-        raise _busy(store, folder, youngest, fresh[youngest], f"if they were killed, {again}")
-
-
-def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None]) -> None:
-    """Wait until the files of killed parts in `folder` are no longer fresh, and remove them.
-
-    Raises Busy if a file is renewed meanwhile: its part is running. Waits at most FRESH seconds, as
-    the clocks of the machines may differ.
-
-    Args:
-        tell: called once with a message, if there is something to wait for.
-    """
-    store = store_at(root)
-    began = time.monotonic()
-    signs = _ages_of_signs(store, folder)
-    fresh = _fresh(signs)
-    if fresh:
-        longest = max(FRESH - max(age, 0.0) for age in fresh.values())
-        first = store.location(f"{folder}/{min(fresh)}")
-        tell(
-            f"{first}: a part was running until {_ago(min(fresh.values()))}: waiting up to "
-            f"{longest:.0f} s for it"
-        )
-    # The limit is needed where a clock is ahead: then a file would stay fresh.
-    while fresh and time.monotonic() - began < FRESH:
-        time.sleep(RENEW / POLLS)
-        before = fresh
-        fresh = _fresh(_ages_of_signs(store, folder))
-        for name, age in fresh.items():
-            if name not in before or age < before[name]:
-                raise _busy(store, folder, name, age, "or end them.")
-    store.remove([f"{folder}/{name}" for name in signs])
-
-
-def _ages_of_signs(store: Store, folder: str) -> dict[str, float]:
-    """The age in seconds of the files of running and killed parts (their signs of life), by name;
-    negative if another machine's clock is ahead.
-    """
-    ages = dict[str, float]()
+    ages = dict[str, float]()  # negative if another machine's clock is ahead
     for name in store.list_names(folder):
         if name.startswith(RUNNING):
             with suppress(FileNotFoundError):
                 ages[name] = store.age(f"{folder}/{name}")
-    return ages
-
-
-def _fresh(ages: Mapping[str, float]) -> dict[str, float]:
-    """Those files whose parts may be running: not older than FRESH."""
-    return {name: age for name, age in ages.items() if age < FRESH}
-
-
-def _busy(store: Store, folder: str, name: str, age: float, do: str) -> Busy:
-    location = store.location(f"{folder}/{name}")
-    expected = "no running part"
-    sign = f"a sign of life {_ago(age)}"
-    wait = f"Wait until all parts have ended; {do}"
-    return Busy.at(location, expected=expected, found=sign, do=wait)
-
-
-def _ago(age: float) -> str:
-    if age < -1.0:
-        return f"now (the clocks of the machines differ by {-age:.0f} s)"
-    return f"{max(age, 0.0):.0f} s ago"
+    if not ages or min(ages.values()) >= FRESH:
+        return
+    youngest = min(ages, key=ages.__getitem__)
+    raise _busy(store.location(f"{folder}/{youngest}"), ages[youngest])
 
 
 class _OtherWork(NamedTuple):
@@ -224,3 +163,18 @@ def _staged_texts(place: Place) -> list[str]:
         if name.startswith(RUNNING):
             texts.append(f"not ended: {name.removeprefix(RUNNING)}")
     return texts
+
+
+def _busy(sign: str, age: float) -> Busy:
+    """The error for a part whose sign of life is so old (s)."""
+    ago = f"{max(age, 0.0):.0f} s ago"
+    if age < -1.0:
+        ago = f"now (the clocks of the machines differ by {-age:.0f} s)"
+    remaining = FRESH - max(age, 0.0)
+    return Busy.at(
+        sign,
+        expected="no running part",
+        found=f"a sign of life {ago}",
+        do="Wait until all parts have ended; if they were killed, run this again in "
+        f"{remaining:.0f} s, or delete this file.",
+    )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +21,7 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format.entries import SPLIT_ENTRIES
 from cache.format.extra import EXTRA, ExtraColumn
-from cache.format.folders import create_groups, stream_folders
+from cache.format.folders import create_groups
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
@@ -105,27 +104,14 @@ class SplitWriter(Writer):
         self._next = None  # last: another `begin` needs the new state
 
     def _empty_commit(self) -> Commit:
-        """A state without rows. If the split has lost its manifest, the numbers of rows that
-        streams may have features for are not used again.
-        """
-        entries: dict[str, Any] = {"geometry": asdict(self._new_geometry)}
-        stream = self._longest_stream()
-        if stream is not None:
-            entries = {key: stream.manifest[key] for key in ("geometry", "commits", "extent")}
-        entries["shards"] = {name: {} for name in self._columns}
-        entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
+        """A state without rows."""
+        entries = {
+            "geometry": asdict(self._new_geometry),
+            "shards": {name: {} for name in self._columns},
+            EXTRA: {name: column.as_json() for name, column in self._extra.items()},
+        }
         tables = Tables.from_records([], self._extra.values())
         return Commit.empty(self.place, entries, tables)
-
-    def _longest_stream(self) -> Commit | None:
-        """The stream with the largest extent; None if there is no stream."""
-        longest = None
-        for name in stream_folders(self._store, self._split):
-            with suppress(CacheError):  # a damaged stream has nothing to carry over
-                stream = Commit.load(Place(self._store, self._split, name))
-                if stream and (longest is None or stream.extent > longest.extent):
-                    longest = stream
-        return longest
 
     def _refuse_missing_columns(self, commit: Commit) -> None:
         """Raise CacheError if a committed column in `COLUMNS` is missing now."""
@@ -180,7 +166,6 @@ class SplitWriter(Writer):
 
     def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:
         """Commit what `begin` returned, with the caller's entries of the manifest."""
-        self._refuse(entries)
         if following is not self._next:
             do = "call begin, and append its videos again"
             raise CacheError(f"{self._split}: the writer was entered again since begin: {do}")

@@ -47,7 +47,7 @@ FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
 # compares itself. Work of another plan is not used.
 Plan = str | Mapping[str, Any]
 Arrays = Mapping[str, Array]
-Piece = tuple[dict[str, Any], Arrays]  # head and arrays
+_Piece = tuple[dict[str, Any], Arrays]  # head and arrays
 
 
 class StagedWork:
@@ -78,7 +78,7 @@ class StagedWork:
         names = self._store.list_names(self.folder)
         return [name for name in names if name.startswith(f"{kind}-")]
 
-    def read(self, names: Iterable[str]) -> dict[str, Piece]:
+    def read(self, names: Iterable[str]) -> dict[str, _Piece]:
         """Read pieces, by name. Missing and damaged ones are left out."""
         keys = [f"{self.folder}/{name}" for name in names]
         pieces = {}
@@ -233,7 +233,7 @@ def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:
     return content + crc32c(content)
 
 
-def unpack(file: bytes) -> Piece:
+def unpack(file: bytes) -> _Piece:
     """The head and arrays that `pack` encoded; both empty if the file is damaged."""
     content = file[:-4]
     if crc32c(content) != file[-4:]:

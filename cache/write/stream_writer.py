@@ -176,12 +176,10 @@ class StreamWriter(StreamShards, Writer):
         """Commit every shard written so far; the others stay pending.
 
         Args:
-            entries: the caller's entries of the stream's manifest, as JSON values.
+            entries: the caller's entries of the stream's manifest, as JSON values. Their keys are
+                not in `own_entries`.
             note: additional entries of `provenance.json`.
-
-        Raises CacheError if a key of `entries` is in `own_entries`.
         """
-        self._refuse(entries)
         create_groups(self.place)  # the folder of all features may have been deleted by hand
         split = self.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their

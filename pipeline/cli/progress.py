@@ -54,13 +54,6 @@ def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> I
         yield _lines(" ".join(what.split()), unit)
 
 
-def tell(text: str) -> None:
-    """Print a line of information on standard error."""
-    from pipeline.cli import console as terminal
-
-    terminal.err.print(f"{terminal.IDLE} {terminal.plain(text)}")
-
-
 def _bars(console: Console, unit: str) -> RichProgress:
     from rich import progress as bars  # only by processes that show a bar
     from rich.table import Column

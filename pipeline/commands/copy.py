@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import cache
@@ -24,7 +23,7 @@ from pipeline.settings.arguments import (
     splits_argument,
 )
 from pipeline.settings.file import ROOT
-from pipeline.settings.new_cache import refuse_place_in_cache
+from pipeline.settings.new_cache import is_new_cache
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
-    _refuse_other_files(args.to)
+    is_new_cache(args.to)  # raises for a folder in a cache
     names = _copy_splits(args, problems)
     with bar("verify", err) as progress:
         if names:
@@ -51,20 +50,6 @@ def _run(args: argparse.Namespace) -> int:
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
     return int(bool(problems))
-
-
-def _refuse_other_files(to: cache.Root) -> None:
-    """Raise PipelineError for a folder with files that is no cache, and for one in a cache."""
-    if not isinstance(to, Path) or (to / "zarr.json").exists() or cache.FeatureCache(to):
-        return
-    refuse_place_in_cache(to)
-    if not to.is_dir():
-        return
-    names = {file.name for file in to.iterdir() if not file.name.startswith(".")} - {"lost+found"}
-    if names:
-        raise PipelineError(
-            f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a cache."
-        )
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:
@@ -93,7 +78,7 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             streams = tuple(stream for stream in named if stream in split.streams)
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
-        _print_copied(split, copied)
+        _print_copied(cache.FeatureCache(args.to)[name], copied)
     return [*opened]
 
 
@@ -108,11 +93,9 @@ def _print_copied(split: cache.Split, copied: cache.Copied) -> None:
     out.print(plain(f"{split.name}: {text}"))
 
     for stream, missing in copied.missing.items():
-        fill = fill_command(split, stream)
-        text = (
-            f"{stream} of {split.name} is incomplete: {copied.rows - missing:,} of {rows} copied, "
-            f"{missing:,} missing in {split.root}, too. Copy again after: {fill}"
-        )
+        text = f"{stream} of {split.name}: {missing:,} of {rows} missing"
+        if stream in split.streams:
+            text += f". Compute them in the copy: {fill_command(split, stream)}"
         out.print(f"{DOUBT} {plain(text)}")
 
 

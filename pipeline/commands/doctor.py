@@ -28,14 +28,14 @@ from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load
 
-NO_SETTINGS: Final = (
+_NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
     "--raw DIR."
 )
 # states of missing parts that the user need not get
-TO_BE_MADE = "will be made"
-NOT_NEEDED = "not needed yet"
-MARKS: Final = {
+_TO_BE_MADE = "will be made"
+_NOT_NEEDED = "not needed yet"
+_MARKS: Final = {
     "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
     "missing": "[red]missing[/red]",
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
         unknown = datasets.unknown(name)
         if unknown:
             raise PipelineError(unknown)
-    settings = None if args.raw is not None else load(settings_file(), NO_SETTINGS)
+    settings = None if args.raw is not None else load(settings_file(), _NO_SETTINGS)
     raw = args.raw if settings is None else settings.paths.raw
     if settings is None or not settings.embedded.enabled:  # else demo data will be made there
         _require_folder(raw, settings)
@@ -110,7 +110,7 @@ def _examine_all(
     for reader in readers:
         examination = examine(reader, _own_folder(raw, reader.name))
         if demo and reader.name in datasets.WITH_DEMO_DATA:
-            examination = examination.replace_missing(TO_BE_MADE)
+            examination = examination.replace_missing(_TO_BE_MADE)
         examined.append(examination)
     folder = body
     if folder is None and settings is not None:
@@ -118,9 +118,9 @@ def _examine_all(
     if folder is not None:
         of_body = examine(BODY, folder)
         if demo:
-            of_body = of_body.replace_missing(TO_BE_MADE)
+            of_body = of_body.replace_missing(_TO_BE_MADE)
         elif body is None and not any(reader.labels.uses_body for reader in readers):
-            of_body = of_body.replace_missing(NOT_NEEDED)
+            of_body = of_body.replace_missing(_NOT_NEEDED)
         examined.append(of_body)
     return examined
 
@@ -183,7 +183,7 @@ def _table(examined: Sequence[Examination]) -> Table:
 
 def _mark(part: PartCount) -> str:
     """The cell with a part's state."""
-    mark = MARKS.get(part.state, f"[dim]{part.state}[/dim]")
+    mark = _MARKS.get(part.state, f"[dim]{part.state}[/dim]")
     if part.state == "left out":
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
     if part.known and part.found > part.known:

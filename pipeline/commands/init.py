@@ -17,8 +17,8 @@ from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 from pipeline.settings.file import PATH
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
-REAL: Final = {  # values in the template for real data
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_REAL: Final = {  # values in the template for real data
     "raw": "data/raw",
     "body": "data/body",
     "weights": "spin:data/model_checkpoint.pt",
@@ -54,12 +54,12 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
-    text = (TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
+    text = (_TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
     options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
     named = {key: absolute(value) for key, value in options.items() if value is not None}
     if args.real:
-        text = (TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**{**REAL, **named})
+        text = (_TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**{**_REAL, **named})
     elif named:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
 

@@ -2,7 +2,7 @@
 training
 
 A model must not be tested on people or recordings that it was trained on. The command reads
-all splits of a cache and makes a list of `Comparison`s: one kind of thing (subject, recording)
+all splits of a cache and makes a list of `_Comparison`s: one kind of thing (subject, recording)
 in two splits, with what they share. Splits called `train` are training splits, and all
 others test splits. For example, as printed:
 
@@ -35,7 +35,7 @@ from pipeline.settings.arguments import cache_option
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 # `Release.recording` where recordings are videos of the web, which have one name in all datasets
 PUBLISHED: Final = "video"
-NOT_COMPARABLE: Final = "names of two releases cannot be compared"
+_NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     return result.print(as_json=args.json)
 
 
-def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
+def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: bool) -> None:
     """Add the lines for the terminal: what splits share, what they do not share, what is unknown.
 
     every: list everything that is shared, and the reasons why something is unknown.
@@ -82,12 +82,12 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
         return
     for (what, why), pairs in unknown.items():
         where = ", ".join(pairs)
-        if why == NOT_COMPARABLE:
+        if why == _NOT_COMPARABLE:
             where = f"{count(len(pairs), 'pair')} of splits of two datasets"
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
-def _add_common(result: CommandResult, comparison: Comparison, both: str, *, every: bool) -> None:
+def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:
     """Add what two splits share, or one split has twice: a heading, and a line for each thing."""
     verb = f"{both} share"
     if comparison.first == comparison.second:
@@ -108,9 +108,9 @@ class _Common(NamedTuple):
     second: tuple[str, ...]
 
 
-class Comparison(NamedTuple):
-    """One kind of thing compared in two splits: in a training and a test split, in two training
-    splits, or in one split with itself to find what it has twice.
+class _Comparison(NamedTuple):
+    """One kind of thing compared in two splits, such as a training and a test split, or in one
+    split with itself to find what it has twice.
     """
 
     first: str  # name of a split
@@ -139,7 +139,7 @@ class _Names(NamedTuple):
     what: str  # the dataset's word, such as subject or sequence
     scope: str  # splits of one scope name things alike, so that names can be compared
     videos: Mapping[str, list[str]]  # name -> its videos
-    nameless: str  # videos without a known name: the split, or "3 of 10 videos of a/train"; or ""
+    is_complete: bool  # whether all videos have a known name
 
     @classmethod
     def from_pairs(
@@ -150,14 +150,8 @@ class _Names(NamedTuple):
         for video, name in pairs:
             if name is not None:
                 videos[name].append(video)
-        nameless = ""
-        n_nameless = sum(name is None for _, name in pairs)
-        n_videos = len({video for video, _ in pairs})
-        if n_nameless:
-            nameless = split
-            if n_nameless < n_videos:
-                nameless = f"{n_nameless:,} of {count(n_videos, 'video')} of {split}"
-        return cls(split, what, scope, videos, nameless)
+        is_complete = all(name is not None for _, name in pairs)
+        return cls(split, what, scope, videos, is_complete)
 
 
 def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
@@ -193,30 +187,26 @@ def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
     )
 
 
-def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
+def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
     """Compare splits by names of subjects and recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
-    - two splits of a dataset without a training split, by recordings, and two training splits that
-      name people alike; returned if they share something;
+    - two splits of a dataset without a training split, by recordings; returned if they share some;
     - a split with itself, for recordings that it has twice.
     """
     names = {split.name: _names_of(split) for split in splits}
     training = [*filter(_is_training, names)]
     tests = [name for name in names if name not in training]
-    compared = list[Comparison]()
+    compared = list[_Comparison]()
     for train, test in itertools.product(training, tests):
         compared += map(_compare, names[train], names[test])
     for first, second in itertools.combinations(names, 2):
         dataset = first.partition("/")[0]
         is_one_dataset = second.partition("/")[0] == dataset
-        others = list[Comparison]()
         if is_one_dataset and f"{dataset}/{TRAIN}" not in names:
-            others.append(_compare(names[first][1], names[second][1]))
-        elif first in training and second in training:
-            if names[first][0].scope == names[second][0].scope:
-                others += map(_compare, names[first], names[second])
-        compared += [comparison for comparison in others if comparison.common]
+            comparison = _compare(names[first][1], names[second][1])
+            if comparison.common:
+                compared.append(comparison)
     for name, (_, recordings) in names.items():
         twice = list[_Common]()
         for recording, videos in sorted(recordings.videos.items()):
@@ -224,7 +214,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
                 twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
         # a sequence may have several cameras
         if twice and recordings.what in ("motion", PUBLISHED):
-            compared.append(Comparison(name, name, recordings.what, tuple(twice), ""))
+            compared.append(_Comparison(name, name, recordings.what, tuple(twice), ""))
     return compared
 
 
@@ -232,20 +222,22 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compare(first: _Names, second: _Names) -> Comparison:
+def _compare(first: _Names, second: _Names) -> _Comparison:
     """Compare the subjects of two splits, or their recordings."""
     what = first.what if first.what == second.what else "recording"
     common = list[_Common]()
-    unknown = NOT_COMPARABLE
+    unknown = _NOT_COMPARABLE
     if first.scope == second.scope:
         for name in sorted(first.videos.keys() & second.videos.keys()):
             common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
-        nameless = " and ".join(filter(None, (first.nameless, second.nameless)))
-        unknown = nameless and f"not in the names of {nameless}"
-    return Comparison(first.split, second.split, what, tuple(common), unknown)
+        nameless = [names.split for names in (first, second) if not names.is_complete]
+        unknown = ""
+        if nameless:
+            unknown = f"not in the names of {' and '.join(nameless)}"
+    return _Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
-def summary(compared: Sequence[Comparison]) -> str:
+def summary(compared: Sequence[_Comparison]) -> str:
     """What training and test splits share, as one line for the report; "" if there is no training
     split or no test split.
     """
@@ -263,7 +255,7 @@ def summary(compared: Sequence[Comparison]) -> str:
     return line
 
 
-def _count_unknown(compared: Sequence[Comparison]) -> str:
+def _count_unknown(compared: Sequence[_Comparison]) -> str:
     n_unknown = sum(bool(comparison.unknown) for comparison in compared)
     return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 

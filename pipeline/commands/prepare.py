@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import cache
@@ -186,8 +185,9 @@ class Preparation:
         failures = load_networks(self.args.cfg, _unique(upcoming), downloads=not self.args.plan)
         if failures:
             raise PipelineError(" ".join(failures))
-        if upcoming and isinstance(self.args.cache, Path):
-            require_writable(self.args.cache, "Name another cache: --cache DIR")
+        folder = cache.local_folder(self.args.cache)
+        if upcoming and folder is not None:
+            require_writable(folder, "Name another cache: --cache DIR")
         for plan in plans:
             check_page(plan.recipe)
 

@@ -4,7 +4,7 @@ next conversion would do.
 `_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
 split's JSON document: its committed state, and the plan of its next conversion, with the recorded
 options. From these, `_run` prints a table with a line for each split, and below it notes
-(`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
+(`_add_notes`). --csv, --digest and --sizes print another document or table instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
-from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
+from pipeline.recipe.tables import stored_bytes, videos_csv
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -45,7 +45,7 @@ COLUMNS: Final = (
     *("split", "videos", "tracks", "frames kept / found"),
     *("dropped", "streams", "to convert"),
 )
-VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -63,8 +63,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     instead.add_argument("--sizes", action="store_true", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
     instead.add_argument("--csv", action="store_true", help=help_)
-    help_ = "Print CSV with one line per track: its rows and grade"
-    instead.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
     instead.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
@@ -87,8 +85,8 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
-    if args.json and (args.csv or args.tracks or args.digest):
-        raise PipelineError("--json excludes --csv, --tracks and --digest")
+    if args.json and (args.csv or args.digest):
+        raise PipelineError("--json excludes --csv and --digest")
     opened = cache.open(args.cache)
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
@@ -101,9 +99,9 @@ def _run(args: argparse.Namespace) -> int:
 
     rows = _read_splits(result, opened, chosen)
     result.problems += _rejected_beyond(args.max_rejected, rows)
-    if args.csv or args.tracks:
-        write = tracks_csv if args.tracks else videos_csv
-        return result.print_document(write([opened[row.split] for row in rows], result.problems))
+    if args.csv:
+        splits = [opened[row.split] for row in rows]
+        return result.print_document(videos_csv(splits, result.problems))
     if not chosen:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -308,7 +306,7 @@ class _SplitStatus:
     set_aside: list[str] = field(default_factory=list)  # "reason: message" of rejected videos
     uncounted: int = 0  # rejected videos whose frames are unknown
     without_track: dict[str, str] = field(default_factory=dict)  # video -> why
-    # videos with losses or notes: VIDEO_KEYS of their accounts, and whether they are "failed"
+    # videos with losses or notes: _VIDEO_KEYS of their accounts, and whether they are "failed"
     videos: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # messages
 
@@ -398,7 +396,7 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
         if not any(account[key] for key in ("dropped", "set_aside", "notes")):
             continue
         failed = is_error(account["set_aside"])
-        status.videos.append({**{key: account[key] for key in VIDEO_KEYS}, "failed": failed})
+        status.videos.append({**{key: account[key] for key in _VIDEO_KEYS}, "failed": failed})
         if failed:
             status.set_aside.append(f"{account['set_aside']}: {account['message']}")
             status.uncounted += not account["found"]
@@ -422,15 +420,9 @@ def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
         n = row.accounting[unit]["found"]
         if n >= in_release:
             continue
-        text = (
+        yield (
             f"{row.split}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
         )
-        name = row.split.partition("/")[0]
-        raw = Path(row.raw or "")
-        if raw.name == name:  # doctor needs <raw>/<dataset>
-            doctor = command("doctor", name, "--raw", str(raw.parent))
-            text += f". To list missing files: {doctor}"
-        yield text
 
 
 def _weights_lines(row: _SplitStatus) -> Iterator[str]:
@@ -450,13 +442,9 @@ def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
         if split.stream_manifest(stream).get("identity", {}).get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
-            reasons = row.without_features.get(stream, {})
-            # Where rows have been replaced since, or a killed run found some, numbers differ, and
-            # not every reason may still apply.
-            why = " or ".join(reasons) or "reason not recorded"
-            if sum(reasons.values()) == lost:
-                why = _by_reason(reasons)
-            why += f"; to try again: {fill_command(split, stream, '--replace')}"
+            # Where rows have been replaced since, not every reason may still apply.
+            reasons = " or ".join(row.without_features.get(stream, ())) or "reason not recorded"
+            why = f"{reasons}; to try again: {fill_command(split, stream, '--replace')}"
         yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 
 

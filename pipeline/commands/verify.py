@@ -35,7 +35,7 @@ from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 
 # fields of the report of a check that the JSON document has
-REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
+_REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
     is_ok = report.ok and not (differing or refused)
     result.rows = {
         "ok": is_ok,
-        **{key: getattr(report, key) for key in REPORTED},
+        **{key: getattr(report, key) for key in _REPORTED},
         "digest": differing,
         "repair": repair,
     }

@@ -26,10 +26,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cache
-from cache.format.layout import WRITING
-from cache.write.parts import wait_for_parts
 from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount, is_error
-from pipeline.cli.progress import Progress, silent, tell
+from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
     EARLIER_READER,
@@ -133,7 +131,6 @@ def convert(
             Spool(plan).fill(videos, read_raw, progress, dask)
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
-    wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.state.has_other_columns:

@@ -2,8 +2,8 @@
 features
 
 `open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose arrays have a
-name each (that of an npy file is "array"). Arrays of npz and Parquet files are read a block of rows
-at a time, others are memory-mapped or of h5py. No pickle runs code.
+name each (that of an npy file is "array"). Arrays of npz, Parquet and HDF5 files are read a block
+of rows at a time, others are memory-mapped. No pickle runs code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 import h5py
 import numpy as np
-from h5py import h5t
 from numpy.lib import format as npy_format
 
 from pipeline.errors import RawDataError
@@ -46,10 +45,8 @@ AGAIN: Final = "Copy the file again, or write it again, as plain numbers without
 WHOLE: Final = f"{AGAIN} With joblib: joblib.dump(arrays, FILE), without compress."
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
-LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
-BFLOAT16: Final = "BF16"  # the upper half of a float32's bits
+_LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
 DTYPES: Final = {  # type in a safetensors file -> NumPy's
-    BFLOAT16: "<u2",
     "F16": "<f2",
     "F32": "<f4",
     "F64": "<f8",
@@ -209,34 +206,22 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _safetensors(file: Path) -> ArrayFile:
     with open_regular(file) as stream:
         n_header = int.from_bytes(stream.read(8), "little")
-        if n_header > min(LARGEST_HEADER, file.stat().st_size):
+        if n_header > min(_LARGEST_HEADER, file.stat().st_size):
             refuse(f"a header of {n_header:,} bytes")
         tensors = json.loads(stream.read(n_header))
     tensors.pop("__metadata__", None)
 
-    def open_array(name: str) -> Array | Blocks:
+    def open_array(name: str) -> Array:
         tensor = tensors[name]
         kind = tensor["dtype"]
         shape = tuple(tensor["shape"])
         start, stop = tensor["data_offsets"]
         if kind not in DTYPES:
-            refuse(f"numbers of {kind}")
+            refuse(f"numbers of {kind}: convert them, for example to float32")
         dtype = np.dtype(DTYPES[kind])
         if stop - start != math.prod(shape) * dtype.itemsize or start < 0:
             refuse(f"{stop - start:,} bytes for shape {shape} of {kind}")
-        stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
-        if kind != BFLOAT16:
-            return stored
-
-        wide = np.dtype("<f4")
-        rows = _rows_per_block(shape, wide)
-
-        def blocks() -> Iterator[Array]:
-            for first in range(0, len(stored), rows):
-                bits = stored[first : first + rows].astype("<u4") << 16
-                yield bits.view(wide)
-
-        return Blocks(shape, wide, blocks)
+        return np.memmap(file, dtype, "r", 8 + n_header + start, shape)
 
     return ArrayFile(file, "safetensors", tuple(tensors), open_array)
 
@@ -255,10 +240,8 @@ def _hdf5(file: Path) -> ArrayFile:
     )
 
 
-def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Dataset:
-    """The dataset, memory-mapped if it is in one piece of NumPy's own numbers. Raises RawDataError
-    for a dataset with filters.
-    """
+def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset. Raises RawDataError for one with filters."""
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
         if filters_of(dataset):
@@ -268,14 +251,7 @@ def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Datas
         n_stored = dataset.id.get_storage_size()
         if n_stored < dataset.nbytes:
             refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
-    offset = dataset.id.get_offset()
-    # HDF5 can have numbers of 12 bits, for example.
-    is_plain = not dataset.dtype.hasobject and dataset.id.get_type() == h5t.py_create(
-        dataset.dtype, logical=True
-    )
-    if offset is None or not is_plain:
         return dataset
-    return np.memmap(file, dataset.dtype, "r", offset, dataset.shape)
 
 
 def _parquet(file: Path) -> ArrayFile:

@@ -21,7 +21,7 @@ import numpy as np
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import describe, report_other_work
+from pipeline.conversion.identity import report_other_work
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile, open_arrays
 from pipeline.exchange.matching import (
@@ -39,8 +39,9 @@ from pipeline.files.formats.arrays import reading
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import Array, Ints
 
+FORMAT: Final = "arrays"  # in the manifest of a stream that is of an imported array
 VERSION: Final = 1  # raised whenever the same file would give different numbers
-LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
+_LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 OTHER_NAME: Final = "Use another name (--as NAME)."
 
 
@@ -54,7 +55,6 @@ class ImportedArray:
     matched_by: str
     stand_in: bool  # random weights
     is_written: bool = True  # False: it was up to date
-    left_out: int = 0  # rows of the file whose tracks the split does not have
     replaced: tuple[str, ...] = ()  # videos with other images than at the file's first import
 
 
@@ -65,8 +65,6 @@ def import_array(
     stream: str,
     *,
     array: str | None = None,
-    leave_out_tracks: bool = False,
-    weights_of: str | None = None,
     progress: Progress = silent,
 ) -> ImportedArray:
     """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
@@ -76,18 +74,16 @@ def import_array(
     Args:
         file: npy, npz, safetensors, Parquet, joblib, HDF5, or the folder of a Parquet export.
         array: None: the only one, or `features`.
-        leave_out_tracks: Match by track and frame, and leave out rows of tracks that the split does
-            not have.
-        weights_of: Description of the network that computed the numbers.
 
     Raises:
         RawDataError: the file is invalid; a row is missing, repeated or of no track.
-        PipelineError: the stream has another origin, or the file no track names.
+        PipelineError: the stream is not of an array; the split has changed since the first import,
+            and the file has no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    given = _GivenArray.open(file, array, needs_keys=leave_out_tracks)
+    given = _GivenArray.open(file, array)
     split = cache.open(root)[name]
-    identity = given.identity(weights_of)
+    identity = given.identity()
     source = given.source()
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
@@ -97,9 +93,9 @@ def import_array(
     names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
         return replace(_result(split, stream), is_written=False, replaced=names)
-    earlier.require_same_origin(split, stream, identity | source)
+    earlier.require_array(split, stream)
 
-    match = match_rows(split, given.arrays, given.array, given.keys, leave_out=leave_out_tracks)
+    match = match_rows(split, given.arrays, given.array, given.keys)
     earlier.require_same_rows(split, stream, match)
     if match.digest is not None:
         source["rows_digest"] = match.digest
@@ -127,28 +123,27 @@ class _GivenArray(NamedTuple):
     keys: KeyArrays | None  # None: its rows are those of the split
 
     @classmethod
-    def open(cls, file: Path, array: str | None, *, needs_keys: bool) -> _GivenArray:
+    def open(cls, file: Path, array: str | None) -> _GivenArray:
         """Arguments and errors as for `import_array`."""
         if file.is_dir():
             file = file / "rows.parquet"
         stamped = StampedFile.stamp(file)
         arrays = open_arrays(file)
-        name = choose_array(arrays, array)
-        return cls(stamped, arrays, name, find_keys(arrays, is_required=needs_keys))
+        return cls(stamped, arrays, choose_array(arrays, array), find_keys(arrays))
 
-    def identity(self, weights_of: str | None) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """The identity of the stream."""
         return {
             "kind": IMPORTED,
             "version": VERSION,
             "file_sha256": self.file.sha256,
-            "weights": weights_of,
+            "weights": None,
         }
 
     def source(self) -> dict[str, Any]:
         """What else decides the stream's rows, as its manifest has it."""
         matched_by = "rows" if self.keys is None else "tracks"
-        return {"format": "arrays", "array": self.array, "matched_by": matched_by}
+        return {"format": FORMAT, "array": self.array, "matched_by": matched_by}
 
 
 class _EarlierImport(NamedTuple):
@@ -192,29 +187,22 @@ class _EarlierImport(NamedTuple):
                 numbers.append(number)
         return numbers
 
-    def require_same_origin(self, split: cache.Split, stream: str, now: Mapping[str, Any]) -> None:
-        """Raise PipelineError if the origin differs in more than the file, its array and the way to
-        match its rows.
-        """
-        if not self.manifest:
-            return
-        any_file = {key: now[key] for key in ("file_sha256", "array", "matched_by")}
-        why = describe({**self.origin(["format"]), **any_file}, now)
-        if why:
+    def require_array(self, split: cache.Split, stream: str) -> None:
+        """Raise PipelineError for a stream that is not of an imported array."""
+        if self.manifest and self.source.get("format") != FORMAT:
             raise PipelineError(
-                f"{split.name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}"
+                f"{split.name}: stream {stream!r} was not imported from an array. {OTHER_NAME}"
             )
 
     def require_same_rows(self, split: cache.Split, stream: str, match: Match) -> None:
-        """Raise PipelineError if the file counts rows or tracks, and these have changed since the
+        """Raise PipelineError if rows match by position, and the split's have changed since the
         first import.
         """
         if self.manifest and match.digest not in (None, self.source.get("rows_digest")):
-            why = (
-                f"the split has changed since {stream!r} was imported, and the file counts rows "
-                "or tracks"
+            raise PipelineError(
+                f"{split.name}: the split has changed since {stream!r} was imported, and the file "
+                f"has no track names. Match by them: {BY_NAMES}"
             )
-            raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
 
 
 def _require_current(writer: cache.StreamWriter, split: cache.Split) -> None:
@@ -272,7 +260,6 @@ def _manifest_entries(
         "dtype": str(numbers.dtype),
         "shape": [*numbers.shape],
         "rows": len(match.rows),
-        "left_out": match.left_out,
         "covered": int((match.position >= 0).sum()),
     }
     is_demo = split.manifest["stand_in"]
@@ -280,7 +267,7 @@ def _manifest_entries(
     return {
         "identity": identity,
         IMPORTED: {**source, **about},
-        "backbone": {"weights": identity["weights"], "sha256": None, "stand_in": is_untrained},
+        "backbone": {"weights": None, "sha256": None, "stand_in": is_untrained},
         "stand_in": bool(arrays.stand_in or is_demo),
     }
 
@@ -295,7 +282,6 @@ def _result(split: cache.Split, stream: str) -> ImportedArray:
         without_features=split.undecodable(stream),
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
-        left_out=about.get("left_out", 0),
     )
 
 
@@ -337,7 +323,7 @@ def _read_rows(
     with reading(match.arrays.file, "numbers", key=match.array, do=AGAIN):
         read = stored[position[ok]]
     if read.dtype.kind in "iu":
-        inexact = np.argwhere((read > LARGEST_EXACT) | (read < -LARGEST_EXACT))
+        inexact = np.argwhere((read > _LARGEST_EXACT) | (read < -_LARGEST_EXACT))
         if inexact.size:
             row, column = inexact[0]
             found = f"{read[row, column]} in row {position[ok][row]}"

@@ -32,15 +32,15 @@ from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST
 
 ENDING: Final = ".data.pyd"
-PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
+_PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
 END: Final = 1024  # zero bytes at a tar's end
 AGAIN: Final = "Download this file again, and run the same command."
-MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
-N_STORED: Final = 44  # keypoints of a person in a file, of which the first N_JOINTS are taken
+_MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
+_N_STORED: Final = 44  # keypoints of a person in a file, of which the first N_JOINTS are taken
 SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pickle
     "body_pose": (N_POSE,),
     "betas": (N_BETAS,),
-    "keypoints_2d": (N_STORED, 3),
+    "keypoints_2d": (_N_STORED, 3),
 }
 FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
 
@@ -97,12 +97,12 @@ def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
                 if not member.name.endswith(ENDING) or not member.isfile():
                     continue
                 content = tar.extractfile(member)
-                if content is None or member.size > MOST_BYTES:
+                if content is None or member.size > _MOST_BYTES:
                     refuse(f"{member.name} of {member.size} bytes")
                 path = file / member.name
-                with reading(path, PICKLE, key="pickle", do="Download its tar again."):
+                with reading(path, _PICKLE, key="pickle", do="Download its tar again."):
                     data = io.BytesIO(content.read())
-                    people = ArrayUnpickler(path, data, ARRAYS, PICKLE).load()
+                    people = ArrayUnpickler(path, data, ARRAYS, _PICKLE).load()
                     if not isinstance(people, list):
                         refuse(f"{type(people).__name__} at the top")
                 for person in people:
@@ -124,7 +124,7 @@ def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
         person = {
             "body_pose": pose[number],
             "betas": betas[number, :N_BETAS],
-            "keypoints_2d": keypoints[number, :N_STORED],
+            "keypoints_2d": keypoints[number, :_N_STORED],
         }
         yield str(name), person | dict.fromkeys(FLAGS, 1)
 

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from cache.storage.durable import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError, missing_package
-from pipeline.files.formats.arrays import load_json
 from pipeline.files.places import write_aside
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import Records, load
@@ -36,19 +35,13 @@ class Exported:
     left_out: Mapping[str, int]  # missing value -> number of rows not exported
     stand_in: bool
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the file, or of all files in the folder."""
-        files = [self.file, *self.file.rglob("*")]
-        return sum(file.stat().st_size for file in files if file.is_file())
-
 
 @dataclass(frozen=True)
 class ExportFormat:
     """A format of `export`."""
 
     name: str
-    # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
+    # "module:function": (root, name, out, *, stream, progress[, options]) -> Exported
     export: str
     about: str
     # "module:class": a frozen pydantic dataclass, whose fields are set by --option NAME=VALUE
@@ -115,13 +108,11 @@ def provenance_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.{PROVENANCE}")
 
 
-def require_new_file(file: Path, *, replace: bool) -> None:
-    """Raise PipelineError if the folder of `file` is missing, or if `file` exists and `replace` is
-    False.
-    """
+def require_new_file(file: Path) -> None:
+    """Raise PipelineError if the folder of `file` is missing, or if `file` exists."""
     _require_parent(file)
-    if not replace and (file.exists() or file.is_symlink()):  # also a dangling link
-        raise PipelineError(f"--out {file}: already exists. Choose another file, or add --replace.")
+    if file.exists() or file.is_symlink():  # also a dangling link
+        raise PipelineError(f"--out {file}: already exists. Choose another file, or delete it.")
 
 
 def publish_with_provenance(
@@ -138,12 +129,11 @@ def publish_with_provenance(
 
 
 @contextmanager
-def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield a temporary folder and a dict for its PROVENANCE; the folder becomes `out` at the end.
 
-    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). An error or a kill
-    leaves `out` unchanged. Raises PipelineError unless `out` is new or empty, or with `replace`
-    contains only an export.
+    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). After an error or a
+    kill there is no `out`. Raises PipelineError unless `out` is new or empty.
     """
     out = out.resolve()
     _require_parent(out)
@@ -151,17 +141,10 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
         raise PipelineError(
             f"--out {out}: is a file, but this format is a folder. Choose another name."
         )
-    exists = out.exists() and any(out.iterdir())
-    _refuse_foreign(out)
-    if exists and not replace:
-        raise PipelineError(
-            f"--out {out}: already exists. Choose another folder, or add --replace."
-        )
+    if out.exists() and any(out.iterdir()):
+        raise PipelineError(f"--out {out}: already exists. Choose another folder, or delete it.")
     temporary = out.with_name(f".{out.name}.part")
-    old = out.with_name(f".{out.name}.old")
-    _refuse_foreign(old)
-    for folder in (temporary, old):  # left by a killed run
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
     temporary.mkdir()
     try:
         provenance: dict[str, Any] = {}
@@ -172,13 +155,10 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
                 files[file.relative_to(temporary).as_posix()] = _sync(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
-        if exists:
-            out.rename(old)
         publish(temporary, out)  # also replaces an empty folder
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _require_parent(out: Path) -> None:
@@ -199,22 +179,3 @@ def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
     """Write the content and the time atomically."""
     whole = {**content, "written": datetime.now(UTC).isoformat(timespec="seconds")}
     write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Raise PipelineError for a file that its PROVENANCE does not list."""
-    files = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or path.is_file()
-    }
-    own = set[str]()
-    if (folder / PROVENANCE).is_file():
-        match load_json(folder / PROVENANCE, do="Choose a new folder."):
-            case {"files": dict(listed)}:
-                own = {PROVENANCE, *listed}
-    foreign = sorted(files - own)
-    if foreign:
-        raise PipelineError(
-            f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder."
-        )

@@ -53,18 +53,18 @@ from pipeline.skeletons import Array
 
 N_BODY = 66  # numbers of a pose from the pelvis to the wrists
 N_BETAS = 10
-MIN_ROWS: Final = 30  # of a motion with images
-TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
-GENDERED: Final = RowCheck(
+_MIN_ROWS: Final = 30  # of a motion with images
+TOO_SHORT: Final = f"a run of fewer than {_MIN_ROWS} frames"
+_GENDERED: Final = RowCheck(
     "a gendered body (AMASS's SMPL-X N has neutral ones)",
     test=lambda split, rows: split.genders(rows) == "neutral",
 )
-AMASS_FILE = "smplxpose_v2.pth"
-BEDLAM_FILE = "smplpose_v2.pth"
-RANGES_FILE = "mid_to_valid_range_all60.pt"
-SHORT_RANGES_FILE = "mid_to_valid_range_maxspan60.pt"  # which GVHMR loads, too: here it is empty
-FEATURES_FOLDER: Final = "imgfeats/bedlam_all60"
-Y_UP: Final = np.diag([1.0, -1, -1, 1])  # BEDLAM's world, y down -> y up, or back
+_AMASS_FILE = "smplxpose_v2.pth"
+_BEDLAM_FILE = "smplpose_v2.pth"
+_RANGES_FILE = "mid_to_valid_range_all60.pt"
+_SHORT_RANGES_FILE = "mid_to_valid_range_maxspan60.pt"  # which GVHMR loads, too: here it is empty
+_FEATURES_FOLDER: Final = "imgfeats/bedlam_all60"
+_Y_UP: Final = np.diag([1.0, -1, -1, 1])  # BEDLAM's world, y down -> y up, or back
 
 
 @validated(frozen=True, config={"extra": "forbid"})
@@ -80,7 +80,6 @@ def export(
     out: Path,
     *,
     stream: str = Hmr2.kind,
-    replace: bool = False,
     progress: Progress = silent,
     options: GvhmrOptions = GvhmrOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
@@ -92,8 +91,7 @@ def export(
     Raises:
         cache.CacheError: the split is missing.
         PipelineError: the split has no SMPL-X labels, or GVHMR no file for it; the stream or the
-            body is missing; no motion can be exported; the folder has other content, or exists and
-            `replace` is False.
+            body is missing; no motion can be exported; the folder is not new or empty.
         RawDataError: `smplx` is another file.
     """
     split = cache.open(root)[name]
@@ -107,17 +105,17 @@ def export(
         raise PipelineError(
             f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2."
         )
-    with new_folder(out, replace=replace) as (folder, provenance):
+    with new_folder(out) as (folder, provenance):
         motions: _AmassMotions | _BedlamMotions
         if dataset == "amass":
             motions = _AmassMotions(split)
-            ranges = _write_motions(folder / AMASS_FILE, split, motions, progress)
+            ranges = _write_motions(folder / _AMASS_FILE, split, motions, progress)
             origin = origin_of(split)
         else:
             motions = _BedlamMotions(split, stream, options.smplx)
-            ranges = _write_motions(folder / BEDLAM_FILE, split, motions, progress)
-            torch.save(ranges, folder / RANGES_FILE)
-            torch.save({}, folder / SHORT_RANGES_FILE)
+            ranges = _write_motions(folder / _BEDLAM_FILE, split, motions, progress)
+            torch.save(ranges, folder / _RANGES_FILE)
+            torch.save({}, folder / _SHORT_RANGES_FILE)
             motions.write_features(folder)
             origin = origin_of(split, stream)
         n_rows = sum(stop for _, stop in ranges.values())
@@ -166,7 +164,7 @@ class _AmassMotions:
     """
 
     def __init__(self, split: cache.Split) -> None:
-        segments = segments_of(SplitRows(split), [NO_SMPLX, GENDERED])
+        segments = segments_of(SplitRows(split), [NO_SMPLX, _GENDERED])
         self._motions = find_motions(split, segments)
         self.segments = self._motions.segments
         self.names = self._motions.names
@@ -211,7 +209,7 @@ class _BedlamMotions:
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)
         segments = segments_of(self._rows, checks)
-        self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
+        self.segments = segments.only(segments.stop - segments.start >= _MIN_ROWS, TOO_SHORT)
         names = [_motion_name(track.video, track.name) for track in split.tracks]
         self.names = self.segments.names(split, names)
 
@@ -230,7 +228,7 @@ class _BedlamMotions:
         columns = [self._read_column(name, number).astype(np.float64) for name in names]
         pose, betas, trans, camera = columns
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
-        root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
+        root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ _Y_UP, skeleton[0])
         return {
             "pose": np.concatenate([root, pose[:, 3:N_BODY]], axis=1),
             "trans": world_trans,
@@ -259,7 +257,7 @@ class _BedlamMotions:
                 "start_end": (0, len(features)),
             }
             *_, scene, _, last = name.split("/")
-            file = folder / FEATURES_FOLDER / scene / f"{last}.pt"
+            file = folder / _FEATURES_FOLDER / scene / f"{last}.pt"
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(content, file)
 

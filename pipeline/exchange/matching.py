@@ -8,9 +8,9 @@ import of arrays calls, in this order:
     find_keys     the arrays of track names and frames, if the file has them
     match_rows    the rows
 
-If the file has track names (or tracks' numbers) and frames, each row of the file and of the split
-gets a key, its track's number and its frame in one integer, and rows with equal keys belong
-together. Otherwise the file's rows must be the split's in their order.
+If the file has track names and frames, each row of the file and of the split gets a key, its
+track's number and its frame in one integer, and rows with equal keys belong together. Otherwise the
+file's rows must be the split's in their order.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import AGAIN, ArrayFile
 from pipeline.exchange.rows import spans
 from pipeline.exchange.vibe_db.joblib_files import text_of
-from pipeline.skeletons import Array, Bools, Ints
+from pipeline.skeletons import Bools, Ints
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
 USUAL: Final = "features"  # the array to import if the file has several
-# The key of a row is (track's number << FRAME_BITS) + frame, at least 0. A row of the file that is
-# in no split with these tracks has one of two other keys; NO_TRACK if both apply:
-FRAME_BITS: Final = 40
-OUT_OF_RANGE: Final = -1  # the track's number, or the frame, is negative or too large
-NO_TRACK: Final = -2  # the split does not have the track's name
+# The key of a row is (track's number << _FRAME_BITS) + frame, at least 0.
+_FRAME_BITS: Final = 40
+# in place of the key of a file's row whose track the split does not have, or whose frame is
+# negative or too large
+NO_ROW: Final = -1
 NO_FILE_ROW: Final = -1  # in Match.position: the file does not have the row
-NO_ROWS: Final = np.zeros(0, np.int64)
+_NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
@@ -56,9 +56,8 @@ class Match(NamedTuple):
     array: str
     rows: Ints  # (n,) all rows of the split's tracks, ascending
     position: Ints  # (n,) the row in the file of each of them, or NO_FILE_ROW
-    left_out: int  # number of rows in the file whose tracks the split does not have
-    # Digest of the split's tracks and frames, if the file refers to rows or tracks by number: after
-    # a change of the split, the numbers may mean others. None if it has tracks' names.
+    # Digest of the split's tracks and frames, if rows match by position: after a change of the
+    # split, a position may be another row's. None if the file has tracks' names.
     digest: str | None
 
 
@@ -83,38 +82,30 @@ def choose_array(arrays: ArrayFile, name: str | None) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile, *, is_required: bool) -> KeyArrays | None:
+def find_keys(arrays: ArrayFile) -> KeyArrays | None:
     """The arrays of track names and frames; None if the file has neither, and rows match by
-    position. Raises RawDataError for a single one, and for neither if they are required.
+    position. Raises RawDataError for a single one.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
         return KeyArrays(tracks[0], frames[0])
     single = [*tracks, *frames][:1]
-    if is_required or single:
+    if single:
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
         do = "Add what is missing; a file without both is matched by position."
-        raise RawDataError(arrays.file, "file", expected, "".join(single) or "neither", do)
+        raise RawDataError(arrays.file, "file", expected, single[0], do)
     return None
 
 
-def match_rows(
-    split: cache.Split,
-    arrays: ArrayFile,
-    array: str,
-    keys: KeyArrays | None,
-    *,
-    leave_out: bool,
-) -> Match:
+def match_rows(split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArrays | None) -> Match:
     """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
     that do not belong there.
 
     keys: from `find_keys`; None: by position, and the file must have exactly the split's rows.
-    leave_out: rows of tracks that the split does not have; else they are an error.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
-    rows = np.concatenate([NO_ROWS, *map(np.asarray, ranges)])
+    rows = np.concatenate([_NO_ROWS, *map(np.asarray, ranges)])
     n_rows = arrays.open(array).shape[0]
     if keys is None and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
@@ -122,26 +113,22 @@ def match_rows(
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
     frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
-    split_keys = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
-    digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
-    digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
+    split_keys = (split.track_of(rows) << _FRAME_BITS) + np.concatenate([_NO_ROWS, *frames])
     if keys is None:
-        return Match(arrays, array, rows, np.arange(len(rows)), 0, digest)
+        digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
+        digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
+        return Match(arrays, array, rows, np.arange(len(rows)), digest)
 
     file_keys = _read_keys(arrays, keys, split.tracks.names, n_rows)
     # Keys of the split ascend, as its tracks ascend by row, and frames within a track. For a row of
     # the file that is in the split, `split_row` is the position of its row in `rows`.
     split_row = np.searchsorted(split_keys, file_keys)
     is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
-    is_left_out = (file_keys == NO_TRACK) & leave_out
-    is_foreign = ~is_in_split & ~is_left_out
-    _require_rows_of(split.name, arrays, keys, file_keys, is_foreign)
+    _require_rows_of(split.name, arrays, keys, file_keys, ~is_in_split)
 
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
-    position[split_row[is_in_split]] = np.flatnonzero(is_in_split)
-    has_names = arrays.open(keys.tracks).dtype.kind in TEXTS
-    n_left_out = int(is_left_out.sum())
-    return Match(arrays, array, rows, position, n_left_out, None if has_names else digest)
+    position[split_row] = np.arange(len(file_keys))
+    return Match(arrays, array, rows, position, None)
 
 
 def _require_rows_of(
@@ -154,18 +141,16 @@ def _require_rows_of(
     """Raise RawDataError for the first row of the file that is foreign, or has the key of an
     earlier row. The error names the row's track and frame.
 
-    file_keys: from `_read_keys`. is_foreign: whether the split lacks a row that is not left out.
+    file_keys: from `_read_keys`. is_foreign: whether the split does not have a row.
     """
-    is_repeated = file_keys >= 0
+    is_repeated = np.ones(len(file_keys), bool)
     is_repeated[np.unique(file_keys, return_index=True)[1]] = False  # where each key is first
     is_wrong = is_foreign | is_repeated
     if not is_wrong.any():
         return
     row = int(is_wrong.argmax())
-    do = "Name the file of this split."
+    do = "Name a file with rows of this split only."
     expected = f"a row of {split_name}" if is_foreign[row] else "every row once"
-    if file_keys[row] == NO_TRACK:
-        do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
     track = _read_value(arrays, keys.tracks, row)
     frame = _read_value(arrays, keys.frames, row)
     found = f"track {track}, frame {frame} in row {row}"
@@ -179,32 +164,26 @@ def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
 
 
 def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int) -> Ints:
-    """The key (n_rows,) of each row of the file, or NO_TRACK or OUT_OF_RANGE. names: of the split's
-    tracks, in their order.
+    """The key (n_rows,) of each row of the file, or NO_ROW. names: of the split's tracks, in their
+    order.
     """
     tracks = _read_tracks(arrays, keys.tracks, names, n_rows)
     _require_column(arrays, keys.frames, "iu", "frames", n_rows)
-    blocks = [_numbers_below(1 << FRAME_BITS, block) for block in arrays.blocks(keys.frames)]
-    frames = np.concatenate(blocks)
-    # Both are numbers from 0, or one of the negative keys, where the lower one goes first.
-    lower: Ints = np.minimum(tracks, frames)
-    return np.where(lower < 0, lower, (tracks << FRAME_BITS) + frames)
+    frames = np.concatenate([*arrays.blocks(keys.frames)])
+    is_row = (tracks >= 0) & (frames >= 0) & (frames < 1 << _FRAME_BITS)
+    frames = frames.astype(np.int64)
+    return np.where(is_row, (tracks << _FRAME_BITS) + frames, NO_ROW)
 
 
 def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) -> Ints:
-    """The number of each row's track in the split, or NO_TRACK or OUT_OF_RANGE. The array has the
-    tracks' names, or their numbers.
-    """
-    _require_column(arrays, name, f"{TEXTS}iu", "track names", n_rows)
+    """The number of each row's track in the split, or NO_ROW."""
+    _require_column(arrays, name, TEXTS, "track names", n_rows)
     number_of = {track: number for number, track in enumerate(names)}
     parts = []
     for block in arrays.blocks(name):
-        if block.dtype.kind in "US":
-            texts, inverse = np.unique(block, return_inverse=True)
-            numbers = [number_of.get(text_of(text), NO_TRACK) for text in texts.tolist()]
-            parts.append(np.array(numbers)[inverse])
-        else:
-            parts.append(_numbers_below(len(names), block))
+        texts, inverse = np.unique(block, return_inverse=True)
+        numbers = [number_of.get(text_of(text), NO_ROW) for text in texts.tolist()]
+        parts.append(np.array(numbers)[inverse])
     return np.concatenate(parts)
 
 
@@ -214,9 +193,3 @@ def _require_column(arrays: ArrayFile, name: str, kinds: str, content: str, n_ro
     if array.shape != (n_rows,) or array.dtype.kind not in kinds:
         expected = f"{n_rows:,} {content}, one per row"
         raise RawDataError(arrays.file, name, expected, f"{array.dtype} {array.shape}", AGAIN)
-
-
-def _numbers_below(stop: int, numbers: Array) -> Ints:
-    """The numbers, with OUT_OF_RANGE for those below 0 and from `stop` on."""
-    is_valid = (numbers >= 0) & (numbers < stop)
-    return np.where(is_valid, numbers, OUT_OF_RANGE).astype(np.int64)

@@ -46,7 +46,7 @@ from pipeline.skeletons import bones
 
 PERSON: Final = 0  # class of the annotations
 JPEG_QUALITY: Final = 85
-VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
+_VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
     (1, 1): rr.ViewCoordinates.RIGHT_HAND_Y_UP,
     (1, -1): rr.ViewCoordinates.RIGHT_HAND_Y_DOWN,
     (2, 1): rr.ViewCoordinates.RIGHT_HAND_Z_UP,
@@ -74,8 +74,6 @@ class RecordingOptions:
 
     video: str = ""  # export all tracks of this video
     tracks: int = Field(default=3, ge=1)  # else this many, spread over the split
-    every: int = Field(default=1, ge=1)  # export every n-th row of each track
-    pictures: bool = True  # export images and crops
     raw: Path | None = None  # the dataset's raw folder; None: as recorded at conversion
     body: Path | None = None  # folder of SMPL's files
 
@@ -86,15 +84,13 @@ def export(
     out: Path,
     *,
     stream: str = "",  # noqa: ARG001  part of every format's signature
-    replace: bool = False,
     progress: Progress = silent,
     options: RecordingOptions = RecordingOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
     """Write some tracks of the split `name` in the cache `root` to the file `out`. Ignores
     `stream`.
 
-    Raises what `show.from_cache` raises, and PipelineError if `out` is a folder, or exists and
-    `replace` is False.
+    Raises what `show.from_cache` raises, and PipelineError if `out` exists.
     """
     if out.is_dir():
         raise PipelineError(
@@ -104,7 +100,7 @@ def export(
         raise PipelineError(
             f"--out {out}: expected a name that ends in .rrd, as Rerun's viewer opens no other"
         )
-    require_new_file(out, replace=replace)
+    require_new_file(out)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     shown = from_cache(root, name, choice, raw=options.raw, body=options.body)
     recording = rr.RecordingStream("vibe-pipeline")
@@ -112,7 +108,7 @@ def export(
         try:
             recording.save(part)
             recording.send_recording_name(_title(shown))
-            recorded = _record(recording, shown, options, progress)
+            recorded = _record(recording, shown, progress)
             recording.flush()
         finally:
             recording.disconnect()
@@ -141,19 +137,17 @@ def _absent(shown: PageContent, n_missing: int) -> dict[str, str]:
     return absent
 
 
-def _record(
-    recording: rr.RecordingStream, shown: PageContent, options: RecordingOptions, progress: Progress
-) -> _Recorded:
+def _record(recording: rr.RecordingStream, shown: PageContent, progress: Progress) -> _Recorded:
     """Log all tracks, video by video."""
     bodies = None
     if shown.body is not None:
         bodies = LabelledBodies(shown.body)
-    total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
+    total = sum(track.n_frames for track in shown.tracks)
     n_rows = 0
     n_missing = 0
     for video in sorted({track.record.video for track in shown.tracks}):
         tracks = [track for track in shown.tracks if track.record.video == video]
-        for frame in _record_video(recording, tracks, bodies, options):
+        for frame in _record_video(recording, tracks, bodies):
             n_rows += frame.n_rows
             n_missing += frame.n_missing
             progress(n_rows, total, video)
@@ -161,24 +155,21 @@ def _record(
 
 
 def _record_video(
-    recording: rr.RecordingStream,
-    tracks: list[ShownTrack],
-    bodies: LabelledBodies | None,
-    options: RecordingOptions,
+    recording: rr.RecordingStream, tracks: list[ShownTrack], bodies: LabelledBodies | None
 ) -> Iterator[_Recorded]:
     """Log the tracks of one video. Yields after each frame what it recorded."""
     log = _VideoLog(recording, tracks[0].record.video)
     fps = tracks[0].record.fps
     present_at: dict[int, list[tuple[ShownTrack, int]]] = {}  # frame -> tracks in it, and their row
     for track in tracks:
-        for row in range(0, track.n_frames, options.every):
+        for row in range(track.n_frames):
             index = int(track.rows["frame_index"][row])
             present_at.setdefault(index, []).append((track, row))
     _log_static(log, tracks, bodies)
     indices = sorted(present_at)
     frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
     source = tracks[0].source
-    if options.pictures and source is not None:
+    if source is not None:
         frames = source.read(indices)
     resolution = _resolution(tracks)
 
@@ -255,7 +246,7 @@ def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies
     up = tracks[0].record.extra.get("up")
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
-        world = VIEW_AXES.get((axis, int(np.sign(up[axis]))), world)
+        world = _VIEW_AXES.get((axis, int(np.sign(up[axis]))), world)
     log.log("", world, static=True)
     if bodies is not None:
         faces = rr.Mesh3D.from_fields(triangle_indices=bodies.faces)

@@ -4,7 +4,7 @@ Each file is written a group of its lines at a time, as a dict from column to va
 
     {"row": [0, 1, ...], "track_name": [...], "kp_2d": (n, 49, 3), ...}
 
-Columns are those of TYPES, then the cache's own, which have a `Column`. docs/exports.md lists
+Columns are those of _TYPES, then the cache's own, which have a `Column`. docs/exports.md lists
 them.
 """
 
@@ -38,13 +38,15 @@ Group = Mapping[str, Any]  # column -> its values in a group of lines
 
 ROWS: Final = 8192  # lines of a group
 NAME: Final = pa.dictionary(pa.int32(), pa.string())
-TRACK_COLUMNS: Final = {
+_TRACK_COLUMNS: Final = {
     "track_number": pa.int32(),
     "track_name": NAME,
     "video_number": pa.int32(),
     "video_name": NAME,
 }
-TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns besides those of the cache
+_TYPES: Final[
+    Mapping[str, Mapping[str, Any]]
+] = {  # table -> its columns besides those of the cache
     "videos": {
         "video_number": pa.int32(),
         "video_name": pa.string(),
@@ -68,13 +70,13 @@ TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns beside
         "person_frames": pa.int64(),
     },
     "tracks": {
-        **TRACK_COLUMNS,
+        **_TRACK_COLUMNS,
         "start": pa.int64(),
         "stop": pa.int64(),
         "step": pa.int32(),
         "gender": NAME,
     },
-    "rows": {"row": pa.int64(), **TRACK_COLUMNS, "run_number": pa.int64()},
+    "rows": {"row": pa.int64(), **_TRACK_COLUMNS, "run_number": pa.int64()},
 }
 
 
@@ -91,7 +93,6 @@ def export(
     out: Path,
     *,
     stream: str = "",
-    replace: bool = False,
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
@@ -100,8 +101,8 @@ def export(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: `out` is not new or empty and `replace` is False; the stream (default
-            resnet50) is missing or out of date; `stream` is given without the option `features`.
+        PipelineError: `out` is not new or empty; the stream (default resnet50) is missing or out of
+            date; `stream` is given without the option `features`.
     """
     split = cache.open(root)[name]
     if stream and not options.features:
@@ -118,7 +119,7 @@ def export(
     row_specs = _row_specs(split, features)
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     n_tracks = len(split.tracks)
-    with new_folder(out, replace=replace) as (folder, provenance):
+    with new_folder(out) as (folder, provenance):
         provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
         _write(folder, "videos", origin, {}, _group_lines("videos", _video_lines(split)))
         _write(
@@ -145,15 +146,15 @@ def _write(
     specs: Mapping[str, Column],
     groups: Iterable[Group],
 ) -> None:
-    """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
-    fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
+    """Write a table: the columns of _TYPES, then those of `specs` as stored in the cache."""
+    fields = [pa.field(name, kind) for name, kind in _TYPES[table].items()]
     for name, spec in specs.items():
         fields.append(pa.field(name, _arrow_type(spec), metadata={"about": spec.description}))
     metadata = {}
     for key, value in origin.items():
         metadata[key] = value if isinstance(value, str) else json.dumps(value)
     schema = pa.schema(fields, metadata)
-    names = [name for name, kind in TYPES[table].items() if kind == NAME]
+    names = [name for name, kind in _TYPES[table].items() if kind == NAME]
     file = folder / f"{table}.parquet"
     with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=names) as writer:
         for group in groups:
@@ -173,7 +174,7 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, Column]:
     """
     all_specs = {**COLUMNS, **split.extra}
     specs = {name: all_specs[name] for name in split.columns}
-    duplicates = sorted(TYPES["rows"].keys() & specs.keys())
+    duplicates = sorted(_TYPES["rows"].keys() & specs.keys())
     if duplicates:
         raise PipelineError(
             f"{split.name}: its dataset's extra column {duplicates[0]!r} has the name of an "
@@ -321,4 +322,4 @@ def _group_lines(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group
         if not group:
             return
         columns = map(list, zip(*group, strict=True))
-        yield dict(zip(TYPES[table], columns, strict=True))
+        yield dict(zip(_TYPES[table], columns, strict=True))

@@ -359,13 +359,8 @@ def _import_command(split: Split, stream: str, imported: Mapping[str, Any]) -> s
     if imported["format"] == "arrays":
         provenance = split.stream_provenance(stream)
         options += ["--array", imported["array"]]
-        if imported["matched_by"] == "tracks":
-            options += ["--match", "tracks"]
     else:
         options += ["--crop-scale", str(imported["crop_scale"])]
-    weights = split.stream_manifest(stream)["identity"]["weights"]
-    if isinstance(weights, str):
-        options += ["--weights-of", weights]
     file = str(provenance.get("imported", imported["file"]))
     words = ["import", file, split.name, "--format", imported["format"]]
     return command(*words, "--as", stream, *options, "--cache", str(split.root))

@@ -25,9 +25,8 @@ from typing import Any, TypeVar
 
 import cache
 from cache import Split
-from cache.write.parts import Part, wait_for_parts
+from cache.write.parts import Part
 from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.progress import tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import find_differences, report_other_work
@@ -164,7 +163,6 @@ class CommittedStream:
         self._recorded_note = state.note
         self._load_provenance = functools.partial(_load_provenance, plan.spec.stream, machine)
         reopened = state.missing.shards_to_reopen(split, lost)
-        wait_for_parts(plan.root, split.place(plan.spec.name).writing, tell)
         if plan.replace or reopened:
             # If the weights cannot be loaded, this raises before any features are deleted.
             self._load_provenance()

@@ -23,7 +23,7 @@ from pipeline.conversion import convert as conversion
 from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
 from pipeline.features.plan import NEW, ExtractionPlan
-from pipeline.settings.new_cache import check_new_cache
+from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def convert(
     )
     if is_new:
         out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
+    forbid_new_cache(s, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
     summary = done.video_counts or "converted"

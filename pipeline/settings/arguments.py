@@ -144,10 +144,11 @@ def refuse_one_folder(raw: Path, root: cache.Root) -> None:
     Readers would list the cache's files, and `gc` the raw ones. An existing cache in a raw folder
     is still used.
     """
-    if not isinstance(root, Path):
+    folder = cache.local_folder(root)
+    if folder is None:
         return
     real_raw = Path(os.path.realpath(raw))
-    real_root = Path(os.path.realpath(root))
+    real_root = Path(os.path.realpath(folder))
     if real_root == real_raw:
         how = "they are the same folder"
     elif real_root.is_relative_to(real_raw) and not cache.store_at(root).exists("zarr.json"):

@@ -280,8 +280,8 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     if not text:
         raise ValueError("expected a value, found none")
 
-    if hint == cache.Root and cache.is_url(text):  # a URL is not relative to a folder
-        return text
+    if hint == cache.Root and cache.local_folder(text) is None:
+        return text  # a URL is not relative to a folder
     if hint in (Path, cache.Root):
         return base / folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)

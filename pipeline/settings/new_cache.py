@@ -6,45 +6,95 @@ A cache whose disk is not mounted must not be created again in its mount point.
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import re
 from pathlib import Path
 
 import cache
+from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.text import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
 from pipeline.settings.sections import Settings
 
 
-def refuse_place_in_cache(root: Path) -> None:
-    """Raise ConfigError if a new cache would be in another one."""
-    above = [folder for folder in root.resolve().parents if (folder / "zarr.json").is_file()]
+def is_new_cache(root: cache.Root) -> bool:
+    """Whether there is no cache at `root` yet. Raises ConfigError for a folder in another cache,
+    and NotADirectoryError for a file.
+    """
+    folder = cache.local_folder(root)
+    if folder is not None and folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "", str(folder))
+    if cache.FeatureCache(root):
+        return False
+    above: list[Path] = []
+    if folder is not None:
+        above = [other for other in folder.resolve().parents if (other / "zarr.json").is_file()]
     if above:
         raise ConfigError(
             f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that one, "
             "or a folder beside it."
         )
+    return not cache.store_at(root).exists("zarr.json")
 
 
 def check_new_cache(s: Settings, root: cache.Root) -> bool:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
     new_cache forbids creating it. Returns whether there is no cache yet.
 
-    Also raises ConfigError for a folder in a cache, and PipelineError for one that cannot be made.
+    Also raises what `is_new_cache` raises, and PipelineError for a folder that cannot be made.
     """
-    if isinstance(root, Path) and root.is_file():
-        raise NotADirectoryError(errno.ENOTDIR, "", str(root))
-    has_splits = bool(cache.FeatureCache(root))
-    if isinstance(root, Path) and not has_splits:
-        refuse_place_in_cache(root)
-    if has_splits or cache.store_at(root).exists("zarr.json"):
+    if not is_new_cache(root):
         return False
-    if isinstance(root, Path):
-        require_writable(root, "Name another folder for the cache.")
-    paths = s.named_paths
-    if paths is None or paths.new_cache == "yes":
-        return True
-    if os.path.realpath(root) == os.path.realpath(paths.cache):  # a URL stays what it is
-        where = s.source.where("paths", "new_cache")
-        problem = f"{root} has no cache. Is its disk mounted?"
-        raise ConfigError(f"{where} = no: {problem} To create one: --set paths.new_cache=yes")
+    may_be_created = _may_be_created(s, root)
+    folder = cache.local_folder(root)
+    if folder is not None:
+        require_writable(folder, "Name another folder for the cache.")
+    where = s.source.where("paths", "new_cache")
+    do = "To create one: --set paths.new_cache=yes"
+    if may_be_created == "no":
+        raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
+    if may_be_created == "once" and not _is_writable(s.file):
+        problem = (
+            f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
+        )
+        raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
     return True
+
+
+def _is_writable(file: Path) -> bool:
+    try:
+        file.open("r+b").close()
+    except OSError:
+        return False
+    return True
+
+
+def forbid_new_cache(s: Settings, root: cache.Root) -> None:
+    """After a commit to [paths] cache, change `new_cache = once` in luigi.cfg to `no`."""
+    if _may_be_created(s, root) != "once" or not s.file.is_file():
+        return
+    try:
+        found = re.search(rb"^\s*new_cache\s*[=:]\s*once", s.file.read_bytes(), re.MULTILINE)
+        if found:
+            with s.file.open("r+b") as file:
+                file.seek(found.end() - len("once"))
+                file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
+    except OSError as error:
+        _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Print a warning, unless this process has printed it before."""
+    err.print(f"{DOUBT} {plain(text)}")
+
+
+def _may_be_created(s: Settings, root: cache.Root) -> str:
+    """[paths] new_cache (yes, no or once) if `root` is [paths] cache; else yes."""
+    paths = s.named_paths
+    # a URL stays what it is
+    if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
+        return "yes"
+    return paths.new_cache

@@ -31,8 +31,9 @@ class Paths:
     body: Path
     cache: Root  # Folder or URL (s3://bucket/prefix) of the feature cache
     runs: Path  # Folder of training runs, each in <runs>/<name>-<fingerprint>/
-    # Whether a missing cache is created. no: never, since its disk may not be mounted
-    new_cache: Literal["yes", "no"] = "yes"
+    # Whether a missing cache is created. no: never, since its disk may not be mounted; once: yes,
+    # and the first commit changes this line to no.
+    new_cache: Literal["yes", "no", "once"] = "yes"
 
 
 @dataclass(frozen=True, config=STRICT)

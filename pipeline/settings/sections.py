@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from cache import CacheError
+from cache import CacheError, local_folder
 from cache.format.layout import check_names
 from pipeline import datasets, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
@@ -402,10 +402,9 @@ def _check_datasets(
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
     """Raise ConfigError for a folder in the cache: `gc` would delete its files."""
-    if not isinstance(paths.cache, Path):
-        return
+    root = local_folder(paths.cache)
     for key in ("raw", "body", "runs"):
-        if getattr(paths, key).resolve().is_relative_to(paths.cache.resolve()):
+        if root is not None and getattr(paths, key).resolve().is_relative_to(root.resolve()):
             raise ConfigError(
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."

@@ -249,11 +249,9 @@ def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path, toy):
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_rank_that_is_none_and_a_part_of_no_windows_are_refused(splits, rank, world_size):
+def test_a_rank_that_is_none_is_refused(splits, rank, world_size):
     with pytest.raises(ValueError, match=f"found {rank}"):
         Mixture(parts_of(splits), rank=rank, world_size=world_size)
-    with pytest.raises(ValueError, match="2d: expected at least one window"):
-        Mixture([MixturePart(name="2d", splits=splits, count=0, fields=("kp_2d",))])
 
 
 # ----------------------------------------------------------------------------- several streams, and

@@ -21,6 +21,7 @@ raw = data/raw
 body = data/body
 cache = cache
 runs = runs
+new_cache = once
 [data]
 datasets = penn_action amass
 [features]

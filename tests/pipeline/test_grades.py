@@ -379,7 +379,7 @@ def test_the_worst_numbers_of_two_tracks_have_the_worse_word():
     assert [bad.word, doubtful.word, Grade(90).word] == [*WORDS]
 
 
-def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line):
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, command_line):
     """A file is changed, and converted again."""
     raw = tmp_path / "raw/amass"
     write_dataset("amass", raw, n_videos=2, n_frames=400)
@@ -391,13 +391,12 @@ def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_l
     for trans in (content["trans"], content["trans"] + jump):
         np.savez(file, **content | {"trans": trans})
         command_line("convert amass/train --raw RAW/amass --cache CACHE")
-        text = command_line("status --cache CACHE --tracks").out
+        text = command_line("status --cache CACHE --csv").out
         tables.append([*csv.DictReader(io.StringIO(text))])
     before, after = tables
     assert {line["grade"] for line in before} == {"good"}
-    tracks = cache.open(tmp_path / "cache")["amass/train"].tracks
-    expected = [(track.name, track.stop - track.start) for track in tracks]
-    assert [(line["track"], int(line["rows"])) for line in after] == expected
+    videos = cache.open(tmp_path / "cache")["amass/train"].videos
+    assert [line["video"] for line in after] == videos.names
     (bad,) = (line for line in after if line["grade"] == "bad")
     assert bad["video"] == file.relative_to(raw).with_suffix("").as_posix()
     assert float(bad["root_jump_m"]) > 1

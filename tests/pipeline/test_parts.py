@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -306,35 +305,14 @@ def test_a_running_part_renews_its_file_until_it_ends(tmp_path, monkeypatch):
     parts.refuse_running_parts(tmp_path, "folder")  # it was killed
 
 
-@pytest.mark.parametrize("clock", [0.0, 999_999.0], ids=["the same clock", "a clock that is ahead"])
-def test_the_last_command_waits_for_killed_parts(clock, penn, types, monkeypatch):
+def test_the_last_command_removes_files_of_parts_that_were_killed_long_ago(penn, types):
     file = penn.root / penn.name / ".writing/running-2-of-3"
     file.parent.mkdir(parents=True)
     file.touch()
-    written = time.time() + clock
-    os.utime(file, (written, written))
-    waited = 0.0
-
-    def sleep(seconds):
-        nonlocal waited
-        waited += seconds
-        os.utime(file, (written - waited, written - waited))
-
-    monkeypatch.setattr(parts, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: waited))
-    assert types(f"{CONVERT} CACHE").count("waiting up to ") == 1
+    os.utime(file, (time.time() - 2 * parts.FRESH,) * 2)
+    types(f"{CONVERT} CACHE")
     assert not file.exists()
     assert penn.split.manifest["rows"]
-
-
-def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path):
-    file = tmp_path / "folder/running-2-of-3"
-    file.parent.mkdir()
-    file.touch()
-    os.utime(file, (time.time() - 2 * parts.FRESH,) * 2)
-    told = []
-    parts.wait_for_parts(tmp_path, "folder", told.append)
-    assert not file.exists()
-    assert not told
 
 
 def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, types, monkeypatch):

@@ -96,8 +96,9 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
         )
 
     raw = out / CLIPS  # for a cache in a bucket
-    if isinstance(root, Path):
-        raw = root.with_name(f"{root.name}-{CLIPS}")
+    folder = cache.local_folder(root)
+    if folder is not None:
+        raw = folder.with_name(f"{folder.name}-{CLIPS}")
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
         return raw

@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cache.format.layout import RUNNING
 from cache.storage.durable import write_atomic
 from cache.storage.writer_lock import WriterLock
-from cache.write.parts import Part, wait_for_parts
-from pipeline.cli.progress import Progress, silent, tell
+from cache.write.parts import Part, refuse_running_parts
+from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.clips.detection.decoders import (
     ClipDecoding,
@@ -141,15 +142,16 @@ def _detect_part(
 
 @contextlib.contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Keep other writers out of the folder `out`.
-
-    First waits for running parts, and removes the temporary files of killed processes.
+    """Keep other writers out of the folder `out`, and remove the temporary files of killed
+    processes. Raises Busy if a part is running.
     """
-    wait_for_parts(out, RECORDS, tell)
+    refuse_running_parts(out, RECORDS)
     hex_digit = "[0-9a-f]"
     with WriterLock(out / RECORDS / "lock"):
         for temporary in list(out.rglob(f".*.{hex_digit * 8}.tmp")):  # as durable.py names them
             temporary.unlink()
+        for sign in list((out / RECORDS).glob(f"{RUNNING}*")):  # of killed parts
+            sign.unlink()
         yield
 
 

@@ -18,7 +18,8 @@ def page_file(recipe: Recipe) -> Path:
     """The file of a split's page, beside the cache, or in the working folder for a cache in an
     object store: CACHE-DATASET-SPLIT.html.
     """
-    folder = recipe.root.parent if isinstance(recipe.root, Path) else Path()
+    root = cache.local_folder(recipe.root)
+    folder = Path() if root is None else root.parent
     # two caches in one folder have different pages
     cache_name = Path(recipe.root).absolute().name
     return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"

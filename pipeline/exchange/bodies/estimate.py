@@ -19,9 +19,9 @@ from pipeline.skeletons import Doubles, Ints
 N_POSE: Final = 72
 N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 N_BETAS: Final = 10
-MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
+_MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
 ALIKE: Final = 0.02  # largest difference between the scales of width and height of resized images
-OF_FRAMES: Final = (  # fields with one row for each frame
+_OF_FRAMES: Final = (  # fields with one row for each frame
     "frames",
     "pose",
     "betas",
@@ -124,7 +124,7 @@ class BodyEstimate:
         scale_x, scale_y = np.divide(size, self.size)
         intrinsics = np.diag([scale_x, scale_y, 1]) @ self.intrinsics
         # The tool keeps the last frame of each `step` frames: 1, 3, 5, ... if step is 2.
-        step = math.ceil(max(1.0, fps) / MOST_FPS)  # max(1.0, NaN) is 1.0
+        step = math.ceil(max(1.0, fps) / _MOST_FPS)  # max(1.0, NaN) is 1.0
         frames = self.frames * step + (step - 1)
         return replace(self, frames=frames, intrinsics=intrinsics, size=size)
 
@@ -134,7 +134,7 @@ class BodyEstimate:
         if not n_left_out:
             return self
         chosen = {}
-        for name in OF_FRAMES:
+        for name in _OF_FRAMES:
             values = getattr(self, name)
             if values is not None:
                 chosen[name] = values[rows]

@@ -5,7 +5,7 @@ hold pickles, which name classes and functions to call. Here the only names are 
 `pipeline.files.formats.pickles`, of dict classes, and of PyTorch's functions that make tensors;
 each stands for one of our own functions, and any other name is refused. Tensors become arrays. No
 array is larger than the bytes that the file has for it, so that a small file cannot fill the
-memory; of a compressed file, the bytes of its content, which may have MOST_TIMES its size.
+memory; of a compressed file, the bytes of its content, which may have _MOST_TIMES its size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AGAIN: Final = (
 NPY: Final = b"\x93NUMPY"
 # Largest size of a compressed file's content, in times of the file's own. Numbers of results give
 # far less; zeros alone, as in a file made to fill the disk, give 1,000.
-MOST_TIMES: Final = 100
+_MOST_TIMES: Final = 100
 # PyTorch's storages (a tensor is a view of one, an array of numbers in a row) -> NumPy's types
 STORAGES: Final = {
     "Double": "<f8",
@@ -115,9 +115,9 @@ def _load_compressed(file: Path) -> Any:
     """
     packed = read_regular(file)
     unpacking = zlib.decompressobj()
-    content = unpacking.decompress(packed, MOST_TIMES * len(packed))
+    content = unpacking.decompress(packed, _MOST_TIMES * len(packed))
     if not unpacking.eof:
-        refuse(f"it is cut off, or has over {MOST_TIMES} times its size")
+        refuse(f"it is cut off, or has over {_MOST_TIMES} times its size")
     with tempfile.NamedTemporaryFile(prefix="results-") as unpacked:
         unpacked.write(content)
         unpacked.flush()

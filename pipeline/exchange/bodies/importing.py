@@ -48,7 +48,7 @@ from pipeline.track import FARTHEST_M
 
 VERSION: Final = 5  # raised whenever the same files would give other labels; 5: bodies by row
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
-TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
+_TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     *smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True),
@@ -124,7 +124,7 @@ def import_bodies(
     split = cache.open(clips)[name]
     if bodies.smpl.is_stand_in != split.manifest["stand_in"]:
         raise StandInMixed(f"{name}: the clips or the body are demo data. Use both or none.")
-    if split.extra or not set(TRUTH).isdisjoint(split.columns):
+    if split.extra or not set(_TRUTH).isdisjoint(split.columns):
         raise PipelineError(f"{clips}/{name}: has other labels than 2D joints. Name clips' cache.")
     by_clip = _join_clips(files, split, bodies)
     origin = _origin(split, by_clip, bodies)

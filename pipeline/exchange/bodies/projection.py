@@ -22,7 +22,7 @@ from pipeline.track import FARTHEST_M
 NOTED: Final = 0.05  # beyond it, a note is written
 REFUSED: Final = 0.15  # beyond it, a body is not imported
 CONFIDENT: Final = 0.3  # least confidence of a 2D joint that is compared
-LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
+_LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 CLEARLY: Final = 0.5  # a likely cause, or another track, leaves at most this share of the distance
 _NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
 # shoulders, hips, knees and ankles, by either name
@@ -89,7 +89,7 @@ def fit(
     comparisons = [_JointComparison(joints, estimate, track, size) for track in tracks]
     margins: tuple[float, ...] = (1.0,)
     if estimate.trans is None:
-        margins = (LARGER_CROP, 1.0)
+        margins = (_LARGER_CROP, 1.0)
     fits = []
     for margin in margins:
         trans = estimate.position(size, margin)

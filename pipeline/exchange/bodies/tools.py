@@ -29,8 +29,8 @@ from pipeline.skeletons import Doubles, Ints
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 # tools that cut a clip's name at its first dot; the others cut it at the last one
-FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")
-READ: Final = (
+_FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")
+_READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
 )
 
@@ -53,7 +53,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     if not owner:
         named = shown_names(keys) if keys else "no keys"
         owner = f"{type(content).__name__} with {named}"
-    raise RawDataError(file, "file", EXPECTED, owner, READ)
+    raise RawDataError(file, "file", EXPECTED, owner, _READ)
 
 
 def clip_of(file: Path, tool: str) -> str:
@@ -76,7 +76,7 @@ def stem_of(name: str, tool: str) -> str:
     >>> stem_of("walk.v2.mp4", "WHAM"), stem_of("walk.v2.mp4", "TRAM")
     ('walk.v2', 'walk')
     """
-    if tool in FIRST_DOT:
+    if tool in _FIRST_DOT:
         return name.partition(".")[0]
     return name.rpartition(".")[0] or name
 

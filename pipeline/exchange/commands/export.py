@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
@@ -56,7 +56,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         type=PATH,
         help="folder of SMPL's files, for formats with bodies (default: [paths] body)",
     )
-    add("--replace", action="store_true", help="overwrite existing output")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -64,17 +63,17 @@ def _run(args: argparse.Namespace) -> int:
     name = f"{args.dataset}/{args.split}"
     export_format = FORMATS.find(args.format)
     export = export_format.function()
-    if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
+    root = cache.local_folder(args.cache)
+    if root is not None and args.out.resolve().is_relative_to(root.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
     arguments = _format_options(args, export_format.options_class())
     if args.stream is not None:
         arguments["stream"] = args.stream
     with bar(f"export {name}", err, unit="row") as progress:
-        arguments |= {"replace": args.replace, "progress": progress}
-        exported = export(args.cache, name, args.out, **arguments)
+        exported = export(args.cache, name, args.out, progress=progress, **arguments)
 
-    out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
+    out.print(plain(f"{name}: {exported.summary} in {exported.file}"))
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for value, n_rows in exported.left_out.items():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.exchange.arrays import ImportedArray
     from pipeline.exchange.vibe_db.importing import ImportedSplit
 
-RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
+_RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -50,12 +50,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add(
         "--as",
-        "--stream",
         dest="stream",
         metavar="NAME",
         help="stream name of its features (default: resnet50)",
     )
-    add("--weights-of", metavar="TEXT", help="network that computed the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
     add(
         "--joints-2d",
@@ -69,12 +67,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="crop side / box side of the features (default: the dataset's)",
     )
     add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
-    add(
-        "--match",
-        choices=("tracks",),
-        help="by track and frame, leaving out tracks that only one of both has (default: by track "
-        "and frame, and all must belong to the split; by position if the file has neither)",
-    )
     add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
     add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
     add("--smplx", type=PATH, metavar="FILE", help="SMPLX_NEUTRAL.npz, for GVHMR and PromptHMR")
@@ -82,8 +74,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 # Options that only some formats have.
 _OF_FORMAT: Final = {
-    "vibe": ("stream", "weights_of", "joints_2d", "crop_scale"),
-    "arrays": ("stream", "weights_of", "array", "match"),
+    "vibe": ("stream", "joints_2d", "crop_scale"),
+    "arrays": ("stream", "array"),
     "bodies": ("clips", "body", "smplx"),
 }
 
@@ -146,8 +138,6 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
             name,
             args.stream,
             array=args.array,
-            leave_out_tracks=args.match == "tracks",
-            weights_of=args.weights_of,
             progress=progress,
         )
     if done.replaced:
@@ -173,7 +163,6 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
             args.cache,
             name,
             stream=args.stream or "resnet50",
-            weights_of=args.weights_of,
             joints_2d=args.joints_2d,
             crop_scale=args.crop_scale,
             progress=progress,
@@ -213,11 +202,8 @@ def _array_notes(done: ImportedArray) -> Iterator[str]:
         lost = count(done.without_features, "row")
         why = "missing in the file, or not finite"
         yield f"{DOUBT} {lost} without features ({why}): windows leave them out"
-    if done.left_out:
-        left_out = count(done.left_out, "row")
-        yield f"{DOUBT} {left_out} not imported: the split does not have their tracks"
     if done.stand_in:
-        yield RANDOM_WEIGHTS
+        yield _RANDOM_WEIGHTS
 
 
 def _database_notes(imported: ImportedSplit) -> Iterator[str]:
@@ -229,7 +215,7 @@ def _database_notes(imported: ImportedSplit) -> Iterator[str]:
     if imported.is_demo:
         yield f"{STAND_IN} demo data: use only to try the pipeline"
     if imported.is_untrained:
-        yield RANDOM_WEIGHTS
+        yield _RANDOM_WEIGHTS
 
 
 COMMAND: Final = Command(_options, _run)

@@ -28,7 +28,7 @@ from pipeline.files.formats.arrays import matches_shape
 from pipeline.files.formats.names import shown_names
 from pipeline.skeletons import Array
 
-NAMES_AT_ONCE: Final = 65536
+_NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
 FORMATS: Final = ("joblib", "hdf5")
@@ -66,8 +66,8 @@ class Database:
         """
         name = ""
         start = 0
-        for first_row in range(0, self.rows, NAMES_AT_ONCE):
-            last_row = min(first_row + NAMES_AT_ONCE, self.rows)
+        for first_row in range(0, self.rows, _NAMES_AT_ONCE):
+            last_row = min(first_row + _NAMES_AT_ONCE, self.rows)
             values = self.read("vid_name", range(first_row, last_row))
             is_change = np.r_[True, values[1:] != values[:-1]]
             for change in np.flatnonzero(is_change).tolist():

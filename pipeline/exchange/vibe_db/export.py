@@ -58,9 +58,9 @@ from pipeline.exchange.vibe_db.layouts import (
 )
 from pipeline.skeletons import Array, Ints, convert, joint_names
 
-INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
+_INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
 # a row that fails several is counted for the first one
-CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)
+_CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)
 
 
 def export(
@@ -69,7 +69,6 @@ def export(
     out: Path,
     *,
     stream: str = "resnet50",
-    replace: bool = False,
     progress: Progress = silent,
 ) -> Exported:
     """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under
@@ -79,8 +78,8 @@ def export(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: the stream is missing or out of date; no row can be exported; the file exists
-            and `replace` is False.
+        PipelineError: the stream is missing or out of date; no row can be exported; the file
+            exists.
     """
     split = cache.open(root)[name]
     dataset, _, split_name = name.partition("/")
@@ -89,7 +88,7 @@ def export(
     if out.is_dir():
         file = out / usual_name(layout, dataset, split_name)
     _require_file_kind(file, layout)
-    require_new_file(file, replace=replace)
+    require_new_file(file)
     if "features" in layout.fields:
         require_stream(split, stream)
 
@@ -98,7 +97,7 @@ def export(
     absent = _absent_fields(rows, usual)
     fields = {name: field for name, field in usual.items() if name not in absent}
     needed = set[RowCheck]().union(*(field.checks for field in fields.values()))
-    segments = segments_of(rows, [check for check in CHECKS if check in needed])
+    segments = segments_of(rows, [check for check in _CHECKS if check in needed])
     segments.require_rows(split)
 
     arrays = _Fields(rows, layout, segments).arrays(fields, progress)
@@ -122,7 +121,7 @@ def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict
     """Field that cannot be written -> why.
 
     Rows without features never make `features` absent: they are left out. Raises PipelineError if
-    an INDISPENSABLE field is absent.
+    an _INDISPENSABLE field is absent.
     """
     split = rows.split
     labels = {name: field for name, field in fields.items() if name != "features"}
@@ -133,7 +132,7 @@ def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict
         absent["img_name"] = (
             "some frames have no image file, or their image is rotated after reading"
         )
-    for field in INDISPENSABLE:
+    for field in _INDISPENSABLE:
         if field in absent:
             raise PipelineError(
                 f"{split.name}: cannot be exported without {field}: {absent[field]}"

@@ -65,7 +65,6 @@ def import_database(
     name: str,
     *,
     stream: str = ResNet50.kind,
-    weights_of: str | None = None,
     joints_2d: str | None = None,
     crop_scale: float | None = None,
     progress: Progress = silent,
@@ -74,7 +73,6 @@ def import_database(
     stream.
 
     Args:
-        weights_of: Description of the network that computed the features.
         joints_2d: A key of `joint_orders.ORDERS`; None: from the number of joints.
         crop_scale: Crop side / box side; None: that of the dataset's usual features.
 
@@ -95,7 +93,7 @@ def import_database(
     imported_stream = None
     if "features" in opened.tracks.database.fields:
         imported_stream = stream
-        is_written |= _write_stream(root, name, stream, opened, weights_of)
+        is_written |= _write_stream(root, name, stream, opened)
     return _result(cache.open(root)[name], imported_stream, opened, is_written=is_written)
 
 
@@ -212,15 +210,13 @@ def _write_tracks(
         )
 
 
-def _write_stream(
-    root: cache.Root, name: str, stream: str, opened: _OpenedFile, weights_of: str | None
-) -> bool:
+def _write_stream(root: cache.Root, name: str, stream: str, opened: _OpenedFile) -> bool:
     """Write the features of the committed rows. Returns False if they are up to date.
 
-    weights_of: the user's option. Raises PipelineError for a stream of another origin.
+    Raises PipelineError for a stream of another origin.
     """
     tracks = opened.tracks
-    entries = _stream_entries(opened, weights_of)
+    entries = _stream_entries(opened)
     identity = entries["identity"]
     split = cache.open(root)[name]
     if stream in split.streams:
@@ -236,7 +232,6 @@ def _write_stream(
         array="features",
         rows=np.arange(len(in_file)),
         position=in_file,
-        left_out=0,
         digest=None,
     )
     origin = cache.fingerprint(identity)
@@ -249,20 +244,17 @@ def _write_stream(
     return True
 
 
-def _stream_entries(opened: _OpenedFile, weights_of: str | None) -> dict[str, Any]:
+def _stream_entries(opened: _OpenedFile) -> dict[str, Any]:
     """Entries of the stream's manifest."""
     provenance = opened.provenance
-    weights = provenance.weights
-    if weights_of is not None:
-        weights = weights_of
     backbone = provenance.backbone
     if backbone is None:
-        backbone = {"weights": weights, "sha256": None, "stand_in": False}
+        backbone = {"weights": provenance.weights, "sha256": None, "stand_in": False}
     identity = {
         "kind": "imported",
         "version": VERSION,
         "file_sha256": opened.tracks.file.sha256,
-        "weights": weights,
+        "weights": provenance.weights,
         "precision": None,
     }
     return {"identity": identity, "backbone": backbone, "stand_in": provenance.is_stand_in}
@@ -298,5 +290,5 @@ def _other_stream(name: str, stream: str, differences: str) -> PipelineError:
     """The error for a stream of another origin."""
     return PipelineError(
         f"{name}: stream {stream!r} has another origin ({differences}). Use another name "
-        "(--stream)."
+        "(--as NAME)."
     )

@@ -37,18 +37,15 @@ AGAIN: Final = (
     f"{OTHER_FORMATS} Copy a database again, or write it again: joblib.dump(arrays, FILE), without "
     "compress."
 )
-MAX_DIMENSIONS: Final = 4
-MAX_ALIGNMENT: Final = 16
-MAX_TEXT: Final = 4096  # characters
-KINDS: Final = "biufUSO"  # numbers and texts
-PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
-ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
+_MAX_DIMENSIONS: Final = 4
+_MAX_ALIGNMENT: Final = 16
+KINDS: Final = "biufUS"  # numbers and texts
+_PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
+_ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The memory-mapped arrays of a joblib file by name, and the names of its other content.
-
-    Lists of texts count as arrays if `vid_name` is one, without which there are no rows.
 
     Raises:
         UnsafePickle: the file names anything but NumPy arrays and joblib's wrapper.
@@ -58,13 +55,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
         loaded = load_joblib(file)
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
-        reads_lists = isinstance(loaded.get("vid_name"), list)
-        arrays = {}
-        for name, value in loaded.items():
-            if isinstance(value, np.ndarray):
-                arrays[name] = value
-            elif reads_lists and _are_texts(value):
-                arrays[name] = _text_array(value)
+        arrays = {name: value for name, value in loaded.items() if isinstance(value, np.ndarray)}
     return arrays, tuple(sorted(loaded.keys() - arrays.keys()))
 
 
@@ -112,7 +103,7 @@ class _JoblibUnpickler(ArrayUnpickler):
     def map_array(self, state: Mapping[str, Any]) -> Array:
         """Map the array that a wrapper describes, whose bytes begin at the current position."""
         shape: Any = state.get("shape")
-        is_short = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
+        is_short = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
         if not is_short or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
             refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
         dtype = state.get("dtype")
@@ -120,15 +111,15 @@ class _JoblibUnpickler(ArrayUnpickler):
             refuse(f"an array of {reprlib.repr(dtype)[:80]}")
         order = state.get("order")
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
+        if dtype.kind == "O":  # no numbers: what follows is a pickle
+            refuse("an array of Python objects; store texts by astype(str), and numbers as numbers")
         if not is_array or dtype.kind not in KINDS:
             refuse(f"an array of {dtype}")
-        if dtype.kind == "O":  # no numbers: what follows is a pickle
-            return self.read_texts(shape)
 
         alignment = state.get("numpy_array_alignment_bytes")
         if alignment is not None:  # padding of joblib >= 1.2
             padding = self.content.read_byte()
-            if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
+            if not isinstance(alignment, int) or padding > _MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
             self.content.seek(padding, os.SEEK_CUR)
         offset = self.content.tell()
@@ -137,19 +128,6 @@ class _JoblibUnpickler(ArrayUnpickler):
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
         self.content.seek(n_bytes, os.SEEK_CUR)
         return np.memmap(self.mapped_file, dtype, "r", offset, shape, order)
-
-    def read_texts(self, shape: tuple[int, ...]) -> Array:
-        """Read an array of objects, which is a nested pickle; only texts are supported."""
-        objects = _JoblibUnpickler(
-            self.path, self.content, NAMES, EXPECTED, unpacked=self.mapped_file
-        ).load()
-        if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
-            refuse("an array of objects without its values")
-        if not _are_texts(objects):
-            refuse(
-                "an array of Python objects other than texts; store numbers as an array of numbers"
-            )
-        return _text_array(objects)
 
 
 def load_joblib(
@@ -174,22 +152,6 @@ def load_joblib(
         if content[:1] != pickle.PROTO:
             refuse_other(content[:12])
         return _JoblibUnpickler(file, content, allowed, holds, unpacked=unpacked).load()
-
-
-def _are_texts(values: object) -> bool:
-    """Whether this is a list or an array of texts only."""
-    if not isinstance(values, list | np.ndarray):
-        return False
-    return all(isinstance(value, str | bytes) for value in values)
-
-
-def _text_array(values: Iterable[str | bytes]) -> Array:
-    """Texts as an array. Refuses very long ones, since all take the space of the longest."""
-    texts = [text_of(value) for value in values]
-    longest = max(map(len, texts), default=0)
-    if longest > MAX_TEXT:
-        refuse(f"a text of {longest:,} characters")
-    return np.array(texts, str)
 
 
 def text_of(value: str | bytes) -> str:
@@ -225,7 +187,7 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
     """Pickles `Blocks` as joblib pickles arrays."""
 
     def __init__(self, stream: BinaryIO, *, tensors: bool) -> None:
-        super().__init__(stream, protocol=PROTOCOL)
+        super().__init__(stream, protocol=_PROTOCOL)
         self._stream = stream
         self._tensors = tensors
 
@@ -239,7 +201,7 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
         # Without this entry, no version expects padding, which versions before 1.2 cannot read.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
         # without memos, the two bytes of the protocol, and the stop
-        described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]
+        described = pickletools.optimize(pickle.dumps(wrapper, _PROTOCOL))[2:-1]
         if self._tensors:
             described = pickle.GLOBAL + b"torch\nfrom_numpy\n" + described
         self.write(_padding(self._stream.tell() + len(described)) + described)
@@ -255,9 +217,9 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
 
 
 def _padding(position: int) -> bytes:
-    """Pickled bytes, which are pushed and popped: after them, `position` is a multiple of ALIGNED,
+    """Pickled bytes, which are pushed and popped: after them, `position` is a multiple of _ALIGNED,
     so that the array there can be mapped.
     """
     n_others = 3  # bytes: two operations, and the length
-    length = -(position + n_others) % ALIGNED
+    length = -(position + n_others) % _ALIGNED
     return pickle.SHORT_BINBYTES + bytes([length]) + bytes(length) + pickle.POP

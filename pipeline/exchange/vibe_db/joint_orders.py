@@ -16,10 +16,10 @@ from pipeline.exchange.vibe_db.layouts import Layout
 from pipeline.exchange.vibe_db.provenance import Provenance
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
 
-WITHOUT_NECK: Final = "common13"
+_WITHOUT_NECK: Final = "common13"
 ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
     **{name: name for name in JOINTS if name != "smpl54"},
-    WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
+    _WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
 }
 _BY_NUMBER: Final = {49: "spin49", 14: "common14"}  # number of joints -> their order
 
@@ -90,7 +90,7 @@ def _joints_3d(layout: Layout, database: Database) -> str:
 def _ambiguous_order(database: Database) -> RawDataError:
     """The error for 13 joints, whose order the file does not record."""
     do = (
-        f"Set --joints-2d {WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
+        f"Set --joints-2d {_WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
         "penn_action, as which they read them."
     )
     return database.error("joints2D", "13 joints in a known order", "13 joints", do)

@@ -48,12 +48,12 @@ Labels = dict[str, Array]  # column of the cache -> values of some rows
 PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
 # m, the median absolute coordinate of the joints: in mm, any body has a larger one
-FARTHEST_JOINT: Final = 10.0
-LARGEST_FRAME: Final = 2**40
+_FARTHEST_JOINT: Final = 10.0
+_LARGEST_FRAME: Final = 2**40
 # names written by our export: <video>/<person>, perhaps with a segment
 _EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
 UNITS: Final = ("pose", "has_smpl")  # a column whose units are checked, and its flag
-OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
+_OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +170,7 @@ class FileReader:
             raise self.database.error("vid_name", expected, problem)
         checked: Labels = {column: labels[column] for column in UNITS if column in labels}
         for column, expected, found in other_units(checked):
-            raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
+            raise self.database.error(column, expected, f"{found} in {name}", _OTHER_UNIT)
         return track
 
     def _frames(self, segment: Segment, image_names: Sequence[str]) -> Ints:
@@ -194,7 +194,7 @@ class FileReader:
             return np.arange(len(rows))
         least = frame_index.min()
         most = frame_index.max()
-        if least < 0 or most > LARGEST_FRAME:
+        if least < 0 or most > _LARGEST_FRAME:
             found = f"{least} to {most} in {segment.name!r}"
             raise self.database.error(field, "frame numbers from 0 on", found)
         return frame_index
@@ -283,12 +283,12 @@ def _require_metres(database: Database, joints_3d: Array, start: int) -> None:
     is_labelled = np.isfinite(coordinates) & (coordinates != 0)
     rows = np.flatnonzero(is_labelled.any(axis=1))
     distances = np.nanmedian(np.where(is_labelled, coordinates, np.nan)[rows], axis=1)
-    is_far = distances > FARTHEST_JOINT
+    is_far = distances > _FARTHEST_JOINT
     if is_far.any():
         first = int(np.argmax(is_far))
         expected = "joints in m, relative to the pelvis"
         found = f"{distances[first]:.0f}, as in mm, in row {start + rows[first]}"
-        raise database.error("joints3D", expected, found, OTHER_UNIT)
+        raise database.error("joints3D", expected, found, _OTHER_UNIT)
 
 
 def _smpl_labels(database: Database, rows: range) -> Labels:

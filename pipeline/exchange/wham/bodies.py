@@ -18,11 +18,11 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.skeletons import Array, Doubles
 
-REGRESSOR_FILE: Final = "J_regressor_wham.npy"
+_REGRESSOR_FILE: Final = "J_regressor_wham.npy"
 REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
 # files that a field needs, as messages name them
 SMPL_FILES: Final = "SMPL's files"
-REGRESSOR_FILES: Final = f"{SMPL_FILES} with {REGRESSOR_FILE} ({REGRESSED}, 6890)"
+REGRESSOR_FILES: Final = f"{SMPL_FILES} with {_REGRESSOR_FILE} ({REGRESSED}, 6890)"
 
 
 class Bodies:
@@ -46,13 +46,13 @@ class Bodies:
         """Regressor (31, 6890) from posed vertices to WHAM's joints; None without a file. Raises
         RawDataError.
         """
-        file = self._folder / REGRESSOR_FILE
+        file = self._folder / _REGRESSOR_FILE
         if not file.is_file():
             return None
         do = "Copy it from WHAM's dataset/body_models again."
         with reading(file, "an array, as numpy.save writes it", do=do):
             stored = np.load(file, allow_pickle=False)
-        return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
+        return numbers(file, _REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
 
     def has(self, files: str) -> bool:
         """Whether the folder has SMPL_FILES or REGRESSOR_FILES."""

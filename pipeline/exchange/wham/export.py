@@ -66,7 +66,6 @@ def export(
     out: Path,
     *,
     stream: str = USUAL,
-    replace: bool = False,
     progress: Progress = silent,
     options: WhamOptions = WhamOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
@@ -76,7 +75,7 @@ def export(
     Raises:
         cache.CacheError: the split is missing.
         PipelineError: WHAM has no file for the split; the stream is missing or out of date; no row
-            can be exported; the file exists and `replace` is False.
+            can be exported; the file exists.
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: files are missing in the body's folder.
     """
@@ -87,7 +86,7 @@ def export(
     layout = LAYOUTS[name]
     split = cache.open(root)[name]
     file = _file_of(out, layout)
-    require_new_file(file, replace=replace)
+    require_new_file(file)
     notes = _stream_notes(split, layout, stream, options.stationary)
     stationary = None
     if "stationaries" in layout.fields and "stationaries" not in notes:
@@ -102,7 +101,7 @@ def export(
     content.segments.require_rows(split)
 
     entries = _entries(fields, content, layout, progress)
-    reasons = {name: layout.reason(name, why) for name, why in {**absent, **notes}.items()}
+    reasons = {**absent, **notes}
     used = []
     if "features" in fields:
         used.append(stream)

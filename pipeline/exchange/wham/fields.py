@@ -22,9 +22,9 @@ from pipeline.exchange.wham.bodies import REGRESSED, Bodies
 from pipeline.skeletons import JOINTS, Array, Doubles, Ints, convert, opposite_joints
 
 GENDERS: Final = ("male", "female")
-EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
-SCALE_PX: Final = 200  # px, the unit of a box's size in crops of InstaVariety
-OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's joints in COCO's order
+_EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
+_SCALE_PX: Final = 200  # px, the unit of a box's size in crops of InstaVariety
+_OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's joints in COCO's order
 NO_GENDER: Final = RowCheck(
     "no gender (male or female)",
     test=lambda split, rows: np.isin(split.genders(rows), GENDERS),
@@ -53,7 +53,7 @@ class UnknownField:
 def _coco(kp_2d: Array) -> Array:
     """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
     named = convert(kp_2d, source="spin49", target="coco")
-    openpose = convert(kp_2d, source="spin49", target=OPENPOSE)
+    openpose = convert(kp_2d, source="spin49", target=_OPENPOSE)
     is_annotated = named[..., 2:] > 0
     return np.where(is_annotated, named, openpose)
 
@@ -89,11 +89,11 @@ class RowFields(SplitRows):
         """
         if self.dataset == "insta_variety":
             middle = PICTURE / 2
-            box = [middle, middle, PICTURE / SCALE_PX]
+            box = [middle, middle, PICTURE / _SCALE_PX]
             return np.tile(box, (len(rows), 1))
         bbox = self.column("bbox", rows)
         if self.dataset == "emdb":
-            return bbox[:, :3] / (1, 1, EMDB_FACTOR)
+            return bbox[:, :3] / (1, 1, _EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
             tracks = self.tracks(rows)
             side = bbox[:, 2] * self.split.tracks.crop_scale[tracks]

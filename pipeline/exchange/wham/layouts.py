@@ -41,14 +41,8 @@ class FileLayout:
 
     file: str
     fields: Fields
-    not_read: tuple[str, ...] = ("frame_id", "transl")  # by WHAM's code
     kind: Literal["videos", "motions", "sequences"] = "videos"
     all_rows: tuple[RowCheck, ...] = (NO_SIZE,)  # checks that all rows must pass
-
-    def reason(self, field: str, why: str) -> str:
-        """Why a field is absent, and whether WHAM's code reads it."""
-        verb = "does not read" if field in self.not_read else "reads"
-        return f"{why} (WHAM {verb} it)"
 
 
 _GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
@@ -127,23 +121,19 @@ _SEQUENCES: Final[Fields] = {
     "flipped_init_kp3d": _FROM_MIRRORED,
     "flipped_init_pose": _FROM_MIRRORED,
 }
-# read with FLIP_EVAL only
-_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))
 
 
 def _sequences(file: str) -> FileLayout:
-    return FileLayout(file, _SEQUENCES, not_read=_BY_FLIPPING, kind="sequences")
+    return FileLayout(file, _SEQUENCES, kind="sequences")
 
 
 LAYOUTS: Final[Mapping[str, FileLayout]] = {
     "3dpw/train": FileLayout("3dpw_train_vit.pth", _PW3D),
     "mpi_inf_3dhp/train": FileLayout("mpii3d_train_vit.pth", _REAL),
     "h36m/train": FileLayout("human36m_train_vit.pth", _REAL),
-    "insta_variety/train": FileLayout(
-        "insta_train_vit.pth", _INSTA, not_read=("frame_id", "bbox", "res"), all_rows=()
-    ),
-    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, not_read=(), all_rows=(NO_RATE,)),
-    "amass/train": FileLayout("amass.pth", _AMASS, not_read=(), kind="motions", all_rows=()),
+    "insta_variety/train": FileLayout("insta_train_vit.pth", _INSTA, all_rows=()),
+    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, all_rows=(NO_RATE,)),
+    "amass/train": FileLayout("amass.pth", _AMASS, kind="motions", all_rows=()),
     "3dpw/validation": _sequences("3dpw_val_vit.pth"),
     "3dpw/test": _sequences("3dpw_test_vit.pth"),
     "emdb/emdb1": _sequences("emdb_1_vit.pth"),

@@ -23,7 +23,7 @@ from pipeline.skeletons import Doubles, Ints
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"
-TOLERANCE: Final = 1e-9  # frames: rounding must not cut off the last one
+_TOLERANCE: Final = 1e-9  # frames: rounding must not cut off the last one
 Y_DOWN: Final = np.array(  # transform from a world with z up to one with y down
     [
         [1.0, 0, 0, 0],
@@ -44,7 +44,7 @@ def _frame_positions(n_rows: int, rate: float) -> Doubles:
     if abs(rate - FPS) < RATE_NOISE:
         return np.arange(float(n_rows))
     duration = (n_rows - 1) * FPS / rate  # in frames at 30 fps
-    last = np.floor(duration + TOLERANCE)
+    last = np.floor(duration + _TOLERANCE)
     return np.arange(last + 1) * rate / FPS
 
 

@@ -198,7 +198,7 @@ def test_another_scheme_is_refused(root, toy):
 
 
 def test_an_empty_place_and_a_split_are_no_cache(url, both):
-    for reason in (r"no zarr\.json", "one split of one"):
+    for reason in (r"no zarr\.json", "a part of one"):
         with pytest.raises(CacheError, match=f"{url}: expected a feature cache, found {reason}"):
             cache.open(url)
         for name in ("zarr.json", "manifest.json"):  # here, every address is a bucket of its own

@@ -213,18 +213,3 @@ def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root):
     for array in (column, features):
         with pytest.raises(CacheError, match="no file"):
             array[40:50]
-
-
-def test_what_a_killed_first_commit_left_goes_without_a_cache(tmp_path):
-    left = tmp_path / HOME / ".writing/staged/0123456789abcdef/shard-0"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    own = tmp_path / "mine/data/c/0"
-    own.parent.mkdir(parents=True)
-    own.write_bytes(b"a file of the user")
-    assert "unfinished work" in cache.gc(tmp_path).skipped[0]
-    assert cache.gc(tmp_path, unfinished=True).removed
-    assert not left.exists()
-    assert own.exists()
-    with pytest.raises(CacheError, match="Convert a dataset into it first"):
-        cache.gc(tmp_path)

@@ -85,7 +85,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
     assert re.search(r"track 000\d/0, frame \d: its numbers are not finite in float16\n", shown)
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
-    reasons = "1 not_finite, 1 picture_empty"
+    reasons = "not_finite or picture_empty"
     assert re.search(
         f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of()
     )
@@ -96,7 +96,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
         len(seen),
     )
     assert "23 rows computed" in extract("--replace", code=1).out
-    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    assert "1 row without features in resnet50: picture_empty;" in status_of()
 
 
 def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_of, network):
@@ -105,14 +105,14 @@ def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_o
     image.write_bytes(b"")
     convert()
     extract(code=1)
-    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    assert "1 row without features in resnet50: picture_empty;" in status_of()
     image.unlink()
     image.write_bytes(whole)
     penn.add("0007")
     (penn.frames("0007") / "000002.jpg").write_bytes(b"text")
     convert()
     extract(code=1)
-    assert "1 row without features in resnet50: 1 picture_format;" in status_of()
+    assert "1 row without features in resnet50: picture_format;" in status_of()
 
 
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(

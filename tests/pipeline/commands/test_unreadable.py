@@ -99,3 +99,27 @@ def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root,
     with another_user():
         assert "left" not in types(f"gc --cache {root} --unfinished")
     assert list(root.rglob("lock")) == []
+
+
+def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(
+    penn, types, monkeypatch
+):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(penn.raw, folder / "raw/penn_action")
+        settings = (
+            "[paths]\nraw = raw\nbody = body\ncache = own/cache\nruns = runs\nnew_cache = once\n"
+        )
+        (folder / "luigi.cfg").write_text(f"{settings}[data]\ndatasets = penn_action\n")
+        (folder / "own").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (folder / "own").chmod(0o777)
+        monkeypatch.chdir(folder)
+        convert = f"convert {SPLIT} --raw raw/penn_action --cache own/cache --workers 1"
+        refused = "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to"
+        with another_user():
+            types(convert, refused, code=2)
+        assert not (folder / "own/cache").exists()
+        types(convert)
+        assert "new_cache = no" in (folder / "luigi.cfg").read_text()

@@ -34,7 +34,6 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path, types):
     export_amass = "export amass/train --cache CACHE --format gvhmr --out TMP/hmr4d_support"
     types(export_amass)
     types(export_amass, code=2)
-    types(f"{export_amass} --replace")
     held = torch.load(tmp_path / "hmr4d_support/smplxpose_v2.pth")  # weights_only
     assert [*held] == ["ACCAD_s1_wave_stageii"]
     motion = held["ACCAD_s1_wave_stageii"]

@@ -93,8 +93,8 @@ def test_a_recording_holds_what_the_cache_holds(root, embedded, tmp_path):
     assert names == list(NAMES)
 
 
-def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root, embedded, tmp_path):
-    options = (f"body={embedded.body}", "every=50", "tracks=1")
+def test_motion_without_pictures_is_a_body(root, embedded, tmp_path):
+    options = (f"body={embedded.body}", "tracks=1")
     assert export(root, "amass/train", tmp_path / "a.rrd", *options) == 0
     split = cache.open(root)["amass/train"]
     track = split.tracks[0]
@@ -102,7 +102,7 @@ def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root, embedded,
     (body,) = (entity for entity in content if entity.endswith("/body"))
     assert body == f"/{track.name}/body"
     frames = sorted(frame for frame in content[body]["Mesh3D:vertex_positions"] if frame >= 0)
-    assert frames == split.rows("frame_index", track.start, track.stop)[::50].tolist()
+    assert frames == split.rows("frame_index", track.start, track.stop).tolist()
     assert not [entity for entity in content if "image" in entity]
 
 
@@ -113,7 +113,7 @@ def test_a_person_without_a_row_in_a_frame_is_cleared(exportable, into, tmp_path
     holes = sorted({*frames[name].tolist()} ^ {*frames[other].tolist()})
     assert holes, "of the second person two rows are missing"
     video, _, person = other.rpartition("/")
-    assert export(root, "bedlam/train", tmp_path / "a.rrd", f"video={video}", "pictures=no") == 0
+    assert export(root, "bedlam/train", tmp_path / "a.rrd", f"video={video}") == 0
     cleared = {
         (frame, person in path)
         for path, components in read(tmp_path / "a.rrd").items()
@@ -164,14 +164,12 @@ def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch):
     assert sorted(pinholes) == frames, "the image of frame 5 is cleared, its camera is not"
 
 
-def test_pictures_and_other_videos_can_be_left_out(root, tmp_path, capsys):
+def test_a_video_can_be_chosen(root, tmp_path, capsys):
     name = cache.open(root)["penn_action/train"].tracks[0].video
-    some = (f"video={name}", "pictures=no")
-    assert export(root, "penn_action/train", tmp_path / "a.rrd", *some) == 0
+    assert export(root, "penn_action/train", tmp_path / "a.rrd", f"video={name}") == 0
     content = read(tmp_path / "a.rrd")
-    assert not any("EncodedImage:blob" in components for components in content.values())
     assert {entity.split("/")[1] for entity in content if not entity.startswith("/__")} == {name}
-    for option in ("every=0", "video=nope"):
+    for option in ("tracks=0", "video=nope"):
         assert export(root, "penn_action/train", tmp_path / "b.rrd", option) == 2
         assert option.partition("=")[0] in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["a.rrd"]

@@ -164,8 +164,8 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
     # else it would write no features without a word
     with pytest.raises(PipelineError, match="features=yes"):
         export(root, name, tmp_path / "none", stream="few")
-    export(root, name, out, replace=True)
-    assert "features" not in read(out)["rows"].column_names
+    export(root, name, tmp_path / "none")
+    assert "features" not in read(tmp_path / "none")["rows"].column_names
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):

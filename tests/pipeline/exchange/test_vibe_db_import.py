@@ -47,8 +47,7 @@ def imported(held, name, tmp_path, **options):
 
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
-    names = posetrack()["vid_name"].tolist()  # a list of texts is as good as an array
-    done, split = imported(posetrack(features=exact, vid_name=names), "posetrack/train", tmp_path)
+    done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
     assert [(track.name, track.start, track.stop, track.crop_scale) for track in split.tracks] == [
         ("data/posetrack/train/1.json_0/0", 0, 25, 1.3),
         ("data/posetrack/train/1.json_1/0", 25, 40, 1.3),
@@ -275,16 +274,18 @@ def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order, first, tmp_
 def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(
     tmp_path, into
 ):
-    _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
+    _, split = imported(posetrack(), "posetrack/train", tmp_path, crop_scale=1.2)
     origin = split.manifest["reader"]["imported"]
     assert (origin["file"], origin["format"], origin["crop_scale"]) == ("db.pt", "vibe", 1.2)
     assert (split.tracks[0].crop_scale, split.manifest["stand_in"]) == (1.2, False)
     manifest = split.stream_manifest("resnet50")
-    assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
+    assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] is None
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
-    before, options = into.tree(tmp_path / "cache"), {"weights_of": "SPIN", "crop_scale": 1.2}
-    again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", **options)
+    before = into.tree(tmp_path / "cache")
+    again = import_database(
+        tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", crop_scale=1.2
+    )
     assert not again.is_written
     assert into.tree(tmp_path / "cache") == before
 

@@ -1,4 +1,4 @@
-"""Another process commits a stream while this one waits for parts."""
+"""Another process commits a stream just before this one opens it."""
 
 import cache
 from pipeline.features import extract, stream_extraction
@@ -10,7 +10,6 @@ from tests.pipeline.features.made_up import Colour
 
 def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path, monkeypatch):
     root = convert_noise(tmp_path, 8)
-    wait_for_parts = stream_extraction.wait_for_parts
     load_provenance = stream_extraction._load_provenance
     committed, loaded = [], []
 
@@ -18,14 +17,13 @@ def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path,
         plan = plan_extraction(root, SPLIT, StreamSpec("colour", Colour()))
         return extract.extract_together([plan], Resources(batch_size=4, workers=1))
 
-    def wait(*args):
-        wait_for_parts(*args)
+    def report(*_):
         if not committed:
-            committed.append("the inner run waits, too")
+            committed.append("the inner run reports, too")
             run()
             committed[:] = [cache.open(root)[SPLIT].stream_manifest("colour")]
 
-    monkeypatch.setattr(stream_extraction, "wait_for_parts", wait)
+    monkeypatch.setattr(stream_extraction, "report_other_work", report)
     monkeypatch.setattr(
         stream_extraction,
         "_load_provenance",

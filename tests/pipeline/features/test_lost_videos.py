@@ -107,7 +107,7 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     types(f"{CONVERT} CACHE")
     put_back(penn, "0007", tmp_path)
     types(f"{CONVERT} CACHE")
-    lacks = f"! homography of {PENN} is incomplete: 24 of 40 rows copied, 16 missing in "
+    lacks = f"! homography of {PENN}: 16 of 40 rows missing. Compute them in the copy: "
     types(copy, f"{PENN}: copied 40 rows with homography", lacks)
 
     def rows(name):
@@ -116,17 +116,12 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     copied = rows("copied")
     known = {track: of for track, of in rows("cache").items() if track not in ("0007/0", "0009/0")}
     assert_equal({track: copied[track] for track in known}, known)
-    types(copy, f"{PENN}: up to date")
-    assert cache.verify(tmp_path / "copied").ok
-
-    shutil.copytree(tmp_path / "copied", tmp_path / "alone")
-    extract("homography", "extracted, 16 rows computed", root="TMP/alone")
     extract("homography")
-    types(copy, f"{PENN}: copied homography")
-    for name in ("copied", "alone"):
-        assert_equal(rows(name), rows("cache"))
-    arrays = [arrays_of(into, tmp_path / name, "homography") for name in ("copied", "alone")]
-    assert arrays[0] == arrays[1]
+    lacks = lacks.replace("16", "8")  # the others are in a shard that the copy has
+    types(copy, f"{PENN}: copied homography", lacks)
+    assert cache.verify(tmp_path / "copied").ok
+    extract("homography", "extracted, 8 rows computed", root="TMP/copied")
+    assert_equal(rows("copied"), rows("cache"))
     types(copy, f"{PENN}: up to date")
 
 
