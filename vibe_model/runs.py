@@ -202,43 +202,20 @@ def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
 
     They depend on the model's VERSION, on all settings that are not NEUTRAL, and on `inputs`.
     """
-    return _digest(config, config.as_dict(), inputs(config, splits))
-
-
-def _digest(config: RunConfig, settings: Mapping[str, Any], digests: Mapping[str, Any]) -> str:
-    """The fingerprint for these settings, with NEUTRAL ones, and these digests of inputs."""
+    settings = config.as_dict()
     decisive = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
-    parts = {**config.VERSION, "settings": decisive, "inputs": digests}
+    parts = {**config.VERSION, "settings": decisive, "inputs": inputs(config, splits)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
     """The folder of a configuration's run: `<runs>/<name>-<fingerprint>`, which may not exist yet.
 
-    Later versions of this project may add settings and inputs, which change the fingerprint. A run
-    that an earlier version began counts as a run with the defaults of the added settings and
-    without the added inputs. If that is this configuration, the folder of that run is returned.
-
     Opens the cache unless `splits` are given. Raises as `open_splits` does.
     """
     if splits is None:
         splits = open_splits(config)
-    settings = config.as_dict()
-    digests = inputs(config, splits)
-    folder = config.runs / f"{config.name}-{_digest(config, settings, digests)}"
-    if (folder / CONFIG).is_file():
-        return folder
-
-    for earlier, record in _begun_runs(config).items():
-        # This configuration, as the version that began the earlier run would have described it.
-        added = config.unchanged_settings - record["config"].keys()
-        known_settings = {name: value for name, value in settings.items() if name not in added}
-        known_digests = {  # an added input has no digest: it is not used
-            name: digest for name, digest in digests.items() if digest or name in record["inputs"]
-        }
-        if earlier.name == f"{config.name}-{_digest(config, known_settings, known_digests)}":
-            return earlier
-    return folder
+    return config.runs / f"{config.name}-{fingerprint(config, splits)}"
 
 
 def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
@@ -287,9 +264,8 @@ def what_differs(config: VideoConfig) -> str:
 def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
     """Settings that differ from an earlier run's, such as "seed was 0, is 1"."""
     new = json.loads(json.dumps(config.as_dict()))
-    added = config.unchanged_settings - old.keys()  # in later versions than the earlier run's
     changed = []
-    for key in sorted(new.keys() - config.NEUTRAL - added):
+    for key in sorted(new.keys() - config.NEUTRAL):
         if old.get(key) != new[key]:
             changed.append(f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}")
     return changed
