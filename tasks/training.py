@@ -19,7 +19,6 @@ import os
 import signal
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -31,7 +30,7 @@ import cache
 from pipeline import plug_ins
 from pipeline.cli import console
 from pipeline.cli.command_line import Terminated
-from pipeline.cli.text import count, from_here
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
@@ -286,13 +285,8 @@ class Train(TrainingTask):
         reason = runs.what_differs(config)
         if reason:
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
-        try:
-            with self.progress() as progress:
-                folder = _train(config, self.variant, progress, self.what)
-        except KeyboardInterrupt as error:
-            with suppress(Exception):  # an error must not hide the interruption
-                error.add_note(f"of {self.what}, {_describe_kept(config)}")
-            raise
+        with self.progress() as progress:
+            folder = _train(config, self.variant, progress, self.what)
         best = read_metrics(folder)["best"]
         self.done(f"validation {score_text(best)}, best of epoch {best['epoch'] + 1}")
 
@@ -332,17 +326,6 @@ class ExtractBeside(Extract):
 
     def _spec(self) -> StreamSpec:
         return stream_of(settings().source, str(self.stream))
-
-
-def _describe_kept(config: VideoConfig) -> str:
-    """Describe the progress that an interrupted training has saved: the step of last.pt."""
-    last = runs.run_folder(config) / runs.LAST
-    if not last.is_file():
-        return "nothing: no checkpoint was written yet"
-    import torch
-
-    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["training"]["step"]
-    return f"step {step:,} of {config.epochs * config.iterations:,} ({from_here(last)})"
 
 
 def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:

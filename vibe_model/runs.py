@@ -35,7 +35,7 @@ BEST: Final = "best.pt"  # the network of the best epoch
 # a line for each logged step: [step, seconds of training, {tag: number}]
 CURVES: Final = "curves.jsonl"
 METRICS: Final = "metrics.json"  # written last: the run is finished
-SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
+SEQUENCES: Final = "sequences"  # results by track, in sequences.json
 
 # Keys in metrics.json.
 KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected

@@ -207,9 +207,8 @@ def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, 
     assert not (folder / "metrics.json").exists()
     if word:
         message, again = shown.splitlines()[-2:]
-        step = r"of VIBE, tiny, step \d of 6 \(runs/tiny-\w+/last\.pt\)"
-        kept = rf"what is finished is kept; {step}; the same command continues from there:"
-        assert re.fullmatch(f"{word}: {kept}", message), message
+        kept = "what is finished is kept; the same command continues from there:"
+        assert message == f"{word}: {kept}"
         assert again.endswith("luigi --module tasks EvaluateVIBE --local-scheduler")
 
     ran = project.luigi("EvaluateVIBE")
