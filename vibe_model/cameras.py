@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ConfigError
 from vibe_model.constants import constant
 
 Floats = NDArray[np.floating[Any]]
@@ -17,7 +16,7 @@ Float32s = NDArray[np.float32]
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)
 CROP_PX: Final = 224
-METHODS: Final = ("least_squares", "trace")  # for the optimal camera's scale
+Method = Literal["least_squares", "trace"]  # for the optimal camera's scale
 LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale
 _FEWEST_POINTS: Final = 2
 # sum of squares about the mean, (half a crop)^2; below it, points coincide
@@ -55,7 +54,7 @@ def optimal_camera(
     points: Tensor,
     targets: Tensor,
     visible: Tensor,
-    method: str = "least_squares",
+    method: Method = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
     """The camera that fits 2D points x to their targets y best (Kanazawa et al., CVPR 2019)::
@@ -67,10 +66,8 @@ def optimal_camera(
     points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points
     above 0 count -> (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half
     the trace of the best 2 x 2 map. limits: of the scale. Frames without `has_optimal_camera` get
-    (1, 0, 0). Raises ConfigError for an unknown method.
+    (1, 0, 0).
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
         source, source_mean = _centre(points, known)
