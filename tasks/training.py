@@ -44,10 +44,11 @@ from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.sections import (
     VIBE,
+    WITHOUT_DEPTH,
     check_inputs,
+    learns_depth,
     model_settings,
     mposer_settings,
-    warnings_of,
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -216,12 +217,6 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-def warn_of_settings(model: Model, config: VideoConfig) -> None:
-    """Warn of settings by which a model may not learn what it should."""
-    for warning in warnings_of(settings(), model, config):
-        warn(warning)
-
-
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
@@ -281,7 +276,8 @@ class Train(TrainingTask):
 
     def work(self) -> None:
         config = self.config()
-        warn_of_settings(self.record, config)
+        if not learns_depth(config):
+            warn(WITHOUT_DEPTH)
         reason = runs.what_differs(config)
         if reason:
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)

@@ -97,20 +97,6 @@ def _is_short(settings: Settings) -> bool:
     return settings.embedded.enabled
 
 
-def warnings_of(settings: Settings, model: Model, config: VideoConfig) -> list[str]:
-    """Warnings of settings by which a model may not learn what it should."""
-    warnings = []
-    has_preset = _DEMO_PRESET in model.presets or "preset" in settings.source.section(model.section)
-    if _is_short(settings) and not has_preset:
-        warnings.append(
-            f"{model.title} has no preset {_DEMO_PRESET!r}, for demo data: it is trained by its "
-            f"preset {model.preset!r}"
-        )
-    if not learns_depth(config):
-        warnings.append(WITHOUT_DEPTH)
-    return warnings
-
-
 def learns_depth(config: object) -> bool:
     """Whether a training has more than 2D labels (else: `WITHOUT_DEPTH`).
 
@@ -198,10 +184,6 @@ def _training_settings(settings: Settings, training: Training) -> RunConfig:
     section = settings.source.section(training.section)
     preset = _preset_of(settings, training)
     values = _parse_settings(section, training, preset, besides=("preset",))
-    if training.unless_set:
-        vibe = model_settings(settings, VIBE)
-        for name in training.unless_set:
-            values.setdefault(name, getattr(vibe, name))
     with _name_section(section):
         return replace(training.presets[preset](), **values)
 
@@ -262,12 +244,7 @@ def _check_model(settings: Settings, model: Model, config: VideoConfig) -> None:
                 raise ConfigError(
                     f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
                 )
-    # Torch would refuse these only when training begins.
-    if config.hold == "device" and config.device == "cpu":
-        raise ConfigError(
-            f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or "
-            "auto."
-        )
+    # Torch would refuse this only when training begins.
     if config.processes > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
             f"{where('processes')} = {config.processes}: device is {config.device}, but each "
