@@ -27,7 +27,7 @@ from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_a
 from pipeline.settings.file import PATH, ROOT
 from pipeline.show.page import write_page
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent
+from pipeline.show.shown import Choice, PageContent
 from pipeline.show.tracks import from_cache
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
@@ -61,17 +61,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
         default=6,
         help="number of tracks, spread over the split (default: 6)",
     )
-    add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     add(
         "--video",
         metavar="NAME",
         default="",
         help="show all tracks of this video (default for a clip: the first video)",
-    )
-    add(
-        "--frames",
-        type=whole(1),
-        help=f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})",
     )
 
 
@@ -79,12 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     """Draw the chosen tracks of one split into the page or clip, and print what was drawn."""
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
-    if is_clip and args.frames is not None:
-        raise PipelineError(
-            "--frames: a clip has all frames of its video. Omit --frames, or write a page."
-        )
-    frames = args.frames or PAGE_FRAMES
-    choice = Choice(args.tracks, tuple(args.track), args.video, frames)
+    choice = Choice(args.tracks, args.video)
     if is_clip:
         choice = _choose_video(args, choice)
     shown = _read_tracks(args, choice)
@@ -126,7 +115,7 @@ def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
     """The choice for a clip: all frames of the chosen tracks; of the first track's video, if the
     user chose none.
     """
-    if not choice.names and not choice.video:
+    if not choice.video:
         first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         if first:
             choice = replace(choice, video=first[0].record.video)

@@ -17,7 +17,7 @@ from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, describe_error
+from pipeline.errors import describe_error
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
@@ -55,7 +55,7 @@ def from_raw(
 
     Raises:
         RawDataError: the folder is not the dataset's.
-        PipelineError: the split or a track is missing.
+        PipelineError: the split is missing, or the video has no track.
         StandInMixed, MissingAssets: as `from_cache`.
     """
     dataset.check_split(split)
@@ -113,10 +113,8 @@ class _RawTracks:
         self.accounts: dict[str, VideoAccount] = {}
 
     def choose_tracks(self) -> list[ShownTrack]:
-        """Read the tracks of the choice. Raises PipelineError if one is missing."""
+        """Read the tracks of the choice. Raises PipelineError if the video has none."""
         choice = self._choice
-        if choice.names:
-            return [self._find_track(name) for name in choice.names]
         if choice.video:
             return self._read_video(choice.video)
         return self._spread_out()
@@ -153,25 +151,6 @@ class _RawTracks:
                 )
             )
         return shown
-
-    def _find_track(self, name: str) -> ShownTrack:
-        """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
-        rejections = []
-        tracks: dict[str, ShownTrack] = {}
-        reason = "there is no such video"
-        for video in self.videos:
-            if name.startswith(f"{video.name}/"):
-                tracks |= {track.record.name: track for track in self._read(video)}
-                account = self.accounts[video.name]
-                if account.set_aside:
-                    rejections.append(account.rejection)
-                names = ", ".join(tracks) or "; ".join(rejections) or "none"
-                reason = f"its video has {names}"
-        if name not in tracks:
-            raise PipelineError(
-                f"{self._dataset.name}/{self._split} has no track {name!r}: {reason}"
-            )
-        return tracks[name]
 
     def _read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""

@@ -27,12 +27,9 @@ PAGE_FRAMES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the
-    split.
-    """
+    """Tracks to show: all of `video`, or if it is empty, `tracks` spread over the split."""
 
     tracks: int = 6
-    names: tuple[str, ...] = ()
     video: str = ""
     frames: int = PAGE_FRAMES  # per track, evenly spaced
 

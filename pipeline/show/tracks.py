@@ -48,7 +48,7 @@ def from_cache(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: a track is missing, or the raw folder is not recorded.
+        PipelineError: the video has no track, or the raw folder is not recorded.
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: the body's files are missing.
     """
@@ -106,21 +106,10 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
 
 
 def _choose_tracks(split: Split, choice: Choice) -> list[int]:
-    """Numbers of the chosen tracks. Raises PipelineError if one is missing."""
-    if choice.video and not choice.names:
+    """Numbers of the chosen tracks. Raises PipelineError if the video has none."""
+    if choice.video:
         return _video_tracks(split, choice.video)
-    if not choice.names:
-        return spread(len(split.tracks), choice.tracks)
-    number_by_name = {track: number for number, track in enumerate(split.tracks.names)}
-    numbers = []
-    for name in choice.names:
-        if name not in number_by_name:
-            examples = ", ".join(islice(number_by_name, 3)) or "none"
-            raise PipelineError(
-                f"{split.name} has no track {name!r}; it has {len(number_by_name)}: {examples}, ..."
-            )
-        numbers.append(number_by_name[name])
-    return numbers
+    return spread(len(split.tracks), choice.tracks)
 
 
 def _video_tracks(split: Split, video: str) -> list[int]:
