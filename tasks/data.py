@@ -258,12 +258,6 @@ class Data(PipelineTask):
     def flaw(self) -> str:
         return _rejected_text(*(task.what for task in self.requires()))
 
-    def show(self) -> None:
-        """Name datasets of the cache that [data] datasets does not have."""
-        message = settings().describe_unlisted(cache.open(settings().paths.cache).splits)
-        if message:
-            warn(message)
-
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
         names = [task.what for task in self.requires()]
@@ -273,7 +267,6 @@ class Data(PipelineTask):
         for name in names:
             if not n_rows[name]:
                 warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
-        self.show()
 
 
 def _rejected_text(*names: str) -> str:

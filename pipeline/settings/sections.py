@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -151,18 +151,6 @@ class Settings:
             if name not in broken:
                 splits += [f"{name}/{split}" for split in datasets.get(name).splits]
         return splits, broken
-
-    def describe_unlisted(self, splits: Iterable[str]) -> str:
-        """A message about datasets that are in the cache, but not in [data] datasets; or "".
-
-        splits: names of the splits in the cache.
-        """
-        names = dict.fromkeys(split.partition("/")[0] for split in splits)
-        others = [name for name in names if name not in self.data.datasets]
-        if not others:
-            return ""
-        where = self.source.where("data", "datasets")
-        return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
 
 
 class SettingValue(NamedTuple):
