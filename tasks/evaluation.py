@@ -107,7 +107,6 @@ class Evaluate(PipelineTask):
         shown_folder = from_here(folder)
         fact("numbers", f"{shown_folder}/{RESULTS}, {shown_folder}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", from_here(folder.parent), module="tensorboard.main"))
-        fact("status", command("status", "--cache", from_here(settings().paths.cache)))
 
     def _folder(self) -> Path:
         return runs.run_folder(model_config(self.record))

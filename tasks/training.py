@@ -28,14 +28,13 @@ from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
-from pipeline.cli import console
 from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
-from tasks.base import PipelineTask, plain, warn
+from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
 from tasks.training_view import progress_callback
@@ -278,9 +277,6 @@ class Train(TrainingTask):
         config = self.config()
         if not learns_depth(config):
             warn(WITHOUT_DEPTH)
-        reason = runs.what_differs(config)
-        if reason:
-            self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
         with self.progress() as progress:
             folder = _train(config, self.variant, progress, self.what)
         best = read_metrics(folder)["best"]

@@ -6,14 +6,13 @@ runs/vibe-3f0c92d1a7b4e856. The fingerprint is a digest of the settings and of a
 reads (`fingerprint`), so equal runs share a folder, and a run whose settings or data have changed
 gets a new one.
 
-`open_splits` opens the data of a configuration, `run_folder` finds its folder, `is_finished` says
-whether anything is left to do, and `what_differs` why a run is a new one. `training.loop` writes
-the folder's files, and evaluations add theirs.
+`open_splits` opens the data of a configuration, `run_folder` names its folder, and `is_finished`
+says whether anything is left to do. `training.loop` writes the folder's files, and evaluations add
+theirs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -218,22 +217,6 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
     return config.runs / f"{config.name}-{fingerprint(config, splits)}"
 
 
-def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
-    """Folder -> content of config.json, for all runs of this name. Skips damaged files.
-
-    Of the content, "config" has the run's settings, and "inputs" the digests of `inputs`.
-    """
-    begun = {}
-    for file in config.runs.glob(f"*/{CONFIG}"):
-        if file.parent.name.rpartition("-")[0] == config.name:
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                content = json.loads(file.read_bytes())
-                for name in ("config", "inputs"):
-                    content[name] = dict(content[name])  # raises if it is no mapping
-                begun[file.parent] = content
-    return begun
-
-
 def is_complete(config: RunConfig) -> bool:
     """Whether this configuration's run on the current cache is finished."""
     return not missing(config) and is_finished(run_folder(config))
@@ -242,48 +225,6 @@ def is_complete(config: RunConfig) -> bool:
 def is_finished(folder: Path) -> bool:
     """Whether a run's best.pt and metrics.json exist."""
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
-
-
-def what_differs(config: VideoConfig) -> str:
-    """Describe how this run differs from the newest run of the same name.
-
-    Returns "" if this run has already begun, or if it is the first run of this name.
-    """
-    splits = open_splits(config)
-    folder = run_folder(config, splits)
-    earlier = _begun_runs(config)
-    if not earlier or (folder / CONFIG).is_file():
-        return ""
-    newest = max(earlier, key=lambda begun: (begun / CONFIG).stat().st_mtime)
-    record = earlier[newest]
-    changes = _changed_settings(config, record["config"])
-    changes += _changed_inputs(inputs(config, splits), record["inputs"])
-    return f"{newest.name}: {'; '.join(changes) or 'trained by another version of this project'}"
-
-
-def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
-    """Settings that differ from an earlier run's, such as "seed was 0, is 1"."""
-    new = json.loads(json.dumps(config.as_dict()))
-    changed = []
-    for key in sorted(new.keys() - config.NEUTRAL):
-        if old.get(key) != new[key]:
-            changed.append(f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}")
-    return changed
-
-
-def _changed_inputs(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Inputs that differ from an earlier run's: "other splits: 3dpw/train", "another body"."""
-    changed = []
-    for kind, digests in new.items():
-        recorded = old.get(kind)
-        if isinstance(digests, Mapping) and isinstance(recorded, Mapping):
-            both = recorded.keys() & digests.keys()
-            names = [name for name in digests if name in both and digests[name] != recorded[name]]
-            if names:
-                changed.append(f"other {kind}: {', '.join(names)}")
-        elif digests != recorded:
-            changed.append(f"another {kind}")
-    return changed
 
 
 def folder_digest(folder: Path) -> str:

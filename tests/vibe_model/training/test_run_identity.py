@@ -1,6 +1,5 @@
 """What decides whether two trainings are one run, and what a run lacks."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from pipeline.errors import DataError
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import drop_a_video, write
-from tests.vibe_model.training.tiny_runs import EPOCHS
 from vibe_model import runs
 from vibe_model.training import video as training
 
@@ -27,15 +25,6 @@ OTHER = {
     | {"threads": 2, "tail": "cover", "window_weights": {"m/train": 2.0}},
     "prior": {"seed": 1, "kl_weight": 1.0, "latent_size": 4, "seqlen": 5, "validation": (), "strides": {"m/train": 3}},
 }  # fmt: skip
-
-
-def begun(config, splits):
-    """The folder of a run that has just begun."""
-    folder = runs.run_folder(config, splits)
-    folder.mkdir(parents=True)
-    content = {"config": config.as_dict(), "inputs": runs.inputs(config, splits)}
-    (folder / "config.json").write_text(json.dumps(content))
-    return folder
 
 
 def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, config, splits):
@@ -80,29 +69,6 @@ def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, split
     assert runs.fingerprint(of_body, splits) in names
     (tmp_path / "copy").write_bytes(b"one")
     assert runs.fingerprint(replace(config, pretrained=tmp_path / "copy"), splits) in names
-
-
-@only_vibe
-def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits):
-    folder = begun(config, splits)
-    named = replace(config, name="first")
-    assert runs.what_differs(config) == runs.what_differs(named) == ""  # begun already; the first
-    other = replace(config, epochs=9, bidirectional=True, processes=3)
-    assert (
-        runs.what_differs(other)
-        == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
-    )
-    splits["m/train"].manifest["digest"] = "another commit"
-    assert runs.what_differs(config) == f"{folder.name}: other splits: m/train"
-
-
-@only_vibe
-def test_the_damaged_settings_of_another_run_stop_no_training(config, splits):
-    for number, content in enumerate(("{}", "[]", "{", '{"config": 1, "inputs": null}')):
-        folder = config.runs / f"{config.name}-{number:016}"
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(content)
-    assert runs.what_differs(config) == ""
 
 
 def test_a_new_commit_of_a_split_is_a_new_run(mixed, tmp_path):
