@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ConfigError, DataError, StandInMixed
 from pipeline.estimates import estimates_of
-from vibe_model.settings import RunConfig, VideoConfig, split_of
+from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split
@@ -83,14 +83,9 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     absent = missing(config)
     if absent:
         present = ", ".join(opened.splits) or "none"
-        splits = {name.partition("/features/")[0] for name in absent}
-        naming = []  # settings that name one of these splits
-        for key, value in config.as_dict().items():
-            if isinstance(value, list) and not splits.isdisjoint(map(split_of, value)):
-                naming.append(key)
         raise DataError(
             f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert "
-            f"and extract them, or name others in {', '.join(naming)}."
+            "and extract them, or name others in the settings."
         )
     return {name: opened[name] for name in config.splits}
 

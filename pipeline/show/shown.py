@@ -18,7 +18,7 @@ from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import refuse_mixture
-from pipeline.skeletons import JOINTS, Array
+from pipeline.skeletons import Array
 from pipeline.track import FLAGS, Track
 
 PAGE_FRAMES: Final = 5
@@ -41,8 +41,6 @@ class ShownTrack:
     n_frames: int
     source: FrameSource | None  # None without images
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
-    joints: tuple[str, ...]  # of spin49, visible in some frame
-    visible: tuple[int, int]  # fewest and most visible joints in a frame
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
     grade: grades.Grade
@@ -96,10 +94,6 @@ def shown_track(
 ) -> ShownTrack:
     """Make the record of a track to show, from the columns of all its frames."""
     frame_index = columns["frame_index"]
-    is_visible = np.zeros((len(frame_index), 0), np.bool_)
-    if "kp_2d" in columns:
-        is_visible = columns["kp_2d"][..., 2] > 0
-    n_visible = is_visible.sum(axis=1)
     before = np.flatnonzero(np.diff(frame_index) != track.step)
     gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
     chosen = spread(len(frame_index), frames)
@@ -108,8 +102,6 @@ def shown_track(
         n_frames=len(frame_index),
         source=source,
         gaps=tuple((start, stop) for start, stop in gaps.tolist()),
-        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(is_visible.any(axis=0))),
-        visible=(int(n_visible.min()), int(n_visible.max())),
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),
         grade=grade,

@@ -52,7 +52,6 @@ def test_a_track_s_facts(drawn, tmp_path):
         "Video": "f",
         "Frames": "6, step 1, 29.97 fps",
         "Gaps": "2 → 5",
-        "Visible joints": "2 to 3 in a frame, 3 in all",
         "valid": "4 of 6 frames",
         "Crop scale": "1.2",
         "Source": "pictures:f/{:06d}.jpg+0",
@@ -60,7 +59,6 @@ def test_a_track_s_facts(drawn, tmp_path):
         "24 % of 12 joints visible",
         "3D": "no 3D labels",
     }
-    assert "rshoulder, lwrist" in section.text
     assert [note.text for note in section.of_class("notes")] == ["3 labels too many"]
     assert [card.all("h3")[0].text for card in section.of_class("card")] == [
         "Frame 0",

@@ -90,7 +90,7 @@ def test_what_is_missing_is_named(mixed, of_windows, tmp_path):
     assert runs.missing(lacking) == ["x/val", *streams]
     assert not runs.is_complete(lacking)
     with pytest.raises(
-        DataError, match=rf"{', '.join(streams)}, .* in motion, validation, datasets_3d, evaluation"
+        DataError, match=rf"{', '.join(streams)}, .* name others in the settings"
     ):
         training.run(lacking)
     nowhere = replace(lacking, cache=tmp_path / "none")
