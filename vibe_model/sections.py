@@ -310,14 +310,8 @@ def _check_columns(
     for name, stream in streams.items():
         missing = [column for column in stream.needs if column not in columns]
         if missing:
-            keys = [  # that name the split
-                key
-                for key in _SPLIT_KEYS
-                if key != "motion" and split in map(split_of, getattr(config, key, ()))
-            ]
-            where = settings.source.section(config.MODEL).where(keys[0])
             raise ConfigError(
-                f"{where}: stream {name!r} is computed from {', '.join(missing)}, which "
+                f"{settings.source.where(config.MODEL)}: stream {name!r} is computed from {', '.join(missing)}, which "
                 f"{split} does not have. Use other splits, or a variant without this stream."
             )
 
