@@ -311,8 +311,9 @@ def _check_columns(
         missing = [column for column in stream.needs if column not in columns]
         if missing:
             raise ConfigError(
-                f"{settings.source.where(config.MODEL)}: stream {name!r} is computed from {', '.join(missing)}, which "
-                f"{split} does not have. Use other splits, or a variant without this stream."
+                f"{settings.source.where(config.MODEL)}: stream {name!r} is computed from "
+                f"{', '.join(missing)}, which {split} does not have. Use other splits, or a "
+                "variant without this stream."
             )
 
 
