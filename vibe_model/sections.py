@@ -266,7 +266,7 @@ def check_inputs(settings: Settings, config: RunConfig, training: Training) -> N
     for key in _SPLIT_KEYS:
         for name in map(split_of, getattr(config, key, ())):
             if name in config.splits and name not in splits:
-                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, key, name, splits)
+                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, name, splits)
                 raise ConfigError(f"{section.where(key)}: {reason}")
     if isinstance(config, VideoConfig):
         extracted = {spec.name: spec.stream for spec in settings.streams}
@@ -282,20 +282,14 @@ def check_inputs(settings: Settings, config: RunConfig, training: Training) -> N
         )
 
 
-def _why_unknown(settings: Settings, key: str, name: str, splits: Sequence[str]) -> str:
-    """Why there is no split `name` among the splits of enabled datasets, and what to do.
-
-    key: Setting that names it.
-    """
+def _why_unknown(settings: Settings, name: str, splits: Sequence[str]) -> str:
+    """Why there is no split `name` among the splits of enabled datasets, and what to do."""
     if name.split("/")[0] not in settings.data.datasets:
         return (
             f"{name} is to be used, but [data] datasets does not enable it. "
             f"Enable it, or set {', '.join(_SPLIT_KEYS)} to enabled datasets."
         )
-    suited = splits
-    if key not in ("validation", "evaluation"):
-        suited = [split for split in splits if split.endswith("/train")] or splits
-    suggestion = did_you_mean(name, suited) or ";"
+    suggestion = did_you_mean(name, splits) or ";"
     return f"there is no split {name}{suggestion} known: {', '.join(splits)}"
 
 

@@ -96,17 +96,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_quality(shown: PageContent, page: Path) -> None:
-    """Print the first tracks' grades and, where bodies were estimated, how well these fit; the page
-    has all of them.
+    """Print the first tracks' grades; the page has all of them, and how well estimated bodies
+    fit.
     """
     graded = [f"  {track.record.name}: {track.grade.verdict}" for track in shown.tracks]
     for line in few(graded, FEW, str(page)):
         out.print(plain(line))
-    fits = [f"  {track.record.name}: {fit}" for track in shown.tracks for fit in track.fits]
-    if fits:
-        out.print("  Estimated bodies, by the distance of projected joints (share of the box):")
-        for line in few(fits, FEW, str(page)):
-            out.print(plain(f"  {line}"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
 

@@ -63,7 +63,6 @@ class PageContent:
     n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
-    more: str = ""  # the command that shows other tracks of a cache
     digest: str = ""  # of the committed split, for `shows`
 
 

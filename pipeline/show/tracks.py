@@ -13,7 +13,6 @@ import numpy as np
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.cli.text import command
 from pipeline.conversion.committed import left_out_tracks, video_state
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of, fits_of
@@ -66,7 +65,6 @@ def from_cache(
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
-        more=command("show", *name.split("/"), "--cache", str(root), "--out", "tracks.html"),
         digest=str(split.manifest["digest"]),
     )
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -267,14 +266,17 @@ def _write(
         say("overlay", job.name, count(predicted.frames, "frame"))
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
-    _print_places(predicted.summary, job.out)
+    _print_places(predicted.summary, job.out, exported=job.export)
     result.summaries.append(predicted.summary)
     if predicted.problems:
         result.is_incomplete = True
 
 
-def _print_places(summary: dict[str, Any], out: Path) -> None:
-    """Print where the output files are. summary: The content of predictions.json."""
+def _print_places(summary: dict[str, Any], out: Path, *, exported: bool) -> None:
+    """Print where the output files are.
+
+    summary: The content of predictions.json. exported: Whether motion files were written, too.
+    """
     from vibe_model.prediction import videos
 
     console.out.print()
@@ -282,8 +284,7 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
         console.out.print(DEMO_DATA)
     shown = plain(from_here(out))
     fact("bodies", f"{shown}/{videos.BODIES} (listed in {videos.SUMMARY})")
-    tracks = itertools.chain.from_iterable(video["tracks"] for video in summary["videos"])
-    if any("motion" in track for track in tracks):
+    if exported:
         fact("motions", f"{shown}/{videos.MOTIONS} (interpolated to at least 30 frames per second)")
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if len(drawn) == 1:

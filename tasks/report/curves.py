@@ -54,12 +54,6 @@ GROUPS: Final = (
 )
 # A split's validation has a plot for each unit: key of the plot -> unit
 VALIDATION_UNITS: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
-NAMES: Final = {  # last part of a tag -> name of the curve, if it is another
-    "gen_optimizer": "generator",
-    "disc_motion_optimizer": "discriminator",
-    "windows_per_second": "windows per second",
-    "waiting_for_data": "waiting",
-}
 
 
 def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSection:
@@ -220,9 +214,8 @@ def _unit_of_time(run: TrainingRun) -> str:
 
 
 def _short(tag: str) -> str:
-    """The name of a curve in a legend, from its tag."""
-    last = tag.rpartition("/")[2]
-    return NAMES.get(last, last)
+    """The name of a curve in a legend: the last part of its tag."""
+    return tag.rpartition("/")[2].replace("_", " ")
 
 
 def _facts(run: TrainingRun) -> dict[str, str]:

@@ -169,7 +169,6 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "reasons": reasons,
         "rejected": rejected,
         "command": command("status", "--all", "--cache", str(opened.root)),
-        "unrecorded": [split.name for split in opened.splits if "accounting" not in split.manifest],
     }
     dropped = opened.dropped_frames()
     line = (

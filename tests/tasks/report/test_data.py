@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.report.data import accounting_section, open_splits, overview_section
+from tasks.report.data import open_splits, overview_section
 from tests.tasks.report.conftest import person, write_split, write_stream
 
 
@@ -18,7 +18,6 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
     tracks = {"a/0": columns, "b/0": columns}
     write_split(motion, "a/train", tracks, step=2)
     assert row(motion) == ["demo", "none", 2, 2, 7200]
-    assert accounting_section(open_splits(motion)).data["unrecorded"] == ["a/train"]
     write_split(frames, "penn_action/train", {"0001/0": person(20)})
     write_stream(frames, "penn_action/train", np.ones((20, 4)))
     write_split(frames, "penn_action/train", {"0002/0": person(15)})
