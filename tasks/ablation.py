@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
@@ -42,7 +42,6 @@ TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
 CONFIGURED_SEED: Final = -1  # value of `Train.seed` that stands for the seed of luigi.cfg
-AS_CONFIGURED: Final = "configured"  # name of the configuration itself, without a variant
 # errors that the paper reports
 _PAPER_METRICS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
@@ -57,7 +56,7 @@ class Ablation(PipelineTask):
 
     verb = "ablate"
     variants = luigi.Parameter(
-        default="", description="of vibe_model.vibe.config, or configured; empty: all that fit"
+        default="", description="of vibe_model.vibe.config; empty: all that fit"
     )
     seeds = luigi.Parameter(default="", description="such as 0,1,2; empty: the configuration's own")
 
@@ -122,16 +121,15 @@ class Ablation(PipelineTask):
     def _trainings(self) -> list[tuple[str, int]]:
         """(variant, seed) of every training, as parameters of `Train`.
 
-        The variant is "" for the configuration itself, the seed `CONFIGURED_SEED` for its own.
+        The seed is `CONFIGURED_SEED` for the configuration's own.
         """
-        variants = ["" if name == AS_CONFIGURED else name for name in self._variants()]
-        return list(itertools.product(variants, self._seeds()))
+        return list(itertools.product(self._variants(), self._seeds()))
 
     def _table(self) -> AblationTable:
         by_variant: dict[str, dict[str, Metrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
-            by_variant.setdefault(variant or AS_CONFIGURED, {})[folder.name] = read_metrics(folder)
+            by_variant.setdefault(variant, {})[folder.name] = read_metrics(folder)
         return AblationTable(by_variant)
 
     def _variants(self) -> list[str]:
@@ -139,13 +137,13 @@ class Ablation(PipelineTask):
         ConfigError for an unknown one.
         """
         if not self.variants:
-            return default_variants()
+            skipped = self._reasons_to_skip()
+            return [name for name in VARIANTS if name not in skipped]
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
-        known = (AS_CONFIGURED, *VARIANTS)
-        unknown = [repr(name) for name in named if name not in known]
+        unknown = [repr(name) for name in named if name not in VARIANTS]
         if unknown:
             raise ConfigError(
-                f"--variants: unknown {', '.join(unknown)}; known: {', '.join(known)}"
+                f"--variants: unknown {', '.join(unknown)}; known: {', '.join(VARIANTS)}"
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
@@ -165,24 +163,6 @@ class Ablation(PipelineTask):
                 f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2"
             )
         return list(dict.fromkeys(map(int, words)))
-
-
-def default_variants() -> list[str]:
-    """Variants that fit the configured datasets.
-
-    `without-3dpw` is compared with the same training on all data: the configuration itself, which
-    is added unless it equals one of the variants.
-    """
-    base = train_config()
-    skipped = reasons_to_skip(base)
-    chosen = [name for name in VARIANTS if name not in skipped]
-    if WITHOUT_3DPW not in chosen:
-        return chosen
-    # a run's name, which differs in any case, does not count
-    is_a_variant = any(replace(train_config(name), name=base.name) == base for name in chosen)
-    if not is_a_variant:
-        chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
-    return chosen
 
 
 def reasons_to_skip(base: TrainConfig) -> dict[str, str]:
@@ -344,8 +324,6 @@ def _show_units(rows: Sequence[_AblationRow]) -> None:
 
 def _title(variant: str) -> str:
     """A variant's name in the table."""
-    if variant == AS_CONFIGURED:
-        return "VIBE, as configured"
     if variant in VARIANTS:
         return VARIANTS[variant].title
     return variant

@@ -148,8 +148,7 @@ class _LuigiPage:
         self._status: Any = task.set_status_message
         # they are None outside of Luigi
         self._answers = self._percent is not None and self._status is not None
-        self._began = time.monotonic()
-        self._due = self._began
+        self._due = time.monotonic()
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
@@ -157,13 +156,9 @@ class _LuigiPage:
         if not self._answers or is_early:
             return
         self._due = now + PAGE_INTERVAL
-        remaining = ""
-        if 0 < done < total:
-            seconds = (now - self._began) * (total - done) / done
-            remaining = f", {console.duration(seconds)} left"
         try:
             self._percent(round(100 * done / max(total, 1)))
-            self._status(f"{done} of {total}{remaining}  {message}")
+            self._status(f"{done} of {total}  {message}")
         except RPCError as error:  # a missing page must not end days of work
             self._answers = False
             warn(

@@ -29,7 +29,7 @@ import luigi
 from rich.table import Table
 
 from pipeline.cli import console
-from pipeline.cli.text import command, count, from_here
+from pipeline.cli.text import count, from_here
 from tasks.base import DEMO_DATA, PipelineTask, fact, plain, warn
 from tasks.settings import settings
 from tasks.training import MODEL_NAMES, Train, model_config, read_metrics, splits_of
@@ -106,8 +106,6 @@ class Evaluate(PipelineTask):
         show_notes(read_metrics(folder), model_config(self.record))
         shown_folder = from_here(folder)
         fact("numbers", f"{shown_folder}/{RESULTS}, {shown_folder}/{runs.METRICS} (all)")
-        fact("curves", command("--logdir", from_here(folder.parent), module="tensorboard.main"))
-        fact("status", command("status", "--cache", from_here(settings().paths.cache)))
 
     def _folder(self) -> Path:
         return runs.run_folder(model_config(self.record))

@@ -322,14 +322,14 @@ def _handle_interrupt(
         return
     if isinstance(error, console.BrokenPipe):
         sys.exit(exit_code(error))
-    kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
     program = [from_here(Path(sys.argv[0]))]
     if Path(sys.argv[0]).name == "__main__.py":
         program = [python(), "-m", "luigi"]
     typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
     name = INTERRUPTED[exit_code(error)]
     console.err.print(
-        f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}"
+        f"\n{name}: what is finished is kept; the same command continues from there:\n  "
+        f"{plain(typed)}"
     )
     if isinstance(error, Terminated):
         sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal

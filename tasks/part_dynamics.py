@@ -34,12 +34,11 @@ class TrainPrVIPE(CheckpointTask):
 
     title = "Pr-VIPE"
     trainer = "vibe_model.part_dynamics.pr_vipe.training:run"
-    score = "Hit@1 {hit_1:.1f} %"
-    result = "{hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
-    heading = ("Hit@1 across cameras",)
+    score_format = "Hit@1 {hit_1:.1f} %"
+    result_format = "Hit@1 across cameras {hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
 
     @classmethod
-    def checkpoint(cls, train: VideoConfig | None) -> Path:  # noqa: ARG003
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003
         """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
         return _embedding_in_settings() or best_of(config)

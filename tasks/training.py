@@ -14,29 +14,24 @@ training itself is in `vibe_model.training`.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import signal
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import luigi
 from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
-from pipeline.cli import console
-from pipeline.cli.command_line import Terminated
-from pipeline.cli.text import count, from_here
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
-from tasks.base import PipelineTask, plain, warn
+from tasks import launching
+from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
 from tasks.training_view import progress_callback
@@ -45,16 +40,14 @@ from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.sections import (
     VIBE,
+    WITHOUT_DEPTH,
     check_inputs,
+    learns_depth,
     model_settings,
     mposer_settings,
-    warnings_of,
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from pipeline.cli.progress import Progress
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
@@ -79,16 +72,14 @@ class TrainingTask(PipelineTask):
     def up_to_date(self) -> bool:
         return runs.is_complete(self.config())
 
-    def done(self, result: str) -> None:
-        """Print the line of a finished training, with its result."""
+    def say_finished(self, results: Sequence[str]) -> None:
+        """Print the line of a finished training, with its results."""
         config = self.config()
-        line = f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}"
-        if result:
-            line += f", {result}"
-        self.say(line)
+        length = f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}"
+        self.say(", ".join([length, *results]))
 
     @property
-    def of_seed(self) -> str:
+    def seed_note(self) -> str:
         """The seed for the task's name; "" for that of luigi.cfg."""
         return f", seed {self.seed}" if self.seed >= 0 else ""
 
@@ -101,33 +92,32 @@ class CheckpointTask(TrainingTask):
 
     title: ClassVar[str]  # name of what it trains
     trainer: ClassVar[str]  # "module:function" that trains, given the configuration
-    score: ClassVar[str]  # format of a split's metrics during training
-    result: ClassVar[str]  # format of a split's metrics after training
-    heading: ClassVar[tuple[str, ...]] = ()  # lines to print before the results
+    score_format: ClassVar[str]  # of a split's metrics during training
+    result_format: ClassVar[str]  # of a split's metrics after training
 
     @property
     def what(self) -> str:
-        return f"{self.title}{self.of_seed}"
+        return f"{self.title}{self.seed_note}"
 
     def work(self) -> None:
         train = plug_ins.load(self.trainer)  # imports torch
         with self.progress() as progress:
             folder = train(
                 self.config(),
-                progress=progress_callback(progress, self.what, self.score.format_map),
+                progress=progress_callback(progress, self.what, self.score_format.format_map),
             )
         metrics = read_metrics(folder)
-        results = [
-            f"{split} {self.result.format_map(metrics[split])}" for split in splits_of(metrics)
-        ]
-        self.done(", ".join((*self.heading, *results) if results else ()))
+        results = []
+        for split in splits_of(metrics):
+            results.append(f"{split} {self.result_format.format_map(metrics[split])}")
+        self.say_finished(results)
 
     @classmethod
     @abstractmethod
-    def checkpoint(cls, train: VideoConfig | None) -> Path:
-        """Path of the checkpoint; if it is not trained yet, as `best_of` does. Raises ConfigError.
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:
+        """Path of the checkpoint, as of `best_of`. Raises ConfigError.
 
-        train: Configuration of the model that reads it; None if a stream reads it.
+        reader: Configuration of the model that reads it; None if a stream reads it.
         """
 
     @classmethod
@@ -217,23 +207,17 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-def warn_of_settings(model: Model, config: VideoConfig) -> None:
-    """Warn of settings by which a model may not learn what it should."""
-    for warning in warnings_of(settings(), model, config):
-        warn(warning)
-
-
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
     title = "MPoser"
     trainer = "vibe_model.vibe.mposer:run"
-    score = "error {reconstruction_deg:.1f}°"
-    result = "{reconstruction_deg:.1f}° off (mean pose {mean_pose_deg:.1f}°)"
+    score_format = "error {reconstruction_deg:.1f}°"
+    result_format = "{reconstruction_deg:.1f}° off (mean pose {mean_pose_deg:.1f}°)"
 
     @classmethod
-    def checkpoint(cls, train: VideoConfig | None) -> Path:
-        return best_of(mposer_config(train_config() if train is None else train))
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:
+        return best_of(mposer_config(reader or train_config()))
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
@@ -259,7 +243,7 @@ class Train(TrainingTask):
 
     @property
     def what(self) -> str:
-        return f"{self.record.title}, {self.config().name}{self.of_seed}"
+        return f"{self.record.title}, {self.config().name}{self.seed_note}"
 
     def config(self) -> VideoConfig:
         return model_config(self.record, self.variant, self.seed)
@@ -271,30 +255,27 @@ class Train(TrainingTask):
         tasks = list[luigi.Task]([Data()])
         for task in _checkpoint_tasks(config).values():
             tasks += task.required_tasks(self.variant, self.seed)
-        extracted_by_data = {spec.name for spec in settings().streams}
-        beside = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
-        for split, streams in config.streams.items():
-            dataset, _, part = split.partition("/")
-            for stream in streams:
-                if stream in beside:
-                    tasks.append(ExtractBeside(dataset=dataset, split=part, stream=stream))
-        return tasks
+        return [*tasks, *_extractions_beside_data(config)]
 
     def work(self) -> None:
         config = self.config()
-        warn_of_settings(self.record, config)
-        reason = runs.what_differs(config)
-        if reason:
-            self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
-        try:
-            with self.progress() as progress:
-                folder = _train(config, self.variant, progress, self.what)
-        except KeyboardInterrupt as error:
-            with suppress(Exception):  # an error must not hide the interruption
-                error.add_note(f"of {self.what}, {_describe_kept(config)}")
-            raise
+        if not learns_depth(config):
+            warn(WITHOUT_DEPTH)
+        with self.progress() as progress:
+            folder = launching.train(config, self.variant, progress, self.what)
         best = read_metrics(folder)["best"]
-        self.done(f"validation {score_text(best)}, best of epoch {best['epoch'] + 1}")
+        self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
+
+
+def _extractions_beside_data(config: VideoConfig) -> Iterator[ExtractBeside]:
+    """The tasks that extract the extra streams of a model which `Data` does not extract."""
+    extracted_by_data = {spec.name for spec in settings().streams}
+    beside = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
+    for split, streams in config.streams.items():
+        dataset, _, part = split.partition("/")
+        for stream in streams:
+            if stream in beside:
+                yield ExtractBeside(dataset=dataset, split=part, stream=stream)
 
 
 class TrainVIBE(Train):
@@ -332,66 +313,3 @@ class ExtractBeside(Extract):
 
     def _spec(self) -> StreamSpec:
         return stream_of(settings().source, str(self.stream))
-
-
-def _describe_kept(config: VideoConfig) -> str:
-    """Describe the progress that an interrupted training has saved: the step of last.pt."""
-    last = runs.run_folder(config) / runs.LAST
-    if not last.is_file():
-        return "nothing: no checkpoint was written yet"
-    import torch
-
-    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["training"]["step"]
-    return f"step {step:,} of {config.epochs * config.iterations:,} ({from_here(last)})"
-
-
-def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
-    """Train in this process, or in several processes if the settings ask for them.
-
-    Returns the run's folder. what: Name of the training for progress lines.
-    """
-    from vibe_model import training  # imports torch
-    from vibe_model.training.trainer import ProcessGroup
-
-    n = ProcessGroup.planned_size(config)
-    if n == 1:
-        return training.run(config, progress=progress_callback(progress, what))
-    progress(0, config.epochs * config.iterations, f"{n} processes")
-    _launch(
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-        "-m",
-        "tasks",
-        "train",
-        f"--model={config.MODEL}",
-        f"--variant={variant}",
-        f"--seed={config.seed}",
-    )
-    return runs.run_folder(config)
-
-
-def _launch(*words: str) -> None:
-    """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # the processes print their errors themselves
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        run.main(list(words))
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        raise ConfigError(
-            f"training in several processes ended with exit code {code}, see above"
-        ) from error
-    except SignalException as error:
-        if error.sigval == signal.SIGTERM:
-            raise Terminated from error
-        raise KeyboardInterrupt from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -40,7 +40,6 @@ class _TrainingView:
         self._loss = ""  # text of the last step's, or of the last epoch's mean
         self._losses = list[float]()  # of this epoch's steps, for `_warn_of_outlier`
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
-        self._has_begun = False  # whether a step has been shown
 
     def show(self, news: TrainingProgress | TableProgress) -> None:
         """Show the next step of loading or of training."""
@@ -70,9 +69,6 @@ class _TrainingView:
                 self._losses.clear()
             else:
                 self._warn_of_outlier(n_done, loss)
-        if not self._has_begun and n_done > 1:
-            fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
-        self._has_begun = True
         # Loss first: a narrow terminal cuts the end.
         parts = [self._loss, self._validation, f"epoch {news.epoch + 1}/{news.epochs}"]
         self._progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))

@@ -1,4 +1,4 @@
-"""A new option or setting whose default changes nothing has nothing computed again:
+"""A new option whose default changes nothing has nothing computed again:
 tests/golden/options.json.
 
 What was made before it existed does not record it, and counts as made with its default.
@@ -17,9 +17,6 @@ from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from pipeline.features.weights import WeightsSpec
 from tests.golden import FOLDER
-from vibe_model import models
-from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
-from vibe_model.vibe.config import MPOSER
 
 RECORDS = FOLDER / "options.json"
 
@@ -38,34 +35,21 @@ def record_of(version, defaults, added):
     return {"version": version, "always_recorded": sorted(defaults.keys() - added), "added": later}
 
 
-def every_record(before):
-    """Our datasets, streams, detectors and trainings. before: their earlier records."""
+def every_record():
+    """Our datasets, streams and detectors."""
     kinds = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
     kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
     kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
     for name, kind in kinds.items():
         if kind.__module__.startswith(("pipeline.", "vibe_model.")):
             yield name, record_of(kind.version, defaults_of(kind), {*kind.added})
-    for training in (
-        *(models.find(name) for name in ("vibe", "hmmr", "part_dynamics")),
-        MPOSER,
-        PR_VIPE,
-    ):
-        name = f"training {training.section}"
-        version = dict(training.config.VERSION)
-        defaults = defaults_of(training.config)
-        earlier = before.get(name, {})
-        is_same_version = earlier.get("version") == version
-        # a run knows what it lacks
-        added = defaults.keys() - earlier["always_recorded"] if is_same_version else set()
-        yield name, record_of(version, defaults, added)
 
 
 def test_an_option_that_older_data_do_not_record_is_listed_and_keeps_its_default_within_a_version(
     request,
 ):
     before = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-    now = dict(every_record(before))
+    now = dict(every_record())
     for name, record in now.items():
         earlier = before.get(name, record)
         if earlier["version"] != record["version"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ConfigError
 from vibe_model.constants import constant
 
 Floats = NDArray[np.floating[Any]]
@@ -17,7 +16,7 @@ Float32s = NDArray[np.float32]
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)
 CROP_PX: Final = 224
-METHODS: Final = ("least_squares", "trace")  # for the optimal camera's scale
+Method = Literal["least_squares", "trace"]  # for the optimal camera's scale
 LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale
 _FEWEST_POINTS: Final = 2
 # sum of squares about the mean, (half a crop)^2; below it, points coincide
@@ -55,7 +54,7 @@ def optimal_camera(
     points: Tensor,
     targets: Tensor,
     visible: Tensor,
-    method: str = "least_squares",
+    method: Method = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
     """The camera that fits 2D points x to their targets y best (Kanazawa et al., CVPR 2019)::
@@ -67,10 +66,8 @@ def optimal_camera(
     points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points
     above 0 count -> (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half
     the trace of the best 2 x 2 map. limits: of the scale. Frames without `has_optimal_camera` get
-    (1, 0, 0). Raises ConfigError for an unknown method.
+    (1, 0, 0).
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
         source, source_mean = _centre(points, known)
@@ -131,25 +128,6 @@ def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.where(known, points, 0.0).sum(-2) / n_known
     centred = points - mean[..., None, :]
     return torch.where(known, centred, 0.0), mean
-
-
-def camera_in_picture(
-    camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float
-) -> Float32s:
-    """Convert the weak-perspective camera of a crop to one of the whole image.
-
-    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px ->
-    (F, 4) sx, sy, tx, ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the
-    image.
-    """
-    size = np.asarray(picture, np.float64)  # (2,)
-    camera = camera.astype(np.float64)
-    bbox = bbox.astype(np.float64)
-    scale = camera[:, :1] * bbox[:, 2:] * crop_scale / size  # (F, 2)
-    centre = 2 * bbox[:, :2] / size - 1  # (F, 2) of the crop, in the image
-    no_shift = np.zeros_like(centre)
-    shift = camera[:, 1:] + np.divide(centre, scale, out=no_shift, where=scale != 0)
-    return np.concatenate([scale, shift], axis=1).astype(np.float32)
 
 
 def crop_to_image(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:

@@ -36,7 +36,6 @@ class Training:
     preset: str  # default
     elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings of other sections
     elsewhere_sections: str = "[paths] or [features]"  # those sections, for messages
-    unless_set: tuple[str, ...] = ()  # settings taken from [vibe] unless the section has them
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:

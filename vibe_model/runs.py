@@ -6,14 +6,13 @@ runs/vibe-3f0c92d1a7b4e856. The fingerprint is a digest of the settings and of a
 reads (`fingerprint`), so equal runs share a folder, and a run whose settings or data have changed
 gets a new one.
 
-`open_splits` opens the data of a configuration, `run_folder` finds its folder, `is_finished` says
-whether anything is left to do, and `what_differs` why a run is a new one. `training.loop` writes
-the folder's files, and evaluations add theirs.
+`open_splits` opens the data of a configuration, `run_folder` names its folder, and `is_finished`
+says whether anything is left to do. `training.loop` writes the folder's files, and evaluations add
+theirs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ConfigError, DataError, StandInMixed
 from pipeline.estimates import estimates_of
-from vibe_model.settings import RunConfig, VideoConfig, split_of
+from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split
@@ -35,7 +34,7 @@ BEST: Final = "best.pt"  # the network of the best epoch
 # a line for each logged step: [step, seconds of training, {tag: number}]
 CURVES: Final = "curves.jsonl"
 METRICS: Final = "metrics.json"  # written last: the run is finished
-SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
+SEQUENCES: Final = "sequences"  # results by track, in sequences.json
 
 # Keys in metrics.json.
 KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
@@ -84,14 +83,9 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     absent = missing(config)
     if absent:
         present = ", ".join(opened.splits) or "none"
-        splits = {name.partition("/features/")[0] for name in absent}
-        naming = []  # settings that name one of these splits
-        for key, value in config.as_dict().items():
-            if isinstance(value, list) and not splits.isdisjoint(map(split_of, value)):
-                naming.append(key)
         raise DataError(
             f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert "
-            f"and extract them, or name others in {', '.join(naming)}."
+            "and extract them, or name others in the settings."
         )
     return {name: opened[name] for name in config.splits}
 
@@ -202,59 +196,20 @@ def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
 
     They depend on the model's VERSION, on all settings that are not NEUTRAL, and on `inputs`.
     """
-    return _digest(config, config.as_dict(), inputs(config, splits))
-
-
-def _digest(config: RunConfig, settings: Mapping[str, Any], digests: Mapping[str, Any]) -> str:
-    """The fingerprint for these settings, with NEUTRAL ones, and these digests of inputs."""
+    settings = config.as_dict()
     decisive = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
-    parts = {**config.VERSION, "settings": decisive, "inputs": digests}
+    parts = {**config.VERSION, "settings": decisive, "inputs": inputs(config, splits)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
     """The folder of a configuration's run: `<runs>/<name>-<fingerprint>`, which may not exist yet.
 
-    Later versions of this project may add settings and inputs, which change the fingerprint. A run
-    that an earlier version began counts as a run with the defaults of the added settings and
-    without the added inputs. If that is this configuration, the folder of that run is returned.
-
     Opens the cache unless `splits` are given. Raises as `open_splits` does.
     """
     if splits is None:
         splits = open_splits(config)
-    settings = config.as_dict()
-    digests = inputs(config, splits)
-    folder = config.runs / f"{config.name}-{_digest(config, settings, digests)}"
-    if (folder / CONFIG).is_file():
-        return folder
-
-    for earlier, record in _begun_runs(config).items():
-        # This configuration, as the version that began the earlier run would have described it.
-        added = config.unchanged_settings - record["config"].keys()
-        known_settings = {name: value for name, value in settings.items() if name not in added}
-        known_digests = {  # an added input has no digest: it is not used
-            name: digest for name, digest in digests.items() if digest or name in record["inputs"]
-        }
-        if earlier.name == f"{config.name}-{_digest(config, known_settings, known_digests)}":
-            return earlier
-    return folder
-
-
-def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
-    """Folder -> content of config.json, for all runs of this name. Skips damaged files.
-
-    Of the content, "config" has the run's settings, and "inputs" the digests of `inputs`.
-    """
-    begun = {}
-    for file in config.runs.glob(f"*/{CONFIG}"):
-        if file.parent.name.rpartition("-")[0] == config.name:
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                content = json.loads(file.read_bytes())
-                for name in ("config", "inputs"):
-                    content[name] = dict(content[name])  # raises if it is no mapping
-                begun[file.parent] = content
-    return begun
+    return config.runs / f"{config.name}-{fingerprint(config, splits)}"
 
 
 def is_complete(config: RunConfig) -> bool:
@@ -265,49 +220,6 @@ def is_complete(config: RunConfig) -> bool:
 def is_finished(folder: Path) -> bool:
     """Whether a run's best.pt and metrics.json exist."""
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
-
-
-def what_differs(config: VideoConfig) -> str:
-    """Describe how this run differs from the newest run of the same name.
-
-    Returns "" if this run has already begun, or if it is the first run of this name.
-    """
-    splits = open_splits(config)
-    folder = run_folder(config, splits)
-    earlier = _begun_runs(config)
-    if not earlier or (folder / CONFIG).is_file():
-        return ""
-    newest = max(earlier, key=lambda begun: (begun / CONFIG).stat().st_mtime)
-    record = earlier[newest]
-    changes = _changed_settings(config, record["config"])
-    changes += _changed_inputs(inputs(config, splits), record["inputs"])
-    return f"{newest.name}: {'; '.join(changes) or 'trained by another version of this project'}"
-
-
-def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
-    """Settings that differ from an earlier run's, such as "seed was 0, is 1"."""
-    new = json.loads(json.dumps(config.as_dict()))
-    added = config.unchanged_settings - old.keys()  # in later versions than the earlier run's
-    changed = []
-    for key in sorted(new.keys() - config.NEUTRAL - added):
-        if old.get(key) != new[key]:
-            changed.append(f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}")
-    return changed
-
-
-def _changed_inputs(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Inputs that differ from an earlier run's: "other splits: 3dpw/train", "another body"."""
-    changed = []
-    for kind, digests in new.items():
-        recorded = old.get(kind)
-        if isinstance(digests, Mapping) and isinstance(recorded, Mapping):
-            both = recorded.keys() & digests.keys()
-            names = [name for name in digests if name in both and digests[name] != recorded[name]]
-            if names:
-                changed.append(f"other {kind}: {', '.join(names)}")
-        elif digests != recorded:
-            changed.append(f"another {kind}")
-    return changed
 
 
 def folder_digest(folder: Path) -> str:

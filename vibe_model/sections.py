@@ -97,20 +97,6 @@ def _is_short(settings: Settings) -> bool:
     return settings.embedded.enabled
 
 
-def warnings_of(settings: Settings, model: Model, config: VideoConfig) -> list[str]:
-    """Warnings of settings by which a model may not learn what it should."""
-    warnings = []
-    has_preset = _DEMO_PRESET in model.presets or "preset" in settings.source.section(model.section)
-    if _is_short(settings) and not has_preset:
-        warnings.append(
-            f"{model.title} has no preset {_DEMO_PRESET!r}, for demo data: it is trained by its "
-            f"preset {model.preset!r}"
-        )
-    if not learns_depth(config):
-        warnings.append(WITHOUT_DEPTH)
-    return warnings
-
-
 def learns_depth(config: object) -> bool:
     """Whether a training has more than 2D labels (else: `WITHOUT_DEPTH`).
 
@@ -198,10 +184,6 @@ def _training_settings(settings: Settings, training: Training) -> RunConfig:
     section = settings.source.section(training.section)
     preset = _preset_of(settings, training)
     values = _parse_settings(section, training, preset, besides=("preset",))
-    if training.unless_set:
-        vibe = model_settings(settings, VIBE)
-        for name in training.unless_set:
-            values.setdefault(name, getattr(vibe, name))
     with _name_section(section):
         return replace(training.presets[preset](), **values)
 
@@ -262,12 +244,7 @@ def _check_model(settings: Settings, model: Model, config: VideoConfig) -> None:
                 raise ConfigError(
                     f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
                 )
-    # Torch would refuse these only when training begins.
-    if config.hold == "device" and config.device == "cpu":
-        raise ConfigError(
-            f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or "
-            "auto."
-        )
+    # Torch would refuse this only when training begins.
     if config.processes > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
             f"{where('processes')} = {config.processes}: device is {config.device}, but each "
@@ -289,7 +266,7 @@ def check_inputs(settings: Settings, config: RunConfig, training: Training) -> N
     for key in _SPLIT_KEYS:
         for name in map(split_of, getattr(config, key, ())):
             if name in config.splits and name not in splits:
-                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, key, name, splits)
+                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, name, splits)
                 raise ConfigError(f"{section.where(key)}: {reason}")
     if isinstance(config, VideoConfig):
         extracted = {spec.name: spec.stream for spec in settings.streams}
@@ -305,20 +282,14 @@ def check_inputs(settings: Settings, config: RunConfig, training: Training) -> N
         )
 
 
-def _why_unknown(settings: Settings, key: str, name: str, splits: Sequence[str]) -> str:
-    """Why there is no split `name` among the splits of enabled datasets, and what to do.
-
-    key: Setting that names it.
-    """
+def _why_unknown(settings: Settings, name: str, splits: Sequence[str]) -> str:
+    """Why there is no split `name` among the splits of enabled datasets, and what to do."""
     if name.split("/")[0] not in settings.data.datasets:
         return (
             f"{name} is to be used, but [data] datasets does not enable it. "
             f"Enable it, or set {', '.join(_SPLIT_KEYS)} to enabled datasets."
         )
-    suited = splits
-    if key not in ("validation", "evaluation"):
-        suited = [split for split in splits if split.endswith("/train")] or splits
-    suggestion = did_you_mean(name, suited) or ";"
+    suggestion = did_you_mean(name, splits) or ";"
     return f"there is no split {name}{suggestion} known: {', '.join(splits)}"
 
 
@@ -333,15 +304,10 @@ def _check_columns(
     for name, stream in streams.items():
         missing = [column for column in stream.needs if column not in columns]
         if missing:
-            keys = [  # that name the split
-                key
-                for key in _SPLIT_KEYS
-                if key != "motion" and split in map(split_of, getattr(config, key, ()))
-            ]
-            where = settings.source.section(config.MODEL).where(keys[0])
             raise ConfigError(
-                f"{where}: stream {name!r} is computed from {', '.join(missing)}, which "
-                f"{split} does not have. Use other splits, or a variant without this stream."
+                f"{settings.source.where(config.MODEL)}: stream {name!r} is computed from "
+                f"{', '.join(missing)}, which {split} does not have. Use other splits, or a "
+                "variant without this stream."
             )
 
 

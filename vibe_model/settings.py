@@ -19,7 +19,7 @@ Comments at fields are the descriptions in docs/settings.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, field, fields
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -167,18 +167,6 @@ class RunConfig:
     def splits_of(self, part: str) -> tuple[str, ...]:
         """Splits of one part of a batch."""
         return tuple(getattr(self, part))
-
-    @property
-    def unchanged_settings(self) -> set[str]:
-        """Names of the settings that have their defaults."""
-        names = set()
-        for setting in fields(self):
-            default = setting.default
-            if setting.default_factory is not MISSING:
-                default = setting.default_factory()
-            if getattr(self, setting.name) == default:
-                names.add(setting.name)
-        return names
 
     @property
     def parts(self) -> dict[str, int]:

@@ -121,7 +121,7 @@ def _title(shown: PageContent) -> str:
     title = shown.name
     if shown.stand_in:
         title += " (DEMO DATA)"
-    if "estimates" in shown.reader.get("imported", {}):
+    if shown.estimates:
         title += " (estimates)"
     return title
 

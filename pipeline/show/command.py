@@ -27,7 +27,7 @@ from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_a
 from pipeline.settings.file import PATH, ROOT
 from pipeline.show.page import write_page
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent
+from pipeline.show.shown import Choice, PageContent
 from pipeline.show.tracks import from_cache
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
@@ -61,17 +61,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
         default=6,
         help="number of tracks, spread over the split (default: 6)",
     )
-    add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     add(
         "--video",
         metavar="NAME",
         default="",
         help="show all tracks of this video (default for a clip: the first video)",
-    )
-    add(
-        "--frames",
-        type=whole(1),
-        help=f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})",
     )
 
 
@@ -79,12 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     """Draw the chosen tracks of one split into the page or clip, and print what was drawn."""
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
-    if is_clip and args.frames is not None:
-        raise PipelineError(
-            "--frames: a clip has all frames of its video. Omit --frames, or write a page."
-        )
-    frames = args.frames or PAGE_FRAMES
-    choice = Choice(args.tracks, tuple(args.track), args.video, frames)
+    choice = Choice(args.tracks, args.video)
     if is_clip:
         choice = _choose_video(args, choice)
     shown = _read_tracks(args, choice)
@@ -107,17 +96,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_quality(shown: PageContent, page: Path) -> None:
-    """Print the first tracks' grades and, where bodies were estimated, how well these fit; the page
-    has all of them.
+    """Print the first tracks' grades; the page has all of them, and how well estimated bodies
+    fit.
     """
     graded = [f"  {track.record.name}: {track.grade.verdict}" for track in shown.tracks]
     for line in few(graded, FEW, str(page)):
         out.print(plain(line))
-    fits = [f"  {track.record.name}: {fit}" for track in shown.tracks for fit in track.fits]
-    if fits:
-        out.print("  Estimated bodies, by the distance of projected joints (share of the box):")
-        for line in few(fits, FEW, str(page)):
-            out.print(plain(f"  {line}"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
 
@@ -126,7 +110,7 @@ def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
     """The choice for a clip: all frames of the chosen tracks; of the first track's video, if the
     user chose none.
     """
-    if not choice.names and not choice.video:
+    if not choice.video:
         first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         if first:
             choice = replace(choice, video=first[0].record.video)

@@ -1,7 +1,6 @@
 """Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page
 
-`from_raw` reads as many videos as the choice needs, as conversion would read them, and accounts for
-them.
+`from_raw` reads as many videos as the choice needs, as conversion would read them.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline import grades
-from pipeline.accounting import Accounting, VideoAccount, is_error
+from pipeline.accounting import VideoAccount, is_error
+from pipeline.cli.text import FEW, few
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, describe_error
+from pipeline.errors import describe_error
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
 from pipeline.show.shown import (
-    MOST_LISTED,
     Choice,
     PageContent,
     ShownTrack,
@@ -50,12 +49,11 @@ def from_raw(
 ) -> PageContent:
     """Read the chosen tracks from a raw folder; reads only as many videos as needed.
 
-    A video on which the reader fails is rejected, with a warning unless the error is a
-    RawDataError.
+    A video that the reader rejects, or on which it fails, is a warning.
 
     Raises:
         RawDataError: the folder is not the dataset's.
-        PipelineError: the split or a track is missing.
+        PipelineError: the split is missing, or the video has no track.
         StandInMixed, MissingAssets: as `from_cache`.
     """
     dataset.check_split(split)
@@ -66,29 +64,20 @@ def from_raw(
         model = load_body(body)
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
-    accounts = list(reader.accounts.values())
-    failures = [account for account in accounts if is_error(account.set_aside)]
-    n_read = f"{len(accounts):,} of {len(reader.videos):,}"
-    warnings = []
-    defects = [account for account in failures if account.set_aside == UNEXPECTED]
-    if defects:  # the reader itself has failed
-        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        video = f"{defects[0].name}{others}"
-        warnings.append(f"The reader failed on video {video}: {defects[0].message}")
+    rejections = []
+    for account in reader.accounts.values():
+        if is_error(account.set_aside):
+            rejections.append(account.rejection)
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
         raw=raw,
         body=body,
         stand_in=parts["stand_in"],
-        reader=parts,
-        totals=Accounting(accounts).totals(),
-        totals_of=f"the videos that were read for this page: {n_read}",
-        n_rejected=len(failures),
-        rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
+        estimates="",
         left_out=(),
         n_tracks=None,
-        warnings=tuple(warnings),
+        warnings=tuple(few(rejections, FEW, "convert, then status --all")),
         tracks=tuple(tracks),
     )
 
@@ -113,10 +102,8 @@ class _RawTracks:
         self.accounts: dict[str, VideoAccount] = {}
 
     def choose_tracks(self) -> list[ShownTrack]:
-        """Read the tracks of the choice. Raises PipelineError if one is missing."""
+        """Read the tracks of the choice. Raises PipelineError if the video has none."""
         choice = self._choice
-        if choice.names:
-            return [self._find_track(name) for name in choice.names]
         if choice.video:
             return self._read_video(choice.video)
         return self._spread_out()
@@ -153,25 +140,6 @@ class _RawTracks:
                 )
             )
         return shown
-
-    def _find_track(self, name: str) -> ShownTrack:
-        """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
-        rejections = []
-        tracks: dict[str, ShownTrack] = {}
-        reason = "there is no such video"
-        for video in self.videos:
-            if name.startswith(f"{video.name}/"):
-                tracks |= {track.record.name: track for track in self._read(video)}
-                account = self.accounts[video.name]
-                if account.set_aside:
-                    rejections.append(account.rejection)
-                names = ", ".join(tracks) or "; ".join(rejections) or "none"
-                reason = f"its video has {names}"
-        if name not in tracks:
-            raise PipelineError(
-                f"{self._dataset.name}/{self._split} has no track {name!r}: {reason}"
-            )
-        return tracks[name]
 
     def _read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,21 +18,17 @@ from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import refuse_mixture
-from pipeline.skeletons import JOINTS, Array
+from pipeline.skeletons import Array
 from pipeline.track import FLAGS, Track
 
-MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the
-    split.
-    """
+    """Tracks to show: all of `video`, or if it is empty, `tracks` spread over the split."""
 
     tracks: int = 6
-    names: tuple[str, ...] = ()
     video: str = ""
     frames: int = PAGE_FRAMES  # per track, evenly spaced
 
@@ -45,8 +41,6 @@ class ShownTrack:
     n_frames: int
     source: FrameSource | None  # None without images
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
-    joints: tuple[str, ...]  # of spin49, visible in some frame
-    visible: tuple[int, int]  # fewest and most visible joints in a frame
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
     grade: grades.Grade
@@ -64,16 +58,11 @@ class PageContent:
     # folder of a body model, for tracks with SMPL parameters but without 3D joints
     body: Path | None
     stand_in: bool
-    reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
-    totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
-    totals_of: str  # what the totals count, for the page
-    n_rejected: int  # videos rejected because of errors
-    rejected: tuple[str, ...]  # the first of them: video, reason and message
+    estimates: str  # whose estimates the bodies are; "" for ground truth
     left_out: tuple[str, ...]  # names of tracks that the user left out
     n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
-    more: str = ""  # the command that shows other tracks of a cache
     digest: str = ""  # of the committed split, for `shows`
 
 
@@ -104,10 +93,6 @@ def shown_track(
 ) -> ShownTrack:
     """Make the record of a track to show, from the columns of all its frames."""
     frame_index = columns["frame_index"]
-    is_visible = np.zeros((len(frame_index), 0), np.bool_)
-    if "kp_2d" in columns:
-        is_visible = columns["kp_2d"][..., 2] > 0
-    n_visible = is_visible.sum(axis=1)
     before = np.flatnonzero(np.diff(frame_index) != track.step)
     gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
     chosen = spread(len(frame_index), frames)
@@ -116,8 +101,6 @@ def shown_track(
         n_frames=len(frame_index),
         source=source,
         gaps=tuple((start, stop) for start, stop in gaps.tolist()),
-        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(is_visible.any(axis=0))),
-        visible=(int(n_visible.min()), int(n_visible.max())),
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),
         grade=grade,

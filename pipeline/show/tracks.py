@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,12 @@ import numpy as np
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.cli.text import command
-from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
+from pipeline.conversion.committed import left_out_tracks, video_state
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.show.shown import (
-    MOST_LISTED,
     Choice,
     PageContent,
     ShownTrack,
@@ -48,7 +45,7 @@ def from_cache(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: a track is missing, or the raw folder is not recorded.
+        PipelineError: the video has no track, or the raw folder is not recorded.
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: the body's files are missing.
     """
@@ -56,7 +53,6 @@ def from_cache(
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
     refuse_other_body(folder or Path(name), stand_in, body)
-    n_rejected, rejections = rejected_videos(split)
     numbers = _choose_tracks(split, choice)
     return PageContent(
         name=name,
@@ -64,16 +60,11 @@ def from_cache(
         raw=folder,
         body=body,
         stand_in=stand_in,
-        reader=split.manifest.get("reader", {}),
-        totals=split.manifest.get("accounting", {}),
-        totals_of="the whole split",
-        n_rejected=n_rejected,
-        rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
+        estimates=estimates_of(split),
         left_out=tuple(left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
-        more=command("show", name, "--cache", str(root), "--out", "tracks.html"),
         digest=str(split.manifest["digest"]),
     )
 
@@ -106,21 +97,10 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
 
 
 def _choose_tracks(split: Split, choice: Choice) -> list[int]:
-    """Numbers of the chosen tracks. Raises PipelineError if one is missing."""
-    if choice.video and not choice.names:
+    """Numbers of the chosen tracks. Raises PipelineError if the video has none."""
+    if choice.video:
         return _video_tracks(split, choice.video)
-    if not choice.names:
-        return spread(len(split.tracks), choice.tracks)
-    number_by_name = {track: number for number, track in enumerate(split.tracks.names)}
-    numbers = []
-    for name in choice.names:
-        if name not in number_by_name:
-            examples = ", ".join(islice(number_by_name, 3)) or "none"
-            raise PipelineError(
-                f"{split.name} has no track {name!r}; it has {len(number_by_name)}: {examples}, ..."
-            )
-        numbers.append(number_by_name[name])
-    return numbers
+    return spread(len(split.tracks), choice.tracks)
 
 
 def _video_tracks(split: Split, video: str) -> list[int]:

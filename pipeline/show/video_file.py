@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,15 +17,11 @@ from pipeline.files.pixels.frames import Image
 from pipeline.files.places import write_aside
 
 DEFAULT_FPS: Final = 25.0  # of image folders, and of videos whose header has none
-ENCODERS: Final = ("libx264", "libopenh264")
+ENCODER: Final = "libx264"  # in PyPI's package av
 SUFFIX: Final = ".mp4"
 SMALLEST_STEP: Final = 1001  # largest denominator of a frame rate, as in 30000/1001
-DISAPPEARED: Final = (
-    "It or its folder was deleted meanwhile, as by another command with the same folder. "
-    "Run one at a time."
-)
 CODECS: Final = "Install opencv-python with its image codecs."
-QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
+QUALITY: Final = {"crf": "20", "preset": "veryfast"}
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
@@ -36,17 +31,6 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
     if not is_encoded:
         raise PipelineError(f"OpenCV cannot encode a JPEG of {image.shape}. {CODECS}")
     return data.tobytes()
-
-
-@functools.cache
-def _h264_encoder() -> str:
-    """The encoder of this installation. Raises PipelineError without one."""
-    for encoder in ENCODERS:
-        if encoder in av.codecs_available:
-            return encoder
-    raise PipelineError(
-        "PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall av"
-    )
 
 
 @contextmanager
@@ -59,7 +43,11 @@ def video_writer(
     appears when it is complete. Raises PipelineError if it cannot be written. Errors of the
     caller's own, inside the `with` block, pass unchanged.
     """
-    encoder = _h264_encoder()
+    if ENCODER not in av.codecs_available:
+        raise PipelineError(
+            "PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall "
+            "av"
+        )
     if file.suffix.lower() != SUFFIX:
         file = file.with_suffix(SUFFIX)
     if file.is_dir():
@@ -75,8 +63,7 @@ def video_writer(
         try:
             with _write_errors(file):
                 rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
-                options = QUALITY.get(encoder, {})
-                stream: Any = container.add_stream(encoder, rate=rate, options=options)
+                stream: Any = container.add_stream(ENCODER, rate=rate, options=QUALITY)
             stream.width = width
             stream.height = height
             stream.pix_fmt = "yuv420p"
@@ -107,5 +94,7 @@ def _write_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        do = DISAPPEARED if isinstance(error, FileNotFoundError) else "Check the free disk space."
-        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error
+        raise PipelineError(
+            f"{file}: cannot be written: {error}. Check the free disk space, and that no other "
+            "command writes into its folder."
+        ) from error

@@ -5,7 +5,7 @@ uses another unit or order of coordinates, box corners as centres, or missing jo
 ones. So `pipeline.testing.datasets` shows each track of a split to a `LabelMistakes`, which checks
 its frames and counts those with each mistake:
 
-    2D joints against image and box    ONE_PLACE, ORIGIN, OUTSIDE_IMAGE, OUTSIDE_BOX, ONE_QUARTER
+    2D joints against the box          ORIGIN, OUTSIDE_BOX
     3D joints against 2D joints        MISPROJECTED
     camera against `up`                INVERTED
     posed body against joints          MISPLACED, MISPOSED, TURNED, MISPROJECTED
@@ -23,11 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.cameras import project
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
-from pipeline.errors import RawDataError
 from pipeline.skeletons import add_confidence, convert
 from pipeline.track import Track, column_problems, other_units
 
@@ -37,12 +35,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 # Mistakes, as messages name them.
-ONE_PLACE: Final = "all visible joints are within a pixel of each other"
-OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
-ONE_QUARTER: Final = (
-    "the visible joints are in one direction from the box's centre, as if that were a corner"
-)
 ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
 MISPROJECTED: Final = (
     "3D joints project far from the 2D joints with the same names, with any translation"
@@ -75,7 +68,6 @@ N_POSED: Final = 32  # frames to pose, which takes ms each
 # Limits of a frame.
 MIN_JOINTS: Final = 6  # to compare, of spin49, which has most joints of a release twice
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
-QUARTER_SHARE: Final = 0.9  # of the joints: a box from another source may cut off a hand
 # between projected and 2D joints, of the box's side, median over the joints; correct readers of
 # demo data stay below 0.005
 MAX_DISTANCE: Final = 0.15
@@ -108,7 +100,7 @@ class LabelMistakes:
     def check(self, track: Track, dataset: Dataset, body: Body | None) -> None:
         """Check a track of the split. body: SMPL's, neutral; None: `pose` is not checked."""
         if track.kp_2d is not None:
-            self._add(track, check_keypoints(track.kp_2d, track.bbox, _image_size(track)))
+            self._add(track, _check_keypoints(track.kp_2d, track.bbox))
             self._add(track, _check_labelled_joints(track))
         self._add(track, check_extrinsics(track))
         if body is None:
@@ -158,48 +150,24 @@ def track_problems(track: Track) -> list[str]:
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 
 
-def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> Mistakes:
-    """Check 2D keypoints against image and box. Joints that are not finite count as invisible.
-
-    Args:
-        kp_2d: (T, 49, 3) px and confidence.
-        bbox: (T, 4) px.
-        size: (width, height) of the images in px.
+def _check_keypoints(kp_2d: Array, bbox: Array | None) -> Mistakes:
+    """Check 2D keypoints (T, 49, 3), px and confidence, against the box (T, 4) px. Joints that are
+    not finite count as invisible.
     """
     points = kp_2d[..., :2].astype(np.float64)
     is_visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
     points[~is_visible] = 0
     n_visible = is_visible.sum(axis=1)
-
-    def count(is_chosen: Any) -> Array:
-        """(T,) number of visible joints among the chosen ones (T, 49)."""
-        return np.asarray((is_visible & is_chosen).sum(axis=1))
-
-    corners, has_any = extents(kp_2d)
-    has_enough = n_visible >= MIN_JOINTS
-    is_one_place = np.ptp(corners, axis=1).max(axis=1) < MIN_SIDE_PX
-    is_origin = (points == 0).all(axis=-1)
-    mistakes = {
-        ONE_PLACE: _CheckedFrames(is_one_place, has_enough),
-        ORIGIN: _CheckedFrames(count(is_origin) > 0, has_any),
-    }
-    if size is not None:
-        edge = np.array(size) - 0.5
-        is_outside = ((points < -0.5) | (points > edge)).any(axis=-1)
-        mistakes[OUTSIDE_IMAGE] = _CheckedFrames(count(is_outside) > MOST * n_visible, has_any)
+    has_any = n_visible > 0
+    is_origin = is_visible & (points == 0).all(axis=-1)
+    mistakes = {ORIGIN: _CheckedFrames(is_origin.any(axis=1), has_any)}
     if bbox is None or not np.isfinite(bbox).all():
         return mistakes
 
     from_centre = points - bbox[:, None, :2]
     reach = bbox[:, None, 2:] / 2 + ROUNDING_PX
-    is_outside = (np.abs(from_centre) > reach).any(axis=-1)
-    mistakes[OUTSIDE_BOX] = _CheckedFrames(count(is_outside) > MOST * n_visible, has_any)
-    n_in_fullest = np.zeros_like(n_visible)
-    for direction in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        is_in_quarter = (from_centre * direction >= 0).all(axis=-1)
-        n_in_fullest = np.maximum(n_in_fullest, count(is_in_quarter))
-    is_one_quarter = n_in_fullest >= QUARTER_SHARE * n_visible
-    mistakes[ONE_QUARTER] = _CheckedFrames(is_one_quarter, has_enough & ~is_one_place)
+    is_outside = is_visible & (np.abs(from_centre) > reach).any(axis=-1)
+    mistakes[OUTSIDE_BOX] = _CheckedFrames(is_outside.sum(axis=1) > MOST * n_visible, has_any)
     return mistakes
 
 
@@ -395,13 +363,3 @@ def _fit_rotation(joints: Array, target: Array, is_used: Array) -> tuple[Array, 
     residual = (distance * weight).sum(axis=(1, 2))
     cosine = (np.trace(rotation, axis1=1, axis2=2) - 1) / 2
     return np.degrees(np.arccos(np.clip(cosine, -1, 1))), residual
-
-
-def _image_size(track: Track) -> tuple[int, int] | None:
-    """Width and height in px; None if no image can be read."""
-    if track.frames is None:
-        return None
-    try:
-        return track.frames.size()
-    except RawDataError:
-        return None

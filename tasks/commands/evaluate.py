@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.checkpoints import Trained
 
-TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
@@ -63,13 +62,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         type=whole(0),
         metavar="N",
         help="Frames per window; 0: whole tracks (default: the model's)",
-    )
-    add(
-        "--smooth",
-        type=positive,
-        default=0.0,
-        metavar="SIGMA",
-        help="Smooth over time (default: 0 frames)",
     )
     sub.add_argument(
         "--out",
@@ -109,18 +101,6 @@ def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
             f"{loaded.file.resolve()}: file not found. Name the body model's folder: --body DIR"
         )
     return body
-
-
-def positive(text: str) -> float:
-    """Type of an option that takes a number above 0 and below TOO_LARGE."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < TOO_LARGE:
-        limits = f"above 0 and below {TOO_LARGE:,.0f}"
-        raise argparse.ArgumentTypeError(f"expected a number {limits}, found {text!r}")
-    return value
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -212,7 +192,6 @@ def _evaluate(
             seqlen=seqlen,
             tracks=model.config.tracks,
             training=training,
-            smooth=args.smooth,
             folder=args.out,
             stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},

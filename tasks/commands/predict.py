@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,11 +29,13 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
-from tasks.commands.evaluate import body_folder, model_options, positive
+from tasks.commands.evaluate import body_folder, model_options
 
 if TYPE_CHECKING:
     from vibe_model.checkpoints import Trained
     from vibe_model.prediction.job import PredictionJob
+
+TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
 
 
 @dataclass
@@ -77,7 +78,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
     model.add_argument(
         "--smooth",
-        type=positive,
+        type=_positive,
         default=0.0,
         metavar="SIGMA",
         help="Smooth bodies over time (default: 0 frames)",
@@ -95,6 +96,18 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons"
     )
     json_option(sub, ": predictions.json, and the folder")
+
+
+def _positive(text: str) -> float:
+    """Type of an option that takes a number above 0 and below TOO_LARGE."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < TOO_LARGE:
+        limits = f"above 0 and below {TOO_LARGE:,.0f}"
+        raise argparse.ArgumentTypeError(f"expected a number {limits}, found {text!r}")
+    return value
 
 
 def default_folder(named: str) -> Path:
@@ -250,18 +263,20 @@ def _write(
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
     if overlay and predicted.frames:
-        rate = predicted.frames / max(predicted.drawing, 1e-9)
-        say("overlay", job.name, f"{count(predicted.frames, 'frame')}, {rate:.0f} a second")
+        say("overlay", job.name, count(predicted.frames, "frame"))
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
-    _print_places(predicted.summary, job.out)
+    _print_places(predicted.summary, job.out, exported=job.export)
     result.summaries.append(predicted.summary)
     if predicted.problems:
         result.is_incomplete = True
 
 
-def _print_places(summary: dict[str, Any], out: Path) -> None:
-    """Print where the output files are. summary: The content of predictions.json."""
+def _print_places(summary: dict[str, Any], out: Path, *, exported: bool) -> None:
+    """Print where the output files are.
+
+    summary: The content of predictions.json. exported: Whether motion files were written, too.
+    """
     from vibe_model.prediction import videos
 
     console.out.print()
@@ -269,8 +284,7 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
         console.out.print(DEMO_DATA)
     shown = plain(from_here(out))
     fact("bodies", f"{shown}/{videos.BODIES} (listed in {videos.SUMMARY})")
-    tracks = itertools.chain.from_iterable(video["tracks"] for video in summary["videos"])
-    if any("motion" in track for track in tracks):
+    if exported:
         fact("motions", f"{shown}/{videos.MOTIONS} (interpolated to at least 30 frames per second)")
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if len(drawn) == 1:

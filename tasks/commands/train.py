@@ -20,11 +20,10 @@ from pipeline.cli.progress import bar
 from pipeline.features.plan import fill_command, missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
-from tasks.settings import settings
-from tasks.training import model_config, warn_of_settings
+from tasks.training import model_config
 from tasks.training_view import progress_callback
 from vibe_model import models, runs
-from vibe_model.sections import model_settings
+from vibe_model.sections import WITHOUT_DEPTH, learns_depth
 from vibe_model.settings import VideoConfig
 
 
@@ -61,11 +60,10 @@ def _run(args: argparse.Namespace) -> int:
         training.run(config, progress=None)
         return 0
 
-    warn_of_settings(model, config)
+    if not learns_depth(config):
+        warn(WITHOUT_DEPTH)
     _warn_of_missing_rows(config)
-    title = f"{model.title}, {config.name}"
-    if config.seed != model_settings(settings(), model, args.variant).seed:
-        title += f", seed {config.seed}"
+    title = f"{model.title}, {config.name}, seed {config.seed}"
     with bar("train", console.err, unit="step") as progress:
         folder = training.run(config, progress=progress_callback(progress, title))
     fact("run", text.from_here(folder))

@@ -117,8 +117,8 @@ class _PredictedTrack:
 def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
     """The run's predictions for this track, below its folder; None if there are none."""
     for row in run.tracks_of(window.split):
-        if row.get("track") == window.track and "predictions" in row:
-            file = (run.folder / str(row["predictions"])).resolve()
+        if row["track"] == window.track and "predictions" in row:
+            file = (run.folder / row["predictions"]).resolve()
             return file if file.is_relative_to(run.folder.resolve()) else None
     return None
 
@@ -141,7 +141,7 @@ def bodies_section(
         except BROKEN as error:
             problems.append(f"Bodies are not drawn: {error}")
         else:
-            for window in _choose_windows(predicted, problems):
+            for window in _choose_windows(predicted):
                 try:
                     strips = _draw(window, splits[window.split], predicted, bodies, raw, problems)
                     drawn.append((window, strips))
@@ -152,31 +152,24 @@ def bodies_section(
     return PageSection("bodies", "Bodies", data)
 
 
-def _choose_windows(runs: Sequence[TrainingRun], problems: list[str]) -> Iterator[_TrackWindow]:
-    """Choose the windows of each split to draw. A split whose results are damaged is left out, and
-    added to `problems`.
-    """
+def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
+    """Choose the windows of each split to draw."""
     first_runs: dict[str, TrainingRun] = {}  # split -> the first run that was evaluated on it
     for run in runs:
         for row in run.sequences:
-            first_runs.setdefault(str(row.get("split")), run)
+            first_runs.setdefault(row["split"], run)
 
     for split, first_run in first_runs.items():
         errors = f"by {first_run.name}'s errors"
-        try:
-            tracks = first_run.tracks_of(split)
-            yield _window(tracks[len(tracks) // 2], f"median track {errors}")
-            if len(tracks) > 1:
-                yield _window(tracks[0], f"worst track {errors}")
-        except BROKEN as error:
-            problems.append(f"{split}: {error_text(error)}")
+        tracks = first_run.tracks_of(split)
+        yield _window(tracks[len(tracks) // 2], f"median track {errors}")
+        if len(tracks) > 1:
+            yield _window(tracks[0], f"worst track {errors}")
 
 
 def _window(row: Mapping[str, Any], why: str) -> _TrackWindow:
     """The window of one row of a run's results."""
-    first = int(row["first_frame"])
-    last = int(row["last_frame"])
-    return _TrackWindow(str(row["split"]), str(row["track"]), first, last, why)
+    return _TrackWindow(row["split"], row["track"], row["first_frame"], row["last_frame"], why)
 
 
 def _draw(

@@ -30,7 +30,6 @@ from tasks.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
 
 MOST_POINTS: Final = 200  # per plotted curve
-ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
 class _CurveGroup(NamedTuple):
@@ -38,7 +37,6 @@ class _CurveGroup(NamedTuple):
 
     key: str
     title: str
-    caption: str
     unit: str
     prefix: str
     excluded: tuple[str, ...] = ()  # tags that begin so, too, but are not in the plot
@@ -46,28 +44,16 @@ class _CurveGroup(NamedTuple):
     scale: float = 1.0  # factor of the values
 
 
-SPEED: Final = "Windows trained per second; one point for ten steps."
-WAITING: Final = "Share of the time in which training waited for the next batch."
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
 GROUPS: Final = (
-    _CurveGroup("loss", "Loss", "Weighted sum of all terms.", "loss", "train/total", log=True),
-    _CurveGroup(
-        "terms", "Loss by term", "Each with its weight.", "loss", "train/", NO_TERMS, log=True
-    ),
-    _CurveGroup(
-        "gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True
-    ),
-    _CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
-    _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
+    _CurveGroup("loss", "Loss, weighted sum of all terms", "loss", "train/total", log=True),
+    _CurveGroup("terms", "Loss by weighted term", "loss", "train/", NO_TERMS, log=True),
+    _CurveGroup("gradient", "Gradient of each network", "norm", "gradient/", log=True),
+    _CurveGroup("speed", "Speed", "windows per second", "speed/windows_per_second"),
+    _CurveGroup("waiting", "Waiting for data", "% of time", "speed/waiting_for_data", scale=100.0),
 )
 # A split's validation has a plot for each unit: key of the plot -> unit
 VALIDATION_UNITS: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
-NAMES: Final = {  # last part of a tag -> name of the curve, if it is another
-    "gen_optimizer": "generator",
-    "disc_motion_optimizer": "discriminator",
-    "windows_per_second": "windows per second",
-    "waiting_for_data": "waiting",
-}
 
 
 def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSection:
@@ -94,7 +80,6 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
     """Yield a plot for each validation split and unit of metrics."""
     logged = run.logged.curves
     for i, split in enumerate(run.logged.scores):
-        about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in VALIDATION_UNITS.items():
             series = {}
             for metric, described in {**SCORES, **METRICS}.items():
@@ -105,7 +90,6 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
                 yield Plot(
                     name=f"{name}-validation-{i}-{key}",
                     title=f"{run.name}: {' and '.join(series)} on {split}",
-                    caption=about,
                     series=series,
                     x_label=_unit_of_time(run),
                     y_label=unit,
@@ -122,7 +106,6 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
         yield Plot(
             name=f"{name}-rate",
             title=f"{run.name}: Learning rate",
-            caption="After each epoch; decreases when validation stops improving.",
             series=series,
             x_label=_unit_of_time(run),
             y_label="learning rate",
@@ -131,33 +114,24 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
 
 
 def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
-    """Yield the plot of a group's curves, if any of them is not zero throughout.
-
-    Curves that are zero throughout are only named in the caption.
-    """
-    varying = dict[str, Curve]()
-    zero = list[str]()
+    """Yield the plot of a group's curves, if there are any."""
+    curves = dict[str, Curve]()
     for tag, curve in run.logged.curves.items():
         if tag.startswith(group.prefix) and tag not in group.excluded:
-            if any(curve.values):
-                varying[tag] = curve
-            else:
-                zero.append(_short(tag))
-    if not varying:
+            curves[_short(tag)] = curve
+    if not curves:
         return
 
-    series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
-    captions = [group.caption]
-    longest = max(len(curve.steps) for curve in varying.values())
+    series = {name: _thin(curve, group.scale) for name, curve in curves.items()}
+    longest = max(len(curve.steps) for curve in curves.values())
     each = math.ceil(longest / MOST_POINTS)
+    caption = ""
     if each > 1:
-        captions.append(f"Each point is the mean of {each} logged ones.")
-    if zero:
-        captions.append(f"Zero throughout: {', '.join(zero)}.")
+        caption = f"Each point is the mean of {each} logged ones."
     yield Plot(
         name=key,
         title=f"{run.name}: {group.title}",
-        caption=" ".join(captions),
+        caption=caption,
         series=series,
         x_label="step",
         y_label=group.unit,
@@ -179,7 +153,7 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
         yield Plot(
             name=f"curves-together-{i}",
             title=f"{score.title} on {split}",
-            caption=f"{ABOUT_VALIDATION.format(split)}; lower is better.",
+            caption="Lower is better.",
             series=series,
             x_label="epoch",
             y_label=score.unit,
@@ -240,9 +214,8 @@ def _unit_of_time(run: TrainingRun) -> str:
 
 
 def _short(tag: str) -> str:
-    """The name of a curve in a legend, from its tag."""
-    last = tag.rpartition("/")[2]
-    return NAMES.get(last, last)
+    """The name of a curve in a legend: the last part of its tag."""
+    return tag.rpartition("/")[2].replace("_", " ")
 
 
 def _facts(run: TrainingRun) -> dict[str, str]:

@@ -16,7 +16,6 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import SAMPLED, reason
-from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
@@ -139,7 +138,6 @@ def overview_section(opened: OpenedCache) -> PageSection:
                 split.name,
                 estimates_of(split) or kind,
                 ", ".join(streams) or "none",
-                _person_time(split),
                 len(np.unique(split.tracks.video)),
                 len(split.tracks),
                 _n_rows(split),
@@ -157,22 +155,6 @@ def overview_section(opened: OpenedCache) -> PageSection:
     return PageSection("datasets", "Datasets and splits", data, line, bool(opened.problems))
 
 
-def _person_time(split: cache.Split) -> str:
-    """Total duration of the tracks with a known frame rate; a row lasts `step` frames of the
-    video.
-    """
-    tracks = split.tracks
-    has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
-    if not has_rate.any():
-        return "unknown rate"
-    frames = (tracks.stop - tracks.start) * tracks.step
-    text = duration(float((frames[has_rate] / tracks.fps[has_rate]).sum()))
-    if not has_rate.all():
-        known = count(int(has_rate.sum()), "track")
-        text += f" (of {known}; unknown rate for the others)"
-    return text
-
-
 def accounting_section(opened: OpenedCache) -> PageSection:
     """The section of dropped data: reasons, rejected videos."""
     rejected = []
@@ -187,7 +169,6 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "reasons": reasons,
         "rejected": rejected,
         "command": command("status", "--all", "--cache", str(opened.root)),
-        "unrecorded": [split.name for split in opened.splits if "accounting" not in split.manifest],
     }
     dropped = opened.dropped_frames()
     line = (

@@ -82,11 +82,11 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Curves in different colours and dashes, with a title and a caption."""
+    """Curves in different colours and dashes, with a title."""
 
     name: str  # seed of the SVG's ids
     title: str
-    caption: str
+    caption: str = ""  # what the title does not say
     series: Mapping[str, Series]  # by label
     x_label: str
     y_label: str

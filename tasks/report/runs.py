@@ -1,7 +1,7 @@
 """Files of training runs, finished or not.  training -> report: [runs] -> page
 
-`read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use; it reports
-damaged files instead of raising. `curves` draws the curves that `read_curves` has read.
+`read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use. `curves`
+draws the curves that `read_curves` has read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ from vibe_model.settings import VideoConfig
 
 Metrics = Mapping[str, Any]
 
-# advice about a damaged file; {}: the files to delete
-REWRITE: Final = (
-    "Delete {} and run the training command again: it resumes from the saved state and "
-    "rewrites the file."
-)
 VALIDATION: Final = "validation/"  # start of the tags validation/<split>/<metric>
 
 
@@ -45,7 +40,6 @@ class _LoggedCurves:
 
     curves: dict[str, Curve] = field(default_factory=dict)  # by tag, such as train/total
     seconds: float = 0.0  # of training
-    problems: list[str] = field(default_factory=list)  # of reading them
 
     @property
     def scores(self) -> dict[str, Curve]:
@@ -59,7 +53,7 @@ class _LoggedCurves:
 
 
 def read_curves(folder: Path) -> _LoggedCurves:
-    """Read a run's curves. `problems` reports a damaged file, which is read in part.
+    """Read a run's curves, up to a line that is being written.
 
     A line of the file is [step, seconds of training, {tag: value}].
     """
@@ -67,23 +61,16 @@ def read_curves(folder: Path) -> _LoggedCurves:
     file = folder / CURVES
     if not file.exists():
         return logged
-    number = 1  # of the line, for the message
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for line in lines:
-                step, seconds, values = json.loads(line)
-                for tag, value in values.items():
-                    y = float(value)
-                    curve = logged.curves.setdefault(str(tag), Curve())
-                    curve.steps.append(step)
-                    curve.values.append(y)
-                logged.seconds = float(seconds)
-                number += 1
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        logged.problems.append(
-            f"{file}, line {number}: {error}. The file is damaged or being written. The curves "
-            "end there."
-        )
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                break
+            step, seconds, values = json.loads(line)
+            for tag, value in values.items():
+                curve = logged.curves.setdefault(tag, Curve())
+                curve.steps.append(step)
+                curve.values.append(value)
+            logged.seconds = seconds
     return logged
 
 
@@ -97,7 +84,6 @@ class TrainingRun:
     metrics: Metrics  # metrics.json; empty if the run is not finished
     logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
-    problems: Sequence[str]  # of reading the folder
 
     @property
     def state(self) -> str:
@@ -143,58 +129,33 @@ class TrainingRun:
             worst = float(row.get("pck_2d", 100.0))
             if "pa_mpjpe" in row:
                 worst = -float(row["pa_mpjpe"])
-            return worst, str(row.get("track"))
+            return worst, row["track"]
 
-        tracks = [row for row in self.sequences if row.get("split") == split]
+        tracks = [row for row in self.sequences if row["split"] == split]
         return sorted(tracks, key=badness)
 
 
 def read_run(folder: Path, name: str = "") -> TrainingRun:
-    """Read a run's folder. Errors are reported in `problems`."""
-    problems: list[str] = []
-    rewrite_metrics = REWRITE.format("it")
-    metrics = _read_json(folder / METRICS, problems, rewrite_metrics)
-    for split in splits_of(metrics):
-        errors = metrics[split]
-        if not (isinstance(errors, Mapping) and "baseline" in errors):
-            problems.append(
-                f"{folder / METRICS}: {split}: expected metrics with a baseline. {rewrite_metrics}"
-            )
-            metrics = {}
-            break
-    about = _read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
-    not_installed = models.not_installed(about.get("of_model", "vibe"))
-    if not_installed:
-        problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
-    # a run with metrics.json is finished: training does not resume it
-    rewrite = REWRITE.format(f"it and {METRICS}")
-    sequences = _read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
-    logged = read_curves(folder)
-    problems += logged.problems
+    """Read a run's folder. Raises PipelineError for a damaged file."""
     return TrainingRun(
         name=name or folder.name,
         folder=folder,
-        about=about,
-        metrics=metrics,
-        logged=logged,
-        sequences=sequences.get(SEQUENCES, []),
-        problems=problems,
+        about=_read_json(folder / CONFIG),
+        metrics=_read_json(folder / METRICS),
+        logged=read_curves(folder),
+        sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
     )
 
 
-def _read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
-    """Read the object in a JSON file; {} if the file is missing or invalid.
-
-    An invalid file is added to `problems`, with the remedy.
-    """
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read the object in a JSON file; {} if the file is missing. Raises PipelineError."""
     if not file.exists():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        problems.append(f"{file}: expected JSON, found: {error}. {remedy}")
-        return {}
-    if isinstance(content, dict):
-        return content
-    problems.append(f"{file}: expected an object, found {type(content).__name__}. {remedy}")
-    return {}
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PipelineError(
+            f"{file}: expected JSON, found: {error}. Delete it and {METRICS}, and train again: "
+            "training resumes from the saved state and writes both."
+        ) from error
+    return content

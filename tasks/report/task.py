@@ -61,7 +61,7 @@ class Report(PipelineTask):
 
         with self.progress() as progress:
             write_report(_configured_content(), _require_own(page()), progress)
-        self.say(_size(page()))
+        self.say(console.size(page().stat().st_size))
         self.show()
 
     def show(self) -> None:
@@ -81,11 +81,6 @@ def show(out: Path, mark: str) -> None:
 def page() -> Path:
     """Path of the task's page."""
     return settings().paths.runs / PAGE
-
-
-def _size(out: Path) -> str:
-    """Size of a page."""
-    return f"{out.stat().st_size / 1e6:.1f} MB"
 
 
 def _require_own(file: Path) -> Path:
@@ -214,7 +209,7 @@ def _run(args: argparse.Namespace) -> int:
         out = _require_own(folder / PAGE)
     with bar("  report", console.out) as progress:
         mark = write_report(content, out, progress)
-    say("report", "page", _size(out))
+    say("report", "page", console.size(out.stat().st_size))
     show(out, mark)
     return 0
 

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from tasks import Ablation, Train, TrainMPoser
-from tasks.ablation import TABLE, AblationTable, default_variants, reasons_to_skip
+from tasks.ablation import TABLE, AblationTable, reasons_to_skip
 from tasks.training import mposer_config, train_config
 from tests.results import read_file
 from vibe_model import runs
@@ -138,19 +138,10 @@ def asking(bare, within):
     return ask
 
 
-def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking):
-    asking({"datasets_3d": "h36m/train 3dpw/train"})
-    assert default_variants()[-2:] == ["configured", "without-3dpw"]
-    asking({"disc_size": "1024"})
-    assert default_variants()[-2:] == ["attention-3x1024", "without-3dpw"], (
-        "the configuration is one of them"
-    )
-
-
 def test_it_requires_a_training_for_each_variant_and_seed(asking):
-    task = asking({}, variants="per-frame, configured", seeds="3,5,3")
+    task = asking({}, variants="per-frame, concat", seeds="3,5,3")
     trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, Train)]
-    assert trained == [("per-frame", 3), ("per-frame", 5), ("", 3), ("", 5)]
+    assert trained == [("per-frame", 3), ("per-frame", 5), ("concat", 3), ("concat", 5)]
     assert task.what == "2 variants, 2 seeds"
 
 

@@ -73,10 +73,6 @@ def test_a_model_without_a_preset_for_demo_data_breaks_nothing(
         assert [task.model for task in Report().requires()] == ["vibe", "former"]
         trained = build(project, "Train", model="former")
         assert trained.done == ["train Former, former"], trained.shown
-        assert (
-            "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'"
-            in trained.words
-        )
         project.configure({"former": {"preset": "embedded"}})
         code, shown = tasks_command(project, "train", "--model", "former")
         assert code == 2

@@ -117,9 +117,7 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
     part_dynamics = models.find("part_dynamics")
-    message = (
-        r"\[part_dynamics\] datasets_2d: stream 'pr_vipe' is computed from extrinsics, which penn"
-    )
+    message = r"\[part_dynamics\]: stream 'pr_vipe' is computed from extrinsics, which penn_action"
     with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, part_dynamics), part_dynamics)
 

@@ -77,7 +77,6 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("cache = cache", "cache =", r".*\[paths\] cache = : expected a value"),
         ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs .* in the cache"),
         ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* in the cache"),
-        (VIBE, VIBE + "\nhold = device", r"line 15 \[vibe\] hold = device: device is cpu, whose memory is called ram"),
         (VIBE, VIBE + "\ndevice = cuda:1\nprocesses = 2", r"line 16 \[vibe\] processes = 2: device is cuda:1, but"),
         (VIBE, VIBE + "\nstrides = a/trian:4", r"line 15 \[vibe\] strides: there is no split a/trian; .*known: .*3dpw"),
         (VIBE, VIBE + "\ntracks = h36m/vla:*", r"line 15 \[vibe\] tracks: there is no split h36m/vla"),

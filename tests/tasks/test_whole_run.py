@@ -38,8 +38,6 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
     run = made.project.runs[0].name
     end = next(i for i, line in enumerate(lines) if line.startswith("DEMO DATA  "))
     assert lines[end + 1] == f"numbers    runs/{run}/results.csv, runs/{run}/metrics.json (all)"
-    assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[end + 2])
-    assert lines[end + 3].endswith(" -m pipeline status --cache cache")
     assert lines[-1] == "report     runs/report.html (open it in a browser)"
     ours = (
         "data ",
@@ -53,7 +51,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
         "DEMO DATA",
         "  train ",
     )
-    facts = ("numbers", "curves", "features ", "status", "report ")
+    facts = ("numbers", "features ", "report ")
     assert [line for line in lines if line and not line.startswith((*ours, *facts))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
     line = r"  train      VIBE, tiny +epoch \d of 2: mean loss \S+, validation PA-MPJPE [\d.]+ mm"
@@ -207,9 +205,8 @@ def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, 
     assert not (folder / "metrics.json").exists()
     if word:
         message, again = shown.splitlines()[-2:]
-        step = r"of VIBE, tiny, step \d of 6 \(runs/tiny-\w+/last\.pt\)"
-        kept = rf"what is finished is kept; {step}; the same command continues from there:"
-        assert re.fullmatch(f"{word}: {kept}", message), message
+        kept = "what is finished is kept; the same command continues from there:"
+        assert message == f"{word}: {kept}"
         assert again.endswith("luigi --module tasks EvaluateVIBE --local-scheduler")
 
     ran = project.luigi("EvaluateVIBE")

@@ -87,7 +87,6 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(
     assert set(report.ignored) == {
         f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")
     }
-    assert report.untouched == ()
     performance = read_checkpoint(file)["performance"]
     assert (type(performance), performance) == (float, 56.56)
 
@@ -118,7 +117,6 @@ def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
         "bn1.num_batches_tracked",
         "layer4.2.conv3.weight",
     }
-    assert set(report.untouched) == {name for name in before if name.startswith("encoder.")}
 
 
 def without(content, name):

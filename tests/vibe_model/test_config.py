@@ -68,9 +68,9 @@ WRONG = {
     vibe.MPoserConfig: [
         {"latent_size": 0}, {"kl_weight": -1.0}, {"motion": ()},
     ],
-    hmmr.HMMRConfig: [{"width": 40}, {"processes": 2}, {"least_scale": 11.0}, {"motion": ()}, {"norm": "batch"}],
+    hmmr.HMMRConfig: [{"width": 40}, {"processes": 2}, {"motion": ()}, {"norm": "batch"}],
     part_dynamics.PartDynamicsConfig: [{"regions": 3}],
-    pr_vipe.PrVIPEConfig: [{"motion": (), "poses_3d": ()}, {"seqlen": 2}, {"batch_size": 1}],
+    pr_vipe.PrVIPEConfig: [{"motion": (), "poses_3d": ()}, {"batch_size": 1}],
 }  # fmt: skip
 
 

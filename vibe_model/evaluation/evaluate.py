@@ -21,12 +21,12 @@ from pipeline.errors import DataError
 from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.frame_errors import Scorer
-from vibe_model.evaluation.protocols import Protocol, table_metrics
+from vibe_model.evaluation.protocols import Protocol
 from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.result_files import csv_text, write_json, write_text
+from vibe_model.result_files import write_json
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -37,23 +37,6 @@ Row = dict[str, Any]
 MeasureDynamics = Callable[..., dict[str, Any]]  # see `Protocol.dynamics`
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
-UNITS: Final = {
-    "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
-    "first_row, last_row": "rows of the split in the cache, the last one included",
-    "frames": "with 3D labels that count",
-    "frames_2d": "with 2D labels that count",
-}
-# columns of the CSV files before and after the errors
-PLACE_COLUMNS: Final = (
-    "split",
-    "track",
-    "video",
-    "first_frame",
-    "last_frame",
-    "first_row",
-    "last_row",
-)
-COUNT_COLUMNS: Final = ("frames_predicted", "frames", "frames_2d")
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
@@ -68,8 +51,9 @@ class EvalOptions:
     batch_size: int = 16  # windows
     vertices: bool = True  # measure PVE, which costs a second body
     keypoints: bool = True  # measure the 2D PCK
-    smooth: float = 0.0  # sigma of a Gaussian over the predictions in time, frames; 0: none
-    smoothed_too: float = 0.0  # another sigma, whose errors are added as "smoothed"; 0: none
+    # Sigma in frames of a Gaussian over the predictions in time, whose errors are added as
+    # "smoothed"; 0: none.
+    smoothed_too: float = 0.0
 
 
 def evaluate_split(
@@ -131,7 +115,7 @@ def evaluate_all(
     shared = EvalOptions(**options)
     is_demo = runs.demo_splits(splits) | {"the body": generator.body.is_stand_in}
     stand_in |= runs.require_one_kind(is_demo)
-    facts = {**(about or {}), "smooth": shared.smooth, "stand_in": stand_in}
+    facts = {**(about or {}), "stand_in": stand_in}
     bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 
     by_split: dict[str, Metrics] = {}
@@ -227,7 +211,7 @@ def _metrics(
 
     results: As in `_means`.
     """
-    sigmas = [options.smooth]
+    sigmas = [0.0]
     if options.smoothed_too:
         sigmas.append(options.smoothed_too)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
@@ -249,8 +233,6 @@ def _metrics(
         metrics["frames_not_counted"] = means.predicted - means.counted
         metrics |= means.by_error()
         metrics["baseline"] = means.by_error("baseline")
-        if options.smooth:
-            metrics["sigma"] = options.smooth
         for smoothed in smoothed_means:  # one, or none without `smoothed_too`
             metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
         by_protocol[record.name] = metrics
@@ -333,7 +315,11 @@ def _add_dynamics(
 
 @dataclass(slots=True)
 class _SplitResults:
-    """Results of one split: a row per track."""
+    """Results of one split: a row per track.
+
+    first_frame, last_frame: the source's own frames, counted from 0, the last one included. frames,
+    frames_2d: numbers of frames with 3D and 2D labels that count.
+    """
 
     name: str  # of the split
     # saves a track's predictions, past and future ones too; returns the file
@@ -351,8 +337,6 @@ class _SplitResults:
             "video": bodies.track.video,
             "first_frame": int(bodies.frame_index[0]),
             "last_frame": int(bodies.frame_index[-1]),
-            "first_row": int(bodies.rows[0]),
-            "last_row": int(bodies.rows[-1]),
             **means.by_error(),
             "frames_predicted": means.predicted,
             "frames": means.counted,
@@ -366,29 +350,11 @@ class _SplitResults:
 def _write_results(
     folder: Path, collected: Sequence[_SplitResults], facts: Mapping[str, Any]
 ) -> None:
-    """Write results by track, as JSON with the facts, and as CSV."""
+    """Write results by track, as JSON with the facts."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for results in collected:
         rows += results.sequences
     for row in rows:
         row["stand_in"] = facts["stand_in"]
-    measured = table_metrics(rows)
-    units = {metric: record.unit for metric, record in measured.items()} | UNITS
-    content = {**facts, "units": units, runs.SEQUENCES: rows}
-    write_json(folder / f"{runs.SEQUENCES}.json", content)
-
-    columns = [*PLACE_COLUMNS, *measured, *COUNT_COLUMNS, "stand_in"]
-    if any("predictions" in row for row in rows):
-        columns.append("predictions")
-    lines = [columns]
-    for row in rows:
-        lines.append([_cell(row.get(column, "")) for column in columns])
-    write_text(folder / f"{runs.SEQUENCES}.csv", csv_text(lines))
-
-
-def _cell(value: Any) -> Any:
-    """A value of a table; errors have two decimals."""
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    return value
+    write_json(folder / f"{runs.SEQUENCES}.json", {**facts, runs.SEQUENCES: rows})

@@ -98,11 +98,6 @@ class HMMRConfig(VideoConfig):
 
     def check_consistency(self) -> None:
         super().check_consistency()
-        if self.least_scale > self.largest_scale:
-            raise ConfigError(
-                f"least_scale: expected at most largest_scale, {self.largest_scale}; found "
-                f"{self.least_scale}"
-            )
         if self.temporal and self.width % 32:
             raise ConfigError(
                 f"width: expected a multiple of 32 (the group norm's groups), found {self.width}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_model.hmmr.config import HMMRConfig
 
-NORMS: Final = ("window", "frame")  # over which the group norm computes statistics
-REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without
 N_GROUPS: Final = 32
 N_BLOCKS: Final = 3
 # receptive field on either side in frames: two convolutions of kernel 3 per block
@@ -56,6 +54,7 @@ AXIS_ANGLE_SIZE: Final = 24 * 3
 # The tensors of `VideoModel.pose`, and "deltas": the same tensors by step in frames. Example:
 # {"theta": (B, T, 85), "kp_3d": ..., "deltas": {-5: {"theta": (B, T, 85), ...}, 5: {...}}}
 Prediction = dict[str, Any]
+Norm = Literal["window", "frame"]  # over which the group norm computes statistics
 
 
 class Sets(NamedTuple):
@@ -82,7 +81,7 @@ class _GroupNorm(nn.GroupNorm):
     With "window", the authors' choice, every output depends on all frames of the window.
     """
 
-    def __init__(self, size: int, over: str) -> None:
+    def __init__(self, size: int, over: Norm) -> None:
         super().__init__(N_GROUPS, size, eps=1e-6)
         self.over = over
 
@@ -117,7 +116,7 @@ class FrameConvolution(nn.Module):
 class _TemporalBlock(nn.Module):
     """x + conv2(relu(norm2(conv1(relu(norm1(x))))))."""
 
-    def __init__(self, size: int, norm: str) -> None:
+    def __init__(self, size: int, norm: Norm) -> None:
         super().__init__()
         self.norm1 = _GroupNorm(size, norm)
         self.conv1 = FrameConvolution(size, 1.0)
@@ -138,7 +137,7 @@ class MovieStrip(nn.Module):
     and added to the features. None: blocks of the features' size.
     """
 
-    def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
+    def __init__(self, feature_size: int, norm: Norm, width: int | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             _TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS)
@@ -240,12 +239,12 @@ class HMMR(VideoModel):
 
     Args:
         norm: Statistics of the group norm, per "window" or per "frame".
-        regressor: "hmr" (85 numbers) or "spin" (VIBE's, can be initialised with SPIN's weights).
+        regressor: "hmr" (85 numbers, axis-angle with ReLU) or "spin" (VIBE's, 6D without ReLU, can
+            be initialised with SPIN's weights).
+        deltas: Different steps other than 0, in frames.
         temporal: False regresses each frame from its own feature.
-        width: Bottleneck of encoder and hallucinator; None: the feature's size.
-
-    Raises:
-        ConfigError: unknown norm or regressor, or unsuitable sizes.
+        width: Bottleneck of encoder and hallucinator; None: the feature's size. With `temporal`, a
+            multiple of N_GROUPS.
     """
 
     project = staticmethod(project_orthographic)
@@ -254,8 +253,8 @@ class HMMR(VideoModel):
         self,
         body: Body,
         *,
-        norm: str = "window",
-        regressor: str = "hmr",
+        norm: Norm = "window",
+        regressor: Literal["hmr", "spin"] = "hmr",
         deltas: tuple[int, ...] = (-5, 5),
         dropout: float = 0.5,
         hallucinator: bool = True,
@@ -265,18 +264,6 @@ class HMMR(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
-        for name, value, allowed in (("norm", norm, NORMS), ("regressor", regressor, REGRESSORS)):
-            if value not in allowed:
-                raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
-        size = width or feature_size
-        if temporal and size % N_GROUPS:
-            raise ConfigError(
-                f"width: expected a multiple of {N_GROUPS}, the group norm's groups; found {size}"
-            )
-        if 0 in deltas or len(set(deltas)) != len(deltas):
-            raise ConfigError(
-                f"deltas: expected different steps other than 0, in frames; found {deltas}"
-            )
         self.norm = norm
         self.steps = tuple(deltas)
         self.temporal: MovieStrip | None = None

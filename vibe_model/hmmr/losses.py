@@ -11,14 +11,13 @@ the scores of all sets' `rotations`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError
 from vibe_model import cameras
-from vibe_model.cameras import LIMITS
+from vibe_model.cameras import LIMITS, Method
 from vibe_model.constants import BETAS
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import Sets
@@ -26,17 +25,15 @@ from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_s
 
 WEIGHTS: Final[Mapping[str, float]] = HMMRConfig().weights
 Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
-# of the hallucinator: with "joint", its loss trains the movie strip, too
-TARGETS: Final = ("joint", "detached")
 
 
 def supervised(
     sets: Sets,
     batch: Batch,
     *,
-    optimal_camera: str = "least_squares",
+    optimal_camera: Method = "least_squares",
     limits: tuple[float, float] = LIMITS,
-    hallucinator_target: str = "joint",
+    hallucinator_target: Literal["joint", "detached"] = "joint",
     weights: Mapping[str, float] = WEIGHTS,
 ) -> dict[str, Tensor]:
     """The weighted terms that need no discriminator, scalars by name: kp, joints, smpl, const,
@@ -49,14 +46,7 @@ def supervised(
         optimal_camera, limits: Arguments of `cameras.optimal_camera` for past and future frames.
         hallucinator_target: With "joint", the loss also trains the movie strip; not with
             "detached".
-
-    Raises:
-        ConfigError: an unknown option.
     """
-    if hallucinator_target not in TARGETS:
-        expected = f"one of {', '.join(TARGETS)}"
-        found = repr(hallucinator_target)
-        raise ConfigError(f"hallucinator_target: expected {expected}, found {found}")
     zero = sets.strip.new_zeros(())
     kp = zero
     joints = zero
@@ -126,7 +116,7 @@ def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
 
 
 def _keypoints(
-    pred: Body, true: Body, is_moved: bool, optimal_camera: str, limits: tuple[float, float]
+    pred: Body, true: Body, is_moved: bool, optimal_camera: Method, limits: tuple[float, float]
 ) -> Tensor:
     """Mean absolute error of the visible keypoints (B, n, 49) -> scalar.
 

@@ -17,13 +17,12 @@ Axes in shapes: B windows, T frames, R regions, K taps of a convolution, W chann
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ConfigError
 from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
 from vibe_model.networks import xavier
@@ -53,7 +52,7 @@ SIZES: Final = {  # numbers per frame of the streams besides the features
 LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
 SMALL: Final = 0.01  # initial Xavier gain of residuals
 
-RECOMBINE: Final = ("multiply", "add", "none")
+Recombine = Literal["multiply", "add", "none"]  # how a region reads the others
 KERNEL: Final = 3
 DILATIONS: Final = (1, 3)  # a state depends on 9 frames
 DROPOUT: Final = 0.1
@@ -70,7 +69,7 @@ class RegionConvolution(nn.Module):
     """
 
     def __init__(
-        self, regions: int, width: int, kernel: int, dilation: int, recombine: str
+        self, regions: int, width: int, kernel: int, dilation: int, recombine: Recombine
     ) -> None:
         super().__init__()
         self.kernel = kernel
@@ -136,7 +135,7 @@ class RegionConvolution(nn.Module):
 class _Layer(nn.Module):
     """A residual block: convolutions over three frames and over one frame, each with batch norm."""
 
-    def __init__(self, regions: int, width: int, dilation: int, recombine: str) -> None:
+    def __init__(self, regions: int, width: int, dilation: int, recombine: Recombine) -> None:
         super().__init__()
         self.conv1 = RegionConvolution(regions, width, KERNEL, dilation, recombine)
         self.norm1 = nn.BatchNorm1d(regions * width)
@@ -162,7 +161,7 @@ class RegionDecoder(nn.Module):
     the other regions yields one factor per frame and tap for the region's channels. Sizes are ours.
     """
 
-    def __init__(self, n_features: int, regions: int, width: int, recombine: str) -> None:
+    def __init__(self, n_features: int, regions: int, width: int, recombine: Recombine) -> None:
         super().__init__()
         self.regions = regions
         self.split = nn.Linear(n_features, regions * width)
@@ -215,12 +214,9 @@ class PartDynamics(VideoModel):
     Args:
         regions: 5, or 1 for a plain convolution with as many parameters.
         recombine: "multiply", "add" or "none".
-        uses: Streams to read besides the features.
+        uses: Streams to read besides the features, of SIZES.
         delta: Frames to the predicted neighbours before and after; 0: no neighbours.
         width: Channels of a region's state; 0: as in `WIDTHS`.
-
-    Raises:
-        ConfigError: an invalid option.
     """
 
     sigma: Tensor
@@ -230,7 +226,7 @@ class PartDynamics(VideoModel):
         body: Body,
         *,
         regions: int = 5,
-        recombine: str = "multiply",
+        recombine: Recombine = "multiply",
         uses: tuple[str, ...] = ("pr_vipe", "homography"),
         delta: int = 5,
         width: int = 0,
@@ -239,19 +235,6 @@ class PartDynamics(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
-        if regions not in WIDTHS:
-            raise ConfigError(f"regions: expected 5 or 1, found {regions}")
-        if recombine not in RECOMBINE:
-            raise ConfigError(
-                f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}"
-            )
-        unknown = sorted(set(uses) - SIZES.keys())
-        if unknown:
-            raise ConfigError(
-                f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}"
-            )
-        if delta < 0:
-            raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
         self.uses = tuple(uses)
         self.joints: tuple[tuple[int, ...], ...] = REGIONS  # of each region
         if regions == 1:

@@ -245,8 +245,4 @@ def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
             f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are "
             f"{features.name}"
         )
-    if job.trained.kind == "ours" and job.trained.features is None:
-        reasons.append(
-            f"{job.trained.checkpoint.name} does not record which features it was trained on"
-        )
     return reasons

@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
 from vibe_model import models
-from vibe_model.cameras import camera_in_picture, crop_to_image
+from vibe_model.cameras import crop_to_image
 from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
@@ -56,22 +56,6 @@ Ints = NDArray[np.int64]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
-UNITS: Final[Mapping[str, str]] = {
-    "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
-    "rotmat": "(F, 24, 3, 3): rotations relative to parents, the first one in the camera's axes",
-    "pose": "(F, 72): axis times angle, rad",
-    "betas": "(F, 10)",
-    "camera": "(F, 3): scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box times "
-    "crop_scale",
-    "camera_in_picture": "(F, 4): sx, sy, tx, ty of the weak perspective; "
-    "[-1, 1] is the whole picture",
-    "bbox": "(F, 4): centre x, centre y, width, height, px of the source's picture, without "
-    "crop_scale",
-    "frame_index": "(F,): the source's own frames, counted from 0",
-    "run": "(F,): frames of equal number are neighbours, one step apart",
-    "joints_3d": "(F, 49, 3): spin49, m, camera axes, without the camera's translation",
-    "joints_2d": "(F, 49, 2): spin49, px of the source's picture",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -269,21 +253,30 @@ def save_npz(
     *,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one npz of a track: float32 and int64 arrays as in UNITS, and `about`, a JSON text.
+    """Write one npz of a track: arrays of F frames, and `about`, a JSON text.
 
-    about: facts beside name, units and whether it is demo data, such as the run's fingerprint.
-    camera_in_picture is missing if the image size is unknown. Returns the path `folder` /
-    `file_name`.
+        theta (F, 85)           camera 3, pose 72 (axis times angle, rad), betas 10
+        pose (F, 72), betas (F, 10), rotmat (F, 24, 3, 3)
+                                the same, and as rotations relative to parents, the first one in the
+                                camera's axes
+        camera (F, 3)           scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box
+                                times crop_scale
+        bbox (F, 4)             cxcywh px of the source's picture, without crop_scale
+        joints_3d (F, 49, 3)    spin49, m, camera axes, without the camera's translation
+        joints_2d (F, 49, 2)    spin49, px of the source's picture
+        frame_index (F,)        int64, the source's own frames, counted from 0
+        run (F,)                int64, frames of equal number are neighbours, one step apart
+
+    Others are float32. Past and future bodies, which have the frame's betas and camera, are in
+    `theta_minus5` and so on (`_step_arrays`).
+
+    about: facts beside name and whether it is demo data, such as the run's fingerprint. Returns the
+    path `folder` / `file_name`.
     """
     arrays = _current_arrays(generator, bodies)
-    units = dict(UNITS)
     for step, rotmat in bodies.step_rotmats.items():
-        direction = "before" if step < 0 else "after"
-        when = f"{abs(step)} frames {direction} each frame, with its betas and camera"
         for name, array in _step_arrays(generator, bodies, rotmat).items():
-            key = f"{name}_{step_name(step)}"
-            arrays[key] = array
-            units[key] = f"{UNITS[name]}; the body {when}"
+            arrays[f"{name}_{step_name(step)}"] = array
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
     recorded = {
@@ -291,7 +284,6 @@ def save_npz(
         "stand_in": bool(generator.body.is_stand_in),
         "crop_scale": float(bodies.track.crop_scale),
         "picture": None if bodies.picture is None else list(bodies.picture),
-        "units": {name: units[name] for name in arrays},
         **(about or {}),
     }
     text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
@@ -306,23 +298,17 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDA
     theta, joints_3d, kp_2d = posed_arrays(
         generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
-    box = bodies.bbox
     scale = float(bodies.track.crop_scale)
-    arrays: dict[str, NDArray[Any]] = {
+    return {
         "theta": theta,
         "rotmat": bodies.rotmat,
         "pose": theta[:, POSE],
         "betas": bodies.shape,
         "camera": bodies.camera,
-        "bbox": box,
+        "bbox": bodies.bbox,
         "joints_3d": joints_3d,
-        "joints_2d": crop_to_image(kp_2d, box, crop_scale=scale),
+        "joints_2d": crop_to_image(kp_2d, bodies.bbox, crop_scale=scale),
     }
-    if bodies.picture is not None:
-        arrays["camera_in_picture"] = camera_in_picture(
-            bodies.camera, box, bodies.picture, crop_scale=scale
-        )
-    return arrays
 
 
 def _step_arrays(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,6 @@ class _PredictedVideos:
     tracks: int = 0
     bodies: int = 0  # person-frames
     frames: int = 0  # frames of all overlays
-    drawing: float = 0.0  # seconds that drawing the overlays took
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
@@ -89,16 +87,17 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     predictions = _predict_people(job, split, chosen, progress)
     for number, people in itertools.groupby(predictions, key=lambda person: person.video):
         entry = split.videos[number]
-        bodies = PredictedBodies(job.out, job.trained.generator.steps)
         rows = []
+        tracks = []
         for person in people:
             rows.append(_write_person(job, person, entry, about))
-            bodies.add(person.bodies)
+            tracks.append(person.bodies)
             predicted.add_person(person)
-        video = _video_facts(entry, bodies.fps, rows)
+        video = _video_facts(entry, tracks[0].track.fps, rows)
         if raw is not None:
             file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
             source = sources.parse(raw, entry.source)
+            bodies = PredictedBodies(tracks, job.trained.generator.steps)
             video["overlay"] = _draw(job, predicted, file, source, bodies)
         videos.append(video)
     if not predicted.tracks:
@@ -193,7 +192,6 @@ def _draw(
 
     Returns None for an overlay that cannot be drawn, and adds the reason to `predicted.problems`.
     """
-    began = time.monotonic()
     text = DEMO_MARK if job.stand_in else ""
     try:
         overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
@@ -201,7 +199,6 @@ def _draw(
         predicted.problems.append(str(error))
         return None
     predicted.frames += n_frames
-    predicted.drawing += time.monotonic() - began
     return {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
 
 

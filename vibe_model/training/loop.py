@@ -12,7 +12,6 @@ names that epoch: best.pt and last.pt never disagree, whenever a run is killed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -121,12 +120,6 @@ class TrainingLoop(ABC):
             "stand_in": stand_in,
             "software": software,
         }
-        if self.group.device.type == "cuda":
-            # Whether fp32 is rounded to TF32's 10 bits. cuDNN's flag cannot be read (RuntimeError)
-            # if layers differ in it.
-            self.facts["tf32"] = {"products": torch.get_float32_matmul_precision() != "highest"}
-            with contextlib.suppress(RuntimeError):
-                self.facts["tf32"]["cudnn"] = torch.backends.cudnn.allow_tf32
         self._report = report if self.group.leads else None
 
     def inputs(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.errors import DataError
 from vibe_model import models, runs
@@ -192,13 +192,10 @@ class VideoRun(TrainingLoop):
     def _add_facts(self) -> None:
         """Add facts for config.json and metrics.json."""
         config = self.config
-        extra_streams = [reading.stream for reading in config.extra_streams.values()]
         estimated = runs.estimated_bodies(config, self.splits)
         if estimated:
             self.facts["estimates"] = estimated
         self.facts["processes"] = self.group.size
-        self.facts["parameters"] = sum(map(Tensor.numel, self.trainer.generator.parameters()))
-        self.facts["reads"] = [config.stream, *extra_streams]
 
     def inputs(self) -> dict[str, Any]:
         return {

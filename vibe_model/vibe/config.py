@@ -249,8 +249,8 @@ class MPoserConfig(RunConfig):
         return replace(small, **changes)
 
 
-# A prior must learn from the same windows as the generator that it is for. Therefore these settings
-# are not in [mposer]; they are taken from [vibe].
+# A prior must learn from the same windows as the generator that it is for, and learns on the same
+# device. Therefore these settings are not in [mposer]; they are taken from [vibe].
 OF_VIBE: Final = (
     "cache",
     "runs",
@@ -261,6 +261,7 @@ OF_VIBE: Final = (
     "window_weights",
     "tail",
     "seed",
+    "device",
 )
 
 MPOSER: Final = Training(
@@ -271,5 +272,4 @@ MPOSER: Final = Training(
     preset="amass",
     elsewhere=(*OF_VIBE, "motion"),
     elsewhere_sections="[vibe] or [paths]",
-    unless_set=("device",),
 )

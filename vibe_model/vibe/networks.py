@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,6 @@ REGRESSOR_ITERATIONS: Final = 3
 # part of theta that is motion: the pose without camera (3 numbers) and global orientation (3)
 MOTION: Final = slice(6, 75)
 MOTION_SIZE: Final = MOTION.stop - MOTION.start
-POOLS: Final = ("attention", "concat", "last")
 
 
 class TemporalEncoder(nn.Module):
@@ -240,18 +239,12 @@ class MotionDiscriminator(nn.Module):
         self,
         rnn_size: int = 1024,
         num_layers: int = 2,
-        feature_pool: str = "attention",
+        feature_pool: Literal["attention", "concat", "last"] = "attention",
         attention_layers: int = 3,
         attention_size: int = 1024,
         attention_dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if feature_pool not in POOLS:
-            raise ConfigError(
-                f"feature_pool: expected one of {', '.join(POOLS)}, found {feature_pool!r}"
-            )
-        if attention_layers < 1:
-            raise ConfigError(f"attention_layers: expected at least 1, found {attention_layers}")
         self.feature_pool = feature_pool
         self.gru = nn.GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
         if feature_pool == "attention":

@@ -12,7 +12,6 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
-from pipeline.grades.words import BAD
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
 
@@ -91,10 +90,6 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
     for line in few([*map(_track_text, tracks)], FEW, str(from_here(folder / SUMMARY))):
         out.print(plain(f"  {line}"))
-    unused = [track["name"] for track in tracks if track["grade"] == BAD]
-    if unused:
-        names = ", ".join(unused[:FEW])
-        out.print(f"  {DOUBT} {count(len(unused), 'track')} not to be used: {plain(names)}")
     if summary["stand_in"]:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     done = "up to date in" if "up_to_date" in summary else "in"

@@ -24,7 +24,7 @@ preset = embedded
 variant = concat
 epochs = 3
 [mposer]
-device = cuda
+lr = 0.01
 [core]
 log_level = INFO
 """
@@ -75,7 +75,7 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg
     assert found["dask", "scheduler"] == (None, None)
     assert found["vibe", "hidden_size"] == (256, 256), "of the preset"
     assert found["vibe", "strides"][0]["3dpw/train"] == 4
-    assert found["mposer", "device"] == ("cuda", "cpu")
+    assert found["mposer", "lr"] == (0.01, 0.002)
 
 
 def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, types_json, monkeypatch):

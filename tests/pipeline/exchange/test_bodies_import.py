@@ -132,9 +132,9 @@ def test_estimated_bodies_are_drawn_as_far_off_as_they_are(tmp_path):
 
 
 def _shown(tmp_path, name):
-    chosen = Choice(names=(name,))
-    (track,) = from_cache(tmp_path / "c", NAME, chosen, raw=tmp_path / "raw").tracks
-    return track
+    chosen = Choice(video=name.partition("/")[0])
+    tracks = from_cache(tmp_path / "c", NAME, chosen, raw=tmp_path / "raw").tracks
+    return next(track for track in tracks if track.record.name == name)
 
 
 @pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])

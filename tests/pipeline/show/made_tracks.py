@@ -59,16 +59,8 @@ def shown(track, *notes, frames=5):
 def shown_split(raw, /, *tracks, **changed):
     """A split of these tracks with facts of a test's own."""
     facts = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
-    facts |= {
-        "reader": {
-            "dataset": "penn_action",
-            "version": 7,
-            "parameters": {"model": "neutral"},
-            "body": None,
-        }
-    }
-    facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
-    facts |= {"body": None, "left_out": (), "n_tracks": len(tracks), "warnings": ()}
+    facts |= {"body": None, "estimates": "", "left_out": (), "n_tracks": len(tracks)}
+    facts |= {"warnings": ()}
     return PageContent(**(facts | changed), tracks=tracks)
 
 

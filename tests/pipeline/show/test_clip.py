@@ -4,7 +4,6 @@ has placed.
 
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations
 
 import av
 import cv2
@@ -17,7 +16,6 @@ from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
-from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
@@ -50,10 +48,10 @@ def of_rows(track, rows):
     return shown(part, frames=1000)
 
 
-@pytest.mark.parametrize(("name", "more"), [("clip.mp4", ""), ("CLIP.MP4", " --track {}")])
+@pytest.mark.parametrize(("name", "more"), [("clip.mp4", ""), ("CLIP.MP4", " --video {}")])
 def test_a_split_s_first_video_is_a_clip_that_browsers_play(name, more, root, tmp_path, types):
-    track = cache.open(root)["penn_action/train"].tracks[0].name
-    show = f"show penn_action/train --cache {root} --out TMP/{name}{more.format(track)}"
+    video = cache.open(root)["penn_action/train"].tracks[0].video
+    show = f"show penn_action/train --cache {root} --out TMP/{name}{more.format(video)}"
     types(show, "1 track of 0001, 8 frames, 8 with rows", "demo data")
     frames, rate = read(tmp_path / name)
     assert (len(frames), rate) == (8, 25)
@@ -84,18 +82,6 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     assert [int(np.ptp(colour)) > 20 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
 
 
-def test_names_of_people_who_stand_close_do_not_cover_each_other():
-    taken = []
-    for top in (200, 203, 197, 0, 2):
-        draw_label(
-            np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
-        )
-    assert len(taken) == 5
-    for a, b in combinations(taken, 2):
-        assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
-    assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
-
-
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
     track = made(tmp_path, 11)
     (tmp_path / "f/000004.jpg").write_bytes(b"no picture")
@@ -111,7 +97,7 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
 
 def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, types):
     split = cache.open(root)["3dpw/train"]
-    show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --track '{split.tracks[0].name}'"
+    show = f"show 3dpw/train --cache {root} --out TMP/clip.mp4 --video '{split.tracks[0].video}'"
     clips = []
     for body in ("", f"--body '{embedded.body}'"):
         types(f"{show} {body}")
@@ -141,7 +127,7 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
-    choice = Choice(names=(split.tracks[0].name,), frames=2)
+    choice = Choice(video=split.tracks[0].video, frames=2)
     converted = from_cache(root, "bedlam/train", choice).tracks[0]
     read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom

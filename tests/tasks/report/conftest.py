@@ -28,12 +28,10 @@ def write_split(
     *,
     accounts=None,
     stand_in=True,
-    fps=None,
     raw=None,
     step=1,
 ):
-    """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos,
-    else FPS.
+    """A commit of a split. tracks: <video>/<person> -> its columns, one video each.
 
     accounts: what became of the videos; None: nothing is recorded of it.
     """
@@ -47,7 +45,7 @@ def write_split(
         source = (
             Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
         )
-        rows = made_splits.track_of(track, held, step=step, fps=(fps or {}).get(video, FPS))
+        rows = made_splits.track_of(track, held, step=step, fps=FPS)
         videos.append((cache.VideoEntry(name=video, source=source, width=320, height=240), [rows]))
     rejected = [account for account in accounts or () if account.set_aside]
     videos += [
@@ -138,5 +136,5 @@ def root(tmp_path_factory):
     ok[:3] = 0
     write_stream(folder / "cache", "penn_action/train", features, ok)
     walk = {"0000/0": moving(10, 12)}
-    write_split(folder / "cache", "amass/train", walk, accounts=kept(1, 12), fps={"0000": np.nan})
+    write_split(folder / "cache", "amass/train", walk, accounts=kept(1, 12))
     return folder / "cache"

@@ -3,7 +3,6 @@ by hand.
 """
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,18 +90,3 @@ def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(ro
     assert data["problems"][0].startswith("Bodies are not drawn: ")
     data = bodies_section(opened, [run(tmp_path, "third")], raw=tmp_path, body=body).data
     assert len(data["drawn"]) == 2, "the pictures are where they were at conversion"
-
-
-def test_a_damaged_row_of_results_costs_its_split_and_is_reported(root, tmp_path, body):
-    damaged = run(tmp_path, "VIBE")
-    whole, better = damaged.sequences
-    other = {**whole, "split": "penn_action/test", "first_frame": "x"}
-    damaged = replace(
-        damaged, sequences=[{"track": TRACK, "predictions": ""}, other, whole, better]
-    )
-    data = bodies_section(open_splits(root), [damaged], raw=None, body=body).data
-    assert [window.split for window, _ in data["drawn"]] == [SPLIT, SPLIT]
-    assert [problem.partition(":")[0] for problem in data["problems"]] == [
-        "None",
-        "penn_action/test",
-    ]

@@ -66,12 +66,12 @@ def pages(root, tmp_path_factory):
             write_stream(own, f"{dataset}/{split}", features)
     runs = [
         make_run(folder, name, stand_in=True, track=f"{LONG}/0")
-        for name in ("vibe", LONG, "damaged")
+        for name in ("vibe", LONG, "unfinished")
     ]
     many = metrics(stand_in=True)
     more = {"mpi_inf_3dhp/test": many[SPLIT], "h36m/val": many[SPLIT]}
     (runs[0] / "metrics.json").write_text(json.dumps(many | more))
-    (runs[2] / "metrics.json").write_text("{")
+    (runs[2] / "metrics.json").unlink()
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
     write_report(ReportContent(own, None, None, "resnet50", shown, notes), written["report"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.report.data import accounting_section, open_splits, overview_section
+from tasks.report.data import open_splits, overview_section
 from tests.tasks.report.conftest import person, write_split, write_stream
 
 
@@ -12,15 +12,12 @@ def row(root):
     return cells
 
 
-def test_a_split_has_its_hours_and_says_which_rows_a_stream_lacks(tmp_path):
+def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
     motion, frames = tmp_path / "motion", tmp_path / "frames"
     columns = {"frame_index": np.arange(0, 7200, 2)}
     tracks = {"a/0": columns, "b/0": columns}
-    write_split(motion, "a/train", tracks, fps={"a": 2.0, "b": np.nan}, step=2)
-    # 3,600 rows of 2 frames at 2 fps
-    hours = "60 min (of 1 track; unknown rate for the others)"
-    assert row(motion) == ["demo", "none", hours, 2, 2, 7200]
-    assert accounting_section(open_splits(motion)).data["unrecorded"] == ["a/train"]
+    write_split(motion, "a/train", tracks, step=2)
+    assert row(motion) == ["demo", "none", 2, 2, 7200]
     write_split(frames, "penn_action/train", {"0001/0": person(20)})
     write_stream(frames, "penn_action/train", np.ones((20, 4)))
     write_split(frames, "penn_action/train", {"0002/0": person(15)})

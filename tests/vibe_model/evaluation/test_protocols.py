@@ -170,10 +170,8 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
         model, {"a/test": split}, **STREAM, folder=tmp_path, named=["emdb", "hmmr"]
     )["a/test"]
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
-    sequences = read_file(tmp_path / "sequences.json")
-    assert sequences["units"]["accel_error_m_s2"] == "m/s²"
-    header = (tmp_path / "sequences.csv").read_text()
-    assert "auc,pck_2d,pck_aligned,accel_error_m_s2,frames_predicted" in header
+    sequences = read_file(tmp_path / "sequences.json")["sequences"]
+    assert any("accel_error_m_s2" in row for row in sequences)
     rows = result_rows({"a/test": found}, title="Bodies")
     assert [(row.protocol, row.model) for row in rows] == [
         (protocol, name) for protocol in ("emdb", "hmmr") for name in ("Bodies", "mean body")

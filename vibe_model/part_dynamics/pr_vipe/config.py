@@ -94,10 +94,6 @@ class PrVIPEConfig(RunConfig):
         partly = [name for name in self.validation if ":" in name]
         if partly:
             raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
-        if self.seqlen != 1:
-            raise ConfigError(
-                f"seqlen: expected 1, since poses are single frames; found {self.seqlen}"
-            )
 
     @property
     def splits(self) -> tuple[str, ...]:
