@@ -121,7 +121,7 @@ def _title(shown: PageContent) -> str:
     title = shown.name
     if shown.stand_in:
         title += " (DEMO DATA)"
-    if shown.estimates:
+    if "estimates" in shown.reader.get("imported", {}):
         title += " (estimates)"
     return title
 

@@ -32,6 +32,7 @@ from pipeline.show.drawing import (
 )
 from pipeline.show.shown import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
+from pipeline.skeletons import Array
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
@@ -149,8 +150,8 @@ class _Person:
         self.name = track.record.name.removeprefix(f"{track.record.video}/")
         self.rows = {int(frame): row for row, frame in enumerate(track.rows["frame_index"])}
 
-    def draw(self, image: Image, row: int, size: float) -> None:
-        """Draw box, joints and name in the track's colour, in place."""
+    def draw(self, image: Image, row: int, size: float, taken: list[Array]) -> None:
+        """Draw box, joints and name in the track's colour, in place. taken: see `draw_label`."""
         rows = self.track.rows
         colour = [round(255 * share) for share in self.colour]
         centre_x, centre_y = rows["bbox"][row][:2].tolist()
@@ -160,7 +161,7 @@ class _Person:
         corner = _point(left, top)
         opposite = _point(centre_x + half_width, centre_y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        draw_label(image, self.name, left, top - 3 * size, size, colour)
+        draw_label(image, self.name, left, top - 3 * size, size, colour, taken)
         if "kp_2d" in rows:
             _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -238,8 +239,9 @@ def _draw_frame(
             seen += bodies.project_body(person.track, person.rows[frame.index], person.colour)
         seen.sort(key=lambda body: -float(body.depth.mean()))  # the nearest one on top
         image = bodies.painter.paint(image, seen)
+    taken: list[Array] = []
     for person in present:
-        person.draw(image, person.rows[frame.index], size)
+        person.draw(image, person.rows[frame.index], size, taken)
 
     texts = []
     absent = [person.name for person in people if person not in present]

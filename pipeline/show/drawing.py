@@ -174,17 +174,39 @@ def draw_label(
     bottom: float,
     size: float,
     colour: Sequence[int],
+    taken: list[Array],
 ) -> None:
     """Draw the label of a box, inside the image and between its captions.
 
-    left, bottom: The preferred place.
+    left, bottom: The preferred place. taken: Boxes (x, y, x, y) of labels drawn before; the label
+    moves up or down by whole lines to avoid them. Its own box is added.
     """
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
-    first = 2 * BAND_PX * size
-    last = image.shape[0] - BAND_PX * size
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
+    line = height + round(4 * size)
+    first = round(2 * BAND_PX * size)
+    last = image.shape[0] - round(BAND_PX * size)
     left = max(0, min(left, image.shape[1] - width))
-    bottom = max(first, min(bottom, last))
-    draw_text(image, text, round(left), round(bottom), size, colour)
+    bottom = round(max(first, min(bottom, last)))
+
+    boxes = []
+    for n_lines in sorted(range(-len(taken), len(taken) + 1), key=abs):  # 0 lines down, 1, -1, ...
+        y = bottom + n_lines * line
+        if n_lines == 0 or first <= y <= last:
+            boxes.append(np.array([left, y - line, left + width, y]))
+    chosen = boxes[0]  # if all overlap
+    for box in boxes:
+        if not any(_overlap(box, other) for other in taken):
+            chosen = box
+            break
+    taken.append(chosen)
+    draw_text(image, text, round(left), int(chosen[3]), size, colour)
+
+
+def _overlap(box: Array, other: Array) -> bool:
+    """Whether two boxes (x, y, x, y) overlap."""
+    starts_before = (box[:2] < other[2:]).all()
+    ends_after = (other[:2] < box[2:]).all()
+    return bool(starts_before and ends_after)
 
 
 def draw_text(

@@ -48,7 +48,7 @@ from pipeline.show.tracks import from_cache
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
-VERSION: Final = 3  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 # Radius of a joint's dot on a crop: this share of its side. On the full frame: this share of the
@@ -79,6 +79,7 @@ class _Overlay(NamedTuple):
     skeleton: Skeleton
     estimated: Skeleton  # joints of an estimated body
     radius: float  # of a joint's dot
+    outside: int  # visible joints outside the image
 
 
 class _Card(NamedTuple):
@@ -232,8 +233,11 @@ def _overlay(
 
     people: both joints, (49, 3) px of the frame, and confidence. drawn: where they are, (49, 2).
     """
+    is_inside = ((drawn[0] >= -0.5) & (drawn[0] <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = people[0][:, 2] > 0
+    outside = int((is_visible & ~is_inside).sum())
     labelled, estimated = map(flat, people, drawn)
-    return _Overlay(image, *size, rects, labelled, estimated, radius)
+    return _Overlay(image, *size, rects, labelled, estimated, radius, outside)
 
 
 def is_page(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page
 
-`from_raw` reads as many videos as the choice needs, as conversion would read them.
+`from_raw` reads as many videos as the choice needs, as conversion would read them, and accounts for
+them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline import grades
-from pipeline.accounting import VideoAccount, is_error
-from pipeline.cli.text import FEW, few
+from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
@@ -22,6 +22,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
 from pipeline.show.shown import (
+    MOST_LISTED,
     Choice,
     PageContent,
     ShownTrack,
@@ -49,7 +50,8 @@ def from_raw(
 ) -> PageContent:
     """Read the chosen tracks from a raw folder; reads only as many videos as needed.
 
-    A video that the reader rejects, or on which it fails, is a warning.
+    A video on which the reader fails is rejected, with a warning unless the error is a
+    RawDataError.
 
     Raises:
         RawDataError: the folder is not the dataset's.
@@ -64,20 +66,29 @@ def from_raw(
         model = load_body(body)
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
-    rejections = []
-    for account in reader.accounts.values():
-        if is_error(account.set_aside):
-            rejections.append(account.rejection)
+    accounts = list(reader.accounts.values())
+    failures = [account for account in accounts if is_error(account.set_aside)]
+    n_read = f"{len(accounts):,} of {len(reader.videos):,}"
+    warnings = []
+    defects = [account for account in failures if account.set_aside == UNEXPECTED]
+    if defects:  # the reader itself has failed
+        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        video = f"{defects[0].name}{others}"
+        warnings.append(f"The reader failed on video {video}: {defects[0].message}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
         raw=raw,
         body=body,
         stand_in=parts["stand_in"],
-        estimates="",
+        reader=parts,
+        totals=Accounting(accounts).totals(),
+        totals_of=f"the videos that were read for this page: {n_read}",
+        n_rejected=len(failures),
+        rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
         left_out=(),
         n_tracks=None,
-        warnings=tuple(few(rejections, FEW, "convert, then status --all")),
+        warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from pipeline.files.raw import refuse_mixture
 from pipeline.skeletons import Array
 from pipeline.track import FLAGS, Track
 
+MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
 
 
@@ -58,7 +59,11 @@ class PageContent:
     # folder of a body model, for tracks with SMPL parameters but without 3D joints
     body: Path | None
     stand_in: bool
-    estimates: str  # whose estimates the bodies are; "" for ground truth
+    reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
+    totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
+    totals_of: str  # what the totals count, for the page
+    n_rejected: int  # videos rejected because of errors
+    rejected: tuple[str, ...]  # the first of them: video, reason and message
     left_out: tuple[str, ...]  # names of tracks that the user left out
     n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import numpy as np
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.conversion.committed import left_out_tracks, video_state
+from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.show.shown import (
+    MOST_LISTED,
     Choice,
     PageContent,
     ShownTrack,
@@ -53,6 +55,7 @@ def from_cache(
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
     refuse_other_body(folder or Path(name), stand_in, body)
+    n_rejected, rejections = rejected_videos(split)
     numbers = _choose_tracks(split, choice)
     return PageContent(
         name=name,
@@ -60,7 +63,11 @@ def from_cache(
         raw=folder,
         body=body,
         stand_in=stand_in,
-        estimates=estimates_of(split),
+        reader=split.manifest.get("reader", {}),
+        totals=split.manifest.get("accounting", {}),
+        totals_of="the whole split",
+        n_rejected=n_rejected,
+        rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
         left_out=tuple(left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),

@@ -59,8 +59,16 @@ def shown(track, *notes, frames=5):
 def shown_split(raw, /, *tracks, **changed):
     """A split of these tracks with facts of a test's own."""
     facts = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
-    facts |= {"body": None, "estimates": "", "left_out": (), "n_tracks": len(tracks)}
-    facts |= {"warnings": ()}
+    facts |= {
+        "reader": {
+            "dataset": "penn_action",
+            "version": 7,
+            "parameters": {"model": "neutral"},
+            "body": None,
+        }
+    }
+    facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
+    facts |= {"body": None, "left_out": (), "n_tracks": len(tracks), "warnings": ()}
     return PageContent(**(facts | changed), tracks=tracks)
 
 

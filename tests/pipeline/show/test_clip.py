@@ -4,6 +4,7 @@ has placed.
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 
 import av
 import cv2
@@ -16,6 +17,7 @@ from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
+from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
@@ -80,6 +82,18 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     assert banded.tolist() == [i not in (2, 3) for i in range(9)]
     box = [frame[150, 300].astype(int) for frame in frames]  # the first one's upper edge
     assert [int(np.ptp(colour)) > 20 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
+
+
+def test_names_of_people_who_stand_close_do_not_cover_each_other():
+    taken = []
+    for top in (200, 203, 197, 0, 2):
+        draw_label(
+            np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
+        )
+    assert len(taken) == 5
+    for a, b in combinations(taken, 2):
+        assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
+    assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
 
 
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):

@@ -66,11 +66,13 @@ def test_a_track_s_facts(drawn, tmp_path):
     ]
 
 
-def test_frames_that_cannot_be_shown_say_why(drawn, tmp_path):
+def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(drawn, tmp_path):
     track = made(tmp_path, 4)
     (tmp_path / "f/000000.jpg").unlink()
     (tmp_path / "f/000002.jpg").write_bytes((tmp_path / "f/000001.jpg").read_bytes()[:300])
     track.bbox[3, 2:] = 0
+    track.kp_2d[1, NAMES.index("lwrist"), :2] = (639.6, 210)
+    track.kp_2d[1, NAMES.index("relbow"), :2] = (639.4, 210)  # still in the last pixel
     read = drawn(shown(track))
     missing, good, cut, no_box = read.main.of_class("card")
     for card, why in (
@@ -80,25 +82,34 @@ def test_frames_that_cannot_be_shown_say_why(drawn, tmp_path):
     ):
         assert f"No image. {why}" in card.text
     assert good.of_class("problem") == [] and len(pictures(read)) == 2
+    assert good.text.endswith("3 joints, 1 outside the image, 2 outside the crop")
 
 
-def test_moved_and_changed_raw_folders_are_reported(embedded, into, page, tmp_path, capsys):
+def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
+    embedded, into, page, tmp_path, capsys
+):
     raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
+    (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
     into.convert(root, raw)
     options = ("penn_action/train", "--cache", root)
     moved = raw.rename(tmp_path / "moved")
     lost = page(*options)
     assert f"The raw folder {raw} does not exist" in lost.root.of_class("warning")[-1].text
     assert "--raw DIR" in capsys.readouterr().err
-    assert len(lost.main.of_class("problem")) == 15
+    assert len(lost.main.of_class("problem")) == 10
     shutil.copy(moved / "frames/0003/000002.jpg", moved / "frames/0001/000001.jpg")
     found = page(*options, "--raw", moved)
     assert found.main.of_class("problem", "warning") == []
     # the first image is another video's, so the others of 0001 have another size
-    assert len(pictures(found)) == 2 * (1 + 5 + 5)
+    assert len(pictures(found)) == 2 * (1 + 5)
     assert [
         "have changed since conversion" in track.text for track in found.main.of_class("track")
-    ] == [True, False, False]
+    ] == [True, False]
+    rows = [[cell.text for cell in row.all("th", "td")] for row in found.root.all("tr")]
+    frames = cache.open(root)["penn_action/train"].manifest["accounting"]["frames"]
+    assert rows[1] == ["videos", "3", "2", "1 bad_label_file"]
+    assert rows[3][:3] == ["person-frames", str(frames["found"]), str(frames["kept"])]
+    assert "0003: bad_label_file: " in found.main.all("details")[-1].text
 
 
 def test_demo_data_are_marked_and_never_meet_real_data(embedded, page, tmp_path):
@@ -117,13 +128,15 @@ def test_untrusted_names_and_messages_stay_text(drawn, tmp_path):
         "}}</title></style>caf\udce9"
     )
     track, text = made(tmp_path, name=f"{evil}/0", video=evil), evil.replace("\udce9", r"\udce9")
+    reader = {"dataset": evil, "version": evil, "parameters": {evil: evil}, "body": None}
     facts = {
         "name": f"x/{evil}",
         "origin": evil,
         "raw": Path(evil),
+        "rejected": (evil,),
         "warnings": (evil,),
     }
-    read = drawn(shown(track, f"note {evil}"), **facts)
+    read = drawn(shown(track, f"note {evil}"), reader=reader, totals_of=evil, **facts)
     assert read.root.all("script") == [] and len(read.root.all("img")) == 2
     assert read.main.all("h2")[0].text == f"{text}/0"
     assert f"note {text}" in read.main.text
@@ -163,7 +176,10 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     found = from_raw(dataset, "train", raw, Choice(tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
     assert [track.record.video for track in found.tracks] == ["0003", "0005"]
-    assert found.warnings[0].startswith("0001: unexpected_error: KeyError: 'joints' (at test_show")
+    assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {
+        "unexpected_error": 1
+    }
+    assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
 
 def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn, tmp_path):
