@@ -18,8 +18,8 @@ falls; r the mean distance that remains without d, weighted alike, by the box di
 the person was seen; c the mean confidence of the detection's joints, so that figures that are
 nobody, and parts of people, do not take a track from a surer detection. Pairs up to SURE_COST are
 linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked across a
-scene cut. Lengths are in box diagonals of the last detection. The constants are from simulated
-scenes: benchmarks/linking.md.
+scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes
+from which the constants are.
 
 `clean`: frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their
 TFRecord converter): a sequence begins where enough joints are visible and ends where too few are,
