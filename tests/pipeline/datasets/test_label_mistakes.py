@@ -69,7 +69,7 @@ MISTAKES = {
     "nobody": says([], NOBODY, "no person|nobody|no people"),
     "some nan": says(results(without_elbows), KEPT, "finite"),
     "metres": says(results(lambda p: (p - [300, 240, 0]) / [100, 100, 1]), REJECTED, "metres"),
-    "y before x": says(results(lambda p: p[:, [1, 0, 2]]), REJECTED, "y before x"),
+    "y before x": says(results(lambda p: p[:, [1, 0, 2]]), REJECTED, "x, then y"),
     "y from the bottom": says(results(upside_down), KEPT, "48 of 48 people have their hips above"),
     "low scores": says(results(lambda p: p * [1, 1, 0.05]), NOBODY, "scores reach only 0.044"),
     "everybody twice": says([*results(), *results()], KEPT, "48 detections left out"),
@@ -89,7 +89,7 @@ MISTAKES = {
         "deep/above.mp4", "keypoints/above.json", REJECTED, "Move it to keypoints/deep/"
     ),
     "beside the clip": called(
-        "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
+        "d/beside.mp4", "d/beside.json", NOBODY, "no keypoints in keypoints: run"
     ),
     "one file of all": called(
         "e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"

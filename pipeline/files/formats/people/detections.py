@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.names import kind, shown_names
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
-from pipeline.files.formats.people.box_fit import require_joints_in_boxes
+from pipeline.files.formats.people.box_fit import compare_joints_with_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
@@ -152,7 +153,7 @@ def _read_numbered(
         content = keypoints_json.openpose_content(pages, sizes)
     if unused:
         content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(folder, content, sizes, file_of)
+    return _assemble(folder, content, file_of)
 
 
 def _result_names(video: str) -> list[str]:
@@ -180,7 +181,7 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
         content = keypoints_json.content_of(file, sizes)
     else:
         content = box_lines.content_of(file)
-    return _assemble(file, content, sizes)
+    return _assemble(file, content)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -253,10 +254,7 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
 
 
 def _assemble(
-    place: Path,
-    content: LabelContent,
-    sizes: Sizes | None = None,
-    file_of: Mapping[int, Path] | None = None,
+    place: Path, content: LabelContent, file_of: Mapping[int, Path] = MappingProxyType({})
 ) -> Detections:
     """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
     messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
@@ -264,8 +262,8 @@ def _assemble(
     """
     notes = [*content.notes]
     by_frame = _group_by_frame(content.people, notes)
-    n_points = _count_points(place, by_frame, file_of or {})
-    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
+    n_points = _count_points(place, by_frame, file_of)
+    notes += compare_joints_with_boxes(place, content.people)
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
