@@ -44,7 +44,7 @@ from pipeline.files.formats.people.joint_orders import (
     check_named_order,
     find_order,
     joint_called,
-    note_of_heads,
+    note_if_upside_down,
     unknown_order,
 )
 from pipeline.files.raw.files import list_names, open_regular
@@ -278,7 +278,7 @@ def _assemble(
         skeleton, points = _order_joints(place, points, content.joints, notes)
     _require_scores(place, points)
     if points and not are_boxes:
-        notes += filter(None, [note_of_heads(skeleton, points)])
+        notes += filter(None, [note_if_upside_down(skeleton, points)])
     if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
@@ -395,23 +395,18 @@ def _identities(
     everyone = set(chain.from_iterable(identities))
     if everyone <= {None}:
         return None, ()
+    n_people = sum(map(len, identities))
+    problem = None
     if None in everyone:
         n_without = sum(of_frame.count(None) for of_frame in identities)
-        notes.append(
-            f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
-        )
-        return None, ()
-    n_people = sum(map(len, identities))
-    if len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
-        notes.append(
-            f"identities are not used: {len(everyone)} of them for {count(n_people, 'detection')} "
-            f"in {count(len(identities), 'frame')}. People are linked"
-        )
-        return None, ()
-    if len(everyone) == 1 and max(map(len, identities)) > 1:
-        notes.append(
-            f"identities are not used: everybody is {kind(everyone.pop())}. People are linked"
-        )
+        problem = f"{count(n_without, 'detection')} have none"
+    elif len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
+        frames = count(len(identities), "frame")
+        problem = f"{len(everyone)} of them for {count(n_people, 'detection')} in {frames}"
+    elif len(everyone) == 1 and max(map(len, identities)) > 1:
+        problem = f"everybody is {kind(everyone.pop())}"
+    if problem is not None:
+        notes.append(f"identities are not used: {problem}. People are linked")
         return None, ()
 
     if not any(isinstance(identity, str) for identity in everyone):
