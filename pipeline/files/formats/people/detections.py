@@ -7,7 +7,7 @@ a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as a
 
 A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
 file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
-(`box_fit`) and scores.
+and scores.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.names import kind, shown_names
+from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
-from pipeline.files.formats.people.box_fit import compare_joints_with_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
@@ -37,6 +36,7 @@ from pipeline.files.formats.people.found import (
     FoundPerson,
     LabelContent,
     Sizes,
+    compare_joints_with_boxes,
     label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
@@ -44,7 +44,6 @@ from pipeline.files.formats.people.joint_orders import (
     check_named_order,
     find_order,
     joint_called,
-    note_if_upside_down,
     unknown_order,
 )
 from pipeline.files.raw.files import list_names, open_regular
@@ -277,8 +276,6 @@ def _assemble(
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints, notes)
     _require_scores(place, points)
-    if points and not are_boxes:
-        notes += filter(None, [note_if_upside_down(skeleton, points)])
     if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
