@@ -234,10 +234,6 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
     if len(names) > 1:
         found = f"several: {', '.join(names[:3])}"
     do = f"{ONE_VIDEO} Each name ends with the frame's number."
-    if {Path(name).suffix.lower() for name in names} <= UNREAD:
-        owner = owner_of_file(folder / names[0])
-        found += f": {owner}" if owner else ""
-        do = export_of(owner)
     return label_error(folder, "keypoints", expected, found, do)
 
 
