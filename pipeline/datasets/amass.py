@@ -13,7 +13,7 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
     _is_y_up, _turn_up  turn a world with y up, so that z is up
-    sample_positions    resample to 25 fps
+    _sample_positions    resample to 25 fps
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Amass(Dataset):
         gender = gender_of(motion.gender)
         _note_shape(motion, gender, account)
 
-        fps, positions = sample_positions(n_before, motion.rate, self.resampling)
+        fps, positions = _sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
         if n_frames > n_before:
             account.notes.append(
@@ -280,7 +280,7 @@ class _WithSmplx(Amass):
     )
 
 
-def sample_positions(
+def _sample_positions(
     n_frames: int, rate: float, resampling: str = "slerp"
 ) -> tuple[float, Doubles]:
     """Return the new rate in Hz, and the positions at which a motion is sampled.
@@ -292,9 +292,9 @@ def sample_positions(
         rate: Its rate in Hz.
         resampling: As in `Amass`.
 
-    >>> sample_positions(11, 120.00000763)[1].tolist()
+    >>> _sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
-    >>> sample_positions(11, 120.0, "decimate")
+    >>> _sample_positions(11, 120.0, "decimate")
     (30.0, array([0., 4., 8.]))
     """
     if abs(rate - round(rate)) < RATE_NOISE:

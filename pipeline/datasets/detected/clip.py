@@ -283,7 +283,7 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
         boxes=detections.boxes_alone,
     )
     _require_motions(labels.place, detections.camera)
-    return replace(detections, camera=pixel_camera(detections.camera, width, height))
+    return replace(detections, camera=_pixel_camera(detections.camera, width, height))
 
 
 def _require_motions(place: Path, camera: Mapping[int, Doubles]) -> None:
@@ -336,7 +336,7 @@ def _confident_persons(detections: Detections) -> Doubles:
     return persons
 
 
-def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
+def _pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
     """Convert homographies between frames from points in [-1, 1] to points in px.
 
     camera: frame -> (3, 3), from the frame before it. -1 and 1 are the image's outer edges; pixel 0

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.demo import writing as synthetic
-from pipeline.demo.layouts import SIZES, Factors
+from pipeline.demo.layouts import SIZES, _Factors
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path)
 
 
 def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(SIZES, "tiny", Factors(videos=0.05, frames=0.1))
+    monkeypatch.setitem(SIZES, "tiny", _Factors(videos=0.05, frames=0.1))
     place = (tmp_path / "raw", tmp_path / "body")
 
     def written(seed=0):
