@@ -303,7 +303,6 @@ REASONS: Final[dict[str, Reason]] = {
     "not_readable_now": Reason(
         "permission denied, or the disk did not answer; the next run reads it again", False
     ),
-    "other_file_name": Reason("the image has another name pattern than the sequence", False),
     "other_picture_size": Reason(
         "the images have another size than their labels or camera state", False
     ),

@@ -175,7 +175,7 @@ class _BodiesWriter:
 
     def _add_track(self, name: str, rows: _JointRows, grade: Grade) -> _FittedTrack:
         """Fit a track's rows and write its file, or read the file if it is up to date."""
-        path = f"bodies/{file_name(name)}"
+        path = f"bodies/{file_name(name, '.npz')}"
         file = self._job.out / path
         content = self.about | {"track": name, "inputs": rows.inputs(self._job.age)}
         text = json.dumps(content, sort_keys=True)
@@ -200,8 +200,8 @@ class _BodiesWriter:
         digest = hashlib.sha256(f"{VERSION} {entry.pixels}".encode())
         for person in people:
             digest.update(person.about.encode())
-        stem = Path(file_name(entry.name)).stem
-        path = f"overlays/{stem}-{digest.hexdigest()[:8]}{SUFFIX}"
+        name = file_name(entry.name, f"-{digest.hexdigest()[:8]}{SUFFIX}")
+        path = f"overlays/{name}"
         shown = "Anny's body, estimated"
         if self.about["stand_in"]:
             shown = f"{DEMO_MARK}  {shown}"

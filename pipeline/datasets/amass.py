@@ -12,9 +12,8 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
     load_motion         read the file (`pipeline.files.formats.motions`)
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
-    _note_speed         note a rate that is likely to be wrong
     _is_y_up, _turn_up  turn a world with y up, so that z is up
-    sample_positions    resample to 25 fps
+    _sample_positions    resample to 25 fps
 """
 
 from __future__ import annotations
@@ -88,9 +87,6 @@ STATED_RATE: Final = 120.0
 MAX_ANGLE: Final = 2 * math.pi  # rad, the largest rotation of any joint except the pelvis
 MAX_SPEED: Final = 10.0  # m/s: a sprinter's
 HIGHEST_M: Final = 100.0  # above or below the ground
-
-# rad/s, of the joint that turns fastest, in the median frame: about that of a sprinter
-MAX_TURNING: Final = 12.0
 
 # How `_is_y_up` recognises a world whose y axis is up, by the median over frames.
 UPRIGHT: Final = 0.8  # least y component of the torso's direction
@@ -225,7 +221,6 @@ class Amass(Dataset):
         n_before = len(motion.pose)  # frames before resampling
         account.found = n_before
         _require_units(file, motion)
-        _note_speed(motion, account)
         if motion.is_y_up or _is_y_up(motion):
             account.notes.append("the motion's world has y up: turned, so that z is up")
             motion = _turn_up(motion)
@@ -235,7 +230,7 @@ class Amass(Dataset):
         gender = gender_of(motion.gender)
         _note_shape(motion, gender, account)
 
-        fps, positions = sample_positions(n_before, motion.rate, self.resampling)
+        fps, positions = _sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
         if n_frames > n_before:
             account.notes.append(
@@ -285,7 +280,7 @@ class _WithSmplx(Amass):
     )
 
 
-def sample_positions(
+def _sample_positions(
     n_frames: int, rate: float, resampling: str = "slerp"
 ) -> tuple[float, Doubles]:
     """Return the new rate in Hz, and the positions at which a motion is sampled.
@@ -297,9 +292,9 @@ def sample_positions(
         rate: Its rate in Hz.
         resampling: As in `Amass`.
 
-    >>> sample_positions(11, 120.00000763)[1].tolist()
+    >>> _sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
-    >>> sample_positions(11, 120.0, "decimate")
+    >>> _sample_positions(11, 120.0, "decimate")
     (30.0, array([0., 4., 8.]))
     """
     if abs(rate - round(rate)) < RATE_NOISE:
@@ -375,20 +370,6 @@ def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
     if motion.n_betas > MAX_BETAS:
         account.notes.append(
             f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
-        )
-
-
-def _note_speed(motion: Motion, account: VideoAccount) -> None:
-    """Add a note if the joints turn faster than people's, with a rate that is more likely."""
-    steps = np.linalg.norm(np.diff(motion.pose[:, 1:], axis=0), axis=-1)
-    if not len(steps):
-        return
-    speed = motion.rate * float(np.median(steps.max(axis=1)))
-    if speed > MAX_TURNING:
-        likely = motion.rate / (2 if speed < 2 * MAX_TURNING else 4)
-        account.notes.append(
-            f"at {motion.rate:g} Hz, joints turn by {math.degrees(speed):.0f} degrees a second, "
-            f"faster than people's: is the rate {likely:g} Hz?"
         )
 
 

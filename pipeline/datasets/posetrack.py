@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,7 +37,13 @@ from pipeline.datasets.labels.posetrack import (
     VideoLabels,
 )
 from pipeline.datasets.numbering import require_numbers, require_rate
-from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
+from pipeline.datasets.pixels import (
+    DETECTED_OUTSIDE,
+    RESIZED,
+    no_pictures,
+    require_size,
+    require_source_pixels,
+)
 from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
@@ -174,7 +179,7 @@ class PoseTrack(Dataset):
         people = labels.people(account)
         images = _find_images(raw, video, labels, account)
         if labels.size is None:
-            require_visible(raw / file, people.kp_2d, images.pictures, account)
+            require_source_pixels(raw / file, people.kp_2d, images.pictures, most=DETECTED_OUTSIDE)
         reasons = _reasons_to_drop(people, images, of_21=labels.of_21)
         usable: Ints = np.flatnonzero(account.drop_rows(reasons))
         frame_index = images.frame_index[people.picture]
@@ -215,7 +220,6 @@ def _reasons_to_drop(
     is_small = side.max(axis=1) < MIN_SIDE_PX
     without_joints = "no_keypoints" if of_21 else "no_visible_joint"
     return {
-        "other_file_name": images.is_misnamed[people.picture],
         "no_picture": images.is_absent[people.picture],
         without_joints: people.n_joints == 0,
         "degenerate_box": is_missing | is_empty | is_small,
@@ -252,8 +256,7 @@ class _LabelledImages(NamedTuple):
 
     pictures: Pictures
     frame_index: Ints  # (F,) the number in the name
-    is_misnamed: Bools  # (F,) called by another pattern than the others
-    is_absent: Bools  # (F,) called by it, but not there
+    is_absent: Bools  # (F,)
 
 
 def _find_images(
@@ -274,39 +277,34 @@ def _find_images(
 
 
 def _match_names(raw: Path, labels: VideoLabels, account: VideoAccount) -> _LabelledImages:
-    """Find images by the most common pattern of their names; of equally common ones, the first.
+    """Find the images by their names, which differ by the number alone.
 
-    Images of other names, and those that are not there, are noted. Raises RawDataError if no image
-    of the pattern is there.
+    Images that are not there are noted. Raises RawDataError for other names, and if no image is
+    there.
     """
     file_names = labels.file_names
     numbered = [_parse_name(raw, labels.file, name) for name in file_names]
-    patterns = Counter(name.pattern for name in numbered if name is not None)
-    if not patterns:
-        expected = "names with a number at the end, such as 000000.jpg"
-        raise RawDataError(labels.file, "file_name", expected, shown(file_names[0]), UNPACK)
-    pattern, n_alike = patterns.most_common(1)[0]
+    pattern = numbered[0].pattern
+    for name, stored in zip(numbered, file_names, strict=True):
+        if name.pattern != pattern:
+            expected = f"names as {shown(file_names[0])}, with another number"
+            raise RawDataError(labels.file, "file_name", expected, shown(stored), UNPACK)
     pictures = Pictures(raw, pattern)
-    frame_index = np.array([0 if name is None else name.number for name in numbered], np.int64)
-    is_misnamed = np.array([name is None or name.pattern != pattern for name in numbered])
+    frame_index = np.array([name.number for name in numbered], np.int64)
     expected = "a folder that can be read"  # with permission, and a name that a file system takes
     with reading(pictures.place, expected, key="pictures", do=UNPACK, reason="no_picture"):
-        is_absent = ~is_misnamed & ~np.isin(frame_index, pictures.indices())
-    if is_absent.sum() == n_alike:
-        example = pictures.path(int(frame_index[~is_misnamed][0])).name
+        is_absent = ~np.isin(frame_index, pictures.indices())
+    if is_absent.all():
+        example = pictures.path(int(frame_index[0])).name
         expected = f"{len(file_names)} labelled images such as {example}"
         raise no_pictures(pictures.place, expected, UNPACK)
-    for applies, problem in (
-        (is_misnamed, f"are not called {pattern}"),
-        (is_absent, "are not there"),
-    ):
-        if applies.any():
-            first = shown(file_names[int(applies.argmax())])
-            account.notes.append(
-                f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the "
-                f"first is {first}"
-            )
-    return _LabelledImages(pictures, frame_index, is_misnamed, is_absent)
+    if is_absent.any():
+        first = shown(file_names[int(is_absent.argmax())])
+        account.notes.append(
+            f"{int(is_absent.sum())} of {len(file_names)} labelled pictures are not there: the "
+            f"first is {first}"
+        )
+    return _LabelledImages(pictures, frame_index, is_absent)
 
 
 class _NumberedName(NamedTuple):
@@ -316,13 +314,10 @@ class _NumberedName(NamedTuple):
     number: int
 
 
-def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName | None:
-    """Parse an image's name; None for a name without a number.
-
-    Raises RawDataError (`path_outside`) for a path outside the raw folder.
+def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
+    """Parse an image's name. Raises RawDataError for a name without a number, and
+    (`path_outside`) for a path outside the raw folder.
     """
-    if len(name) > MAX_NAME:
-        return None
     try:
         below(raw, name)
     except RawDataError as error:
@@ -332,7 +327,8 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName | None:
             file, "file_name", expected, shown(name), do, reason="path_outside"
         ) from error
     match = match_numbered(str(PurePosixPath(name)))
-    if match is None:
-        return None
+    if match is None or len(name) > MAX_NAME:
+        expected = "names with a number at the end, such as 000000.jpg"
+        raise RawDataError(file, "file_name", expected, shown(name), UNPACK)
     pattern = f"{match['before']}{{:0{len(match['number'])}d}}{match['after']}"
     return _NumberedName(pattern, int(match["number"]))

@@ -104,64 +104,64 @@ def _walk(body: ActionCurves) -> None:
     """Walk forward; the stride determines the speed."""
     phase = body.beat(0.75, 1.1)
     stride = body.draw(20, 30)  # of the thigh, to either side
-    bend = body.draw(45, 65)  # of the knee
-    swing = body.draw(15, 45)
-    bent = body.draw(15, 60)  # of the elbow
+    knee_bend = body.draw(45, 65)
+    arm_swing = body.draw(15, 45)
+    elbow_bend = body.draw(15, 60)
     body.pelvis_yaw = 6 * np.sin(phase)
     body.spine_turn = -10 * np.sin(phase)
     body.spine_bend = 4
-    for limbs, shift, sign in zip(body.limbs, (0.0, np.pi), (-1, 1), strict=True):
-        leg = phase + shift
-        ahead = np.maximum(np.sin(leg), 0) ** 2
-        behind = np.maximum(-np.sin(leg), 0) ** 2
-        limbs.flex = stride * (np.sin(leg) + 0.15)
-        limbs.knee = 6 + bend * _pulse(leg + 1.15 * np.pi, 2)
+    for limbs, phase_shift, sign in zip(body.limbs, (0.0, np.pi), (-1, 1), strict=True):
+        leg_phase = phase + phase_shift
+        ahead = np.maximum(np.sin(leg_phase), 0) ** 2
+        behind = np.maximum(-np.sin(leg_phase), 0) ** 2
+        limbs.flex = stride * (np.sin(leg_phase) + 0.15)
+        limbs.knee = 6 + knee_bend * _pulse(leg_phase + 1.15 * np.pi, 2)
         limbs.ankle = 10 * ahead - 35 * behind
         limbs.toes = 30 * behind
-        forward = sign * swing * np.sin(phase)
+        forward = sign * arm_swing * np.sin(phase)
         limbs.lift = 14 + np.abs(forward)
         limbs.plane = 35 + 55 * np.tanh(forward / 10)
-        limbs.elbow = bent + 0.4 * forward
+        limbs.elbow = elbow_bend + 0.4 * forward
 
 
 def _march(body: ActionCurves) -> None:
     """March on the spot, with high knees and bent, pumping arms."""
     phase = body.beat(0.7, 1.2)
-    high = body.draw(55, 100)
-    arm = body.draw(35, 70)
+    knee_height = body.draw(55, 100)
+    arm_height = body.draw(35, 70)
     body.spine_turn = 8 * np.sin(phase)
     for limbs, sign in zip(body.limbs, (1, -1), strict=True):
-        lift = sign * np.sin(phase)
-        up = np.maximum(lift, 0) ** 1.5
-        pump = np.maximum(-lift, 0) ** 1.5
-        limbs.flex = high * up
-        limbs.knee = 5 + high * 1.05 * up
-        limbs.ankle = -15 * up
-        limbs.lift = 12 + arm * pump
-        limbs.plane = 25 + 65 * pump
-        limbs.elbow = 60 + 30 * pump
+        leg_lift = sign * np.sin(phase)
+        knee_up = np.maximum(leg_lift, 0) ** 1.5
+        arm_pump = np.maximum(-leg_lift, 0) ** 1.5
+        limbs.flex = knee_height * knee_up
+        limbs.knee = 5 + knee_height * 1.05 * knee_up
+        limbs.ankle = -15 * knee_up
+        limbs.lift = 12 + arm_height * arm_pump
+        limbs.plane = 25 + 65 * arm_pump
+        limbs.elbow = 60 + 30 * arm_pump
 
 
 def _wave(body: ActionCurves) -> None:
     """Wave one hand beside the head."""
     phase = body.beat(1.2, 2.2)
-    slow = np.sin(body.beat(0.15, 0.3))
+    sway = np.sin(body.beat(0.15, 0.3))
     left, right = body.limbs
-    left.lift = 105 + body.draw(-10, 45) + 8 * slow
+    left.lift = 105 + body.draw(-10, 45) + 8 * sway
     left.plane = body.draw(-5, 40)
-    bent = body.draw(55, 95)
-    left.elbow = bent + body.draw(18, 35) * np.sin(phase)
+    elbow_bend = body.draw(55, 95)
+    left.elbow = elbow_bend + body.draw(18, 35) * np.sin(phase)
     left.twist = 55 + 15 * np.sin(phase)
-    body.spine_side = -6 + 5 * slow
-    body.head_turn = 15 * slow
-    right.elbow = 20 + 15 * slow
+    body.spine_side = -6 + 5 * sway
+    body.head_turn = 15 * sway
+    right.elbow = 20 + 15 * sway
 
 
 def _squat(body: ActionCurves) -> None:
     """Squat down and up, arms forward for balance."""
     deepest = body.draw(70, 105)
     depth = deepest * _pulse(body.beat(0.35, 0.6))
-    wide = body.draw(6, 20)
+    stance = body.draw(6, 20)
     body.pelvis_pitch = 0.38 * depth
     body.spine_bend = 5 + 0.1 * depth
     body.head_nod = -0.25 * depth
@@ -169,7 +169,7 @@ def _squat(body: ActionCurves) -> None:
     for limbs in body.limbs:
         limbs.flex = 0.9 * depth
         limbs.knee = 4 + 1.25 * depth
-        limbs.abduct = wide + 0.12 * depth
+        limbs.abduct = stance + 0.12 * depth
         limbs.turnout = 10 + 0.2 * depth
         limbs.lift = 14 + forward
         limbs.plane = 30 + 0.6 * depth
@@ -181,32 +181,32 @@ def _arm_raise(body: ActionCurves) -> None:
     phase = body.beat(0.3, 0.7)
     lag = body.rng.choice([0.0, np.pi / 2, np.pi])
     plane = body.draw(0, 95)
-    top = body.draw(100, 165)
-    bent = body.draw(5, 45)
-    first = _pulse(phase)
-    second = _pulse(phase + lag)
-    for limbs, up in zip(body.limbs, (first, second), strict=True):
-        limbs.lift = 12 + top * up
+    highest = body.draw(100, 165)
+    elbow_bend = body.draw(5, 45)
+    first_up = _pulse(phase)
+    second_up = _pulse(phase + lag)
+    for limbs, arm_up in zip(body.limbs, (first_up, second_up), strict=True):
+        limbs.lift = 12 + highest * arm_up
         limbs.plane = plane
-        limbs.elbow = 10 + bent * up
-    body.spine_side = 8 * (second - first)
-    body.head_nod = -10 * first
+        limbs.elbow = 10 + elbow_bend * arm_up
+    body.spine_side = 8 * (second_up - first_up)
+    body.head_nod = -10 * first_up
 
 
 def _jumping_jacks(body: ActionCurves) -> None:
     """Hop with arms and legs apart, then together."""
     phase = body.beat(0.8, 1.3)
     apart = _pulse(phase)
-    legs = body.draw(18, 30)
-    top = body.draw(120, 155)
+    leg_spread = body.draw(18, 30)
+    highest = body.draw(120, 155)
     landing = np.cos(phase) ** 2
     jump = np.sin(phase) ** 2
     body.hop = body.draw(0.04, 0.10) * jump
     for limbs in body.limbs:
-        limbs.lift = 10 + top * apart
+        limbs.lift = 10 + highest * apart
         limbs.plane = 8
         limbs.elbow = 12 + 15 * apart
-        limbs.abduct = 2 + legs * apart
+        limbs.abduct = 2 + leg_spread * apart
         limbs.knee = 8 + 14 * landing
         limbs.flex = 4 + 8 * landing
         limbs.ankle = -25 * jump
@@ -215,37 +215,37 @@ def _jumping_jacks(body: ActionCurves) -> None:
 def _kick(body: ActionCurves) -> None:
     """Swing one leg back and forward, as if to kick a ball."""
     phase = body.beat(0.45, 0.75)
-    back = _pulse(phase + 1.2, 3)
-    front = _pulse(phase, 3)
-    high = body.draw(50, 95)
+    swing_back = _pulse(phase + 1.2, 3)
+    swing_forward = _pulse(phase, 3)
+    kick_height = body.draw(50, 95)
     left, right = body.limbs
-    right.flex = high * front - 22 * back
-    right.knee = 8 + 80 * back + 12 * front
-    right.ankle = -70 * back - 25 * front
-    right.abduct = 4 + body.draw(0, 25) * front
-    right.lift = 20 + 40 * front
+    right.flex = kick_height * swing_forward - 22 * swing_back
+    right.knee = 8 + 80 * swing_back + 12 * swing_forward
+    right.ankle = -70 * swing_back - 25 * swing_forward
+    right.abduct = 4 + body.draw(0, 25) * swing_forward
+    right.lift = 20 + 40 * swing_forward
     right.plane = -10
     right.elbow = 25
-    left.knee = 8 + 12 * front
-    left.flex = 6 + 6 * front
-    left.lift = 20 + 50 * front
-    left.plane = 40 + 40 * front
+    left.knee = 8 + 12 * swing_forward
+    left.flex = 6 + 6 * swing_forward
+    left.lift = 20 + 50 * swing_forward
+    left.plane = 40 + 40 * swing_forward
     left.elbow = 30
-    body.spine_bend = 6 + 15 * front
-    body.pelvis_pitch = -12 * front
-    body.spine_turn = 18 * (front - back)
+    body.spine_bend = 6 + 15 * swing_forward
+    body.pelvis_pitch = -12 * swing_forward
+    body.spine_turn = 18 * (swing_forward - swing_back)
 
 
 def _box(body: ActionCurves) -> None:
     """Box: guard up, straight punches with left and right in turn."""
     phase = body.beat(0.7, 1.3)
-    reach = body.draw(60, 85)
+    arm_reach = body.draw(60, 85)
     body.spine_turn = 28 * np.sin(phase)
     body.pelvis_yaw = 12 * np.sin(phase)
     body.spine_bend = 12
     for limbs, sign in zip(body.limbs, (-1, 1), strict=True):
         punch = np.maximum(sign * np.sin(phase), 0) ** 2
-        limbs.lift = 38 + (reach - 30) * punch
+        limbs.lift = 38 + (arm_reach - 30) * punch
         limbs.plane = 62 + 28 * punch
         limbs.elbow = 122 - 112 * punch
         limbs.twist = -10
@@ -260,43 +260,43 @@ def _bow(body: ActionCurves) -> None:
     body.pelvis_pitch = 45 * depth * down
     body.spine_bend = 4 + 45 * depth * down
     body.head_nod = 20 * down
-    hang = 10
-    plane = 85
+    arm_lift = 10
+    arm_plane = 85
     if body.draw(0, 1) > 0.5:
-        hang = 25
-        plane = -35
+        arm_lift = 25
+        arm_plane = -35
     for limbs in body.limbs:
         limbs.flex = -6 * down
-        limbs.lift = hang + 40 * depth * down
-        limbs.plane = plane
+        limbs.lift = arm_lift + 40 * depth * down
+        limbs.plane = arm_plane
         limbs.elbow = 15 + 20 * down
 
 
 def _look_around(body: ActionCurves) -> None:
     """Turn head and trunk, with one hand at the hip and the other at the brow."""
-    slow = body.beat(0.3, 0.55)
-    slower = np.sin(body.beat(0.12, 0.25))
+    phase = body.beat(0.3, 0.55)
+    nod = np.sin(body.beat(0.12, 0.25))
     left, right = body.limbs
-    body.head_turn = 55 * np.sin(slow)
-    body.spine_turn = 35 * np.sin(slow - 0.4)
-    body.pelvis_yaw = 18 * np.sin(slow - 0.8)
-    body.head_nod = 15 * slower
+    body.head_turn = 55 * np.sin(phase)
+    body.spine_turn = 35 * np.sin(phase - 0.4)
+    body.pelvis_yaw = 18 * np.sin(phase - 0.8)
+    body.head_nod = 15 * nod
     right.lift = 42
     right.plane = -15
     right.twist = -45
     right.elbow = body.draw(70, 95)
-    left.lift = 75 + 25 * slower
+    left.lift = 75 + 25 * nod
     left.plane = 75
-    left.elbow = 105 + 20 * np.sin(slow)
+    left.elbow = 105 + 20 * np.sin(phase)
 
 
 def _lunge(body: ActionCurves) -> None:
     """Lunge: one leg in front, down until the other knee is near the ground, and up."""
     down = _pulse(body.beat(0.35, 0.6))
-    front = body.draw(20, 35)
-    deep = body.draw(45, 65)
+    thigh_forward = body.draw(20, 35)
+    depth = body.draw(45, 65)
     left, right = body.limbs
-    left.flex = front + deep * down
+    left.flex = thigh_forward + depth * down
     left.knee = left.flex
     right.ankle = -25 - 25 * down
     right.flex = -16 - 6 * down
@@ -329,13 +329,13 @@ def _swing(body: ActionCurves) -> None:
     """Swing a racket's forehand: back, through, and across the chest."""
     phase = body.beat(0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
-    high = body.draw(55, 85)
+    arm_height = body.draw(55, 85)
     left, right = body.limbs
     body.spine_turn = 42 * through
     body.pelvis_yaw = 25 * through
     body.spine_bend = 10
     body.head_turn = -20 * through
-    right.lift = high + 12 * through
+    right.lift = arm_height + 12 * through
     right.plane = 45 + 70 * through
     right.elbow = 40 + 30 * through
     right.twist = 15 * through
@@ -351,23 +351,23 @@ def _swing(body: ActionCurves) -> None:
 def _throw(body: ActionCurves) -> None:
     """Throw overarm, with a step of the other leg."""
     phase = body.beat(0.4, 0.7)
-    wind = _pulse(phase + 1.3, 2)
+    wind_up = _pulse(phase + 1.3, 2)
     release = _pulse(phase, 2)
     step = body.draw(30, 75)
     left, right = body.limbs
-    right.lift = 35 + 75 * np.maximum(wind, release)
-    right.plane = 20 - 35 * wind + 65 * release
-    right.elbow = 40 + 60 * wind - 25 * release
-    right.twist = 65 * wind - 35 * release
+    right.lift = 35 + 75 * np.maximum(wind_up, release)
+    right.plane = 20 - 35 * wind_up + 65 * release
+    right.elbow = 40 + 60 * wind_up - 25 * release
+    right.twist = 65 * wind_up - 35 * release
     right.knee = 14 + 12 * release
-    left.lift = 25 + 60 * wind
+    left.lift = 25 + 60 * wind_up
     left.plane = 70
     left.elbow = 25 + 40 * release
-    left.flex = 5 + step * wind + 15 * release
-    left.knee = 8 + step * wind + 15 * release
-    body.spine_turn = -35 * wind + 35 * release
+    left.flex = 5 + step * wind_up + 15 * release
+    left.knee = 8 + step * wind_up + 15 * release
+    body.spine_turn = -35 * wind_up + 35 * release
     body.spine_bend = 5 + 28 * release
-    body.pelvis_yaw = -20 * wind + 18 * release
+    body.pelvis_yaw = -20 * wind_up + 18 * release
 
 
 _DANCED: Final = {  # centre and half-width in degrees of the random poses

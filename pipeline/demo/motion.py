@@ -156,7 +156,7 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
     return pose.reshape(-1, 72)
 
 
-def sole_vertices() -> NDArray[np.intp]:
+def _sole_vertices() -> NDArray[np.intp]:
     """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10
     and 8, 11).
     """
@@ -240,7 +240,7 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     foot sliding.
     """
     trans = np.zeros((len(pose), 3))
-    soles = skin(procedural(), betas, pose, trans, sole_vertices()).verts
+    soles = skin(procedural(), betas, pose, trans, _sole_vertices()).verts
     height = soles[..., 1]
     lowest = height.min(axis=1)
 

@@ -14,22 +14,8 @@ from cache.storage import SCHEMES
 from cache.storage.durable import publish
 from pipeline.errors import PipelineError
 
-_MISTAKES: Final = (  # (pattern of a text that is no path here, what to write instead)
-    (re.compile(r"[\"']"), "expected a path without quotes"),
-    (
-        re.compile(r".*\$(\w+|\{)"),
-        "expected a path without environment variables, which are not replaced here",
-    ),
-    (
-        re.compile(r".*%\(\w+\)s"),
-        "expected a path without %(...)s, which is not replaced here",
-    ),
-    (
-        re.compile(r"[A-Za-z]:([\\/]|$)|\\\\"),
-        "expected a path of this system (in WSL, D:\\cache is /mnt/d/cache)",
-    ),
-    (re.compile(r"file:"), "expected a path, without file:"),
-)
+# texts of shells, of luigi.cfg and of Windows that are no paths here
+_OTHER_TEXT: Final = re.compile(r"""["']|.*\$(\w+|\{)|.*%\(\w+\)s|[A-Za-z]:([\\/]|$)|\\\\|file:""")
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
 
@@ -46,9 +32,10 @@ def folder_of(text: str, *, or_url: bool) -> Path:
     path = Path(text)
     if path.exists():
         return path
-    for pattern, problem in _MISTAKES:
-        if pattern.match(text):
-            raise ValueError(problem)
+    if _OTHER_TEXT.match(text):
+        raise ValueError(
+            "expected a path of this system, without quotes, variables, a drive or file:"
+        )
     url = _URL.match(text)
     if url and not or_url:
         raise ValueError("expected a path of this system, which this cannot be")
@@ -100,11 +87,11 @@ def write_aside(file: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def file_name(track: str) -> str:
+def file_name(track: str, ending: str) -> str:
     """A unique file name for a track, which any file system allows.
 
-    >>> file_name("train/abseiling/x y/0")
+    >>> file_name("train/abseiling/x y/0", ".npz")
     'train_abseiling_x_y_0-2906784860330344.npz'
     """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", track).strip("._-")[:80] or "track"
-    return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
+    return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}{ending}"

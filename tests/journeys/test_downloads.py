@@ -55,7 +55,7 @@ OF_2018 = (
     r"2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
     r"those in \S+/train do not"
 )
-OF_SUBJECTS = r"subjects with S<k>/ and images/: S<k>/ counts for 2 sequences, images/ for 0"
+OF_SUBJECTS = r"S<k>/ counts for sequences that are complete in it, not images/"
 
 
 def write_settings(config):

@@ -93,7 +93,7 @@ def write_motion(
         "about": np.array(json.dumps(about)),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (file_name(bodies.track.name).removesuffix(".npz") + ENDING)
+    path = folder / file_name(bodies.track.name, ENDING)
     replace_file(path, lambda stream: np.savez(stream, **arrays))
     return path
 

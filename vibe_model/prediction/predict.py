@@ -288,7 +288,7 @@ def save_npz(
     }
     text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(bodies.track.name)
+    path = folder / file_name(bodies.track.name, ".npz")
     replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
     return path
 

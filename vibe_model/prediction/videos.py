@@ -95,7 +95,9 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
             predicted.add_person(person)
         video = _video_facts(entry, tracks[0].track.fps, rows)
         if raw is not None:
-            file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
+            file = job.out / OVERLAY
+            if n_videos > 1:
+                file = job.out / OVERLAYS / file_name(entry.name, ".mp4")
             source = sources.parse(raw, entry.source)
             bodies = PredictedBodies(tracks, job.trained.generator.steps)
             video["overlay"] = _draw(job, predicted, file, source, bodies)

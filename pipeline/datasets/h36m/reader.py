@@ -34,7 +34,6 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
@@ -225,23 +224,12 @@ class Human36M(Dataset):
         return sorted(listed.values(), key=lambda video: video.name)
 
     def label_note(self, raw: Path, split: str) -> str:
-        json_folders = {video.folders[0] for video in json_layout.list_videos(raw, SUBJECTS[split])}
-        if not json_folders:
+        videos = json_layout.list_videos(raw, SUBJECTS[split])
+        subjects = {video.name.partition("/")[0] for video in videos}
+        both = sorted(subject for subject in subjects if (raw / subject).is_dir())
+        if not both:
             return ""
-        n_released = 0  # sequences in both layouts, of which S<k>/ is read
-        n_json = 0  # sequences of which images/ is read, of subjects with S<k>/
-        for video in self.videos(raw, split):
-            subject, _, _ = video.name.partition("/")
-            if not (raw / subject).is_dir():
-                continue
-            if _is_json(video):
-                n_json += 1
-            elif json_layout.image_folder(video.name) in json_folders:
-                n_released += 1
-        if not n_released and not n_json:
-            return ""
-        counts = f"S<k>/ counts for {count(n_released, 'sequence')}, images/ for {n_json}"
-        return f"subjects with S<k>/ and images/: {counts}"
+        return f"{', '.join(both)}: S<k>/ counts for sequences that are complete in it, not images/"
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None

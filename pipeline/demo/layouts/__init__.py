@@ -25,7 +25,7 @@ from pipeline.skeletons import Bools, Doubles
 T = TypeVar("T")
 
 
-class Factors(NamedTuple):
+class _Factors(NamedTuple):
     """An amount of demo data, relative to the default."""
 
     videos: float
@@ -33,9 +33,9 @@ class Factors(NamedTuple):
 
 
 SIZES: Final = {
-    "tiny": Factors(videos=0.2, frames=0.7),
-    "default": Factors(videos=1.0, frames=1.0),
-    "large": Factors(videos=4.0, frames=1.5),
+    "tiny": _Factors(videos=0.2, frames=0.7),
+    "default": _Factors(videos=1.0, frames=1.0),
+    "large": _Factors(videos=4.0, frames=1.5),
 }
 
 

@@ -191,7 +191,7 @@ def _cameras() -> dict[str, Any]:
     """
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
-        turn, shift, focal, centre = camera_numbers(name)
+        turn, shift, focal, centre = _camera_numbers(name)
         described[str(number)] = {
             "R": turn.tolist(),
             "t": (1000 * shift).tolist(),
@@ -201,7 +201,7 @@ def _cameras() -> dict[str, Any]:
     return described
 
 
-def camera_numbers(
+def _camera_numbers(
     name: str,
 ) -> tuple[Doubles, Doubles, list[float], list[float]]:
     """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
@@ -229,7 +229,7 @@ def _metadata() -> bytes:
             rows.append([str(number), str(subaction), *files])
     extrinsic = list[float]()
     intrinsic = list[float]()
-    for from_scene, shift, focal, centre in map(camera_numbers, CAMERAS):
+    for from_scene, shift, focal, centre in map(_camera_numbers, CAMERAS):
         turn = from_scene @ Z_UP.T
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
         extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)

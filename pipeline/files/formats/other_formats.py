@@ -1,16 +1,21 @@
-"""What a file is in place of the expected one, by its first bytes.  [raw]
+"""What a file is in place of the expected one, for messages.  [raw]
 
-Downloads are often other files: login pages, archives that are still packed, pointers of Git LFS.
-Messages name them.
+Downloads are often other files: login pages, archives that are still packed, pointers of Git LFS
+(`other_format`). Label files may be those of programs that no reader supports (`owner_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final
+
+from pipeline.files.raw.opening import open_unbuffered
 
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 HDF5: Final = "an HDF5 file"
+_HDF5: Final = b"\x89HDF"  # its first bytes
 _OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"<": "a web page (a login or licence page, perhaps)",
     ZIP: "a zip archive",
@@ -20,7 +25,7 @@ _OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"]\x00": "a file compressed with lzma",
     b"\x04\x22\x4d\x18": "a file compressed with lz4",
     **dict.fromkeys((b"x\x01", b"x^", b"x\x9c", b"x\xda"), "a file compressed with zlib"),
-    b"\x89HDF": HDF5,
+    _HDF5: HDF5,
     b"version http": "a Git LFS pointer",
 }
 NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name of a text or a clip
@@ -37,6 +42,69 @@ NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name of
     b"\x30\x26\xb2\x75": "Windows Media, to be converted: ffmpeg -i IN.wmv OUT.mp4",
     b"\xff\xfe": "text in UTF-16, not in UTF-8",
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
+}
+
+
+FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
+SEARCHED: Final = 4096  # first bytes of a file, in which words of other programs are searched
+
+# (keys, endings or first words, which a file must all have; whose file it is)
+_OTHER_PROGRAMS: Final = (
+    ("body_params_incam", "GEM-X's results, of SOMA's body"),
+    ("mhr_model_params", "SAM 3D Body's results, of MHR's body"),
+    ("poses_body frame_id", "results of wham_api.py, without trans"),
+    ("bbox keypoints frame_id", "WHAM's detections; its bodies are in wham_output.pkl"),
+    ("bbx_xyxy bbx_xys", "GVHMR's boxes; its bodies are in hmr4d_results.pt"),
+    ("img_focal img_center", "TRAM's camera; its bodies are in hps/hps_track_*.npy"),
+    ("vid_name features", "a database of VIBE's code, which --format vibe imports"),
+    ("root_pos root_rot dof_pos", "a robot's motion (GMR)"),
+    ("pose_aa root_trans_offset dof", "a robot's motion (ASAP)"),
+    ("pose_aa root_trans_offset", "a motion for PHC"),
+    ("smpl_poses smpl_scaling", "a motion of AIST++"),
+    ("poses expressions mocap_frame_rate", "a motion of BEAT2 or EMAGE"),
+    ("person_data", "GLAMR's results: import those of the estimator that it was given"),
+    (".npz smpl_params_incam", "GVHMR's results as npz: import its hmr4d_results.pt"),
+    (".npz body_pose global_orient transl", "SMPL-X's body alone: import GVHMR's hmr4d_results.pt"),
+    (".npz poses betas trans", "a motion in AMASS's form: a subset of the dataset amass"),
+    (".npz results", "an npz of `results`, as ROMP's: it has pickles, which are not read"),
+    (".npy 322", "a motion of Motion-X"),
+    (".npy 22 3", "joints of HumanML3D"),
+    (".npy 263", "features of HumanML3D"),
+    ("tracks node_names point_scores", "SLEAP's analysis file, of 2D points"),
+    ("df_with_missing", "DeepLabCut's table, of 2D points"),
+    ("scorer bodyparts", "DeepLabCut's table, of 2D points"),
+    ("HIERARCHY ROOT", "a BVH file, of another skeleton"),
+    ("PathFileType", "a TRC file (Sports2D, Pose2Sim, OpenCap), of points"),
+    ("nRows nColumns inDegrees", "OpenSim's angles of joints"),
+    (".c3d", "a C3D file, of markers"),
+    ("xml annotations", "CVAT's XML, of 2D points"),
+    ("annotations result", "Label Studio's JSON, of 2D points"),
+    ("licenses categories", "COCO's JSON, of 2D points"),
+    ("item slots annotations", "V7 Darwin's JSON, of 2D points"),
+    ("landmarks", "MediaPipe's landmarks"),
+    ("pose_landmarks", "MediaPipe's landmarks"),
+    ("poseLandmarks", "MediaPipe's landmarks"),
+    ("shapes imagePath", "labelme's JSON, of 2D points"),
+    ("_via_img_metadata", "VIA's JSON, of 2D points"),
+    (".xlsx", "an Excel table"),
+    (".xls", "an Excel table"),
+)
+# How to write a file of 2D points that is read, by the first word of whose it is
+_EXPORTS: Final = {
+    "CVAT's": "Export the task as COCO Keypoints 1.0 (JSON).",
+    "DeepLabCut's": (
+        "Write the table's x, y and likelihood as COCO's JSON, with the names of the joints."
+    ),
+    "SLEAP's": "Write its tracks as COCO's JSON, with the names of the joints.",
+    "Label": "Export it as COCO.",
+    "V7": "Export it as COCO.",
+    "labelme's": "Convert it to COCO's JSON, with the names of the joints.",
+    "VIA's": "Export the annotations as COCO.",
+    "MediaPipe's": (
+        "Its 33 landmarks are shares of the image: run `python -m pipeline detect --detector "
+        "blaze_pose` on the clip."
+    ),
+    "an": "Save the table as CSV (docs/datasets/videos.md has its columns).",
 }
 
 
@@ -69,3 +137,35 @@ def _identify_format(start: bytes, formats: Mapping[bytes, str]) -> str | None:
         if start.startswith(magic):
             return name
     return None
+
+
+def owner_of(marks: Collection[str]) -> str:
+    """Whose file it is that has these keys and words; "" if unknown.
+
+    >>> owner_of({"root_pos", "root_rot", "dof_pos", "fps"})
+    "a robot's motion (GMR)"
+    """
+    for needed, owner in _OTHER_PROGRAMS:
+        if set(needed.split()) <= set(marks):
+            return owner
+    return ""
+
+
+def export_of(owner: str) -> str:
+    """How to write the file of `owner_of` in a format that is read."""
+    return _EXPORTS.get(owner.partition(" ")[0], FORMATS)
+
+
+def owner_of_file(file: Path) -> str:
+    """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; "" if
+    unknown. Raises OSError.
+    """
+    with open_unbuffered(file) as stream:
+        start = stream.read(SEARCHED)
+    words = set(re.findall(r"\w+", start.decode("latin1")))
+    if start.startswith(_HDF5):
+        import h5py  # takes 0.2 s
+
+        with h5py.File(file) as content:
+            words = set(content)
+    return owner_of({file.suffix.lower(), *words})

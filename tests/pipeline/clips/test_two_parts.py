@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from pipeline.clips.detection.decoders import ClipDecoding
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, _find_people
-from pipeline.datasets.detected.clip import pixel_camera
+from pipeline.datasets.detected.clip import _pixel_camera
 from pipeline.errors import ConfigError
 from pipeline.files.formats.people.detections import read_results
 from pipeline.homography import transfer
@@ -159,7 +159,7 @@ def test_still_things_move_against_the_camera(tmp_path):
     camera = read_results(tmp_path / "out/a.avi.json").camera
     assert sorted(camera) == list(range(6, 12)), "none where the camera is still"
     at = np.array([[40.0, 30], [300, 150]])
-    for matrix in pixel_camera(camera, 320, 192).values():
+    for matrix in _pixel_camera(camera, 320, 192).values():
         assert_allclose(transfer(matrix, at), at - [8, 0], atol=0.7)
     whole, begun = (ClipDecoding(tmp_path / "raw", 12)(("a.avi", start)).frames for start in (0, 8))
     assert [one.camera for one in begun] == [one.camera for one in whole[8:]], (

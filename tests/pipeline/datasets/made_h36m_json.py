@@ -80,7 +80,7 @@ def write_scene(take, raw, *, is_place, fits):
     camera = demo.CAMERAS.index(take.shot.name.rpartition(".")[2])
     cameras = {}
     for number, (turn, shift, focal, centre) in enumerate(
-        map(demo.camera_numbers, demo.CAMERAS), start=1
+        map(demo._camera_numbers, demo.CAMERAS), start=1
     ):
         world = turn @ demo.Z_UP.T
         t = -world.T @ shift if is_place else shift

@@ -21,7 +21,7 @@ def perform(*actions, seed=0, n_frames=75):
 def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action):
     m = perform(action)
     assert ((m.angles >= motion.LOW - 1e-9) & (m.angles <= motion.HIGH + 1e-9)).all()
-    verts, joints = skin(procedural(), m.betas, m.pose, m.trans, motion.sole_vertices())
+    verts, joints = skin(procedural(), m.betas, m.pose, m.trans, motion._sole_vertices())
     acceleration = np.diff(joints, 2, axis=0) * m.fps**2
     # m/s2: a fast hand has that, a jump in a curve far more
     assert np.linalg.norm(acceleration, axis=-1).max() < 100

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.demo import writing as synthetic
-from pipeline.demo.layouts import SIZES, Factors
+from pipeline.demo.layouts import SIZES, _Factors
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path)
 
 
 def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(SIZES, "tiny", Factors(videos=0.05, frames=0.1))
+    monkeypatch.setitem(SIZES, "tiny", _Factors(videos=0.05, frames=0.1))
     place = (tmp_path / "raw", tmp_path / "body")
 
     def written(seed=0):
@@ -122,17 +122,6 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     with pytest.raises(PipelineError, match="other files, which are not changed"):
         small(folder)
     assert digests(tmp_path) == before
-
-
-def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path):
-    folder = tmp_path / "raw/videos"
-    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
-    assert (
-        main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
-    )
-    assert list(folder.rglob("keypoints/**/*.json"))
-    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
-    assert not list(folder.rglob("keypoints/**/*.json"))
 
 
 def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path):

@@ -7,7 +7,7 @@ a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as a
 
 A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
 file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
-(`box_fit`) and scores.
+and scores.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -24,10 +25,9 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.names import kind, shown_names
+from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
-from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
@@ -36,6 +36,7 @@ from pipeline.files.formats.people.found import (
     FoundPerson,
     LabelContent,
     Sizes,
+    compare_joints_with_boxes,
     label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
@@ -43,7 +44,6 @@ from pipeline.files.formats.people.joint_orders import (
     check_named_order,
     find_order,
     joint_called,
-    note_of_heads,
     unknown_order,
 )
 from pipeline.files.raw.files import list_names, open_regular
@@ -152,7 +152,7 @@ def _read_numbered(
         content = keypoints_json.openpose_content(pages, sizes)
     if unused:
         content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(folder, content, sizes, file_of)
+    return _assemble(folder, content, file_of)
 
 
 def _result_names(video: str) -> list[str]:
@@ -180,7 +180,7 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
         content = keypoints_json.content_of(file, sizes)
     else:
         content = box_lines.content_of(file)
-    return _assemble(file, content, sizes)
+    return _assemble(file, content)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -234,10 +234,6 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
     if len(names) > 1:
         found = f"several: {', '.join(names[:3])}"
     do = f"{ONE_VIDEO} Each name ends with the frame's number."
-    if {Path(name).suffix.lower() for name in names} <= UNREAD:
-        owner = owner_of_file(folder / names[0])
-        found += f": {owner}" if owner else ""
-        do = export_of(owner)
     return label_error(folder, "keypoints", expected, found, do)
 
 
@@ -253,10 +249,7 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
 
 
 def _assemble(
-    place: Path,
-    content: LabelContent,
-    sizes: Sizes | None = None,
-    file_of: Mapping[int, Path] | None = None,
+    place: Path, content: LabelContent, file_of: Mapping[int, Path] = MappingProxyType({})
 ) -> Detections:
     """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
     messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
@@ -264,8 +257,8 @@ def _assemble(
     """
     notes = [*content.notes]
     by_frame = _group_by_frame(content.people, notes)
-    n_points = _count_points(place, by_frame, file_of or {})
-    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
+    n_points = _count_points(place, by_frame, file_of)
+    notes += compare_joints_with_boxes(place, content.people)
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
@@ -279,8 +272,6 @@ def _assemble(
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints, notes)
     _require_scores(place, points)
-    if points and not are_boxes:
-        notes += filter(None, [note_of_heads(skeleton, points)])
     if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
@@ -397,23 +388,18 @@ def _identities(
     everyone = set(chain.from_iterable(identities))
     if everyone <= {None}:
         return None, ()
+    n_people = sum(map(len, identities))
+    problem = None
     if None in everyone:
         n_without = sum(of_frame.count(None) for of_frame in identities)
-        notes.append(
-            f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
-        )
-        return None, ()
-    n_people = sum(map(len, identities))
-    if len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
-        notes.append(
-            f"identities are not used: {len(everyone)} of them for {count(n_people, 'detection')} "
-            f"in {count(len(identities), 'frame')}. People are linked"
-        )
-        return None, ()
-    if len(everyone) == 1 and max(map(len, identities)) > 1:
-        notes.append(
-            f"identities are not used: everybody is {kind(everyone.pop())}. People are linked"
-        )
+        problem = f"{count(n_without, 'detection')} have none"
+    elif len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
+        frames = count(len(identities), "frame")
+        problem = f"{len(everyone)} of them for {count(n_people, 'detection')} in {frames}"
+    elif len(everyone) == 1 and max(map(len, identities)) > 1:
+        problem = f"everybody is {kind(everyone.pop())}"
+    if problem is not None:
+        notes.append(f"identities are not used: {problem}. People are linked")
         return None, ()
 
     if not any(isinstance(identity, str) for identity in everyone):

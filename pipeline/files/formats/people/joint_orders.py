@@ -21,26 +21,25 @@ import numpy as np
 
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.found import EXPORT, ORDERS
-from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
+from pipeline.skeletons import BONES, Doubles, Ints, joint_names
 
-CONFIDENT: Final = 0.3  # joints with a lower score are ignored
+LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
 MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
 # Largest length of a bone, in its person's scale. It is at most 1.4 in all poses of the tests and
 # in real data, and in a wrong order 1.7 or more in nearly all of them.
-LONGEST: Final = 1.6
+LONGEST_BONE: Final = 1.6
 # If the usual order fits, too, another one is taken if its bones are shorter by this factor.
-CLEARLY: Final = 0.85
+MUCH_SHORTER: Final = 0.85
 # What may be wrong about the length of a bone: m in the person's scale, and px
-NOISE: Final = 0.05
-NOISE_PX: Final = 2.0
+LENGTH_NOISE: Final = 0.05
+LENGTH_NOISE_PX: Final = 2.0
 # Largest distance of a midpoint joint from its midpoint, in m of the person's scale. It is 0.09 in
 # the demo data, whose neck is the body model's and not midway between the shoulders.
-MIDPOINT: Final = 0.2
+MOST_OFF_MIDPOINT: Final = 0.2
 # Least cosine between the lines through the shoulders and through the hips. It is 0.7 or more in
 # the poses of the tests and in real data, and -0.7 or less if the sides of one pair are exchanged.
-CROSSED: Final = -0.5
-UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
+LEAST_COSINE_OF_SIDES: Final = -0.5
 
 # Joint order -> joint -> the two joints whose midpoint it is by definition.
 MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
@@ -53,7 +52,7 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 }
 # x y z m of an adult who stands with arms stretched to the sides; right joints are mirrored. The
 # face and toes are half as large again: those of a child, or near the camera, are larger.
-_BODY: Final[Mapping[str, tuple[float, float, float]]] = {
+_STANDING_BODY: Final[Mapping[str, tuple[float, float, float]]] = {
     "headtop": (0, 1.72, 0),
     "nose": (0, 1.55, 0.14),
     "leye": (0.045, 1.6, 0.11),
@@ -91,28 +90,28 @@ class _OrderFit:
     """How well a sequence fits one joint order; 0 or NaN is what too few persons show."""
 
     order: str
-    bone: float  # length of the longest bone in its person's scale, the median over persons
+    longest_bone: float  # its length in its person's scale, the median over persons
     ends: tuple[str, str]  # the joints of the longest bone
-    midpoint: float  # m in the person's scale from a midpoint joint to its midpoint; the worst one
-    sides: float  # cosine between the lines through the shoulders and through the hips
+    off_midpoint: float  # m in the person's scale from a midpoint joint to its midpoint: the worst
+    cosine_of_sides: float  # cosine between the lines through the shoulders and through the hips
 
-    def fault(self) -> str:
-        """Why the sequence does not fit the order; "" if it does."""
-        if self.bone > LONGEST:
+    def fault(self) -> str | None:
+        """Why the sequence does not fit the order; None if it does."""
+        if self.longest_bone > LONGEST_BONE:
             start, end = self.ends
-            return f"bones up to {self.bone:.1f} times too long ({start} to {end})"
-        if self.sides < CROSSED:
+            return f"bones up to {self.longest_bone:.1f} times too long ({start} to {end})"
+        if self.cosine_of_sides < LEAST_COSINE_OF_SIDES:
             return "shoulders and hips crossed"
-        if self.midpoint > MIDPOINT:
-            return f"midpoints {self.midpoint:.1f} m off"
-        return ""
+        if self.off_midpoint > MOST_OFF_MIDPOINT:
+            return f"midpoints {self.off_midpoint:.1f} m off"
+        return None
 
 
 def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
 
     ORDERS has the usual order of J joints first. Another one is taken if the usual one does not
-    fit, or fits much worse (CLEARLY). Raises RawDataError if none fits, or several others do.
+    fit, or fits much worse (MUCH_SHORTER). Raises RawDataError if none fits, or several others do.
     """
     persons = np.concatenate(keypoints)
     n_joints = persons.shape[1]
@@ -120,7 +119,7 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     usual, *others = fits
     better = [fit for fit in others if not fit.fault()]
     if not usual.fault():
-        better = [fit for fit in better if fit.bone < CLEARLY * usual.bone]
+        better = [fit for fit in better if fit.longest_bone < MUCH_SHORTER * usual.longest_bone]
         if not better:
             return usual.order
     if len(better) != 1:
@@ -128,17 +127,19 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     return better[0].order if better else usual.order
 
 
-def check_named_order(place: Path, names: Sequence[str], named: Doubles, stored: Doubles) -> str:
+def check_named_order(
+    place: Path, names: Sequence[str], named: Doubles, stored: Doubles
+) -> str | None:
     """Check joints (N, J, 3) that are `named` in our spelling by `names`.
 
     stored: (N, K, 3), all joints in the file's order.
 
-    Returns a note if they are doubtful, as of people seen from above; "" if not. Raises
+    Returns a note if they are doubtful, as of people seen from above; None if not. Raises
     RawDataError if the numbers fit another order of as many joints than their names say.
     """
     fault = _fit("named", names, named).fault()
-    if not fault:
-        return ""
+    if fault is None:
+        return None
     orders = ORDERS.get(stored.shape[1], ())
     fits = [_fit(order, joint_names(order), stored) for order in orders]
     fitting = [fit.order for fit in fits if not fit.fault()]
@@ -147,29 +148,12 @@ def check_named_order(place: Path, names: Sequence[str], named: Doubles, stored:
     return f"joints may not be where their names say: {fault}"
 
 
-def note_of_heads(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str:
-    """A note if nearly all people (P, J, 3) of all frames are upside down; else ""."""
-    names = [_plain(name) for name in joint_names(skeleton)]
-    if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
-        return ""
-    persons = np.concatenate(keypoints)
-    y = np.where(persons[..., 2] >= CONFIDENT, persons[..., 1], np.nan)
-    shoulders = y[:, names.index("lshoulder")] + y[:, names.index("rshoulder")]
-    hips = y[:, names.index("lhip")] + y[:, names.index("rhip")]
-    n_compared = int(np.isfinite(shoulders + hips).sum())
-    n_upside_down = int((hips < shoulders).sum())
-    if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
-        return ""
-    people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
-    return f"{people}: is y counted from the bottom, or the clip upside down?"
-
-
 def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
     """Measure how well persons (N, J, 3) fit the joints `names`.
 
     A person's scale, px per m, is that of all bones together, so each person counts alike.
     """
-    is_confident = persons[..., 2] >= CONFIDENT
+    is_confident = persons[..., 2] >= LEAST_CONFIDENCE
     points = np.where(is_confident[..., None], persons[..., :2], np.nan)
     columns, lengths = _bones(tuple(names))
     point_of = dict(zip(names, points.swapaxes(0, 1), strict=True))
@@ -181,7 +165,9 @@ def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
         squares = (is_shown * lengths**2).sum(axis=1)
         scale = np.sqrt(np.nansum(measured**2, axis=1) / squares)  # (N,) px per m
         scale[is_shown.sum(axis=1) < MIN_BONES] = np.nan
-        without_noise = np.maximum(measured / scale[:, None] - NOISE - NOISE_PX / scale[:, None], 0)
+        without_noise = np.maximum(
+            measured / scale[:, None] - LENGTH_NOISE - LENGTH_NOISE_PX / scale[:, None], 0
+        )
         longest = [_median(bone) for bone in (without_noise / lengths).T]
 
         offsets = [0.0]
@@ -189,7 +175,7 @@ def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
             middle = (point_of[a] + point_of[b]) / 2
             offset = np.linalg.norm(point_of[joint] - middle, axis=-1)
             offsets.append(_median(offset / scale))
-        sides = _agreement_of_sides({_plain(name): point for name, point in point_of.items()})
+        sides = _cosine_of_sides({_bare_name(name): point for name, point in point_of.items()})
     bone = float(np.nanmax([0.0, *longest]))
     ends = ("", "")
     if bone:
@@ -201,27 +187,29 @@ def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
 @functools.lru_cache(maxsize=64)
 def _bones(names: tuple[str, ...]) -> tuple[Ints, Doubles]:
     """Columns (B, 2) of the two ends of bones, and their lengths (B,) m."""
-    plain = [_plain(name) for name in names]
+    plain = [_bare_name(name) for name in names]
     pairs = {}
     for ends in (*BONES, *_MORE_BONES):
-        start, end = map(_plain, ends)
+        start, end = map(_bare_name, ends)
         if start in plain and end in plain:
-            pairs[plain.index(start), plain.index(end)] = math.dist(_place(start), _place(end))
+            pairs[plain.index(start), plain.index(end)] = math.dist(
+                _standing_position(start), _standing_position(end)
+            )
     return np.array([*pairs], np.int64).reshape(-1, 2), np.array([*pairs.values()])
 
 
-def _plain(name: str) -> str:
+def _bare_name(name: str) -> str:
     return name.removeprefix("OP ").lower()
 
 
-def _place(joint: str) -> tuple[float, float, float]:
-    if joint in _BODY:
-        return _BODY[joint]
-    x, y, z = _BODY[f"l{joint[1:]}"]
+def _standing_position(joint: str) -> tuple[float, float, float]:
+    if joint in _STANDING_BODY:
+        return _STANDING_BODY[joint]
+    x, y, z = _STANDING_BODY[f"l{joint[1:]}"]
     return -x, y, z
 
 
-def _agreement_of_sides(point_of: Mapping[str, Doubles]) -> float:
+def _cosine_of_sides(point_of: Mapping[str, Doubles]) -> float:
     """Cosine between the lines through shoulders and hips, over all persons, those seen from the
     front and from behind above all; NaN if too few show these joints.
     """
@@ -275,7 +263,7 @@ def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDat
 # spellings of annotation tools and detectors
 
 
-def _names() -> dict[str, str]:
+def _joints_by_spelling() -> dict[str, str]:
     """Lower-case names of joints in files of PoseTrack, COCO, COCO-WholeBody and MPII -> our names:
     "left_eye" -> "leye", "left_big_toe" -> "OP LBigToe".
     """
@@ -296,7 +284,7 @@ def _names() -> dict[str, str]:
     return names
 
 
-JOINT_OF_SPELLING: Final[Mapping[str, str]] = _names()
+JOINT_OF_SPELLING: Final[Mapping[str, str]] = _joints_by_spelling()
 
 
 def joint_called(name: str) -> str | None:
@@ -308,7 +296,7 @@ def joint_called(name: str) -> str | None:
     >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
     ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
     """
-    return _SPELLED.get(_compact(name))
+    return _JOINT_OF_COMPACT_SPELLING.get(_compact(name))
 
 
 def _compact(name: str) -> str:
@@ -316,7 +304,7 @@ def _compact(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name).lower()
 
 
-def _spellings() -> dict[str, str]:
+def _joints_by_compact_spelling() -> dict[str, str]:
     """All compact spellings -> our names."""
     spelled = {}
     for name, ours in JOINT_OF_SPELLING.items():
@@ -327,4 +315,4 @@ def _spellings() -> dict[str, str]:
     return spelled
 
 
-_SPELLED: Final = _spellings()
+_JOINT_OF_COMPACT_SPELLING: Final = _joints_by_compact_spelling()
