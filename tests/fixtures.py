@@ -23,7 +23,6 @@ from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
-from pipeline.demo import writing as synthetic
 from pipeline.features import extract as features
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -54,8 +53,8 @@ class Embedded:
     a copy.
     """
 
-    def __init__(self, folder):
-        self._folder = folder
+    def __init__(self, folder, demo_data):
+        self._folder, self._demo_data = folder, demo_data
 
     def takes(self, name):
         """The truth behind the dataset's videos."""
@@ -67,7 +66,7 @@ class Embedded:
 
         def write(folder):
             n_videos, n_frames = SIZES[name]
-            takes = synthetic.write_dataset(
+            takes = self._demo_data.dataset(
                 name, folder / name, n_videos=n_videos, n_frames=n_frames
             )
             (folder / "takes").write_bytes(pickle.dumps(takes))
@@ -81,9 +80,8 @@ class Embedded:
     @property
     def body(self):
         """The stand-in body's folder. Only to be read."""
-        return (
-            self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
-        )
+        write = self._demo_data.body
+        return self._once("of a body", lambda folder: write(folder / "body")) / "body"
 
     def _once(self, name, write):
         folder = self._folder / name
@@ -173,11 +171,11 @@ def empty_working_folder(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory):
+def embedded(tmp_path_factory, demo_data):
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embedded"
     folder.mkdir(exist_ok=True)
-    return Embedded(folder)
+    return Embedded(folder, demo_data)
 
 
 class Into:

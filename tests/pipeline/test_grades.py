@@ -11,7 +11,6 @@ import pytest
 
 import cache
 from pipeline.clips import files as clips
-from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_JOINTS, WORDS, Grade, grade, grades_of
@@ -379,10 +378,10 @@ def test_the_worst_numbers_of_two_tracks_have_the_worse_word():
     assert [bad.word, doubtful.word, Grade(90).word] == [*WORDS]
 
 
-def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line):
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line, demo_data):
     """A file is changed, and converted again."""
     raw = tmp_path / "raw/amass"
-    write_dataset("amass", raw, n_videos=2, n_frames=400)
+    demo_data.dataset("amass", raw, n_videos=2, n_frames=400)
     file = min(raw.rglob("*_poses.npz"))
     with np.load(file) as stored:
         content = dict(stored)
