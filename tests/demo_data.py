@@ -15,8 +15,13 @@ from pipeline.demo import writing
 
 ROOT = Path(__file__).parents[1]
 # all that decides about a byte of demo data
-SOURCES = ("pipeline/*.py", "pipeline/clips/files.py", "tests/demo_data.py") + tuple(
-    f"pipeline/{folder}/**/*" for folder in ("demo", "files", "show")
+SOURCES = (
+    "pipeline/*.py",
+    "pipeline/clips/files.py",
+    "pipeline/demo/**/*",
+    "pipeline/files/**/*",
+    "pipeline/show/**/*",
+    "tests/demo_data.py",
 )
 LIBRARIES = ("numpy", "scipy", "opencv-python", "av", "h5py")
 UNUSED = 24 * 3600  # s without a run, after which data of other code are deleted

@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline import cameras
-from pipeline.body import Body
 from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.demo.body import write_files
 from pipeline.errors import ConfigError, MissingAssets
@@ -22,6 +21,7 @@ from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.files.raw import MARKER
 from pipeline.testing.streams import stream_problems
+from tests.bodies import the_body
 from tests.made_splits import track_of, write_split
 from tests.oracles.features import SAME, differences
 
@@ -67,7 +67,7 @@ def seen(extrinsics, way, pose=None):
     """A body that is moved along `way` (n, 3) m in the world, as the labels of that camera."""
     n = len(way)
     pose = np.zeros((n, 72)) if pose is None else pose
-    pelvis = Body.stand_in().joints(**REST, order="smpl")[:, 0].double().numpy()
+    pelvis = the_body().joints(**REST, order="smpl")[:, 0].double().numpy()
     root, trans = cameras.to_camera(pose[:, :3], way, extrinsics, pelvis)
     labels = {
         "pose": np.concatenate([root, pose[:, 3:]], axis=1),
@@ -155,7 +155,7 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
 
 
 def test_the_points_are_vertices_of_toes_and_heels():
-    out = Body.stand_in()(**REST)
+    out = the_body()(**REST)
     assert_allclose(out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6)
 
 
