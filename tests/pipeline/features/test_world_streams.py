@@ -41,6 +41,12 @@ def stationary(body, **options):
     return streams.get("stationary", body=body, **options)
 
 
+@pytest.fixture(scope="module")
+def contacts(body):
+    """Computes `stationary`."""
+    return stationary(body).load(CPU, None)
+
+
 def turning(degrees, n=N):
     """A camera that turns about its y axis and moves. (n, 4, 4)."""
     matrices = np.tile(np.eye(4), (n, 1, 1))
@@ -121,10 +127,10 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention):
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(body, fps, speed):
+def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(contacts, fps, speed):
     way = np.arange(N)[:, None] * np.array([speed, 0, 0]) * 30 / fps
     labels = windows(seen(turning(5), way), 2, 2, fps)
-    values, known = stationary(body).load(CPU, None)(labels)
+    values, known = contacts(labels)
     assert known.all()
     assert_allclose(values, np.full((N, 4), soft(np.array(speed))), atol=2e-3)
 
@@ -168,20 +174,20 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
-def test_what_is_not_known_is_flagged_and_minus_one(body, what):
+def test_what_is_not_known_is_flagged_and_minus_one(contacts, what):
     name, row, value, rows = UNKNOWN[what]
     columns = seen(turning(1), np.zeros((N, 3)))
     columns[name][row] = value
-    values, known = stationary(body).load(CPU, None)(windows(columns, 2, 2))
+    values, known = contacts(windows(columns, 2, 2))
     assert set(np.flatnonzero(~known)) == rows
     assert (values[~known] == -1).all()
     assert (values[known] > 0.9).all()
 
 
 @pytest.mark.parametrize(("n", "rate"), [(2, 30.0), (1, 30.0), (N, 6.0), (N, np.nan)])
-def test_short_runs_and_low_or_unknown_rates_are_not_known(body, n, rate):
+def test_short_runs_and_low_or_unknown_rates_are_not_known(contacts, n, rate):
     labels = windows(seen(turning(1, n), np.zeros((n, 3))), 2, 2, rate)
-    assert not stationary(body).load(CPU, None)(labels)[1].any()
+    assert not contacts(labels)[1].any()
 
 
 def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(
