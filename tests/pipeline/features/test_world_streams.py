@@ -127,7 +127,9 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention):
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(contacts, fps, speed):
+def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(
+    contacts, fps, speed
+):
     way = np.arange(N)[:, None] * np.array([speed, 0, 0]) * 30 / fps
     labels = windows(seen(turning(5), way), 2, 2, fps)
     values, known = contacts(labels)
