@@ -5,8 +5,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LUIGI := $(BIN)/luigi --module tasks
 # The tests start hundreds of processes: with bytecode, whatever the environment says about it, these compile nothing.
-# They also wait for these, so there is one test process more than cores.
-TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Each of these test processes imports torch and collects all tests, so there are no more of them than cores.
+TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup try data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean

@@ -357,11 +357,6 @@ ABOVE: Final = frozenset((
 ))  # fmt: skip
 
 
-START_ABOVE: Final = 6  # a sequence starts where more joints than this are visible
-END_AT: Final = 4  # a sequence ends where this many joints or fewer are visible
-MEDIAN: Final = 5  # width of the median filter over the number of joints
-
-
 @dataclass(frozen=True, slots=True)
 class Cleaning:
     """Options of `clean`. The caller decides which joints are visible.

@@ -146,6 +146,15 @@ def tasks_run_in_processes(request):
         yield
 
 
+@pytest.fixture(scope="session")
+def demo_data(request, tmp_path_factory):
+    """Demo data by name, at the price of a copy."""
+    from tests.demo_data import DemoData
+
+    kept = getattr(request.config, "cache", None)
+    return DemoData(kept.mkdir("demo-data") if kept else tmp_path_factory.mktemp("demo-data"))
+
+
 @pytest.fixture(scope="module")
 def server():
     """A real S3 server, and a client that is not ours."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import importlib
 import json
 import os
@@ -23,7 +23,6 @@ from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
-from pipeline.demo import writing as synthetic
 from pipeline.features import extract as features
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -50,49 +49,38 @@ SIZES = {  # videos a split, frames
 
 
 class Embedded:
-    """The embedded datasets, written once for all processes of a run; a test that changes one takes
-    a copy.
+    """The embedded datasets, each written when it is asked for; a test that changes one takes a
+    copy.
     """
 
-    def __init__(self, folder):
-        self._folder = folder
+    def __init__(self, folder, demo_data):
+        self._folder, self._demo_data = folder, demo_data
+        self._takes = {}
 
     def takes(self, name):
         """The truth behind the dataset's videos."""
-        found = pickle.loads((self.raw(name).parent / "takes").read_bytes())
-        return found
+        self.raw(name)
+        return self._takes[name]
 
     def raw(self, name):
         """The dataset's own raw folder. Only to be read."""
-
-        def write(folder):
+        folder = self._folder / name
+        if name not in self._takes:
             n_videos, n_frames = SIZES[name]
-            takes = synthetic.write_dataset(
-                name, folder / name, n_videos=n_videos, n_frames=n_frames
+            self._takes[name] = self._demo_data.dataset(
+                name, folder, n_videos=n_videos, n_frames=n_frames
             )
-            (folder / "takes").write_bytes(pickle.dumps(takes))
-
-        return self._once(name, write) / name
+        return folder
 
     def copy(self, name, to):
         """The same in a folder of the test's own."""
         return Path(shutil.copytree(self.raw(name), to))
 
-    @property
+    @functools.cached_property
     def body(self):
         """The stand-in body's folder. Only to be read."""
-        return (
-            self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
-        )
-
-    def _once(self, name, write):
-        folder = self._folder / name
-        with (self._folder / f".{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be writing it
-            if not folder.is_dir():
-                write(partial := folder.with_name(f".{name}"))
-                partial.rename(folder)
-        return folder
+        self._demo_data.body(self._folder / "body")
+        return self._folder / "body"
 
 
 def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):
@@ -173,11 +161,8 @@ def empty_working_folder(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory):
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embedded"
-    folder.mkdir(exist_ok=True)
-    return Embedded(folder)
+def embedded(tmp_path_factory, demo_data):
+    return Embedded(tmp_path_factory.mktemp("embedded"), demo_data)
 
 
 class Into:

@@ -25,6 +25,7 @@ from torchvision.models import resnet50
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.datasets import RELEASES
+from pipeline.demo.writing import LAYOUTS
 from vibe_model import TrainConfig, training
 
 RECORD = Path(__file__).with_name("gold.json")
@@ -171,8 +172,12 @@ def losses(folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("gold"))
+def made(tmp_path_factory, demo_data):
+    folder = tmp_path_factory.mktemp("gold")
+    for name in LAYOUTS:
+        demo_data.dataset(name, folder / "raw" / name, size="tiny")
+    demo_data.body(folder / "body")
+    return make(folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.demo.writing import write_body
-
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(is_marked, tmp_path):
+def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(is_marked, tmp_path, demo_data):
     shutil.copy(ROOT / "Makefile", tmp_path)
     for folder in ("docs/_build", "demo/cache", "data/cache", "runs"):
         (tmp_path / folder).mkdir(parents=True)
     if is_marked:
-        write_body(tmp_path / "demo/body")
+        demo_data.body(tmp_path / "demo/body")
     for _ in range(2):  # the second time, there is nothing else to do
         done = subprocess.run(
             ["make", "--no-print-directory", "clean"], cwd=tmp_path, capture_output=True, text=True

@@ -132,15 +132,18 @@ def test_every_file_that_a_page_about_the_code_names_exists(page):
     assert [file for file in named if not (ROOT / file).exists()] == []
 
 
-OPTIONS = {
-    name: [*setting_keys.keys_of(type(datasets.get(name)))]
-    for name in (*RELEASES, *datasets.OWN_CLIPS)
-}
-OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
+@memo
+def options():
+    """Each dataset with options -> their keys."""
+    keys = {
+        name: [*setting_keys.keys_of(type(datasets.get(name)))]
+        for name in (*RELEASES, *datasets.OWN_CLIPS)
+    }
+    return {name: found for name, found in keys.items() if found}
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones():
-    known = {*SECTION_TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
+    known = {*SECTION_TYPES, *options(), *streams.names(), *detectors.names(), *declared_names()}
     without_keys = {
         name for name in detectors.names() if not dataclasses.fields(detectors.find(name))
     }
@@ -152,11 +155,10 @@ def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones(
     assert "```{settings}" in document("settings.md")
 
 
-@pytest.mark.parametrize("section", [*setting_keys.sections(), "crop"])
-def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(section):
-    keys = {**setting_keys.sections(), "crop": setting_keys.crop_words()}[section]
-    assert [key.name for key in keys if len(key.about) < 4] == []
-    assert all(key.default and not set("`") & set(key.default) for key in keys)
+def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated():
+    for section, keys in {**setting_keys.sections(), "crop": setting_keys.crop_words()}.items():
+        assert [key.name for key in keys if len(key.about) < 4] == [], section
+        assert all(key.default and not set("`") & set(key.default) for key in keys), section
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_every_setting_that_a_page_names_exists(tmp_path):
     )
     (tmp_path / "luigi.cfg").write_text(paths)
     known = {(one.section, one.key) for one in effective(settings.load(tmp_path / "luigi.cfg"))}
-    known |= {(name, key.name) for name, keys in OPTIONS.items() for key in keys}
+    known |= {(name, key.name) for name, keys in options().items() for key in keys}
     known |= {
         (kind, field.name)
         for kind in streams.names()

@@ -17,6 +17,7 @@ from tests.packages import install_source
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 KIT = HERE / "kit"
+collect_ignore = ["commands.py"]  # a program, which imports all that the commands may need
 FEATURES_ONE_BY_ONE = ROOT / "tests/oracles/features.py"
 
 
@@ -25,8 +26,9 @@ class Terminal:
     installed.
     """
 
-    def __init__(self, folder, server):
+    def __init__(self, folder, server, demo_data):
         self.folder, self.site, self._server = folder / "work", folder / "site", server
+        self.demo_data = demo_data
         self.folder.mkdir()
         self.site.mkdir()
         self._out = folder / "out"
@@ -55,6 +57,12 @@ class Terminal:
         ]
         offline = ["--no-index", "--no-build-isolation"]
         subprocess.run([*pip, *offline, "--target", str(self.site), str(package)], check=True)
+
+    def get_demo_data(self, penn_action, amass, body):
+        """Two small datasets and the body, in these folders."""
+        self.demo_data.dataset("penn_action", self.folder / penn_action, n_videos=2, n_frames=10)
+        self.demo_data.dataset("amass", self.folder / amass, n_videos=1, n_frames=300)
+        self.demo_data.body(self.folder / body)
 
     def types(self, command, *shows, code=0):
         """What a command printed, whose exit code is `code` and which printed these patterns."""
@@ -121,5 +129,5 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def terminal(tmp_path, server):
-    return Terminal(tmp_path, server)
+def terminal(tmp_path, server, demo_data):
+    return Terminal(tmp_path, server, demo_data)

@@ -47,12 +47,6 @@ TUNED = {
     "name = first": "name = tuned\npretrained = {}/best.pt\nshare_2d = 0.5",
     "datasets_2d =": "datasets_2d = videos/train",
 }
-DEMO = """
-from pathlib import Path
-from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("body"))
-synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
-"""
 DETECT = "pipeline detect clips --out clips/keypoints --detector red"
 CONVERT = "pipeline convert videos/train --raw clips --cache mine"
 EXTRACT = "pipeline extract videos/train --cache mine"
@@ -191,8 +185,8 @@ def bodies(terminal):
     """Bodies, by a model that learns from these clips too."""
     types = terminal.types
     folder = terminal.folder
-    (folder / "demo.py").write_text(DEMO)
-    types("python demo.py")
+    terminal.demo_data.body(folder / "body")
+    terminal.demo_data.dataset("3dpw", folder / "raw/3dpw", n_videos=1, n_frames=10)
     for split in ("train", "validation", "test"):
         types(f"pipeline convert 3dpw/{split} --raw raw/3dpw --cache mine")
         types(f"pipeline extract 3dpw/{split} --cache mine")

@@ -14,11 +14,6 @@ CONVERT = "pipeline convert videos/train --raw clips --cache mine --set videos.m
 FILES = "gvhmr/walk/hmr4d_results.pt wham/run/wham_output.pkl"
 OPTIONS = "--format bodies --clips mine --body body --cache estimated"
 IMPORT = f"pipeline import {{}} videos/train {OPTIONS} --smplx SMPLX_NEUTRAL.npz"
-BODY = """
-from pathlib import Path
-from pipeline.demo import writing
-writing.write_body(Path("body"))
-"""
 
 
 def write_clip(clips, name, people, grey):
@@ -66,8 +61,7 @@ def first_import(terminal):
         write_clip(clips, name, people, grey)
     # so that the demo body may be used with them
     (clips / "STAND_IN.json").write_text('{"stand_in": true}')
-    (folder / "body.py").write_text(BODY)
-    types("python body.py")
+    terminal.demo_data.body(folder / "body")
     planted.smplx_file(folder)
     planted.write(folder / "gvhmr", "gvhmr")
     planted.write(folder / "wham", "wham", clip="run")

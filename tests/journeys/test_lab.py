@@ -10,13 +10,6 @@ from pathlib import Path
 from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, changed
 from tests.journeys.made_inputs import CHANGES
 
-RAW = """
-from pathlib import Path
-from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("demo/body"))
-synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
-synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
-"""
 DATA = "luigi --module tasks Data"
 
 
@@ -49,8 +42,7 @@ def first_night(terminal):
     """A working folder, and a first dataset."""
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
-    (folder / "demo.py").write_text(RAW)
-    types("python demo.py")
+    terminal.get_demo_data("raw/lab", "raw/amass", "demo/body")
     move(folder / "raw/lab", folder / "held-back", "0004")
 
     types("pipeline init", r"settings +luigi\.cfg", r"Data")
@@ -152,8 +144,7 @@ def test_a_labs_cache(terminal):
 def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
-    (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))
-    types("python demo.py")
+    terminal.get_demo_data("data/raw/lab", "data/raw/amass", "demo/body")
     types("pipeline init --real")
     file, cache = folder / "luigi.cfg", folder / "data/cache"
     settings = re.sub("datasets = .*", "datasets = lab", file.read_text())

@@ -8,13 +8,6 @@ import cache
 from cache.write.parts import Part
 
 DATA = "luigi --module tasks Data"
-RAW = """
-from pathlib import Path
-from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("data/body"))
-synthetic.write_dataset("penn_action", Path("data/raw/penn_action"), n_videos=2, n_frames=10)
-synthetic.write_dataset("amass", Path("data/raw/amass"), n_videos=1, n_frames=300)
-"""
 SETTINGS = """
 [paths]
 raw = data/raw
@@ -36,9 +29,8 @@ BY_HAND = "pipeline convert amass/train --raw data/raw/amass --cache cache"
 @pytest.fixture
 def lab(terminal):
     """A cache of two datasets, as the first run has left it."""
-    (terminal.folder / "demo.py").write_text(RAW)
+    terminal.get_demo_data("data/raw/penn_action", "data/raw/amass", "data/body")
     (terminal.folder / "luigi.cfg").write_text(SETTINGS)
-    terminal.types("python demo.py")
     terminal.types(DATA, r"convert +amass/train", r"convert +penn_action/train")
     return terminal
 

@@ -11,7 +11,6 @@ import pytest
 
 import cache
 from pipeline.clips import files as clips
-from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_JOINTS, WORDS, Grade, grade, grades_of
@@ -373,10 +372,10 @@ def test_a_number_beyond_its_limits_decides_the_word():
     assert [grade.word for grade in grades] == [*WORDS]
 
 
-def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, command_line):
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, command_line, demo_data):
     """A file is changed, and converted again."""
     raw = tmp_path / "raw/amass"
-    write_dataset("amass", raw, n_videos=2, n_frames=400)
+    demo_data.dataset("amass", raw, n_videos=2, n_frames=400)
     file = min(raw.rglob("*_poses.npz"))
     with np.load(file) as stored:
         content = dict(stored)

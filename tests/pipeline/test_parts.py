@@ -23,7 +23,6 @@ from pipeline import datasets
 from pipeline.cli.progress import silent
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
-from pipeline.demo import writing as synthetic
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe.recipe import plan_splits
 from tests.cache.storage.buckets import objects
@@ -154,10 +153,10 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_pat
 
 @ROUNDS
 def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
-    tmp_path, into, types, reads, rounds
+    tmp_path, into, types, reads, rounds, demo_data
 ):
     raw, calm, root = (tmp_path / name for name in ("raw/penn_action", "calm", "parts"))
-    synthetic.write_dataset("penn_action", raw, n_videos=4, n_frames=3)
+    demo_data.dataset("penn_action", raw, n_videos=4, n_frames=3)
     types(f"{CONVERT} {calm}")
     kill_and_run_again(f"convert {SPLIT} --raw {raw} --workers 1 --cache {root}", rounds)
     n_videos = len(cache.open(calm)[SPLIT].videos)
@@ -171,9 +170,11 @@ def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
 
 
 @ROUNDS
-def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, types, rounds):
+def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(
+    tmp_path, types, rounds, demo_data
+):
     raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
-    synthetic.write_dataset("kinetics", raw, n_videos=3, n_frames=8)
+    demo_data.dataset("kinetics", raw, n_videos=3, n_frames=8)
     detect = f"detect {raw} --workers 1 --out"
     types(f"{detect} {calm}")
     kill_and_run_again(f"{detect} {out}", rounds)

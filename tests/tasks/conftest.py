@@ -20,7 +20,6 @@ from luigi.cmdline import luigi_run
 
 from pipeline import plug_ins
 from pipeline.cli.console import VERB
-from pipeline.demo import writing as synthetic
 from tasks import base, luigi_command, settings
 from tasks.__main__ import main
 from tests.fake_network import replace_network
@@ -202,16 +201,16 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def made(tmp_path_factory, demo_data):
     """A finished project and what the terminal showed while it was made: the one whole run.
     Read-only.
     """
     project = Project(tmp_path_factory.mktemp("project"))
     project.configure(CONFIG)
     raw, body = project.folder / "raw", project.folder / "body"
-    synthetic.synthesize(
-        raw, body, ("penn_action", "3dpw", "amass"), seed=0, size="tiny", workers=1
-    )
+    for name in ("penn_action", "3dpw", "amass"):
+        demo_data.dataset(name, raw / name, size="tiny")
+    demo_data.body(body)
     spare = project.folder / "spare"  # videos are few, so that the real network has little to do
     spare.mkdir()
     for labels in sorted((raw / "3dpw/sequenceFiles/train").iterdir())[1:]:

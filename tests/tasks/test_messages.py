@@ -16,7 +16,6 @@ from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.command_line import SET
-from pipeline.demo import writing as synthetic
 from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
 from tests.packages import BROKEN, install
@@ -87,10 +86,10 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
-def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder():
+def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder(demo_data):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        synthetic.write_dataset("amass", folder / "raw/amass", n_videos=1, n_frames=300)
+        demo_data.dataset("amass", folder / "raw/amass", n_videos=1, n_frames=300)
         project = Project(folder)
         own = {"data": {"datasets": "amass"}, "embedded": {}, "core": {"autoload_range": "false"}}
         project.configure(CONFIG | own)

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import CacheError, CropPolicy, Jitter
 from cache.read import labels
-from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
 from pipeline.skeletons import JOINTS
+from tests.bodies import the_body
 from tests.cache.toy import split_of
 
 POLICIES = {
@@ -201,7 +201,7 @@ def test_a_mirrored_pose_is_the_mirrored_body():
     theta[:, labels.POSE] = rng.normal(0, 0.4, (5, 72))
     theta[:, labels.BETAS] = rng.normal(0, 1, (5, 10))
     flipped = labels.mirror("theta", theta)
-    body, joints = Body.stand_in(), []
+    body, joints = the_body(), []
     for one in (theta, flipped):
         rotmat = (
             Rotation.from_rotvec(one[:, labels.POSE].reshape(-1, 3))

@@ -93,11 +93,16 @@ def test_a_manifest_that_a_cut_may_take_back_keeps_its_data_until_it_cannot(
     for number in moments:
         disk = tmp_path / f"killed at {number}"
         watched = run(killed, disk / "cache", first, Interruption(number))
+        verified = []
 
-        def check(change, watched=watched):
+        def check(change, watched=watched, verified=verified):
+            lost = watched.model.lost()
+            if lost in verified:  # few changes reach the disk
+                return
+            verified.append(lost)
             after = tmp_path / "after"
             after.mkdir()
-            put_back(watched.model.lost(), after)
+            put_back(lost, after)
             assert cache.verify(after / "cache").problems == (), f"before change {change}"
             shutil.rmtree(after)
 

@@ -16,7 +16,6 @@ import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.demo.writing import write_dataset
 
 N_FRAMES = 16
 
@@ -135,13 +134,15 @@ class ImageFolders:
         shutil.copytree(demo, raw)
 
     @pytest.fixture
-    def release(self, tmp_path_factory):
+    def release(self, demo_data, tmp_path_factory):
         """An undamaged release. Only to be read."""
         if type(self) not in _RELEASES:
             key = self.dataset, self.n_videos
             if key not in _DEMO:
                 demo = tmp_path_factory.mktemp("demo") / self.dataset
-                takes = write_dataset(self.dataset, demo, n_videos=self.n_videos, n_frames=N_FRAMES)
+                takes = demo_data.dataset(
+                    self.dataset, demo, n_videos=self.n_videos, n_frames=N_FRAMES
+                )
                 _DEMO[key] = demo, takes
             _RELEASES[type(self)] = tmp_path_factory.mktemp("release") / self.dataset
             self.write(*_DEMO[key], _RELEASES[type(self)])

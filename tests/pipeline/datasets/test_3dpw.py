@@ -6,10 +6,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
-from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
+from tests.bodies import the_body
 from tests.pipeline.datasets.by_hand import jpeg, read_video, require
 from tests.pipeline.datasets.label_files import edit_labels
 
@@ -21,7 +21,7 @@ LABELS = f"sequenceFiles/train/{SEQ}.pkl"
 
 @pytest.fixture(scope="module")
 def body():
-    return Body.stand_in()
+    return the_body()
 
 
 @pytest.fixture

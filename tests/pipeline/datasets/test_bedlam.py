@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.body import Body
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import video_digest
 from pipeline.recipe.examination import examine
 from pipeline.skeletons import JOINTS
+from tests.bodies import the_body
 from tests.pipeline.datasets.by_hand import read_one, refusal, require
 from tests.pipeline.datasets.made_bedlam import SCENE, SEQ, SUBJECTS, N, labels, write
 
@@ -26,7 +26,7 @@ def read(raw, body=None, dataset=None):
 def test_smplx_bodies_are_not_taken_for_smpls(width, tmp_path):
     data = labels(width=165) | {"shape": np.full((2 * N, width), 0.5)}
     write(tmp_path, data, folder="training_labels/all_npz_12_training")
-    tracks, account = read(tmp_path, Body.stand_in())
+    tracks, account = read(tmp_path, the_body())
     assert any("SMPL-X" in note for note in account["notes"])
     for track in tracks:
         assert not (
@@ -144,7 +144,7 @@ def test_bodies_with_an_eleventh_number_are_smpls_first_ten_and_boxes_are_those_
 ):
     data = labels()
     write(tmp_path, data | {"shape": np.column_stack([data["shape"], np.full(2 * N, 7.0)])})
-    tracks, account = read(tmp_path, Body.stand_in())
+    tracks, account = read(tmp_path, the_body())
     for p, track in enumerate(tracks):
         np.testing.assert_array_equal(track.betas, data["shape"][p::2].astype(np.float32))
         # the release states the crop

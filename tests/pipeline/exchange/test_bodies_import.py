@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline.__main__ import main
 from pipeline.cameras import project
-from pipeline.demo import writing
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import ImportedBodies, import_bodies
@@ -111,12 +110,12 @@ def test_bodies_go_to_the_people_whom_they_lie_on(imported, tool):
     assert [*recorded] == sorted([*cameras, *(file.name for file in files)])
 
 
-def test_estimated_bodies_are_drawn_as_far_off_as_they_are(tmp_path):
+def test_estimated_bodies_are_drawn_as_far_off_as_they_are(tmp_path, demo_data):
     wham = planted.wham()
     for person in wham.values():
         person["trans"] = person["trans"] + [0.15, 0, 0]
     run(tmp_path, planted.write(tmp_path, "wham", wham))
-    writing.write_body(tmp_path / "body")
+    demo_data.body(tmp_path / "body")
     split = cache.open(tmp_path / "c")[NAME]
     (fit,) = fits_of(split.videos[0].account, "walk.mp4/0")
     assert 0.05 < fit.distance < 0.15

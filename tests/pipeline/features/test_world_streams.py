@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline import cameras
-from pipeline.body import Body
 from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.demo.body import write_files
 from pipeline.errors import ConfigError, MissingAssets
@@ -22,6 +21,7 @@ from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.files.raw import MARKER
 from pipeline.testing.streams import stream_problems
+from tests.bodies import the_body
 from tests.made_splits import track_of, write_split
 from tests.oracles.features import SAME, differences
 
@@ -39,6 +39,12 @@ def body(tmp_path_factory):
 
 def stationary(body, **options):
     return streams.get("stationary", body=body, **options)
+
+
+@pytest.fixture(scope="module")
+def contacts(body):
+    """Computes `stationary`."""
+    return stationary(body).load(CPU, None)
 
 
 def turning(degrees, n=N):
@@ -67,7 +73,7 @@ def seen(extrinsics, way, pose=None):
     """A body that is moved along `way` (n, 3) m in the world, as the labels of that camera."""
     n = len(way)
     pose = np.zeros((n, 72)) if pose is None else pose
-    pelvis = Body.stand_in().joints(**REST, order="smpl")[:, 0].double().numpy()
+    pelvis = the_body().joints(**REST, order="smpl")[:, 0].double().numpy()
     root, trans = cameras.to_camera(pose[:, :3], way, extrinsics, pelvis)
     labels = {
         "pose": np.concatenate([root, pose[:, 3:]], axis=1),
@@ -121,10 +127,12 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention):
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(body, fps, speed):
+def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(
+    contacts, fps, speed
+):
     way = np.arange(N)[:, None] * np.array([speed, 0, 0]) * 30 / fps
     labels = windows(seen(turning(5), way), 2, 2, fps)
-    values, known = stationary(body).load(CPU, None)(labels)
+    values, known = contacts(labels)
     assert known.all()
     assert_allclose(values, np.full((N, 4), soft(np.array(speed))), atol=2e-3)
 
@@ -155,7 +163,7 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
 
 
 def test_the_points_are_vertices_of_toes_and_heels():
-    out = Body.stand_in()(**REST)
+    out = the_body()(**REST)
     assert_allclose(out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6)
 
 
@@ -168,20 +176,20 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
-def test_what_is_not_known_is_flagged_and_minus_one(body, what):
+def test_what_is_not_known_is_flagged_and_minus_one(contacts, what):
     name, row, value, rows = UNKNOWN[what]
     columns = seen(turning(1), np.zeros((N, 3)))
     columns[name][row] = value
-    values, known = stationary(body).load(CPU, None)(windows(columns, 2, 2))
+    values, known = contacts(windows(columns, 2, 2))
     assert set(np.flatnonzero(~known)) == rows
     assert (values[~known] == -1).all()
     assert (values[known] > 0.9).all()
 
 
 @pytest.mark.parametrize(("n", "rate"), [(2, 30.0), (1, 30.0), (N, 6.0), (N, np.nan)])
-def test_short_runs_and_low_or_unknown_rates_are_not_known(body, n, rate):
+def test_short_runs_and_low_or_unknown_rates_are_not_known(contacts, n, rate):
     labels = windows(seen(turning(1, n), np.zeros((n, 3))), 2, 2, rate)
-    assert not stationary(body).load(CPU, None)(labels)[1].any()
+    assert not contacts(labels)[1].any()
 
 
 def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(

@@ -13,6 +13,7 @@ import torch
 from pipeline.body import Body
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.bodies import the_body
 from tests.fake_network import replace_network
 from tests.fixtures import embedded  # noqa: F401
 from vibe_model import models
@@ -87,9 +88,6 @@ def save_checkpoint(file, built=None, **facts):
     content |= {"of_model": built.MODEL, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)
     return generator
-
-
-the_body = functools.cache(Body.stand_in)
 
 
 @pytest.fixture(scope="module", autouse=True)

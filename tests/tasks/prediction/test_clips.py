@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline import datasets
-from pipeline.body import Body
 from pipeline.datasets.amass import SMPL_JOINTS, load_motion
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.bodies import the_body
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
 from tests.results import read_file
@@ -127,7 +127,7 @@ def test_overlays_show_past_and_future_beside_the_frames(out, folder):
 def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(
     out,
 ):
-    body, found = Body.stand_in(), files(out)
+    body, found = the_body(), files(out)
     for video in summary(out)["videos"]:
         for track in video["tracks"]:
             motion, file = load_motion(out / track["motion"]), found[track["name"]]
