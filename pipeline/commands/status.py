@@ -4,7 +4,7 @@ next conversion would do.
 `_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
 split's JSON document: its committed state, and the plan of its next conversion, with the recorded
 options. From these, `_run` prints a table with a line for each split, and below it notes
-(`_add_notes`). --csv, --digest and --sizes print another document or table instead.
+(`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
-from pipeline.recipe.tables import stored_bytes, videos_csv
+from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -63,6 +63,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     instead.add_argument("--sizes", action="store_true", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
     instead.add_argument("--csv", action="store_true", help=help_)
+    help_ = "Print CSV with one line per track: its rows and grade"
+    instead.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
     instead.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
@@ -85,8 +87,8 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
-    if args.json and (args.csv or args.digest):
-        raise PipelineError("--json excludes --csv and --digest")
+    if args.json and (args.csv or args.tracks or args.digest):
+        raise PipelineError("--json excludes --csv, --tracks and --digest")
     opened = cache.open(args.cache)
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
@@ -99,9 +101,9 @@ def _run(args: argparse.Namespace) -> int:
 
     rows = _read_splits(result, opened, chosen)
     result.problems += _rejected_beyond(args.max_rejected, rows)
-    if args.csv:
-        splits = [opened[row.split] for row in rows]
-        return result.print_document(videos_csv(splits, result.problems))
+    if args.csv or args.tracks:
+        write = tracks_csv if args.tracks else videos_csv
+        return result.print_document(write([opened[row.split] for row in rows], result.problems))
     if not chosen:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)

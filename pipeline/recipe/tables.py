@@ -1,6 +1,6 @@
 """What `status` prints in place of its own table: each video of a split as a line of a CSV table,
-with how many of its frames were kept and its worst grades; and bytes on the disk.  [tracks,
-features]
+with how many of its frames were kept and its worst grades; each track, with its own; and bytes on
+the disk.  [tracks, features]
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
         )
     )
     for split in splits:
-        grades = dict(_worst_grades(split, problems))
+        grades = {}
+        for number, by_track in _grades(split, problems):
+            grades[number] = functools.reduce(Grade.worse, by_track.values())
         for number, video in enumerate(split.videos):
             state, why, message = committed.video_state(video.account)
             if state == committed.OTHER_SPLIT:
@@ -75,6 +77,23 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     return text.getvalue()
 
 
+def tracks_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
+    """The table of tracks as CSV text: a header, and a line for each track with its grade.
+
+    Adds a message to `problems` for each split whose rows cannot be read.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields))
+    for split in splits:
+        rows = {track.name: track.stop - track.start for track in split.tracks}
+        for video, grades in _grades(split, problems):
+            for name, grade in grades.items():
+                cells = [split.name, split.videos[video].name, name, str(rows[name])]
+                writer.writerow(map(printable, (*cells, *_grade_cells(grade))))
+    return text.getvalue()
+
+
 def _grade_cells(grade: Grade | None) -> list[str]:
     """The cells of a grade: its word, its reasons, and each measure; empty if unknown."""
     if grade is None:
@@ -85,8 +104,8 @@ def _grade_cells(grade: Grade | None) -> list[str]:
     return cells
 
 
-def _worst_grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, Grade]]:
-    """Yield the number of each video with tracks, and the worst grades of these. Adds a message to
+def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict[str, Grade]]]:
+    """Yield the number of each video with the grades of its tracks by name. Adds a message to
     `problems`, and ends, if rows cannot be read.
     """
     raw = committed.recorded_raw(split)
@@ -96,8 +115,7 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int
             source = None
             if raw and split.videos[video].source:
                 source = sources.parse(Path(raw), split.videos[video].source)
-            grades = video_grades(split, list(tracks), source)
-            yield video, functools.reduce(Grade.worse, grades.values())
+            yield video, video_grades(split, list(tracks), source)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
 

@@ -372,7 +372,7 @@ def test_a_number_beyond_its_limits_decides_the_word():
     assert [grade.word for grade in grades] == [*WORDS]
 
 
-def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, command_line, demo_data):
+def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line, demo_data):
     """A file is changed, and converted again."""
     raw = tmp_path / "raw/amass"
     demo_data.dataset("amass", raw, n_videos=2, n_frames=400)
@@ -384,12 +384,13 @@ def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, command_l
     for trans in (content["trans"], content["trans"] + jump):
         np.savez(file, **content | {"trans": trans})
         command_line("convert amass/train --raw RAW/amass --cache CACHE")
-        text = command_line("status --cache CACHE --csv").out
+        text = command_line("status --cache CACHE --tracks").out
         tables.append([*csv.DictReader(io.StringIO(text))])
     before, after = tables
     assert {line["grade"] for line in before} == {"good"}
-    videos = cache.open(tmp_path / "cache")["amass/train"].videos
-    assert [line["video"] for line in after] == videos.names
+    tracks = cache.open(tmp_path / "cache")["amass/train"].tracks
+    expected = [(track.name, track.stop - track.start) for track in tracks]
+    assert [(line["track"], int(line["rows"])) for line in after] == expected
     (bad,) = (line for line in after if line["grade"] == "bad")
     assert bad["video"] == file.relative_to(raw).with_suffix("").as_posix()
     assert float(bad["root_jump_m"]) > 1
