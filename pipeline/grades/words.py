@@ -92,6 +92,15 @@ class Grade(NamedTuple):
                 parts.append(title + ", ".join(texts))
         return "; ".join(parts) or NO_JOINTS
 
+    def worse(self, other: Grade) -> Grade:
+        """Combine two grades: of each number, the worse value."""
+        numbers = {}
+        for name, mine, others in zip(self._fields, self, other, strict=True):
+            known = [number for number in (mine, others) if not math.isnan(number)]
+            worst = min if _NUMBERS[name].is_least else max
+            numbers[name] = worst(known, default=math.nan)
+        return Grade(**numbers)
+
     def _beyond(self, word: str) -> list[str]:
         """Names of the numbers that are beyond their limit for a word, DOUBTFUL or BAD."""
         names = []

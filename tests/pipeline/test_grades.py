@@ -367,9 +367,15 @@ def test_a_motion_with_unknown_frames_is_graded_by_its_longest_known_stretch():
     assert grade(unknown, 25).verdict == "no joints"
 
 
-def test_a_number_beyond_its_limits_decides_the_word():
-    grades = (Grade(20), Grade(90, jitter_2d_percent=2), Grade(90))
-    assert [grade.word for grade in grades] == [*WORDS]
+def test_the_worst_numbers_of_two_tracks_have_the_worse_word():
+    bad = Grade(20, jitter_2d_percent=0.5)
+    doubtful = Grade(90, jitter_2d_percent=2)
+    both = bad.worse(doubtful)
+    assert both == doubtful.worse(bad)
+    assert (both.visible_percent, both.jitter_2d_percent, both.word) == (20, 2, "bad")
+    assert len(both.reasons) == 2
+    assert Grade().worse(doubtful).word == "doubtful"
+    assert [bad.word, doubtful.word, Grade(90).word] == [*WORDS]
 
 
 def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_line, demo_data):
