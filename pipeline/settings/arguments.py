@@ -53,22 +53,31 @@ CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
 
 
-class _SplitName(argparse.Action):
-    """Parse DATASET/SPLIT as the arguments `dataset` and `split`."""
+class _DatasetName(argparse.Action):
+    """Parse DATASET/SPLIT as the arguments `dataset` and `split`, or DATASET, before SPLIT."""
 
     def __call__(self, _parser: Any, args: argparse.Namespace, value: Any, *_: Any) -> None:
-        args.dataset, slash, args.split = value.partition("/")
-        problem = datasets.unknown(args.dataset)
-        if not (problem or (slash and args.split)):
-            problem = f"expected DATASET/SPLIT, found {value!r}"
-        if problem:
-            raise argparse.ArgumentError(self, problem)
+        args.dataset, _, args.split = value.partition("/")
+        unknown = datasets.unknown(args.dataset)
+        if unknown:
+            raise argparse.ArgumentError(self, unknown)
+
+
+class _SplitName(argparse.Action):
+    """Parse SPLIT, or None if it stands in the word before."""
+
+    def __call__(self, _parser: Any, args: argparse.Namespace, value: Any, *_: Any) -> None:
+        if bool(args.split) == bool(value):
+            words = " ".join(filter(None, (args.dataset, args.split, value)))
+            raise argparse.ArgumentError(None, f"expected DATASET/SPLIT, found {words!r}")
+        args.split = value or args.split
 
 
 def split_arguments(sub: argparse.ArgumentParser) -> None:
-    """Add DATASET/SPLIT."""
+    """Add DATASET/SPLIT, in one word or two."""
     help_ = f"A split of {', '.join(datasets.names())}: train, val, test, ..."
-    sub.add_argument("split", action=_SplitName, metavar="DATASET/SPLIT", help=help_)
+    sub.add_argument("dataset", action=_DatasetName, metavar="DATASET/SPLIT", help=help_)
+    sub.add_argument("split", action=_SplitName, nargs="?", help=argparse.SUPPRESS)
 
 
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
