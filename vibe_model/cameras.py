@@ -130,6 +130,25 @@ def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(known, centred, 0.0), mean
 
 
+def camera_in_picture(
+    camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float
+) -> Float32s:
+    """Convert the weak-perspective camera of a crop to one of the whole image.
+
+    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px ->
+    (F, 4) sx, sy, tx, ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the
+    image.
+    """
+    size = np.asarray(picture, np.float64)  # (2,)
+    camera = camera.astype(np.float64)
+    bbox = bbox.astype(np.float64)
+    scale = camera[:, :1] * bbox[:, 2:] * crop_scale / size  # (F, 2)
+    centre = 2 * bbox[:, :2] / size - 1  # (F, 2) of the crop, in the image
+    no_shift = np.zeros_like(centre)
+    shift = camera[:, 1:] + np.divide(centre, scale, out=no_shift, where=scale != 0)
+    return np.concatenate([scale, shift], axis=1).astype(np.float32)
+
+
 def crop_to_image(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
     """Convert points (F, J, 2) from [-1, 1] over the crop to px of the image.
 

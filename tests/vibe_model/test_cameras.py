@@ -6,9 +6,34 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from pipeline.crops import normalise_keypoints
-from vibe_model.cameras import crop_to_image, optimal_camera, project_orthographic
+from vibe_model.cameras import (
+    camera_in_picture,
+    crop_to_image,
+    optimal_camera,
+    project_orthographic,
+)
 
 METHODS = pytest.mark.parametrize("method", ["least_squares", "trace"])
+
+
+def test_the_camera_of_the_picture_shows_a_point_where_the_crop_shows_it():
+    random = default_rng(0)
+    camera = random.uniform([0.5, -0.2, -0.2], [1.2, 0.2, 0.2], (5, 3))
+    box = np.concatenate(
+        [random.uniform(50, 400, (5, 2)), np.repeat(random.uniform(80, 200, (5, 1)), 2, 1)], 1
+    )
+    points = random.normal(size=(5, 7, 2))
+    in_crop = camera[:, None, :1] * (points + camera[:, None, 1:])
+    expected = box[:, None, :2] + in_crop * 1.3 * box[:, None, 2:] / 2
+    whole = camera_in_picture(camera, box, (640, 480), crop_scale=1.3)
+    shown = whole[:, None, :2] * (points + whole[:, None, 2:])  # [-1, 1] over the picture
+    assert_allclose((shown + 1) / 2 * (640, 480), expected, rtol=1e-5)
+
+
+def test_a_camera_that_sees_nothing_has_finite_numbers_too():
+    assert np.isfinite(
+        camera_in_picture(np.zeros((1, 3)), np.ones((1, 4)), (640, 480), crop_scale=1.0)
+    ).all()
 
 
 def test_keypoints_go_back_to_where_the_crop_took_them_from():

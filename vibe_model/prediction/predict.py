@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
 from vibe_model import models
-from vibe_model.cameras import crop_to_image
+from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
@@ -261,6 +261,9 @@ def save_npz(
                                 camera's axes
         camera (F, 3)           scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box
                                 times crop_scale
+        camera_in_picture (F, 4)
+                                sx, sy, tx, ty of the weak perspective; [-1, 1] is the whole image;
+                                missing if its size is unknown
         bbox (F, 4)             cxcywh px of the source's picture, without crop_scale
         joints_3d (F, 49, 3)    spin49, m, camera axes, without the camera's translation
         joints_2d (F, 49, 2)    spin49, px of the source's picture
@@ -299,7 +302,7 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDA
         generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
     scale = float(bodies.track.crop_scale)
-    return {
+    arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
         "rotmat": bodies.rotmat,
         "pose": theta[:, POSE],
@@ -309,6 +312,11 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDA
         "joints_3d": joints_3d,
         "joints_2d": crop_to_image(kp_2d, bodies.bbox, crop_scale=scale),
     }
+    if bodies.picture is not None:
+        arrays["camera_in_picture"] = camera_in_picture(
+            bodies.camera, bodies.bbox, bodies.picture, crop_scale=scale
+        )
+    return arrays
 
 
 def _step_arrays(

@@ -177,10 +177,12 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
             assert_allclose(body["camera"][i], camera, atol=1e-4)
         # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
         assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
-        scale, tx, _ = body["camera"].T[..., None]
-        x, _, side, _ = body["bbox"].T[..., None]
-        in_crop = scale * (body["joints_3d"][..., 0] + tx)
-        x = x + in_crop * side * track.crop_scale / 2
+        sx, _, tx, _ = body["camera_in_picture"].T
+        x = (
+            (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1)
+            / 2
+            * split.videos[0].width
+        )
         assert np.abs(x - body["joints_2d"][..., 0]).max() < 0.03 * body["bbox"][:, 2].max()
 
     assert predict(clip, *words, "--no-overlay") == 0

@@ -206,7 +206,7 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     assert (about["track"], about["stand_in"], about["fingerprint"]) == ("v0/0", True, "0123")
     assert (about["picture"], about["crop_scale"]) == ([320, 240], 1.3)
     shapes = {name: (len(rows), rows.shape[1:], rows.dtype.name) for name, rows in held.items()}
-    vectors = {"theta": 85, "pose": 72, "betas": 10, "camera": 3, "bbox": 4}
+    vectors = {"theta": 85, "pose": 72, "betas": 10, "camera": 3, "bbox": 4, "camera_in_picture": 4}
     expected = {name: (9, (size,), "float32") for name, size in vectors.items()}
     expected |= {f"joints_{n}d": (9, (49, n), "float32") for n in (2, 3)}
     expected |= dict.fromkeys(("frame_index", "run"), (9, (), "int64"))
@@ -216,6 +216,8 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     )
     posed = model.body(betas=torch.as_tensor(held["betas"]), rotmat=torch.as_tensor(held["rotmat"]))
     assert_allclose(held["joints_3d"], posed.joints.numpy(), atol=1e-5)
+    with np.load(save_npz(tmp_path, found["v2/0"], model)) as unsized:
+        assert "camera_in_picture" not in unsized.files
 
 
 def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
