@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 
 from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.listing import visible_entries
-from pipeline.errors import RawDataError
+from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, is_folder_entry
@@ -78,11 +78,14 @@ class ClipLabels:
         stems: Instead of `clips`, the names of clips without ending and of their folders, if a
             clip's labels may lie in several folders. `find_similar` passes over labels of these
             names.
+
+    Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
     """
 
     def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
         self._raw = raw
         self._stems = stems
+        _require_folder_name(raw)
         # path with or without its suffix -> clips of this path
         self._clips_by_path: dict[str, list[str]] = defaultdict(list)
         for clip in clips:
@@ -200,6 +203,23 @@ def _list_names(folder: Path) -> _FolderNames:
         else:
             names.files.add(entry.name)
     return names
+
+
+def _require_folder_name(raw: Path) -> None:
+    """Raise RawDataError if `keypoints` is missing but a similar name is there.
+
+    Similar names are `Keypoints`, `keypoint` and `keypoints.zip`.
+    """
+    if (raw / KEYPOINTS).is_dir():
+        return
+    for entry in visible_entries(raw):
+        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
+        is_clip = PurePath(entry.name).suffix.lower() in VIDEOS
+        if is_clip or not is_similar:
+            continue
+        expected = f"keypoint files in a folder {KEYPOINTS}/"
+        do = f"Rename the folder, or unpack the file, to {KEYPOINTS}/: a file for each clip."
+        raise RawDataError(raw / entry.name, FOLDER, expected, "another name", do)
 
 
 def _stem(clip: str) -> str:

@@ -29,6 +29,7 @@ import cache
 from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
+from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.inputs import CROP, column, find_crops, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
@@ -38,6 +39,8 @@ NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
 NOT_SAVED: Final = -1
 EXAMPLES: Final = 5  # problems that are reported with their message
 NOT_FINITE: Final = "not_finite"  # why rows are given up whose numbers are infinite or NaN
+# If so many rows are not finite before any row is, the extraction fails.
+MOST_NOT_FINITE: Final = 1024
 
 
 @dataclass(slots=True)
@@ -148,6 +151,8 @@ class StreamRun:
         self._missing = set(target)  # shards that are not finished
         self._open: dict[int, _OpenShard] = {}  # by number
         self._n_closed = 0  # number of rows of finished shards
+        self._n_finite = 0  # number of computed rows whose numbers are finite
+        self._n_not_finite = 0  # number of the other computed rows
 
     def load(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
@@ -219,6 +224,8 @@ class StreamRun:
         """Store checked values of rows (n,) in the open shards. Rows with NO_VALUE are given up;
         -1, and rows that are not to be computed any more, are left out. Returns the number of
         stored rows.
+
+        Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
         """
         is_missing = self.is_missing(rows)
         is_finite = checked.ok != NO_VALUE
@@ -232,6 +239,7 @@ class StreamRun:
             shard.values[index] = values[selected]
             shard.ok[index] = ok[selected]
             shard.state[index] = State.COMPUTED
+        self._n_finite += len(values)
         return len(values)
 
     def _give_up_not_finite(self, rows: Ints, dtype: object) -> None:
@@ -241,6 +249,12 @@ class StreamRun:
         frame = column(self._split, "frame_index", first)[0]
         message = f"track {track}, frame {frame}: its numbers are not finite in {dtype}"
         self.give_up(rows, NOT_FINITE, message)
+        self._n_not_finite += len(rows)
+        if self._n_not_finite >= MOST_NOT_FINITE and not self._n_finite:
+            raise PipelineError(
+                f"{self._split.name}: {self.stream.kind}: no row of {self._n_not_finite:,} is "
+                f"finite in {dtype}. Check its weights and precision."
+            )
 
     def give_up(self, rows: Ints, kind: str, message: str) -> None:
         """Give up those of the rows that are to be computed, and count their problem: their `ok`

@@ -12,12 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline import datasets, table
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
+from pipeline.features.engine import shards
 from tests.cache import toy
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +115,15 @@ def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_o
     convert()
     extract(code=1)
     assert "1 row without features in resnet50: picture_format;" in status_of()
+
+
+def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):
+    convert()
+    monkeypatch.setattr(shards, "MOST_NOT_FINITE", 12)
+    monkeypatch.setattr(
+        network, "__call__", lambda self, crops: np.full((len(crops), 2048), np.nan, np.float32)
+    )
+    assert "penn_action/train: resnet50: no row of " in extract(code=2).err
 
 
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(

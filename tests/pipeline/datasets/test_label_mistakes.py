@@ -8,6 +8,7 @@ import io
 import json
 import re
 import unicodedata
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,10 +142,33 @@ def test_a_mistake_is_named_with_its_cause(name, told):
     assert re.search(MISTAKES[name].words, text, re.DOTALL), text
 
 
-def test_a_folder_without_clips_ends_the_command(tmp_path, ran):
-    raw = write(tmp_path / "raw", {"a/1.jpg": "x", "a/2.jpg": "x"})
+def zipped(name, text):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, text)
+    return stream.getvalue()
+
+
+ROOTS = {
+    "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename the folder.*keypoints/"),
+    "zipped": (
+        {"keypoints.zip": zipped("a", GOOD)},
+        r"keypoints\.zip.*unpack the file, to keypoints/",
+    ),
+    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "files that end in .*found none"),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(
+    name, clip, tmp_path, ran
+):
+    files, words = ROOTS[name]
+    raw = write(tmp_path / "raw", files)
+    if name != "images":
+        (raw / "a.mp4").hardlink_to(clip)
     place = ("videos", "train", "--raw", raw, "--cache", tmp_path / "cache")
-    assert re.search("files that end in .*found none", ran("convert", *place, code=2).err)
+    assert re.search(words, ran("convert", *place, code=2).err)
     assert not (tmp_path / "cache").exists()
 
 
