@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -167,10 +168,11 @@ class Records(Generic[T]):
             entry = self._plug_ins().get(name)
             if entry is None:
                 raise
-            problem = f"failed in {function}: {type(error).__name__}: {error}"
-            raise PlugInError(
-                f"{self.label(name)} {problem}. --debug shows the traceback."
-            ) from error
+            where = _last_line_of(error, entry.module.partition(".")[0])
+            message = (
+                f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
+            )
+            raise PlugInError(f"{message}. --debug shows the traceback.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Those of `names` that cannot be loaded because their package is broken -> message."""
@@ -225,3 +227,13 @@ def _package(entry: EntryPoint) -> str:
     if entry.dist is None:
         return f"{entry.value} (of no known package)"
     return f"package {entry.dist.name}"
+
+
+def _last_line_of(error: Exception, package: str) -> str:
+    """Where a package's own code is last in a traceback: " (at FILE:LINE)"; "" if it is not."""
+    text = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == package:
+            text = f" (at {frame.f_code.co_filename}:{line})"
+    return text

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats
+
+MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
 
 # sizes of images
 OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
@@ -52,8 +54,11 @@ CORNER_PX: Final = 2.0  # joints that are all this near to the corner (0, 0) are
 
 # advice
 SAME_VIDEO: Final = (
-    "Run a 2D detector on this very file, on every frame of it, into an empty folder, and write "
-    "pixels: x, then y."
+    "Run the detector on this very file, on every frame of it, into an empty folder, and "
+    "write pixels."
+)
+IN_PIXELS: Final = (
+    "Write the joints of a 2D detector, in pixels of the clip, not those of a pose lifter."
 )
 SAME_SIZE: Final = "Use the release's own frames for its labels, without resizing them."
 FROM_0: Final = "Count frames from 0: the first frame is 0."
@@ -236,7 +241,7 @@ def require_frames(
     Args:
         labels: The labels' file or folder, for messages.
         frames: Numbers of labelled frames, ascending, counted from 0.
-        account: Gets a note about labels of at most half of the frames, or without frame 0.
+        account: Gets a note about labels of every second frame, of few frames, or without frame 0.
         every: Labels must reach the end of the video, except for the last `MOST_LOST` frames.
     """
     if not len(frames):
@@ -244,10 +249,7 @@ def require_frames(
 
     n_decoded = source.count_frames()
     last = frames[-1]
-    if 2 * len(frames) <= n_decoded:
-        account.notes.append(
-            f"{len(frames)} of {n_decoded} frames have labels, from {frames[0]} to {last}"
-        )
+    _note_labelled_part(frames, n_decoded, account)
     error = _find_mismatch(labels, source, frames, every=every)
     if error is not None:
         refuse(error)
@@ -267,21 +269,46 @@ def _find_mismatch(
     n_decoded = source.count_frames()
     first = frames[0]
     last = frames[-1]
-    ends_too_late = last >= n_decoded
-    if ends_too_late and first > 0 and last - first < n_decoded:
+    if last == n_decoded and first > 0:
         expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
-        found = f"frames {first} to {last}: counted from {first}, or another video's"
+        found = f"frames {first} to {last}, counted from 1"
         return frame_mismatch(labels, expected, found, FROM_0)
+
     found = f"labels up to frame {last}"
+    ends_too_late = last >= n_decoded
     if ends_too_late and isinstance(source, Video):
         if last < n_decoded + _count_not_shown(source):
             return _not_shown_mismatch(labels, source, found)
+    if ends_too_late and 0 < last - first < n_decoded:
+        found = f"frames {first} to {last}: counted from {first}, or another video's"
+        return frame_mismatch(labels, f"frames 0 to {n_decoded - 1}", found, FROM_0)
     ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
         do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
         return frame_mismatch(labels, expected, found, do)
     return None
+
+
+def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
+    """Note labels of one frame in n, of one stretch, or of at most half of a stretch's frames."""
+    n_labelled = len(frames)
+    first = int(frames[0])
+    last = int(frames[-1])
+    n_spanned = last + 1 - first
+    steps, counts = np.unique(np.diff(frames), return_counts=True)
+    if n_labelled >= MIN_LABELLED and steps[0] > 1 and counts[0] > n_labelled / 2:
+        note = f"labels of one frame in {steps[0]}, from {first} to {last}"
+    elif n_labelled == n_spanned and 4 * (last + 1) <= 3 * n_decoded:
+        note = f"labels of the frames {first} to {last} alone, of {n_decoded}"
+        rate = round(n_decoded / n_labelled)
+        if abs(n_decoded / rate - n_labelled) <= 1:
+            note += f", one in {rate}: are they of another frame rate?"
+    elif 2 * n_labelled <= n_spanned:
+        note = f"labels of {n_labelled} of the frames {first} to {last}: the others have none"
+    else:
+        return
+    account.notes.append(note)
 
 
 def _count_not_shown(video: Video) -> int:
@@ -336,7 +363,7 @@ def require_pixels(
         size: The image's width and height in px.
         most: The share of joints that may be far outside.
         boxes: Whether the keypoints are corners of boxes, for messages.
-        do: Advice for the message.
+        do: Advice for joints far outside, unless the cause is clear.
 
     Raises:
         RawDataError: `keypoints_outside`: nearly all joints are within 2 px of the corner, more
@@ -349,40 +376,68 @@ def require_pixels(
         return
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
     is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
-    cause: str | None = None
+    misfit: _Misfit | None = None
     if is_tiny and len(points) >= MIN_JOINTS // 3:
-        cause = "near the corner: normalised to the image's size, or in metres"
+        misfit = _share_or_metres(points, size, boxes=boxes)
     elif len(points) >= MIN_JOINTS:
         has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
-        cause = _why_outside(points, keypoints[has_enough], size, most)
-    if cause is None:
+        misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
+    if misfit is None:
         return
 
     key = "boxes" if boxes else "keypoints"
     kind = "boxes" if boxes else "joints"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
-    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    refuse(RawDataError(labels, key, expected, found, do, reason="keypoints_outside"))
+    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
+    refuse(RawDataError(labels, key, expected, found, misfit.do, reason="keypoints_outside"))
 
 
-def _why_outside(points: Floats, persons: Floats, size: tuple[int, int], most: float) -> str | None:
-    """Why joints (N, 2) and persons (P, J, 3) are not in pixels of this image; None if they are.
+class _Misfit(NamedTuple):
+    """Why keypoints are not in pixels of an image, as a part of a message, and what to do."""
 
-    persons: those with enough joints to compare their size. most: as in `require_pixels`.
+    cause: str
+    do: str
+
+
+def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _Misfit:
+    """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
+    if np.quantile(points.min(axis=1), STRAY_JOINTS) < -STRAY_JOINTS:
+        return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
+    if np.quantile(points, 1 - STRAY_JOINTS) > 1 + MARGIN:
+        return _Misfit("in metres", IN_PIXELS)
+    factors = "OpenPose does, by --keypoint_scale 0."
+    if boxes:
+        factors = f"multiply x and w by {size[0]}, y and h by {size[1]}."
+    return _Misfit("normalised to the picture's size", f"Write pixels: {factors}")
+
+
+def _find_misfit(
+    points: Floats, persons: Floats, size: tuple[int, int], most: float, do: str
+) -> _Misfit | None:
+    """Find out by joints and persons whether keypoints are in pixels of this image; None if so.
+
+    points: (N, 2) all joints. persons: (P, J, 3) the persons with enough joints to compare their
+    size. most, do: as in `require_pixels`.
     """
     share_of_persons_outside = 0.0
     if len(persons):
         low, high = extents(persons)[0].transpose(1, 0, 2)  # (P, 2)
         side = float(np.median((high - low).max(axis=1)))
         if side < MIN_PERSON_PX:
-            return f"persons of {side:.2g} px: of a far smaller copy, or in metres"
+            cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
+            return _Misfit(cause, IN_PIXELS)
         is_outside = (high < 0) | (low > np.array(size))
         share_of_persons_outside = is_outside.any(axis=1).mean()
 
     share_outside = _far_outside(points, size).mean()
     if share_outside <= most and share_of_persons_outside <= MAX_PERSONS_OUTSIDE:
         return None
-    return f"{share_outside:.0%} of them far outside: of another resolution or of another video"
+    far = f"{share_outside:.0%} of them far outside"
+    exchanged = points[:, ::-1]
+    if _far_outside(exchanged, size).mean() < STRAY_JOINTS:
+        cause = f"{far}, but not if x and y are exchanged: y before x"
+        return _Misfit(cause, "Write x before y.")
+    return _Misfit(f"{far}: of another resolution or of another video", do)
 
 
 def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
@@ -397,11 +452,29 @@ def require_source_pixels(
     keypoints: Floats,
     source: Pictures | Video,
     stated: tuple[float, float] | None = None,
-    most: float = MAX_JOINTS_OUTSIDE,
 ) -> None:
     """`require_pixels` for the size of the source's images, unless the labels have `stated` this
     size, or no image can be read.
     """
     size = _size(source)
     if size is not None and size != stated:
-        require_pixels(labels, keypoints, size, most, do=SAME_SIZE)
+        require_pixels(labels, keypoints, size, do=SAME_SIZE)
+
+
+def require_visible(
+    labels: Path, keypoints: Floats, pictures: Pictures, account: VideoAccount
+) -> None:
+    """Refuse joints (N, J, 3) that people have marked in images, as `require_pixels`, if over a
+    fifth are far outside; note them if over 2 % are. For labels that state no size.
+    """
+    size = _size(pictures)
+    points = keypoints[keypoints[..., 2] > 0][:, :2]
+    if size is None or not len(points):
+        return
+    require_pixels(labels, keypoints, size, DETECTED_OUTSIDE, do=SAME_SIZE)
+    share = _far_outside(points, size).mean()
+    if share > STRAY_JOINTS:
+        account.notes.append(
+            f"{share:.0%} of the joints are far outside the {size[0]} x {size[1]} images: were "
+            "they made smaller?"
+        )

@@ -37,13 +37,7 @@ from pipeline.datasets.labels.posetrack import (
     VideoLabels,
 )
 from pipeline.datasets.numbering import require_numbers, require_rate
-from pipeline.datasets.pixels import (
-    DETECTED_OUTSIDE,
-    RESIZED,
-    no_pictures,
-    require_size,
-    require_source_pixels,
-)
+from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
 from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
@@ -179,7 +173,7 @@ class PoseTrack(Dataset):
         people = labels.people(account)
         images = _find_images(raw, video, labels, account)
         if labels.size is None:
-            require_source_pixels(raw / file, people.kp_2d, images.pictures, most=DETECTED_OUTSIDE)
+            require_visible(raw / file, people.kp_2d, images.pictures, account)
         reasons = _reasons_to_drop(people, images, of_21=labels.of_21)
         usable: Ints = np.flatnonzero(account.drop_rows(reasons))
         frame_index = images.frame_index[people.picture]

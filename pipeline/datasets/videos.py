@@ -17,7 +17,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.files import KEYPOINTS
@@ -37,6 +39,26 @@ if TYPE_CHECKING:
 
 # name of a top folder -> split
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+# names of top folders that are not taken for a split -> the split that the user probably means
+LIKE_A_SPLIT: Final = {
+    **dict.fromkeys(("training", "trainset", "train_set"), "train"),
+    **dict.fromkeys(("valid", "validate", "valset", "val_set", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("testing", "tests", "testset", "test_set"), "test"),
+}
+
+
+def _refuse_fraction(value: str) -> str:
+    """Return a percentage as given. Raises ValueError for 0.1, which is probably meant as 10."""
+    try:
+        is_fraction = 0 < float(value) < 1
+    except ValueError:
+        return value  # the type reports it
+    if is_fraction:
+        raise ValueError(f"per cent: {round(100 * float(value))} for {value}")
+    return value
+
+
+Percent = Annotated[int, BeforeValidator(_refuse_fraction)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +70,8 @@ class OwnVideos(ClipDataset):
     """
 
     # Splits
-    val: int = 0  # per cent of the clips to draw for val
-    test: int = 0  # per cent of the clips to draw for test
+    val: Percent = 0  # per cent of the clips to draw for val
+    test: Percent = 0  # per cent of the clips to draw for test
     seed: int = 0  # another seed draws other clips
 
     # Linking
@@ -65,6 +87,13 @@ class OwnVideos(ClipDataset):
     # end all tracks at scene cuts; false: for clips in which fast pans or sharp key frames are
     # mistaken for scene cuts
     cuts: bool = True
+
+    # put left and right of joints right where a detector has exchanged them (`detected.sides`);
+    # unset: of keypoints by `python -m pipeline detect`, not of other tools
+    put_sides_right: bool | None = None
+    # cut tracks where they continue on another person (`detected.switches`); unset: of keypoints by
+    # `python -m pipeline detect`, not of other tools
+    cut_at_switches: bool | None = None
 
     # Limits of `pipeline.grades`
     # drop people with a joint that shakes more, in % of their box; unset: none
@@ -91,6 +120,8 @@ class OwnVideos(ClipDataset):
         "max_limb_spread",
         "min_grade",
         "fps",
+        "put_sides_right",
+        "cut_at_switches",
     )
 
     def __post_init__(self) -> None:
@@ -170,6 +201,12 @@ class OwnVideos(ClipDataset):
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
+        top, slash, _ = video.name.partition("/")
+        likely = LIKE_A_SPLIT.get(top.lower(), split)
+        if slash and likely != split:
+            account.notes.append(
+                f"{top}/ names no split, so its clips belong to {split}: rename it to {likely}/"
+            )
         rules = Rules(
             min_frames=self.min_frames,
             max_gap=self.max_gap,
@@ -180,5 +217,7 @@ class OwnVideos(ClipDataset):
             max_limb_spread=self.max_limb_spread,
             min_grade=self.min_grade,
             filmed_fps=self.filmed_fps(video.name),
+            put_sides_right=self.put_sides_right,
+            cut_at_switches=self.cut_at_switches,
         )
         return clip_tracks(self, raw, split, video, account, rules)

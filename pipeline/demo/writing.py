@@ -10,7 +10,7 @@
      ..., "files": {"labels/0001.mat": "<SHA-256>", ...}}
 
 `files` lists all files that were written. A folder with any other file is never replaced or
-deleted (`_find_foreign`).
+deleted, except for files of `detect` (`_find_foreign`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from typing import Any, Final
 
 from cache.storage.writer_lock import WriterLock
 from pipeline.cli.progress import Progress, silent
+from pipeline.clips import files as clips
 from pipeline.demo import body as procedural_body
 from pipeline.demo.layouts import ReleaseLayout, Request
 from pipeline.demo.scene import Take
@@ -52,6 +54,12 @@ MODULES: Final = (
 )
 _LOADED: Final = [load(f"pipeline.demo.layouts.{module}:LAYOUT") for module in MODULES]
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
+# files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
+# those of killed processes
+_RECORD: Final = re.compile(
+    rf"{re.escape(clips.KEYPOINTS)}/(.+/)?"
+    rf"{re.escape(clips.RECORDS)}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)"
+)
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
 BODY_WHAT: Final = (
@@ -178,7 +186,7 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
 
 
 def _find_foreign(folder: Path) -> str:
-    """Find a file that `new_folder` did not write; "" if there is none.
+    """Find a file that neither `new_folder` nor `detect` in demo clips wrote; "" if there is none.
 
     A marker file alone proves nothing: people mark their own made-up data, too.
     """
@@ -196,7 +204,8 @@ def _find_foreign(folder: Path) -> str:
         file = folder / path
         if file.is_symlink() or not file.is_file():
             return path
-        if whole_file_digest(file) != written.get(path):
+        is_unchanged = whole_file_digest(file) == written.get(path)
+        if not is_unchanged and not _is_by_detect(file, path):
             return path
     return ""
 
@@ -229,6 +238,17 @@ def _list_files(folder: Path) -> list[str]:
         links = [name for name in folders if Path(top, name).is_symlink()]
         paths += [Path(top, name).relative_to(folder).as_posix() for name in (*names, *links)]
     return sorted(paths)
+
+
+def _is_by_detect(file: Path, path: str) -> bool:
+    """Whether `detect` has written a file into `keypoints`: by its content, or a record's name.
+
+    path: of the file, below the dataset's folder.
+    """
+    if not path.startswith(f"{clips.KEYPOINTS}/"):
+        return False
+    is_keypoints = clips.read_detection(file) is not None
+    return is_keypoints or _RECORD.fullmatch(path) is not None
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:

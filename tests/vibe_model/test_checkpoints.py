@@ -1,6 +1,8 @@
 import os
 import pickle
+import sys
 from collections import OrderedDict
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -179,6 +181,22 @@ def test_a_malicious_file_runs_nothing(model, tmp_path, kind):
     ]
     assert not (tmp_path / "pwned").exists()
     assert_equal(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_settings_of_a_library_in_a_checkpoint_are_named_and_not_taken_for_a_damaged_download(
+    model, tmp_path, monkeypatch, legacy
+):
+    library = ModuleType("omegaconf")
+    library.DictConfig = type("DictConfig", (), {"__module__": "omegaconf"})
+    monkeypatch.setitem(sys.modules, "omegaconf", library)
+    file = write(tmp_path / "hydra.pt", {**published(model), "cfg": library.DictConfig()}, legacy)
+    monkeypatch.delitem(sys.modules, "omegaconf")
+    with pytest.raises(
+        CheckpointError, match=r"found omegaconf objects\. .* save its state_dict alone"
+    ) as refused:
+        load_published(model, file)
+    assert "download" not in str(refused.value)
 
 
 class ScalarOf:

@@ -13,6 +13,7 @@ other tools:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -44,7 +45,7 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.datasets.release import Origin
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.detections import Detections, read_detections
+from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
@@ -114,7 +115,7 @@ def clip_tracks(
     clip.require_decodable()
     clip.require_whole()
     if labels is None:
-        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, place)}")
+        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, place)}")
         return []
 
     _require_own_digest(labels, clip)
@@ -123,9 +124,13 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
+    is_ours = labels.info.get("description") == MADE_BY
+    if rules.put_sides_right is None:
+        rules = replace(rules, put_sides_right=is_ours)
+    if rules.cut_at_switches is None:
+        rules = replace(rules, cut_at_switches=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
-    by_detect = labels.info.get("description") == MADE_BY
     cuts: list[int] = []
     if rules.cuts:
         cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)
@@ -141,7 +146,7 @@ def clip_tracks(
             crop_scale=person.crop_scale,
             frames=clip,
         )
-        for person in _link_people(detections, record, cuts, account, rules, by_detect=by_detect)
+        for person in _link_people(detections, record, cuts, account, rules)
     ]
 
 
@@ -196,14 +201,22 @@ def _labelled_sizes(info: Mapping[str, Any], clip: Video) -> list[tuple[int, int
     return clip.sizes()
 
 
-def _no_keypoints(raw: Path, place: Path | None) -> str:
+def _no_keypoints(raw: Path, video: RawVideo, place: Path | None) -> str:
     """Message of a clip without keypoints: where they were searched, and what to do.
 
     place: the clip's folder of labels, if it is empty.
     """
     if place is not None:
         return f"no keypoints in {place}, which is empty: run {DETECTORS} on it"
-    return f"no keypoints in {raw / KEYPOINTS}: run {DETECTORS} on it"
+
+    problem = f"no keypoints in {raw / KEYPOINTS}"
+    for clip in video.files:
+        for file in (raw / f"{clip}.json", (raw / clip).with_suffix(".json")):
+            with contextlib.suppress(RawDataError):
+                if file.is_file() and read_results(file).n_persons:
+                    folder = PurePath(KEYPOINTS, video.name).parent
+                    return f"{problem}, but {file} has some. Move it to {folder}/"
+    return f"{problem}: run {DETECTORS} on it"
 
 
 def _require_own_digest(labels: _ClipDetections, clip: Video) -> None:
@@ -394,15 +407,12 @@ def _link_people(
     cuts: Sequence[int],
     account: VideoAccount,
     rules: Rules,
-    *,
-    by_detect: bool,
 ) -> Iterator[PersonTrack]:
-    """The tracks of `people`, with gaps filled if the rules say so."""
     max_gap = rules.max_gap
     if max_gap is None:
         max_gap = _frames_of_a_second(record.usual_fps, account)
     clock = None if record.is_even else record.clock()
-    persons = people(detections, account, rules, max_gap, cuts, clock, by_detect=by_detect)
+    persons = people(detections, account, rules, max_gap, cuts, clock)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
     return persons

@@ -59,6 +59,10 @@ class Rules:
     min_grade: str | None = None  # a word of `grades.WORDS`
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
+    # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
+    put_sides_right: bool | None = None
+    # cut tracks that continue on another person, as `switches` finds; None: as `put_sides_right`
+    cut_at_switches: bool | None = None
 
 
 # the rules with which HMMR's authors cleaned InstaVariety and VLOG-people
@@ -85,8 +89,6 @@ def people(
     max_gap: int = SECOND,
     cuts: Sequence[int] = (),
     clock: Ints | None = None,
-    *,
-    by_detect: bool = False,
 ) -> Iterator[PersonTrack]:
     """Link detections, and yield the tracks that `rules` accept; counts the rest in `account`.
 
@@ -97,21 +99,18 @@ def people(
         cuts: First frames of new scenes.
         clock: `ClipRecord.clock` of a clip with uneven frame times, by which gaps are counted.
             None: gaps are counted in frames.
-        by_detect: `python -m pipeline detect` wrote them: then exchanged sides are put right, and
-            tracks that continue on another person are cut.
     """
     detections = _apply_confidence(detections, account)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock)
-    is_mended = by_detect and not detections.boxes_alone
-    if is_mended:
+    if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
     taken = {name for name, _ in identified}
     n_exchanged = 0
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
-        if is_mended:
+        if rules.put_sides_right and not detections.boxes_alone:
             kp_2d, is_exchanged = put_sides_right(
                 kp_2d, frame_index, detections.skeleton, detections.camera
             )
@@ -130,9 +129,22 @@ def people(
         account.notes.append(f"left and right put right in {n_exchanged:,} of {of_all}")
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
-        account.notes.append(
-            f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}"
-        )
+        note = f"the longest stretch of a person has {longest} frames < min_frames"
+        account.notes.append(f"{note} {rules.min_frames}{_describe_identities(detections)}")
+
+
+def _describe_identities(detections: Detections) -> str:
+    """Hint that a detector may have given new identities to the same people."""
+    if detections.identity is None:
+        return ""
+    n_people = len(np.unique(np.concatenate(detections.identity)))
+    n_frames = len(detections.frame_index)
+    if n_people == 1:
+        return ""
+    return (
+        f": {n_people:,} identities in {count(n_frames, 'frame')}; if one person has many, leave "
+        "identities out, and people are linked"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,12 @@ def number_rows(
     """Convert N lists of n numbers to an array (N, n). `keys[i]` is the key of the i-th list in the
     file. Raises as `numbers` does.
     """
+    try:
+        array = np.asarray(rows)  # all at once, which is faster
+    except ValueError:
+        array = np.empty(0, object)
+    if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
+        return array.astype(np.float64)
     one_by_one = [numbers(file, key, row, (n,), do=do) for key, row in zip(keys, rows, strict=True)]
     return np.array(one_by_one).reshape(len(rows), n)
 
@@ -271,11 +277,8 @@ def load_json(file: Path, *, do: str) -> Any:
         content = read_regular(file)
         try:
             return json.loads(content)
-        except ValueError:
-            other = other_than_text(content)
-            if other:
-                refuse(other)
-            raise
+        except (ValueError, RecursionError) as error:
+            refuse(other_than_text(content) or _json_fault(content, error))
 
 
 def floats(file: Path, key: str, texts: Sequence[str], *, do: str) -> list[float]:
@@ -322,11 +325,11 @@ def _describe_error(error: Exception) -> str:
         return "no such file"
     if isinstance(error, EOFError):
         return "a file that ends early: it is cut off"
-    if isinstance(error, _Refused | JSONDecodeError):
+    if isinstance(error, _Refused):
         return problem
     if not isinstance(error, OSError):  # a library may quote the file's content
         problem = _QUOTED.sub(lambda quoted: shown(quoted[2]), problem)
-    if type(error) is ValueError:
+    if type(error) in (ValueError, JSONDecodeError):
         return problem
     return f"{type(error).__name__}: {problem}"
 
@@ -353,3 +356,29 @@ def _first_other(array: Array) -> object:
         if not isinstance(element, int | float) or abs(element) > LARGEST_WHOLE:
             return element
     return elements
+
+
+def _json_fault(content: bytes, error: Exception) -> str:
+    """Why a text is not JSON, from the error of parsing it."""
+    if isinstance(error, UnicodeDecodeError):
+        return "text that is not in UTF-8"
+    if isinstance(error, RecursionError):
+        return "lists or objects that are nested too deeply"
+    begins_as_json = content.lstrip()[:1] in (b"[", b"{")
+    if str(error).startswith("Extra data"):
+        if _is_json(content.splitlines()[0]):
+            return "JSON Lines, a value in each line"
+        return f"{error}: two texts in one"
+    if begins_as_json and content.rstrip()[-1:] not in (b"]", b"}"):
+        return "JSON that is cut off"
+    if begins_as_json:
+        return str(error)
+    return "text that is not JSON"
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -11,6 +11,7 @@ Readers of published weights and of this project's runs call `load_checkpoint`, 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -22,9 +23,20 @@ import torch
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.other_formats import other_format
 
-DO: Final = (
-    "Check that the download is complete, is the checkpoint that was named, and has a state_dict "
-    "alone, without settings."
+DO: Final = "Check that the download is complete and is the checkpoint that was named."
+SAVE_AGAIN: Final = (
+    "Its settings are not read: have the program that wrote it save its state_dict alone."
+)
+# Libraries for settings. People save objects of these together with the tensors.
+SETTINGS: Final = (
+    "addict",
+    "argparse",
+    "easydict",
+    "lightning",
+    "mmengine",
+    "omegaconf",
+    "pytorch_lightning",
+    "yacs",
 )
 # NumPy's name of a number type -> that of the module `struct`
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
@@ -57,15 +69,20 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
         raise
     except Exception as error:  # a hostile file can cause any error; all mean the same
         reason = _reason(file, error)
-        raise not_a_checkpoint(file, "file", "tensors and numbers only", reason) from error
+        do = DO
+        library = re.search(r"GLOBAL (\w+)", reason)
+        if library is not None and library[1] in SETTINGS:
+            reason = f"{library[1]} objects"
+            do = SAVE_AGAIN
+        raise not_a_checkpoint(file, "file", "tensors and numbers only", reason, do) from error
     if not isinstance(state, dict):
         raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__)
     return state
 
 
-def not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
+def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
     """The error for a file that is not the expected checkpoint."""
-    return RawDataError(file, key, expected, found, DO, reason="bad_checkpoint")
+    return RawDataError(file, key, expected, found, do, reason="bad_checkpoint")
 
 
 def _load_safetensors(file: Path) -> dict[str, Any]:

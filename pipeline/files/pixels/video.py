@@ -16,7 +16,9 @@ Words:
 from __future__ import annotations
 
 import math
+import mmap
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -268,7 +270,9 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         if stream is None:
             raise Undecodable(f"{path} has no video stream")
         if stream.codec_context is None:
-            raise Undecodable(f"{path} has a codec that FFmpeg cannot decode")
+            raise Undecodable(
+                f"{path} has the codec {_codec_name(path)}, which FFmpeg cannot decode"
+            )
         video = OpenVideo(container)
         header = video.header()
         if not 0 < header.width * header.height <= MAX_PIXELS:
@@ -451,3 +455,15 @@ def _pq_to_sdr() -> NDArray[np.uint8]:
 
 
 _PQ_TO_SDR: Final = _pq_to_sdr()
+
+
+# where containers name a codec: AVI, Matroska, MP4
+_CODEC: Final = re.compile(rb"vids(.{4})|(V_[A-Z0-9/_]+)|vide.*?stsd.{12}(.{4})", re.DOTALL)
+
+
+def _codec_name(path: Path) -> str:
+    """The name that a file gives its codec, for a message; FFmpeg does not tell unknown ones."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _CODEC.search(content)
+        name = b"(unknown)" if found is None else found[found.lastindex or 0]
+    return name.decode("ascii", "replace")

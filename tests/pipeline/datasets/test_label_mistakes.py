@@ -65,7 +65,8 @@ MISTAKES = {
     "nobody": says([], NOBODY, "no person|nobody|no people"),
     "some nan": says(results(without_elbows), KEPT, "finite"),
     "metres": says(results(lambda p: (p - [300, 240, 0]) / [100, 100, 1]), REJECTED, "metres"),
-    "y before x": says(results(lambda p: p[:, [1, 0, 2]]), REJECTED, "x, then y"),
+    "y before x": says(results(lambda p: p[:, [1, 0, 2]]), REJECTED, "y before x"),
+    "y from the bottom": says(results(upside_down), KEPT, "48 of 48 people have their hips above"),
     "low scores": says(results(lambda p: p * [1, 1, 0.05]), NOBODY, "scores reach only 0.044"),
     "everybody twice": says([*results(), *results()], KEPT, "48 detections left out"),
     "without the first": says(from_frame(1)[:-1], KEPT, "if they are counted from 1"),
@@ -84,7 +85,7 @@ MISTAKES = {
         "deep/above.mp4", "keypoints/above.json", REJECTED, "move it to keypoints/deep/"
     ),
     "beside the clip": called(
-        "d/beside.mp4", "d/beside.json", NOBODY, "no keypoints in keypoints: run"
+        "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
     ),
     "one file of all": called(
         "e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"

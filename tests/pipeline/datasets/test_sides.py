@@ -90,22 +90,26 @@ def test_unseen_joints_and_a_single_frame_decide_nothing():
         assert not is_exchanged.any()
 
 
-@pytest.mark.parametrize("by_detect", [True, False])
-def test_sides_of_keypoints_by_detect_are_put_right_and_not_those_of_other_tools(
-    tmp_path, by_detect
+@pytest.mark.parametrize(
+    ("option", "by_detect", "is_right"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
+    tmp_path, option, by_detect, is_right
 ):
     true = walk()
     detected = exchange(true, [30, 31], range(17))
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
     write_coco(tmp_path / "keypoints/a.mp4.json", detected, MADE_BY if by_detect else "")
     report = Accounting()
-    (track,) = datasets.get("videos").tracks(tmp_path, "train", report=report)
+    reader = datasets.get("videos", put_sides_right=option)
+    (track,) = reader.tracks(tmp_path, "train", report=report)
     (account,) = report
-    expected = true if by_detect else detected
+    expected = true if is_right else detected
     found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
     np.testing.assert_allclose(found[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
     notes = [note for note in account.notes if "left and right" in note]
-    assert notes == ["left and right put right in 2 of 120 person-frames"] * by_detect
+    assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,13 @@ def test_the_camera_s_motion_is_no_jump():
     assert find(one, other, camera=camera) == [[], []]
 
 
-@pytest.mark.parametrize("by_detect", [True, False])
-def test_tracks_of_detect_are_cut_with_a_note_and_others_are_not(tmp_path, by_detect):
+@pytest.mark.parametrize(
+    ("option", "by_detect", "is_cut"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_tracks_of_detect_are_cut_with_a_note_and_others_if_asked(
+    tmp_path, option, by_detect, is_cut
+):
     jumping, _ = exchanged(walk(0.5, 150), walk(0.5, 350, height=120, seed=1), 50)
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
     labels = coco(jumping)
@@ -96,13 +101,14 @@ def test_tracks_of_detect_are_cut_with_a_note_and_others_are_not(tmp_path, by_de
         f"{json.dumps({'info': {'description': description}})[:-1]},\n{json.dumps(labels)[1:]}"
     )
     report = Accounting()
-    tracks = list(datasets.get("videos").tracks(tmp_path, "train", report=report))
+    reader = datasets.get("videos", cut_at_switches=option)
+    tracks = list(reader.tracks(tmp_path, "train", report=report))
     (account,) = report
     account.check()
     frames = {track.name.split("/")[-1]: track.frame_index.tolist() for track in tracks}
-    if by_detect:
+    if is_cut:
         assert frames == {"7": [*range(50)], "7-1": [*range(50, N)]}
     else:
         assert frames == {"7": [*range(N)]}
     notes = [note for note in account.notes if "another person" in note]
-    assert notes == ["tracks cut at 1 place where they continue on another person"] * by_detect
+    assert notes == ["tracks cut at 1 place where they continue on another person"] * is_cut

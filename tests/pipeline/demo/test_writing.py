@@ -124,6 +124,17 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     assert digests(tmp_path) == before
 
 
+def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path):
+    folder = tmp_path / "raw/videos"
+    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
+    assert (
+        main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
+    )
+    assert list(folder.rglob("keypoints/**/*.json"))
+    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
+    assert not list(folder.rglob("keypoints/**/*.json"))
+
+
 def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()

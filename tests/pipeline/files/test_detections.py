@@ -117,22 +117,33 @@ def times(*factors):
     return lambda points: points * factors
 
 
-def low_corner(points):
-    """Upper left corner (3,) of the box of a person's joints; the third number is 0."""
-    return np.append(points[:, :2].min(axis=0), 0)
+def around(points):
+    """Upper left corner (3,) and size (3,) of the box of a person's joints; the third numbers are 0
+    and 1.
+    """
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    return np.append(low, 0), np.append(high - low, 1)
 
 
-def boxed(change):
-    """AlphaPose's results with boxes in pixels, and joints elsewhere."""
+def boxed(change, up=0):
+    """AlphaPose's results with boxes in pixels, `up` px higher, and joints elsewhere."""
     found = results(change)
     for t, one in enumerate(found):
-        points = body(t)
-        one["box"] = [*low_corner(points)[:2].tolist(), *np.ptp(points[:, :2], axis=0).tolist()]
+        low, size = around(body(t))
+        one["box"] = [*(low[:2] - [0, up]).tolist(), *size[:2].tolist()]
     return found
 
 
 def in_box(points):
-    return points - low_corner(points)
+    low, _ = around(points)
+    return points - low
+
+
+def in_crop(points):
+    """In the crop of a top-down network, 192 x 256 px for the box and a quarter more."""
+    low, size = around(points)
+    scale = 1.25 * max(size[0] / 192, size[1] / 256)
+    return (points - low - size / 2) / [scale, scale, 1] + [96, 128, 0.5]
 
 
 def two_skeletons(content):
@@ -158,6 +169,7 @@ MISTAKES = [  # the files, words of the message
     ({"": "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n"}, "without track, x, y, w, h"),
     ({"": f"{CSV}ann,0,1,2,3,4\n"}, "a second time"),
     ({"": MOT.replace("\n8,", "\n0,")}, "frames from 1 on, as in MOT"),
+    ({"": "".join(f"{t + 1},1,0.2,0.3,0.1,0.9,1\n" for t in EVERY)}, "up to 0.9: shares of the"),
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
@@ -205,13 +217,18 @@ MISTAKES = [  # the files, words of the message
         change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))),
         "a box alone, 51 numbers a person",
     ),
-    (PAGES | {"c_000000000007_keypoints.json": '{"people": [{"pose'}, "000007.*Unterminated"),
+    (PAGES | {"c_000000000007_keypoints.json": '{"people": [{"pose'}, "000007.*cut off"),
+    ({"": json.dumps(results())[:-200]}, "cut off"),
     ({"": results(lambda p: p[:, :2])}, "34 (entries|numbers).*score"),
     ({"": [*results(), *results(keypoints=[1.0] * 78)]}, "one joint order"),
     ({"": results(image_id="frame.jpg")}, "frame number"),
     ({"": [*results(), *results(image_id="b_000000.jpg")]}, "'b_'"),
+    ({"": results(category_id=0)}, "0 in 8 of 8 results"),
     ({"": results(times(1, 1, 100))}, "0..1, found scores from 87.5 to 87.5"),
-    ({"": boxed(in_box)}, "8 of 8 people.*lie elsewhere"),
+    ({"": boxed(in_box)}, "8 of 8 people.*from the corner of the box"),
+    ({"": boxed(lambda p: in_box(p) / around(p)[1])}, "8 of 8 people.*shares of the box"),
+    ({"": boxed(in_crop)}, "8 of 8 people.*192 x 256 crop"),
+    ({"": boxed(lambda p: [0, 540, 0] + p * [1, -1, 1], 60)}, "8 of 8 people.*y from the bottom"),
     ({"": results(lambda p: p[np.random.default_rng(1).permutation(17)])}, "not known"),
 ]
 BY_HAND = [  # where the same detector would write the same file again

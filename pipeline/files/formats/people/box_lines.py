@@ -25,6 +25,7 @@ from pipeline.cli.text import count
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.people.found import (
+    LARGEST_SHARE,
     FoundPerson,
     LabelContent,
     LabelFormat,
@@ -71,6 +72,13 @@ def content_of(file: Path) -> LabelContent:
     first = lines[0][1]
     if _is_number(first.split(",")[0]):
         return _mot(file, lines)
+    if _is_number(first.split()[0]):
+        found = "numbers with spaces between them"
+        do = (
+            "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
+            "with commas."
+        )
+        raise label_error(file, "line 1", expected, found, do)
     return _csv(file, lines)
 
 
@@ -95,6 +103,9 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     names = [name.strip() for name in header]
     missing = [name for name in COLUMNS if name not in names]
     expected = ",".join(COLUMNS)
+    if len(names) == 1 and lines[0][1].count(";") >= len(COLUMNS) - 1:
+        do = "Separate columns by commas."
+        raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
         found = f"{len(names)} columns, without {', '.join(missing)}"
         raise other_tool_error(file, "line 1", expected, found, HEADER)
@@ -129,6 +140,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """
     people = []
     n_skipped = 0
+    largest = 0.0  # number of a box
     for key, line in lines:
         values = floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
@@ -136,6 +148,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
 
+        largest = max(largest, *np.abs(values[2:6]))
         frame = MOT.frame(file, key, values[0])
         identity = whole_number(file, key, values[1])
         score = 1.0
@@ -148,6 +161,10 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             n_skipped += 1
         else:
             people.append(FoundPerson(frame, box, None if identity < 0 else identity))
+    if lines and largest <= LARGEST_SHARE:
+        found = f"numbers up to {largest:.3g}: shares of the image"
+        do = "Multiply x and w by the image's width, y and h by its height."
+        raise label_error(file, "boxes", "x y w h in px", found, do)
     return LabelContent(people, passed_over=n_skipped)
 
 

@@ -7,7 +7,7 @@ a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as a
 
 A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
 file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
-and scores.
+(`box_fit`) and scores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -28,6 +27,7 @@ from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind, shown_names
 from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
+from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
@@ -36,7 +36,6 @@ from pipeline.files.formats.people.found import (
     FoundPerson,
     LabelContent,
     Sizes,
-    compare_joints_with_boxes,
     label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
@@ -152,7 +151,7 @@ def _read_numbered(
         content = keypoints_json.openpose_content(pages, sizes)
     if unused:
         content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(folder, content, file_of)
+    return _assemble(folder, content, sizes, file_of)
 
 
 def _result_names(video: str) -> list[str]:
@@ -180,7 +179,7 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
         content = keypoints_json.content_of(file, sizes)
     else:
         content = box_lines.content_of(file)
-    return _assemble(file, content)
+    return _assemble(file, content, sizes)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -249,7 +248,10 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
 
 
 def _assemble(
-    place: Path, content: LabelContent, file_of: Mapping[int, Path] = MappingProxyType({})
+    place: Path,
+    content: LabelContent,
+    sizes: Sizes | None = None,
+    file_of: Mapping[int, Path] | None = None,
 ) -> Detections:
     """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
     messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
@@ -257,8 +259,8 @@ def _assemble(
     """
     notes = [*content.notes]
     by_frame = _group_by_frame(content.people, notes)
-    n_points = _count_points(place, by_frame, file_of)
-    notes += compare_joints_with_boxes(place, content.people)
+    n_points = _count_points(place, by_frame, file_of or {})
+    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
 
     frames = sorted(by_frame)
     points: list[Doubles] = []

@@ -162,6 +162,10 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         people.append(FoundPerson(frame, points, _identity(file, result), box))
+    if not people and "0" in n_left_out:
+        found = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
+        do = "Write category_id 1, or leave it out."
+        raise label_error(file, "category_id", "1, COCO's person", found, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
         people = [person._replace(identity=None) for person in people]
