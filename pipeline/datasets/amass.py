@@ -12,6 +12,7 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
     load_motion         read the file (`pipeline.files.formats.motions`)
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
+    _note_speed         note a rate that is likely to be wrong
     _is_y_up, _turn_up  turn a world with y up, so that z is up
     _sample_positions    resample to 25 fps
 """
@@ -87,6 +88,9 @@ STATED_RATE: Final = 120.0
 MAX_ANGLE: Final = 2 * math.pi  # rad, the largest rotation of any joint except the pelvis
 MAX_SPEED: Final = 10.0  # m/s: a sprinter's
 HIGHEST_M: Final = 100.0  # above or below the ground
+
+# rad/s, of the joint that turns fastest, in the median frame: about that of a sprinter
+MAX_TURNING: Final = 12.0
 
 # How `_is_y_up` recognises a world whose y axis is up, by the median over frames.
 UPRIGHT: Final = 0.8  # least y component of the torso's direction
@@ -221,6 +225,7 @@ class Amass(Dataset):
         n_before = len(motion.pose)  # frames before resampling
         account.found = n_before
         _require_units(file, motion)
+        _note_speed(motion, account)
         if motion.is_y_up or _is_y_up(motion):
             account.notes.append("the motion's world has y up: turned, so that z is up")
             motion = _turn_up(motion)
@@ -370,6 +375,20 @@ def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
     if motion.n_betas > MAX_BETAS:
         account.notes.append(
             f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
+        )
+
+
+def _note_speed(motion: Motion, account: VideoAccount) -> None:
+    """Add a note if the joints turn faster than people's, with a rate that is more likely."""
+    steps = np.linalg.norm(np.diff(motion.pose[:, 1:], axis=0), axis=-1)
+    if not len(steps):
+        return
+    speed = motion.rate * float(np.median(steps.max(axis=1)))
+    if speed > MAX_TURNING:
+        likely = motion.rate / (2 if speed < 2 * MAX_TURNING else 4)
+        account.notes.append(
+            f"at {motion.rate:g} Hz, joints turn by {math.degrees(speed):.0f} degrees a second, "
+            f"faster than people's: is the rate {likely:g} Hz?"
         )
 
 

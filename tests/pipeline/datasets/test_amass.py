@@ -190,6 +190,17 @@ def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(trans, tmp_path):
     np.testing.assert_allclose(track.trans[:, 2], trans[0, 2], atol=1e-6)
 
 
+@pytest.mark.parametrize(("times", "likely"), [(1, ""), (2, "60 Hz"), (4, "30 Hz")])
+def test_joints_faster_than_people_s_are_told_with_a_likely_rate(tmp_path, times, likely):
+    """An elbow that swings at up to 15 rad/s at the true rate."""
+    poses = np.zeros((601, 52, 3))
+    poses[:, 18, 0] = 1.5 * np.sin(10 * np.arange(601) / 120 * times)
+    write_motion(tmp_path, poses=poses.reshape(601, -1))
+    notes = " ".join(read(tmp_path)[1]["notes"])
+    assert ("faster than people's" in notes) == bool(likely)
+    assert likely in notes
+
+
 @given(st.integers(1, 3000), st.floats(5, 300))
 @example(601, 600 * 25 / 123 * (1 + 1e-13))  # the last sample is the last frame, but for rounding
 def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames, rate):

@@ -61,6 +61,10 @@ def without_elbows(points):
     return np.where(np.isin(np.arange(17), (7, 8))[:, None], np.nan, points)
 
 
+def upside_down(points):
+    return [0, SIZE[1], 0] + points * [1, -1, 1]
+
+
 MISTAKES = {
     "nobody": says([], NOBODY, "no person|nobody|no people"),
     "some nan": says(results(without_elbows), KEPT, "finite"),

@@ -43,6 +43,7 @@ from pipeline.files.formats.people.joint_orders import (
     check_named_order,
     find_order,
     joint_called,
+    note_if_upside_down,
     unknown_order,
 )
 from pipeline.files.raw.files import list_names, open_regular
@@ -274,6 +275,8 @@ def _assemble(
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints, notes)
     _require_scores(place, points)
+    if points and not are_boxes:
+        notes += filter(None, [note_if_upside_down(skeleton, points)])
     if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:

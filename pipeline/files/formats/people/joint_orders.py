@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.found import EXPORT, ORDERS
-from pipeline.skeletons import BONES, Doubles, Ints, joint_names
+from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
@@ -40,6 +40,7 @@ MOST_OFF_MIDPOINT: Final = 0.2
 # Least cosine between the lines through the shoulders and through the hips. It is 0.7 or more in
 # the poses of the tests and in real data, and -0.7 or less if the sides of one pair are exchanged.
 LEAST_COSINE_OF_SIDES: Final = -0.5
+UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
 
 # Joint order -> joint -> the two joints whose midpoint it is by definition.
 MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
@@ -146,6 +147,23 @@ def check_named_order(
     if fitting:
         refuse(_names_contradict(place, fault, fitting))
     return f"joints may not be where their names say: {fault}"
+
+
+def note_if_upside_down(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str | None:
+    """A note if nearly all people (P, J, 3) of all frames are upside down; else None."""
+    names = [_bare_name(name) for name in joint_names(skeleton)]
+    if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
+        return None
+    persons = np.concatenate(keypoints)
+    y = np.where(persons[..., 2] >= LEAST_CONFIDENCE, persons[..., 1], np.nan)
+    shoulders = y[:, names.index("lshoulder")] + y[:, names.index("rshoulder")]
+    hips = y[:, names.index("lhip")] + y[:, names.index("rhip")]
+    n_compared = int(np.isfinite(shoulders + hips).sum())
+    n_upside_down = int((hips < shoulders).sum())
+    if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
+        return None
+    people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
+    return f"{people}: is y counted from the bottom, or the clip upside down?"
 
 
 def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
