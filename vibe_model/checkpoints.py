@@ -83,6 +83,8 @@ class LoadReport:
     used: tuple[str, ...]  # names in the model of tensors that were filled
     # names in the file of tensors that were not used: body data, a backbone, parts not requested
     ignored: tuple[str, ...]
+    # names in the model of tensors that the file lacks, such as the encoder's for SPIN's file
+    untouched: tuple[str, ...]
 
 
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
@@ -118,7 +120,8 @@ def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = 
     with torch.no_grad():
         for name, tensor in chosen.items():
             state[name].copy_(tensor)  # state_dict() shares memory with the model
-    return LoadReport(file_format.kind, tuple(chosen), tuple(ignored))
+    untouched = tuple(name for name in state if name not in chosen)
+    return LoadReport(file_format.kind, tuple(chosen), tuple(ignored), untouched)
 
 
 def _find_format(path: Path, content: Mapping[str, Any]) -> _FileFormat:

@@ -24,6 +24,7 @@ from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
 from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
+from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store, is_own_file
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
@@ -55,20 +56,33 @@ def gc(
         dry_run: only report. No lock is taken, so work of running writers is reported, too.
         unfinished: also remove the staged, uncommitted work of killed writers. Not used in an
             object store, where its age decides.
-        older_than: minimum age in seconds (default: 0; in an object store _GRACE, a day).
+        older_than: minimum age in seconds (default: 0; in an object store a day).
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
     """
-    store = require_cache(root)
+    store, splits = _find_splits(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than)
-    for split in split_folders(store):
+    for split in splits:
         for place in places_of(store, split):
             sweep.run(place)
     sweep.forget_deleted()
     return sweep.collected
+
+
+def _find_splits(root: Root) -> tuple[Store, list[str]]:
+    """The store, and the splits to sweep: all of a cache; where no commit was ever made, those that
+    a killed writer has begun. Raises CacheError if there is neither.
+    """
+    store = store_at(root)
+    if not (store.exists("zarr.json") or FeatureCache(root)):
+        names = split_folders(store)
+        begun = [name for name in names if store.list_names(Place(store, name).writing)]
+        if begun:
+            return store, begun
+    return require_cache(root), split_folders(store)
 
 
 class _Sweep:

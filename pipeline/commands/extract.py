@@ -59,7 +59,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Extract the streams of one split.
 
-    Returns 1 if the split has no rows, if videos are missing, or if a decoder crashed.
+    Returns 1 if the split has no rows or lacks columns that a stream reads, if videos are missing,
+    or if a decoder crashed.
     """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
@@ -70,11 +71,20 @@ def _run(args: argparse.Namespace) -> int:
         return 1
 
     stand_in = bool(committed.manifest.get("stand_in"))
-    specs = specs_of(args, name, committed, stand_in=stand_in)
+    requested = specs_of(args, name, committed, stand_in=stand_in)
+    specs = [spec for spec in requested if _has_columns(spec, committed)]
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     with bar(f"extract {name}", err) as progress:
         result = extract(plans, args.cfg, progress, args.part)
-    return result.print("extract", name)
+    return result.print("extract", name) or int(len(specs) < len(requested))
+
+
+def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
+    """Whether the split has all that the stream reads; prints what is missing."""
+    refusal = spec.missing_columns(committed)
+    if refusal:
+        out.show_line(refusal, WRONG)
+    return not refusal
 
 
 def reads(args: argparse.Namespace) -> list[str]:

@@ -289,35 +289,37 @@ def _compare_committed(
     differs = tuple(find_differences(before, plan.reader))
     moved = has_moved(committed, plan.raw)
     kept = {} if plan.drop_removed else find_kept(committed, plan.stamps, seen)
-    if retry or differs:
+    if retry:
         kept = {name: video for name, video in kept.items() if video.kind == MISSING}
     plan = replace(plan, seen=seen, kept=kept)
     earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, retry=retry) | earlier
     reselected = other_videos(committed, plan.listed) & plan.stamps.keys() - plan.unusable.keys()
     again = retried | reselected
-    if differs:
-        again = {*committed.videos.names} & plan.stamps.keys()
-    update = _plan_update(
-        plan,
-        committed,
-        again,
-        # If the reader differs, contents only matter in a moved folder, to tell whether it has the
-        # same videos.
-        compare_contents=reads_contents and (moved or not differs),
-        find_renamed=reads_contents,
-    )
+    if reads_contents:
+        # If the reader differs, all videos are read again anyway. Then contents only matter in a
+        # moved folder, to tell whether it has the same videos.
+        update = _plan_update(plan, committed, again, compare_contents=moved or not differs)
+    else:
+        update = _plan_update(plan, committed, again, compare_contents=False, find_renamed=False)
     missing = update.missing
     if moved and not plan.drop_removed:
         n_same = update.n_left_alone + len(update.renamed) - len(missing)
         n_new = len(update.new)
         refuse_other_folder(committed, plan.raw, n_same=n_same, missing=missing, n_new=n_new)
     if differs:
-        why = describe(before, plan.reader)
-        return replace(update, renamed={}, why=why, differs=differs)
+        return replace(
+            plan,
+            append=tuple(video for video in plan.listed if video.name not in missing),
+            drop=tuple(name for name in committed.videos.names if name not in missing),
+            stamps=update.stamps,
+            kept={name: update.kept[name] for name in missing},
+            why=describe(before, plan.reader),
+            differs=differs,
+        )
 
     why = _describe_update(update, retried, reselected - retried)
-    if not reads_contents:
+    if not reads_contents and not differs:
         n_others = sum(video.name not in update.kept for video in _list_restamped(plan))
         others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
         why = ", ".join(filter(None, [why, others]))
@@ -332,7 +334,7 @@ def _plan_update(
     retried: set[str],
     *,
     compare_contents: bool,
-    find_renamed: bool,
+    find_renamed: bool = True,
 ) -> ConversionPlan:
     """Compare all listed videos with the committed ones, by stamp, then by digest.
 

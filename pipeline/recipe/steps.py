@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import cache
 from cache.write.parts import Part
 from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
@@ -20,9 +21,11 @@ from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.listing import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
+from pipeline.conversion.plan import committed_split
 from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
 from pipeline.features.plan import NEW, ExtractionPlan
+from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
 
@@ -169,8 +172,11 @@ def _convert_part(
     """Read a part's share of the videos. Its problems are those that cannot be read."""
     unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
     share = count(len(part.share(plan.append)) - len(unreadable), "video")
+    now = committed_split(plan.root, plan.name)
+    digests = [split and split.manifest["digest"] for split in (plan.committed, now)]
     return StepResult(
         details=[f"{share} staged, not committed (why: {plan.why or 'up to date'})"],
+        warnings=[MEANWHILE] if digests[0] != digests[1] else [],
         problems=[account.rejection for account in unreadable],
     )
 
@@ -251,6 +257,12 @@ def extract(
         if part is not None:
             for video, why in extraction.lost.items():
                 warnings.append(f"{video} is left to a later run: {why}")
+            plan = extraction.plan
+            split = cache.open(plan.root)[plan.split]
+            if plan.spec.name in split.streams and plan.missing is not None:
+                committed = split.stream_shards(plan.spec.name)
+                if not set(plan.missing.shards).isdisjoint(committed):
+                    warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
     n_lost = sum(extraction.problems.total() for extraction in extractions)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)

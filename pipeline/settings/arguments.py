@@ -216,6 +216,13 @@ def _checked_text(hint: Any) -> Callable[[str], str]:
     return check
 
 
+# what a part says that ends after the commit
+MEANWHILE: Final = (
+    "another command has committed meanwhile: what this part staged is not in it. Run the command "
+    "without --part, or remove it with gc --unfinished (object store: gc --older-than 0)"
+)
+
+
 def part_option(sub: Any, items: str) -> None:
     """Add --part to a parser or to a group of mutually exclusive options."""
     help_ = (

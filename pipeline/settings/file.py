@@ -159,7 +159,7 @@ class Section(dict[str, str]):
                 base = Path.cwd()
             try:
                 if key not in self.options:
-                    _refuse_comment(self[key], base)
+                    _refuse_other_lines(self[key], base)
                 values[key] = _value_of(hints[key], self[key], base)
             except (ValueError, ConfigError) as error:
                 text = " ".join(self[key].split())
@@ -237,14 +237,20 @@ class SettingsFile:
         return source
 
 
-def _refuse_comment(text: str, base: Path) -> None:
-    """Raise ValueError for a value that a comment is part of by mistake. A path below `base` that
-    exists may have a # in its name.
+def _refuse_other_lines(text: str, base: Path) -> None:
+    """Raise ValueError for a value that a comment, or an indented line with another key, is part of
+    by mistake. A path below `base` that exists may have a # in its name.
     """
     comment = re.search(r"(^|\s)[#;].*", text)
     if comment and not (base / text).exists():
         raise ValueError(
             f"{comment[0].strip()!r} is part of the value here. Put a comment in a line of its own"
+        )
+    indented = re.search(r"\n\w+\s*=", text)
+    if indented:
+        key = indented[0].strip("\n =")
+        raise ValueError(
+            f"the indented line of {key!r} is part of this value. Begin it in the first column"
         )
 
 

@@ -20,6 +20,10 @@ DEFAULT_FPS: Final = 25.0  # of image folders, and of videos whose header has no
 ENCODER: Final = "libx264"  # in PyPI's package av
 SUFFIX: Final = ".mp4"
 SMALLEST_STEP: Final = 1001  # largest denominator of a frame rate, as in 30000/1001
+DISAPPEARED: Final = (
+    "It or its folder was deleted meanwhile, as by another command with the same folder. "
+    "Run one at a time."
+)
 CODECS: Final = "Install opencv-python with its image codecs."
 QUALITY: Final = {"crf": "20", "preset": "veryfast"}
 
@@ -94,7 +98,5 @@ def _write_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise PipelineError(
-            f"{file}: cannot be written: {error}. Check the free disk space, and that no other "
-            "command writes into its folder."
-        ) from error
+        do = DISAPPEARED if isinstance(error, FileNotFoundError) else "Check the free disk space."
+        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

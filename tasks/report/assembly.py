@@ -80,14 +80,19 @@ class ReportContent:
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> str:
-    """Write the page, which itself reports sources that cannot be read.
+    """Write the page, which itself reports splits and runs that cannot be read.
 
     Returns the mark for demo data (`OpenedCache.mark`).
     """
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
-    shown = [read_run(folder, name) for name, folder in content.runs]
+    shown: list[TrainingRun] = []
+    for name, folder in content.runs:
+        try:
+            shown.append(read_run(folder, name))
+        except PipelineError as error:
+            opened.problems.append(str(error))
     sections = [results_section(shown)]
     bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
     if any(bodies.data.values()):

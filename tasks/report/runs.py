@@ -53,7 +53,7 @@ class _LoggedCurves:
 
 
 def read_curves(folder: Path) -> _LoggedCurves:
-    """Read a run's curves, up to a line that is being written.
+    """Read a run's curves, up to a line that is damaged or being written.
 
     A line of the file is [step, seconds of training, {tag: value}].
     """
@@ -63,9 +63,10 @@ def read_curves(folder: Path) -> _LoggedCurves:
         return logged
     with file.open(encoding="utf-8") as lines:
         for line in lines:
-            if not line.endswith("\n"):
+            try:
+                step, seconds, values = json.loads(line)
+            except ValueError:
                 break
-            step, seconds, values = json.loads(line)
             for tag, value in values.items():
                 curve = logged.curves.setdefault(tag, Curve())
                 curve.steps.append(step)
@@ -152,8 +153,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise PipelineError(
             f"{file}: expected JSON, found: {error}. Delete it and {METRICS}, and train again: "
             "training resumes from the saved state and writes both."

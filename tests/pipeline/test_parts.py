@@ -23,7 +23,9 @@ from pipeline import datasets
 from pipeline.cli.progress import silent
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
+from pipeline.features import extract
 from pipeline.processes.settings import NO_CLUSTER
+from pipeline.recipe import steps
 from pipeline.recipe.recipe import plan_splits
 from tests.cache.storage.buckets import objects
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -218,6 +220,35 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
     assert reads.names == ["0003"]
     types(f"{CONVERT} TMP/calm")
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
+
+
+def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
+    read_part = spool.read_part
+
+    def read_late(plan, part, **options):
+        convert.convert(plan)
+        return read_part(plan, part, **options)
+
+    monkeypatch.setattr(steps, "read_part", read_late)
+    part = f"{CONVERT} CACHE --part 1/1"
+    types(part, "another command has committed meanwhile", "gc --unfinished")
+    assert "meanwhile" not in types(part)
+
+
+def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
+    noise, tmp_path, types, monkeypatch
+):
+    shutil.copytree(noise, tmp_path / "cache")
+    together = extract.extract_together
+
+    def extract_late(*arguments, **options):
+        done = together(*arguments, **options)
+        monkeypatch.setattr(extract, "extract_together", together)
+        types(f"{EXTRACT} CACHE")
+        return done
+
+    monkeypatch.setattr(extract, "extract_together", extract_late)
+    types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
 
 
 def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, types):
