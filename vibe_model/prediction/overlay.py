@@ -8,10 +8,14 @@ model projects with: focal length 5000 px in a crop of 224 px, the body moved by
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
@@ -55,39 +59,54 @@ def record_type(n_steps: int = 0) -> np.dtype[Any]:
 
 
 class PredictedBodies:
-    """All bodies of a video by frame, 1 kB each."""
+    """All bodies of a video by frame, on disk (an hour of a crowd takes gigabytes)."""
 
-    def __init__(self, people: Sequence[TrackBodies], steps: tuple[int, ...] = ()) -> None:
-        """people: at least one. steps: the model's."""
+    def __init__(self, folder: Path, steps: tuple[int, ...] = ()) -> None:
+        """Create an unnamed file in `folder`, which is deleted with this object. `steps`: the
+        model's.
+        """
         self.steps = steps
-        self.step = people[0].track.step  # frames between two rows of a track
-        records = [_records_of(person, number, steps) for number, person in enumerate(people)]
-        by_track = np.concatenate(records)
-        order = np.argsort(by_track["frame"], kind="stable")
-        self._records = by_track[order]  # by frame, then track
+        self.fps = math.nan  # of the source's frames
+        self.step = 1  # frames between two rows of a track
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._type = record_type(len(steps))
+        self._frames: list[NDArray[np.int64]] = []
+
+    def add(self, bodies: TrackBodies) -> None:
+        """Append a track, before frames are read."""
+        self.fps = bodies.track.fps
+        self.step = bodies.track.step
+        records = np.zeros(len(bodies), self._type)
+        records["track"] = len(self._frames)
+        records["crop_scale"] = bodies.track.crop_scale
+        records["frame"] = bodies.frame_index
+        for name in ("bbox", "camera", "shape", "rotmat"):
+            records[name] = getattr(bodies, name)
+        for i, step in enumerate(self.steps):
+            records["moved"][:, i] = bodies.step_rotmats[step]
+        self._file.write(records.tobytes())
+        self._frames.append(bodies.frame_index)
 
     @property
     def stop(self) -> int:
         """The frame after the last one with a body."""
-        return int(self._records["frame"][-1]) + 1
+        return max((int(frames[-1]) + 1 for frames in self._frames), default=0)
 
     def read_frames(self, start: int, stop: int) -> NDArray[Any]:
         """Records (N,) of frames [start, stop), ordered by frame, then track."""
-        first, last = np.searchsorted(self._records["frame"], (start, stop))
-        return self._records[first:last]
+        records, frames, order = self._by_frame
+        first, last = np.searchsorted(frames, (start, stop))
+        return np.asarray(records[order[first:last]])
 
-
-def _records_of(bodies: TrackBodies, number: int, steps: tuple[int, ...]) -> NDArray[Any]:
-    """Records (F,) of a track's bodies. number: the track's in its video."""
-    records = np.zeros(len(bodies), record_type(len(steps)))
-    records["track"] = number
-    records["crop_scale"] = bodies.track.crop_scale
-    records["frame"] = bodies.frame_index
-    for name in ("bbox", "camera", "shape", "rotmat"):
-        records[name] = getattr(bodies, name)
-    for i, step in enumerate(steps):
-        records["moved"][:, i] = bodies.step_rotmats[step]
-    return records
+    @functools.cached_property
+    def _by_frame(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        """All records, their frames in order, and the records' order by frame."""
+        self._file.flush()
+        frames = np.concatenate(self._frames)
+        order = np.argsort(frames, kind="stable")
+        records = np.memmap(self._file, self._type, mode="r")
+        return records, frames[order], order
 
 
 class BodyDrawing:

@@ -87,19 +87,18 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     predictions = _predict_people(job, split, chosen, progress)
     for number, people in itertools.groupby(predictions, key=lambda person: person.video):
         entry = split.videos[number]
+        bodies = PredictedBodies(job.out, job.trained.generator.steps)
         rows = []
-        tracks = []
         for person in people:
             rows.append(_write_person(job, person, entry, about))
-            tracks.append(person.bodies)
+            bodies.add(person.bodies)
             predicted.add_person(person)
-        video = _video_facts(entry, tracks[0].track.fps, rows)
+        video = _video_facts(entry, bodies.fps, rows)
         if raw is not None:
             file = job.out / OVERLAY
             if n_videos > 1:
                 file = job.out / OVERLAYS / file_name(entry.name, ".mp4")
             source = sources.parse(raw, entry.source)
-            bodies = PredictedBodies(tracks, job.trained.generator.steps)
             video["overlay"] = _draw(job, predicted, file, source, bodies)
         videos.append(video)
     if not predicted.tracks:

@@ -29,8 +29,12 @@ from vibe_model.prediction.predict import TrackBodies, predict_tracks
 
 
 def bodies_of(job):
-    tracks = predict_tracks(job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN)
-    return PredictedBodies([track for (track,) in tracks])
+    bodies = PredictedBodies(job.out)
+    for (track,) in predict_tracks(
+        job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN
+    ):
+        bodies.add(track)
+    return bodies
 
 
 def frames_of(video):
@@ -109,12 +113,11 @@ def track_of(frames, *, fps=25.0, **arrays):
     return TrackBodies(track=record, rows=rows, run=rows, frame_index=frames, **arrays)
 
 
-def test_bodies_come_by_frame_whatever_the_order_of_tracks():
-    tracks = []
+def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path):
+    bodies = PredictedBodies(tmp_path)
     for track, frames in enumerate(([4, 5, 9], [0, 4], [9])):
         camera = np.full((len(frames), 3), track, np.float32)
-        tracks.append(track_of(np.array(frames), camera=camera))
-    bodies = PredictedBodies(tracks)
+        bodies.add(track_of(np.array(frames), camera=camera))
     found = [(r["frame"], r["track"]) for r in bodies.read_frames(4, 10)]
     assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
     assert all(r["camera"][0] == r["track"] for r in bodies.read_frames(0, 10))
