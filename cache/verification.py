@@ -48,7 +48,7 @@ from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
 
-# called with a split's or stream's shards that are checked, all of its shards, and its folder
+# called with the shards checked, the shards in all, and the folder of a split or stream
 Progress = Callable[[int, int, str], None]
 
 # a few keep a disk busy while others compute
@@ -101,6 +101,9 @@ class VerifyReport:
         self.bytes += later.bytes
 
 
+_Tell = Callable[[int, Place], None]  # called with a place's shards that are checked
+
+
 def verify(
     root: Root,
     *,
@@ -135,18 +138,34 @@ def verify(
             if name in committed:
                 groups.append(Place(store, name).groups[1])
     report = VerifyReport(fast=fast)
+    total = sum(map(_count_shards, places))
+
+    def tell(n_shards: int, place: Place) -> None:
+        """Tell the progress, after each shard. n_shards: those of its place so far."""
+        n_checked = report.shards + n_shards
+        progress(n_checked, max(total, n_checked), place.manifest_folder)
+
     n_threads = _THREADS if store.exclusive else _REQUESTS
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
         try:
-            above = _PlaceCheck(Place(store, ""), fast, threads, progress)
+            above = _PlaceCheck(Place(store, ""), fast, threads, tell)
             above.check_groups(dict.fromkeys(groups))
             report._add(above.report)
             for place in places:
-                report._add(_check_place(place, fast, threads, progress))
+                report._add(_check_place(place, fast, threads, tell))
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     return report
+
+
+def _count_shards(place: Place) -> int:
+    """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
+    with suppress(CacheError):
+        commit = Commit.without_tables(place)
+        if commit is not None:
+            return sum(map(len, commit.manifest["shards"].values()))
+    return 0
 
 
 def _manifest_etag(place: Place) -> Etag | None:
@@ -157,7 +176,7 @@ def _manifest_etag(place: Place) -> Etag | None:
 
 
 def _check_place(
-    place: Place, fast: bool, threads: ThreadPoolExecutor, progress: Progress
+    place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell
 ) -> VerifyReport:
     """Check a stream, or a split without its streams.
 
@@ -165,7 +184,7 @@ def _check_place(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         etag = _manifest_etag(place)
-        check = _PlaceCheck(place, fast, threads, progress)
+        check = _PlaceCheck(place, fast, threads, tell)
         check.run()
         is_same_commit = etag is not None and _manifest_etag(place) == etag
         if check.report.ok or is_same_commit or attempt == _ATTEMPTS:
@@ -177,13 +196,11 @@ def _check_place(
 class _PlaceCheck:
     """One check of a split or stream. It adds what it finds to `report`."""
 
-    def __init__(
-        self, place: Place, fast: bool, threads: ThreadPoolExecutor, progress: Progress
-    ) -> None:
+    def __init__(self, place: Place, fast: bool, threads: ThreadPoolExecutor, tell: _Tell) -> None:
         self._place = place
         self._store = place.store
         self._threads = threads
-        self._progress = progress
+        self._tell = tell
         self.report = VerifyReport(fast=fast)
 
     def run(self) -> None:
@@ -315,7 +332,7 @@ class _PlaceCheck:
                 self._damage(file.key, problem, file.array, file.number)
             self.report.shards += 1
             self.report.bytes += file.size
-            self._progress(self.report.shards, len(files), place.manifest_folder)
+            self._tell(self.report.shards, place)
 
     def _problem_of(self, file: ShardFile) -> str:
         """A message about a damaged shard; "" for an intact one."""

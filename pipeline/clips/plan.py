@@ -36,7 +36,7 @@ from pipeline.clips.files import (
     read_detection,
 )
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import KINDS, list_clips, list_labelled_clips
+from pipeline.clips.listing import KINDS, describe_others, list_clips, list_labelled_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
@@ -238,7 +238,7 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
     if not clips:
         problem = "no such file or folder"
         if raw.is_dir():
-            problem = "no clips in this folder"
+            problem = "; ".join(filter(None, ["no clips in this folder", describe_others(raw)]))
         raise ConfigError(f"{raw}: {problem}. Name a folder with {KINDS}.")
     return raw, clips
 

@@ -366,7 +366,9 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
     """
     if plan.committed is None:
         return
-    failed = list_rejected(plan.committed, retry=True) - {*plan.drop} | plan.unusable.keys()
+    for why in plan.unusable.values():
+        raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
+    failed = list_rejected(plan.committed, retry=True) - {*plan.drop}
     if failed:
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         n_videos = count(len(failed), "video")

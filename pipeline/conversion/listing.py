@@ -47,11 +47,18 @@ def list_videos(
 
 
 def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
-    """Escape names that are not UTF-8."""
+    """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
+    taken = {video.name for video in videos}
     named = []
     for video in videos:
         name = changes.utf8(video.name)
-        named.append(video if name == video.name else replace(video, name=name))
+        if name == video.name:
+            named.append(video)
+            continue
+        while name in taken:
+            name += "?"
+        taken.add(name)
+        named.append(replace(video, name=name))
     return named
 
 

@@ -176,7 +176,7 @@ class OwnVideos(ClipDataset):
         if not clips:
             actual = "a file" if raw.is_file() else "no such folder"
             if raw.is_dir():
-                actual = "none"
+                actual = describe_others(raw) or "none"
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)

@@ -353,9 +353,9 @@ def body_of(
     if is_stand_in(body) == demo and not will_be_demo:
         return body
 
-    expected = "a demo body" if demo else "a real body"
-    remark = f"is not used for {dataset.name}, as it is not {expected}"
-    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} {remark}')}")
+    why = f"it is not a {'demo' if demo else 'real'} body" if body.is_dir() else "folder not found"
+    remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
+    err.print(f"{DOUBT} {plain(remark)}")
     return None
 
 

@@ -20,6 +20,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.conversion.committed import rejected_videos
+from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section

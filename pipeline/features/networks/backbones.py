@@ -411,7 +411,10 @@ class TimmNetwork(LibraryNetwork):
 
 
 # by library
-NETWORKS: Final = {"torchvision": TorchvisionNetwork, "timm": TimmNetwork}
+NETWORKS: Final[Mapping[str, type[TorchvisionNetwork | TimmNetwork]]] = {
+    "torchvision": TorchvisionNetwork,
+    "timm": TimmNetwork,
+}
 
 
 def _fill_from_file(backbone: _HeadlessNetwork, weights: WeightsSpec, label: str) -> None:

@@ -391,4 +391,4 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
             dataset.read(raw, "train", video, VideoAccount(video.name), None)
         read = reading.read_video(dataset, "train", raw, None, video)
     assert read.account.set_aside == "not_readable_now"
-    assert f"{clip}: input/output error. Check its disk" in read.account.message
+    assert f"{clip}: input/output error of its disk. Check the disk" in read.account.message

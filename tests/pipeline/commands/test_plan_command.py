@@ -50,7 +50,6 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     assert stream == {
         "stream": "resnet50",
         "why": "the split has changed",
-        "identity": [],
         "shards": 1,
         "rows": 8,
     }

@@ -106,7 +106,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
         shown = types(CONVERT, f"✗ {problem}", "or delete their rows: ", DROP, code=1)
         assert ("rejected" in shown, reads.names) == (False, read)
     assert convert_step(penn).problems == [*penn.plan().kept_lines], "Luigi's task fails"
-    types(f"{CONVERT} --strict", "rejected 1 video, first 0003 (--strict)", code=2)
+    types(f"{CONVERT} --strict", "--strict: its rows are of an earlier state", code=2)
     assert status()["unusable"].keys() == {"0003"}
     types(f"{STATUS} --all", f"✗ {problem}", "unusable: 0003: bad_label_file: ", code=1)
     types("plan penn_action/train --cache CACHE", f"✗ {problem}")

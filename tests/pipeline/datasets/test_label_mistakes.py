@@ -160,7 +160,7 @@ ROOTS = {
         {"keypoints.zip": zipped("a", GOOD)},
         r"keypoints\.zip.*unpack the file, to keypoints/",
     ),
-    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "files that end in .*found none"),
+    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "files that end in .*a/1.jpg, a/2"),
 }
 
 
