@@ -364,20 +364,12 @@ class Cleaning:
     Raises ConfigError for invalid values.
     """
 
-    start_above: int = 6  # a sequence starts where more joints than this are visible
-    end_at: int = 4  # a sequence ends where this many joints or fewer are visible
-    median: int = 5  # width of the median filter over the number of joints; odd
     min_frames: int = 40  # shorter sequences are dropped
     # share of frames with only face and shoulders from which a part is dropped
     face_only: float = 0.4
     max_frames: int = 500  # a longer sequence is split into equal parts
 
     def __post_init__(self) -> None:
-        if not 0 <= self.end_at <= self.start_above:
-            values = f"end_at {self.end_at}, start_above {self.start_above}"
-            raise ConfigError(f"{values}: expected 0 <= end_at <= start_above")
-        if self.median <= 0 or self.median % 2 == 0:
-            raise ConfigError(f"median {self.median}: expected an odd number above 0")
         if not 1 <= self.min_frames <= self.max_frames / 2:
             values = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
             raise ConfigError(f"{values}: expected min_frames from 1 to half of max_frames")
@@ -402,8 +394,8 @@ def clean(
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
 
     rules = rules or Cleaning()
-    count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
-    inside = _find_inside(count, rules)
+    count = median_filter(visible.sum(axis=1), size=MEDIAN, mode="nearest")
+    inside = _find_inside(count)
     # reason -> positions, in one array for each part
     dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
     is_body = [name not in ABOVE for name in joints]
@@ -425,13 +417,13 @@ def clean(
     return parts, {reason: rows for reason, rows in merged.items() if len(rows)}
 
 
-def _find_inside(count: Ints, rules: Cleaning) -> Bools:
+def _find_inside(count: Ints) -> Bools:
     """(T,) visible joints -> (T,) whether a frame is in a sequence, which begins at the first
-    count above `start_above` and ends at the first of `end_at` or fewer.
+    count above START_ABOVE and ends at the first of END_AT or fewer.
     """
     inside = np.zeros(len(count), np.bool_)
-    limit = rules.start_above  # a frame with more joints is inside
+    limit = START_ABOVE  # a frame with more joints is inside
     for t, n in enumerate(count.tolist()):
         inside[t] = n > limit
-        limit = rules.end_at if inside[t] else rules.start_above
+        limit = END_AT if inside[t] else START_ABOVE
     return inside

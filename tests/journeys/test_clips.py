@@ -242,7 +242,7 @@ def boxes_a_graph_and_an_array(terminal):
         "hmr.inputs=cliff_cond"
     )
     types(
-        f"pipeline extract {split} --cache new {of_graph}=intrinsics", r"reads intrinsics", code=2
+        f"pipeline extract {split} --cache new {of_graph}=intrinsics", r"reads intrinsics", code=1
     )
     types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"42 rows computed")
     np.savez(folder / "other.npz", mine=np.arange(42 * 5, dtype=np.float32).reshape(42, 5))

@@ -87,7 +87,7 @@ def test_every_order_of_detectors_has_a_body_below_the_shoulders():
 
 @pytest.mark.parametrize(
     "options",
-    [{"median": 4}, {"end_at": 7}, {"min_frames": 0}, {"min_frames": 300}, {"face_only": 1.5}],
+    [{"min_frames": 0}, {"min_frames": 300}, {"face_only": 1.5}],
 )
 def test_senseless_constants_are_refused(options):
     (name,) = options
