@@ -256,8 +256,10 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
     done = extract_together(plans, resources, dask=Dask(two.address), progress=kill_one)
     assert len(two.workers) == 1
     assert into.tree(shared) == into.tree(alone)
-    assert [(one.computed, one.carried, one.problems) for one in done] == [(48, 0, {})] * 5
-    assert {one.meter.frames for one in done[:4]} == {48}  # decoded once for all
+    assert [(one.carried, one.problems) for one in done] == [(0, {})] * 5
+    # what the lost worker had finished is taken over, and is not counted
+    assert all(0 < one.computed <= 48 for one in done)
+    assert len({one.meter.frames for one in done[:4]}) == 1  # decoded once for all
     assert reported[-1] == (48, 48)  # rows
 
     moved = [[7 * (2 <= frame < 5)] for frame in range(8)]  # three boxes move
