@@ -26,8 +26,8 @@ from pipeline.demo.body import VERTEX_IDS
 from pipeline.demo.camera import Camera
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
-from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
-from pipeline.skeletons import Bools, Doubles
+from pipeline.show.rasterising import NEAR_M, Floats32, Samples, SmoothNormals, rasterise
+from pipeline.skeletons import Bools, Doubles, Floats
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-Floats = NDArray[np.floating[Any]]
+from pipeline.skeletons import Floats
+
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.windows import windows_of
 from pipeline.rotations import rotation_6d_to_matrix
+from pipeline.skeletons import Floats, Ints
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating
@@ -28,8 +29,6 @@ from vibe_model.settings import Reading
 if TYPE_CHECKING:
     from cache import Split
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
 
 # The model, and the baselines; the last two use the truth, for scale.
 FROM_A_STILL: Final = "from a still"

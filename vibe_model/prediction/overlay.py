@@ -26,6 +26,7 @@ from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.clip import caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
+from pipeline.skeletons import Floats
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, posed_arrays
@@ -34,7 +35,6 @@ from vibe_model.result_files import replace_file
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
-Floats = NDArray[np.floating[Any]]
 
 GROUND: Final = 60  # grey background of views without an image
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together

@@ -31,8 +31,9 @@ from torch import Tensor
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
+from pipeline.skeletons import Floats, Ints
 from vibe_model import models
-from vibe_model.cameras import camera_in_picture, crop_to_image
+from vibe_model.cameras import Float32s, camera_in_picture, crop_to_image
 from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
@@ -50,9 +51,6 @@ from vibe_model.settings import Reading
 if TYPE_CHECKING:
     from cache import Split
 
-Floats = NDArray[np.floating[Any]]
-Float32s = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak

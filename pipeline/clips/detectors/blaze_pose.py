@@ -46,8 +46,8 @@ from pipeline.errors import ConfigError, missing_package
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
+from pipeline.skeletons import Doubles
 
-Doubles = NDArray[np.float64]
 Weights = Literal["lite", "full", "heavy"]
 
 LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none

@@ -33,8 +33,7 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
-
-Floats = NDArray[np.floating[Any]]
+from pipeline.skeletons import Floats
 
 PRETRAINED: Final = "pretrained"  # option value that names the default published weights
 TIMEOUT: Final = 60  # s, until the server answers
