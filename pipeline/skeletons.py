@@ -182,6 +182,10 @@ _OPENPOSE_13: Final = (  # OpenPose's points for the same joints. A dataset labe
     "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
 )  # fmt: skip
 # Indices of both kinds in spin49: joints by their own names, and OpenPose's points.
+# indices in spin49
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
+# regressed from the body's surface; 3D joints are stored relative to it
+HIP: Final = JOINTS["spin49"].index("hip")
 KEYPOINTS_13_OF_SPIN49: Final = (
     tuple(map(JOINTS["spin49"].index, KEYPOINTS_13)),
     tuple(map(JOINTS["spin49"].index, _OPENPOSE_13)),

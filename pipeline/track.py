@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cameras import is_rigid
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
+from pipeline.skeletons import HIP, Bools, Doubles, Floats
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -33,7 +33,6 @@ CROP_SCALE: Final = 1.3
 # The cache's columns that hold yes or no, and those that hold floats.
 FLAGS: Final = tuple(name for name, column in cache.COLUMNS.items() if column.dtype == np.uint8)
 FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
-PELVIS: Final = JOINTS["spin49"].index("hip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -282,7 +281,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
         if not is_seen.any(axis=1).all():
             yield "kp_2d has a frame without a visible joint"
     if "kp_3d" in columns:
-        pelvis = _known_rows(columns, "kp_3d")[:, PELVIS, :3]
+        pelvis = _known_rows(columns, "kp_3d")[:, HIP, :3]
         if pelvis.any():
             yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):

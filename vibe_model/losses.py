@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache.read.labels import BETAS, POSE
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import correspondence
-from vibe_model.constants import BETAS, POSE, constant
+from vibe_model.constants import constant
 from vibe_model.metrics import HIPS
 
 Batch = Mapping[str, Tensor | NDArray[Any]]  # arrays or tensors as of `cache.Split.read`

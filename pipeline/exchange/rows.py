@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from cache.read.labels import COMMON_JOINTS
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
@@ -28,7 +29,6 @@ from pipeline.features.plan import missing_rows, weights_of
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features
-COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
 FPS: Final = 30.0  # of WHAM's and GVHMR's files
 RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 
@@ -114,7 +114,7 @@ def _are_finite(values: Array) -> Bools:
 
 
 def _have_common_joints(split: SplitRows, rows: range) -> Bools:
-    return np.asarray((split.column("kp_3d", rows)[:, COMMON, 3] > 0).all(axis=1))
+    return np.asarray((split.column("kp_3d", rows)[:, COMMON_JOINTS, 3] > 0).all(axis=1))
 
 
 NO_FEATURES: Final = RowCheck(

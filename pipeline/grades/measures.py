@@ -27,14 +27,13 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import BLAZE_12, JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Bools, Doubles, Ints, keypoints_13
 
 Columns = Mapping[str, NDArray[Any]]
 
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
 LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # the joint whose position `trans` states
 BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
 VISIBLE: Final = 0.5  # least visibility of a joint of BlazePose that counts as seen
 MOVED: Final = 1e-5  # largest change of an element of the extrinsics of a still camera

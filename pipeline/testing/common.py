@@ -14,11 +14,9 @@ module has the shared code.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-
-T = TypeVar("T")
 
 
 def fail_if_any(problems: list[str]) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from cache import COLUMNS
 from cache.arrays import Array
 from cache.crop_policy import Jitter
+from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
@@ -35,7 +36,6 @@ BATCH_SIZE: Final = 4  # so that the last batch is padded
 OTHER_BATCH_SIZE: Final = 3
 # how much a row's numbers may differ between two batches, relative to the largest number
 RELATIVE: Final = 1e-3
-DTYPES: Final = ("float16", "float32")
 
 T = TypeVar("T")
 Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
@@ -111,8 +111,8 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
 
 def _row_declaration_problems(stream: Stream) -> Iterator[str]:
     """Check the declared type and size of a row, and its inputs."""
-    if stream.dtype not in DTYPES:
-        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
+    if stream.dtype not in FEATURE_DTYPES:
+        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(FEATURE_DTYPES)}"
     elif not isinstance(stream.dim, int) or stream.dim < 1:
         yield f"dim is {stream.dim!r}: expected the number of values per row, an integer >= 1"
     reads = stream.reads

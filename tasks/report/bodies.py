@@ -32,7 +32,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
-from pipeline.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
+from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody
 from tasks.report.data import UNREADABLE, OpenedCache
 from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
@@ -44,8 +44,6 @@ GREY: Final = 96  # for a missing frame
 _STEP_POSE: Final = re.compile(r"pose_(minus|plus)(\d+)")
 # errors of damaged files, which are reported while the rest is drawn
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, LookupError, zipfile.BadZipFile)
-
-Colour = tuple[float, float, float]
 
 
 class _TrackWindow(NamedTuple):

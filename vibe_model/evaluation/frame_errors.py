@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cache.read.labels import BETAS, FIELDS, POSE
 from pipeline.errors import MissingAssets
 from pipeline.estimates import recorded_estimates
 from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
-from vibe_model.constants import BETAS, POSE
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Means, TrackErrors
 from vibe_model.losses import COMMON14
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true
 
-_LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.round_labels`
 VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics of vertices
 MODELS: Final = (OWN, BASELINE)
@@ -137,7 +136,7 @@ class Scorer:
     def _read_labels(self, bodies: TrackBodies) -> Labels:
         """Read the labels of the predicted frames."""
         track = bodies.track
-        fields = list(_LABELS)
+        fields = list(FIELDS)
         if not self._reads_keypoints:
             fields.remove("kp_2d")
         whole = np.array([(track.start, track.stop)], np.int64)

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
+from cache.read.labels import POSE
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
 from pipeline.skeletons import Floats, Ints
 from vibe_model import models
 from vibe_model.cameras import Float32s, camera_in_picture, crop_to_image
-from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import (

@@ -13,14 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 import cache
 from pipeline import cameras
 from pipeline.cameras import pose_in_camera
-from pipeline.skeletons import JOINTS, add_confidence
+from pipeline.skeletons import HIP, PELVIS, add_confidence
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
-# regressed from the body's surface; 3D joints are stored relative to it
-HIP: Final = JOINTS["spin49"].index("hip")
 EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
