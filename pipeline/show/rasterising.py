@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from cache.windows import spread
 from pipeline.skeletons import Floats
 
 Floats32 = NDArray[np.float32]
@@ -133,11 +134,7 @@ def _front_triangles(corners: Floats, inverse_depth: Floats, width: int, height:
 
 def _fragments(extent: Ints) -> _Fragments:
     """Samples of bounding boxes with this extent (T, 2), box by box, row by row."""
-    counts = extent.prod(axis=1)
-    starts = np.cumsum(counts) - counts
-    triangle = np.repeat(np.arange(len(counts)), counts)
-
-    within = np.arange(len(triangle)) - starts[triangle]
+    triangle, within = spread(extent.prod(axis=1))
     across = extent[triangle, 0].astype(np.int32)
     y, x = np.divmod(within.astype(np.int32), across)
     return _Fragments(triangle, x, y)
