@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache.read.labels import COMMON_JOINTS
+from cache.windows import join_adjacent
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
@@ -359,8 +360,7 @@ def spans(start: Ints, stop: Ints) -> Iterator[range]:
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [range(0, 7), range(9, 10)]
     """
-    first, last = _find_runs(len(start), start[1:] != stop[:-1])
-    for begin, end in zip(start[first].tolist(), stop[last].tolist(), strict=True):
+    for begin, end in join_adjacent(np.stack([start, stop], axis=1)).tolist():
         for row in range(begin, end, BATCH):
             yield range(row, min(row + BATCH, end))
 
