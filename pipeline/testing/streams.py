@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from pipeline.testing.common import fail_if_any, number_problems
+from pipeline.testing.common import fail_if_any, version_problems
 
 N: Final = 9  # rows to compute
 BATCH_SIZE: Final = 4  # so that the last batch is padded
@@ -37,7 +37,6 @@ OTHER_BATCH_SIZE: Final = 3
 # how much a row's numbers may differ between two batches, relative to the largest number
 RELATIVE: Final = 1e-3
 
-T = TypeVar("T")
 Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
 
 
@@ -94,7 +93,7 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
         _repetition_problems(stream, sample, loaded, rows)
     )
     if another_process and not problems:
-        others = _run_in_new_process(_load_and_compute, stream, sample)
+        others = _compute_in_new_process(stream, sample)
         if not _same(rows, others):
             problems.append("computes different numbers in another process")
     return problems
@@ -404,7 +403,7 @@ def _declaration_problems(stream: Any) -> Iterator[str]:
     """
     if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
         yield "has no kind"
-    yield from number_problems(stream, "version")
+    yield from version_problems(stream)
     identity = stream.identity()
     if not isinstance(identity, Mapping):
         yield f"identity() returns {identity!r}: expected a dictionary"
@@ -441,12 +440,10 @@ def _texts(values: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the function's result in a freshly spawned process. A script needs a `__main__`
-    guard.
-    """
+def _compute_in_new_process(stream: Stream, sample: _Sample) -> Rows:
+    """All rows, computed in a freshly spawned process. A script needs a `__main__` guard."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
+        return process.submit(_load_and_compute, stream, sample).result()
