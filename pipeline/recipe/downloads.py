@@ -131,17 +131,13 @@ def _find_one_folder_off(
                 own = [
                     path
                     for path in paths
-                    if not _lies_below(path, others) and not path.match(expected_folder)
+                    if not any(map(path.is_relative_to, others)) and not path.match(expected_folder)
                 ]
                 if own:
                     found = raw.joinpath(*min(own).parts[: n + len(there)])
                     expected = raw.joinpath(*names[: n + 1])
                     return expected, found
     return None
-
-
-def _lies_below(path: Path, folders: Iterable[str]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
