@@ -135,10 +135,10 @@ class TrainingRun:
         return sorted(tracks, key=badness)
 
 
-def read_run(folder: Path, name: str = "") -> TrainingRun:
+def read_run(folder: Path, name: str) -> TrainingRun:
     """Read a run's folder. Raises PipelineError for a damaged file."""
     return TrainingRun(
-        name=name or folder.name,
+        name=name,
         folder=folder,
         about=_read_json(folder / CONFIG),
         metrics=_read_json(folder / METRICS),
