@@ -178,5 +178,9 @@ def _step(scene: str) -> int:
     return 1
 
 
-WHAT: Final = "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM."
-LAYOUT: Final = ReleaseLayout("bedlam", WHAT, _plan, _record)
+LAYOUT: Final = ReleaseLayout(
+    "bedlam",
+    "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM.",
+    _plan,
+    _record,
+)

@@ -255,7 +255,9 @@ def _cell(arrays: list[Doubles]) -> NDArray[np.object_]:
     return cell
 
 
-WHAT: Final = (
-    "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
+LAYOUT: Final = ReleaseLayout(
+    "mpi_inf_3dhp",
+    "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, _plan, _record)

@@ -129,8 +129,10 @@ def _view_side(take: Take) -> str:
     return "front" if away < 0 else "back"
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "penn_action",
     "Rendered people in Penn Action's layout: pictures and labels made by this program, "
-    "nothing of Penn Action."
+    "nothing of Penn Action.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("penn_action", WHAT, _plan, _record)

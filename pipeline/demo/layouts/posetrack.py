@@ -146,8 +146,10 @@ def _box(joints: Doubles) -> list[float]:
     return [*(low - margin).tolist(), *(high - low + 2 * margin).tolist()]
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "posetrack",
     "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, "
-    "nothing of PoseTrack."
+    "nothing of PoseTrack.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("posetrack", WHAT, _plan, _record)

@@ -142,8 +142,10 @@ def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]
     return np.concatenate(turns, axis=1)
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "3dpw",
     "Rendered people in 3DPW's layout, all with the neutral template (genders are labels "
-    "only): nothing of 3DPW."
+    "only): nothing of 3DPW.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("3dpw", WHAT, _plan, _record)
