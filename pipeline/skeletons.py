@@ -296,6 +296,19 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
+def corners_of(points: Doubles, is_seen: Bools) -> Doubles:
+    """Corners (N, 2, D), low and high, of the seen joints among (N, J, D); infinite without one.
+
+    is_seen: (N, J).
+    """
+    mask = is_seen[..., None]
+    for_low = np.where(mask, points, np.inf)
+    for_high = np.where(mask, points, -np.inf)
+    low = for_low.min(axis=1, initial=np.inf)
+    high = for_high.max(axis=1, initial=-np.inf)
+    return np.stack([low, high], axis=1)
+
+
 def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     """Pairs of joint indices between which to draw a line."""
     position = {name: i for i, name in enumerate(joint_names(skeleton))}

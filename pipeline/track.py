@@ -12,7 +12,7 @@ Two functions check the arrays of a track, by column name:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cameras import is_rigid
-from pipeline.skeletons import HIP, Bools, Doubles, Floats
+from pipeline.skeletons import HIP, Bools, Doubles, Floats, corners_of
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -82,11 +82,7 @@ class Track:
 
         1 for a single frame.
         """
-        if len(self.frame_index) < 2:
-            return 1
-        steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
-        # np.unique sorts, argmax takes the first: ties go to the smaller
-        return int(steps[counts.argmax()])
+        return usual_step(self.frame_index)
 
     def take(self, rows: NDArray[np.integer], extra: Collection[cache.ExtraColumn]) -> Track:
         """The track with some of its rows, in order. extra: declarations of its extra columns."""
@@ -121,6 +117,18 @@ _FLAG_OF: Final = {
     "betas": "has_smpl",
     "trans": "has_smpl",
 }
+
+
+def usual_step(numbers: Sequence[int] | NDArray[np.integer]) -> int:
+    """The most common difference of successive numbers; of equally common ones, the smallest.
+
+    1 for a single number.
+    """
+    if len(numbers) < 2:
+        return 1
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    # np.unique sorts, argmax takes the first: ties go to the smaller
+    return int(steps[counts.argmax()])
 
 
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
@@ -310,7 +318,5 @@ def _extents(joints: NDArray[Any]) -> Doubles:
         is_seen = joints[..., 3] > 0
     is_whole = is_seen.sum(axis=1) >= MIN_BODY_JOINTS
     points = joints[is_whole, :, :3].astype(np.float64)
-    mask = is_seen[is_whole, :, None]
-    low = np.where(mask, points, np.inf).min(axis=1)
-    high = np.where(mask, points, -np.inf).max(axis=1)
-    return np.asarray((high - low).max(axis=-1))
+    sides = np.ptp(corners_of(points, is_seen[is_whole]), axis=1)
+    return np.asarray(sides.max(axis=-1))

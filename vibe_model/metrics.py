@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS, KEYPOINTS_13, Doubles, Floats
+from pipeline.skeletons import JOINTS, KEYPOINTS_13, Doubles, Floats, corners_of
 
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
@@ -337,11 +337,8 @@ def _extents(points: Doubles, labelled: NDArray[np.bool_]) -> Doubles:
     """Sides of the tight box about each frame's labelled points: (N, J, 2), (N, J) -> (N, 2); -inf
     without any.
     """
-    is_labelled = labelled[..., None]
-    highest = np.where(is_labelled, points, -np.inf).max(axis=1, initial=-np.inf)
-    lowest = np.where(is_labelled, points, np.inf).min(axis=1, initial=np.inf)
-    extents: Doubles = highest - lowest
-    return extents
+    corners = corners_of(points, labelled)
+    return corners[:, 1] - corners[:, 0]
 
 
 def _second_difference(joints: Floats) -> Doubles:

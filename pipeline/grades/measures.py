@@ -27,7 +27,8 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Bools, Doubles, Ints, keypoints_13
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Bools, Doubles, keypoints_13
+from pipeline.track import usual_step
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -87,16 +88,8 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
     if record is not None and not record.is_even:
         ticks = record.clock()[ticks]
         ticks_per_second *= record.usual_fps / record.fps
-    step = _usual_step(ticks)
+    step = usual_step(ticks)
     return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
-
-
-def _usual_step(ticks: Ints) -> int:
-    """The most frequent step from one row to the next; 1 for a single row."""
-    steps, counts = np.unique(np.diff(ticks), return_counts=True)
-    if not len(steps):
-        return 1
-    return int(steps[counts.argmax()])
 
 
 def grades_of(
