@@ -9,11 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.skeletons import Bools, Doubles, Floats, corners_of
-
-Float32s = NDArray[np.float32]
+from pipeline.skeletons import Bools, Doubles, Float32s, Floats, corners_of
 
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection

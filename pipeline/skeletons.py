@@ -23,16 +23,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from cache.arrays import Array as Array
+from cache.arrays import Bools as Bools
+from cache.arrays import Doubles as Doubles
+from cache.arrays import Ints as Ints
+
 Floats = NDArray[np.floating]
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+Float32s = NDArray[np.float32]
 
 # px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
 LARGEST: Final = 1e7
@@ -357,7 +359,7 @@ def _other_side(name: str) -> str:
     return name
 
 
-def add_confidence(places: NDArray[np.floating]) -> NDArray[np.float64]:
+def add_confidence(places: Floats) -> Doubles:
     """Append confidence 1 to joints: (..., J, C) -> (..., J, C + 1)."""
     return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS, KEYPOINTS_13, Doubles, Floats, corners_of
+from pipeline.skeletons import JOINTS, KEYPOINTS_13, Array, Bools, Doubles, Floats, corners_of
 
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
@@ -223,7 +222,7 @@ def _error_2d(pred: Floats, target: Floats) -> Doubles:
 def pck_aligned(
     pred_2d: Floats,
     target_2d: Floats,
-    visible: NDArray[Any],
+    visible: Array,
     alpha: float = 0.05,
     size: float = 224,
 ) -> float:
@@ -237,7 +236,7 @@ def pck_aligned(
 def _pck_aligned_by_frame(
     pred_2d: Floats,
     target_2d: Floats,
-    visible: NDArray[Any],
+    visible: Array,
     alpha: float,
     size: float | Floats,
 ) -> Doubles:
@@ -256,7 +255,7 @@ def _pck_aligned_by_frame(
     return _divide_or_nan(100 * is_correct.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
 
 
-def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]) -> Doubles:
+def _aligned_distances(pred: Floats, target: Floats, labelled: Bools) -> Doubles:
     """Distances of labelled points after the best 2D scale and translation, (N, J); others: 0.
 
     pred, target: (N, J, 2); labelled: (N, J).
@@ -273,7 +272,7 @@ def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]
     return distances
 
 
-def _centre_labelled(points: Floats, labelled: NDArray[np.bool_]) -> Doubles:
+def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
     """Points (N, J, 2) about the mean of each frame's labelled points; others are 0."""
     is_labelled = labelled[..., None]
     points = np.where(is_labelled, points.astype(np.float64), 0)
@@ -333,7 +332,7 @@ def procrustes_align(pred: Floats, target: Floats) -> Doubles:
     return aligned
 
 
-def _extents(points: Doubles, labelled: NDArray[np.bool_]) -> Doubles:
+def _extents(points: Doubles, labelled: Bools) -> Doubles:
     """Sides of the tight box about each frame's labelled points: (N, J, 2), (N, J) -> (N, 2); -inf
     without any.
     """
@@ -353,14 +352,14 @@ def _joint_errors(pred: Floats, target: Floats) -> Doubles:
     return errors
 
 
-def _divide_or_nan(sums: NDArray[Any], counts: NDArray[Any], *, fewest: int = 1) -> Doubles:
+def _divide_or_nan(sums: Array, counts: Array, *, fewest: int = 1) -> Doubles:
     """Quotients (N,); nan for counts below `fewest`."""
     unknown = np.full(len(sums), np.nan)
     quotients: Doubles = np.divide(sums, counts, out=unknown, where=counts >= fewest)
     return quotients
 
 
-def _mean(values: Doubles | NDArray[np.bool_]) -> Doubles:
+def _mean(values: Doubles | Bools) -> Doubles:
     mean: Doubles = values.mean(-1)
     return mean
 

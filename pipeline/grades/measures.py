@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.boxes import extents
@@ -27,10 +26,10 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Bools, Doubles, keypoints_13
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
 from pipeline.track import usual_step
 
-Columns = Mapping[str, NDArray[Any]]
+Columns = Mapping[str, Array]
 
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
@@ -136,11 +135,11 @@ def video_grades(
     return grades
 
 
-def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, NDArray[Any]]:
+def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array]:
     """Read the columns of a track in the cache by which it is graded."""
     first = track.start
     stop = track.stop
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, Array] = {}
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
             columns[name] = split.rows(name, first, stop)

@@ -29,6 +29,7 @@ from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
+from pipeline.skeletons import Ints
 from pipeline.testing.common import fail_if_any, version_problems
 
 N: Final = 9  # rows to compute
@@ -162,7 +163,7 @@ class _Sample:
     # (N + 1, size, size, 3): crop i + 1 is row i's; crop 0 is that of a frame before row 0
     crops: NDArray[np.uint8]
     labels: Labels  # column -> (N, ...)
-    runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
+    runs: ClassVar[Ints] = np.array([[0, 4], [4, N]])  # of consecutive frames
     tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
@@ -184,10 +185,10 @@ class _Sample:
         # The row's own crop is crop row + 1.
         return self.crops[row + 2 - n : row + 2]
 
-    def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def track_of(self, rows: Ints) -> Ints:
         return np.searchsorted(self.runs[:, 1], rows, side="right")
 
-    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+    def rows(self, name: str, start: int, stop: int) -> Array:
         return self.labels[name][start:stop]
 
 
@@ -201,7 +202,7 @@ def _moving_crops(size: int, rng: Generator) -> NDArray[np.uint8]:
     return np.stack([scene[i : i + size, 2 * i : 2 * i + size] for i in range(N + 1)])
 
 
-def _random_column(name: str, rng: Generator) -> NDArray[Any]:
+def _random_column(name: str, rng: Generator) -> Array:
     """Random values (N, ...) for a column of the cache."""
     if name == "image_size":
         return np.tile(np.array([320, 240], np.int32), (N, 1))

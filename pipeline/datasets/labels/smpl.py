@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 import cache
 from pipeline import cameras
 from pipeline.cameras import pose_in_camera
-from pipeline.skeletons import HIP, PELVIS, add_confidence
+from pipeline.skeletons import HIP, PELVIS, Doubles, add_confidence
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -41,7 +41,7 @@ UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
 
 
 def smpl_labels(
-    pose: NDArray[np.float64],
+    pose: Doubles,
     betas: ArrayLike,
     trans: ArrayLike,
     to_camera: ArrayLike,

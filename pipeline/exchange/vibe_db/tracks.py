@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache.read.labels import COMMON_JOINTS
@@ -35,6 +34,7 @@ from pipeline.skeletons import (
     LARGEST,
     Array,
     Bools,
+    Float32s,
     Ints,
     add_confidence,
     convert,
@@ -305,7 +305,7 @@ def _smpl_labels(database: Database, rows: range) -> Labels:
     }
 
 
-def _boxes(database: Database, layout: Layout, rows: range) -> NDArray[np.float32]:
+def _boxes(database: Database, layout: Layout, rows: range) -> Float32s:
     """Boxes (n, 4) px of rows; the whole image where images are crops. Raises RawDataError for
     boxes that are not square.
     """
@@ -358,7 +358,7 @@ def _have_body(joints: Array) -> Bools:
     return np.asarray(are_in_range & are_apart)
 
 
-def _nan_unless(is_known: Bools, values: Array) -> NDArray[np.float32]:
+def _nan_unless(is_known: Bools, values: Array) -> Float32s:
     """Values (n, ...) with NaN in rows that are not known. is_known: (n,)."""
     n_trailing = values.ndim - 1
     row_is_known = is_known.reshape(-1, *[1] * n_trailing)
