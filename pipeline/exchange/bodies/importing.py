@@ -23,6 +23,7 @@ import numpy as np
 
 import cache
 from pipeline.body import Body
+from pipeline.cameras import rigid
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
@@ -37,7 +38,6 @@ from pipeline.exchange.bodies.tools import (
     camera_file,
     clip_of,
     read_estimates,
-    rigid,
     stem_of,
 )
 from pipeline.exchange.bodies.tracks import ImportedTrack

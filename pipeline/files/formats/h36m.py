@@ -33,6 +33,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import numpy as np
 
+from pipeline.cameras import rigid
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
@@ -163,9 +164,7 @@ def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
         for subject, (angles, position) in enumerate(poses[number], start=1):
             rotation = Rotation.from_euler("XYZ", angles).as_matrix()
-            world_to_camera = np.eye(4)
-            world_to_camera[:3, :3] = rotation
-            world_to_camera[:3, 3] = -rotation @ position / 1000
+            world_to_camera = rigid(rotation, -rotation @ position / 1000)
             key = f"S{subject}", camera
             cameras[key] = world_to_camera.astype(np.float32), matrix
     return cameras
