@@ -341,19 +341,6 @@ class Segments:
         return names
 
 
-def _find_runs(n: int, is_break: Bools) -> tuple[Ints, Ints]:
-    """Number of the first and of the last item of each run of n items.
-
-    is_break: (n - 1,) whether a run ends between an item and the next one; (0,) for n = 0.
-
-    >>> [numbers.tolist() for numbers in _find_runs(4, np.array([False, True, False]))]
-    [[0, 2], [1, 3]]
-    """
-    first = np.append(0, np.flatnonzero(is_break) + 1)[:n]
-    last = np.append(first, n)[1:] - 1
-    return first, last
-
-
 def spans(start: Ints, stop: Ints) -> Iterator[range]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
@@ -373,7 +360,9 @@ def segments_of(split_rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
     is_next_row = np.diff(row) == 1
     is_same_track = np.diff(track) == 0
     is_next_frame = np.diff(frame) == step[1:]
-    first, last = _find_runs(len(row), ~(is_next_row & is_same_track & is_next_frame))
+    is_break = ~(is_next_row & is_same_track & is_next_frame)
+    first = np.append(0, np.flatnonzero(is_break) + 1)[: len(row)]
+    last = np.append(first, len(row))[1:] - 1
     return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 
