@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cache.arrays import Bools, Ints
 from pipeline.cli.text import count
 
 
@@ -79,7 +80,7 @@ class VideoAccount:
         if frames:
             self.dropped[reason] += int(frames)
 
-    def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+    def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> Bools:
         """Count each of N rows as dropped for the first reason that applies to it.
 
         Returns a mask (N,) of the rows to which no reason applies. reasons: name -> (N,) whether
@@ -92,7 +93,7 @@ class VideoAccount:
             kept = kept & ~rows
         return kept
 
-    def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
+    def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> Ints:
         """Count the N rows of one track by `drop_rows`, and the track and its other rows as kept.
 
         A track without such rows is counted as dropped (`no_frame_left`). Returns the indices of

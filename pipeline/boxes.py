@@ -9,11 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.skeletons import Bools, Doubles, Floats
-
-Float32s = NDArray[np.float32]
+from pipeline.skeletons import Bools, Doubles, Float32s, Floats, corners_of
 
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection
@@ -31,7 +28,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     is_seen = _visible_joints(points, threshold)
     any_seen: Bools = np.any(is_seen, axis=1)
 
-    corners = _extents(points, is_seen)
+    corners = corners_of(points[..., :2], is_seen)
     corners[~any_seen] = 0
     return corners, any_seen
 
@@ -42,20 +39,6 @@ def _visible_joints(points: Doubles, threshold: float) -> Bools:
     confidence = points[..., 2]
     is_seen: Bools = is_finite & (confidence > threshold)
     return is_seen
-
-
-def _extents(points: Doubles, is_seen: Bools) -> Doubles:
-    """Corners (N, 2, 2), low and high, of the seen joints among (N, J, 3); infinite without one.
-
-    is_seen: (N, J).
-    """
-    xy = points[..., :2]
-    mask = is_seen[..., None]
-    for_low = np.where(mask, xy, np.inf)
-    for_high = np.where(mask, xy, -np.inf)
-    low = for_low.min(axis=1, initial=np.inf)
-    high = for_high.max(axis=1, initial=-np.inf)
-    return np.stack([low, high], axis=1)
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[Float32s, Bools, Bools]:
@@ -134,7 +117,7 @@ def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
     Returns (N, 4): x, y, width, height in px, not square; infinite without a joint. margin: added
     to the joints' extent on every side, as a share of it. Non-finite joints count as unseen.
     """
-    corners = _extents(joints, _visible_joints(joints, 0))
+    corners = corners_of(joints[..., :2], _visible_joints(joints, 0))
     low = corners[:, 0]
     extent = corners[:, 1] - low
     # an infinite extent stays as it is: 0 times infinity is NaN

@@ -122,6 +122,15 @@ def mirrored_axis(axes: Floats) -> Floats:
     return np.asarray(axes * sign + 0)  # 0 for -0
 
 
+def rigid(rotation: Doubles, shift: Doubles) -> Doubles:
+    """Rotations (..., 3, 3) and shifts (..., 3) -> matrices (..., 4, 4)."""
+    matrices = np.zeros((*shift.shape[:-1], 4, 4))
+    matrices[..., :3, :3] = rotation
+    matrices[..., :3, 3] = shift
+    matrices[..., 3, :] = _LAST_ROW
+    return matrices
+
+
 def is_rigid(extrinsics: Floats) -> Bools:
     """Whether each of N matrices (N, 4, 4) is a rotation (to 1%) and a shift, (N,).
 

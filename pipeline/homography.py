@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import Doubles, Ints
+from pipeline.skeletons import Array, Doubles, Float32s, Ints
 
 Bytes = NDArray[np.uint8]
 
@@ -47,7 +47,7 @@ CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 _OF_THIS_THREAD: Final = threading.local()
 
 
-def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, bool]:
+def between(previous: Array, current: Array) -> tuple[Doubles, bool]:
     """Estimate the homography (3, 3) between two images; also return whether it is known.
 
     The images are uint8 and of one size, (H, W) grey or (H, W, 3) RGB.
@@ -65,7 +65,7 @@ def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, boo
     return fit(source, target)
 
 
-def grey(picture: NDArray[Any]) -> Bytes:
+def grey(picture: Array) -> Bytes:
     """Convert an image (H, W, 3) RGB or (H, W) grey, uint8, to grey (H, W).
 
     Grey is 0.299 R + 0.587 G + 0.114 B, rounded by OpenCV's integer arithmetic: rare ties round
@@ -83,9 +83,7 @@ def grey(picture: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(picture)
 
 
-def _dense_flow(
-    previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
-) -> NDArray[np.float32]:
+def _dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE) -> Float32s:
     """Optical flow by dense inverse search: motion (H, W, 2) px of each pixel of `previous`.
 
     Both images are (H, W) uint8.
@@ -118,7 +116,7 @@ def grid(height: int, width: int) -> Ints:
     return pixels
 
 
-def normalise(pixels: NDArray[Any], height: int, width: int) -> Doubles:
+def normalise(pixels: Array, height: int, width: int) -> Doubles:
     """Convert pixels (..., 2), x and y, to [-1, 1] over the image.
 
     Pixel (0, 0) has its centre half a pixel from the image's corner.
@@ -154,7 +152,7 @@ def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]
     return source[is_good], target[is_good]
 
 
-def _sample(field: NDArray[np.float32], points: Doubles) -> Doubles:
+def _sample(field: Float32s, points: Doubles) -> Doubles:
     """Sample a field (H, W, C) at points (P, 2) x, y px, bilinearly, (P, C).
 
     Points outside have the values of the border.

@@ -38,6 +38,7 @@ from typing import Final
 
 import numpy as np
 
+from cache.windows import spread
 from pipeline.boxes import extents
 from pipeline.errors import ConfigError
 from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
@@ -317,10 +318,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
 
     So the order of a frame's detections in the file does not matter.
     """
-    counts = [len(persons) for persons in keypoints]
-    frame = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts  # (T,) index of each frame's first detection
-    number = np.arange(len(frame)) - np.repeat(first, counts)  # in the frame, from 0
+    counts = np.array([len(persons) for persons in keypoints])
+    frame, number = spread(counts)  # number: in the frame, from 0
     all_points = np.concatenate(keypoints).astype(np.float64)
     points, _ = zero_invalid_joints(all_points)
     points[..., 2] = np.minimum(points[..., 2], 1)

@@ -6,16 +6,14 @@ turn.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import Doubles, Floats
 
 # Squared angle (or sine) below which a series replaces the closed form; its first omitted term is
 # 1e-14 relative.

@@ -23,16 +23,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from cache.arrays import Array as Array
+from cache.arrays import Bools as Bools
+from cache.arrays import Doubles as Doubles
+from cache.arrays import Ints as Ints
+
 Floats = NDArray[np.floating]
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+Float32s = NDArray[np.float32]
 
 # px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
 LARGEST: Final = 1e7
@@ -182,6 +184,10 @@ _OPENPOSE_13: Final = (  # OpenPose's points for the same joints. A dataset labe
     "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
 )  # fmt: skip
 # Indices of both kinds in spin49: joints by their own names, and OpenPose's points.
+# indices in spin49
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
+# regressed from the body's surface; 3D joints are stored relative to it
+HIP: Final = JOINTS["spin49"].index("hip")
 KEYPOINTS_13_OF_SPIN49: Final = (
     tuple(map(JOINTS["spin49"].index, KEYPOINTS_13)),
     tuple(map(JOINTS["spin49"].index, _OPENPOSE_13)),
@@ -292,6 +298,19 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
+def corners_of(points: Doubles, is_seen: Bools) -> Doubles:
+    """Corners (N, 2, D), low and high, of the seen joints among (N, J, D); infinite without one.
+
+    is_seen: (N, J).
+    """
+    mask = is_seen[..., None]
+    for_low = np.where(mask, points, np.inf)
+    for_high = np.where(mask, points, -np.inf)
+    low = for_low.min(axis=1, initial=np.inf)
+    high = for_high.max(axis=1, initial=-np.inf)
+    return np.stack([low, high], axis=1)
+
+
 def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     """Pairs of joint indices between which to draw a line."""
     position = {name: i for i, name in enumerate(joint_names(skeleton))}
@@ -340,7 +359,7 @@ def _other_side(name: str) -> str:
     return name
 
 
-def add_confidence(places: NDArray[np.floating]) -> NDArray[np.float64]:
+def add_confidence(places: Floats) -> Doubles:
     """Append confidence 1 to joints: (..., J, C) -> (..., J, C + 1)."""
     return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
 

@@ -12,16 +12,16 @@ Two functions check the arrays of a track, by column name:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
 from pipeline.cameras import is_rigid
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
+from pipeline.skeletons import HIP, Array, Bools, Doubles, Floats, corners_of
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -33,7 +33,6 @@ CROP_SCALE: Final = 1.3
 # The cache's columns that hold yes or no, and those that hold floats.
 FLAGS: Final = tuple(name for name, column in cache.COLUMNS.items() if column.dtype == np.uint8)
 FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
-PELVIS: Final = JOINTS["spin49"].index("hip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -69,10 +68,10 @@ class Track:
     intrinsics: Floats | None = None  # (3, 3) px, where known
     frames: FrameSource | None = None  # where the pixels are; None without images
     # values of `Dataset.extra_columns`: (T, ...), or one value for the track
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    extra: Mapping[str, Array] = field(default_factory=dict)
 
     @property
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self) -> dict[str, Array]:
         """The track's per-frame arrays, (T, ...), by the cache's column names (`cache.COLUMNS`)."""
         arrays = {name: getattr(self, name) for name in cache.COLUMNS}
         return {name: array for name, array in arrays.items() if array is not None}
@@ -83,11 +82,7 @@ class Track:
 
         1 for a single frame.
         """
-        if len(self.frame_index) < 2:
-            return 1
-        steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
-        # np.unique sorts, argmax takes the first: ties go to the smaller
-        return int(steps[counts.argmax()])
+        return usual_step(self.frame_index)
 
     def take(self, rows: NDArray[np.integer], extra: Collection[cache.ExtraColumn]) -> Track:
         """The track with some of its rows, in order. extra: declarations of its extra columns."""
@@ -124,7 +119,19 @@ _FLAG_OF: Final = {
 }
 
 
-def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def usual_step(numbers: Sequence[int] | NDArray[np.integer]) -> int:
+    """The most common difference of successive numbers; of equally common ones, the smallest.
+
+    1 for a single number.
+    """
+    if len(numbers) < 2:
+        return 1
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    # np.unique sorts, argmax takes the first: ties go to the smaller
+    return int(steps[counts.argmax()])
+
+
+def _known_rows(columns: Mapping[str, Array], name: str) -> Array:
     """The rows of a column that its flag marks as known; all if it has no flag."""
     rows = columns[name]
     flag = columns.get(_FLAG_OF.get(name, ""))
@@ -151,7 +158,7 @@ CONFIDENCE_ROUNDING: Final = 1e-3  # confidences may be this far outside [0, 1]
 FARTHEST_M: Final = 1000.0
 
 
-def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
+def other_units(columns: Mapping[str, Array]) -> Iterator[tuple[str, str, str]]:
     """Yield (column, expected, found) for columns whose values are in another unit.
 
     Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside
@@ -168,7 +175,7 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
                 yield name, *mistake
 
 
-def _are_many(is_beyond: NDArray[np.bool_]) -> bool:
+def _are_many(is_beyond: Bools) -> bool:
     """Whether frames beyond a bound, (N,), prove another unit: many are, or all."""
     n_beyond = int(is_beyond.sum())
     many = max(MAX_BEYOND, MAX_SHARE_BEYOND * len(is_beyond))
@@ -179,7 +186,7 @@ def _are_many(is_beyond: NDArray[np.bool_]) -> bool:
 _Mistake = tuple[str, str] | None
 
 
-def _check_boxes(boxes: NDArray[Any]) -> _Mistake:
+def _check_boxes(boxes: Array) -> _Mistake:
     width = boxes[:, 2]
     height = boxes[:, 3]
     wrong = (width <= 0) | (width != height)
@@ -188,7 +195,7 @@ def _check_boxes(boxes: NDArray[Any]) -> _Mistake:
     return "square boxes in px: cx, cy, side, side", str(boxes[wrong][0].tolist())
 
 
-def _check_size(joints: NDArray[Any]) -> _Mistake:
+def _check_size(joints: Array) -> _Mistake:
     extent = _extents(joints)
     low, high = EXTENT_M
     other_size = (extent < low) | (extent > high)
@@ -197,7 +204,7 @@ def _check_size(joints: NDArray[Any]) -> _Mistake:
     return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent[other_size]):.3g} m"
 
 
-def _check_angles(pose: NDArray[Any]) -> _Mistake:
+def _check_angles(pose: Array) -> _Mistake:
     rotvecs = pose.reshape(len(pose), -1, 3)
     with np.errstate(over="ignore"):  # infinity is another unit, too
         angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
@@ -208,14 +215,14 @@ def _check_angles(pose: NDArray[Any]) -> _Mistake:
     return "rotations in rad, of two turns at most", found
 
 
-def _check_translation(trans: NDArray[Any]) -> _Mistake:
+def _check_translation(trans: Array) -> _Mistake:
     distance = _far_distance(trans)
     if distance:
         return f"a person at most {FARTHEST_M:,.0f} m from the origin", f"{distance:,.0f} m"
     return None
 
 
-def _check_confidence(joints: NDArray[Any]) -> _Mistake:
+def _check_confidence(joints: Array) -> _Mistake:
     confidence = joints[..., -1]
     wrong = (confidence < -CONFIDENCE_ROUNDING) | (confidence > 1 + CONFIDENCE_ROUNDING)
     if not wrong.any():
@@ -223,7 +230,7 @@ def _check_confidence(joints: NDArray[Any]) -> _Mistake:
     return "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
 
 
-def _check_pixels(joints: NDArray[Any]) -> _Mistake:
+def _check_pixels(joints: Array) -> _Mistake:
     is_seen = joints[..., 2] > 0
     points = joints[is_seen][:, :2]
     if len(points) < MIN_BODY_JOINTS:
@@ -234,7 +241,7 @@ def _check_pixels(joints: NDArray[Any]) -> _Mistake:
     return None
 
 
-def _check_camera(extrinsics: NDArray[Any]) -> _Mistake:
+def _check_camera(extrinsics: Array) -> _Mistake:
     if extrinsics.shape[1:] != (4, 4):
         return None
     wrong = ~is_rigid(extrinsics)
@@ -261,7 +268,7 @@ _CHECKS: Final = (
 )
 
 
-def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     """Yield a sentence for each way in which a track's arrays violate docs/cache-format.md."""
     for name in FLOATS:
         if name not in columns:
@@ -282,7 +289,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
         if not is_seen.any(axis=1).all():
             yield "kp_2d has a frame without a visible joint"
     if "kp_3d" in columns:
-        pelvis = _known_rows(columns, "kp_3d")[:, PELVIS, :3]
+        pelvis = _known_rows(columns, "kp_3d")[:, HIP, :3]
         if pelvis.any():
             yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
@@ -291,7 +298,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
-def _far_distance(points: NDArray[Any]) -> float:
+def _far_distance(points: Array) -> float:
     """Median distance of the points (N, 3) that are too far from the origin; 0 if they are few."""
     distances = np.linalg.norm(points.astype(np.float64), axis=1)
     is_beyond = distances > FARTHEST_M
@@ -300,7 +307,7 @@ def _far_distance(points: NDArray[Any]) -> float:
     return float(np.median(distances[is_beyond]))
 
 
-def _extents(joints: NDArray[Any]) -> Doubles:
+def _extents(joints: Array) -> Doubles:
     """Longest side of the box around each frame's joints, (F,), in the joints' unit.
 
     joints: (T, J, 3), or (T, J, 4) with confidence. Only the F frames with MIN_BODY_JOINTS or more
@@ -311,7 +318,5 @@ def _extents(joints: NDArray[Any]) -> Doubles:
         is_seen = joints[..., 3] > 0
     is_whole = is_seen.sum(axis=1) >= MIN_BODY_JOINTS
     points = joints[is_whole, :, :3].astype(np.float64)
-    mask = is_seen[is_whole, :, None]
-    low = np.where(mask, points, np.inf).min(axis=1)
-    high = np.where(mask, points, -np.inf).max(axis=1)
-    return np.asarray((high - low).max(axis=-1))
+    sides = np.ptp(corners_of(points, is_seen[is_whole]), axis=1)
+    return np.asarray(sides.max(axis=-1))

@@ -23,7 +23,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.evaluation import MEAN_BODY, ResultRow, metric_titles, rows_of_run
+from tasks.evaluation import MEAN_BODY, Metrics, ResultRow, metric_titles, rows_of_run
 from tasks.settings import settings
 from tasks.training import Train, read_metrics, splits_of, train_config
 from vibe_model import runs
@@ -34,7 +34,6 @@ from vibe_model.result_files import csv_text, write_text
 from vibe_model.sections import VIBE, run_choice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
-Metrics = Mapping[str, Any]  # a run's metrics.json
 # variant -> name of the run's folder, one for each seed -> metrics
 Runs = Mapping[str, Mapping[str, Metrics]]
 

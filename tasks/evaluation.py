@@ -311,11 +311,6 @@ def _dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     return found
 
 
-def _step_titles(by_step: Mapping[str, float]) -> list[str]:
-    """The titles of steps in frames: -5 frames, now, +5 frames."""
-    return [f"{int(step):+d} frames" if int(step) else "now" for step in by_step]
-
-
 def _show_dynamics(metrics: Metrics) -> None:
     """Print a table of each split's errors by step of time, beside published figures on real
     data.
@@ -326,7 +321,8 @@ def _show_dynamics(metrics: Metrics) -> None:
             rows |= published.DYNAMICS.get(split, {})
         table = console.table(f"{split}, past and future")
         steps = next(iter(rows.values()))
-        for title in _step_titles(steps):
+        for step in steps:
+            title = f"{int(step):+d} frames" if int(step) else "now"
             table.add_column(title, justify="right", no_wrap=True)
         for model, errors in rows.items():
             table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))

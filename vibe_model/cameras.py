@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.skeletons import Float32s, Floats
 from vibe_model.constants import constant
-
-Floats = NDArray[np.floating[Any]]
-Float32s = NDArray[np.float32]
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)
 CROP_PX: Final = 224

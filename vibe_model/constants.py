@@ -1,19 +1,12 @@
-"""Parts of theta, and constant numbers on a device, copied there once instead of in each step.
-[training]
-"""
+"""Constant numbers on a device, copied there once instead of in each step.  [training]"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
-
-# Parts of theta (..., 85), whose first three numbers are the camera: scale, tx, ty.
-POSE: Final = slice(3, 75)  # axis-angle of 24 joints, rad; the first one is the global orientation
-BETAS: Final = slice(75, 85)  # SMPL's shape
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:

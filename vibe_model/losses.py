@@ -8,18 +8,18 @@ means are those of the published code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cache.read.labels import BETAS, POSE
 from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import correspondence
-from vibe_model.constants import BETAS, POSE, constant
+from pipeline.skeletons import Array, correspondence
+from vibe_model.constants import constant
 from vibe_model.metrics import HIPS
 
-Batch = Mapping[str, Tensor | NDArray[Any]]  # arrays or tensors as of `cache.Split.read`
+Batch = Mapping[str, Tensor | Array]  # arrays or tensors as of `cache.Split.read`
 
 PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
     "kp_2d": 300.0,

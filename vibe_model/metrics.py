@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS, KEYPOINTS_13
+from pipeline.skeletons import JOINTS, KEYPOINTS_13, Array, Bools, Doubles, Floats, corners_of
 
-Floats = NDArray[np.floating[Any]]
-Float64s = NDArray[np.float64]
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
 ]
@@ -72,22 +69,22 @@ def units_of(errors: Iterable[Container[str]]) -> str:
     return UNITS if has_3d else _UNITS_2D
 
 
-def mpjpe(pred: Floats, target: Floats) -> Float64s:
+def mpjpe(pred: Floats, target: Floats) -> Doubles:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
     return _position_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
-def _position_error(pred: Floats, target: Floats) -> Float64s:
+def _position_error(pred: Floats, target: Floats) -> Doubles:
     """Mean distance of joints, not centred. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(pred, target))
 
 
-def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
+def pa_mpjpe(pred: Floats, target: Floats) -> Doubles:
     """Mean per-joint position error after the best similarity alignment. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(procrustes_align(pred, target), target))
 
 
-def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
+def np_mpjpe(pred: Floats, target: Floats) -> Doubles:
     """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) in any unit -> (N,)
     in torso sizes.
 
@@ -100,7 +97,7 @@ def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
     return _mean(np.linalg.norm(aligned - goal, axis=-1))
 
 
-def normalise_13(pose: Floats) -> Float64s:
+def normalise_13(pose: Floats) -> Doubles:
     """Normalise poses (..., 13, 3): centre them at the middle of the hips, in torso sizes.
 
     The torso size is the distance of the middles of hips and shoulders. A pose of size 0 is only
@@ -111,21 +108,21 @@ def normalise_13(pose: Floats) -> Float64s:
     hips = pose[..., _HIPS_13, :].mean(-2, keepdims=True)
     size = np.linalg.norm(shoulders - hips, axis=-1, keepdims=True)
     unit = np.where(size > 0, size, 1.0)
-    normalised: Float64s = (pose - hips) / unit
+    normalised: Doubles = (pose - hips) / unit
     return normalised
 
 
-def pve(pred: Floats, target: Floats) -> Float64s:
+def pve(pred: Floats, target: Floats) -> Doubles:
     """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays'
     precision.
     """
     apart = pred - target
     squared = np.einsum("...c,...c->...", apart, apart)
-    errors: Float64s = _MM * np.sqrt(squared).mean(-1, dtype=np.float64)
+    errors: Doubles = _MM * np.sqrt(squared).mean(-1, dtype=np.float64)
     return errors
 
 
-def accel(pred: Floats, target: Floats | None = None) -> Float64s:
+def accel(pred: Floats, target: Floats | None = None) -> Doubles:
     """Mean norm of the prediction's second differences, about the hips. (N, 14, 3) m -> (N - 2,) mm
     per frame^2.
 
@@ -134,14 +131,14 @@ def accel(pred: Floats, target: Floats | None = None) -> Float64s:
     return _accel_in_place(_centre_on_hips(pred), target)
 
 
-def accel_error(pred: Floats, target: Floats) -> Float64s:
+def accel_error(pred: Floats, target: Floats) -> Doubles:
     """Mean distance of predicted and true acceleration, about the hips. (N, 14, 3) m -> (N - 2,) mm
     per frame^2.
     """
     return _acceleration_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
-def _accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
+def _accel_in_place(joints: Floats, target: Floats | None = None) -> Doubles:
     """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,)
     mm per frame^2.
     """
@@ -150,7 +147,7 @@ def _accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
     return _mean(_MM * acceleration)
 
 
-def _acceleration_error(pred: Floats, target: Floats) -> Float64s:
+def _acceleration_error(pred: Floats, target: Floats) -> Doubles:
     """Mean distance of second differences, not centred. (N, J, 3) m -> (N - 2,) mm per frame^2."""
     return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
 
@@ -167,25 +164,25 @@ def auc(pred: Floats, target: Floats) -> float:
     return _mean_or_nan(_auc_by_frame(_centre_on_hips(pred), _centre_on_hips(target)))
 
 
-def _pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
+def _pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Doubles:
     """Each frame's share of joints with an error below the threshold, not centred. (N, J, 3) m ->
     (N,) %.
     """
     return 100 * _mean(_joint_errors(pred, target) < threshold_mm)
 
 
-def _auc_by_frame(pred: Floats, target: Floats) -> Float64s:
+def _auc_by_frame(pred: Floats, target: Floats) -> Doubles:
     """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm, not centred. (N, J, 3) m -> (N,)
     %.
     """
     errors = _joint_errors(pred, target)
-    shares: Float64s = np.mean(
+    shares: Doubles = np.mean(
         [100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0
     )
     return shares
 
 
-def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
+def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Doubles, Doubles]:
     """Numbers of correct and of counted keypoints by frame: (N, J, 2), (N, J, 3) -> (N,), (N,).
 
     pred, target: in the same unit. Labelled keypoints (confidence above 0) count. They are correct
@@ -203,7 +200,7 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     return hits, counted
 
 
-def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
+def _pck_2d_by_frame(pred: Floats, target: Floats) -> Doubles:
     """Each frame's share of correct keypoints (`hits_2d`): (N, J, 2), (N, J, 3) -> (N,) %; nan for
     none.
     """
@@ -211,7 +208,7 @@ def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
     return _divide_or_nan(100 * hits, counted)
 
 
-def _error_2d(pred: Floats, target: Floats) -> Float64s:
+def _error_2d(pred: Floats, target: Floats) -> Doubles:
     """Each frame's mean distance of labelled keypoints over the crop: (N, J, 2), (N, J, 3) -> (N,)
     % of its side.
     """
@@ -225,7 +222,7 @@ def _error_2d(pred: Floats, target: Floats) -> Float64s:
 def pck_aligned(
     pred_2d: Floats,
     target_2d: Floats,
-    visible: NDArray[Any],
+    visible: Array,
     alpha: float = 0.05,
     size: float = 224,
 ) -> float:
@@ -239,10 +236,10 @@ def pck_aligned(
 def _pck_aligned_by_frame(
     pred_2d: Floats,
     target_2d: Floats,
-    visible: NDArray[Any],
+    visible: Array,
     alpha: float,
     size: float | Floats,
-) -> Float64s:
+) -> Doubles:
     """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for
     skipped frames.
 
@@ -258,7 +255,7 @@ def _pck_aligned_by_frame(
     return _divide_or_nan(100 * is_correct.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
 
 
-def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]) -> Float64s:
+def _aligned_distances(pred: Floats, target: Floats, labelled: Bools) -> Doubles:
     """Distances of labelled points after the best 2D scale and translation, (N, J); others: 0.
 
     pred, target: (N, J, 2); labelled: (N, J).
@@ -271,11 +268,11 @@ def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]
     best_map = inverse @ transposed @ goal  # (N, 2, 2), in least squares
     scale = np.trace(best_map, axis1=-2, axis2=-1) / 2
     aligned = scale[:, None, None] * source
-    distances: Float64s = np.linalg.norm(aligned - goal, axis=-1)
+    distances: Doubles = np.linalg.norm(aligned - goal, axis=-1)
     return distances
 
 
-def _centre_labelled(points: Floats, labelled: NDArray[np.bool_]) -> Float64s:
+def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
     """Points (N, J, 2) about the mean of each frame's labelled points; others are 0."""
     is_labelled = labelled[..., None]
     points = np.where(is_labelled, points.astype(np.float64), 0)
@@ -284,7 +281,7 @@ def _centre_labelled(points: Floats, labelled: NDArray[np.bool_]) -> Float64s:
     return np.where(is_labelled, points - mean[:, None], 0)
 
 
-def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
+def _pck_aligned_to_person(pred: Floats, target: Floats) -> Doubles:
     """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) ->
     (N,) %.
     """
@@ -296,7 +293,7 @@ def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
     return _pck_aligned_by_frame(pred, points, labelled, PCK_ALIGNED_SHARE, diagonal)
 
 
-def _centre_on_hips(joints: Floats) -> Float64s:
+def _centre_on_hips(joints: Floats) -> Doubles:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other
     joints.
     """
@@ -304,11 +301,11 @@ def _centre_on_hips(joints: Floats) -> Float64s:
         raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
     joints = joints.astype(np.float64)
     middle = joints[..., HIPS, :].mean(axis=-2, keepdims=True)
-    centred: Float64s = joints - middle
+    centred: Doubles = joints - middle
     return centred
 
 
-def procrustes_align(pred: Floats, target: Floats) -> Float64s:
+def procrustes_align(pred: Floats, target: Floats) -> Doubles:
     """Align `pred` to `target` by a similarity transform, in least squares (Umeyama, PAMI 1991).
 
     pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on
@@ -331,46 +328,43 @@ def procrustes_align(pred: Floats, target: Floats) -> Float64s:
     trace = (singular * sign).sum(-1)
     scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
     turned = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2)
-    aligned: Float64s = turned + target_mean
+    aligned: Doubles = turned + target_mean
     return aligned
 
 
-def _extents(points: Float64s, labelled: NDArray[np.bool_]) -> Float64s:
+def _extents(points: Doubles, labelled: Bools) -> Doubles:
     """Sides of the tight box about each frame's labelled points: (N, J, 2), (N, J) -> (N, 2); -inf
     without any.
     """
-    is_labelled = labelled[..., None]
-    highest = np.where(is_labelled, points, -np.inf).max(axis=1, initial=-np.inf)
-    lowest = np.where(is_labelled, points, np.inf).min(axis=1, initial=np.inf)
-    extents: Float64s = highest - lowest
-    return extents
+    corners = corners_of(points, labelled)
+    return corners[:, 1] - corners[:, 0]
 
 
-def _second_difference(joints: Floats) -> Float64s:
+def _second_difference(joints: Floats) -> Doubles:
     """Second difference over frames: (N, J, 3) -> (N - 2, J, 3); (0, J, 3) if N is below 3."""
     return np.diff(joints.astype(np.float64), n=2, axis=0)
 
 
-def _joint_errors(pred: Floats, target: Floats) -> Float64s:
+def _joint_errors(pred: Floats, target: Floats) -> Doubles:
     """Distance of each joint: (N, J, 3) m -> (N, J) mm."""
     apart = pred.astype(np.float64) - target.astype(np.float64)
-    errors: Float64s = _MM * np.linalg.norm(apart, axis=-1)
+    errors: Doubles = _MM * np.linalg.norm(apart, axis=-1)
     return errors
 
 
-def _divide_or_nan(sums: NDArray[Any], counts: NDArray[Any], *, fewest: int = 1) -> Float64s:
+def _divide_or_nan(sums: Array, counts: Array, *, fewest: int = 1) -> Doubles:
     """Quotients (N,); nan for counts below `fewest`."""
     unknown = np.full(len(sums), np.nan)
-    quotients: Float64s = np.divide(sums, counts, out=unknown, where=counts >= fewest)
+    quotients: Doubles = np.divide(sums, counts, out=unknown, where=counts >= fewest)
     return quotients
 
 
-def _mean(values: Float64s | NDArray[np.bool_]) -> Float64s:
-    mean: Float64s = values.mean(-1)
+def _mean(values: Doubles | Bools) -> Doubles:
+    mean: Doubles = values.mean(-1)
     return mean
 
 
-def _mean_or_nan(values: Float64s) -> float:
+def _mean_or_nan(values: Doubles) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 

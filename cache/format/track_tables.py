@@ -122,8 +122,12 @@ class TrackTable(_Table[TrackRecord]):
     def names(self) -> list[str]:
         return self.tables.texts("track_name")
 
+    @property
+    def n_rows(self) -> int:
+        return int((self.stop - self.start).sum())
+
     def __repr__(self) -> str:
-        return f"TrackTable of {len(self):,} tracks, {int((self.stop - self.start).sum()):,} rows"
+        return f"TrackTable of {len(self):,} tracks, {self.n_rows:,} rows"
 
 
 class VideoTable(_Table[VideoEntry]):

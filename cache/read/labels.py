@@ -27,11 +27,12 @@ from cache.crop_policy import CropPolicy
 _ReadColumn = Callable[[str], Array | None]
 
 N_JOINTS: Final = 49
-_COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
+COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
 _N_EVAL_JOINTS: Final = 14
 _N_THETA: Final = 85  # camera 3, pose 72, betas 10
-POSE: Final = slice(3, 75)  # within theta
-BETAS: Final = slice(75, 85)
+# Parts of theta, whose first three numbers are the camera: scale, tx, ty.
+POSE: Final = slice(3, 75)  # axis-angle of 24 joints, rad; the first one is the global orientation
+BETAS: Final = slice(75, 85)  # SMPL's shape
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 # Splits with this column have a field of the same name, and return it as `kp_3d`, too.
 EVAL_JOINTS: Final = "kp_3d_eval"
@@ -201,7 +202,7 @@ class LabelFields:
             return complete
         if self._known_joints is None:
             return False
-        return np.asarray(self._known_joints[..., _COMMON_JOINTS].all(axis=-1))
+        return np.asarray(self._known_joints[..., COMMON_JOINTS].all(axis=-1))
 
     @cached_property
     def _known_smpl(self) -> Bools | bool:

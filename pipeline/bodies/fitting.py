@@ -15,15 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.cli.progress import Progress, silent
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 BLAZE: Final = """
     nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear

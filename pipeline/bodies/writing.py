@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache.storage.durable import write_atomic
@@ -37,9 +36,7 @@ from pipeline.grades import Grade, video_grades
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
-
-Array = NDArray[Any]
+from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the

@@ -341,13 +341,6 @@ def json_option(sub: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def workers_option(sub: argparse.ArgumentParser) -> None:
-    """Add `--workers`."""
-    sub.add_argument(
-        "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
-    )
-
-
 def every_option(sub: argparse.ArgumentParser) -> None:
     """Add --every."""
     help_ = (

@@ -74,9 +74,9 @@ class _Console(Console):
         if self.is_pipe_broken:
             raise BrokenPipe
 
-    def show_line(self, text: str, mark: str) -> None:
-        """Print a line of untrusted text after its mark."""
-        self.print(f"{mark} {plain(text)}")
+    def show_problem(self, text: str) -> None:
+        """Print a line of untrusted text about what is wrong."""
+        self.print(f"{WRONG} {plain(text)}")
 
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
@@ -215,7 +215,7 @@ class CommandResult:
 
     def _print_problems(self, console: _Console) -> int:
         for problem in self.problems:
-            console.show_line(problem, WRONG)
+            console.show_problem(problem)
         return self.exit_code or int(bool(self.problems))
 
 

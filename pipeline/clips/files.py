@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, file_state
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import Ints
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
@@ -136,7 +136,7 @@ def read_info(file: Path) -> dict[str, Any]:
     return info
 
 
-def moved_frames(clip: Video) -> NDArray[np.int64] | None:
+def moved_frames(clip: Video) -> Ints | None:
     """Numbers of frames, ascending, in which the camera moved since the frame before.
 
     Read from the clip's file of `detect`; None without such a file.
@@ -148,7 +148,7 @@ def moved_frames(clip: Video) -> NDArray[np.int64] | None:
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
-def _read_moved_frames(file: Path, _state: FileState) -> NDArray[np.int64] | None:
+def _read_moved_frames(file: Path, _state: FileState) -> Ints | None:
     if read_detection(file) is None:
         return None
     frames: list[int] = []

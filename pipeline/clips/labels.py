@@ -257,7 +257,8 @@ def plain(name: str) -> str:
     >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
     ('myclip', 'myclip')
     """
-    return re.sub(r"[\W_]", "", _ADDED.sub("", _to_nfc(name).casefold()))
+    name = unicodedata.normalize("NFC", name).casefold()
+    return re.sub(r"[\W_]", "", _ADDED.sub("", name))
 
 
 def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
@@ -292,7 +293,3 @@ def _other_name(labels: Path, clip: str, stem: str, place: PurePath) -> RawDataE
         "a file for each clip."
     )
     return RawDataError(labels, "name", expected, "another name or folder", do)
-
-
-def _to_nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import SHARDS_KEPT, Command
-from pipeline.cli.console import DOUBT, WRONG, err, out, plain
+from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
         if names:
             problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems
     for problem in problems:
-        out.print(f"{WRONG} {plain(problem)}")
+        out.show_problem(problem)
     return int(bool(problems))
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import WRONG, err, out
+from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import PipelineError
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     committed = cache.open(args.cache)[name]
     empty = why_empty(committed)
     for problem in empty:
-        out.show_line(problem, WRONG)
+        out.show_problem(problem)
     if empty:
         return 1
 
@@ -83,7 +83,7 @@ def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
     """Whether the split has all that the stream reads; prints what is missing."""
     refusal = spec.missing_columns(committed)
     if refusal:
-        out.show_line(refusal, WRONG)
+        out.show_problem(refusal)
     return not refusal
 
 

@@ -25,10 +25,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
@@ -43,7 +42,7 @@ from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
-from pipeline.skeletons import Doubles
+from pipeline.skeletons import Array, Doubles
 from pipeline.track import FARTHEST_M, Track
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ class Amass(Dataset):
         account.keep_track(n_frames)
 
         pose = resample_rotations(motion.pose, positions)  # (T, 24 SMPL or 55 SMPL-X joints, 3)
-        extra: dict[str, NDArray[Any]] = {}
+        extra: dict[str, Array] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
             if self.labels.extra:
                 extra = smplx.labels(pose, motion.betas)

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.labels import ClipLabels
@@ -49,7 +48,7 @@ from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS
-from pipeline.skeletons import Doubles, convert
+from pipeline.skeletons import Array, Doubles, Float32s, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class InstaVariety(ClipDataset):
         # crop.
         side = sizes[rows].max(axis=1, keepdims=True)
         spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
-        fits: dict[str, NDArray[Any]] = {}
+        fits: dict[str, Array] = {}
         if self.fits:
             names = record.picture_names(n_frames)
             fits = _match_fits(raw, [names[row] for row in rows.tolist()], spin49, account)
@@ -190,8 +189,8 @@ class InstaVariety(ClipDataset):
 
 
 def _match_fits(
-    raw: Path, names: Sequence[str], kp_2d: NDArray[np.float32], account: VideoAccount
-) -> dict[str, NDArray[Any]]:
+    raw: Path, names: Sequence[str], kp_2d: Float32s, account: VideoAccount
+) -> dict[str, Array]:
     """The `Track` fields `pose`, `betas` and `has_smpl` of frames with these image names."""
     with FitStore.open(raw / FILE) as store:
         fits, counts = store.match(names, kp_2d)

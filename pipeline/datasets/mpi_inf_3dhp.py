@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
@@ -65,6 +64,7 @@ from pipeline.skeletons import (
     JOINTS,
     Bools,
     Doubles,
+    Float32s,
     Floats,
     add_confidence,
     convert,
@@ -325,8 +325,8 @@ class _Film:
     source: Pictures | Video
     fps: float = math.nan  # nan where the release does not say
     spare: int = 0  # number of images that the release may have after the labelled ones
-    intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
-    extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
+    intrinsics: Float32s | None = None  # (3, 3) px
+    extrinsics: Float32s | None = None  # (4, 4) world to camera, m
 
 
 def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:

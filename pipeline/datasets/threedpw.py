@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
@@ -44,7 +43,16 @@ from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, zero_invalid_joints
+from pipeline.skeletons import (
+    JOINTS,
+    LARGEST,
+    Bools,
+    Doubles,
+    Float32s,
+    Ints,
+    convert,
+    zero_invalid_joints,
+)
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -254,7 +262,7 @@ class ThreeDPW(Dataset):
 
 def _keep_rows(
     actor: _StoredActor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
-) -> tuple[Ints, NDArray[np.float32]]:
+) -> tuple[Ints, Float32s]:
     """Select the K usable frames of an actor: their numbers, (K,), and boxes, (K, 4).
 
     Counts the other frames as dropped. to_camera, has_picture: of all N frames.

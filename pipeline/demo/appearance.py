@@ -14,23 +14,22 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from pipeline.demo.body import VERTEX_IDS
 from pipeline.demo.camera import Camera
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
-from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
-from pipeline.skeletons import Bools, Doubles
+from pipeline.show.rasterising import NEAR_M, Samples, SmoothNormals, rasterise
+from pipeline.skeletons import Array, Bools, Doubles, Float32s, Floats
 
-Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
-Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1
+Colours = Float32s  # (F, 3) RGB 0..1
+Picture = Float32s  # (H, W, 3) RGB 0..1
 Hsv = tuple[float, float, float]
 
 # Hue, saturation and value of each part of the kit.
@@ -258,7 +257,7 @@ class Backdrop:
         return _resize(picture, camera.width, camera.height)
 
 
-def _coarse_centres(n: int) -> NDArray[np.float32]:
+def _coarse_centres(n: int) -> Float32s:
     """Centres (px) of the backdrop's pixels along a side of n px."""
     corners = np.arange(0, n, COARSE, dtype=np.float32)
     return corners + (COARSE - 1) / 2
@@ -277,7 +276,7 @@ def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
     return np.asarray(mapped)
 
 
-def _floor(rng: Generator, tone: Floats32) -> Picture:
+def _floor(rng: Generator, tone: Float32s) -> Picture:
     """A seamless texture of boards or tiles in slightly different shades, with grain."""
     n = int(rng.choice([4, 6, 8, 12]))
     is_tiled = rng.random() < 0.5
@@ -294,7 +293,7 @@ def _floor(rng: Generator, tone: Floats32) -> Picture:
     return np.asarray(grey[..., None] * tone)
 
 
-def _surroundings(rng: Generator, tone: Floats32) -> Picture:
+def _surroundings(rng: Generator, tone: Float32s) -> Picture:
     """A panorama: brighter above, soft upright shapes around the horizon."""
     rows = np.linspace(1.04, 0.96, TEXTURE_PX, dtype=np.float32)[:, None]
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
@@ -304,7 +303,7 @@ def _surroundings(rng: Generator, tone: Floats32) -> Picture:
     return np.asarray(np.clip(colours, 0, 1))
 
 
-def _grain(rng: Generator) -> Floats32:
+def _grain(rng: Generator) -> Float32s:
     """Seamless noise of several scales around 1, (TEXTURE_PX, TEXTURE_PX)."""
     total = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
     pad = 2
@@ -321,7 +320,7 @@ def _grain(rng: Generator) -> Floats32:
     return np.asarray(grain, np.float32)
 
 
-def _draw_tone(rng: Generator, hue: float, darkest: float, lightest: float) -> Floats32:
+def _draw_tone(rng: Generator, hue: float, darkest: float, lightest: float) -> Float32s:
     """A dull RGB colour of this hue."""
     saturation = rng.uniform(0.01, 0.05)
     value = rng.uniform(darkest, lightest)
@@ -341,7 +340,7 @@ class _Rectangle(NamedTuple):
 class Renderer:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
-    def __init__(self, faces: NDArray[Any]) -> None:
+    def __init__(self, faces: Array) -> None:
         self.normals = SmoothNormals(faces)
         self.faces = self.normals.faces
 
@@ -351,7 +350,7 @@ class Renderer:
         frame: int,
         bodies: Sequence[tuple[Floats, Colours]],
         backdrop: Backdrop,
-    ) -> tuple[Image, Floats32]:
+    ) -> tuple[Image, Float32s]:
         """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the
         backdrop.
 
@@ -392,7 +391,7 @@ class Renderer:
         height = area.height * SUPERSAMPLING
         return rasterise(corners[faces], (1 / z)[faces], width, height)
 
-    def _light(self, verts: Floats, to_light: Floats) -> Floats32:
+    def _light(self, verts: Floats, to_light: Floats) -> Float32s:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
         smooth = self.normals(verts)
         facing = smooth @ to_light.astype(np.float32)
@@ -428,7 +427,7 @@ def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
     return _Rectangle(left, top, width, height)
 
 
-def _reduce_samples(samples: Floats32, combine: np.ufunc) -> Floats32:
+def _reduce_samples(samples: Float32s, combine: np.ufunc) -> Float32s:
     """Samples (s H, s W, ...) -> pixels (H, W, ...). Strided views are faster than `reduce` over
     short axes.
     """

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter1d
 
+from pipeline.cameras import rigid
 from pipeline.skeletons import Bools, Doubles, Floats
 
 MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
@@ -80,11 +81,7 @@ def look_at(position: Floats, target: Floats, roll: Floats) -> Doubles:
     right = cos * level + sin * down
     down = cos * down - sin * level
     rotation = np.stack([right, down, forward], axis=1)
-    extrinsics = np.zeros((len(rotation), 4, 4))
-    extrinsics[:, :3, :3] = rotation
-    extrinsics[:, :3, 3] = -np.einsum("tab,tb->ta", rotation, position)
-    extrinsics[:, 3, 3] = 1
-    return extrinsics
+    return rigid(rotation, -np.einsum("tab,tb->ta", rotation, position))
 
 
 def frame_people(

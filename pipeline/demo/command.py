@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from pipeline.cli.command_line import Command, whole, workers_option
+from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.processes import cores
@@ -18,7 +18,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
-    workers_option(sub)
+    sub.add_argument(
+        "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools, Doubles, Floats, joint_names
+from pipeline.skeletons import Bools, Doubles, Float32s, Floats, joint_names
 
 MIN_SATURATION: Final = 60  # of 255; backdrops are duller
 BRIGHT: Final = 190  # of 255: a shirt's front
@@ -85,7 +85,7 @@ def _people(image: Image) -> People:
     )
 
 
-def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
+def _joints(hsv: Image, body: Mask) -> Float32s:
     """Keypoints (17, 3) of the person with the mask `body`."""
     reach = _disc(len(hsv) * NEAR)
     parts = {name: _largest(mask) for name, mask in _parts(hsv, body)}
@@ -127,7 +127,7 @@ def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
 
 
 @functools.cache
-def _kit() -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+def _kit() -> tuple[NDArray[np.str_], Float32s]:
     """Names of parts and their colours, in light and in shade."""
     from pipeline.demo import appearance
 
@@ -143,7 +143,7 @@ def _kit() -> tuple[NDArray[np.str_], NDArray[np.float32]]:
     return np.array(names), _to_color_space(np.array(colours, np.float32))
 
 
-def _to_color_space(hsv: Floats) -> NDArray[np.float32]:
+def _to_color_space(hsv: Floats) -> Float32s:
     """Hue, saturation, value in 0..1 (..., 3) -> a space (..., 3) in which similar colours are
     close.
     """

@@ -22,7 +22,7 @@ from scipy.io import savemat
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.show.video_file import encode_jpeg
-from pipeline.skeletons import Floats
+from pipeline.skeletons import Array, Floats
 
 JPEG_QUALITY: Final = 95
 MAT_HEADER: Final = b"MATLAB %s MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
@@ -59,7 +59,7 @@ def write_mat(file: Path, variables: Mapping[str, Any], *, compressed: bool = Fa
         stream.write((MAT_HEADER % b"5.0").ljust(MAT_TEXT))
 
 
-def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
+def write_mat73(file: Path, variables: Mapping[str, Array]) -> None:
     """Write a MATLAB 7.3 file: MATLAB's header, then compressed HDF5 with reversed axes."""
     with h5py.File(file, "w", userblock_size=MAT73_USER_BLOCK, libver="earliest") as stored:
         for name, values in variables.items():
@@ -176,7 +176,7 @@ def _pickle_value(value: Any) -> bytes:
     raise TypeError(f"a 3DPW file holds no {type(value).__name__}")
 
 
-def _pickle_array(array: NDArray[Any]) -> bytes:
+def _pickle_array(array: Array) -> bytes:
     """Pickle NumPy 1's `ndarray.__reduce__`: an empty array, then its state."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a 3DPW file holds no array of {array.dtype}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -21,7 +21,7 @@ from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
 from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools, Doubles
+from pipeline.skeletons import Array, Bools, Doubles
 from pipeline.track import CROP_SCALE
 
 # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
@@ -222,7 +222,7 @@ def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
     return float(min(distances))
 
 
-def _visible(camera: Camera, frame: int, actor: Actor, depth_map: NDArray[Any]) -> Bools:
+def _visible(camera: Camera, frame: int, actor: Actor, depth_map: Array) -> Bools:
     """Whether each joint of an actor is in the image and not occluded, (49,)."""
     visible = camera.sees(actor.kp_2d[frame])
     in_image = np.where(visible[:, None], actor.kp_2d[frame], 0)

@@ -34,6 +34,7 @@ from pipeline.exchange.matching import (
     match_rows,
 )
 from pipeline.features.plan import IMPORTED, is_current
+from pipeline.features.stream_extraction import require_same_commit
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading
 from pipeline.processes.software import staging_plan
@@ -105,7 +106,7 @@ def import_array(
 
     plan = cache.fingerprint(identity | source)
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
-        _require_current(writer, split)
+        require_same_commit(writer, split)
         write_shards(writer, match, int(plan[:16], 16), progress)
         given.file.require_unchanged()
         source["files"] = earlier.files_with(given.file.sha256, pixels)
@@ -203,13 +204,6 @@ class _EarlierImport(NamedTuple):
                 f"{split.name}: the split has changed since {stream!r} was imported, and the file "
                 f"has no track names. Match by them: {BY_NAMES}"
             )
-
-
-def _require_current(writer: cache.StreamWriter, split: cache.Split) -> None:
-    if writer.split_digest != split.manifest["digest"]:
-        raise cache.CacheChanged(
-            f"{split.name}: another process has committed meanwhile. Run it again."
-        )
 
 
 def _stored_dtype(match: Match) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cache.storage.durable import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError, missing_package
-from pipeline.files.places import write_aside
+from pipeline.files.places import require_parent, write_aside
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import Records, load
 
@@ -110,7 +110,7 @@ def provenance_path(file: Path) -> Path:
 
 def require_new_file(file: Path) -> None:
     """Raise PipelineError if the folder of `file` is missing, or if `file` exists."""
-    _require_parent(file)
+    require_parent(file)
     if file.exists() or file.is_symlink():  # also a dangling link
         raise PipelineError(f"--out {file}: already exists. Choose another file, or delete it.")
 
@@ -136,7 +136,7 @@ def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     kill there is no `out`. Raises PipelineError unless `out` is new or empty.
     """
     out = out.resolve()
-    _require_parent(out)
+    require_parent(out)
     if out.exists() and not out.is_dir():
         raise PipelineError(
             f"--out {out}: is a file, but this format is a folder. Choose another name."
@@ -159,13 +159,6 @@ def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _require_parent(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise PipelineError(
-            f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another."
-        )
 
 
 def _sync(file: Path) -> str:

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from cache.read.labels import COMMON_JOINTS
+from cache.windows import join_adjacent
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
@@ -28,7 +30,6 @@ from pipeline.features.plan import missing_rows, weights_of
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features
-COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
 FPS: Final = 30.0  # of WHAM's and GVHMR's files
 RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 
@@ -114,7 +115,7 @@ def _are_finite(values: Array) -> Bools:
 
 
 def _have_common_joints(split: SplitRows, rows: range) -> Bools:
-    return np.asarray((split.column("kp_3d", rows)[:, COMMON, 3] > 0).all(axis=1))
+    return np.asarray((split.column("kp_3d", rows)[:, COMMON_JOINTS, 3] > 0).all(axis=1))
 
 
 NO_FEATURES: Final = RowCheck(
@@ -340,27 +341,13 @@ class Segments:
         return names
 
 
-def _find_runs(n: int, is_break: Bools) -> tuple[Ints, Ints]:
-    """Number of the first and of the last item of each run of n items.
-
-    is_break: (n - 1,) whether a run ends between an item and the next one; (0,) for n = 0.
-
-    >>> [numbers.tolist() for numbers in _find_runs(4, np.array([False, True, False]))]
-    [[0, 2], [1, 3]]
-    """
-    first = np.append(0, np.flatnonzero(is_break) + 1)[:n]
-    last = np.append(first, n)[1:] - 1
-    return first, last
-
-
 def spans(start: Ints, stop: Ints) -> Iterator[range]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [range(0, 7), range(9, 10)]
     """
-    first, last = _find_runs(len(start), start[1:] != stop[:-1])
-    for begin, end in zip(start[first].tolist(), stop[last].tolist(), strict=True):
+    for begin, end in join_adjacent(np.stack([start, stop], axis=1)).tolist():
         for row in range(begin, end, BATCH):
             yield range(row, min(row + BATCH, end))
 
@@ -373,7 +360,9 @@ def segments_of(split_rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
     is_next_row = np.diff(row) == 1
     is_same_track = np.diff(track) == 0
     is_next_frame = np.diff(frame) == step[1:]
-    first, last = _find_runs(len(row), ~(is_next_row & is_same_track & is_next_frame))
+    is_break = ~(is_next_row & is_same_track & is_next_frame)
+    first = np.append(0, np.flatnonzero(is_break) + 1)[: len(row)]
+    last = np.append(first, len(row))[1:] - 1
     return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 

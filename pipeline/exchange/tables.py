@@ -117,7 +117,7 @@ def export(
         origin = origin_of(split, features)
     origin |= {"stream": features, "joints": list(joint_names("spin49"))}
     row_specs = _row_specs(split, features)
-    n_rows = int((split.tracks.stop - split.tracks.start).sum())
+    n_rows = split.tracks.n_rows
     n_tracks = len(split.tracks)
     with new_folder(out) as (folder, provenance):
         provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}

@@ -116,7 +116,7 @@ def open_run(task: StreamTask, split: Split, part: Sequence[int]) -> tuple[Strea
             f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
         )
     files = _open_files(cache.StreamShards, plan)
-    _require_same_commit(files, split)
+    require_same_commit(files, split)
     target = task.target.intersection(part)
     finished = target.intersection(files.list_staged())
     run = StreamRun(split, stream, files, sorted(target - finished), task.recorded)
@@ -177,7 +177,7 @@ class CommittedStream:
         # none are committed, of those that are staged
         self._recorded = StreamState.find(plan, split).recorded or writer.made or None
         writer.reopen(reopened)
-        _require_same_commit(writer, split)
+        require_same_commit(writer, split)
         target = share.union(reopened).intersection(writer.pending)
         self.task = StreamTask(replace(plan, replace=False), target, self._recorded)
         # staged by a killed run or another process
@@ -282,7 +282,7 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
         err.print(f"{DOUBT} {plain(text)}")
 
 
-def _require_same_commit(files: cache.StreamShards, split: Split) -> None:
+def require_same_commit(files: cache.StreamShards, split: Split) -> None:
     """Raise cache.CacheChanged if there has been a commit since the split was opened."""
     if files.split_digest != split.manifest["digest"]:
         raise _committed_meanwhile(split.name)

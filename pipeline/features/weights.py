@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import NOT_KNOWN
-from pipeline.files.raw.files import whole_file_digest
+from pipeline.files.raw.files import remembered_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +116,7 @@ class WeightsSpec:
         never a path. Raises MissingAssets for a missing file.
         """
         if self.names_file:
-            path = self.file()
-            status = path.stat()
-            return {
-                "kind": self.kind,
-                "file_sha256": _digest(path, status.st_size, status.st_mtime_ns),
-            }
+            return {"kind": self.kind, "file_sha256": remembered_digest(self.file())}
         return {"kind": self.kind, "argument": self.argument}
 
     def terms(self) -> dict[str, str]:
@@ -150,8 +144,3 @@ class NetworkWeights(WeightsSpec):
         "untrained": KINDS["untrained"],
     }
     forms: ClassVar[str] = "pretrained, pretrained:NAME or file:FILE"
-
-
-@functools.cache
-def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are part of the cache's key
-    return whole_file_digest(path)

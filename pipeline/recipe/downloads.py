@@ -20,8 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from pipeline.cli.text import count as count_of
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import ImageFolders, ReleasePart, globs
@@ -29,6 +27,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
 from pipeline.files.raw.files import VIDEOS
+from pipeline.track import usual_step
 
 # dataset -> other names that downloads give to its folder
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -131,17 +130,13 @@ def _find_one_folder_off(
                 own = [
                     path
                     for path in paths
-                    if not _lies_below(path, others) and not path.match(expected_folder)
+                    if not any(map(path.is_relative_to, others)) and not path.match(expected_folder)
                 ]
                 if own:
                     found = raw.joinpath(*min(own).parts[: n + len(there)])
                     expected = raw.joinpath(*names[: n + 1])
                     return expected, found
     return None
-
-
-def _lies_below(path: Path, folders: Iterable[str]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
@@ -401,8 +396,7 @@ def _count_without_gaps(numbers: Sequence[int]) -> int:
 
     The step between images is the most common difference of the numbers.
     """
-    if len(numbers) < 2:
-        return len(numbers)
-    steps, counts = np.unique(np.diff(numbers), return_counts=True)
-    step = max(int(steps[counts.argmax()]), 1)
+    if not numbers:
+        return 0
+    step = max(usual_step(numbers), 1)
     return (numbers[-1] - numbers[0]) // step + 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from cache.write.parts import Part
 from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
+from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.detection.report import DetectionReport
@@ -66,7 +66,7 @@ class StepResult:
         """Print the result of a command of its own, with its problems. Returns the exit code."""
         self._show(verb, what)
         for problem in self.problems:
-            out.show_line(problem, WRONG)
+            out.show_problem(problem)
         return int(bool(self.problems or self.flaws))
 
 

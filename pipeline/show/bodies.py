@@ -12,23 +12,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
 from pipeline.show.shown import ShownTrack
-from pipeline.skeletons import Array, Ints
+from pipeline.skeletons import Array, Floats, Ints
 
 if TYPE_CHECKING:
     from pipeline.body import BodyOutput
 
-Floats = NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
 FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera

@@ -22,6 +22,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
 from pipeline.settings.file import PATH, ROOT
@@ -147,10 +148,7 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
     """Raise PipelineError if the page cannot be written."""
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name a file: --out {page / 'page.html'}")
-    if not page.parent.is_dir():
-        raise PipelineError(
-            f"--out {page}: the folder {page.parent} does not exist. Create it, or choose another."
-        )
+    require_parent(page)
     if page.suffix.lower() not in suffixes:
         or_clip = f", or {CLIP} for a clip" if CLIP in suffixes else ""
         raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")

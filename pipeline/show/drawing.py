@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import JOINTS, Array, add_confidence, bones, convert, opposite_joints
+from pipeline.skeletons import HIP, JOINTS, Array, add_confidence, bones, convert, opposite_joints
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -43,7 +43,6 @@ SIDES: Final = tuple(
     _side(NAMES[j], NAMES[other]) for j, other in enumerate(opposite_joints("spin49"))
 )
 SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
-PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
 MARGIN_M: Final = 0.1  # around 3D skeletons
@@ -272,7 +271,7 @@ def _posed_joints(pose: Array, betas: Array, body: Path) -> Array:
     joints = np.full((len(pose), 49, 4), np.nan)
     if finite.any():
         joints[finite, :, :3], _ = load_body(body).posed_joints(pose[finite], betas[finite])
-    joints[..., :3] -= joints[:, PELVIS : PELVIS + 1, :3]
+    joints[..., :3] -= joints[:, HIP : HIP + 1, :3]
     joints[finite, :, 3] = 1
     return joints
 

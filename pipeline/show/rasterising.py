@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-Floats = NDArray[np.floating[Any]]
-Floats32 = NDArray[np.float32]
+from cache.windows import spread
+from pipeline.skeletons import Array, Float32s, Floats
+
 Ints = NDArray[np.integer[Any]]
 
 NEAR_M: Final = 0.1  # triangles closer to the camera are not drawn
@@ -33,10 +34,10 @@ class Samples(NamedTuple):
     """The nearest face at each of H x W sample points."""
 
     face: NDArray[np.int32]  # (H, W) index of the face, -1 for none
-    inverse_depth: Floats32  # (H, W) 1 / m, 0 for none
-    barycentric: Floats32  # (H, W, 3) weights of the face's corners in the image, 0 for none
+    inverse_depth: Float32s  # (H, W) 1 / m, 0 for none
+    barycentric: Float32s  # (H, W, 3) weights of the face's corners in the image, 0 for none
 
-    def shade(self, light: Floats, colours: Floats) -> Floats32:
+    def shade(self, light: Floats, colours: Floats) -> Float32s:
         """RGB times coverage, and coverage, (H, W, 4).
 
         light: (F, 3) brightness at the corners of each face. colours: (F, 3) RGB of each face.
@@ -132,17 +133,13 @@ def _front_triangles(corners: Floats, inverse_depth: Floats, width: int, height:
 
 def _fragments(extent: Ints) -> _Fragments:
     """Samples of bounding boxes with this extent (T, 2), box by box, row by row."""
-    counts = extent.prod(axis=1)
-    starts = np.cumsum(counts) - counts
-    triangle = np.repeat(np.arange(len(counts)), counts)
-
-    within = np.arange(len(triangle)) - starts[triangle]
+    triangle, within = spread(extent.prod(axis=1))
     across = extent[triangle, 0].astype(np.int32)
     y, x = np.divmod(within.astype(np.int32), across)
     return _Fragments(triangle, x, y)
 
 
-def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Floats32:
+def _weight(triangles: _Triangles, fragments: _Fragments, corner: int) -> Float32s:
     """Weight (N,) of a corner: 1 in it, 0 on the opposite edge p q, negative beyond that.
 
     It is the area of the triangle of p, q and the sample, divided by that of the whole triangle,
@@ -172,7 +169,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
 class SmoothNormals:
     """Vertex normals of bodies of one topology: faces (F, 3), outward-oriented."""
 
-    def __init__(self, faces: NDArray[Any]) -> None:
+    def __init__(self, faces: Array) -> None:
         self.faces = np.asarray(faces, np.int64)
         self.n_vertices = int(self.faces.max()) + 1
 
@@ -183,7 +180,7 @@ class SmoothNormals:
         shape = (self.n_vertices, n_faces)
         self._faces_at_vertex = sparse.csr_array((ones, (vertex, face)), shape=shape)
 
-    def __call__(self, verts: Floats) -> Floats32:
+    def __call__(self, verts: Floats) -> Float32s:
         """Vertices (V, 3) -> outward unit normals (V, 3), averaged over adjacent faces by area."""
         corners = verts.astype(np.float32)[self.faces]
         a, b, c = corners.swapaxes(0, 1)

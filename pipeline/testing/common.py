@@ -14,11 +14,9 @@ module has the shared code.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-
-T = TypeVar("T")
 
 
 def fail_if_any(problems: list[str]) -> None:
@@ -27,8 +25,8 @@ def fail_if_any(problems: list[str]) -> None:
         pytest.fail("\n".join(problems), pytrace=False)
 
 
-def number_problems(plug_in: Any, name: str) -> Iterator[str]:
-    """Problems of an attribute that must be a positive integer."""
-    value = getattr(plug_in, name)
-    if not isinstance(value, int) or value < 1:
-        yield f"{name} is {value!r}: expected an integer >= 1"
+def version_problems(plug_in: Any) -> Iterator[str]:
+    """Problems of `version`, which must be a positive integer."""
+    version = plug_in.version
+    if not isinstance(version, int) or version < 1:
+        yield f"version is {version!r}: expected an integer >= 1"

@@ -27,7 +27,7 @@ from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import OTHER_SIZE, FrameSource, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.testing.common import fail_if_any, number_problems
+from pipeline.testing.common import fail_if_any, version_problems
 from pipeline.testing.labels import LabelMistakes, track_problems
 from pipeline.track import Track
 
@@ -67,7 +67,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes
     the first frame of each track. Raises what `videos` raises.
     """
-    problems = [*number_problems(dataset, "version"), *_declaration_problems(dataset)]
+    problems = [*version_problems(dataset), *_declaration_problems(dataset)]
     if problems:
         return problems
     dataset = dataset.detect_layout(raw, split)

@@ -21,18 +21,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cameras import project
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
-from pipeline.skeletons import add_confidence, convert
+from pipeline.skeletons import Array, add_confidence, convert
 from pipeline.track import Track, column_problems, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Array = NDArray[Any]
 
 # Mistakes, as messages name them.
 OUTSIDE_BOX: Final = "most visible joints are outside the box"

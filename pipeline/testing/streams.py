@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pytest
@@ -25,19 +25,19 @@ from numpy.typing import NDArray
 from cache import COLUMNS
 from cache.arrays import Array
 from cache.crop_policy import Jitter
+from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from pipeline.testing.common import fail_if_any, number_problems
+from pipeline.skeletons import Ints
+from pipeline.testing.common import fail_if_any, version_problems
 
 N: Final = 9  # rows to compute
 BATCH_SIZE: Final = 4  # so that the last batch is padded
 OTHER_BATCH_SIZE: Final = 3
 # how much a row's numbers may differ between two batches, relative to the largest number
 RELATIVE: Final = 1e-3
-DTYPES: Final = ("float16", "float32")
 
-T = TypeVar("T")
 Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
 
 
@@ -94,7 +94,7 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
         _repetition_problems(stream, sample, loaded, rows)
     )
     if another_process and not problems:
-        others = _run_in_new_process(_load_and_compute, stream, sample)
+        others = _compute_in_new_process(stream, sample)
         if not _same(rows, others):
             problems.append("computes different numbers in another process")
     return problems
@@ -111,8 +111,8 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
 
 def _row_declaration_problems(stream: Stream) -> Iterator[str]:
     """Check the declared type and size of a row, and its inputs."""
-    if stream.dtype not in DTYPES:
-        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
+    if stream.dtype not in FEATURE_DTYPES:
+        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(FEATURE_DTYPES)}"
     elif not isinstance(stream.dim, int) or stream.dim < 1:
         yield f"dim is {stream.dim!r}: expected the number of values per row, an integer >= 1"
     reads = stream.reads
@@ -163,7 +163,7 @@ class _Sample:
     # (N + 1, size, size, 3): crop i + 1 is row i's; crop 0 is that of a frame before row 0
     crops: NDArray[np.uint8]
     labels: Labels  # column -> (N, ...)
-    runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
+    runs: ClassVar[Ints] = np.array([[0, 4], [4, N]])  # of consecutive frames
     tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
@@ -185,10 +185,10 @@ class _Sample:
         # The row's own crop is crop row + 1.
         return self.crops[row + 2 - n : row + 2]
 
-    def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def track_of(self, rows: Ints) -> Ints:
         return np.searchsorted(self.runs[:, 1], rows, side="right")
 
-    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+    def rows(self, name: str, start: int, stop: int) -> Array:
         return self.labels[name][start:stop]
 
 
@@ -202,7 +202,7 @@ def _moving_crops(size: int, rng: Generator) -> NDArray[np.uint8]:
     return np.stack([scene[i : i + size, 2 * i : 2 * i + size] for i in range(N + 1)])
 
 
-def _random_column(name: str, rng: Generator) -> NDArray[Any]:
+def _random_column(name: str, rng: Generator) -> Array:
     """Random values (N, ...) for a column of the cache."""
     if name == "image_size":
         return np.tile(np.array([320, 240], np.int32), (N, 1))
@@ -404,7 +404,7 @@ def _declaration_problems(stream: Any) -> Iterator[str]:
     """
     if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
         yield "has no kind"
-    yield from number_problems(stream, "version")
+    yield from version_problems(stream)
     identity = stream.identity()
     if not isinstance(identity, Mapping):
         yield f"identity() returns {identity!r}: expected a dictionary"
@@ -441,12 +441,10 @@ def _texts(values: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the function's result in a freshly spawned process. A script needs a `__main__`
-    guard.
-    """
+def _compute_in_new_process(stream: Stream, sample: _Sample) -> Rows:
+    """All rows, computed in a freshly spawned process. A script needs a `__main__` guard."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
+        return process.submit(_load_and_compute, stream, sample).result()

@@ -32,7 +32,8 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
-from pipeline.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
+from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody
+from pipeline.skeletons import Float32s, Ints
 from tasks.report.data import UNREADABLE, OpenedCache
 from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
@@ -44,8 +45,6 @@ GREY: Final = 96  # for a missing frame
 _STEP_POSE: Final = re.compile(r"pose_(minus|plus)(\d+)")
 # errors of damaged files, which are reported while the rest is drawn
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, LookupError, zipfile.BadZipFile)
-
-Colour = tuple[float, float, float]
 
 
 class _TrackWindow(NamedTuple):
@@ -69,14 +68,14 @@ class _Strip(NamedTuple):
 class _PredictedTrack:
     """One run's bodies in the F frames of one track."""
 
-    frame_index: NDArray[np.int64]  # (F,)
-    bbox: NDArray[np.float32]  # (F, 4) cxcywh px
+    frame_index: Ints  # (F,)
+    bbox: Float32s  # (F, 4) cxcywh px
     scale: float  # crop side / box side
-    camera: NDArray[np.float32]  # (F, 3) scale, tx, ty
-    betas: NDArray[np.float32]  # (F, 10)
+    camera: Float32s  # (F, 3) scale, tx, ty
+    betas: Float32s  # (F, 10)
     # Offset -> (F, 72) rad, the poses that were predicted at each frame for so many rows after it
     # (0: at it, below 0: before it). Only HMMR predicts other offsets than 0.
-    pose: Mapping[int, NDArray[np.float32]]
+    pose: Mapping[int, Float32s]
 
     @classmethod
     def read(cls, run: TrainingRun, window: _TrackWindow) -> _PredictedTrack | None:
@@ -242,9 +241,7 @@ def _read_predictions(
     return predicted
 
 
-def _choose_frames(
-    window: _TrackWindow, predicted: Collection[_PredictedTrack]
-) -> NDArray[np.int64]:
+def _choose_frames(window: _TrackWindow, predicted: Collection[_PredictedTrack]) -> Ints:
     """At most N_FRAMES frames that all runs predicted, spread evenly over the window. Raises
     ValueError if there are none.
     """
@@ -254,7 +251,7 @@ def _choose_frames(
     if not predicted or not len(common):
         raise ValueError("no frame was predicted by all runs: evaluate them again")
     spread = np.linspace(0, len(common) - 1, N_FRAMES)
-    chosen: NDArray[np.int64] = common[np.unique(spread.round().astype(int))]
+    chosen: Ints = common[np.unique(spread.round().astype(int))]
     return chosen
 
 

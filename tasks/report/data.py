@@ -71,7 +71,7 @@ class OpenedCache:
     @property
     def n_rows(self) -> int:
         """Number of rows in committed tracks."""
-        return sum(map(_n_rows, self.splits))
+        return sum(split.tracks.n_rows for split in self.splits)
 
     def dropped_frames(self) -> _DroppedFrames:
         """Count the dropped person-frames of all splits with an accounting."""
@@ -104,7 +104,7 @@ def open_splits(root: cache.Root) -> OpenedCache:
     for name in names:
         try:
             split = features[name]
-            _n_rows(split)  # reads the tables
+            _ = split.tracks  # reads the tables
             for stream in split.streams:
                 opened.missing[name, stream] = missing_rows(split, stream).rows
             opened.splits.append(split)
@@ -115,11 +115,6 @@ def open_splits(root: cache.Root) -> OpenedCache:
         except UNREADABLE as error:
             opened.problems.append(f"{name}: {error_text(error)}")
     return opened
-
-
-def _n_rows(split: cache.Split) -> int:
-    """Number of rows in a split's tracks."""
-    return int((split.tracks.stop - split.tracks.start).sum())
 
 
 def is_demo(split: cache.Split) -> bool:
@@ -140,7 +135,7 @@ def overview_section(opened: OpenedCache) -> PageSection:
                 ", ".join(streams) or "none",
                 len(np.unique(split.tracks.video)),
                 len(split.tracks),
-                _n_rows(split),
+                split.tracks.n_rows,
             )
         )
     comparisons = leaks.compare_names(opened.splits)

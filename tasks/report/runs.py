@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import PipelineError
+from tasks.evaluation import Metrics
 from tasks.training import splits_of
 from vibe_model import models
 from vibe_model.metrics import SCORES
 from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES
 from vibe_model.settings import VideoConfig
-
-Metrics = Mapping[str, Any]
 
 VALIDATION: Final = "validation/"  # start of the tags validation/<split>/<metric>
 
@@ -136,10 +135,10 @@ class TrainingRun:
         return sorted(tracks, key=badness)
 
 
-def read_run(folder: Path, name: str = "") -> TrainingRun:
+def read_run(folder: Path, name: str) -> TrainingRun:
     """Read a run's folder. Raises PipelineError for a damaged file."""
     return TrainingRun(
-        name=name or folder.name,
+        name=name,
         folder=folder,
         about=_read_json(folder / CONFIG),
         metrics=_read_json(folder / METRICS),

@@ -21,18 +21,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cache.read.labels import BETAS, FIELDS, POSE
 from pipeline.errors import MissingAssets
 from pipeline.estimates import recorded_estimates
 from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
-from vibe_model.constants import BETAS, POSE
 from vibe_model.evaluation.protocols import Labels, Protocol
-from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
+from vibe_model.evaluation.track_errors import BASELINE, OWN, Means, TrackErrors
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
@@ -42,12 +41,9 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
 Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true
 
-_LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.round_labels`
 VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics of vertices
 MODELS: Final = (OWN, BASELINE)
@@ -140,7 +136,7 @@ class Scorer:
     def _read_labels(self, bodies: TrackBodies) -> Labels:
         """Read the labels of the predicted frames."""
         track = bodies.track
-        fields = list(_LABELS)
+        fields = list(FIELDS)
         if not self._reads_keypoints:
             fields.remove("kp_2d")
         whole = np.array([(track.start, track.stop)], np.int64)
@@ -344,7 +340,7 @@ class _Truth:
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
     counted: Bools  # (F,) frames with counted 3D labels
     # (F,) by model and metric; nan: none
-    errors: Mapping[str, dict[str, Float64s]]
+    errors: Mapping[str, dict[str, Doubles]]
 
     @property
     def reads_keypoints(self) -> Bools:

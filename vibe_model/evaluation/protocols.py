@@ -15,19 +15,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of
-from pipeline.skeletons import JOINTS, correspondence
+from pipeline.skeletons import JOINTS, Bools, Floats, correspondence
 from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
 from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
     from cache import Split
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating[Any]]
 
 # in a split's metrics: protocols that cannot evaluate it, with reasons
 LEFT_OUT: Final = "left_out"

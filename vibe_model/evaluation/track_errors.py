@@ -12,11 +12,10 @@ from statistics import fmean
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64s = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
+from pipeline.skeletons import Bools, Doubles
+
+ByFrame = Mapping[str, Doubles]  # error -> (F,), nan where a frame has none
 
 OWN: Final = "own"  # errors of the prediction
 BASELINE: Final = "baseline"  # errors of the constant mean body
@@ -31,7 +30,7 @@ class TrackErrors:
     """
 
     counted: Bools  # (F,) frames with counted 3D labels
-    keypoints: Float64s  # (F,) numbers of counted 2D keypoints
+    keypoints: Doubles  # (F,) numbers of counted 2D keypoints
     # by model (OWN, BASELINE) and error, such as {"own": {"mpjpe": (F,)}, "baseline": {...}}
     models: Mapping[str, ByFrame]
     by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors with a mean over keypoints

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cache.windows import windows_of
 from pipeline.rotations import rotation_6d_to_matrix
+from pipeline.skeletons import Float32s, Floats, Ints
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating
@@ -28,8 +28,6 @@ from vibe_model.settings import Reading
 if TYPE_CHECKING:
     from cache import Split
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
 
 # The model, and the baselines; the last two use the truth, for scale.
 FROM_A_STILL: Final = "from a still"
@@ -93,7 +91,7 @@ class KnownPoses:
         rows = self._now[np.concatenate(nearest)]
         return [self._joints[rows + step] for step in steps]
 
-    def _align(self, joints: Floats) -> NDArray[np.float32]:
+    def _align(self, joints: Floats) -> Float32s:
         return metrics.procrustes_align(joints, self._template).reshape(-1, 42).astype(np.float32)
 
 

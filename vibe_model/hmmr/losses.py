@@ -16,9 +16,9 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from cache.read.labels import BETAS
 from vibe_model import cameras
 from vibe_model.cameras import LIMITS, Method
-from vibe_model.constants import BETAS
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import Sets
 from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import skeletons
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
 from pipeline.features.weights import KINDS, WeightsKind, WeightsSpec
+from pipeline.skeletons import Array
 from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ class Embedding:
         self._network = network.to(device)
         self._device = next(network.parameters()).device
 
-    def __call__(
-        self, labels: Mapping[str, NDArray[Any]]
-    ) -> tuple[skeletons.Floats, skeletons.Bools]:
+    def __call__(self, labels: Mapping[str, Array]) -> tuple[skeletons.Floats, skeletons.Bools]:
         """kp_2d (n, 49, 3) in any unit, with confidence -> (n, 64), and (n,) whether the torso is
         visible.
         """

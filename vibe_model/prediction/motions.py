@@ -22,7 +22,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
@@ -30,10 +29,9 @@ from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.places import file_name
+from pipeline.skeletons import Doubles
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.result_files import replace_file
-
-Doubles = NDArray[np.float64]
 
 # x right, y down, z forward -> x right, z up
 TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

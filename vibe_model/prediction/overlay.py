@@ -19,13 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.clip import caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
+from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, posed_arrays
@@ -34,7 +34,6 @@ from vibe_model.result_files import replace_file
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
-Floats = NDArray[np.floating[Any]]
 
 GROUND: Final = 60  # grey background of views without an image
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
@@ -71,7 +70,7 @@ class PredictedBodies:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._type = record_type(len(steps))
-        self._frames: list[NDArray[np.int64]] = []
+        self._frames: list[Ints] = []
 
     def add(self, bodies: TrackBodies) -> None:
         """Append a track, before frames are read."""
@@ -93,14 +92,14 @@ class PredictedBodies:
         """The frame after the last one with a body."""
         return max((int(frames[-1]) + 1 for frames in self._frames), default=0)
 
-    def read_frames(self, start: int, stop: int) -> NDArray[Any]:
+    def read_frames(self, start: int, stop: int) -> Array:
         """Records (N,) of frames [start, stop), ordered by frame, then track."""
         records, frames, order = self._by_frame
         first, last = np.searchsorted(frames, (start, stop))
         return np.asarray(records[order[first:last]])
 
     @functools.cached_property
-    def _by_frame(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    def _by_frame(self) -> tuple[Array, Ints, Ints]:
         """All records, their frames in order, and the records' order by frame."""
         self._file.flush()
         frames = np.concatenate(self._frames)
@@ -117,7 +116,7 @@ class BodyDrawing:
         self.opacity = opacity
         self.painter = BodyPainter(generator.body.faces.cpu().numpy())
 
-    def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
+    def vertices(self, records: Array, moved: int | None = None) -> Float32s:
         """Vertices (N, V, 3) m of records (N,), in camera axes, without translation.
 
         moved: index of the step before or after; None: now.
@@ -130,7 +129,7 @@ class BodyDrawing:
         )
         return verts
 
-    def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
+    def paint(self, image: Image, records: Array, verts: Floats) -> Image:
         """Draw all bodies of a frame over its image, the farthest first. records (N,), verts (N, V,
         3).
         """
@@ -142,7 +141,7 @@ class BodyDrawing:
         return self.painter.paint(image, bodies, self.opacity)
 
     def views(
-        self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]
+        self, image: Image, records: Array, verts: Floats, moved: Mapping[str, Floats]
     ) -> Image:
         """Draw the bodies over the image, and beside it a column of views of `moved`.
 
@@ -159,9 +158,7 @@ class BodyDrawing:
         column = np.pad(column, ((0, n_missing), (0, 0), (0, 0)), mode="edge")
         return np.concatenate([painted, column], axis=1)
 
-    def _small(
-        self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int
-    ) -> Image:
+    def _small(self, ground: Image, records: Array, verts: Floats, text: str, n: int) -> Image:
         """The bodies over `ground`, scaled down to 1 / n of its sides, with a caption."""
         height, width = ground.shape[:2]
         painted = self.paint(ground, records, verts)

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
+from cache.read.labels import POSE
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
+from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model import models
 from vibe_model.cameras import camera_in_picture, crop_to_image
-from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import (
@@ -50,9 +50,6 @@ from vibe_model.settings import Reading
 if TYPE_CHECKING:
     from cache import Split
 
-Floats = NDArray[np.floating[Any]]
-Float32s = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
@@ -296,13 +293,13 @@ def save_npz(
     return path
 
 
-def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDArray[Any]]:
+def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, Array]:
     """The arrays of `save_npz` about the bodies of the frames themselves."""
     theta, joints_3d, kp_2d = posed_arrays(
         generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
     scale = float(bodies.track.crop_scale)
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Array] = {
         "theta": theta,
         "rotmat": bodies.rotmat,
         "pose": theta[:, POSE],
@@ -319,9 +316,7 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDA
     return arrays
 
 
-def _step_arrays(
-    generator: VideoModel, bodies: TrackBodies, rotmat: Float32s
-) -> dict[str, NDArray[Any]]:
+def _step_arrays(generator: VideoModel, bodies: TrackBodies, rotmat: Float32s) -> dict[str, Array]:
     """The arrays of `save_npz` about the past or future bodies with these rotations."""
     theta, joints_3d = posed_arrays(
         generator, (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
@@ -359,7 +354,7 @@ def _groups(plans: Iterator[_TrackPlan], batch_size: int) -> Iterator[list[_Trac
 @torch.no_grad()
 def _regress(
     generator: VideoModel,
-    read: Callable[[Ints], dict[str, NDArray[Any]]],
+    read: Callable[[Ints], dict[str, Array]],
     windows: Sequence[WindowInput],
     batch_size: int,
     *,

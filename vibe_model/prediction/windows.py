@@ -15,16 +15,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.skeletons import Array, Ints
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split
 
-Ints = NDArray[np.int64]
-Array = NDArray[Any]
 
 _SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, MixturePart, Pick
 from pipeline.errors import ConfigError, DataError
+from pipeline.skeletons import Array, Ints
 from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, TableProgress
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from cache import Split
     from cache.windows import StreamRows
 
-Arrays = dict[str, NDArray[Any]]
-Ints = NDArray[np.int64]
+Arrays = dict[str, Array]
 
 _FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache.storage.durable import write_atomic
@@ -46,6 +45,7 @@ from pipeline.grades import Grade, tracks_of, video_grades
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
 from pipeline.show.page import VERSION, shows, templates, write
+from pipeline.skeletons import Array
 
 CLIP: Final = PackageFile(
     "sports2d",
@@ -77,9 +77,9 @@ class _ShownTrack(NamedTuple):
     """Where and when a person is in the clip."""
 
     fitted: dict[str, Any]  # the person's entry in bodies.json
-    frame_index: NDArray[Any]  # (N,) frame numbers of the track's rows
+    frame_index: Array  # (N,) frame numbers of the track's rows
     middle_frame: int  # the one that the page shows
-    middle_bbox: NDArray[Any]  # (4,) the box in it: cx, cy, width, height px
+    middle_bbox: Array  # (4,) the box in it: cx, cy, width, height px
     seconds: tuple[float, float]  # first and last time at which the person is seen
 
 

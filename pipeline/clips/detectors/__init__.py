@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
@@ -22,15 +21,16 @@ from pipeline.files.pixels.frames import Image as Image
 from pipeline.plug_ins import Registry
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
+from pipeline.skeletons import Float32s
 
 
 class People(NamedTuple):
     """The P people found in one image."""
 
-    boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
-    scores: NDArray[np.float32]  # (P,) 0..1
+    boxes: Float32s  # (P, 4) x y of the upper left and of the lower right corner, px
+    scores: Float32s  # (P,) 0..1
     # (P, 17, 3) px, px, confidence 0..1; COCO's joints in COCO's order; or (P, 0, 3)
-    keypoints: NDArray[np.float32]
+    keypoints: Float32s
 
 
 # A loaded detector. Takes images (H, W, 3), uint8 RGB, all of one size; returns a `People` for each
@@ -185,7 +185,7 @@ def _find_flaw(people: object) -> str | None:
     return None
 
 
-def _no_joints(people: People) -> NDArray[np.float32]:
+def _no_joints(people: People) -> Float32s:
     """Keypoints for people who are known by boxes alone: all zero, so confidence 0."""
     return np.zeros((len(people.scores), 17, 3), np.float32)
 

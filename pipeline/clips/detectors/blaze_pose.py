@@ -38,7 +38,6 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.clips.detectors import Detect, People
 from pipeline.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
@@ -46,8 +45,8 @@ from pipeline.errors import ConfigError, missing_package
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
+from pipeline.skeletons import Array, Doubles, Float32s
 
-Doubles = NDArray[np.float64]
 Weights = Literal["lite", "full", "heavy"]
 
 LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none
@@ -174,7 +173,7 @@ class _LiteNetwork:
         self._load = partial(Interpreter, model_content=file.read_bytes(), num_threads=1)
         self._thread = threading.local()  # of each thread: its interpreter, `network`
 
-    def __call__(self, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def __call__(self, pixels: Array) -> list[Float32s]:
         """Compute the outputs for an image (H, W, 3), without their batch axis.
 
         Outputs are in the order of their names: Identity, Identity_1, ...
@@ -372,7 +371,7 @@ def _compare(circle: Doubles, other: Doubles) -> tuple[float, float]:
     return distance / unit, abs(radius - other_radius) / unit
 
 
-def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
+def _squares(image: Image) -> Iterator[tuple[Image, Doubles, Array]]:
     """Yield the squares in which people are searched, of three scales of the image.
 
     Each is (square (224, 224, 3), its scale (x, y), its corner in the scaled image (x, y) px).
@@ -419,7 +418,7 @@ def _cells() -> Doubles:
     return np.concatenate(grids) * FINDER_SIDE
 
 
-def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
+def _refine(xy: Doubles, heat: Float32s) -> Doubles:
     """Refine points, (39, 2) px of the square, by their heat maps (64, 64, 39).
 
     A point moves to the weighted mean of its heat map's cells within REACH, if one of these is at
@@ -450,6 +449,6 @@ def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     return np.where(is_sure[:, None], middle * cell_px, xy)
 
 
-def _sigmoid(logits: NDArray[Any]) -> Doubles:
+def _sigmoid(logits: Array) -> Doubles:
     bounded = np.clip(logits.astype(np.float64), -100, 100)
     return 1 / (1 + np.exp(-bounded))

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError, missing_package
 from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import Array, Float32s
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
 # A graph in a zip may have SMALL bytes, or DENSEST times the zip's: weights hardly get smaller
@@ -109,12 +109,10 @@ class Session:
         }
         self.outputs = [str(entry.name) for entry in self._session.get_outputs()]  # names
 
-    def run(
-        self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
-    ) -> list[NDArray[Any]]:
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Array]:
         """Compute the named outputs (None: all). Raises RawDataError if ONNX Runtime fails."""
         try:
-            computed: list[NDArray[Any]] = self._session.run(outputs, inputs)
+            computed: list[Array] = self._session.run(outputs, inputs)
         except Exception as error:
             raise self.graph.error(
                 "graph", "one that ONNX Runtime computes", _first_line(error)
@@ -145,7 +143,7 @@ class GraphNetwork(Session):
                 expected = "one input for images, (1 or any, 3, H, W) float32"
                 raise graph.error("inputs", expected, self.inputs_shown)
 
-    def __call__(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
+    def __call__(self, pixels: Float32s) -> list[Array]:
         """Compute all outputs for N images, in as many calls as the graph needs."""
         n = self._images_a_call
         parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
@@ -234,6 +232,6 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
-def shapes(outputs: Sequence[NDArray[Any]]) -> str:
+def shapes(outputs: Sequence[Array]) -> str:
     """The outputs' shapes, for a message."""
     return ", ".join(str(output.shape) for output in outputs)

@@ -23,7 +23,6 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cli.console import err, plain, size
 from pipeline.clips.detectors import graphs
@@ -33,8 +32,7 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
-
-Floats = NDArray[np.floating[Any]]
+from pipeline.skeletons import Array, Doubles, Float32s, Floats, Ints
 
 PRETRAINED: Final = "pretrained"  # option value that names the default published weights
 TIMEOUT: Final = 60  # s, until the server answers
@@ -320,7 +318,7 @@ class _PersonFinder:
         confidence = np.clip(scores[best], 0, 1)
         return Boxes(boxes[best].astype(np.float32), confidence.astype(np.float32))
 
-    def joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def joints(self, image: Image, boxes: Float32s) -> Float32s:
         """Joints of P people, (P, 17, 3) px and confidence, from their boxes (P, 4): corners, px.
         Raises RawDataError for unexpected outputs of the network.
         """
@@ -355,7 +353,7 @@ def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     return padded, np.array(scaled_size) / (width, height)
 
 
-def _detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
+def _detector_input(padded: Image, *, normalised: bool) -> Float32s:
     """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
 
     Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
@@ -366,7 +364,7 @@ def _detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def read_persons(outputs: Sequence[NDArray[Any]]) -> tuple[Floats, Floats] | None:
+def read_persons(outputs: Sequence[Array]) -> tuple[Floats, Floats] | None:
     """Read the persons (class 0) from a detector's outputs: boxes with scores (1, N, 5) and labels
     (1, N), as OpenMMLab exports them.
 
@@ -382,7 +380,7 @@ def read_persons(outputs: Sequence[NDArray[Any]]) -> tuple[Floats, Floats] | Non
 
 def _suppress_overlaps(
     boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float
-) -> NDArray[np.int64]:
+) -> Ints:
     """Greedy non-maximum suppression: indices of the boxes to keep, best first.
 
     Boxes (N, 4) are corners. A box is dropped if its intersection over union with a better one is
@@ -397,7 +395,7 @@ def _suppress_overlaps(
     return sure[np.array(best, np.int64).reshape(-1)]
 
 
-def _crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
+def _crop_affines(boxes: Floats, size: tuple[int, int]) -> Doubles:
     """Affine transforms (P, 2, 3) from image px to px of a crop of `size` around each box.
 
     boxes: (P, 4) corners, px.
@@ -416,7 +414,7 @@ def _crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     return affines
 
 
-def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
+def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> Float32s:
     """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
     crops = np.stack(
         [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
@@ -425,7 +423,7 @@ def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
-def read_joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.float32]:
+def read_joints(across: Floats, down: Floats, affines: Floats) -> Float32s:
     """Read the joints of P crops from RTMPose's scores: (P, J, 3) image px and confidence 0..1.
 
     across: (P, J, 2 width) scores of x. down: (P, J, 2 height) scores of y. A joint is at its

@@ -20,15 +20,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.boxes import extents
 from pipeline.clips.detectors import Detector, People
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
+from pipeline.skeletons import Bools, Doubles, Float32s
 
-Floats = NDArray[np.float32]
 Result = TypeVar("Result")
 _Images = Sequence[Image]
 
@@ -44,8 +43,8 @@ FOLLOWING: Final = 2  # version, raised by hand whenever `follow` would give oth
 class Boxes(NamedTuple):
     """The P people found in one image."""
 
-    boxes: Floats  # (P, 4) corners, px
-    scores: Floats  # (P,) 0..1
+    boxes: Float32s  # (P, 4) corners, px
+    scores: Float32s  # (P,) 0..1
 
 
 class Networks(NamedTuple):
@@ -54,7 +53,7 @@ class Networks(NamedTuple):
     # images -> the boxes in each
     find_boxes: Callable[[_Images], list[Boxes]]
     # images, and boxes (P, 4) in each -> joints (P, 17, 3) in each: px, px, confidence
-    find_joints: Callable[[_Images, Sequence[Floats]], list[Floats]]
+    find_joints: Callable[[_Images, Sequence[Float32s]], list[Float32s]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def run_chains(
     return [results[i] for i in range(len(images))]
 
 
-def follow(before: People, joints: Floats, image: Image) -> People:
+def follow(before: People, joints: Float32s, image: Image) -> People:
     """Move the people of the frame before to the joints in this frame, (P, 17, 3).
 
     The module docstring says how boxes move, and who is given up.
@@ -162,7 +161,7 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     return People(*(values[chosen] for values in people))
 
 
-def _corners(keypoints: Floats, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _corners(keypoints: Float32s, visible: Bools) -> Doubles:
     """Corners of the box around each person's visible joints, (P, 4) px."""
     points = np.dstack([keypoints[..., :2], visible])
     corners, _ = extents(points)

@@ -19,10 +19,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
@@ -33,7 +32,7 @@ from pipeline.datasets.detected.switches import find_switches
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import WORDS, grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
-from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names
+from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE
 
 MIN_CONFIDENCE: Final = 0.3
@@ -76,8 +75,8 @@ class PersonTrack(NamedTuple):
     # (T, J, 3) px px confidence, in the detector's joint order; without rows for the frames that
     # `bridge_gaps` adds
     keypoints: Doubles
-    bbox: NDArray[np.float32]  # (T, 4)
-    kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
+    bbox: Float32s  # (T, 4)
+    kp_2d: Float32s  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
     person: str = ""  # the detector's identity, or a number by order of appearance
 
@@ -239,7 +238,7 @@ class _Selection:
         if not (rules.max_jitter or rules.max_limb_spread or rules.min_grade):
             return ""
 
-        columns: dict[str, NDArray[Any]] = {
+        columns: dict[str, Array] = {
             "frame_index": track.frame_index,
             "bbox": track.bbox,
             "kp_2d": track.kp_2d,
@@ -297,7 +296,7 @@ def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
     return person._replace(frame_index=bridged, bbox=bbox, kp_2d=kp_2d)
 
 
-def _select(arrays: Sequence[NDArray[Any]], masks: Sequence[Bools]) -> list[NDArray[Any]]:
+def _select(arrays: Sequence[Array], masks: Sequence[Bools]) -> list[Array]:
     """Each array's rows for which its mask is true."""
     return [array[mask] for array, mask in zip(arrays, masks, strict=True)]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, pose_in_camera
@@ -25,7 +24,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import load_cameras, load_fits
 from pipeline.files.formats.sequences import SequenceKeys
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Floats, Ints
+from pipeline.skeletons import Float32s, Floats, Ints
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -81,7 +80,7 @@ def smpl_labels(
 
 def _load_in_camera(
     raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: SequenceKeys | None
-) -> NDArray[np.float32]:
+) -> Float32s:
     """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
 
     The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or

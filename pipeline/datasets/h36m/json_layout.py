@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rotation, project
+from pipeline.cameras import is_rotation, project, rigid
 from pipeline.datasets.checks import finite_joints, require_labels
 from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, label_files
 from pipeline.datasets.numbering import require_numbers, require_rate
@@ -270,10 +270,7 @@ def _load_camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doub
         raise RawDataError(
             file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera"
         )
-    extrinsics = np.eye(4)
-    extrinsics[:3, :3] = rotations[camera]
-    extrinsics[:3, 3] = translations[reading, camera]
-    return extrinsics, intrinsics[camera]
+    return rigid(rotations[camera], translations[reading, camera]), intrinsics[camera]
 
 
 def _visible_shares(

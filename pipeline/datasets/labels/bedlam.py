@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pipeline.datasets.labels import smplx
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_npz
-from pipeline.skeletons import Bools, Doubles, Ints
+from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 AGAIN: Final = "Unpack the labels again."
 OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."
@@ -187,7 +187,7 @@ def _count_used_joints(file: Path, n_stored: int, n_joints: int | None) -> int:
 
 
 def _match_texts(
-    file: Path, key: str, values: NDArray[Any], n_rows: int, pattern: str, example: str
+    file: Path, key: str, values: Array, n_rows: int, pattern: str, example: str
 ) -> list[re.Match[str]]:
     """Match each of `n_rows` texts with a pattern. Raises RawDataError if one does not match."""
     expected = f"{n_rows} texts like {example}"

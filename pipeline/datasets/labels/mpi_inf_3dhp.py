@@ -14,16 +14,15 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.datasets.checks import require_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, file_state, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
-from pipeline.skeletons import JOINTS, Bools, Doubles
+from pipeline.skeletons import JOINTS, Array, Bools, Doubles
 
 N_CAMERAS: Final = 14  # in every annot.mat
 # the cameras that are usually used: those of the release's vnect_cameras.zip
@@ -88,12 +87,12 @@ def load_annot_data(file: Path) -> LabelledPerson:
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
 # at most 60 MB.
 @functools.lru_cache(maxsize=1)
-def _load_cells(file: Path, state: FileState) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+def _load_cells(file: Path, state: FileState) -> Mapping[str, Mapping[int, Array]]:  # noqa: ARG001
     """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
 
     state: Size and time of the file. It is not used here, but is part of `lru_cache`'s key.
     """
-    cells: dict[str, dict[int, NDArray[Any]]] = {}
+    cells: dict[str, dict[int, Array]] = {}
     for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
         variables = load_mat(file, (key,), optional=("cameras",))
         stored = variables[key]
@@ -113,7 +112,7 @@ def _load_cells(file: Path, state: FileState) -> Mapping[str, Mapping[int, NDArr
     return cells
 
 
-def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
+def _require_order(file: Path, cameras: Array | None) -> None:
     """Raise RawDataError if the variable `cameras` says that row k of a cell is not camera k.
 
     Its numbers must count up from 0 or from 1. A missing or unknown variable is accepted.

@@ -8,19 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 import cache
 from pipeline import cameras
 from pipeline.cameras import pose_in_camera
-from pipeline.skeletons import JOINTS, add_confidence
+from pipeline.skeletons import HIP, PELVIS, Doubles, add_confidence
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
-# regressed from the body's surface; 3D joints are stored relative to it
-HIP: Final = JOINTS["spin49"].index("hip")
 EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
@@ -44,7 +41,7 @@ UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
 
 
 def smpl_labels(
-    pose: NDArray[np.float64],
+    pose: Doubles,
     betas: ArrayLike,
     trans: ArrayLike,
     to_camera: ArrayLike,

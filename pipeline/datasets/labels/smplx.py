@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache.read.labels import MIRRORED_SMPL
 from pipeline.cameras import mirrored_axis
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_npz, npz_shape, numbers
-from pipeline.skeletons import Doubles, Floats
+from pipeline.skeletons import Array, Doubles, Floats
 
 N_POSE = 165
 N_JOINTS: Final = 55
@@ -67,7 +66,7 @@ def _mirror_pose(pose: Floats) -> Floats:
     return joints.reshape(pose.shape)
 
 
-def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
+def labels(pose: Doubles, betas: Doubles) -> dict[str, Array]:
     """Make `Track.extra` from pose, (T, 165) or (T, 55, 3) rad, and betas, (n,) or (T, n).
 
     Only the first 16 betas are used; missing ones are 0.

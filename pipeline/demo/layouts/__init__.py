@@ -14,13 +14,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools, Doubles
+from pipeline.skeletons import Array, Bools, Doubles
 
 T = TypeVar("T")
 
@@ -130,7 +129,7 @@ def pick_cyclic(options: Sequence[T], number: int) -> T:
     return options[number % len(options)]
 
 
-def corners(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def corners(points: Array) -> tuple[Array, Array]:
     """The lowest and the highest coordinates (..., 2) of points (..., J, 2)."""
     return points.min(axis=-2), points.max(axis=-2)
 
@@ -172,6 +171,6 @@ def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
     file.write_text(json.dumps(content, separators=separators), encoding="utf-8")
 
 
-def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> Doubles:
+def append_confidence(kp_2d: Array, confidence: Array) -> Doubles:
     """(..., J, 2) px and (..., J) -> (..., J, 3)."""
     return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

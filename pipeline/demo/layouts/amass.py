@@ -112,5 +112,6 @@ def z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles, Doubl
     return turned, np.asarray(pelvis_path - pelvis)
 
 
-WHAT: Final = "Made-up motions in AMASS's layout: nothing of AMASS."
-LAYOUT: Final = ReleaseLayout("amass", WHAT, _plan, _record)
+LAYOUT: Final = ReleaseLayout(
+    "amass", "Made-up motions in AMASS's layout: nothing of AMASS.", _plan, _record
+)

@@ -14,14 +14,13 @@ from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cameras import pose_in_camera
 from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, corners, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, film, stage
 from pipeline.errors import PipelineError
-from pipeline.skeletons import Doubles
+from pipeline.skeletons import Array, Doubles
 
 FPS: Final = 30
 
@@ -107,7 +106,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
+def _rows(take: Take, person: int, actor: Actor) -> dict[str, Array]:
     """A person's rows in a scene's labels, by column."""
     shot = take.shot
     scene, sequence = shot.name.split("/")
@@ -178,5 +177,9 @@ def _step(scene: str) -> int:
     return 1
 
 
-WHAT: Final = "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM."
-LAYOUT: Final = ReleaseLayout("bedlam", WHAT, _plan, _record)
+LAYOUT: Final = ReleaseLayout(
+    "bedlam",
+    "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM.",
+    _plan,
+    _record,
+)

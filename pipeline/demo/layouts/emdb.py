@@ -103,5 +103,9 @@ def _labels_of(take: Take) -> dict[str, Any]:
     }
 
 
-WHAT: Final = "Rendered people in EMDB's layout, filmed by a moving camera: nothing of EMDB."
-LAYOUT: Final = ReleaseLayout("emdb", WHAT, _plan, _record)
+LAYOUT: Final = ReleaseLayout(
+    "emdb",
+    "Rendered people in EMDB's layout, filmed by a moving camera: nothing of EMDB.",
+    _plan,
+    _record,
+)

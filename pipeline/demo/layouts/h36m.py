@@ -255,8 +255,11 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
     return f"{action} {subaction}"
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "h36m",
     "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing "
-    "of Human3.6M."
+    "of Human3.6M.",
+    _plan,
+    _record,
+    _finish,
 )
-LAYOUT: Final = ReleaseLayout("h36m", WHAT, _plan, _record, _finish)

@@ -145,8 +145,11 @@ def _record_file(folder: Path, shot: Shot) -> Path:
     return folder / shot.split / shot.name.removeprefix(f"{shot.split}/").replace("/", ".")
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "insta_variety",
     "Rendered people in InstaVariety's layout: pictures and labels made by this program, "
-    "nothing of InstaVariety."
+    "nothing of InstaVariety.",
+    _plan,
+    _record,
+    _finish,
 )
-LAYOUT: Final = ReleaseLayout("insta_variety", WHAT, _plan, _record, _finish)

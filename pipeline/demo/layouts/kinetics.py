@@ -163,7 +163,10 @@ def _round(values: Doubles, digits: int) -> list[float]:
     return [round(value, digits) for value in values.ravel().tolist()]
 
 
-WHAT: Final = (
-    "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
+LAYOUT: Final = ReleaseLayout(
+    "kinetics",
+    "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics.",
+    _plan,
+    _record,
+    _finish,
 )
-LAYOUT: Final = ReleaseLayout("kinetics", WHAT, _plan, _record, _finish)

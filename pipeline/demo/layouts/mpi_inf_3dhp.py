@@ -31,7 +31,7 @@ from pipeline.demo.layouts import (
     write_video,
 )
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, Doubles, convert
+from pipeline.skeletons import JOINTS, Array, Doubles, convert
 
 N_CAMERAS: Final = 14
 PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence, in turn
@@ -208,7 +208,7 @@ def _matrix_text(matrix: Doubles) -> str:
     return " ".join(f"{value:.10g}" for value in matrix.ravel())
 
 
-def _test_labels(take: Take) -> dict[str, NDArray[Any]]:
+def _test_labels(take: Take) -> dict[str, Array]:
     """The variables of annot_data.mat, with HDF5's order of axes."""
     points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
     pixels = take.view.project(points)
@@ -255,7 +255,9 @@ def _cell(arrays: list[Doubles]) -> NDArray[np.object_]:
     return cell
 
 
-WHAT: Final = (
-    "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
+LAYOUT: Final = ReleaseLayout(
+    "mpi_inf_3dhp",
+    "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, _plan, _record)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.demo.files import write_mat
 from pipeline.demo.layouts import (
@@ -25,7 +24,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import Bools, convert
+from pipeline.skeletons import Array, Bools, convert
 
 # The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {
@@ -102,7 +101,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     }
 
 
-def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
+def _boxes(kp_2d: Array, shot: Shot) -> Array:
     """Boxes (T, 4) x1 y1 x2 y2, from 1. As in the release, every other video has integers of the
     smallest type.
     """
@@ -129,8 +128,10 @@ def _view_side(take: Take) -> str:
     return "front" if away < 0 else "back"
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "penn_action",
     "Rendered people in Penn Action's layout: pictures and labels made by this program, "
-    "nothing of Penn Action."
+    "nothing of Penn Action.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("penn_action", WHAT, _plan, _record)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.demo.layouts import (
     ReleaseLayout,
@@ -21,7 +20,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import JOINTS, Bools, Doubles, convert
+from pipeline.skeletons import JOINTS, Array, Bools, Doubles, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -128,7 +127,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
 
 
-def _labels(kp_2d: NDArray[Any], visible: Bools) -> Doubles:
+def _labels(kp_2d: Array, visible: Bools) -> Doubles:
     """Joints (T, 17, 3): x y 1 if visible, else 0 0 0."""
     joints = np.where(visible[..., None], append_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")
@@ -146,8 +145,10 @@ def _box(joints: Doubles) -> list[float]:
     return [*(low - margin).tolist(), *(high - low + 2 * margin).tolist()]
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "posetrack",
     "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, "
-    "nothing of PoseTrack."
+    "nothing of PoseTrack.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("posetrack", WHAT, _plan, _record)

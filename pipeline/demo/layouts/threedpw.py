@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.demo.body import procedural
@@ -21,7 +20,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, Bools, convert
+from pipeline.skeletons import JOINTS, Array, Bools, convert
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions
@@ -107,7 +106,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     }
 
 
-def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> NDArray[Any]:
+def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> Array:
     """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in
     undetected frames.
     """
@@ -123,13 +122,13 @@ def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> NDArra
     return np.ascontiguousarray(poses2d)
 
 
-def _interpolate_places(trans: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
+def _interpolate_places(trans: Array, frames: Array) -> Array:
     """Interpolate translations (T, 3) at fractional frames."""
     stored = np.arange(len(trans))
     return np.stack([np.interp(frames, stored, column) for column in trans.T], axis=1)
 
 
-def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
+def _interpolate_poses(pose: Array, frames: Array) -> Array:
     """Interpolate poses (T, 72) axis-angle at fractional frames, along each joint's shortest
     rotation.
     """
@@ -142,8 +141,10 @@ def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]
     return np.concatenate(turns, axis=1)
 
 
-WHAT: Final = (
+LAYOUT: Final = ReleaseLayout(
+    "3dpw",
     "Rendered people in 3DPW's layout, all with the neutral template (genders are labels "
-    "only): nothing of 3DPW."
+    "only): nothing of 3DPW.",
+    _plan,
+    _record,
 )
-LAYOUT: Final = ReleaseLayout("3dpw", WHAT, _plan, _record)

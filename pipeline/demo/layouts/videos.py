@@ -42,5 +42,9 @@ def _record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-WHAT: Final = "Clips of rendered people, without labels: nothing that anyone has filmed."
-LAYOUT: Final = ReleaseLayout("videos", WHAT, _plan, _record)
+LAYOUT: Final = ReleaseLayout(
+    "videos",
+    "Clips of rendered people, without labels: nothing that anyone has filmed.",
+    _plan,
+    _record,
+)

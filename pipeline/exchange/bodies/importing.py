@@ -23,11 +23,12 @@ import numpy as np
 
 import cache
 from pipeline.body import Body
+from pipeline.cameras import rigid
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.labels import smplx
-from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, PELVIS, UP
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
@@ -37,13 +38,12 @@ from pipeline.exchange.bodies.tools import (
     camera_file,
     clip_of,
     read_estimates,
-    rigid,
     stem_of,
 )
 from pipeline.exchange.bodies.tracks import ImportedTrack
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import JOINTS, Doubles, Ints
+from pipeline.skeletons import JOINTS, PELVIS, Doubles, Ints
 from pipeline.track import FARTHEST_M
 
 VERSION: Final = 5  # raised whenever the same files would give other labels; 5: bodies by row

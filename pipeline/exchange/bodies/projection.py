@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.cameras import project
 from pipeline.exchange.bodies.estimate import BodyEstimate
-from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
+from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49, PELVIS, Bools, Doubles, Ints
 from pipeline.track import FARTHEST_M
 
 # Distances of bodies, as shares of the box's height:
@@ -137,7 +137,7 @@ class _JointComparison:
 
     def try_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """Yield (cause, distance if it is corrected) for each known cause of a distance."""
-        pelvis = self.joints[:, JOINTS["spin49"].index("OP MidHip")]
+        pelvis = self.joints[:, PELVIS]
         yield "the mid-hip's place is taken for a translation", self.distance(trans - pelvis)
         if self.estimate.is_smplx:
             yield "a body of SMPL is taken for SMPL-X's", self.distance(trans - SMPLX_PELVIS)

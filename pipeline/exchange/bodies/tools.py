@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cameras import is_rotation
+from pipeline.cameras import is_rotation, rigid
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
@@ -189,14 +189,6 @@ def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
         world_root=world.take("global_orient", n, 3),
         world_place=world.take("transl", n, 3),
     )
-
-
-def rigid(rotation: Doubles, shift: Doubles) -> Doubles:
-    """Rotations (N, 3, 3) and shifts (N, 3) -> (N, 4, 4)."""
-    matrices = np.tile(np.eye(4), (len(rotation), 1, 1))
-    matrices[:, :3, :3] = rotation
-    matrices[:, :3, 3] = shift
-    return matrices
 
 
 def _size_around(center: Doubles) -> tuple[int, int]:

@@ -36,7 +36,8 @@ def resolve_layout(
     joints_2d, crop_scale: the user's options. Raises PipelineError for a crop scale out of range,
     RawDataError for joints in an unknown order.
     """
-    scale = _first_known(crop_scale, provenance.crop_scale, layout.crop_scale)
+    scales = crop_scale, provenance.crop_scale, layout.crop_scale
+    scale = next(scale for scale in scales if scale is not None)
     if not isinstance(scale, int | float) or not 0 < scale < 10:
         raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
     layout = replace(layout, crop_scale=float(scale))
@@ -45,11 +46,6 @@ def resolve_layout(
     if "joints3D" in database.fields:
         layout = replace(layout, joints_3d=_joints_3d(layout, database))
     return layout
-
-
-def _first_known(*values: object) -> object:
-    """The first value that is not None."""
-    return next(value for value in values if value is not None)
 
 
 def _joints_2d(

@@ -22,19 +22,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
+from cache.read.labels import COMMON_JOINTS
 from pipeline.accounting import VideoAccount
 from pipeline.exchange.array_files import StampedFile
-from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.database import Database, Segment
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
 from pipeline.skeletons import (
-    JOINTS,
+    HIP,
     LARGEST,
     Array,
     Bools,
+    Float32s,
     Ints,
     add_confidence,
     convert,
@@ -45,7 +45,6 @@ from pipeline.track import FLAGS, Track, column_problems, other_units
 
 Labels = dict[str, Array]  # column of the cache -> values of some rows
 
-PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
 # m, the median absolute coordinate of the joints: in mm, any body has a larger one
 _FARTHEST_JOINT: Final = 10.0
@@ -306,7 +305,7 @@ def _smpl_labels(database: Database, rows: range) -> Labels:
     }
 
 
-def _boxes(database: Database, layout: Layout, rows: range) -> NDArray[np.float32]:
+def _boxes(database: Database, layout: Layout, rows: range) -> Float32s:
     """Boxes (n, 4) px of rows; the whole image where images are crops. Raises RawDataError for
     boxes that are not square.
     """
@@ -333,14 +332,14 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
         has_3d = _have_body(joints)
         return {"kp_3d_eval": _nan_unless(has_3d, joints), "has_3d": has_3d.astype(np.uint8)}
 
-    joints = joints - joints[:, PELVIS : PELVIS + 1]
+    joints = joints - joints[:, HIP : HIP + 1]
     annotated = correspondence(layout.known_3d, "spin49")[1]  # the joints that the dataset has
     is_annotated = np.isin(np.arange(joints.shape[1]), annotated)  # (49,)
     are_finite = np.isfinite(joints[:, annotated]).all(axis=(1, 2))
-    has_3d = _have_body(joints[:, COMMON]) & are_finite  # (n,) rows
+    has_3d = _have_body(joints[:, COMMON_JOINTS]) & are_finite  # (n,) rows
     # A joint exactly at the pelvis is not annotated in this row.
     is_present: Bools = np.asarray(joints.any(axis=-1))  # (n, 49)
-    is_present[:, PELVIS] = True
+    is_present[:, HIP] = True
     is_labelled = is_annotated & is_present & has_3d[:, None]  # (n, 49)
 
     kp_3d = np.where(is_labelled[..., None], add_confidence(joints), 0).astype(np.float32)
@@ -359,7 +358,7 @@ def _have_body(joints: Array) -> Bools:
     return np.asarray(are_in_range & are_apart)
 
 
-def _nan_unless(is_known: Bools, values: Array) -> NDArray[np.float32]:
+def _nan_unless(is_known: Bools, values: Array) -> Float32s:
     """Values (n, ...) with NaN in rows that are not known. is_known: (n,)."""
     n_trailing = values.ndim - 1
     row_is_known = is_known.reshape(-1, *[1] * n_trailing)

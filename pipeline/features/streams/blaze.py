@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.arrays import Doubles
 from pipeline.clips.detectors import blaze_pose
@@ -35,7 +34,7 @@ from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import BLAZE_12, COCO_12, Floats, convert
+from pipeline.skeletons import BLAZE_12, COCO_12, Float32s, Floats, convert
 
 # px, side of the person's crop, in which the first network finds the circle around the person
 SIDE: Final = FINDER_SIDE
@@ -103,7 +102,7 @@ class BlazeJoints(Stream):
         """
         blaze_pose.load_networks(self.weights)
 
-    def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32]:
+    def computed(self, crops: Sequence[Image], labels: Labels) -> Float32s:
         """Compute the numbers (132,) of the person in the middle of the row's box. crops: one
         image, the whole frame.
 

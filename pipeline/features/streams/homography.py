@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Final, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import homography
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream, Provenance
 from pipeline.files.pixels.frames import Image
+from pipeline.skeletons import Float32s
 
 # How optical flow is computed and a homography fitted. This is part of the identity, because these
 # were options once.
@@ -76,7 +76,7 @@ class Homography(PairStream):
             "cpu_features": cv2.getCPUFeaturesLine(),
         }
 
-    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
+    def pair(self, previous: Image, current: Image) -> Float32s | None:
         has_one_colour = any(crop.min() == crop.max() for crop in (previous, current))
         if has_one_colour:
             return None

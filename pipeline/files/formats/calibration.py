@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cameras import is_rigid
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.raw.files import read_regular
+from pipeline.skeletons import Float32s
 
 FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
 AGAIN: Final = "Download it again, with the release's get_dataset.sh."
@@ -32,8 +32,8 @@ class Calibration(NamedTuple):
     """One camera."""
 
     size: tuple[int, int]  # width and height (px) of the images that the labels fit
-    intrinsics: NDArray[np.float32]  # (3, 3), px
-    extrinsics: NDArray[np.float32] | None  # (4, 4), world to camera, m; None if they are invalid
+    intrinsics: Float32s  # (3, 3), px
+    extrinsics: Float32s | None  # (4, 4), world to camera, m; None if they are invalid
 
     @classmethod
     def read(cls, file: Path, camera: int) -> Calibration:

@@ -32,8 +32,8 @@ from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.cameras import rigid
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
@@ -49,7 +49,7 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.formats.sequences import SequenceKeys, is_number, load_sequence
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import Doubles, Floats, Ints
+from pipeline.skeletons import Doubles, Float32s, Floats, Ints
 
 # ids of the cameras, which other files call "1" to "4"
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
@@ -72,7 +72,7 @@ JSON_AGAIN: Final = "Download the file again."
 
 
 # world to camera (4, 4), translation in m; intrinsics (3, 3) in px, without distortion
-Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
+Camera = tuple[Float32s, Float32s]
 
 
 # (subject, file name before the camera) -> action and subaction
@@ -164,9 +164,7 @@ def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
         for subject, (angles, position) in enumerate(poses[number], start=1):
             rotation = Rotation.from_euler("XYZ", angles).as_matrix()
-            world_to_camera = np.eye(4)
-            world_to_camera[:3, :3] = rotation
-            world_to_camera[:3, 3] = -rotation @ position / 1000
+            world_to_camera = rigid(rotation, -rotation @ position / 1000)
             key = f"S{subject}", camera
             cameras[key] = world_to_camera.astype(np.float32), matrix
     return cameras
@@ -180,7 +178,7 @@ def _texts(cells: Element) -> list[str]:
     return [_text(cell) for cell in cells]
 
 
-def load_fits(file: Path, action: SequenceKeys, frames: Ints) -> NDArray[np.float32]:
+def load_fits(file: Path, action: SequenceKeys, frames: Ints) -> Float32s:
     """Read the fits of N frames of a sequence: (N, 82), pose in rad with the global orientation in
     the world, then betas. Frames without a fit are NaN.
 

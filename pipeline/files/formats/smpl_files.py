@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +29,7 @@ from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import is_stand_in
-from pipeline.files.raw.files import whole_file_digest
+from pipeline.files.raw.files import remembered_digest
 from pipeline.skeletons import JOINTS, Doubles, Floats, Ints
 
 N_VERTICES: Final = 6890
@@ -166,9 +165,7 @@ def body_files(folder: Path | str, gender: str = "neutral") -> _BodyIdentity:
     names = (model_file.name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
     total = hashlib.sha256()
     for name in names:
-        file = folder.resolve() / name
-        status = file.stat()
-        content = _file_digest(file, status.st_size, status.st_mtime_ns)
+        content = remembered_digest(folder.resolve() / name)
         total.update(f"{name} {content}\n".encode())
     return _BodyIdentity(total.hexdigest(), is_stand_in(folder))
 
@@ -225,11 +222,6 @@ def _require_model_file(folder: Path, gender: str) -> Path:
             "procedural body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."
         )
     return model_file
-
-
-@lru_cache(maxsize=64)
-def _file_digest(file: Path, _size: int, _mtime_ns: int) -> str:
-    return whole_file_digest(file)
 
 
 def _open(file: Path) -> StoredArrays:

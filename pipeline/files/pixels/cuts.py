@@ -15,9 +15,9 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import FrameSource, Image
+from pipeline.skeletons import Float32s, Floats
 
 BINS: Final = (12, 4, 4)  # number of bins of hue, saturation and value
 SIZE: Final = (160, 90)  # px to which images are reduced, to average out noise and compression
@@ -25,7 +25,7 @@ LEAST: Final = 0.15  # least difference at a cut
 STANDS_OUT: Final = 3.0  # a cut is at least so many times the second largest difference around it
 AROUND: Final = 12  # number of frames before and after that count as around
 
-Histogram = NDArray[np.float32]  # (192,), sums to 1
+Histogram = Float32s  # (192,), sums to 1
 
 
 def histogram(image: Image) -> Histogram:
@@ -41,7 +41,7 @@ def difference(before: Histogram, after: Histogram) -> float:
     return float(np.abs(before - after).sum() / 2)
 
 
-def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
+def cuts(differences: Sequence[float] | Floats) -> list[int]:
     """The first frames of new scenes, ascending. `differences[t]` is the difference between frames
     t - 1 and t; the first entry is ignored.
 

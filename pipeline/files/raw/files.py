@@ -172,6 +172,19 @@ def whole_file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def remembered_digest(file: Path) -> str:
+    """`whole_file_digest`, computed once in a process while size and time of the file stay. Raises
+    OSError.
+    """
+    status = file.stat()
+    return _remembered_digest(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _remembered_digest(file: Path, _size: int, _mtime_ns: int) -> str:
+    return whole_file_digest(file)
+
+
 @cached
 @_or_why_not
 def span_digest(file: Path, start: int, stop: int) -> str:

@@ -16,14 +16,13 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline.body import Body
 from pipeline.cameras import project
-from pipeline.datasets.labels.smpl import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import pinhole
 from pipeline.exchange.bodies.importing import BodyModels, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, PELVIS
 from tests.made_splits import track_of, write_split
 
 SIZE = (640, 480)

@@ -35,7 +35,7 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
-    plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
+    plots = {plot.title: plot for plot in plots_of(read_run(folder, folder.name), 0)}
     (validation,) = plots["vibe-0123: PA-MPJPE on 3dpw/validation"].series.values()
     assert validation == ([1, 2, 3], [70.0, 60.0, 65.0])
     loss = plots["vibe-0123: Loss, weighted sum of all terms"]
@@ -57,7 +57,7 @@ def test_published_figures_are_beside_real_results_alone(make):
 def test_damaged_metrics_are_named_with_what_to_do(make):
     (file := make() / "metrics.json").write_text("{")
     with pytest.raises(PipelineError, match=r"metrics\.json: expected JSON.* train again"):
-        read_run(file.parent)
+        read_run(file.parent, "VIBE")
 
 
 def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_path):

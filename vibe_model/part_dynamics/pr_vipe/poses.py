@@ -11,15 +11,15 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import (
     KEYPOINTS_13,
+    Array,
     Bools,
     Doubles,
     Floats,
@@ -44,7 +44,7 @@ CAMERAS: Final = {  # dataset -> pattern of a track's name: recording, camera
 }
 
 _NO_INSTANTS: Final = np.empty((0, 2), np.int64)
-Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
+Labels = Mapping[str, Array]  # (n, ...) of frames, by field
 
 
 class _Filmed(NamedTuple):
@@ -88,7 +88,7 @@ class PoseSet:
     def __len__(self) -> int:
         return len(self.poses)
 
-    def draw(self, n: int, real_share: float, seed: int, step: int) -> dict[str, NDArray[Any]]:
+    def draw(self, n: int, real_share: float, seed: int, step: int) -> dict[str, Array]:
         """Draw the pairs of a step, real ones first; depends on seed and step only.
 
         real_share: of pairs by two real cameras.
