@@ -141,7 +141,7 @@ def plant(root: Path, n_to_train_on: int) -> None:
             columns = ["frame_index", "pose", "betas", "has_smpl"]
         elif name != TRAIN:
             columns = [column for column in motions[0][0] if column != "kp_3d"]
-        write_split(root, name, columns, (rows for rows, _ in motions))
+        write_split(root, name, columns, ([rows] for rows, _ in motions))
         if name == MOCAP:
             continue
         # (n, FRAMES, FEATURE)

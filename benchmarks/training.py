@@ -115,7 +115,7 @@ def make_cache(root: Path, n_tracks: int) -> None:
     """
     for seed, (part, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng(seed)
-        write_split(root, split, COLUMNS[part], (random_labels(rng) for _ in range(n_tracks)))
+        write_split(root, split, COLUMNS[part], ([random_labels(rng)] for _ in range(n_tracks)))
         if part != "motion":
             features = rng.standard_normal((n_tracks * TRACK, 2048), np.float32)
             # Like a ResNet's after its ReLU and its pool: not negative, 0.4 on average.

@@ -97,7 +97,12 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
         "h5py, opened per window",
         "zarr-python",
     ),
-    "features --cases hd1 --frames 40 --rounds 1 --memory 32": ("1920 x 1080 JPEG, 1 person",),
+    "features --small": (
+        "640 x 480 JPEG, 1 person",
+        "1920 x 1080 JPEG, 1 person",
+        "640 x 480 MPEG-4, 1 person",
+        "32",
+    ),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
 }
