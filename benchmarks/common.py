@@ -114,17 +114,32 @@ def peak_mib() -> float:
 
 
 def write_split(
-    root: Path, name: str, columns: Sequence[str], tracks: Iterable[Mapping[str, NDArray[Any]]]
+    root: Path,
+    name: str,
+    columns: Sequence[str],
+    videos: Iterable[Sequence[Mapping[str, NDArray[Any]]]],
+    **pixels: Any,
 ) -> None:
-    """Write a split with one track per video; of each track's arrays, these columns."""
+    """Write a split; of the arrays of each video's tracks, these columns. pixels: of all videos, as
+    in `cache.VideoEntry`.
+    """
     with cache.SplitWriter(root, name, columns=columns, plan="made up") as writer:
         following = writer.begin()
-        for number, rows in enumerate(tracks):
-            video, labels = f"{number:06d}", {column: rows[column] for column in columns}
-            track = cache.TrackRows(
-                name=f"{video}/0", video=video, step=1, fps=25.0, crop_scale=1.3, columns=labels
-            )
-            following.append(cache.VideoEntry(name=video), [track])
+        for number, of_video in enumerate(videos):
+            video = f"{number:06d}"
+            tracks = []
+            for person, rows in enumerate(of_video):
+                labels = {column: rows[column] for column in columns}
+                track = cache.TrackRows(
+                    name=f"{video}/{person}",
+                    video=video,
+                    step=1,
+                    fps=25.0,
+                    crop_scale=1.3,
+                    columns=labels,
+                )
+                tracks.append(track)
+            following.append(cache.VideoEntry(name=video, **pixels), tracks)
         following.commit({"stand_in": True})
 
 

@@ -19,31 +19,37 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from torchvision.models import resnet50
+from numpy.typing import NDArray
 
 import cache
+from pipeline.crops import CROP_SIZE
 from pipeline.features import networks
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
-from pipeline.features.streams.network import ResNet50
-from pipeline.features.weights import WeightsSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
 from benchmarks.common import ROOT, page, parser, report, table
+from benchmarks.features import weights
 from benchmarks.gpu_training import device_of, forget_peak, on_gpu, peak, training
 
 # Precision, crops at once (0: as usual)
 NETWORKS: Final = (("fast", 0), ("exact", 0), ("fast", 64), ("fast", 1024))
 COMPARED: Final = 8192  # rows of fast and exact features
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
+CASES: Final = {
+    "vga4": features.Case("640 x 480 JPEG, 4 persons", features.VGA, 4),
+    "hd1": features.CASES["hd1"],
+    "video4": features.Case("640 x 480 MPEG-4, 4 persons", features.VGA, 4, video=True),
+}
 TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
 
 
@@ -137,8 +143,6 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """The network on noise."""
-    torch.manual_seed(0)
-    torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
     yield (
         "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had "
         "allocated.\n"
@@ -147,11 +151,31 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     for precision, size in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
         computer = weights(root, precision).load(Machine(device_of(args), size), None)
-        rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        rate = rate_of(computer, 0.1 if args.tiny else 5.0)
         cells = (precision, computer.arithmetic, computer.batch_size)
         rows.append((*cells, f"{rate:,.0f}", peak(args)))
     header = ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB")
     yield from table(header, rows)
+
+
+def rate_of(computer: networks.Network, seconds: float) -> float:
+    """Crops a second of a network in all its threads, on noise."""
+    shape = (computer.lanes, computer.batch_size, CROP_SIZE, CROP_SIZE, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    computer.adopt(noise)
+
+    def rate(batch: NDArray[np.uint8]) -> float:
+        began, n = time.perf_counter(), 0
+        while (took := time.perf_counter() - began) < seconds or not n:
+            computer(batch)
+            n += len(batch)
+        return n / took
+
+    with ThreadPoolExecutor(computer.lanes) as threads:
+        list(threads.map(computer, noise))  # start-up
+        rates = list(threads.map(rate, noise))
+    computer.release()
+    return sum(rates)
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -224,11 +248,7 @@ def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
     """The kinds of pixels, images first."""
     if args.tiny:
         return {"tiny": features.TINY, "tiny_video": TINY_VIDEO}
-    return {key: features.CASES[key] for key in ("vga4", "hd1", "video4")}
-
-
-def weights(root: Path, precision: Any) -> ResNet50:
-    return ResNet50(weights=WeightsSpec.parse(f"file:{root / 'random.pt'}"), precision=precision)
+    return CASES
 
 
 Part = Callable[[Path, argparse.Namespace], Iterator[str]]

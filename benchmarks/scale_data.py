@@ -190,7 +190,7 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
         )
         rows[column] = np.resize(one_shard, (n_rows, *spec.shape))
     rows["frame_index"] = np.arange(n_rows)
-    write_split(root, name, columns, [rows])
+    write_split(root, name, columns, [[rows]])
     with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
         for shard in stream.pending:
             n = len(stream.rows(shard))

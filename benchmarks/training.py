@@ -15,12 +15,11 @@ with the lowest and the highest, and ratios within rounds.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +31,6 @@ from torch import nn
 
 import cache
 from pipeline.body import Body
-from pipeline.skeletons import convert
 from vibe_model import TrainConfig, losses
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.trainer import ProcessGroup
@@ -45,68 +43,50 @@ from benchmarks.common import parser, report, spread, table, write_split, write_
 
 USUAL, FP32, BF16 = "usual", "ours, fp32", "ours, bf16"
 TRACK: Final = 128  # frames
-SKELETON: Final = "body_25"  # of the 2D labels
 SPLITS: Final = {"datasets_2d": "flat/train", "datasets_3d": "body/train", "motion": "mocap/train"}
 LABELS_2D: Final = ("frame_index", "bbox", "kp_2d")
-BODIES: Final = ("pose", "betas", "has_smpl")
-COLUMNS: Final = {
-    "datasets_2d": LABELS_2D,
-    "datasets_3d": (*LABELS_2D, *BODIES, "kp_3d", "has_3d", "valid"),
-    "motion": ("frame_index", *BODIES),
-}
-Floats = dict[str, NDArray[Any]]
-TakeStep = Callable[[], object]
 
 
 def main() -> None:
     """Measure, print, write the report."""
     options = parser(__doc__, at="the cache")
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=8, help="of each way in each round")
     options.add_argument("--small", action="store_true", help="small networks, 2 rounds of 2 steps")
     args = options.parse_args()
-    if args.small:
-        args.rounds, args.steps = 2, 2
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        lines = measure(Path(folder), args)
+        lines = measure(Path(folder), small=args.small)
     about = "DEMO DATA: random labels and features, the procedural body; no result about VIBE."
     report(about, "How fast is a step of VIBE's training?", lines, args)
 
 
-def measure(root: Path, args: argparse.Namespace) -> Iterator[str]:
+def measure(root: Path, *, small: bool) -> Iterator[str]:
     """Table of steps a second of each way, in turns."""
-    make_cache(root, 4 if args.small else 128)
-    sizes: Any = {"hidden_size": 16, "regressor_size": 16, "disc_size": 16} if args.small else {}
+    make_cache(root, 4 if small else 128)
+    sizes: Any = {"hidden_size": 16, "regressor_size": 16, "disc_size": 16} if small else {}
+    n_rounds, n_steps = (2, 2) if small else (5, 8)
     parts: Any = {part: (name,) for part, name in SPLITS.items()}
     config = TrainConfig(cache=root, device="cpu", iterations=10**6, **parts, **sizes)
     splits = cache.open(root)
     batches = TrainingBatches(config, {name: splits[name] for name in SPLITS.values()})
     group = ProcessGroup(device=torch.device("cpu"))
-    ways: dict[str, TakeStep] = {}
     trainers: dict[str, Any] = {
         FP32: VIBETrainer(config, Body.stand_in(), group),
         BF16: VIBETrainer(replace(config, precision="bf16"), Body.stand_in(), group),
         USUAL: UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group)),
     }
-    for name, trainer in trainers.items():
-        ways[name] = steps_of(trainer, stream_batches(batches, 0, device=group.device))
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        for name, take_step in ways.items():
-            take_step()  # warms up what other ways have pushed out of caches
+    coming = {name: stream_batches(batches, 0, device=group.device) for name in trainers}
+    rates: dict[str, list[float]] = {name: [] for name in trainers}
+    for _ in range(n_rounds):
+        for name, trainer in trainers.items():
+            trainer.train_step(next(coming[name]))  # warms up what other ways pushed out of caches
             began = time.perf_counter()
-            for _ in range(args.steps):
-                take_step()
-            rates[name].append(args.steps / (time.perf_counter() - began))
+            for _ in range(n_steps):
+                trainer.train_step(next(coming[name]))
+            rates[name].append(n_steps / (time.perf_counter() - began))
     rows = []
     for name, of_way in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(of_way, rates[USUAL], strict=True)]
         rows.append((name, spread(of_way), spread(ratios)))
     return table(("", "steps/s", "times usual"), rows)
-
-
-def steps_of(trainer: Any, batches: Iterator[Any]) -> TakeStep:
-    return lambda: trainer.train_step(next(batches))
 
 
 def make_cache(root: Path, n_tracks: int) -> None:
@@ -115,26 +95,25 @@ def make_cache(root: Path, n_tracks: int) -> None:
     """
     for seed, (part, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng(seed)
-        write_split(root, split, COLUMNS[part], (random_labels(rng) for _ in range(n_tracks)))
+        tracks = [random_labels(rng) for _ in range(n_tracks)]
+        columns = LABELS_2D if part == "datasets_2d" else [*tracks[0]]
+        write_split(root, split, columns, ([rows] for rows in tracks))
         if part != "motion":
             features = rng.standard_normal((n_tracks * TRACK, 2048), np.float32)
             # Like a ResNet's after its ReLU and its pool: not negative, 0.4 on average.
             write_stream(root, split, "resnet50", 2048, np.abs(features / 2).__getitem__)
 
 
-def random_labels(rng: np.random.Generator) -> Floats:
+def random_labels(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     """The columns of one track."""
-    positions, confidence = rng.uniform(100, 400, (TRACK, 25, 2)), rng.random((TRACK, 25, 1))
-    keypoints = np.concatenate([positions, confidence], axis=-1).astype(np.float32)
-    kp_3d = np.ones((TRACK, 49, 4), np.float32)
-    kp_3d[..., :3] = rng.standard_normal((TRACK, 49, 3)) * 0.3
     moving = rng.standard_normal((TRACK, 82)).cumsum(0) * 0.01
-    theta = (rng.standard_normal((1, 82)) * 0.2 + moving).astype(np.float32)
+    theta = rng.standard_normal((1, 82)) * 0.2 + moving
+    joints = rng.standard_normal((TRACK, 49, 3)) * 0.3
     return {
         "frame_index": np.arange(TRACK),
-        "bbox": np.tile(np.array([250, 250, 300, 300], np.float32), (TRACK, 1)),
-        "kp_2d": convert(keypoints, source=SKELETON, target="spin49"),
-        "kp_3d": kp_3d,
+        "bbox": np.tile([250, 250, 300, 300], (TRACK, 1)),
+        "kp_2d": np.insert(rng.uniform(100, 400, (TRACK, 49, 2)), 2, 1, axis=-1),
+        "kp_3d": np.insert(joints, 3, 1, axis=-1),
         "pose": theta[:, :72],
         "betas": theta[:, 72:],
         **dict.fromkeys(("has_3d", "has_smpl", "valid"), np.ones(TRACK, bool)),
@@ -164,8 +143,8 @@ class UsualTrainer:
             ),
         )
 
-    def train_step(self, batch: TrainingBatch) -> dict[str, float]:
-        """Take one step. Return the weighted terms."""
+    def train_step(self, batch: TrainingBatch) -> None:
+        """Take one step."""
         predicted = self._generator(batch.labels["features"].float())
         fake, genuine = predicted["theta"][..., MOTION], batch.real_theta[..., MOTION]
         terms = losses.generator_losses(predicted, batch.labels, self._weights)
@@ -177,7 +156,6 @@ class UsualTrainer:
             optimiser.zero_grad()
             sum(of_it.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        return {name: float(term.detach()) for name, term in (terms | sides).items()}
 
 
 if __name__ == "__main__":

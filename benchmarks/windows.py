@@ -76,8 +76,8 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
     data, rng = Data(folder, rows, dim), np.random.default_rng(0)
     frames = np.arange(TRACK)
     boxes = (rng.uniform(50, 300, (TRACK, 4)).astype(np.float32) for _ in range(rows // TRACK))
-    tracks: Iterator[Any] = ({"frame_index": frames, "bbox": bbox} for bbox in boxes)
-    write_split(folder / "cache", SPLIT, ("frame_index", "bbox"), tracks)
+    videos: Iterator[Any] = ([{"frame_index": frames, "bbox": bbox}] for bbox in boxes)
+    write_split(folder / "cache", SPLIT, ("frame_index", "bbox"), videos)
 
     def random_floats(numbers: NDArray[np.int64]) -> NDArray[np.float16]:
         """(n, dim): bit patterns below infinity's are the finite float16 numbers that are not
