@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m pipeline",
         description,
         SEE,
+        elsewhere=dict.fromkeys(table.COMMANDS["tasks"], "python -m tasks"),
         complete=complete,
         version=_describe_version,
     )

@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         table.COMMANDS["tasks"],
         "python -m tasks",
         description,
+        elsewhere=dict.fromkeys(table.COMMANDS["pipeline"], "python -m pipeline"),
         complete=_check_settings,
         version=package_version,
     )

@@ -70,8 +70,15 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *, elsewhere: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._elsewhere = elsewhere or {}  # command of another program -> that program
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
+        program = self._elsewhere.get(str(value))  # a value without words is a list
+        if program is not None:
+            raise argparse.ArgumentError(action, f"no such command. Run {program} {value}")
         if names and str(value) not in names:
             hint = did_you_mean(str(value), names) or ";"  # "; did you mean 'plan'?" or ";"
             message = f"invalid choice: {value!r}{hint} known: {', '.join(names)}"
@@ -157,6 +164,7 @@ def parser_of(
     description: str,
     see: str = "",
     *,
+    elsewhere: Mapping[str, str],
     complete: Callable[[argparse.Namespace], None],
     version: Callable[[], str],
 ) -> argparse.ArgumentParser:
@@ -165,12 +173,13 @@ def parser_of(
     Args:
         commands: Name -> module, summary (`table.COMMANDS`).
         see: End of --help, before the exit codes.
+        elsewhere: Command of the other program -> that program, such as "python -m tasks".
         complete: Called before `run`. It fills in settings of luigi.cfg, and refuses a `--set` that
             the command does not read.
         version: Returns the text of --version.
     """
     epilog = " ".join(filter(None, [see, EXIT_CODES]))
-    top = _Parser(prog=prog, description=description, epilog=epilog)
+    top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)

@@ -48,7 +48,7 @@ from pipeline.show.tracks import from_cache
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
-VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 3  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 # Radius of a joint's dot on a crop: this share of its side. On the full frame: this share of the

@@ -184,6 +184,7 @@ MISTAKES = (  # words, and what the message names
     ("verify --cache nowhere", "nowhere"),
     ("status --cache nowhere", "nowhere"),
     ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
+    ("train --model vibe", "Run python -m tasks train"),
     ("extract penn_action --cache {root}", "expected DATASET/SPLIT, found 'penn_action'"),
     ("extract penn_action/train test --cache {root}", "found 'penn_action train test'"),
     ("extract penn_action test --cache {root}", "penn_action/test"),
