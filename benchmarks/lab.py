@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from scipy.io import loadmat
 
@@ -66,6 +67,12 @@ class Lab:
         else:
             self._replace_image(name, rng, is_broken=verb == "broken image")
         return f"{name}: {verb}"
+
+    def count_images(self, name: str) -> int:
+        """Number of a video's images that can be decoded and are as large as the first of them."""
+        images = [cv2.imread(str(file)) for file in sorted((self.raw / "frames" / name).iterdir())]
+        shapes = [image.shape for image in images if image is not None]
+        return sum(shape == shapes[0] for shape in shapes)
 
     def _label(self, name: str) -> Path:
         return self.raw / f"labels/{name}.mat"
@@ -126,10 +133,10 @@ def _move(name: str, folder: Path, other: Path, *, to: str = "") -> None:
 
 
 class Entry(NamedTuple):
-    """All that readers get of one track, or the account of one video."""
+    """All that readers get of one track or one video."""
 
     video: str
-    labels: tuple[Any, ...]
+    labels: tuple[Any, ...]  # of a video: its VideoEntry alone
     stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
 
 
@@ -153,8 +160,15 @@ def contents(root: Path) -> Contents:
         )
 
     for video in split.videos:
-        entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
+        entries[f"video {video.name}"] = Entry(video.name, (video,))
     return entries
+
+
+def videos_of(state: Contents) -> dict[str, cache.VideoEntry]:
+    """The videos of a cache's contents, by name."""
+    return {
+        entry.video: entry.labels[0] for name, entry in state.items() if name.startswith("video ")
+    }
 
 
 def stored_rows(
