@@ -148,6 +148,7 @@ def contents(root: Path) -> Contents:
     if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
         return {}
     split = cache.open(root)[SPLIT]
+    has_stream = STREAM in split.streams  # asked once: another process may commit its first rows
     entries: dict[str, Entry] = {}
 
     for track in split.tracks:
@@ -155,9 +156,8 @@ def contents(root: Path) -> Contents:
             name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
         }
         labels = (repr(track[4:]), columns)
-        entries[track.name] = Entry(
-            track.video, labels, stored_rows(split, STREAM, track.start, track.stop)
-        )
+        rows = stored_rows(split, track.start, track.stop) if has_stream else None
+        entries[track.name] = Entry(track.video, labels, rows)
 
     for video in split.videos:
         entries[f"video {video.name}"] = Entry(video.name, (video,))
@@ -171,18 +171,14 @@ def videos_of(state: Contents) -> dict[str, cache.VideoEntry]:
     }
 
 
-def stored_rows(
-    split: cache.Split, stream: str, start: int, stop: int
-) -> tuple[list[int], bytes] | None:
-    """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
-    if stream not in split.streams:
-        return None
+def stored_rows(split: cache.Split, start: int, stop: int) -> tuple[list[int], bytes] | None:
+    """Flags and bytes of a track's rows in STREAM; None unless all of their shards are computed."""
     size = split.manifest["geometry"]["rows_per_shard"]
     needed = range(start // size, (stop - 1) // size + 1)
-    if not {*needed} <= {*split.stream_shards(stream)}:
+    if not {*needed} <= {*split.stream_shards(STREAM)}:
         return None
-    flags = split.rows(f"features/{stream}_ok", start, stop)
-    return flags.tolist(), split.rows(f"features/{stream}", start, stop).tobytes()
+    flags = split.rows(f"features/{STREAM}_ok", start, stop)
+    return flags.tolist(), split.rows(f"features/{STREAM}", start, stop).tobytes()
 
 
 def state_of(root: Path) -> str:
