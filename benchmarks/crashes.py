@@ -174,7 +174,7 @@ class Steps:
         self.notes.append(f"-> {way}")
 
         if command == "extract":
-            expected = self._fresh_stream()
+            expected = self.fresh_stream()
         if way == "reader":
             self._with_reader(words)
         elif way == "parts":
@@ -187,16 +187,16 @@ class Steps:
         self.seconds[command] = time.perf_counter() - began
         self.current = self.require([expected], complete=command == "extract")
 
-    def _fresh_stream(self) -> Contents:
-        """The current entries with the stream as a cache has it that is made at once; lost ones
-        with what they have.
+    def fresh_stream(self) -> Contents:
+        """The current entries with the stream as a cache has it that is made at once; those
+        of lost videos with what they have.
         """
         computed = self.fresh()
         entries = dict(self.current)
         for name, entry in self.current.items():
-            same = computed.get(name)
-            if same is not None and same.labels == entry.labels:
-                entries[name] = entry._replace(stream=same.stream)
+            video = f"video {entry.video}"
+            if computed.get(video) == self.current[video]:
+                entries[name] = entry._replace(stream=computed[name].stream)
         return entries
 
     def _with_reader(self, words: list[str]) -> None:

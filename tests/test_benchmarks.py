@@ -230,8 +230,9 @@ def remove(name):
 rng = Chosen(0)
 steps = Steps(Path(sys.argv[1]), 0)
 lab = steps.lab
-steps.end(steps.words("convert"), (0,))
-steps.current = steps.require([steps.fresh()])
+for command in ("convert", "extract"):
+    steps.end(steps.words(command), (0,))
+steps.current = steps.require([steps.fresh()], complete=True)
 
 lab._spoil_label("0001")
 lab._replace_image("0003", rng, is_broken=True)
@@ -243,7 +244,9 @@ expected = steps.fresh()
 kept = steps.lost(expected)
 assert {entry.video for entry in kept.values()} == {"0001", "0003", "0005", "0007"}
 steps.end(steps.words("convert"), (1,))
-steps.require([{**expected, **kept}])
+steps.current = steps.require([{**expected, **kept}])
+steps.end(steps.words("extract"), (0,))
+steps.require([steps.fresh_stream()], complete=True)
 """
 
 
