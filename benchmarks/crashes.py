@@ -11,7 +11,8 @@ Then the cache must verify, all tracks must be as before or as after, and the co
 when repeated.
 
 After each step, all that readers get of each track is compared with a cache made from the raw
-folder at once. Without --drop-removed, tracks of removed and spoiled videos must stay as they were.
+folder at once. Without --drop-removed, tracks of videos that are missing now, or would lose rows,
+must stay as they were.
 Shards have 16 rows, so that there are many. Tests of each single change of a file:
 tests/cache/test_histories.py; of killed training: tests/vibe_model/training/test_training.py.
 
@@ -47,11 +48,13 @@ from benchmarks.lab import (
     contents,
     differences,
     state_of,
+    videos_of,
 )
 from benchmarks.lab_processes import FRESH, reader_beside, run_command, shrink
 from cache.format.layout import TABLE_FOLDER
 from cache.write import parts
 from pipeline.__main__ import main as pipeline_main
+from pipeline.files.raw.changes import CONTENTS
 
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
@@ -136,21 +139,30 @@ class Steps:
             words.append(DROP)
             self.notes.append(DROP)
         else:
-            expected |= self._lost(expected)
+            expected |= self.lost(expected)
         self._command(words, expected)
 
-    def _lost(self, computed: Contents) -> Contents:
-        """Entries of the cache whose videos are missing or spoiled now. computed: what the raw
-        folder gives.
+    def lost(self, computed: Contents) -> Contents:
+        """Entries of the cache whose videos are missing now, or would lose rows.
+
+        computed: what the raw folder gives.
         """
-        usable = set[str]()
-        for name, entry in computed.items():
-            if name.startswith("video ") and not entry.labels[1]["set_aside"]:
-                usable.add(entry.video)
-        committed = {
-            entry.video for name, entry in self.current.items() if not name.startswith("video ")
+        before = videos_of(self.current)
+        now = videos_of(computed)
+        new_contents = {
+            video.fingerprint[:CONTENTS] for name, video in now.items() if video != before.get(name)
         }
-        lost = committed - usable
+        lost = set[str]()
+        for name, video in before.items():
+            n_rows = 0
+            if name in now:
+                n_rows = now[name].account["kept"]
+                if now[name].pixels != video.pixels:
+                    n_rows = min(n_rows, self.lab.count_images(name))
+            elif video.fingerprint[:CONTENTS] in new_contents:  # renamed
+                continue
+            if n_rows < video.account["kept"]:
+                lost.add(name)
         return {name: entry for name, entry in self.current.items() if entry.video in lost}
 
     def _command(self, words: list[str], expected: Contents) -> None:
@@ -162,7 +174,7 @@ class Steps:
         self.notes.append(f"-> {way}")
 
         if command == "extract":
-            expected = self._fresh_stream()
+            expected = self.fresh_stream()
         if way == "reader":
             self._with_reader(words)
         elif way == "parts":
@@ -175,16 +187,16 @@ class Steps:
         self.seconds[command] = time.perf_counter() - began
         self.current = self.require([expected], complete=command == "extract")
 
-    def _fresh_stream(self) -> Contents:
-        """The current entries with the stream as a cache has it that is made at once; lost ones
-        with what they have.
+    def fresh_stream(self) -> Contents:
+        """The current entries with the stream as a cache has it that is made at once; those
+        of lost videos with what they have.
         """
         computed = self.fresh()
         entries = dict(self.current)
         for name, entry in self.current.items():
-            same = computed.get(name)
-            if same is not None and same.labels == entry.labels:
-                entries[name] = entry._replace(stream=same.stream)
+            video = f"video {entry.video}"
+            if computed.get(video) == self.current[video]:
+                entries[name] = entry._replace(stream=computed[name].stream)
         return entries
 
     def _with_reader(self, words: list[str]) -> None:

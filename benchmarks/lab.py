@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from scipy.io import loadmat
 
@@ -66,6 +67,12 @@ class Lab:
         else:
             self._replace_image(name, rng, is_broken=verb == "broken image")
         return f"{name}: {verb}"
+
+    def count_images(self, name: str) -> int:
+        """Number of a video's images that can be decoded and are as large as the first of them."""
+        images = [cv2.imread(str(file)) for file in sorted((self.raw / "frames" / name).iterdir())]
+        shapes = [image.shape for image in images if image is not None]
+        return sum(shape == shapes[0] for shape in shapes)
 
     def _label(self, name: str) -> Path:
         return self.raw / f"labels/{name}.mat"
@@ -126,10 +133,10 @@ def _move(name: str, folder: Path, other: Path, *, to: str = "") -> None:
 
 
 class Entry(NamedTuple):
-    """All that readers get of one track, or the account of one video."""
+    """All that readers get of one track or one video."""
 
     video: str
-    labels: tuple[Any, ...]
+    labels: tuple[Any, ...]  # of a video: its VideoEntry alone
     stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
 
 
@@ -141,6 +148,7 @@ def contents(root: Path) -> Contents:
     if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
         return {}
     split = cache.open(root)[SPLIT]
+    has_stream = STREAM in split.streams  # asked once: another process may commit its first rows
     entries: dict[str, Entry] = {}
 
     for track in split.tracks:
@@ -148,27 +156,29 @@ def contents(root: Path) -> Contents:
             name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
         }
         labels = (repr(track[4:]), columns)
-        entries[track.name] = Entry(
-            track.video, labels, stored_rows(split, STREAM, track.start, track.stop)
-        )
+        rows = stored_rows(split, track.start, track.stop) if has_stream else None
+        entries[track.name] = Entry(track.video, labels, rows)
 
     for video in split.videos:
-        entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
+        entries[f"video {video.name}"] = Entry(video.name, (video,))
     return entries
 
 
-def stored_rows(
-    split: cache.Split, stream: str, start: int, stop: int
-) -> tuple[list[int], bytes] | None:
-    """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
-    if stream not in split.streams:
-        return None
+def videos_of(state: Contents) -> dict[str, cache.VideoEntry]:
+    """The videos of a cache's contents, by name."""
+    return {
+        entry.video: entry.labels[0] for name, entry in state.items() if name.startswith("video ")
+    }
+
+
+def stored_rows(split: cache.Split, start: int, stop: int) -> tuple[list[int], bytes] | None:
+    """Flags and bytes of a track's rows in STREAM; None unless all of their shards are computed."""
     size = split.manifest["geometry"]["rows_per_shard"]
     needed = range(start // size, (stop - 1) // size + 1)
-    if not {*needed} <= {*split.stream_shards(stream)}:
+    if not {*needed} <= {*split.stream_shards(STREAM)}:
         return None
-    flags = split.rows(f"features/{stream}_ok", start, stop)
-    return flags.tolist(), split.rows(f"features/{stream}", start, stop).tobytes()
+    flags = split.rows(f"features/{STREAM}_ok", start, stop)
+    return flags.tolist(), split.rows(f"features/{STREAM}", start, stop).tobytes()
 
 
 def state_of(root: Path) -> str:

@@ -210,3 +210,55 @@ def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path):
     subprocess.run(
         [sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment
     )
+
+
+KEEP_THEIR_ROWS = """
+import random
+import shutil
+import sys
+from pathlib import Path
+from benchmarks.crashes import Steps
+
+class Chosen(random.Random):
+    def sample(self, names, n):
+        return self.names
+
+def exchange(*names):
+    rng.names = names
+    lab._exchange(rng)
+
+def remove(name):
+    (lab.raw / f"labels/{name}.mat").unlink()
+    shutil.rmtree(lab.raw / "frames" / name)
+
+rng = Chosen(0)
+steps = Steps(Path(sys.argv[1]), 0)
+lab = steps.lab
+for command in ("convert", "extract"):
+    steps.end(steps.words(command), (0,))
+steps.current = steps.require([steps.fresh()], complete=True)
+
+lab._spoil_label("0001")
+lab._replace_image("0003", rng, is_broken=True)
+exchange("0005", "0010")  # which is of the other split
+exchange("0009", "0011")
+remove("0011")  # so it is renamed, to 0009
+remove("0007")
+expected = steps.fresh()
+kept = steps.lost(expected)
+assert {entry.video for entry in kept.values()} == {"0001", "0003", "0005", "0007"}
+steps.end(steps.words("convert"), (1,))
+steps.current = steps.require([{**expected, **kept}])
+steps.end(steps.words("extract"), (0,))
+steps.require([steps.fresh_stream()], complete=True)
+"""
+
+
+def test_a_lab_knows_which_videos_keep_their_rows(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-c", KEEP_THEIR_ROWS, str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        env=environment,
+    )
