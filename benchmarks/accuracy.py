@@ -70,12 +70,13 @@ HIPS: Final = [6, 7]
 
 def main() -> None:
     """Run the commands, compare, print, and write the page."""
-    options = parser(__doc__, at="clips, cache and bodies, 200 MB")
+    options = parser(__doc__)
+    options.add_argument("--at", type=Path, help="folder that keeps clips and cache, 200 MB")
     args = options.parse_args()
     about = (
         "Estimates from single clips beside what other cameras show: the same network, no markers."
     )
-    with tempfile.TemporaryDirectory(dir=args.at) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         folder = args.at or Path(temporary)
         calibrations = prepare(folder)
         lines = [*results(folder, calibrations)]

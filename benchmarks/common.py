@@ -69,12 +69,11 @@ def gpu_of(args: argparse.Namespace) -> str:
     return torch.cuda.get_device_name(args.device)
 
 
-def parser(about: str | None, *, at: str) -> argparse.ArgumentParser:
-    """A parser with the options of all benchmarks: --at, a folder for `at`, and --out."""
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """A parser with the option of all benchmarks: --out. Their files are in TMPDIR."""
     made = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--at", type=Path, help=f"folder for {at}; a temporary one by default")
     made.add_argument(
         "--out", type=Path, help="write the report here, for example benchmarks/<name>.md"
     )

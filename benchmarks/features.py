@@ -263,10 +263,10 @@ def tables(root: Path, n_rounds: int, n_crops: int, lengths: tuple[int, int]) ->
 
 def main() -> None:
     """Make the data, measure, print, write the report."""
-    options = parser(__doc__, at="the files, 1 GB")
+    options = parser(__doc__)
     options.add_argument("--small", action="store_true", help="40 crops of a case, one round")
     args = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         lines = (
             tables(root, 1, 40, (8, 32)) if args.small else tables(root, 3, 1600, (1_000, 40_000))

@@ -55,7 +55,7 @@ TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video
 
 def main() -> None:
     """Check and measure, print, write the page. Exits with the failures and what to do, if any."""
-    options = parser(__doc__, at="the files, 2 GB")
+    options = parser(__doc__)
     options.add_argument("--device", default="cuda", help="cuda, cuda:1, ..., or cpu")
     options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
     options.add_argument("--rows", type=int, default=40_000, help="crops of each extraction")
@@ -75,7 +75,7 @@ def main() -> None:
     began = time.monotonic()
     if args.tiny:
         lines += ["**A trial run at small sizes: its figures mean nothing.**", ""]
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         for name, part, do in PARTS:
             print(f"{name} ...", file=sys.stderr, flush=True)
             lines += [f"## {name}", ""]

@@ -48,11 +48,11 @@ ERRORS: Final = {
 
 def main() -> None:
     """Train, print, write the report."""
-    options = parser(__doc__, at="the cache and trained runs")
+    options = parser(__doc__)
     options.add_argument("--small", action="store_true", help="60 motions, one seed of 30 steps")
     args = options.parse_args()
     motions, seeds, epochs, steps = (60, 1, 1, 30) if args.small else (1000, 3, 8, 125)
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         plant(Path(folder), {TRAIN: motions, VALIDATION: 16, TEST: 32})
         results = train(Path(folder), seeds, epochs=epochs, iterations=steps)
         lines = [

@@ -155,7 +155,7 @@ def measured(seeds: Sequence[int]) -> Iterator[str]:
 
 def main() -> None:
     """Measure, print, write the report."""
-    options = parser(__doc__, at="nothing")
+    options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=len(SEEDS))
     args = options.parse_args()
     lines = measured(SEEDS[: args.seeds])

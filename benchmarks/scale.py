@@ -178,11 +178,11 @@ def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure, print, write the report."""
-    options = parser(__doc__, at="raw data and caches")
+    options = parser(__doc__)
     options.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
     options.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
     args = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         lines = tracks(args, Path(folder))
         about = "SIMULATED data: no result about a dataset."
         report(about, "How do times and memory grow, up to a million tracks?", lines, args)

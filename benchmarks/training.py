@@ -49,10 +49,10 @@ LABELS_2D: Final = ("frame_index", "bbox", "kp_2d")
 
 def main() -> None:
     """Measure, print, write the report."""
-    options = parser(__doc__, at="the cache")
+    options = parser(__doc__)
     options.add_argument("--small", action="store_true", help="small networks, 2 rounds of 2 steps")
     args = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         lines = measure(Path(folder), small=args.small)
     about = "DEMO DATA: random labels and features, the procedural body; no result about VIBE."
     report(about, "How fast is a step of VIBE's training?", lines, args)

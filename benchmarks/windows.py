@@ -218,7 +218,7 @@ def windows(data: Data, rounds: int, clock: Callable[[], float]) -> Iterator[str
 
 def main() -> None:
     """Make the data, measure, print, write the report."""
-    options = parser(__doc__, at="the files, 4 GB")
+    options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument(
         "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
@@ -226,7 +226,7 @@ def main() -> None:
     options.add_argument("--small", action="store_true", help="4,096 rows of 32 numbers, one round")
     args = options.parse_args()
     rows, dim, rounds = (4_096, 32, 1) if args.small else (409_600, 2048, args.rounds)
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         data = make(Path(folder), rows=rows, dim=dim)
         clock = time.process_time if args.cpu else time.perf_counter
         about = "Random numbers, CPU time." if args.cpu else "Random numbers."
