@@ -135,41 +135,6 @@ def test_a_digest_stays_over_versions(tmp_path):
     }
 
 
-@pytest.fixture
-def before(tmp_path):
-    return written_at_once(tmp_path / "before", TARGET)
-
-
-def test_one_other_label_gives_another_digest_of_labels_alone(before, tmp_path, monkeypatch):
-    columns_of = made_up.columns_of
-
-    def changed(video, person):
-        columns = columns_of(video, person)
-        if video[0] == "d":
-            columns["kp_2d"][13, 48, 2] = np.nextafter(columns["kp_2d"][13, 48, 2], np.float32(0))
-        return columns
-
-    monkeypatch.setattr(made_up, "columns_of", changed)
-    after = written_at_once(tmp_path / "after", TARGET)
-    assert [name for name in before if before[name] != after[name]] == [None]
-
-
-def test_one_other_feature_gives_another_digest_of_its_stream_alone(before, tmp_path, monkeypatch):
-    numbers_of = made_up.numbers_of
-
-    def changed(keys):
-        numbers = numbers_of(keys)
-        numbers[-1, 3] += 1
-        return numbers
-
-    root = tmp_path / "before"
-    cache.delete_stream(root, SPLIT, "crops")
-    monkeypatch.setattr(made_up, "numbers_of", changed)
-    fill(root, "crops")
-    after = digests(root)
-    assert [name for name in before if before[name] != after[name]] == ["crops"]
-
-
 @pytest.mark.parametrize(
     "other",
     [

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 import cache
 from cache import CacheError
@@ -47,11 +46,6 @@ class TestBatches:
         with pytest.raises(ValueError, match="kp_2d"):
             split.read([[40, 48]], fields=["w_3d"], out={"kp_2d": np.zeros((1, 8, 49, 3), "f4")})
 
-    def test_no_windows_give_empty_arrays(self, split):
-        batch = split.read(np.zeros((0, 2), np.int64), "resnet50")
-        assert batch["features"].shape == (0, 0, 4)
-        assert batch["kp_2d"].shape == (0, 0, 49, 3)
-
     def test_rows_that_the_stream_does_not_have_are_refused(self, split):
         with pytest.raises(CacheError, match="row 20"):
             split.read([[18, 26]], "resnet50")
@@ -88,12 +82,6 @@ class TestBatches:
         for _ in range(3):
             split.read(windows, fields=["kp_2d"])
         assert len(asked) == 1
-
-    def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split):
-        assert isinstance(split.column("kp_2d"), zarr.Array)
-        assert split.column("features/resnet50").shape == (143, 4)
-        assert np.asarray(split.column("features/resnet50_ok")[18:22]).tolist() == [1, 1, 0, 1]
-        assert np.isnan(split.column("features/resnet50")[64:]).all()
 
 
 def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(

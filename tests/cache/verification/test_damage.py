@@ -275,14 +275,6 @@ def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_plac
     assert f"the manifest of stream '{STREAM}-old'" in cache.verify(whole).problems[0]
 
 
-def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole):
-    (whole / "zarr.json").unlink()
-    assert cache.open(whole).splits == ("toy/other", SPLIT)
-    cache.repair(whole, cache.verify(whole))
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"splits": ["toy/other", SPLIT]}}
-    assert json.loads((whole / "zarr.json").read_bytes()) == group and cache.verify(whole).ok
-
-
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1, 2]"], ids=["brackets", "a list"])
 def test_json_that_is_no_manifest_is_damage(whole, text):
     (whole / SPLIT / "manifest.json").write_text(text)

@@ -67,13 +67,6 @@ def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_s
     assert cache.verify(root).ok
 
 
-def test_another_versions_manifest_is_left_alone(root, toy):
-    toy.rewrite(root / MANIFEST, format="vibe-cache 9")
-    before = toy.tree(root)
-    assert any("Another version made it" in text for text in repaired(root).refused)
-    assert toy.tree(root) == before
-
-
 def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root, toy):
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")

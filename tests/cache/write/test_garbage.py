@@ -195,15 +195,6 @@ def test_what_is_younger_than_asked_for_stays(root):
     assert stray.exists()
 
 
-def test_a_damaged_manifest_costs_no_shard(root):
-    (root / HOME / "manifest.json").write_bytes(b"{")
-    before = sorted(root.rglob("*"))
-    found = cache.gc(root)
-    assert found.removed == []
-    assert "manifest" in found.skipped[0]
-    assert sorted(root.rglob("*")) == before
-
-
 def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root):
     split = cache.open(root)[HOME.as_posix()]
     column, features = split.column("kp_2d"), split.column("features/resnet50")

@@ -117,24 +117,6 @@ def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again
     assert cache.verify(root).ok
 
 
-def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url, toy):
-    convert(url, "other/train", toy)
-    convert(url, SPLIT, toy)
-    store = cache.store_at(url)
-    store.remove(["toy"])
-    assert not cache.verify(url).ok
-    assert cache.gc(url).forgotten == [SPLIT] and listed(url) == ["other/train"]
-    assert cache.verify(url).ok
-
-
-def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(root, toy):
-    (root / SPLIT / "manifest.json").unlink()
-    assert cache.open(root).splits == (SPLIT,)
-    assert not cache.verify(root).ok
-    toy.write(root, toy.videos())
-    assert cache.verify(root).ok
-
-
 def test_a_damaged_list_is_reported_and_repaired(root):
     (root / "zarr.json").write_text('{"attributes": {"splits": 5}}')
     assert cache.open(root).splits == (SPLIT,)
