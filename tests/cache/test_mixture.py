@@ -66,12 +66,6 @@ def test_a_stretch_of_draws_depends_on_its_place_alone(row, start, count):
     assert fresh().take(start, count).tolist() == whole[start : start + count]
 
 
-def test_draws_far_away_need_no_earlier_ones():
-    draws = Draws({"a": 1000, "b": 3}, {}, 0)
-    far = 1003 * 10**12  # the start of a round
-    assert sorted(draws.take(far, 1003).tolist()) == list(range(1003))
-
-
 def test_an_order_takes_eight_bytes_a_window():
     draws = Draws({"a": 300_000, "b": 100_000}, {"b": 0.5}, 0)
     tracemalloc.start()
@@ -306,19 +300,12 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
     assert all(abs(n - 1400 / 3) < 4 * math.sqrt(1400 * 2 / 9) for n in seen.values())
     # what all copies have
     assert mixture.counts["x"]["a"] == len(copied.windows(3, 1, streams=COPIES))
-    # Windows come as they do without copies, and ranks share them with their copies.
+    # Ranks share windows with their copies.
     ranks = [Mixture([part], seqlen=3, seed=4, rank=rank, world_size=2) for rank in range(2)]
-    shares = [windows_in(rank.draw(3)["x"]) for rank in ranks]
-    assert sum(shares, Counter()) == windows_in(mixture.draw(3)["x"])
     drawn = Counter((pick.copy, int(row)) for pick in mixture.draw(3)["x"] for row in pick.starts)
     assert drawn == Counter(
         (p.copy, int(row)) for rank in ranks for p in rank.draw(3)["x"] for row in p.starts
     )
-    other = Mixture([part], seqlen=3, seed=5)
-    first, second = (
-        [pick.copy for k in range(9) for pick in one.draw(k)["x"]] for one in (other, mixture)
-    )
-    assert first != second
 
 
 @pytest.mark.parametrize(

@@ -156,15 +156,3 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp
         with pytest.raises(CacheError, match="is made"):
             following.keep("c")
     assert committed(tmp_path, toy) == {"c", "d"}
-
-
-@pytest.mark.parametrize("text", ["x" * 5000, "a\0b", "\ud800"])
-def test_a_video_that_no_table_takes_is_refused_when_it_is_appended(text, tmp_path, toy):
-    entry, tracks = boxes(toy, "a")
-    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
-        following = writer.begin()
-        with pytest.raises(CacheError, match="no text for a table"):
-            following.append(replace(entry, source=text), tracks)
-        following.append(*boxes(toy, "b"))
-        following.commit({})
-    assert [video.name for video in cache.open(tmp_path)[SPLIT].videos] == ["b"]

@@ -159,6 +159,10 @@ REFUSED = {
         lambda toy: (toy.video("a", [3])[0], [toy.track("b/0", 3)]),
     ),
     "committed": ("drop it in begin", lambda toy: toy.video("z", [4])),
+    "no text for a table": (
+        "no text for a table",
+        lambda toy: (cache.VideoEntry(name="a", source="a\0b"), toy.video("a", [3])[1]),
+    ),
 }
 
 
