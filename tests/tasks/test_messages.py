@@ -16,7 +16,6 @@ from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.command_line import SET
-from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
 from tests.packages import BROKEN, install
 from tests.tasks.conftest import CONFIG, LUIGI, ROOT, Project
@@ -25,22 +24,10 @@ SCHEDULING = 35
 FAILED = 30
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"convert": {"wrokers": "2"}}, "[convert] wrokers: unknown key; did you mean 'workers'?"),
-        (
-            {"vibe": {"datasets_2d": "kinetics/train"}},
-            "[vibe] datasets_2d: kinetics/train is to be used, but [data]",
-        ),
-    ],
-)
-def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build, changes, message):
-    bare.configure(changes)
+def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build):
+    bare.configure({"convert": {"wrokers": "2"}})
     ran = build(bare, "EvaluateVIBE")
-    failure = ran.only_failure(SCHEDULING)
-    assert message in failure
-    assert ran.lines == [failure]
+    assert ran.lines == [ran.only_failure(SCHEDULING)]
     assert not (bare.folder / "raw").exists()
 
 
@@ -230,22 +217,18 @@ def test_each_project_has_its_own_locks(tmp_path):
     assert one == same
 
 
-def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_thousand():
+def test_luigis_page_gets_the_first_and_the_last_step_and_no_step_of_a_thousand():
     task = Convert(dataset="amass", split="test")
-    percent, messages = list[int](), list[str]()
-    task.set_progress_percentage, task.set_status_message = percent.append, messages.append
+    percent = []
+    task.set_progress_percentage, task.set_status_message = percent.append, Mock()
     with task.progress() as progress:
         for step in range(1000):
             progress(step + 1, 1000, "clip")
-    assert (percent[0], percent[-1], messages[-1]) == (0, 100, "1000 of 1000  clip")
+    assert (percent[0], percent[-1]) == (0, 100)
     assert len(percent) < 100
-    assert task.on_failure(ConfigError("expected this, found that")) == "expected this, found that"
-    task.set_progress_percentage, task.set_status_message = (
-        Mock(side_effect=RPCError("refused")),
-        Mock(),
-    )
+    task.set_status_message.assert_called_with("1000 of 1000  clip")
+    task.set_progress_percentage = Mock(side_effect=RPCError("refused"))
     with task.progress() as progress:
         for step in range(3):
             progress(step, 3, "")
     task.set_progress_percentage.assert_called_once()  # work continues without Luigi's scheduler
-    task.set_status_message.assert_not_called()
