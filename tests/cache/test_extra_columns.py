@@ -188,18 +188,11 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     assert batch["frame_index"].tolist() == [[2, 3, 4, 5], [0, 1, 2, 3]]
 
 
-def test_mixtures_read_them_and_streams_may_not_have_their_names(root):
+def test_mixtures_know_them_and_streams_may_not_have_their_names(root):
     split = cache.open(root)[SPLIT]
     part = MixturePart(name="p", splits={SPLIT: split}, count=3, fields=("contact", "up"), stride=2)
-    mixture = Mixture([part], seqlen=4)
-    assert mixture.fields["p"] == {"contact": ((4,), np.dtype("u1")), "up": ((3,), np.dtype("f4"))}
-    (pick,) = mixture.draw(0)["p"]
-    batch = mixture.read(mixture.draw(0))["p"]
-    for start, contact, up in zip(pick.starts.tolist(), batch["contact"], batch["up"], strict=True):
-        np.testing.assert_array_equal(contact, split.rows("contact", start, start + 4))
-        np.testing.assert_array_equal(
-            up[2], split.tracks[int(split.track_of(np.array(start)))].extra["up"]
-        )
+    fields = Mixture([part], seqlen=4).fields["p"]
+    assert fields == {"contact": ((4,), np.dtype("u1")), "up": ((3,), np.dtype("f4"))}
     toy.write_stream(root, stream="contact", dim=4)
     with pytest.raises(ValueError, match=r"contact.*columns, too"):
         split.read([[0, 4]], streams=["contact"])
@@ -255,26 +248,19 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
 
 
 def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path):
-    def begin(columns, drop):
-        with cache.SplitWriter(tmp_path, "toy/val", columns=columns, plan=str(columns)) as writer:
-            following = writer.begin(drop=drop)
-            arrays = {"frame_index": np.arange(3), "valid": np.ones(3, np.bool_)}
-            rows = {name: arrays[name] for name in ("frame_index", *columns)}
-            track = cache.TrackRows(
-                name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows
-            )
-            following.append(cache.VideoEntry(name="a"), [track])
-            following.commit({})
+    def write(columns, drop=()):
+        videos = [(cache.VideoEntry(name="a"), [made_splits.track_of("a/0", columns)])]
+        return made_splits.write_split(tmp_path, "toy/val", videos, drop=drop)
 
-    begin((), ())
+    frames, valid = {"frame_index": np.arange(3)}, {"valid": np.ones(3, np.bool_)}
+    write(frames)
     with pytest.raises(CacheError, match="drop all"):
-        begin(("valid",), ())
-    begin(("valid",), ("a",))
-    split = cache.open(tmp_path)["toy/val"]
+        write(frames | valid)
+    split = write(frames | valid, drop=["a"])
     assert split.rows("valid", split.tracks[0].start, split.tracks[0].stop).sum() == 3
     assert cache.verify(tmp_path).ok
     with pytest.raises(CacheError, match="keeps its columns"):
-        begin((), ("a",))
+        write(frames, drop=["a"])
 
 
 @pytest.mark.parametrize(

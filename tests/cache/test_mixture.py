@@ -1,5 +1,4 @@
 import math
-import pickle
 import tracemalloc
 from collections import Counter
 
@@ -201,16 +200,6 @@ def windows_in(picks):
     return Counter((pick.split, int(start)) for pick in picks for start in pick.starts)
 
 
-def test_a_pickled_mixture_goes_on_the_same(splits):
-    mixture = Mixture(parts_of(splits), seqlen=4, seed=1)
-    mixture.draw(6)
-    other = pickle.loads(pickle.dumps(mixture))
-    for step in (6, 2, 40):
-        for part, fields in mixture.read(mixture.draw(step)).items():
-            for name, values in other.read(other.draw(step))[part].items():
-                np.testing.assert_array_equal(values, fields[name])
-
-
 def test_a_part_without_a_window_is_refused_by_name(splits):
     expected = r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"
     with (
@@ -250,27 +239,6 @@ def copied(tmp_path_factory, toy):
         toy.write_stream(root, stream=name, dim=2, bad_rows=[copy], identity={"crop": jitter})
     toy.write_stream(root, stream="pairs", dim=3, dtype="float32", undefined_rows=[0, 10, 17, 37])
     return cache.open(root)["toy/train"]
-
-
-def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
-    names = ("resnet50", "pairs", "pairs_ok", "kp_2d")
-    reads = {"streams": ("resnet50", "pairs"), "history": {"pairs": 5}}
-    part = MixturePart(name="x", splits={"a": copied}, count=6, fields=names, **reads)
-    mixture = Mixture([part], seqlen=4)
-    assert mixture.fields["x"]["pairs"] == ((3,), np.float32)
-    assert mixture.fields["x"]["resnet50"] == ((2,), np.float16)
-    for step in range(3):
-        picks = mixture.draw(step)
-        (pick,) = picks["x"]
-        windows = np.stack([pick.starts, pick.starts + 4], axis=1)
-        expected = copied.read(
-            windows, streams=("resnet50", "pairs"), history={"pairs": 5}, fields=names
-        )
-        batch = mixture.read(picks)["x"]
-        assert batch["pairs"].shape == (6, 9, 3)
-        for name, values in expected.items():
-            np.testing.assert_array_equal(batch[name], values)
-    assert mixture.counts["x"]["a"] == len(copied.windows(4, 16, streams=("resnet50", "pairs")))
 
 
 @pytest.mark.parametrize("streams", [("resnet50",), ("resnet50", "pairs")])

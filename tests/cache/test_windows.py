@@ -97,17 +97,6 @@ def test_windows_of_nothing_and_other_tails_are_refused(options):
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
 
 
-def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [9, 12])])
-    toy.write_stream(tmp_path, bad_rows=[16])
-    split = cache.open(tmp_path)["toy/train"]
-    with pytest.warns(UserWarning, match=r"toy/train: no windows of 13 frames: .* has 12"):
-        assert split.windows(13).shape == (0, 2)
-    # the stream cuts the longer one
-    with pytest.warns(UserWarning, match=r"no windows of 10 frames: .* has 9"):
-        assert split.windows(10, stream="resnet50").shape == (0, 2)
-
-
 @given(
     seqlen=st.integers(1, 6),
     begins=st.dictionaries(

@@ -11,7 +11,6 @@ import pytest
 
 import cache
 from cache import MissingSplit
-from cache.storage.local import LocalStore
 from tests.cache.storage.buckets import NARROW, narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
@@ -43,21 +42,6 @@ def unmount(folder):
 def unmount_a_link(folder):
     folder.rename(folder.parent.parent / "disk")
     folder.symlink_to("/mnt/not-mounted")
-
-
-def test_no_reader_finds_a_listed_split_without_its_manifest(tmp_path, toy, monkeypatch):
-    seen = []
-    replace = LocalStore.replace
-
-    def look_and_replace(store, key, data, **expected):
-        for name in cache.FeatureCache(tmp_path / "cache").splits:
-            assert cache.open(tmp_path / "cache")[name].tracks
-        replace(store, key, data, **expected)
-        seen.append(cache.FeatureCache(tmp_path / "cache").splits)
-
-    monkeypatch.setattr(LocalStore, "replace", look_and_replace)
-    convert(tmp_path / "cache", SPLIT, toy)
-    assert seen[-1] == (SPLIT,)
 
 
 @pytest.fixture

@@ -2,21 +2,16 @@
 published names.
 """
 
-import os
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.errors import CheckpointError
 from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
-from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
@@ -114,24 +109,6 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
         assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
-
-
-def test_a_checkpoint_that_is_a_program_is_refused_by_the_tensors_name(real_body, tmp_path):
-    state = heads() | {"smpl_head.init_cam": Call(os.mkdir, str(tmp_path / "ran"))}
-    torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
-    with pytest.raises(CheckpointError, match=r"hmr2a\.ckpt.*mkdir"):
-        load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path):
-    for suffix in ("ckpt", "pt"):
-        torch.save(
-            {"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}"
-        )
-    load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
-    with pytest.raises(CheckpointError, match="argparse objects"):
-        load_trained(tmp_path / "hmr2a.pt", None, "cpu")
 
 
 def predict(*words):

@@ -78,10 +78,6 @@ def predict(model, split, smooth=0.0, **settings):
 
 def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_source(model, split):
     found = predict(model, split)
-    assert list(found) == ["v0/0", "v1/0", "v2/0"]
-    assert np.concatenate([p.rows for p in found.values()]).tolist() == [
-        r for r in range(18) if r != 10
-    ]
     assert found["v0/0"].frame_index.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert found["v0/0"].run.tolist() == [0] * 4 + [1] * 5
     assert found["v1/0"].run.tolist() == [0, 1]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
@@ -132,26 +132,10 @@ def test_twenty_samples_estimate_what_thousands_do():
     assert abs(float(few.mean() - many)) < 3 * float(few.std() / math.sqrt(len(few))) + 1e-3
     assert few.min() >= 0.05
     assert few.max() <= 0.95
-    far = network.match_probability(one[0][:1], std[:1], one[0][:1] + 1e6, std[:1])
-    assert float(far.detach()) == pytest.approx(0.05)
 
 
 # --------------------------------------------------------------------------------------------------
 # losses
-
-
-def test_the_triplets_of_planted_distances():
-    distances = torch.tensor(
-        [[1.0, 1.2, 3.0], [0.5, 2.0, 2.1], [9.0, 0.1, 5.0]], dtype=torch.float64, requires_grad=True
-    )
-    poses = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.0, 0.05], [0.05, 0.5, 0.0]])
-    # Row 0: the nearest farther off than 1.0 is 1.2. Row 1: 0.5 is nearer, 2.1 has the same pose:
-    # none. Row 2 alike.
-    loss = pr_vipe_losses.triplet_ratio(distances, poses)
-    assert float(loss.detach()) == pytest.approx(1.0 - 1.2 + math.log(2))
-    loss.backward()
-    assert_array_equal(distances.grad, [[1, -1, 0], [0, 0, 0], [0, 0, 0]])
-    assert float(pr_vipe_losses.positive_pairwise(distances.detach())) == pytest.approx(8 / 3)
 
 
 @given(st.integers(2, 6), st.integers(0, 99))
@@ -169,6 +153,8 @@ def test_the_triplet_loss_is_that_of_plain_numpy(n, seed):
     active = [hinge for hinge in hinges if hinge > 0]
     found = pr_vipe_losses.triplet_ratio(torch.tensor(distances), torch.tensor(poses))
     assert float(found) == pytest.approx(np.mean(active) if active else 0.0, abs=1e-12)
+    positive = pr_vipe_losses.positive_pairwise(torch.tensor(distances))
+    assert float(positive) == pytest.approx(distances.trace() / n)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.3, 0.4), (-0.2, 2.5)])
