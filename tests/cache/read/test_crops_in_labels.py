@@ -145,20 +145,14 @@ def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
     )
     split, names = cache.open(tmp_path)["toy/train"], [*columns]
     fields = ["theta", *names] if theta_first else [*names, "theta"]
-    batch, alone = (
-        split.read([[0, 8]], "j1", fields=fields),
-        split.read([[0, 8]], "j1", fields=["trans"]),
-    )
+    batch = split.read([[0, 8]], "j1", fields=fields)
     np.testing.assert_array_equal(
         batch["theta"][..., 3:], np.concatenate([batch["pose"], batch["betas"]], axis=-1)
     )
     assert np.abs(batch["pose"][0] - columns["pose"]).max() > 0.1
-    for trans in (batch["trans"], alone["trans"]):
-        np.testing.assert_array_equal(trans[0], columns["trans"] * np.float32([-1, 1, 1]))
-    for name in names:
-        np.testing.assert_array_equal(
-            split.read([[0, 8]], stream=None, fields=[name])[name][0], columns[name]
-        )
+    np.testing.assert_array_equal(batch["trans"][0], columns["trans"] * np.float32([-1, 1, 1]))
+    plain = split.read([[0, 8]], stream=None, fields=["trans"])["trans"]
+    np.testing.assert_array_equal(plain[0], columns["trans"])
 
 
 def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path, toy):

@@ -244,12 +244,6 @@ def test_one_call_leaves_metrics_sequences_and_predictions(tmp_path):
     found = evaluate_all(
         model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"}
     )
-    assert (found["a/test"]["frames"], found["b/test"]["frames"], found["b/test"]["frames_2d"]) == (
-        10,
-        0,
-        12,
-    )
-    assert {name for name in METRICS if name in found["b/test"]} == {"pck_2d"}
     sequences = read_file(folder / "sequences.json")["sequences"]
     tracks = [(split, track) for split in splits for track in ("v0/0", "v1/0")]
     assert [(row["split"], row["track"]) for row in sequences] == tracks
