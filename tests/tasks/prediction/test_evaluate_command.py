@@ -50,10 +50,10 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     )
     assert "default" in result
     assert "published" not in result
+    assert main([*words, "--protocol", "publishd"]) == 2
     monkeypatch.setattr(
         "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
     )
-    assert main([*words, "--protocol", "publishd"]) == 2
     assert main([*words, "--split", "3dpw/test"]) == 2
 
 
