@@ -165,3 +165,15 @@ def test_aligned_pck_is_a_mean_over_frames_with_six_points():
     assert np.isnan(metrics.pck_aligned(pred[:1], target[:1], visible[:1]))
     # one point, taken to the target's mean: all are within 11.2 px of it
     assert metrics.pck_aligned(np.zeros((1, 6, 2)), target[:1, :6] / 40, np.ones((1, 6))) == 100
+
+
+def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px():
+    others = default_rng(0).uniform(-40, 40, (2000, 2))
+    target = np.concatenate([[[-45, -60], [45, 60]], others])[None]
+    labels = np.concatenate([target, np.ones((1, 2002, 1))], axis=-1)
+    shares = []
+    for px in (11.19, 11.21):
+        pred = target.copy()
+        pred[0, 2] += (px, 0)  # of 2,002 points: the alignment does not follow it
+        shares += metrics.METRICS["pck_aligned"].of(pred, labels).tolist()
+    assert shares == pytest.approx([100, 100 * (1 - 1 / 2002)], abs=1e-9)
