@@ -1,5 +1,6 @@
 """`gc` removes what the cache has written and no manifest names, and nothing else."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
+from cache.storage.local import LocalStore
 
 HOME = Path("toy/train")
 
@@ -137,6 +139,17 @@ def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(root, to
         toy.write_stream(root, stream="late")
     assert removed
     assert cache.verify(root).ok
+
+
+def test_an_error_of_the_disk_is_a_problem_of_its_split(root, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "its file")
+
+    monkeypatch.setattr(LocalStore, "remove", fail)
+    stray = root / HOME / "bbox/c/9/0"
+    stray.parent.mkdir()
+    stray.write_bytes(b"shard")
+    assert {*cache.gc(root).problems} == {f"its file: {os.strerror(errno.EIO)}"}
 
 
 def test_a_split_with_a_writer_is_skipped(root, toy):

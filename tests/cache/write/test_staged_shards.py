@@ -1,11 +1,13 @@
 """Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
+import errno
 import shutil
 
 import numpy as np
 import pytest
 
 from cache import CacheError, StreamShards, StreamWriter
+from cache.storage import local
 from cache.write.staged import StagedWork
 
 SPLIT = "toy/train"
@@ -94,6 +96,21 @@ def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
             shards.stage(*toy.given(shards, shard))
             writer.accept_staged()
     assert len(taken) == 5
+
+
+def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
+    shards = shards_of(root)
+    before = {file for file in (root / WRITING).rglob("*") if file.is_file()}
+
+    def full(file, data):
+        file.write_bytes(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local, "write_synced", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            shards.stage(*toy.given(shards, 0))
+    assert {file for file in (root / WRITING).rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("stream", FORMS)

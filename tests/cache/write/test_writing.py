@@ -66,6 +66,7 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
     assert split.videos[0] == entry
     assert [video.name for video in split.videos] == ["vidéo/ü", "empty"]
     assert split.tracks[-1] == second
+    assert [track.start for track in split.tracks[0:2]] == [0, 4]
     with pytest.raises(IndexError):
         split.tracks[2]
 
@@ -163,7 +164,7 @@ REFUSED = {
     "committed": ("drop it in begin", lambda toy: toy.video("z", [4])),
     "no text for a table": (
         "no text for a table",
-        lambda toy: (cache.VideoEntry(name="a", source="a\0b"), toy.video("a", [3])[1]),
+        lambda toy: (cache.VideoEntry(name="a", source="\ud800"), toy.video("a", [3])[1]),
     ),
 }
 
