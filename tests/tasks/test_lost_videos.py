@@ -1,4 +1,6 @@
-"""A video that is missing does not keep Luigi from the features of all others."""
+"""A video that is missing, bad or unreadable does not keep Luigi from the features of all
+others.
+"""
 
 import shutil
 
@@ -39,6 +41,18 @@ def without_features(lab, stream="resnet50"):
     return {track.name for track in split.tracks if not flags[track.start : track.stop].all()}
 
 
+def lost(lab, aside):
+    shutil.move(frames(lab, "0003"), aside)
+    shutil.move(label(lab, "0003"), aside)
+
+
+def unreadable(lab, aside):
+    shutil.copy(label(lab, "0003"), aside)
+    label(lab, "0003").unlink()
+    # a read of it is an input/output error, also for root
+    label(lab, "0003").symlink_to("/proc/self/mem")
+
+
 def failure(ran):
     """The one failure of the split."""
     assert ran.code == FAILED, ran.shown
@@ -47,13 +61,30 @@ def failure(ran):
     return line
 
 
-def test_other_videos_get_features_night_after_night_while_one_is_spoilt(lab, build, tmp_path):
-    says = "1 video missing from"
+def mend(lab, aside):
+    for kept, at in (
+        (aside / "0003", frames(lab, "0003")),
+        (aside / "0003.mat", label(lab, "0003")),
+    ):
+        if kept.exists():
+            at.unlink(missing_ok=True)
+            shutil.move(kept, at)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lost, "1 video missing from"),
+        (unreadable, "not converted yet: 1 changed video. The next run tries it again."),
+    ],
+)
+def test_other_videos_get_features_night_after_night_while_one_is_spoilt(
+    spoil, says, lab, build, tmp_path
+):
     assert build(lab, "Data").code == 0
     aside = tmp_path / "aside"
     aside.mkdir()
-    for there in (frames(lab, "0003"), label(lab, "0003")):
-        shutil.move(there, aside)
+    spoil(lab, aside)
     for new in ("0031", "0033"):
         add(lab, new)
         ran = build(lab, "Data")
@@ -64,12 +95,12 @@ def test_other_videos_get_features_night_after_night_while_one_is_spoilt(lab, bu
         assert without_features(lab) == set()
 
     lab.configure({"features": {"streams": "resnet50 homography"}})
+    has_images = frames(lab, "0003").exists()
     for _ in range(2):
         assert says in failure(build(lab, "Data"))
-        assert without_features(lab, "homography") == {"0003/0"}
+        assert without_features(lab, "homography") == (set() if has_images else {"0003/0"})
 
-    shutil.move(aside / "0003", frames(lab, "0003"))
-    shutil.move(aside / "0003.mat", label(lab, "0003"))
+    mend(lab, aside)
     ran = build(lab, "Data")
     assert (ran.code, ran.failures) == (0, [])
     assert without_features(lab, "homography") == set()

@@ -11,8 +11,9 @@ import pytest
 from pipeline.errors import PipelineError
 from tasks.report.assembly import ReportContent
 from tasks.report.curves import plots_of
+from tasks.report.results import results_section
 from tasks.report.runs import read_curves, read_run
-from tests.tasks.report.runs_by_hand import log, make_run, metrics
+from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,13 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     assert "the mean of 2 logged ones" in loss.caption
     first, *_, last = zip(*loss.series["total"], strict=True)
     assert (first, last) == ((2, 1.5), (400, 399.5))
+
+
+def test_published_figures_are_beside_real_results_alone(make):
+    for name, stand_in in (("demo", True), ("real", False)):
+        found = results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
+        models = {row.model for row in found.data["splits"][SPLIT].rows}
+        assert ("VIBE, paper, with 3DPW train" in models) is not stand_in
 
 
 def test_damaged_metrics_are_named_with_what_to_do(make):
