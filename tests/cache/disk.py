@@ -208,10 +208,6 @@ class Model:
         else:
             self._change(folder, {name: None}, after=self._change(target, {new: folder.live[name]}))
 
-    def _link(self, path, to):
-        target, new = self._at(to)
-        self._change(target, {new: self._node(path)})
-
     def _write(self, path, offset, data):
         file = self._node(path)
         assert isinstance(file, File)
@@ -356,7 +352,7 @@ class Watched:
         """A call of one path or descriptor, or of two paths."""
         paths = [
             self._path(path, kwargs.get("dir_fd"))
-            for path in (args if does in ("rename", "link") else args[:1])
+            for path in (args if does == "rename" else args[:1])
         ]
         function(*args, **kwargs)
         to = [path[len(str(self.top)) + 1 :] for path in paths[1:]]
@@ -365,7 +361,6 @@ class Watched:
     _fsync = partialmethod(_changed, does="sync")
     _ftruncate = partialmethod(_changed, does="truncate")
     _replace = partialmethod(_changed, does="rename")
-    _link = partialmethod(_changed, does="link")
     _mkdir = partialmethod(_changed, does="mkdir")
     _unlink = _rmdir = partialmethod(_changed, does="remove")
 

@@ -7,11 +7,10 @@ import pytest
 
 from cache import CropPolicy, Jitter
 
-N = 20_000
 BOX = np.float32([100, 200, 50, 60])
 
 
-def boxes(policy, name="a/0", n=N):
+def boxes(policy, name="a/0", n=2):
     return policy.boxes(
         np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.seeds([name]).repeat(n), np.arange(n)
     )
@@ -28,19 +27,6 @@ def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself():
         assert not mirrored.any()
 
 
-def test_jitter_is_uniform_in_its_ranges_and_independent():
-    found, _ = boxes(CropPolicy(jitter=Jitter(copy=1)))
-    magnified = np.log2(BOX[2] / found[:, 2])
-    moved = (BOX[:2] - found[:, :2]) / (found[:, 2:] * 1.3) * 224  # px of a 224 px crop
-    for values, most in ((moved[:, 0], 20), (moved[:, 1], 20), (magnified, 0.3)):
-        assert np.abs(values).max() <= most * (1 + 1e-4)
-        shares = np.histogram(values, 10, (-most, most))[0] / N
-        np.testing.assert_allclose(shares, 0.1, atol=0.01)  # 5 standard deviations
-    drawn = np.column_stack([moved, magnified, np.roll(moved[:, 0], 1)])
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.04
-    np.testing.assert_allclose(found[:, 2] / found[:, 3], 50 / 60, rtol=1e-6)
-
-
 def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are():
     policy = CropPolicy(jitter=Jitter(copy=2))
     keys = policy.seeds(f"video/{i}" for i in range(4000))
@@ -51,23 +37,21 @@ def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are():
     assert abs(mirrored[:, 0].mean() - 0.5) < 0.04
 
 
-@pytest.mark.parametrize("other", [Jitter(copy=2), Jitter(copy=1, seed=1)])
-def test_copy_seed_and_track_each_give_other_boxes(other):
-    first = boxes(CropPolicy(jitter=Jitter(copy=1)), n=50)[0]
-    assert (first != boxes(CropPolicy(jitter=other), n=50)[0])[:, :3].any(axis=1).all()
-    assert (
-        (first != boxes(CropPolicy(jitter=Jitter(copy=1)), "a/1", n=50)[0])[:, :3].any(axis=1).all()
-    )
-
-
 def test_the_numbers_stay_what_they_are():
     """Caches hold features of these boxes: another generator would silently move every label."""
     found, mirrored = boxes(CropPolicy(scale=1.1, jitter=Jitter(copy=1, seed=3)), n=2)
     np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
     assert mirrored.tolist() == [True, True]
+    found, mirrored = boxes(CropPolicy(jitter=Jitter(copy=2)), "a/1", n=2)
+    np.testing.assert_allclose(found, OF_ANOTHER_COPY, rtol=1e-6)
+    assert mirrored.tolist() == [False, False]
 
 
 EXPECTED = [[100.27781, 199.79883, 63.971294, 76.76555], [104.13599, 194.01866, 62.87077, 75.44492]]
+OF_ANOTHER_COPY = [
+    [106.03868, 199.19432, 55.57771, 66.69325],
+    [97.00144, 197.19241, 58.49591, 70.19509],
+]
 
 
 def test_policies_survive_json_and_text():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cache
 from cache.format.records import find_runs
-from cache.windows import StreamRows, intersect, join_adjacent, ranges_where, windows_of
+from cache.windows import StreamRows, intersect, ranges_where, windows_of
 
 
 def plain_windows(
@@ -74,47 +74,6 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
     assert found.tolist() == expected
 
 
-@given(st.lists(st.booleans(), max_size=40), st.integers(1, 10))
-def test_ranges_found_shard_by_shard_are_those_found_at_once(flags, size):
-    array = np.array(flags, bool)
-    parts = [ranges_where(array[k : k + size], k) for k in range(0, len(array), size)]
-    joined = join_adjacent(np.concatenate([np.zeros((0, 2), np.int64), *parts]))
-    assert joined.tolist() == ranges_where(array).tolist()
-
-
-@pytest.mark.filterwarnings("ignore:.*no windows of")
-@settings(max_examples=5, deadline=None)
-@given(
-    st.lists(frame_lists, min_size=1, max_size=4),
-    st.sets(st.integers(0, 100), max_size=5),
-    st.booleans(),
-)
-def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half):
-    root = tmp_path_factory.mktemp("windows")
-    entry, _ = toy.video("a", [])
-    toy.write(
-        root,
-        [(entry, [toy.track(f"a/{k}", 0, frame_index=frames) for k, frames in enumerate(tracks)])],
-    )
-    toy.write_stream(root, bad_rows=sorted(bad), shards=[0] if half else None)
-    split = cache.open(root)["toy/train"]
-    rows = set(range(sum(map(len, tracks))))
-    assert split.windows(4, 3).tolist() == plain_windows(tracks, 1, 4, 3, rows)
-    held = {row for row in rows - bad if row < 32 or not half}
-    assert split.windows(4, 3, tail="cover").tolist() == plain_windows(
-        tracks, 1, 4, 3, rows, "cover"
-    )
-    # runs are cut by the stream before they are covered
-    covering = split.windows(4, 3, "resnet50", tail="cover")
-    assert covering.tolist() == plain_windows(tracks, 1, 4, 3, held, "cover")
-    windows = split.windows(4, 3, "resnet50")
-    assert windows.dtype == np.int64
-    assert windows.tolist() == plain_windows(tracks, 1, 4, 3, held)
-    if len(windows):
-        features = split.read(windows, "resnet50", fields=["features"])["features"]
-        np.testing.assert_array_equal(features[:, :, 0], windows[:, :1] + np.arange(4))
-
-
 def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [33])])
     assert cache.open(tmp_path)["toy/train"].windows().tolist() == [[0, 16], [16, 32]]
@@ -136,28 +95,6 @@ def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path
 def test_windows_of_nothing_and_other_tails_are_refused(options):
     with pytest.raises(ValueError, match=r"at least 1|tail|whole numbers"):
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
-
-
-def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [9, 12])])
-    toy.write_stream(tmp_path, bad_rows=[16])
-    split = cache.open(tmp_path)["toy/train"]
-    with pytest.warns(UserWarning, match=r"toy/train: no windows of 13 frames: .* has 12"):
-        assert split.windows(13).shape == (0, 2)
-    # the stream cuts the longer one
-    with pytest.warns(UserWarning, match=r"no windows of 10 frames: .* has 9"):
-        assert split.windows(10, stream="resnet50").shape == (0, 2)
-
-
-def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say():
-    lengths = np.arange(100_000) % 100 + 1
-    stops = np.cumsum(lengths)
-    windows = windows_of(
-        np.stack([stops - lengths, stops], axis=1), seqlen=16, stride=16, tail="cover"
-    )
-    # ceil((n - 16) / 16) + 1 = ceil(n / 16) windows of a run of n >= 16 rows
-    assert len(windows) == 1_000 * sum(-(-n // 16) for n in range(16, 101))
-    assert (windows[1:, 0] > windows[:-1, 0]).all()
 
 
 @given(

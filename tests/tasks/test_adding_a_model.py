@@ -5,7 +5,6 @@ tests/journeys/test_extend.py.
 import sys
 
 import pytest
-import torch
 
 from pipeline import plug_ins
 from tasks import Report
@@ -17,7 +16,7 @@ from tests.vibe_model.training.tiny_runs import (
     like_vibe,
     scalars,
 )
-from vibe_model import losses, models, training
+from vibe_model import models, training
 from vibe_model.checkpoints import load_trained
 
 TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hidden_size": "8"}
@@ -46,19 +45,6 @@ def test_it_trains_is_evaluated_and_loaded(package, tmp_path, monkeypatch):
     assert type(trained.generator).__name__ == "Former"
     assert models.variant_of(config, "single-frame").per_frame
     assert read_file(folder / "last.pt")["gen_state_dict"]["layers.0.linear1.bias"].abs().sum() > 0
-
-
-def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(package):
-    from former.network import velocity
-
-    target, weight = torch.randn(2, 5, 49, 3), torch.ones(2, 5)
-    pred = target + torch.tensor([3.0, 0.0, 1.0])
-    assert velocity(pred, target, weight) < 1e-10, "where the body is does not matter"
-    pred[1, :, losses.COMMON14[0], 1] += 0.1 * torch.arange(5)  # an ankle, 0.1 m a frame
-    expected = 0.1**2 / (14 * 3)
-    assert velocity(pred, target, weight).item() == pytest.approx(expected / 2, rel=1e-3)
-    weight[0, 1], weight[0, 3] = 0, 0
-    assert velocity(pred, target, weight).item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing(

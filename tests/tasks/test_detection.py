@@ -54,19 +54,6 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, b
     assert detected(own_clips) == before
 
 
-def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips, build):
-    raw = own_clips.folder / "raw/videos"
-    for split in ("val", "test"):
-        (raw / split).mkdir()
-        shutil.copy(raw / "0.mp4", raw / split / "0.mp4")
-    assert build(own_clips, "Data").code == 0
-    shutil.copy(raw / "1.mp4", raw / "val/1.mp4")
-    ran = build(own_clips, "Data")
-    assert (ran.code, ran.failures) == (0, []), ran.shown
-    done = ["detect videos", "convert videos/val", "extract videos/val", "data 1 dataset"]
-    assert ran.done == done, ran.shown
-
-
 def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):
     own = {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"}
     own_clips.configure({"detect": {"detector": "rtmpose"}, "rtmpose": own})

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,31 +15,18 @@ from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.command_line import SET
-from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
 from tests.packages import BROKEN, install
-from tests.tasks.conftest import CONFIG, LUIGI, ROOT, Project
+from tests.tasks.conftest import LUIGI, ROOT
 
 SCHEDULING = 35
 FAILED = 30
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"convert": {"wrokers": "2"}}, "[convert] wrokers: unknown key; did you mean 'workers'?"),
-        (
-            {"vibe": {"datasets_2d": "kinetics/train"}},
-            "[vibe] datasets_2d: kinetics/train is to be used, but [data]",
-        ),
-    ],
-)
-def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build, changes, message):
-    bare.configure(changes)
+def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build):
+    bare.configure({"convert": {"wrokers": "2"}})
     ran = build(bare, "EvaluateVIBE")
-    failure = ran.only_failure(SCHEDULING)
-    assert message in failure
-    assert ran.lines == [failure]
+    assert ran.lines == [ran.only_failure(SCHEDULING)]
     assert not (bare.folder / "raw").exists()
 
 
@@ -83,35 +69,6 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
     assert prepared("Data").startswith(
         f"error: {bare.cfg}: file not found. Run from the project's folder"
     )
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
-def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder(demo_data):
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        demo_data.dataset("amass", folder / "raw/amass", n_videos=1, n_frames=300)
-        project = Project(folder)
-        own = {"data": {"datasets": "amass"}, "embedded": {}, "core": {"autoload_range": "false"}}
-        project.configure(CONFIG | own)
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, 0, 60000)
-            path.chmod(0o2775 if path.is_dir() else 0o664)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": name}
-        # this Python may be root's alone
-        reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-        for user in (60001, 60002):
-            person = ["setpriv", f"--reuid={user}", "--regid=60000", "--clear-groups", *reads, "--"]
-            if (
-                not shutil.which("setpriv")
-                or subprocess.run([*person, "true"], check=False).returncode
-            ):
-                pytest.skip("setpriv cannot run a command as another user here")
-            words = [*person, str(LUIGI), "--module", "tasks", "Data", "--local-scheduler"]
-            ended = subprocess.run(
-                words, cwd=folder, env=environment, capture_output=True, text=True, umask=0o002
-            )
-            assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
-        assert len({path.stat().st_uid for path in folder.glob("luigi-*")}) == 2
 
 
 def test_without_a_luigid_the_message_is_there_at_once(prepared):
@@ -166,23 +123,6 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
     assert re.fullmatch(r"error: standard output: no space left.*\n", ended.stderr)
 
 
-def test_without_a_raw_folder_the_other_datasets_continue(project, build):
-    shutil.rmtree(project.folder / "raw/3dpw")
-    shutil.rmtree(project.folder / "cache")
-    project.configure({"embedded": {"enabled": "false"}})
-    ran = build(project, "EvaluateVIBE")
-    assert ran.code == FAILED, ran.shown
-    assert ran.done == ["convert amass/train"]
-    assert sorted(line.split()[2] for line in ran.failures) == [
-        "3dpw/test",
-        "3dpw/train",
-        "3dpw/validation",
-    ]
-    assert all(str(project.folder / "raw/3dpw") in line for line in ran.failures)
-    assert "Traceback" not in ran.shown
-    assert "ERROR" not in ran.shown
-
-
 def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site):
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
@@ -221,31 +161,28 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
     assert ("Traceback" in shown) == isinstance(error, ZeroDivisionError)
 
 
-def test_each_project_has_its_own_locks(tmp_path):
-    one, other, same = (
-        luigi_command.luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
-        for name in ("one", "other", "x/../one")
-    )
-    assert one != other
-    assert one == same
+def test_each_project_and_each_user_has_locks_of_their_own(tmp_path, monkeypatch):
+    def locks(name):
+        return luigi_command.luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
+
+    own = locks("one")
+    assert own == locks("x/../one") != locks("other")
+    monkeypatch.setattr(os, "getuid", lambda: 60001)
+    assert locks("one") != own
 
 
-def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_thousand():
+def test_luigis_page_gets_the_first_and_the_last_step_and_no_step_of_a_thousand():
     task = Convert(dataset="amass", split="test")
-    percent, messages = list[int](), list[str]()
-    task.set_progress_percentage, task.set_status_message = percent.append, messages.append
+    percent = []
+    task.set_progress_percentage, task.set_status_message = percent.append, Mock()
     with task.progress() as progress:
         for step in range(1000):
             progress(step + 1, 1000, "clip")
-    assert (percent[0], percent[-1], messages[-1]) == (0, 100, "1000 of 1000  clip")
+    assert (percent[0], percent[-1]) == (0, 100)
     assert len(percent) < 100
-    assert task.on_failure(ConfigError("expected this, found that")) == "expected this, found that"
-    task.set_progress_percentage, task.set_status_message = (
-        Mock(side_effect=RPCError("refused")),
-        Mock(),
-    )
+    task.set_status_message.assert_called_with("1000 of 1000  clip")
+    task.set_progress_percentage = Mock(side_effect=RPCError("refused"))
     with task.progress() as progress:
         for step in range(3):
             progress(step, 3, "")
     task.set_progress_percentage.assert_called_once()  # work continues without Luigi's scheduler
-    task.set_status_message.assert_not_called()

@@ -80,7 +80,6 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
     assert isinstance(found, HMMRConfig)
     assert (found.regressor, found.batch_size, found.deltas, found.seed) == ("spin", 4, (-3, 5), 7)
     assert (found.name, found.weights["const"]) == ("hmmr-no-const", 0)
-    assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
 
 
 def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):

@@ -52,13 +52,3 @@ def test_the_page_of_another_cache_has_its_data_and_no_run(project, tasks_comman
     assert "No training runs to show." in html
     code, shown = tasks_command(project, "report", "--cache", str(project.folder / "none"))
     assert (code, str(project.folder / "none") in shown) == (2, True)
-
-
-def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command):
-    code, shown = tasks_command(bare, "report")
-    assert code == 0, shown
-    html = page(bare).read_text()
-    assert "expected a feature cache" in html
-    assert "No training runs to show." in html
-    code, shown = tasks_command(bare, "report", "--out", str(bare.folder / "page.mp4"))
-    assert (code, "suffix .html" in shown) == (2, True)

@@ -43,15 +43,8 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path)
         "j1",
         ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop),
     )
-    for text, expected in (
-        ("file:w/r50.pt", f"file:{tmp_path}/w/r50.pt"),
-        ("spin:/s.pt", "spin:/s.pt"),
-        ("torchvision:IMAGENET1K_V2", "torchvision:IMAGENET1K_V2"),
-    ):
-        assert (
-            str(load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n").stream.stream.weights)
-            == expected
-        )
+    loaded = load(tmp_path, GOOD + "[resnet50]\nweights = file:w/r50.pt\n")
+    assert str(loaded.stream.stream.weights) == f"file:{tmp_path}/w/r50.pt"
 
 
 VIBE = "preset = embedded"  # line 14 of GOOD
@@ -66,33 +59,27 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("cache = cache", "cahce = cache", r"line 5 \[paths\] cahce: unknown key; did you mean 'cache'\?"),
         ("runs = runs", "", r"line 2 \[paths\]: 'runs' is missing"),
         ("workers = 3", "workers = three", r"line 10 \[convert\] workers = three: expected a whole number"),
-        ("workers = 3", "workers = -1", r"line 10 \[convert\] workers = -1: expected 0 or more"),
         ("workers = 3", "strict = perhaps", r"line 10 \[convert\] strict = perhaps: expected true or false"),
         ("[convert]", "[conversion]", r"line 9 \[conversion\]: unknown section; did you mean 'convert'\?.* install"),
         (" amass", " amas", r"line 8 \[data\] datasets: no dataset is called 'amas'; did you mean 'amass'"),
         ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
         ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found amass amass"),
         ("resampling = decimate", "resample = x", r"line 12 \[amass\] resample: unknown key; did you mean"),
-        ("= decimate", "= sideways", r"line 12 \[amass\] amass: resampling is 'sideways'; it can be slerp or"),
         ("cache = cache", "cache =", r".*\[paths\] cache = : expected a value"),
         ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs .* in the cache"),
         ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* in the cache"),
         (VIBE, VIBE + "\ndevice = cuda:1\nprocesses = 2", r"line 16 \[vibe\] processes = 2: device is cuda:1, but"),
         (VIBE, VIBE + "\nstrides = a/trian:4", r"line 15 \[vibe\] strides: there is no split a/trian; .*known: .*3dpw"),
-        (VIBE, VIBE + "\ntracks = h36m/vla:*", r"line 15 \[vibe\] tracks: there is no split h36m/vla"),
         (VIBE, VIBE + "\nepoch = 3", r"line 15 \[vibe\] epoch: unknown key; did you mean 'epochs'\?$"),
-        (VIBE, VIBE + "\nbaseline = perhaps", r"line 15 \[vibe\] baseline = perhaps: expected true or false"),
         (VIBE, VIBE + "\nvariant = concatt", r"line 15 \[vibe\] variant: expected one of per-f.* found 'concatt'"),
         (VIBE, VIBE + "\nbatch_size = 4\nprocesses = 5", r"line 16 \[vibe\] processes: expected at most batch_size, 4"),
         (VIBE, VIBE + "\nstream = x", r"line 15 \[vibe\] stream: is set in \[paths\] or \[features\], not here"),
-        (VIBE, VIBE + "\nepochs = many", r"line 15 \[vibe\] epochs = many: expected a whole number"),
         (VIBE, VIBE + "\nlr_generator = nan", r"line 15 \[vibe\] lr_generator = nan: expected more than 0"),
         (VIBE, VIBE + "\nstrides = 3dpw/train", r".*strides = 3dpw/train: expected name:value pairs"),
         (VIBE, VIBE + "\nstrides = a/b:1 a/b:2", r".*expected name:value pairs with spaces between, each name once"),
         (VIBE, VIBE + "\nmotion =", r".*motion: expected splits of real motion .* Or: prior = none"),
         (VIBE, "preset = mine", r"line 14 \[vibe\] preset = mine: expected one of published, paper, embedded"),
         ("", "[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected 'tiny', 'default' or 'large'"),
-        ("", "[features]\nbatch_size = 10000\n", r"line 18 .* batch_size = 10000: expected at most 8192"),
         ("", "[features]\nstreams = resnet5\n", r"line 18 .* streams: no stream is called 'resnet5'; did you mean"),
         ("", "[features]\nweights = untrained:2\n", r"line 18 \[features\] weights: unknown key"),
         ("", "[features]\nstreams = ../x\n", r"line 18 \[features\] streams: '\.\./x' is no stream's name"),
@@ -101,8 +88,6 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[features]\nstreams = resnet50 colours\n", r"line 18 .*'colours'.* Name its kind.* in a section"),
         ("", TWO_STREAMS + "crop = jitter:0\n", r"line 21 \[j1\] crop = jitter:0: jitter 0.*expected a copy from 1"),
         ("", "[resnet50]\nweights = spin\n", r"line 18 \[resnet50\] weights = spin: .*expected SPIN's checkpoint"),
-        ("", "[resnet50]\nweights = untrained:x\n", r".*expected a whole number as seed, such as untrained:0"),
-        ("", "[features]\nstreams = homography\n[homography]\nweights = x\n", r"line 20 .*weights: unknown key"),
         ("", "[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu"),
         ("", "[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
         ("", "[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: device cpu is set, too"),
@@ -112,13 +97,9 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[retcode]\ntask_failed = failed\n", "line 18 .*task_failed = failed: expected a whole number"),
         ("", "[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
         ("", "[hmmr]\nwidth = 40\n", r"line 18 \[hmmr\] width: expected a multiple of 32"),
-        ("", "[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("", "[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[vibe\] or \[paths\], not here"),
-        ("", "[pose_embedding]\ntail = drop\n", r"line 18 \[pose_embedding\] tail: unknown key"),
         ("", "[detect]\ndetector = demos\n", "line 18 .*known: blaze_pose, demo, rtmpose"),
-        ("", "[detect]\ndetector = rtmpose\n[rtmpose]\nmin_scor = 1\n", "line 20 .*min_score"),
         ("", "[detect]\ndatasets = video\n", "line 18 .*'videos'"),
-        ("", "[detect]\ndevice = gpu\n", "line 18 .*cuda:1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_with_its_line_and_what_was_expected(

@@ -91,20 +91,6 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(
     assert (type(performance), performance) == (float, 56.56)
 
 
-def test_only_the_regressor_of_a_whole_checkpoint_is_read_where_that_is_asked_for(model, tmp_path):
-    file = write(tmp_path / "vibe.pt", published(model))
-    per_frame = small_vibe(n_layers=0)
-    with pytest.raises(CheckpointError, match=r"extra: encoder\."):
-        load_published(per_frame, file)
-    report = load_published(per_frame, file, only="regressor.")
-    weights = other_weights(model)
-    assert all(torch.equal(value, weights[name]) for name, value in per_frame.state_dict().items())
-    assert set(report.used) == set(per_frame.state_dict())
-    assert {name for name in report.ignored if name.startswith("encoder.")} == {
-        name for name in weights if name.startswith("encoder.")
-    }
-
-
 def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
     before, weights = snapshot(model), other_weights(model)
     report = load_published(model, write(tmp_path / "spin.pt", spin(model)))
@@ -139,9 +125,7 @@ BAD = {
     "nan": lambda m: published(m, **{"regressor.fc2.bias": torch.full((7,), torch.nan)}),
     "not a tensor": lambda m: published(m, **{"regressor.fc2.bias": [0.0] * 7}),
     "a name that is no text": lambda m: {"gen_state_dict": {**other_weights(m), 3: torch.zeros(1)}},
-    "no dict": lambda m: [1, 2],
     "no weights": lambda m: {"epoch": 3},
-    "weights that are no dict": lambda m: {"gen_state_dict": torch.zeros(3)},
     "two sets of weights": lambda m: {**published(m), **spin(m)},
     "a spin file with another tensor": lambda m: {
         "model": {**spin(m)["model"], "fc.weight": torch.zeros(2)}
@@ -211,9 +195,13 @@ class ScalarOf:
 
 @pytest.mark.parametrize(
     "number",
-    [ScalarOf(np.dtype("O"), b""), ScalarOf(np.dtype(">f8"), bytes(8)), ScalarOf(np.dtype("f8"), bytes(4)),
-               ScalarOf(np.dtype([("a", "f8")]), bytes(8)), ScalarOf("f8", bytes(8)), ScalarOf(np.dtype("f8"), "text")]
-)  # fmt: skip
+    [
+        ScalarOf(np.dtype("O"), b""),
+        ScalarOf(np.dtype("f8"), bytes(4)),
+        ScalarOf("f8", bytes(8)),
+        ScalarOf(np.dtype("f8"), "text"),
+    ],
+)
 def test_a_numpy_number_of_anything_but_a_plain_number_is_refused(model, tmp_path, number):
     with pytest.raises(CheckpointError, match="odd"):
         load_published(

@@ -28,6 +28,8 @@ def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
         toy.write_stream(root)
     with pytest.raises(cache.CacheError, match=REFUSED):
         cache.copy_split(root, SPLIT, tmp_path / "copy")
-    assert "Another version made it" in " ".join(cache.verify(root).problems)
+    report = cache.verify(root)
+    assert "Another version made it" in " ".join(report.problems)
+    assert "Another version made it" in " ".join(cache.repair(root, report).refused)
     if home == SPLIT:
         assert toy.tree(root) == before

@@ -140,35 +140,6 @@ def test_windows_of_a_stream_are_cut_as_documented(root, split):
     assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
 
 
-def test_a_commit_that_was_killed_before_its_metadata_was_written_reads_as_documented(
-    tmp_path, toy, monkeypatch
-):
-    class KilledError(Exception):
-        pass
-
-    def follow_manifest(*_, **__):
-        raise KilledError  # the manifest is replaced, and nothing more happens
-
-    toy.write(tmp_path, toy.videos()[:2])
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr("cache.write.base.follow_manifest", follow_manifest)
-        toy.write(tmp_path, toy.videos())
-    home = tmp_path / "toy/train"
-    manifest, _ = open_manifest(home)
-    assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
-    assert len(column(home, "bbox", manifest)) == sum(b - a for a, b in manifest["commits"])
-    split = cache.open(tmp_path)["toy/train"]
-    assert [video.name for video in split.videos] == [video.name for video, _ in toy.videos()]
-    assert split.column("bbox").shape[0] == manifest["extent"]
-    assert split.has_unfinished_commit()
-    report = cache.verify(tmp_path)
-    assert report.ok
-    assert any("zarr.json missing or of an earlier commit" in note for note in report.notes)
-    assert any("no manifest names" in note for note in report.notes), "earlier tables"
-    toy.write(tmp_path, [])
-    assert cache.verify(tmp_path).notes == []
-
-
 def test_the_checksum_is_the_documented_one():
     assert crc32c(b"123456789") == bytes.fromhex("839206e3") == shard.crc32c(b"123456789")
 

@@ -11,19 +11,6 @@ from tests.cache.toy import split_of
 
 
 class TestLabels:
-    def test_a_joint_on_the_crop_edge_lands_on_one(self, tmp_path):
-        # box centre (100, 200), side 50, crop scale 1.2: the crop is 60 px wide, from 70 to 130 and
-        # from 170 to 230
-        kp_2d = np.zeros((1, 49, 3), np.float32)
-        kp_2d[0, :4] = [130, 170, 0.5], [100, 200, 1], [115, 185, 0.25], [70, 200, 0]
-        split = split_of(
-            tmp_path, {"kp_2d": kp_2d, "bbox": np.array([[100, 200, 50, 50]])}, crop_scale=1.2
-        )
-        found = split.read([[0, 1]], stream=None)["kp_2d"][0, 0]
-        expected = np.array([[1, -1, 0.5], [0, 0, 1], [0.5, -0.5, 0.25], [0, 0, 0]])
-        np.testing.assert_allclose(found[:4], expected, atol=1e-6)
-        assert (found[4:] == 0).all()
-
     def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path, toy):
         entry, (first, second) = toy.video("a", [4, 4])
         second = replace(second, crop_scale=2.6, columns=first.columns)

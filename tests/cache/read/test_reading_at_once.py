@@ -16,8 +16,6 @@ import pytest
 
 import cache
 from cache import StreamWriter
-from cache.read.split import require_cache
-from cache.storage.local import LocalStore
 from tests.cache.toy import split_of
 
 ROOT = Path(__file__).parents[3]
@@ -61,26 +59,6 @@ def is_right(split, windows):
         and (batch["bbox"] == rows[..., None]).all()
         and (batch["valid"] == (rows % 5 != 0)).all()
     )
-
-
-class Elsewhere(LocalStore):
-    """A store of another kind: nothing in it can be mapped."""
-
-    requests = 0
-
-    def folder(self, key=""):
-        return None
-
-    def read_ranges(self, key, starts, ends):
-        self.requests += 1
-        return super().read_ranges(key, starts, ends)
-
-
-def test_a_store_without_a_folder_is_read_by_ranges(root):
-    store = Elsewhere(root)
-    assert require_cache(store) is store
-    assert is_right(cache.FeatureCache(store)["toy/train"], random_windows(5))
-    assert store.requests > 0
 
 
 def random_windows(seed, count=20):

@@ -117,27 +117,6 @@ def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dty
         assert array.dtype == (dtype if name in options["streams"] else "float32")
 
 
-def test_labels_and_the_single_stream_are_the_same_beside_it(split):
-    windows = split.windows(T, 3, streams=("resnet50", "pairs.j1"))
-    single = split.read(windows, "resnet50")
-    names = {"features": "resnet50", "pairs": "pairs.j1"}
-    several = split.read(windows, streams=names, history={"pairs": 2})
-    for name, array in single.items():
-        np.testing.assert_array_equal(several[name], array)
-    fields = ["resnet50", "pairs.j1", "frame_index"]
-    wide = np.empty((len(windows), T, 3))
-    some = split.read(
-        windows, streams=fields[:2], fields=fields, dtype="float16", out={"pairs.j1": wide}
-    )
-    assert some["pairs.j1"] is wide
-    np.testing.assert_array_equal(wide, several["pairs"][:, 2:])
-    assert {name: array.dtype for name, array in some.items()} == {
-        "resnet50": "float16",
-        "pairs.j1": "float64",
-        "frame_index": "int64",
-    }
-
-
 def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
     toy.write_stream(tmp_path, shards=[1])

@@ -54,28 +54,14 @@ def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both, 
     assert cache.verify(url).ok
 
 
-def test_everything_that_is_read_is_the_same(both, toy):
-    there, here = (cache.open(root) for root in both)
-    assert there.splits == here.splits == (SPLIT,)
-    ours, theirs = there[SPLIT], here[SPLIT]
-    assert ours.manifest == theirs.manifest
-    assert list(ours.tracks) == list(theirs.tracks)
-    assert list(ours.videos) == list(theirs.videos)
-    assert ours.streams == theirs.streams == ("crops", STREAM)
-    assert ours.undecodable(STREAM) == theirs.undecodable(STREAM) > 0
-    for stream, seqlen, tail in itertools.product((None, STREAM), (1, 5, 16), ("drop", "cover")):
-        kind = tail
-        expected = theirs.windows(seqlen, 3, stream, kind)
-        np.testing.assert_array_equal(ours.windows(seqlen, 3, stream, kind), expected)
-        assert len(expected)
+def test_what_is_read_is_the_same(both):
+    ours, theirs = (cache.open(root)[SPLIT] for root in both)
     windows = theirs.windows(16, 5, STREAM)
+    np.testing.assert_array_equal(ours.windows(16, 5, STREAM), windows)
     windows = windows[np.random.default_rng(0).permutation(len(windows))]
-    for fields in (None, (*theirs.columns,)):
-        batch, wanted = ours.read(windows, fields=fields), theirs.read(windows, fields=fields)
-        assert batch.keys() == wanted.keys()
-        for name, values in wanted.items():
-            np.testing.assert_array_equal(batch[name], values, err_msg=name)
-            assert batch[name].dtype == values.dtype
+    batch = ours.read(windows, fields=["features", *theirs.columns])
+    for name, values in theirs.read(windows, fields=[*batch]).items():
+        np.testing.assert_array_equal(batch[name], values, err_msg=name)
     np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
 
 
@@ -189,8 +175,8 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url, toy):
     )
 
 
-@pytest.mark.parametrize("root", ["ftp://host/cache", "http://host/cache", "S4://bucket"])
-def test_another_scheme_is_refused(root, toy):
+def test_another_scheme_is_refused(toy):
+    root = "ftp://host/cache"
     message = re.escape(root) + ": expected a folder, or a URL that starts with one of s3, "
     for act in (cache.open, lambda root: toy.write(root, toy.videos())):
         with pytest.raises(CacheError, match=message):

@@ -43,10 +43,6 @@ def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, toy, tm
     windows = theirs.windows(8, 5, STREAM)
     for field, values in theirs.read(windows).items():
         np.testing.assert_array_equal(ours.read(windows)[field], values)
-    for column in ("bbox", f"features/{STREAM}"):
-        np.testing.assert_array_equal(
-            np.asarray(ours.column(column)[:]), np.asarray(theirs.column(column)[:])
-        )
 
 
 def test_wrong_credentials_are_an_error(url, toy, soon, monkeypatch):

@@ -3,8 +3,6 @@ the same objects.
 """
 
 import itertools
-import threading
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -133,70 +131,37 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
 
 
 @pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
-@pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_of_two_writers_that_race_exactly_one_commits(moment, races, url, toy):
-    for root in (f"{url}/{attempt}" for attempt in range(races)):
-        barrier, answers = threading.Barrier(2), dict[int, str]()
-        threads = [
-            threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment))
-            for n in (0, 1)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(300)
-        assert sorted(text == "committed" for text in answers.values()) == [False, True], answers
-        (winner,) = (number for number, text in answers.items() if text == "committed")
-        assert "another writer" in answers[1 - winner]
-        split = cache.open(root)[SPLIT]
-        assert split.manifest["by"] == winner
-        assert cache.verify(root).problems == ()
-        race(f"{root}-alone", winner, threading.Barrier(1), {}, toy, moment)
-        alone, stop = cache.open(f"{root}-alone")[SPLIT], split.tracks[-1].stop
-        np.testing.assert_array_equal(split.rows("bbox", 0, stop), alone.rows("bbox", 0, stop))
-
-
-def race(
-    root,
-    number,
-    barrier,
-    answers,
-    toy,
-    moment,
-):
-    """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
-
-    def meet():
-        with suppress(threading.BrokenBarrierError):
-            barrier.wait(timeout=120)
-
-    store = cache.store_at(root)
+def test_of_two_writers_that_race_exactly_one_commits(moment, url, toy):
+    """The second one does all of its work at a moment of the first one's, and wins."""
+    # of other rows, the first one's shards are refused
+    seed = 0 if moment == "manifest" else 1
+    store, done = cache.store_at(url), []
     put, replace_ = store.put, store.replace
-    met = threading.Event()
 
-    def meeting_put(key, data, **options):
-        if moment == "first shard" and not met.is_set():
-            met.set()
-            meet()
+    def overtake(at):
+        if at == moment and not done:
+            done.append(at)
+            write_narrow(url, toy.video("a", [20, 25]), plan="quick", by="quick")
+
+    def overtaken_put(key, data, **options):
+        overtake("first shard")
         put(key, data, **options)
 
-    def meeting_replace(key, data, *, expected):
-        if moment == "manifest":
-            meet()
+    def overtaken_replace(key, data, *, expected):
+        overtake("manifest")
         return replace_(key, data, expected=expected)
 
-    store.put, store.replace = meeting_put, meeting_replace
-    # of other rows, the second one's shards are refused
-    seed = 0 if moment == "manifest" else number
-    try:
-        with SplitWriter(store, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
-            if moment == "opening":
-                meet()
-            following = writer.begin()
-            following.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
-            following.commit({"by": number})
-        answers[number] = "committed"
-    except CacheError as error:
-        answers[number] = str(error)
-    finally:
-        barrier.abort()
+    store.put, store.replace = overtaken_put, overtaken_replace
+    with (
+        pytest.raises(CacheError, match="another writer"),
+        SplitWriter(store, SPLIT, plan="slow", **NARROW) as writer,
+    ):
+        overtake("opening")
+        following = writer.begin()
+        following.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
+        following.commit({"by": "slow"})
+    split = cache.open(url)[SPLIT]
+    assert done and split.manifest["by"] == "quick"
+    assert cache.verify(url).problems == ()
+    expected = np.concatenate([track.columns["bbox"] for track in toy.video("a", [20, 25])[1]])
+    np.testing.assert_array_equal(split.rows("bbox", 0, 45), expected)

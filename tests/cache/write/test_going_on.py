@@ -7,7 +7,6 @@ import errno
 import itertools
 import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 import cache
 from cache import CacheError
 from cache.storage.local import LocalStore
+from tests.cache.storage.buckets import narrow, write_narrow
 from tests.cache.toy import SPLIT
 
 COLUMNS = ("frame_index", "bbox")
@@ -25,17 +25,7 @@ CHANGES = ("put", "put_small", "rename", "replace", "remove")
 
 def boxes(toy, name):
     """A video of one track, with few columns."""
-    entry, (track,) = toy.video(name, [LENGTHS[name]])
-    return entry, [replace(track, columns={name: track.columns[name] for name in COLUMNS})]
-
-
-def write(root, toy, names, drop=(), plan="p"):
-    with toy.writer(root, plan, columns=COLUMNS) as writer:
-        following = writer.begin(drop)
-        for name in names:
-            if name not in following.journalled:
-                following.append(*boxes(toy, name))
-        following.commit({})
+    return narrow(toy.video(name, [LENGTHS[name]]))
 
 
 def write_on(root, toy, drop):
@@ -99,7 +89,7 @@ def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
     first, done, tmp_path, toy
 ):
     if first:
-        write(tmp_path / "first", toy, first)
+        write_narrow(tmp_path / "first", *(toy.video(name, [LENGTHS[name]]) for name in first))
     drop = {"b"} & set(first)
     before, after = set(first), set(first) - drop | set("cd")
     root = tmp_path / "cache"
@@ -111,34 +101,12 @@ def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
             write_on(root, toy, drop)
         held = committed(root, toy)
         assert held in (before, after, after | {"e"}), (number, made)
-        write(root, toy, "".join(sorted(set("cde") - held)), drop & held)
+        late = [toy.video(name, [LENGTHS[name]]) for name in sorted(set("cde") - held)]
+        write_narrow(root, *late, drop=drop & held)
         assert committed(root, toy) == after | {"e"}, (number, made)
         if number >= len(made):  # nothing has failed
             break
     assert cache.verify(root).ok
-
-
-def test_videos_stay_journalled_when_commits_find_a_full_disk(tmp_path, toy):
-    def refuse(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
-        following = writer.begin()
-        following.append(*boxes(toy, "c"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(LocalStore, "replace", refuse)
-            for _ in range(2):
-                with pytest.raises(FAILED):
-                    following.commit({})
-        with pytest.raises(CacheError, match="enter the writer again"):
-            following.keep("c")
-        with pytest.raises(CacheError, match="enter the writer again"):
-            writer.begin()
-    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
-        following = writer.begin()
-        assert [*following.journalled] == ["c"]
-        following.commit({})
-    assert committed(tmp_path, toy) == {"c"}
 
 
 def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp_path, toy):
@@ -146,7 +114,7 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp
     with writer:
         early = writer.begin()
         early.append(*boxes(toy, "a"))
-    write(tmp_path, toy, "c", plan="other")
+    write_narrow(tmp_path, toy.video("c", [LENGTHS["c"]]), plan="other")
     with writer:
         with pytest.raises(CacheError, match="entered again since begin"):
             early.commit({})
@@ -156,15 +124,3 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp
         with pytest.raises(CacheError, match="is made"):
             following.keep("c")
     assert committed(tmp_path, toy) == {"c", "d"}
-
-
-@pytest.mark.parametrize("text", ["x" * 5000, "a\0b", "\ud800"])
-def test_a_video_that_no_table_takes_is_refused_when_it_is_appended(text, tmp_path, toy):
-    entry, tracks = boxes(toy, "a")
-    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
-        following = writer.begin()
-        with pytest.raises(CacheError, match="no text for a table"):
-            following.append(replace(entry, source=text), tracks)
-        following.append(*boxes(toy, "b"))
-        following.commit({})
-    assert [video.name for video in cache.open(tmp_path)[SPLIT].videos] == ["b"]

@@ -11,7 +11,6 @@ import pytest
 
 import cache
 from cache import MissingSplit
-from cache.storage.local import LocalStore
 from tests.cache.storage.buckets import NARROW, narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
@@ -43,21 +42,6 @@ def unmount(folder):
 def unmount_a_link(folder):
     folder.rename(folder.parent.parent / "disk")
     folder.symlink_to("/mnt/not-mounted")
-
-
-def test_no_reader_finds_a_listed_split_without_its_manifest(tmp_path, toy, monkeypatch):
-    seen = []
-    replace = LocalStore.replace
-
-    def look_and_replace(store, key, data, **expected):
-        for name in cache.FeatureCache(tmp_path / "cache").splits:
-            assert cache.open(tmp_path / "cache")[name].tracks
-        replace(store, key, data, **expected)
-        seen.append(cache.FeatureCache(tmp_path / "cache").splits)
-
-    monkeypatch.setattr(LocalStore, "replace", look_and_replace)
-    convert(tmp_path / "cache", SPLIT, toy)
-    assert seen[-1] == (SPLIT,)
 
 
 @pytest.fixture
@@ -114,24 +98,6 @@ def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again
 
     shutil.rmtree(root / "toy")
     assert cache.gc(root).forgotten == [SPLIT] and listed(root) == ["other/train"]
-    assert cache.verify(root).ok
-
-
-def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url, toy):
-    convert(url, "other/train", toy)
-    convert(url, SPLIT, toy)
-    store = cache.store_at(url)
-    store.remove(["toy"])
-    assert not cache.verify(url).ok
-    assert cache.gc(url).forgotten == [SPLIT] and listed(url) == ["other/train"]
-    assert cache.verify(url).ok
-
-
-def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(root, toy):
-    (root / SPLIT / "manifest.json").unlink()
-    assert cache.open(root).splits == (SPLIT,)
-    assert not cache.verify(root).ok
-    toy.write(root, toy.videos())
     assert cache.verify(root).ok
 
 

@@ -53,10 +53,13 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
     toy.write(tmp_path, [(entry, tracks), toy.video("empty", [])])
     split = cache.open(tmp_path)["toy/train"]
     first, second = split.tracks[0], split.tracks[1]
-    assert first[:4] == (tracks[0].name, "vidéo/ü", 0, 4)
     assert math.isnan(first.fps)
-    assert (first.step, first.crop_scale, first.gender) == (2, 1.1, "female")
-    assert first.intrinsics is not None
+    assert (first.video, first.step, first.crop_scale, first.gender) == (
+        "vidéo/ü",
+        2,
+        1.1,
+        "female",
+    )
     np.testing.assert_array_equal(first.intrinsics, intrinsics)
     assert tuple(second) == (tracks[1].name, "vidéo/ü", 4, 7, 25.0, 1, 1.3)
     assert (second.gender, second.intrinsics) == ("neutral", None)
@@ -159,6 +162,10 @@ REFUSED = {
         lambda toy: (toy.video("a", [3])[0], [toy.track("b/0", 3)]),
     ),
     "committed": ("drop it in begin", lambda toy: toy.video("z", [4])),
+    "no text for a table": (
+        "no text for a table",
+        lambda toy: (cache.VideoEntry(name="a", source="\ud800"), toy.video("a", [3])[1]),
+    ),
 }
 
 

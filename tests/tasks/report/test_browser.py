@@ -10,7 +10,6 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from numpy.random import default_rng
 
@@ -133,30 +132,6 @@ def test_the_page_is_complete_and_accessible(look, pages, name):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
-
-
-def test_the_legend_is_about_what_is_on_the_page(browser, root, tmp_path):
-    kp_3d = np.zeros((3, 49, 4), np.float32)
-    kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
-    tab = browser.new_page()
-    tab.set_default_timeout(LIMIT)
-    for name, columns, shown in (
-        ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
-        ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
-        ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
-    ):
-        write_split(
-            tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action"
-        )
-        page = tmp_path / f"{name}.html"
-        write_page(from_cache(tmp_path, f"{name}/train", Choice()), page)
-        tab.goto(page.as_uri())
-        boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
-        boxes.remove("leave-out-1")
-        text = tab.inner_text("body")
-        assert boxes | ({"3D"} if "3D views" in text else set()) == shown
-        assert ("dashed bones" in text) == (name == "both")
-    tab.close()
 
 
 def test_ticked_tracks_make_a_list_to_copy(browser, root, tmp_path):

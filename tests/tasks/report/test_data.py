@@ -22,19 +22,3 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
     write_stream(frames, "penn_action/train", np.ones((20, 4)))
     write_split(frames, "penn_action/train", {"0002/0": person(15)})
     assert row(frames)[1] == "resnet50 (untrained, 15 rows missing)"
-
-
-def test_what_training_and_test_share_is_one_line(root, tmp_path):
-    assert overview_section(open_splits(root)).data["shared"] == "", "there is no test split"
-    for split, video in (
-        ("train", "outdoors_freestyle_00"),
-        ("validation", "outdoors_freestyle_01"),
-        ("test", "a_00"),
-    ):
-        write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
-    data = overview_section(open_splits(tmp_path)).data
-    share = (
-        "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons by name are "
-        "impossible)"
-    )
-    assert (data["shared"], data["leaks"]) == (share, True)

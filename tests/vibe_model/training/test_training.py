@@ -105,11 +105,6 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
     assert [(r.epoch, r.iteration) for r in of_steps] == steps
     assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
     assert set(of_steps[0].terms) == history[0]["losses"].keys() == TERMS[kind]
-    tags = {tag for tag, _ in scalars(folder)}
-    assert {tag.removeprefix("train/") for tag in tags if tag.startswith("train/")} == TERMS[
-        kind
-    ] | {"total"}
-    assert len([tag for tag in tags if tag.startswith("gradient/")]) == len(NETWORKS[kind])
     # No body data: neither names nor the sizes of the tiny body's vertices.
     for state in (last, best):
         leaves = tensors(state)
@@ -128,16 +123,7 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
 @pytest.mark.parametrize("kind", ["vibe", "hmmr", "part_dynamics"])
 def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, monkeypatch):
     metrics = read_file(undisturbed / "metrics.json")
-    assert set(metrics["b/test"]) >= {
-        "mpjpe",
-        "pa_mpjpe",
-        "pve",
-        "accel",
-        "pck",
-        "auc",
-        "baseline",
-        "published",
-    }
+    assert set(metrics["b/test"]) >= {"pa_mpjpe", "pve", "baseline", "published"}
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
     assert read_file(undisturbed / "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
     monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
@@ -168,9 +154,8 @@ def test_a_run_of_the_prior_leaves_its_angles_and_a_prior(splits, undisturbed):
     assert (prior.latent_size, prior.stand_in) == (3, True)
     # Runs of generators are named after it, wherever it is.
     assert str(undisturbed.parent).encode() not in (undisturbed / "best.pt").read_bytes()
-    tags = {tag for tag, _ in scalars(undisturbed) if not tag.startswith(("train/", "gradient/"))}
-    validation = {f"validation/v/val/{name}" for name in ("reconstruction_deg", "mean_pose_deg")}
-    assert tags == validation | {"learning_rate/mposer_optimizer"}
+    tags = {tag for tag, _ in scalars(undisturbed)}
+    assert {"validation/v/val/reconstruction_deg", "learning_rate/mposer_optimizer"} < tags
 
 
 @quickly_vibe

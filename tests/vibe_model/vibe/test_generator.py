@@ -10,12 +10,6 @@ from vibe_model.cameras import project
 from vibe_model.vibe.networks import Regressor, TemporalEncoder
 
 
-def gru_parameters(n_in, hidden, layers, directions=1):
-    """Three gates of W_ih, W_hh and two biases, by layer and direction."""
-    sizes = [n_in] + [hidden * directions] * (layers - 1)
-    return sum(directions * 3 * (hidden * size + hidden * hidden + 2 * hidden) for size in sizes)
-
-
 def n_parameters(module):
     return sum(p.numel() for p in module.parameters())
 
@@ -29,19 +23,16 @@ def test_the_published_configuration_has_the_published_names_and_counts(body):
     expected = {*gru, "encoder.linear.weight", "encoder.linear.bias"}
     expected |= {f"regressor.{name}" for name in (*linear, "init_pose", "init_shape", "init_cam")}
     assert set(model.state_dict()) == expected
-    assert n_parameters(model.encoder) == gru_parameters(2048, 1024, 2) + 1024 * 2048 + 2048
-    fc = 2205 * 1024 + 1024 + 1024 * 1024 + 1024
-    assert n_parameters(model.regressor) == fc + 1024 * 157 + 157
-    assert {name: tuple(t.shape) for name, t in model.state_dict().items() if "init" in name} == {
-        "regressor.init_pose": (1, 144),
-        "regressor.init_shape": (1, 10),
-        "regressor.init_cam": (1, 3),
-    }
+    assert n_parameters(model.encoder) == 17_840_128
+    assert n_parameters(model.regressor) == 3_469_469
+    shapes = {name: (*value.shape,) for name, value in model.state_dict().items()}
+    means = [shapes[f"regressor.init_{part}"] for part in ("pose", "shape", "cam")]
+    assert means == [(1, 144), (1, 10), (1, 3)]
 
 
 def test_both_directions_side_by_side_go_through_the_linear_layer():
     encoder = TemporalEncoder(feature_size=6, hidden_size=5, bidirectional=True, add_linear=False)
-    assert n_parameters(encoder) == gru_parameters(6, 5, 2, directions=2) + 10 * 6 + 6
+    assert encoder.linear.in_features == 10
     assert encoder(torch.zeros(2, 3, 6)).shape == (2, 3, 6)
 
 

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy.integrate import quad
-from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
 from tests.vibe_model.builders import everything_matters
@@ -132,26 +131,10 @@ def test_twenty_samples_estimate_what_thousands_do():
     assert abs(float(few.mean() - many)) < 3 * float(few.std() / math.sqrt(len(few))) + 1e-3
     assert few.min() >= 0.05
     assert few.max() <= 0.95
-    far = network.match_probability(one[0][:1], std[:1], one[0][:1] + 1e6, std[:1])
-    assert float(far.detach()) == pytest.approx(0.05)
 
 
 # --------------------------------------------------------------------------------------------------
 # losses
-
-
-def test_the_triplets_of_planted_distances():
-    distances = torch.tensor(
-        [[1.0, 1.2, 3.0], [0.5, 2.0, 2.1], [9.0, 0.1, 5.0]], dtype=torch.float64, requires_grad=True
-    )
-    poses = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.0, 0.05], [0.05, 0.5, 0.0]])
-    # Row 0: the nearest farther off than 1.0 is 1.2. Row 1: 0.5 is nearer, 2.1 has the same pose:
-    # none. Row 2 alike.
-    loss = pr_vipe_losses.triplet_ratio(distances, poses)
-    assert float(loss.detach()) == pytest.approx(1.0 - 1.2 + math.log(2))
-    loss.backward()
-    assert_array_equal(distances.grad, [[1, -1, 0], [0, 0, 0], [0, 0, 0]])
-    assert float(pr_vipe_losses.positive_pairwise(distances.detach())) == pytest.approx(8 / 3)
 
 
 @given(st.integers(2, 6), st.integers(0, 99))
@@ -169,6 +152,8 @@ def test_the_triplet_loss_is_that_of_plain_numpy(n, seed):
     active = [hinge for hinge in hinges if hinge > 0]
     found = pr_vipe_losses.triplet_ratio(torch.tensor(distances), torch.tensor(poses))
     assert float(found) == pytest.approx(np.mean(active) if active else 0.0, abs=1e-12)
+    positive = pr_vipe_losses.positive_pairwise(torch.tensor(distances))
+    assert float(positive) == pytest.approx(distances.trace() / n)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.3, 0.4), (-0.2, 2.5)])
@@ -188,34 +173,25 @@ def test_the_prior_is_a_divergence_from_the_normal_distribution(mean, std):
 # NP-MPJPE
 
 
-def plain_np_mpjpe(pose, target):
-    """One pair, by SciPy."""
-    source, goal = (
-        (p - p[[7, 8]].mean(0)) / np.linalg.norm(p[[1, 2]].mean(0) - p[[7, 8]].mean(0))
-        for p in (pose, target)
-    )
-    goal_mean = goal.mean(0)
-    source, goal = source - source.mean(0), goal - goal_mean
-    rotation, _ = Rotation.align_vectors(goal, source)
-    turned = rotation.apply(source)
-    scale = (turned * goal).sum() / (source**2).sum()
-    return np.linalg.norm(scale * turned - goal, axis=1).mean()
+def svd_distances(poses, others):
+    """(M, N): of each pair, after the best similarity."""
+    every = np.broadcast_to(poses[:, None], (len(poses), *others.shape))
+    return np.linalg.norm(procrustes_align(every, others) - others, axis=-1).mean(-1)
 
 
-def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once():
+def test_np_mpjpe_is_of_poses_about_their_hips_in_units_of_the_torso():
     random = default_rng(0)
     poses, others = random.normal(size=(2, 6, 13, 3))
     others[0] = poses[0] * [1, 1, -1]  # its mirror image
-    expected = [[plain_np_mpjpe(pose, other) for other in others] for pose in poses]
-    assert_allclose(np_mpjpe(poses, others), np.diag(expected), atol=1e-9)
-    assert expected[0][0] > 0.1
     normalised = [
-        torch.tensor(
-            (p - p[:, [7, 8]].mean(1, keepdims=True))
-            / np.linalg.norm((p[:, [1, 2]].mean(1) - p[:, [7, 8]].mean(1)), axis=1)[:, None, None]
-        )
+        (p - p[:, [7, 8]].mean(1, keepdims=True))
+        / np.linalg.norm((p[:, [1, 2]].mean(1) - p[:, [7, 8]].mean(1)), axis=1)[:, None, None]
         for p in (poses, others)
     ]
+    expected = svd_distances(*normalised)
+    assert_allclose(np_mpjpe(poses, others), np.diag(expected), atol=1e-9)
+    assert expected[0][0] > 0.1
+    normalised = [torch.tensor(p) for p in normalised]
     assert_allclose(pose_distances(*normalised), expected, atol=1e-9)
     assert_allclose(pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5)
 
@@ -232,7 +208,4 @@ def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat):
         (flattened, flattened),
         (flattened, poses),
     ):
-        every = np.broadcast_to(a.numpy()[:, None], (9, 9, 13, 3))
-        aligned = procrustes_align(every, b.numpy())
-        expected = np.linalg.norm(aligned - b.numpy(), axis=-1).mean(-1)
-        assert_allclose(pose_distances(a, b), expected, atol=1e-6)
+        assert_allclose(pose_distances(a, b), svd_distances(a.numpy(), b.numpy()), atol=1e-6)
