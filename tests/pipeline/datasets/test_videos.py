@@ -3,15 +3,12 @@ hand.
 """
 
 import json
-import os
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.demo.files import mp4_writer
@@ -147,17 +144,6 @@ def test_names_that_two_people_would_share_cost_no_clip(tmp_path):
     names = [track.name.rpartition("/")[2] for track in tracks]
     ends = ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")
     assert sorted(names) == sorted(f"dancer{end}" for end in ends)
-
-
-def test_a_clip_whose_name_is_no_text_is_told_and_costs_no_other(tmp_path, ran):
-    raw, root = tmp_path / "raw", tmp_path / "cache"
-    for name in ("b.mp4", "\\udcff.mp4"):
-        write_clip(raw / name)
-        write_alphapose(raw / f"keypoints/{name}.json")
-    shutil.copy(raw / "b.mp4", os.fsencode(raw) + b"/\xff.mp4")  # "\\udcff.mp4" in the cache
-    shown = ran("convert", "videos/train", "--raw", raw, "--cache", root)
-    assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
-    assert {track.video for track in cache.open(root)["videos/train"].tracks} == {"b.mp4"}
 
 
 def test_what_is_not_kept_is_counted(tmp_path):

@@ -88,11 +88,6 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn, int
     penn.convert()
     done = into.extract(penn.root)
     assert (done.computed, done.problems) == (23, {"picture_truncated": 1})
-    (example,) = done.examples
-    assert example.startswith("0003, frame 2: ")
-    assert "000003.jpg the JPEG is cut short" in example
-    ok = penn.rows("features/resnet50_ok")
-    assert (ok["0003/0"].tolist(), ok["0001/0"].all()) == ([1, 1, 0, 1, 1, 1, 1, 1], True)
     assert np.isnan(penn.rows("features/resnet50")["0003/0"][2]).all()
     split = penn.split
     (start,) = (track.start for track in split.tracks if track.name == "0003/0")
