@@ -73,6 +73,7 @@ DAMAGED = {  # split, a label file: what is changed, words of the message
         (at("betas", to=np.zeros(9)), "'betas': expected at least 10, found 9"),
     ],
     ("insta_variety/train", "train/insta_variety_00_copy00.tfrecord"): [
+        (without(0, "meta/N"), "'meta/N of record 00000': expected a number from 1 to 65536"),
         (at(0, "meta/N", to=np.array([3.0])), "'meta/N' is a float_list"),
         (at(0, "meta/N", to=np.array([2])), "'image/xys' has 168 values, expected at most 56"),
         (at(0, "image/toe_pts", to=np.ones(1)), "toe_pts of record 00000': expected 108 numbers"),

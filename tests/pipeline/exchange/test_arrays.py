@@ -259,11 +259,17 @@ def of_parquet(column):
     return lambda file: pq.write_table(pa.table({"x": column}), file)
 
 
+def elsewhere(file):
+    with h5py.File(file, "w") as stored:
+        stored.create_dataset("x", (N, 2), "f4", external=[("secret", 0, N * 8)])
+
+
 FOREIGN = {  # file -> what writes it, words
     "x.npz": (damaged_npz, "'x': .*CRC"),
     "x.pkl": (of_bytes(b"\x80\x04N."), "a joblib file: a dict of NumPy arrays.*found NoneType"),
     "x.gz": (of_bytes(b"\x1f\x8b"), "joblib or HDF5, found a file compressed with gzip"),
-    "x.h5": (of_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
+    "1.h5": (elsewhere, "not in this file"),
+    "2.h5": (of_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
     "1.safetensors": (of_bytes(b"\xff" * 9), "a header of"),
     "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for"),
     "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="BF16"), "numbers of BF16"),

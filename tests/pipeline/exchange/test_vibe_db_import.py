@@ -201,6 +201,8 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'"),
         ({"img_name": np.array([f"a/{10**13 + row}.jpg" for row in range(N)])}, "'img_name'"),
         ({"features": feature_rows(N - 1)}, "'features'.* 40 rows"),
+        ({"bbox": BOXES[:, :3]}, "'bbox'"),
+        ({"vid_name": np.arange(N)}, "'vid_name'"),
         ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox'.* square"),
         ({"bbox": np.vstack([BOXES[:5], [[100, 80, 0, 7]], BOXES[6:]])}, "'bbox'.* in row 5"),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d"),

@@ -188,6 +188,14 @@ MISTAKES = [  # the files, words of the message
         "names of the joints",
     ),
     (
+        change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")),
+        r"\[0\].keypoints",
+    ),
+    (
+        change_of("mmpose inferencer", lambda c: c[1]["instances"][0]["keypoint_scores"].pop()),
+        r"shape \(16, 2\)",
+    ),
+    (
         change_of("coco", lambda c: c["annotations"][2].update(keypoints=[1] * 48)),
         r"annotations\[2\].*51 numbers",
     ),
@@ -210,6 +218,7 @@ MISTAKES = [  # the files, words of the message
         "a box alone, 51 numbers a person",
     ),
     (PAGES | {"c_000000000007_keypoints.json": '{"people": [{"pose'}, "000007.*cut off"),
+    ({"": json.dumps(results())[:-200]}, "cut off"),
     ({"": [*results(), *results(keypoints=[1.0] * 78)]}, "one joint order"),
     ({"": results(image_id="frame.jpg")}, "frame number"),
     ({"": [*results(), *results(image_id="b_000000.jpg")]}, "'b_'"),
