@@ -61,6 +61,18 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
         assert_allclose(estimate.pixel_intrinsics(planted.SIZE), camera)
 
 
+def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path):
+    """Trap 5, and the size of its README, which is height and width (trap 6)."""
+    first, second = read_estimates(planted.write(tmp_path, "phalp"))
+    assert (len(first.frames), len(second.frames)) == (planted.N, planted.N - 3)
+    assert second.dropped == {"ghost": 3}
+    for person, estimate in enumerate((first, second)):
+        rows = estimate.frames
+        assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
+        assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
+    assert first.size == planted.SIZE
+
+
 @pytest.mark.parametrize(("margin", "of"), [(1.1, "VIBE"), (1.0, "TCMR")])
 def test_the_margin_of_the_crop_is_told_by_projection(tmp_path, margin, of):
     """Trap 10."""

@@ -106,6 +106,23 @@ def extract(made_up, tmp_path, monkeypatch):
     return Extract(made_up, tmp_path, monkeypatch)
 
 
+def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
+    extract, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
+    sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
+    for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
+        network = extract.made_up.Mean(batch_size, threads)
+        monkeypatch.setattr(extract.made_up.Colour, "load", lambda *_, network=network: network)
+        found, meter, problems = extract(*sources, workers=workers)
+        assert (found, problems) == (extract.whole(3), {})
+        assert (meter.frames, meter.rows, meter.decoders) == (120, 120, workers)
+    # by each process that decodes a video; a video in order also after its last frame
+    compared = Counter((tmp_path / "digests").read_text().split())
+    assert compared["1"] == 2 * 3
+    assert {compared["0"], compared["2"]} <= {*range(3, 1 + 2 + 4 + 1)}
+
+
 def test_a_process_closes_a_video_before_it_opens_the_next_one(extract, made_up, tmp_path):
     sources = [made_up.LoggedSource(tmp_path, name) for name in "abcd"]
     extract(*sources, workers=1)
