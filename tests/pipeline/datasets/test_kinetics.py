@@ -94,6 +94,15 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw, form):
     assert tracks[0].kp_2d[:, nose, 0].tolist() == [100] * 15 + [500] * 15
 
 
+@pytest.mark.parametrize(("back", "segments"), [(50, [("1", 45)]), (51, [("1", 25)])])
+def test_a_tracked_person_who_is_away_for_over_a_second_comes_back_as_another_track(
+    raw, back, segments
+):
+    write_alphapose(raw, [result(t, idx=1) for t in [*range(25), *range(back, 70)]])
+    tracks, _ = read(raw)
+    assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
+
+
 def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw):
     write_openpose(raw)
     before = list(KINETICS.videos(raw, "train"))
