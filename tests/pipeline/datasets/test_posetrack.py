@@ -189,6 +189,23 @@ def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path, annotations,
 
 
 @pytest.mark.parametrize(
+    ("side", "set_aside", "notes"),
+    [
+        (330, "", []),
+        (260, "", ["of the joints are far outside the 260 x 260 images"]),
+        (200, "keypoints_outside", []),
+    ],
+)
+def test_joints_outside_the_images_of_one_sequence_are_noted_or_refused(
+    side, set_aside, notes, tmp_path
+):
+    """Joints reach to 330 px."""
+    write(tmp_path)
+    write_images(tmp_path, (side, side))
+    require(read(tmp_path), notes=notes, refused=set_aside)
+
+
+@pytest.mark.parametrize(
     ("size", "right", "words"),
     [
         ((340, 340), 0, ""),
