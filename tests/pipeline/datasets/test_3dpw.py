@@ -10,7 +10,7 @@ from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
 from tests.bodies import the_body
-from tests.pipeline.datasets.by_hand import jpeg, read_video, require
+from tests.pipeline.datasets.by_hand import read_video, require
 from tests.pipeline.datasets.label_files import edit_labels
 
 PW = datasets.get("3dpw")
@@ -64,23 +64,6 @@ def test_an_actor_becomes_a_track_unless_never_seen(raw):
     (track,) = require(found, dropped={"no_detection": N})
     assert track.name == f"{SEQ}/1"
     assert found[1]["tracks_dropped"] == {"no_detection": 1}
-
-
-@pytest.mark.parametrize(
-    ("size", "centre", "reason"),
-    [
-        ((300, 400), (150, 200), ""),
-        ((400, 300), (198, 154), ""),
-        ((300, 400), (200, 150), "other_picture_size"),  # turned
-        ((360, 270), (200, 150), "other_picture_size"),
-    ],
-)
-def test_a_camera_must_fit_the_images_upright_or_not(size, centre, reason, raw):
-    camera = np.array([[400.0, 0, centre[0]], [0, 400, centre[1]], [0, 0, 1]])
-    edit_labels(raw / LABELS, lambda data: data | {"cam_intrinsics": camera})
-    for file in (raw / "imageFiles" / SEQ).iterdir():
-        file.write_bytes(jpeg(*size))
-    require(read(raw), refused=reason)
 
 
 def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(raw):

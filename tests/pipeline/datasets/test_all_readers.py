@@ -225,29 +225,6 @@ def test_3d_joints_are_where_their_names_say(name, split, embedded):
             np.testing.assert_allclose(relative, scale * common, atol=1e-3)
 
 
-@every_split_with_pixels
-def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(name, split, embedded):
-    n_fitted = 0
-    for track, take, actor in played(name, split, embedded):
-        if track.intrinsics is not None:
-            np.testing.assert_allclose(track.intrinsics, take.camera.intrinsics, rtol=1e-6)
-        if track.pose is not None and track.has_smpl.any():
-            frames = track.frame_index[track.has_smpl]
-            pose, betas = track.pose[track.has_smpl], track.betas[track.has_smpl]
-            to_camera = take.camera.extrinsics[frames, :3, :3]
-            ours, world = (
-                Rotation.from_rotvec(rotvec[:, :3]).as_matrix()
-                for rotvec in (pose, actor.pose[frames])
-            )
-            np.testing.assert_allclose(ours, to_camera @ world, atol=1e-6)
-            np.testing.assert_allclose(pose[:, 3:], actor.pose[frames, 3:], atol=1e-6)
-            np.testing.assert_allclose(betas, np.tile(actor.betas, (len(frames), 1)), atol=1e-6)
-            n_fitted += len(frames)
-    assert (n_fitted > 0) is (
-        name in ("3dpw", "emdb", "bedlam") or (name, split) == ("h36m", "train")
-    )
-
-
 def forearms():
     """(elbow, wrist, 1 for left and -1 for right) in both families of joints."""
     for elbow, wrist in (("{}elbow", "{}wrist"), ("OP {}Elbow", "OP {}Wrist")):

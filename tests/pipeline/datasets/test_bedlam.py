@@ -236,7 +236,6 @@ TRAPS = [  # reason, word of the message, other labels
     ("no_picture", "", {}),
     ("frame_count_mismatch", "multiples of 5", {"imgname": FROM_1}),
     ("bad_label_file", "imgname", {"imgname": FROM_1.astype(object)}),
-    ("bad_label_file", "sub", {"sub": np.array([*SUBJECTS] * N, object)}),
     ("bad_label_file", "imgname", {"imgname": np.array(["../x.png"] * 2 * N)}),
     ("bad_label_file", "10 or 11", {"shape": np.zeros((2 * N, 12))}),
     ("bad_label_file", "165", {"pose_cam": np.zeros((2 * N, 156))}),

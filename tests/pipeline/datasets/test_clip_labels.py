@@ -2,7 +2,6 @@
 its own frame, or the clip is refused with a reason.
 """
 
-import numpy as np
 import pytest
 
 from pipeline import datasets
@@ -10,26 +9,6 @@ from pipeline.accounting import Accounting
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 
 N_FRAMES = 40
-
-
-def without(people, *frames):
-    return {number: joints for number, joints in people.items() if number not in frames}
-
-
-def shifted(people, n):
-    return {number + n: joints for number, joints in people.items()}
-
-
-LABELS = {
-    "all": lambda people: people,
-    "first missing": lambda people: without(people, 0),
-    "middle missing": lambda people: without(people, 20, 21),
-    "last missing": lambda people: without(people, N_FRAMES - 1),
-    "from 1": lambda people: shifted(people, 1),
-    "half": lambda people: without(people, *range(N_FRAMES // 2, N_FRAMES)),
-    "more than frames": lambda people: people | shifted(people, 5),
-}
-REFUSED = {"from 1", "more than frames"}
 
 
 def read(raw):
@@ -50,21 +29,6 @@ def raw(tmp_path):
 def people_in(start=30):
     """Somebody who walks a pixel a frame."""
     return {t: standing("coco", start + t, 60) for t in range(N_FRAMES)}
-
-
-@pytest.mark.parametrize("damage", LABELS)
-def test_each_row_has_its_own_frame_s_label_or_the_clip_is_refused(damage, raw):
-    labels = LABELS[damage](people_in())
-    write_alphapose(raw / "keypoints/a.mp4.json", labels)
-    tracks, account = read(raw)
-    if damage in REFUSED:
-        assert (tracks, account.set_aside) == ({}, "frame_count_mismatch"), account
-        return
-    track = tracks["a.mp4"]
-    assert set(labels) <= set(track.frame_index.tolist()) <= set(range(N_FRAMES))
-    left = track.kp_2d[..., 0].max(axis=1)  # of the frame's own person, or between two that are
-    np.testing.assert_allclose(left - left[0], track.frame_index - track.frame_index[0], atol=1e-3)
-    assert abs(left[0] - track.frame_index[0] - 45) <= 1
 
 
 def test_clips_and_labels_that_differ_in_case_alone_belong_together(raw):

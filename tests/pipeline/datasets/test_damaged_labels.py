@@ -3,7 +3,6 @@ the video's frames.
 """
 
 import functools
-import json
 import operator
 
 import numpy as np
@@ -42,17 +41,14 @@ def cells(n, content):
 
 DAMAGED = {  # split, a label file: what is changed, words of the message
     ("penn_action/train", "labels/0001.mat"): [
-        (at("x", to=np.ones((8, 12))), "0001.mat: 'x': expected numbers of shape (any, 13)"),
         (without("x"), "'x': expected a variable of this name, found only action, bbox"),
         (at("train", to=0), "'train': expected 1 or -1, found 0"),
     ],
     ("posetrack/train", "posetrack_data/annotations/train/000001_mpii_train.json"): [
         (at("images", 3, "is_labeled", to=None), "'images[3].is_labeled': expected true or false"),
         (at("images", 3, "file_name", to=3.5), "'images[3].file_name': expected text, found 3.5"),
-        (at("images", 3, "id", to=10**400), "expected a whole number, found a number out of range"),
         (at("images", 3, "id", to=True), "'images[3].id': expected a whole number, found "),
         (at("images", to={}), "'images': expected a list of objects, found an empty object"),
-        (at("annotations", 2, "keypoints", to=[1, 2]), "keypoints': expected numbers of shape (51)"),
         (at("annotations", 2, "bbox", to=[1, 2]), "'annotations[2].bbox': expected numbers of shape (4)"),
         (at("categories", 0, "keypoints", 4, to="eye"), "expected none but nose, head_bottom, head"),
     ],
@@ -62,8 +58,6 @@ DAMAGED = {  # split, a label file: what is changed, words of the message
         (at("annot2", to=cells(14, "text")), "'annot2{1}': expected numbers"),
     ],
     ("mpi_inf_3dhp/test", "mpi_inf_3dhp_test_set/TS1/annot_data.mat"): [
-        (without("valid_frame"), "'valid_frame': expected numbers"),
-        (at("annot2", to=np.ones((2, 17, 1, 6))), "found (2, 17, 1, 6) float64"),
         (at("valid_frame", to=np.ones((7, 1))), "expected one row a frame everywhere"),
     ],
     ("3dpw/train", "sequenceFiles/train/courtyard_walking_00.pkl"): [
@@ -77,8 +71,6 @@ DAMAGED = {  # split, a label file: what is changed, words of the message
         (without("mocap_framerate"), "'mocap_framerate': expected frames per second, found no such"),
         (at("poses", to=np.zeros((9, 72))), "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X"),
         (at("betas", to=np.zeros(9)), "'betas': expected at least 10, found 9"),
-        (at("trans", 5, to=np.nan), "'trans': expected finite numbers, found NaN"),
-        (at("mocap_framerate", to=np.nan), "'mocap_framerate': expected 1 to 10,000"),
     ],
     ("insta_variety/train", "train/insta_variety_00_copy00.tfrecord"): [
         (without(0, "meta/N"), "'meta/N of record 00000': expected a number from 1 to 65536"),
@@ -114,21 +106,8 @@ def test_labels_of_another_form_are_refused_by_file_and_key(
     require_refused(split, raw, file, words)
 
 
-CLIP = "8PP_xu4XTBh_000078_000088"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        (f"{CLIP}_5_keypoints.json", {"people": []}, "frame 5 twice"),
-        (f"{CLIP}.json", [{"image_id": "x" * 10_000, "keypoints": [1] * 51}], "of 10000 characters"),
-    ],
-)  # fmt: skip
-def test_other_keypoint_files_of_a_clip_are_refused(name, content, words, embedded, tmp_path):
-    raw = embedded.copy("kinetics", tmp_path / "raw")
-    folder = raw / "keypoints/train" / CLIP
-    if name == f"{CLIP}.json":
-        for file in folder.iterdir():
-            file.unlink()
-    (folder / name).write_text(json.dumps(content))
-    require_refused("kinetics/train", raw, f"keypoints/train/{CLIP}", words)
+def test_a_frame_with_two_keypoint_files_is_refused(embedded, tmp_path):
+    raw, clip = embedded.copy("kinetics", tmp_path / "raw"), "8PP_xu4XTBh_000078_000088"
+    folder = f"keypoints/train/{clip}"
+    (raw / folder / f"{clip}_5_keypoints.json").write_text('{"people": []}')
+    require_refused("kinetics/train", raw, folder, "frame 5 twice")

@@ -81,16 +81,10 @@ TRAPS = [  # what is done, reason, word of the message
     (labels(lambda data: data | {"kp2d": data["kp2d"][:-1]}), "bad_label_file", "kp2d"),
     (labels(lambda data: data | {"bboxes": np.ones(4)}), "bad_label_file", "bboxes/bboxes"),
     (
-        labels(lambda data: data["smpl"].update(betas=np.full(10, np.nan))),
-        "bad_label_file",
-        "betas",
-    ),
-    (
         labels(lambda data: data["bboxes"].update(invalid_idxs=[-1])),
         "bad_label_file",
         "invalid_idxs",
     ),
-    (labels(lambda data: {"gender": print}), "unsafe_pickle", "print"),
 ]
 
 

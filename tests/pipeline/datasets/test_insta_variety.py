@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
-from pipeline.demo.files import tf_example as example
-from pipeline.demo.files import tfrecord as framed
 from pipeline.testing import datasets as contract
 from tests.pipeline.datasets.by_hand import jpeg, read_one, require, standing, write_video
 from tests.pipeline.datasets.made_insta_variety import PICTURE, clip, put, write
@@ -24,13 +21,6 @@ TOES = ["LBigToe", "RBigToe", "LSmallToe", "RSmallToe", "LAnkle", "RAnkle"]
 
 
 read = functools.partial(read_one, INSTA)
-
-
-def accounts(raw):
-    """Of each video, why it was rejected, frames kept, and the message."""
-    report = Accounting()
-    list(INSTA.tracks(raw, "train", report=report))
-    return [(account.set_aside, account.kept, account.message) for account in report]
 
 
 def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path):
@@ -147,29 +137,6 @@ def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path):
     assert first.span[0] == 0
     assert second.span == (first.span[1], size)
     assert [video.name for video in INSTA.videos(tmp_path, "test")] == ["test/a/00000"]
-
-
-def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_path):
-    file = write(tmp_path, clip(1), clip(2), clip(3), clip(4))
-    whole, videos = bytearray(file.read_bytes()), INSTA.videos(tmp_path, "train")
-    starts = [video.span[0] for video in videos if video.span is not None]
-    whole[starts[1] + 200] ^= 1
-    whole[starts[2]] ^= 1
-    file.write_bytes(whole)
-    first, data, rest = accounts(tmp_path)
-    assert (first[:2], data[:2], rest[:2]) == (
-        ("", 1),
-        ("record_damaged", 0),
-        ("record_damaged", 0),
-    )
-    assert f"'bytes {starts[1]} to" in data[2]
-    assert f"everything from byte {starts[2]} on is lost" in rest[2]
-    file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + framed(example(clip())))
-    assert [one[:2] for one in accounts(tmp_path)] == [
-        ("bad_label_file", 0),
-        ("bad_label_file", 0),
-        ("", 3),
-    ]
 
 
 def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path, into):

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import unicodedata
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,19 +146,9 @@ def test_a_mistake_is_named_with_its_cause(name, told):
     assert re.search(MISTAKES[name].words, text, re.DOTALL), text
 
 
-def zipped(name, text):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(name, text)
-    return stream.getvalue()
-
-
 ROOTS = {
     "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename the folder.*keypoints/"),
-    "zipped": (
-        {"keypoints.zip": zipped("a", GOOD)},
-        r"keypoints\.zip.*unpack the file, to keypoints/",
-    ),
+    "zipped": ({"keypoints.zip": b"PK"}, r"keypoints\.zip.*unpack the file, to keypoints/"),
     "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "files that end in .*a/1.jpg, a/2"),
 }
 

@@ -5,24 +5,15 @@ The clips are demo people, so that the demo detector sees them: turned by metada
 uneven rate.
 """
 
-import struct
-
 import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
+from tests.pipeline.files.made_clips import with_matrix
 
 N = 48  # frames: more than the 40 that a stretch needs
-
-
-def turn(file):
-    """Set its rotation flag to a quarter turn, as of a phone that is held upright."""
-    data = bytearray(file.read_bytes())
-    at = data.index(b"tkhd") + 4 + 4 + 36  # version and flags, times to volume
-    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    file.write_bytes(data)
 
 
 @pytest.mark.parametrize("is_turned", [True, False])
@@ -32,7 +23,7 @@ def test_keypoints_of_the_picture_before_it_is_turned_are_refused(is_turned, tmp
     """
     clip = write_video(tmp_path / "a.mov", N, size=(160, 120) if is_turned else (120, 160), step=0)
     if is_turned:
-        turn(clip)
+        clip.write_bytes(with_matrix(clip.read_bytes(), "a quarter turn"))
     assert Video(tmp_path, "a.mov").size() == (120, 160)
     joints = standing("coco", 117, 60)  # between 102 and 132
     write_alphapose(tmp_path / "keypoints/a.json", dict.fromkeys(range(N), joints))

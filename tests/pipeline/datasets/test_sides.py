@@ -51,19 +51,9 @@ def test_exchanged_sides_are_put_right_and_no_other_frame_changes(frames, joints
 
 
 def test_a_walk_that_is_seen_from_the_side_stays_as_detected():
-    """Legs and arms cross at every step of 1.4 m/s; the shoulders are a few px apart."""
-    t = np.arange(150) / 25
-    swing = np.sin(2 * np.pi * 0.95 * t)[:, None] * [-12, 12, -28, 28, 0, 0, 18, -18, 35, -35]
-    apart = np.tile([3, -3], 6)
-    x = (
-        150
-        + 140 * t[:, None]
-        + np.hstack([np.full((150, 5), 10), apart + np.pad(swing, ((0, 0), (2, 0)))])
-    )
-    y = np.broadcast_to([20] * 5 + [40, 40, 70, 70, 95, 95, 95, 95, 140, 140, 182, 182], x.shape)
-    noise = np.random.default_rng(1).normal(0, 1.5, (150, 17, 2))
-    true = np.concatenate([np.stack([x, y], axis=-1) + noise, np.full((150, 17, 1), 0.9)], axis=-1)
-    found, _ = put_sides_right(true, np.arange(150), "coco", {})
+    """Legs and arms cross at every step; the shoulders are a few px apart."""
+    true = walk(width=10.0, swing=35.0)
+    found, _ = put_sides_right(true, np.arange(N), "coco", {})
     np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
 
 

@@ -3,18 +3,14 @@ hand.
 """
 
 import json
-import os
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.demo.files import mp4_writer
 from pipeline.errors import ConfigError
 from pipeline.skeletons import convert
 from tests.pipeline.datasets import by_hand
@@ -22,14 +18,14 @@ from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from tests.pipeline.files.made_clips import Clip, widen
 
 
-def write_clip(file, n=60, cut=10**9):
-    """Frames of 160 x 120; grey before `cut`, red from there on."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with mp4_writer(file, 25.0, 160, 120) as writer:
-        for t in range(n):
-            writer.write(
-                np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8)
-            )
+def write_clip(file, n=60):
+    return write_video(file, n, step=0)
+
+
+def write_cut(file):
+    """Of 100 frames: grey, and red from frame 45 on."""
+    grey, red = (np.full((120, 160, 3), colour, np.uint8) for colour in ((120,) * 3, (30, 30, 220)))
+    by_hand.encode(file, [grey] * 45 + [red] * 55)
 
 
 def write_alphapose(file, n=60, **more):
@@ -119,9 +115,9 @@ def test_an_option_that_means_nothing_is_refused(options):
 
 
 def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path):
-    write_clip(tmp_path / "a.mp4", 100, cut=45)
+    write_cut(tmp_path / "a.mp4")
     write_alphapose(tmp_path / "keypoints/a.json", 100)
-    write_clip(tmp_path / "b.mp4", 100, cut=45)
+    write_cut(tmp_path / "b.mp4")
     write_alphapose(tmp_path / "keypoints/b.json", 100, idx=3)
     tracks, accounts = read(tmp_path)
     stretches = {track.name: (track.frame_index[0], len(track.frame_index)) for track in tracks}
@@ -147,17 +143,6 @@ def test_names_that_two_people_would_share_cost_no_clip(tmp_path):
     names = [track.name.rpartition("/")[2] for track in tracks]
     ends = ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")
     assert sorted(names) == sorted(f"dancer{end}" for end in ends)
-
-
-def test_a_clip_whose_name_is_no_text_is_told_and_costs_no_other(tmp_path, ran):
-    raw, root = tmp_path / "raw", tmp_path / "cache"
-    for name in ("b.mp4", "\\udcff.mp4"):
-        write_clip(raw / name)
-        write_alphapose(raw / f"keypoints/{name}.json")
-    shutil.copy(raw / "b.mp4", os.fsencode(raw) + b"/\xff.mp4")  # "\\udcff.mp4" in the cache
-    shown = ran("convert", "videos/train", "--raw", raw, "--cache", root)
-    assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
-    assert {track.video for track in cache.open(root)["videos/train"].tracks} == {"b.mp4"}
 
 
 def test_what_is_not_kept_is_counted(tmp_path):

@@ -151,20 +151,6 @@ def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp
         imported(root, tmp_path / "x.h5", "packed", array="packed")
 
 
-def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root, tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        kind = h5py.h5t.STD_I16LE.copy()
-        kind.set_precision(12)
-        kind.set_offset(4)
-        space = h5py.h5s.create_simple((N, 6))
-        numbers = np.arange(6 * N, dtype=np.int16).reshape(N, 6) % 2000 - 1000
-        h5py.h5d.create(file.id, b"x", kind, space).write(
-            h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(numbers)
-        )
-    imported(root, tmp_path / "x.h5")
-    assert_array_equal(stored(root), numbers)
-
-
 def test_float16_of_either_byte_order_is_kept(root, tmp_path):
     np.save(tmp_path / "big.npy", X.astype(">f2"))
     imported(root, tmp_path / "big.npy", "big")
@@ -273,12 +259,17 @@ def of_parquet(column):
     return lambda file: pq.write_table(pa.table({"x": column}), file)
 
 
+def elsewhere(file):
+    with h5py.File(file, "w") as stored:
+        stored.create_dataset("x", (N, 2), "f4", external=[("secret", 0, N * 8)])
+
+
 FOREIGN = {  # file -> what writes it, words
     "x.npz": (damaged_npz, "'x': .*CRC"),
-    "x.npy": (lambda file: np.save(file, np.array([{}] * N)), "Python objects"),
     "x.pkl": (of_bytes(b"\x80\x04N."), "a joblib file: a dict of NumPy arrays.*found NoneType"),
     "x.gz": (of_bytes(b"\x1f\x8b"), "joblib or HDF5, found a file compressed with gzip"),
-    "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
+    "1.h5": (elsewhere, "not in this file"),
+    "2.h5": (of_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
     "1.safetensors": (of_bytes(b"\xff" * 9), "a header of"),
     "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for"),
     "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="BF16"), "numbers of BF16"),

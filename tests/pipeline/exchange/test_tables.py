@@ -59,21 +59,14 @@ def test_rows_and_tracks_are_what_the_cache_holds(name, root, tmp_path):
     assert json.loads(metadata[b"joints"])[8] == "OP MidHip"
 
 
-def test_runs_cut_the_windows_that_training_reads(tmp_path):
-    split = make(tmp_path / "cache")
-    export(tmp_path / "cache", "made/train", tmp_path / "out")
-    rows = read(tmp_path / "out")["rows"]
-    run, row = np.array(rows["run_number"]), np.array(rows["row"])
-    starts = []
-    for n in range(4):  # two of each track
-        starts += row[run == n][: 30 - 15 : 4].tolist()
-    assert starts == split.windows(16, 4)[:, 0].tolist()
-
-
 def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_path):
     split = make(tmp_path / "cache")
     export(tmp_path / "cache", "made/train", tmp_path / "out")
     rows, tracks, videos = (read(tmp_path / "out")[name] for name in ("rows", "tracks", "videos"))
+    run, starts = np.array(rows["run_number"]), []
+    for n in range(4):  # two of each track
+        starts += np.array(rows["row"])[run == n][: 30 - 15 : 4].tolist()
+    assert starts == split.windows(16, 4)[:, 0].tolist(), "runs cut the windows of training"
     second = np.array(rows["track_number"]) == 1
     for column, null in (("has_smpl", second), ("action", ~second)):
         assert np.array_equal(rows[column].is_null().to_numpy(), null), column

