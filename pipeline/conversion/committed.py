@@ -203,11 +203,11 @@ def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
     """The error about a raw folder in which none of a committed split's videos is left: a disk is
     not mounted, or the name is misspelt.
     """
-    found = "no such folder"
+    actual = "no such folder"
     if files.is_folder_there(raw):
-        found = "none" if files.list_names(raw) else "an empty folder"
+        actual = "none" if files.list_names(raw) else "an empty folder"
     n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
-    expected = f"expected videos of {committed.name}, found {found}, {n_videos}"
+    expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
     origin = recorded_raw(committed) or "an unknown folder"
     origin = f"{committed.name} was converted from {origin}"
     return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")
@@ -238,11 +238,11 @@ def refuse_loss(
     if (before["body"] is None) != (reader["body"] is None):
         other_columns = stored.symmetric_difference(columns)
     if other_columns:
-        was = _describe_reader(before)
-        now = _describe_reader(reader)
-        do = f"Restore the label files that {raw} had for them. " if was == now else ""
+        earlier = _describe_reader(before)
+        current = _describe_reader(reader)
+        do = f"Restore the label files that {raw} had for them. " if earlier == current else ""
         raise PipelineError(
-            f"{folder}: was converted from {was}, and now from {now}: other columns, "
+            f"{folder}: was converted from {earlier}, and now from {current}: other columns, "
             f"{', '.join(sorted(other_columns))}. The columns of a split cannot change. {do}"
             "Convert into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
             "folder with its features and convert the split again."
@@ -267,11 +267,11 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
     was_stand_in = bool(split.manifest.get("stand_in"))
     if was_stand_in != stand_in:
         before = kind_of_data(stand_in=was_stand_in)
-        now = kind_of_data(stand_in=stand_in)
-        other = f"{split.root}-{now.split()[0]}"
+        kind = kind_of_data(stand_in=stand_in)
+        root = f"{split.root}-{kind.split()[0]}"
         raise StandInMixed(
-            f"{split.root}/{split.name}: was made from {before}, and {source} is {now}: they do "
-            f"not share a cache. Use another cache: --cache {other}, or [paths] cache in luigi.cfg."
+            f"{split.root}/{split.name}: was made from {before}, and {source} is {kind}: they do "
+            f"not share a cache. Use another cache: --cache {root}, or [paths] cache in luigi.cfg."
         )
 
 
@@ -360,8 +360,8 @@ def video_state(account: Mapping[str, Any]) -> _VideoState:
     why = why_without_track(account)
     if why:
         dropped = account["dropped"]
-        most = max(dropped, key=dropped.get, default="no_person")
-        return _VideoState("without a track", most, why)
+        main_reason = max(dropped, key=dropped.get, default="no_person")
+        return _VideoState("without a track", main_reason, why)
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     rejection = account["set_aside"]
     if rejection:

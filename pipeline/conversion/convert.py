@@ -221,9 +221,9 @@ def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str
     kept: dict[str, Kept] = {}
     if plan.drop_removed or not plan.renamed:
         return kept
-    now = {account.name: account for account in _accounts(following)}
+    account_of = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        stays = why_renamed_kept(name, now[name], following.state.videos[old_name].account)
+        stays = why_renamed_kept(name, account_of[name], following.state.videos[old_name].account)
         if stays is not None:
             following.keep(old_name)
             kept[old_name] = stays

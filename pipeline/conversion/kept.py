@@ -62,12 +62,12 @@ def find_kept(
     """
     kept = {}
     for name in split.videos.names:
-        now = stamps.get(name)
+        current = stamps.get(name)
         stamp, _, unusable = seen.get(name, NEVER_SEEN)
-        if now is None:
+        if current is None:
             kept[name] = Kept(MISSING, "")
-        elif stamp != now:
-            file = changes.lost_input(stamp, now)
+        elif stamp != current:
+            file = changes.lost_input(stamp, current)
             if file:
                 kept[name] = Kept(MISSING, file)
         elif unusable:

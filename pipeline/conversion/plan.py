@@ -321,8 +321,8 @@ def _compare_committed(
     why = _describe_update(update, retried, reselected - retried)
     if not reads_contents and not differs:
         n_others = sum(video.name not in update.kept for video in _list_restamped(plan))
-        others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
-        why = ", ".join(filter(None, [why, others]))
+        restamped_text = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
+        why = ", ".join(filter(None, [why, restamped_text]))
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(update, moved=moved and not missing, why=why)
@@ -362,8 +362,8 @@ def _plan_update(
     renamed = {}
     if find_renamed:
         renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
-    found = same.union(renamed.values())
-    kept = {name: video for name, video in plan.kept.items() if name not in found}
+    matched_names = same.union(renamed.values())
+    kept = {name: video for name, video in plan.kept.items() if name not in matched_names}
 
     # a changed video may be missing, too: if a file is gone
     replaced = [video for video in changed if video.name not in kept]

@@ -150,21 +150,21 @@ def _read_on_cluster(
         plan.dataset, plan.split, *folders, plan.reader, None, selection=plan.selection
     )
     read = functools.partial(_read_on_worker, without_videos)
-    own = [plan.dataset]
+    plug_ins = [plan.dataset]
     parts = run_parts(
-        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=own, on_gpus=False
+        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
     )
     n_done = 0
     with closing(parts):
         for part, _ in parts:
             n_done += len(part)
             progress(n_done, len(videos), "read by Dask workers")
-    left = Spool(plan)._find_missing(videos)
-    if left:
+    missing = Spool(plan)._find_missing(videos)
+    if missing:
         why = "Dask workers cannot read them now, or have other files"
-        text = f"{count(len(left), 'video')} read here, first {left[0].name}: {why}"
+        text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
         err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
-    return left
+    return missing
 
 
 def _read_on_worker(

@@ -71,15 +71,15 @@ def read(file: Path, do: str = DO) -> Graph:
         try:
             with zipfile.ZipFile(stream) as archive:
                 graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-                most = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
-                if len(graphs) == 1 and graphs[0].file_size < most:
+                limit = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
+                if len(graphs) == 1 and graphs[0].file_size < limit:
                     return Graph(file, graphs[0].filename, archive.read(graphs[0]), do)
             texts = [f"{graph.filename} ({graph.file_size:,} bytes)" for graph in graphs[:3]]
-            found = ", ".join(texts) or "none"
+            actual = ", ".join(texts) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
-            found = f"a damaged zip: {error}"
+            actual = f"a damaged zip: {error}"
     expected = f"one ONNX graph of less than 2 GiB, at most {DENSEST} times as large as the zip"
-    raise RawDataError(file, "zip", expected, found, do, reason="bad_checkpoint")
+    raise RawDataError(file, "zip", expected, actual, do, reason="bad_checkpoint")
 
 
 class Session:
@@ -213,8 +213,8 @@ def _load(onnxruntime: Any, graph: Graph, providers: list[Any]) -> Any:
             return onnxruntime.InferenceSession(graph.content, options, providers)
         except Exception as error:  # ONNX Runtime's errors have no common class
             expected = "one that ONNX Runtime loads"
-            found = other_format(graph.content[:100]) or _first_line(error)
-            raise graph.error("graph", expected, found) from error
+            actual = other_format(graph.content[:100]) or _first_line(error)
+            raise graph.error("graph", expected, actual) from error
 
 
 def _check_cpu(device: str) -> None:
