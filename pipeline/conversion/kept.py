@@ -47,7 +47,7 @@ class Kept(NamedTuple):
     account: VideoAccount | None = None  # of what was read now; None: the video was not read
 
 
-def of_kind(kept: Mapping[str, Kept], kind: str) -> dict[str, str]:
+def reasons_of_kind(kept: Mapping[str, Kept], kind: str) -> dict[str, str]:
     """The videos of one kind -> why they are kept."""
     return {name: video.why for name, video in sorted(kept.items()) if video.kind == kind}
 

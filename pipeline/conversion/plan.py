@@ -38,7 +38,7 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
 from pipeline.conversion.selection import ALL_ROWS, RowSelection, other_videos
 from pipeline.datasets.base import Dataset
@@ -122,12 +122,12 @@ class ConversionPlan:
     @property
     def missing(self) -> dict[str, str]:
         """Missing video -> its missing file; "": all files."""
-        return of_kind(self.kept, MISSING)
+        return reasons_of_kind(self.kept, MISSING)
 
     @property
     def unusable(self) -> dict[str, str]:
         """Unusable video -> why it was rejected, or how many rows it would lose."""
-        return of_kind(self.kept, UNUSABLE)
+        return reasons_of_kind(self.kept, UNUSABLE)
 
     @property
     def n_left_alone(self) -> int:
@@ -369,7 +369,7 @@ def _plan_update(
     replaced = [video for video in changed if video.name not in kept]
     drop = (gone.keys() - kept.keys()) | {video.name for video in replaced}
     stamps = dict(plan.stamps)
-    for name in of_kind(kept, MISSING):
+    for name in reasons_of_kind(kept, MISSING):
         # they keep their recorded stamps: new ones would hide that something is missing
         stamps.pop(name, None)
         if name in recorded:

@@ -119,7 +119,7 @@ def read_videos(
         yield _refuse_other_files(plan, video, read)
 
 
-def with_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
+def attach_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
     """The videos, each with the record of its clip that a committed split has (`ClipRecord`)."""
     if committed is None:
         return [*videos]

@@ -29,7 +29,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo, read_videos, with_clips
+from pipeline.conversion.reading import Read, ReadVideo, attach_clips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
@@ -136,7 +136,7 @@ def read_part(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
         read = functools.partial(read_videos, plan, workers=workers)
-        return Spool(plan).fill(with_clips(share, plan.committed), read, progress, dask)
+        return Spool(plan).fill(attach_clips(share, plan.committed), read, progress, dask)
 
 
 def _read_on_cluster(

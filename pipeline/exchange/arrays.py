@@ -109,7 +109,7 @@ def import_array(
         require_same_commit(writer, split)
         write_shards(writer, match, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
-        source["files"] = earlier.files_with(source_array.file.sha256, pixels)
+        source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
         entries = _manifest_entries(split, match, identity, source)
         writer.commit(entries, note={IMPORTED: str(source_array.arrays.file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
@@ -173,7 +173,7 @@ class _EarlierImport(NamedTuple):
         pixels: Mapping[str, str] = self.source.get("files", {}).get(sha256, {})
         return pixels
 
-    def files_with(self, sha256: str, pixels: Mapping[str, str]) -> dict[str, Any]:
+    def merge_files(self, sha256: str, pixels: Mapping[str, str]) -> dict[str, Any]:
         """The source's entry "files", with the images of videos that a file is imported for now."""
         files = self.source.get("files", {})
         return {**files, sha256: {**pixels, **self._first_pixels(sha256)}}

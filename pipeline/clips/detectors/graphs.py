@@ -95,7 +95,7 @@ class Session:
 
     def __init__(self, graph: Graph, device: str, user: str) -> None:
         onnxruntime = _import_onnxruntime(user)
-        load_cuda(onnxruntime)
+        _load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
         self.graph = graph
         self._session = _load(onnxruntime, graph, providers)
@@ -161,7 +161,7 @@ def _import_onnxruntime(user: str) -> Any:
 
 
 @functools.cache
-def load_cuda(onnxruntime: Any) -> None:
+def _load_cuda(onnxruntime: Any) -> None:
     """Load the CUDA libraries of NVIDIA's packages, which ONNX Runtime does not find by itself.
 
     Missing ones are printed to stderr.
