@@ -26,13 +26,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 import cache
 from pipeline import datasets
 from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.identity import kind_of_data
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
@@ -145,12 +142,6 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
             f"{split.name}: its body model's folder is not recorded. Use --body DIR."
         )
     return Path(str(recorded))
-
-
-def names_with_rows(committed: cache.Split) -> frozenset[str]:
-    """Names of the committed videos that have at least one track."""
-    names = committed.videos.names
-    return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
 
 
 def earlier_reader(committed: cache.Split | None) -> frozenset[str]:
@@ -266,8 +257,8 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
     """Raise StandInMixed unless both are demo data, or both are real data."""
     was_stand_in = bool(split.manifest.get("stand_in"))
     if was_stand_in != stand_in:
-        before = kind_of_data(stand_in=was_stand_in)
-        kind = kind_of_data(stand_in=stand_in)
+        before = _kind_of_data(stand_in=was_stand_in)
+        kind = _kind_of_data(stand_in=stand_in)
         root = f"{split.root}-{kind.split()[0]}"
         raise StandInMixed(
             f"{split.root}/{split.name}: was made from {before}, and {source} is {kind}: they do "
@@ -277,7 +268,12 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
 
 def _describe_reader(reader: Mapping[str, Any]) -> str:
     body = "without" if reader["body"] is None else "with"
-    return f"{kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
+    return f"{_kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
+
+
+def _kind_of_data(*, stand_in: bool) -> str:
+    """The kind of data as text: "demo data" or "real data"."""
+    return "demo data" if stand_in else "real data"
 
 
 def refuse_other_folder(

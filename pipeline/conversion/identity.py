@@ -87,11 +87,6 @@ def _identifying_options(dataset: Dataset) -> dict[str, Any]:
     return options
 
 
-def kind_of_data(*, stand_in: bool) -> str:
-    """The kind of data as text: "demo data" or "real data"."""
-    return "demo data" if stand_in else "real data"
-
-
 class Difference(NamedTuple):
     """A part of an identity that differs: its dotted name, and both values as JSON."""
 

@@ -28,9 +28,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
+
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.conversion.committed import names_with_rows
 from pipeline.files.raw import changes
 
 MISSING: Final = "missing"
@@ -74,5 +75,11 @@ def find_kept(
             kept[name] = Kept(UNUSABLE, unusable)
     if not kept:  # no look at the tracks, of which there may be millions
         return kept
-    with_rows = names_with_rows(split)
+    with_rows = _names_with_rows(split)
     return {name: why for name, why in kept.items() if name in with_rows}
+
+
+def _names_with_rows(split: cache.Split) -> frozenset[str]:
+    """Names of the committed videos that have at least one track."""
+    names = split.videos.names
+    return frozenset(names[number] for number in np.unique(split.tracks.video).tolist())
