@@ -74,15 +74,15 @@ class Draws:
         stop = start + count
         # `start` is in this round or a later one: floors make rounds begin earlier than on average
         round_ = _floor(start, self._rounds_per_draw)
-        taken = []
+        parts = []
         while start < stop:
             first = self._first_draw(round_)
             end = min(self._first_draw(round_ + 1), stop)
             if start < end:
-                taken.append(self._order(round_)[start - first : end - first])
+                parts.append(self._order(round_)[start - first : end - first])
                 start = end
             round_ += 1
-        return np.concatenate(taken)
+        return np.concatenate(parts)
 
     def _first_draw(self, round_: int) -> int:
         """Number of draws in all earlier rounds."""

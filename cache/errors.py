@@ -24,7 +24,7 @@ class AccessDenied(CacheError):
     """
 
     @classmethod
-    def of(cls, error: PermissionError) -> Self:
+    def from_error(cls, error: PermissionError) -> Self:
         ask = (
             "Ask its owner for permission (chmod -R g+rwX), and see docs/operations.md, "
             "Several people."

@@ -308,8 +308,8 @@ def _no_windows(part: MixturePart, seqlen: int) -> CacheError:
 
 def _different_shapes(field: str, shapes: Mapping[str, tuple[int, ...]]) -> CacheError:
     """The error for a field whose shapes, by split, differ."""
-    found = " and ".join(f"{shape} in {split}" for split, shape in shapes.items())
+    actual = " and ".join(f"{shape} in {split}" for split, shape in shapes.items())
     return CacheError(
-        f"{field}: expected one shape in all splits, found {found}. They cannot be in one batch: "
+        f"{field}: expected one shape in all splits, found {actual}. They cannot be in one batch: "
         "leave one of them out."
     )

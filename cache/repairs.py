@@ -73,7 +73,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
         except PermissionError as error:
-            repaired.refused.append(str(AccessDenied.of(error)))
+            repaired.refused.append(str(AccessDenied.from_error(error)))
     return repaired
 
 
@@ -97,7 +97,7 @@ def _restore_metadata(place: Place, repaired: Repaired) -> None:
     """
     store = place.store
     with store.lock(place.writing):
-        commit = Commit.without_tables(place)
+        commit = Commit.load_manifest(place)
         if commit is None:
             return
         stale = commit.find_stale_metadata()

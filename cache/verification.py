@@ -92,8 +92,8 @@ class VerifyReport:
 
     def _add(self, later: VerifyReport) -> None:
         """Add what was found later. A link that leads to several places is in the report once."""
-        known = set(self.problems)
-        self.damaged += [damage for damage in later.damaged if damage.what not in known]
+        messages = set(self.problems)
+        self.damaged += [damage for damage in later.damaged if damage.what not in messages]
         self.notes += later.notes
         self.stale += later.stale
         self.splits += later.splits
@@ -162,7 +162,7 @@ def verify(
 def _count_shards(place: Place) -> int:
     """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
     with suppress(CacheError):
-        commit = Commit.without_tables(place)
+        commit = Commit.load_manifest(place)
         if commit is not None:
             return sum(map(len, commit.manifest["shards"].values()))
     return 0
@@ -216,7 +216,7 @@ class _PlaceCheck:
                 for key, message in unmounted_streams(self._store, place.split).items():
                     self._damage(key, message)
         except PermissionError as error:
-            self._damage(place.manifest, str(AccessDenied.of(error)))
+            self._damage(place.manifest, str(AccessDenied.from_error(error)))
 
     def check_groups(self, keys: Collection[str]) -> None:
         """Check the zarr.json of groups, which only plain Zarr readers need. All are the same, but
@@ -339,7 +339,7 @@ class _PlaceCheck:
         try:
             return file.problem(self._store, fast=self.report.fast)
         except PermissionError as error:
-            return str(AccessDenied.of(error))
+            return str(AccessDenied.from_error(error))
 
     def _is_linked(self, key: str) -> bool:
         """Whether a file or folder is a link, or behind one. Then it is not checked, because it may

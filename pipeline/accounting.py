@@ -86,12 +86,12 @@ class VideoAccount:
         Returns a mask (N,) of the rows to which no reason applies. reasons: name -> (N,) whether
         the reason applies to a row.
         """
-        kept = np.array(True)
+        is_kept = np.array(True)
         for reason, applies in reasons.items():
-            rows = kept & np.asarray(applies, np.bool_)
+            rows = is_kept & np.asarray(applies, np.bool_)
             self.drop(reason, int(rows.sum()))
-            kept = kept & ~rows
-        return kept
+            is_kept = is_kept & ~rows
+        return is_kept
 
     def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> Ints:
         """Count the N rows of one track by `drop_rows`, and the track and its other rows as kept.

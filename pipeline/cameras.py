@@ -40,10 +40,10 @@ def to_camera(
     joint 0 of the posed body is pelvis + trans): R_c = R R_w, t_c = R (t_w + pelvis) + t - pelvis.
     """
     rotation, shift = _parts(extrinsics)
-    rest = np.asarray(pelvis, np.float64)
-    pelvis_in_world = np.asarray(trans, np.float64) + rest
+    rest_pelvis = np.asarray(pelvis, np.float64)
+    pelvis_in_world = np.asarray(trans, np.float64) + rest_pelvis
     pelvis_in_camera = _apply(rotation, pelvis_in_world) + shift
-    return compose(rotation, root), pelvis_in_camera - rest
+    return compose(rotation, root), pelvis_in_camera - rest_pelvis
 
 
 def to_world(
@@ -55,10 +55,10 @@ def to_world(
     """
     rotation, shift = _parts(extrinsics)
     inverse = np.swapaxes(rotation, -1, -2)
-    rest = np.asarray(pelvis, np.float64)
-    pelvis_in_camera = np.asarray(trans, np.float64) + rest
+    rest_pelvis = np.asarray(pelvis, np.float64)
+    pelvis_in_camera = np.asarray(trans, np.float64) + rest_pelvis
     pelvis_in_world = _apply(inverse, pelvis_in_camera - shift)
-    return compose(inverse, root), pelvis_in_world - rest
+    return compose(inverse, root), pelvis_in_world - rest_pelvis
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:

@@ -105,24 +105,24 @@ def link(
     """
     if not len(keypoints):
         return []
-    seen = _collect_detections(keypoints)
+    seen_detections = _collect_detections(keypoints)
     frames = np.asarray(frame_index, np.int64)
     scene = scenes(frame_index, cuts)
-    persons: list[list[int]] = []  # person -> indices of the detections in `seen`
-    filters = _Filters(seen)
+    persons: list[list[int]] = []  # person -> indices of the detections in `seen_detections`
+    filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
         # predict where the persons are in this frame
         if t > 0 and scene[t] == scene[t - 1]:
             previous = int(frames[t - 1])
-            last_seen = frames[seen.rows[filters.last, 0]]
+            last_seen = frames[seen_detections.rows[filters.last, 0]]
             filters.keep_persons(frame - last_seen - 1 <= max_gap)
             filters.advance(frame - previous)
             filters.follow_camera(camera, range(previous + 1, frame + 1))
         else:
-            filters = _Filters(seen)
+            filters = _Filters(seen_detections)
 
         # pair them with its detections
-        detections = np.arange(seen.start[t], seen.start[t + 1])
+        detections = np.arange(seen_detections.start[t], seen_detections.start[t + 1])
         cost, offset = filters.costs(detections)
         rows, columns = _assign(cost)
         linked = detections[columns]
@@ -135,7 +135,7 @@ def link(
         filters.add(unpaired, len(persons))
         for detection in unpaired.tolist():
             persons.append([detection])
-    return [seen.rows[person] for person in persons]
+    return [seen_detections.rows[person] for person in persons]
 
 
 class _Filters:
@@ -278,9 +278,9 @@ def _assign(cost: Doubles) -> Ints:
 
     pairs = []
     cost = cost.copy()
-    for most in (SURE_COST, MAX_COST):
-        rows, columns = linear_sum_assignment(np.minimum(cost, most))
-        linked = cost[rows, columns] < most
+    for limit in (SURE_COST, MAX_COST):
+        rows, columns = linear_sum_assignment(np.minimum(cost, limit))
+        linked = cost[rows, columns] < limit
         rows = rows[linked]
         columns = columns[linked]
         pairs.append([rows, columns])

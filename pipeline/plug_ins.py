@@ -105,16 +105,16 @@ class Records(Generic[T]):
         if name not in plug_ins:
             raise PipelineError(self.unknown(name))
         entry = plug_ins[name]
-        which = self.label(name)
+        label = self.label(name)
         try:
             loaded: T = entry.load()
         except Exception as error:
             raise PlugInError(
-                f"{which} cannot be loaded: {type(error).__name__}: {error}"
+                f"{label} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
             expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
-            raise PlugInError(f"{which}: {entry.value} is not {expected}")
+            raise PlugInError(f"{label}: {entry.value} is not {expected}")
         return loaded
 
     # A record is an instance of `base`; `Registry` replaces both, as its records are subclasses.
@@ -188,14 +188,14 @@ class Records(Generic[T]):
         """Entry points of other packages, by name. Raises PipelineError if a name is in use."""
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
-            which = f"{self.what} {entry.name!r}"
+            label = f"{self.what} {entry.name!r}"
             if entry.name in self.ours:
                 raise PipelineError(
-                    f"{which} of {_package(entry)}: this name is in use. Rename it."
+                    f"{label} of {_package(entry)}: this name is in use. Rename it."
                 )
             if entry.name in entries:
-                both = f"{_package(entries[entry.name])} and {_package(entry)}"
-                raise PipelineError(f"{which} comes from {both}. Uninstall one of them.")
+                packages = f"{_package(entries[entry.name])} and {_package(entry)}"
+                raise PipelineError(f"{label} comes from {packages}. Uninstall one of them.")
             entries[entry.name] = entry
         return entries
 
@@ -217,8 +217,8 @@ class Registry(Records[type[C]], Generic[C]):
         options_of = [field.name for field in fields(loaded) if field.init]
         unknown = sorted(options.keys() - set(options_of))
         if unknown:
-            known = ", ".join(options_of) or "none"
-            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {known}")
+            names = ", ".join(options_of) or "none"
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {names}")
         instance: C = loaded(**options)
         return instance
 

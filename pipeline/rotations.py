@@ -48,9 +48,9 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     sine_squared = axis.square().sum(-1, keepdim=True)
     is_small = sine_squared < _SMALL
     # The other branch must be finite: where() multiplies its gradient by 0, and 0 * inf is nan.
-    one = torch.ones_like(w)
-    sine = torch.where(is_small, one, sine_squared).sqrt()
-    cosine = torch.where(is_small, w, one)
+    ones = torch.ones_like(w)
+    sine = torch.where(is_small, ones, sine_squared).sqrt()
+    cosine = torch.where(is_small, w, ones)
     # angle / sin(angle / 2): the axis here has the length sin(angle / 2)
     first_order = 2 / cosine
     third_order = (2 / 3) * sine_squared / cosine**3
@@ -93,8 +93,8 @@ def nearest_rotations(matrix: Floats) -> Doubles:
 def _sinc(x_squared: Tensor) -> Tensor:
     """sin(x) / x as a function of x^2, smooth at 0."""
     is_small = x_squared < _SMALL
-    one = torch.ones_like(x_squared)
-    x = torch.where(is_small, one, x_squared).sqrt()
+    ones = torch.ones_like(x_squared)
+    x = torch.where(is_small, ones, x_squared).sqrt()
     series = 1 - x_squared / 6
     closed_form = x.sin() / x
     return torch.where(is_small, series, closed_form)

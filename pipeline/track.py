@@ -211,8 +211,8 @@ def _check_angles(pose: Array) -> _Mistake:
     is_beyond = angle > MAX_ANGLE
     if not _are_many(is_beyond):
         return None
-    found = f"{np.nanmedian(angle[is_beyond]):.3g} rad"
-    return "rotations in rad, of two turns at most", found
+    actual = f"{np.nanmedian(angle[is_beyond]):.3g} rad"
+    return "rotations in rad, of two turns at most", actual
 
 
 def _check_translation(trans: Array) -> _Mistake:

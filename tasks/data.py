@@ -109,7 +109,7 @@ class Detect(PipelineTask):
         self.report(result)
 
 
-class SplitTask(PipelineTask):
+class _SplitTask(PipelineTask):
     """A task about one split."""
 
     dataset = luigi.Parameter()
@@ -127,7 +127,7 @@ class SplitTask(PipelineTask):
         return Recipe.from_settings(settings(), self.dataset, self.split)
 
 
-class Convert(SplitTask):
+class Convert(_SplitTask):
     """raw -> tracks, for one split. Complete if the commit matches the raw files."""
 
     verb = "convert"
@@ -189,7 +189,7 @@ class ConvertFirst(Convert):
     problems_fail = False
 
 
-class Extract(SplitTask):
+class Extract(_SplitTask):
     """tracks -> feature streams, for one split. Fails after its work if videos could not be
     read.
     """
@@ -229,7 +229,7 @@ class Data(PipelineTask):
     def what(self) -> str:
         return count(len(settings().data.datasets), "dataset")
 
-    def requires(self) -> list[SplitTask]:
+    def requires(self) -> list[_SplitTask]:
         """The task of each split of the datasets in [data] datasets. Raises ConfigError if [paths]
         raw is not a folder.
         """
@@ -240,7 +240,7 @@ class Data(PipelineTask):
                 "the one that holds <dataset>/ folders, or mount its disk."
             )
         needs_no_pixels = any(not spec.stream.reads.crops for spec in s.streams)
-        tasks = list[SplitTask]()
+        tasks = list[_SplitTask]()
         for name in s.data.datasets:
             try:
                 dataset = datasets.get(name)

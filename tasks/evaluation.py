@@ -131,8 +131,8 @@ def _per_frame_variant(model: Model) -> str:
     `variant = without-3dpw`, it is "without-3dpw+per-frame" (`models.variant_of`).
     """
     configured = (run_choice(settings(), model).variant or "").split("+")
-    others = [name for name in configured if name and name != model.baseline]
-    return "+".join([*others, model.baseline])
+    variants = [name for name in configured if name and name != model.baseline]
+    return "+".join([*variants, model.baseline])
 
 
 def _all_rows(model: Model) -> list[ResultRow]:
@@ -291,8 +291,8 @@ def _show_warnings(metrics: Metrics, config: object) -> None:
     """Print what makes the numbers doubtful: missing depth, estimated labels, demo data."""
     if not learns_depth(config):
         warn(WITHOUT_DEPTH)
-    for split, whose in metrics.get("estimates", {}).items():
-        warn(f"trained on the bodies of {split}: {whose}, no ground truth")
+    for split, source in metrics.get("estimates", {}).items():
+        warn(f"trained on the bodies of {split}: {source}, no ground truth")
     if metrics["stand_in"]:
         console.out.print(DEMO_DATA)
 
@@ -303,12 +303,12 @@ def _dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
     {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
     in frames.
     """
-    found = dict[str, Metrics]()
+    by_split = dict[str, Metrics]()
     for split in splits_of(metrics):
         for numbers in by_protocol(metrics[split]).values():
             if numbers.get("dynamics"):
-                found.setdefault(split, numbers["dynamics"])
-    return found
+                by_split.setdefault(split, numbers["dynamics"])
+    return by_split
 
 
 def _show_dynamics(metrics: Metrics) -> None:
@@ -349,5 +349,5 @@ def rows_beside_published(metrics: Metrics, title: str = VIBE.title) -> dict[str
 def published_rows(split: str) -> Iterator[ResultRow]:
     """Yield the rows of published models on a split."""
     for figures in published.figures_of(split):
-        place = (split, figures.protocol, figures.model)
-        yield ResultRow(*place, figures.errors, None, figures.source)
+        key = (split, figures.protocol, figures.model)
+        yield ResultRow(*key, figures.errors, None, figures.source)

@@ -290,10 +290,10 @@ def _whose_data(s: Settings) -> str:
     )
     if not demo:
         return f"in {raw}: {other_names}"
-    made = f"seed {s.embedded.seed}"
+    parameters = f"seed {s.embedded.seed}"
     if s.embedded.size != "default":
-        made += f", {s.embedded.size}"
-    text = f"[yellow]demo data[/yellow] ({made}), in {raw}: {', '.join(demo)}"
+        parameters += f", {s.embedded.size}"
+    text = f"[yellow]demo data[/yellow] ({parameters}), in {raw}: {', '.join(demo)}"
     if other_names:
         text += f"; beside them {other_names}"
     return text

@@ -53,7 +53,7 @@ MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
 
 
-class TrainingTask(PipelineTask):
+class _TrainingTask(PipelineTask):
     """A training run of any model, into runs/<name>-<fingerprint>/."""
 
     verb = "train"
@@ -84,7 +84,7 @@ class TrainingTask(PipelineTask):
         return f", seed {self.seed}" if self.seed >= 0 else ""
 
 
-class CheckpointTask(TrainingTask):
+class CheckpointTask(_TrainingTask):
     """A training whose checkpoint a model or a stream reads.
 
     The model's configuration names this task in `MADE_BY`, a stream in `trained_by`.
@@ -125,7 +125,7 @@ class CheckpointTask(TrainingTask):
     def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
         """Tasks that make the checkpoint; none if the settings name a file. Raises ConfigError.
 
-        variant, seed: Those of the model's training, as in `TrainingTask`.
+        variant, seed: Those of the model's training, as in `_TrainingTask`.
         """
 
 
@@ -231,7 +231,7 @@ class TrainMPoser(CheckpointTask):
         return Data()
 
 
-class Train(TrainingTask):
+class Train(_TrainingTask):
     """Train a model on the cached features: `--model NAME`. A subclass names it."""
 
     model = luigi.Parameter(description=MODEL_NAMES)
@@ -270,11 +270,11 @@ class Train(TrainingTask):
 def _extractions_beside_data(config: VideoConfig) -> Iterator[ExtractBeside]:
     """The tasks that extract the extra streams of a model which `Data` does not extract."""
     extracted_by_data = {spec.name for spec in settings().streams}
-    beside = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
+    extra_streams = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
     for split, streams in config.streams.items():
         dataset, _, part = split.partition("/")
         for stream in streams:
-            if stream in beside:
+            if stream in extra_streams:
                 yield ExtractBeside(dataset=dataset, split=part, stream=stream)
 
 

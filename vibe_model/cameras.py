@@ -66,9 +66,9 @@ def optimal_camera(
     (1, 0, 0).
     """
     with torch.no_grad():
-        known = (visible > 0)[..., None]  # (..., J, 1)
-        source, source_mean = _centre(points, known)
-        goal, goal_mean = _centre(targets, known)
+        is_visible = (visible > 0)[..., None]  # (..., J, 1)
+        source, source_mean = _centre(points, is_visible)
+        goal, goal_mean = _centre(targets, is_visible)
         is_defined = has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
             product = _sum_points(source * goal)
@@ -109,9 +109,9 @@ def _sum_points(values: Tensor) -> Tensor:
 
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
     """Whether at least two different points are visible: (..., J, 2), (..., J) -> (...) bool."""
-    known = (visible > 0)[..., None]
-    centred, _ = _centre(points.detach(), known)
-    has_points = _sum_points(known) >= _FEWEST_POINTS
+    is_visible = (visible > 0)[..., None]
+    centred, _ = _centre(points.detach(), is_visible)
+    has_points = _sum_points(is_visible) >= _FEWEST_POINTS
     has_spread = _sum_points(centred.square()) >= _LEAST_SPREAD
     return has_points & has_spread
 

@@ -138,8 +138,8 @@ def _find_format(path: Path, content: Mapping[str, Any]) -> _FileFormat:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read the file's dict on the CPU, without running code from it. Raises CheckpointError."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{path}: expected a checkpoint, found {found}")
+        actual = "a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: expected a checkpoint, found {actual}")
     is_lightning = path.suffix == LIGHTNING
     try:
         return load_checkpoint(path, settings=is_lightning, mapped=is_lightning)

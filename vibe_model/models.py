@@ -80,11 +80,11 @@ class Model(Training):
         if self.baseline not in self.variants:
             variants = ", ".join(self.variants) or "none"
             raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
-        known = {field.name for field in fields(self.config)}
+        field_names = {field.name for field in fields(self.config)}
         for variant, changes in self.variants.items():
-            strange = sorted(changes.keys() - known)
+            strange = sorted(changes.keys() - field_names)
             if strange:
-                close = did_you_mean(strange[0], known)
+                close = did_you_mean(strange[0], field_names)
                 raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
         object.__setattr__(self, "section", self.section or self.config.MODEL)
         if self.section != self.config.MODEL:

@@ -166,9 +166,9 @@ def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[s
         if part == "datasets_2d":  # 2D joints alone
             continue
         for name in config.splits_of(part):
-            whose = estimates_of(splits[name])
-            if whose:
-                estimated[name] = whose
+            source = estimates_of(splits[name])
+            if source:
+                estimated[name] = source
     return estimated
 
 

@@ -191,8 +191,8 @@ class ExtraColumn(Column):
             return values
         if isinstance(self.mirror, tuple):
             order = np.arange(self.shape[0])
-            for one, other in self.mirror:
-                order[[one, other]] = other, one
+            for index, opposite in self.mirror:
+                order[[index, opposite]] = opposite, index
             return values[:, order]
         function = self._mirror_function(split.partition("/")[0])
         if function is None:

@@ -72,7 +72,7 @@ def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
         if place.stream is not None:
             title = f"stream {place.stream!r} of {place.split}"
         expected = f"the manifest of {title}"
-        raise place.damaged(place.manifest, expected=expected, found=str(error)) from error
+        raise place.damage_error(place.manifest, expected=expected, found=str(error)) from error
     except CacheError as error:
         raise CacheError(f"{place.store.location(place.manifest)}: {error}") from error
     return manifest
@@ -86,8 +86,10 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         body = {key: value for key, value in manifest.items() if key != "digest"}
         intact = manifest["digest"] == sha256(layout.canonical(body))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        other = f"something else ({error})"
-        raise place.damaged(place.manifest, expected="a manifest in JSON", found=other) from error
+        actual = f"something else ({error})"
+        raise place.damage_error(
+            place.manifest, expected="a manifest in JSON", found=actual
+        ) from error
     # Check the format before the digest, which another format may define otherwise.
     if written_as != FORMAT:
         raise CacheError.at(
@@ -98,7 +100,7 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         )
     if not intact:
         expected = "its own digest to match"
-        raise place.damaged(place.manifest, expected=expected, found="changed content")
+        raise place.damage_error(place.manifest, expected=expected, found="changed content")
     return manifest
 
 
@@ -131,7 +133,7 @@ def lost_manifest(place: Place) -> CacheError | None:
     if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
         return None
     expected = "the manifest of the data committed here"
-    return place.damaged(place.manifest, expected=expected, found="no file")
+    return place.damage_error(place.manifest, expected=expected, found="no file")
 
 
 def has_unfinished_commit(place: Place) -> bool:
@@ -141,7 +143,7 @@ def has_unfinished_commit(place: Place) -> bool:
     writing = place.store.list_names(place.writing)
     if place.store.exclusive and set(writing) - {"lock"}:
         return True
-    commit = Commit.without_tables(place)
+    commit = Commit.load_manifest(place)
     return commit is not None and bool(commit.find_stale_metadata())
 
 
@@ -199,7 +201,7 @@ class Commit:
         return self.tables.live_by_shard(self.geometry, self.extent)
 
     @classmethod
-    def without_tables(cls, place: Place) -> Commit | None:
+    def load_manifest(cls, place: Place) -> Commit | None:
         """Read the manifest alone; None if there is no file.
 
         Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
@@ -209,7 +211,7 @@ class Commit:
         except FileNotFoundError:
             return None
         except PermissionError as error:
-            raise AccessDenied.of(error) from error
+            raise AccessDenied.from_error(error) from error
         return cls(place, parse_manifest(place, text), Tables(), etag)
 
     @classmethod
@@ -220,7 +222,7 @@ class Commit:
         """
         digest = ""
         while True:
-            current = cls.without_tables(place)
+            current = cls.load_manifest(place)
             if current is None:
                 lost = lost_manifest(place)
                 if place.stream is not None and lost is not None:
@@ -230,7 +232,7 @@ class Commit:
             if not wrong:
                 return replace(current, tables=tables)
             if current.digest == digest:
-                raise place.damaged(
+                raise place.damage_error(
                     min(wrong),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
@@ -262,8 +264,8 @@ class Commit:
         manifest = self.manifest
         if "stream" in manifest:
             return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
-        known = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
-        return {name: column for name, column in known.items() if column.per == "row"}
+        split_columns = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
+        return {name: column for name, column in split_columns.items() if column.per == "row"}
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""

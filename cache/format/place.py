@@ -74,7 +74,7 @@ class Place:
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
 
-    def damaged(self, key: str, *, expected: str, found: str) -> CacheError:
+    def damage_error(self, key: str, *, expected: str, found: str) -> CacheError:
         """The error for a damaged manifest or table."""
         return CacheError.at(
             self.store.location(key), expected=expected, found=found, do=self.repair_advice

@@ -180,7 +180,7 @@ def _read_if_stored(split: OpenSplit, starts: Ints, seqlen: int, name: str) -> A
     """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
     if name not in split.manifest["shards"]:
         return None
-    return split.reader(name).stored(starts, seqlen)
+    return split.reader(name).read_windows(starts, seqlen)
 
 
 def _find_crops(split: OpenSplit, streams: Sequence[str], track: Ints) -> labels.StreamCrops | None:
@@ -244,10 +244,10 @@ def _check_fields(
         raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
     for name in fields:
         if name == "features" and name not in stream_fields:
-            given = f"there are: {split.streams}"
+            hint = f"there are: {split.streams}"
             if stream_fields:
-                given = f"`streams` gives {', '.join(stream_fields)}"
-            raise ValueError(f"{split.name}: features need a stream; {given}")
+                hint = f"`streams` gives {', '.join(stream_fields)}"
+            raise ValueError(f"{split.name}: features need a stream; {hint}")
         if name in (*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS):
             continue
         columns = ", ".join(dict.fromkeys((*split.columns, *split.extra)))

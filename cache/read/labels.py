@@ -187,9 +187,9 @@ class LabelFields:
         flag = self._column("has_3d")
         if kp_3d is None or flag is None:
             return None
-        known: Bools = np.greater(kp_3d[..., 3], 0)
-        known &= (flag == 1)[..., None]
-        return known
+        is_known: Bools = np.greater(kp_3d[..., 3], 0)
+        is_known &= (flag == 1)[..., None]
+        return is_known
 
     def _known_3d(self) -> Bools | bool:
         """Whether all 14 joints that a 3D loss compares are known (B, T); False: in no row."""
@@ -247,16 +247,16 @@ def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: Doubles, out: F
     without a finite position, become 0.
     """
     side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
-    known: Bools = np.greater(kp_2d[..., 2], 0)
+    is_known: Bools = np.greater(kp_2d[..., 2], 0)
     coordinates = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for axis in range(2):
             coordinate = kp_2d[..., axis] - bbox[..., axis, None]
             coordinate *= 2
             coordinate /= side[..., axis, None]
-            known &= np.isfinite(coordinate)
+            is_known &= np.isfinite(coordinate)
             coordinates.append(coordinate)
-    keep = _bits_to_keep(known)
+    keep = _bits_to_keep(is_known)
     for axis, values in enumerate((*coordinates, kp_2d[..., 2])):
         _keep(values, keep, out[..., axis])
 

@@ -25,7 +25,7 @@ class _StalenessCheck:
         place = self._place
         if place.store.etag(place.manifest) == self._etag:
             return
-        current = Commit.without_tables(place)
+        current = Commit.load_manifest(place)
         if current is None or not has_shards(current.manifest, self._shards):
             home = place.store.location(place.manifest_folder)
             raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")

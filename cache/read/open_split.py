@@ -58,10 +58,10 @@ class OpenSplit(OpenCommit):
         """`columns`, and those track fields that are known for every track. `image_size` and
         `intrinsics`, for example, may be unknown.
         """
-        known = {name for name, values in self.track_fields.items() if np.isfinite(values).all()}
+        fields = {name for name, values in self.track_fields.items() if np.isfinite(values).all()}
         if "image_size" not in self.extra and (self.track_fields["image_size"] == 0).any():
-            known.remove("image_size")
-        return frozenset({*self.columns, *known})
+            fields.remove("image_size")
+        return frozenset({*self.columns, *fields})
 
     @cached_property
     def extra(self) -> dict[str, ExtraColumn]:

@@ -128,7 +128,7 @@ class Rows(ABC):
             self._fill(starts, seqlen, contiguous)
             out[...] = contiguous
 
-    def stored(self, starts: Ints, seqlen: int) -> Array:
+    def read_windows(self, starts: Ints, seqlen: int) -> Array:
         """Read windows into a new array (B, seqlen, *trailing), as stored."""
         rows = np.empty((len(starts), seqlen, *self.trailing), self.dtype.newbyteorder("="))
         self.read(starts, seqlen, rows)

@@ -113,7 +113,7 @@ class FeatureCache(Mapping[str, "Split"]):
                 # It may be that its folder may not be read: this raises the PermissionError.
                 self.store.list_names(name)
         except PermissionError as error:
-            raise AccessDenied.of(error) from error
+            raise AccessDenied.from_error(error) from error
         if commit is None:
             refuse_missing(self.store, name)
             # without this split, which may have been committed in the meantime
@@ -333,7 +333,7 @@ class Split(OpenSplit):
                 )
             return self.track_fields[name][track]
         opened, array = self.find_array(name)
-        rows: Array = opened.reader(array).stored(np.array([start]), stop - start)[0]
+        rows: Array = opened.reader(array).read_windows(np.array([start]), stop - start)[0]
         return rows
 
     def read(

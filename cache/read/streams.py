@@ -81,7 +81,7 @@ class OpenStream(OpenCommit):
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
         """Read windows (B, seqlen, ...) of one array as stored, even rows without features."""
-        return self.part(part).stored(starts, seqlen)
+        return self.part(part).read_windows(starts, seqlen)
 
     def rows_with_flag(self, *flags: int) -> Ranges:
         """Ascending ranges of rows whose `ok` flag is one of `flags`, including rows of replaced

@@ -108,7 +108,7 @@ class WriterLock(Lock):
             is_current = self._is_current(fd)
         except PermissionError as error:
             os.close(fd)
-            raise AccessDenied.of(error) from error
+            raise AccessDenied.from_error(error) from error
         except BaseException:
             os.close(fd)
             raise
@@ -130,9 +130,9 @@ class WriterLock(Lock):
                 try:
                     fd = os.open(self.file, os.O_RDONLY | safe)
                 except FileNotFoundError:  # in a folder that may not be written
-                    raise AccessDenied.of(error) from error
+                    raise AccessDenied.from_error(error) from error
         except PermissionError as error:
-            raise AccessDenied.of(error) from error
+            raise AccessDenied.from_error(error) from error
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise
@@ -164,7 +164,7 @@ class WriterLock(Lock):
         except OSError as error:
             if error.errno == errno.EBADF:  # NFS locks only what may be written
                 denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))
-                raise AccessDenied.of(denied) from error
+                raise AccessDenied.from_error(denied) from error
             if error.errno not in _NO_LOCKS:
                 raise
             do = (

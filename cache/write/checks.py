@@ -51,9 +51,9 @@ def check_track(
         if label in track.columns and flag not in track.columns:
             refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])
-    known = {**COLUMNS, **extras}
+    specs = {**COLUMNS, **extras}
     for name, array in {**track.columns, **track.extra}.items():
-        problem = known[name].problem(array, n_rows)
+        problem = specs[name].problem(array, n_rows)
         if problem:
             refuse(f"{name} {problem}")
     frames = track.columns["frame_index"].astype(np.int64)
@@ -65,8 +65,8 @@ def check_track(
 def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
     """Extra columns by name. Raises ValueError for duplicate names."""
     declared = list(columns)
-    names = {column.name: column for column in declared}
-    if len(names) < len(declared):
-        given = [column.name for column in declared]
-        raise ValueError(f"extra columns {given}: expected each name once")
-    return names
+    by_name = {column.name: column for column in declared}
+    if len(by_name) < len(declared):
+        names = [column.name for column in declared]
+        raise ValueError(f"extra columns {names}: expected each name once")
+    return by_name

@@ -204,11 +204,11 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """
     values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
     values |= track.extra
-    known = {**COLUMNS, **source.extra}
+    specs = {**COLUMNS, **source.extra}
     columns: dict[str, Array] = {}
     extra: dict[str, Array] = {}
     for name, array in values.items():
-        fill = np.full_like(array, known[name].fill)
+        fill = np.full_like(array, specs[name].fill)
         if not np.array_equal(array, fill, equal_nan=True):
             target = extra if name in source.extra else columns
             target[name] = array
@@ -311,11 +311,11 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy files that commands keep next to a manifest, such as a conversion's stamps, unless the
     other cache has them.
     """
-    own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
+    commit_files = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
     files = {}
     for name in source.list_names(home):
         key = f"{home}/{name}"
-        is_stamp = name.endswith((".json", ".npz")) and name not in own
+        is_stamp = name.endswith((".json", ".npz")) and name not in commit_files
         if is_stamp and not store.exists(key):
             files[key] = source.read(key)
     store.put_small(files, home)

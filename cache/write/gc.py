@@ -109,7 +109,7 @@ class _Sweep:
         except CacheError as error:
             self.collected.skipped.append(str(error))
         except PermissionError as error:
-            self.collected.problems.append(str(AccessDenied.of(error)))
+            self.collected.problems.append(str(AccessDenied.from_error(error)))
         except OSError as error:
             self.collected.problems.append(
                 f"{error.filename or place.manifest_folder}: {error.strerror}"

@@ -60,8 +60,8 @@ class KeyIndex:
         candidates = np.flatnonzero(rows >= 0)
         stored = self._stream.read("_key", rows[candidates])[:, 0]
         is_other_key = (stored != keys[candidates]).any(axis=1)
-        others = candidates[is_other_key]
-        rows[others] = -1
+        mismatches = candidates[is_other_key]
+        rows[mismatches] = -1
         return rows
 
     def _map_file(self, entries: Keys) -> Keys:

@@ -77,12 +77,12 @@ class SplitWriter(Writer):
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
         self._extra = columns_by_name(extra)
-        known = {**COLUMNS, **self._extra}
-        unknown = sorted(set(columns) - known.keys())
+        specs = {**COLUMNS, **self._extra}
+        unknown = sorted(set(columns) - specs.keys())
         if unknown:
-            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(known)}")
+            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(specs)}")
         chosen = {*columns, "frame_index", *self._extra}
-        self._columns = {n: known[n] for n in known if n in chosen and known[n].per == "row"}
+        self._columns = {n: specs[n] for n in specs if n in chosen and specs[n].per == "row"}
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
@@ -169,10 +169,10 @@ class SplitWriter(Writer):
         if following is not self._next:
             do = "call begin, and append its videos again"
             raise CacheError(f"{self._split}: the writer was entered again since begin: {do}")
-        own, tables = following.finish()
+        commit_entries, tables = following.finish()
         before = self._commit
         following.is_open = False  # also if it fails: the manifest may have been replaced
-        self._publish({**entries, **own}, tables)
+        self._publish({**entries, **commit_entries}, tables)
         gone = sorted(before.manifest["shards"].keys() - self._columns.keys())
         self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))

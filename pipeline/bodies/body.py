@@ -111,11 +111,11 @@ class AnnyBody:
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> _Posed:
         """Pose N bodies by rotations (N, G, 3, 3) and translations (N, 3) m of the root."""
-        given = [rotations[:, 0]]  # relative to the world, no longer to the parent
+        global_rotations = [rotations[:, 0]]  # relative to the world, no longer to the parent
         for i, parent in enumerate(self._given_parents[1:], 1):
-            rotation = given[parent] @ rotations[:, i]
-            given.append(rotation)
-        world = torch.stack(given, 1)[:, self._given_of_bone]  # (N, B, 3, 3)
+            rotation = global_rotations[parent] @ rotations[:, i]
+            global_rotations.append(rotation)
+        world = torch.stack(global_rotations, 1)[:, self._given_of_bone]  # (N, B, 3, 3)
 
         # A head is the root's plus the steps from parent to child on the way to the bone.
         parent_heads = rest.heads[self._parents]
@@ -207,7 +207,7 @@ def _nearest_rotations(matrices: Tensor) -> Tensor:
     u, _, vt = torch.linalg.svd(matrices.double())
     product = (u @ vt).detach()
     sign = torch.linalg.det(product).sign()  # -1 of a reflection
-    one = torch.ones_like(sign)
-    signs = torch.stack([one, one, sign], -1)
+    ones = torch.ones_like(sign)
+    signs = torch.stack([ones, ones, sign], -1)
     rotations: Tensor = u * signs[:, None] @ vt
     return rotations.to(matrices.dtype)

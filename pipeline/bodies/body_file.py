@@ -70,8 +70,8 @@ def body_file() -> Path:
     """
     file = cache_folder() / FILE
     if not file.is_file():
-        other = f"or the body {FILE} of another computer"
-        with open_wheel(*PACKAGE, other, sha256=WHEEL_SHA256) as wheel:
+        alternative = f"or the body {FILE} of another computer"
+        with open_wheel(*PACKAGE, alternative, sha256=WHEEL_SHA256) as wheel:
             arrays = _read_wheel(wheel)
         content = io.BytesIO()
         np.savez(content, **arrays._asdict())
@@ -230,13 +230,13 @@ def _read_mesh(text: str) -> tuple[Array, Array]:
     quads = []
     group = ""
     for line in text.splitlines():
-        word, *rest = line.split() or [""]
+        word, *fields = line.split() or [""]
         if word == "v":
-            points.append([float(value) for value in rest])
+            points.append([float(value) for value in fields])
         elif word == "g":
-            group = rest[0]
+            group = fields[0]
         elif word == "f" and group in MESH:
-            quads.append([int(corner.partition("/")[0]) - 1 for corner in rest])
+            quads.append([int(corner.partition("/")[0]) - 1 for corner in fields])
     return _to_metres(np.array(points)), np.array(quads)
 
 

@@ -229,7 +229,7 @@ def _message_of(error: Exception, args: argparse.Namespace) -> str:
 
     if isinstance(error, PipelineError | CacheError | OSError):
         places = (getattr(args, key, None) for key in ("cache", "out"))
-        return text.error_text(error, [place for place in places if place is not None])
+        return text.error_text(error, [path for path in places if path is not None])
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
         problem, _, _ = str(error).partition(". GPU")
         return f"the GPU's memory is full ({problem}). {GPU_FULL}"
@@ -257,9 +257,9 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
 def raise_file_limit() -> None:
     """Raise the limit of open files, as far as the system allows: a batch reads many shards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def show_any_symbol() -> None:

@@ -164,9 +164,9 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "_asdict"):  # a named tuple
         return _as_json(value._asdict())
     if isinstance(value, Mapping):
-        return {str(key): _as_json(each) for key, each in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_as_json(each) for each in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, PurePath):

@@ -68,14 +68,14 @@ def _bars(console: Console, unit: str) -> RichProgress:
             return Text(terminal.rate(task.speed, unit))
 
     fixed = Column(no_wrap=True)
-    rest = Column(no_wrap=True, ratio=1, overflow="ellipsis")
+    message_column = Column(no_wrap=True, ratio=1, overflow="ellipsis")
     return bars.Progress(
         bars.TextColumn("{task.description}", table_column=fixed),
         bars.BarColumn(bar_width=30 if console.width >= NARROW else 10),
         bars.TextColumn("{task.fields[counts]}", table_column=fixed),
         SpeedColumn(table_column=fixed),
         bars.TimeRemainingColumn(table_column=fixed),
-        bars.TextColumn("{task.fields[message]}", markup=False, table_column=rest),
+        bars.TextColumn("{task.fields[message]}", markup=False, table_column=message_column),
         console=console,
         transient=True,
         expand=True,

@@ -93,8 +93,8 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    other = (error.strerror or type(error).__name__, f"Correct this, {AGAIN}")
-    problem, do = SYSTEM_ERRORS.get(error.errno, other)
+    default = (error.strerror or type(error).__name__, f"Correct this, {AGAIN}")
+    problem, do = SYSTEM_ERRORS.get(error.errno, default)
     return f"{_place(error, places)}: {problem}. {do}"
 
 

@@ -104,12 +104,12 @@ class ClipLabels:
             files, folders = self.find_similar(name, folder)
         stem = _stem(name)
         shared_names = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
-        others: list[str] = []
+        siblings: list[str] = []
         for path in (*files, *folders):
             if path.rpartition("/")[2] in shared_names:
                 same_stem = self._clips_by_path.get(_stem(clip), ())
-                others += [other for other in same_stem if other != clip]
-        paths = (clip, *others, *files)
+                siblings += [sibling for sibling in same_stem if sibling != clip]
+        paths = (clip, *siblings, *files)
         return RawVideo(clip, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
 
     def find(self, clip: str, folder: str) -> _Labels:
@@ -242,11 +242,11 @@ def require_own_labels(video: RawVideo, labels: Path) -> None:
     """
     clips = [str(file) for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
-        own = PurePath(KEYPOINTS, video.name)
+        stem = PurePath(KEYPOINTS, video.name)
         actual = f"{', '.join(sorted(clips))}, which share this name"
         do = (
-            f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the "
-            f"folder {own}/."
+            f"Name each clip's labels by its whole file name: {stem}.json (.txt, .csv), or the "
+            f"folder {stem}/."
         )
         raise RawDataError(labels, "name", "labels of one clip", actual, do)
 
@@ -279,8 +279,8 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
     # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
     *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
     if labels.name not in own_names or labels.parent not in (folders or [top]):
-        place = PurePath(keypoints.name, video.name).parent
-        raise _other_name(labels, clip, stem, place)
+        expected_folder = PurePath(keypoints.name, video.name).parent
+        raise _other_name(labels, clip, stem, expected_folder)
 
 
 def _other_name(labels: Path, clip: str, stem: str, place: PurePath) -> RawDataError:

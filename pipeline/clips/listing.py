@@ -50,14 +50,14 @@ def describe_others(raw: Path) -> str:
 
     "" if there are only clips, labels, tables and texts.
     """
-    others = []
+    skipped_files = []
     for file in list_files(raw):
         is_beside = not file.startswith(f"{KEYPOINTS}/")
         if is_beside and _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
-            others.append(file)
-    if not others:
+            skipped_files.append(file)
+    if not skipped_files:
         return ""
-    return f"skipped {count(len(others), 'file')} of other kinds: {_join_few(others)}"
+    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {_join_few(skipped_files)}"
 
 
 def _join_few(names: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ class _DownloadPlace(NamedTuple):
     """Where a part of a release is expected."""
 
     pattern: str  # below the raw folder
-    what: str
+    content: str
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -132,9 +132,9 @@ def _require_folder(raw: Path, settings: Settings | None) -> None:
     option = "--raw"
     if settings is not None:
         option = f"{settings.file}, [paths] raw"
-    what = "is a file" if files.is_there(raw) else "folder not found"
+    problem = "is a file" if files.is_there(raw) else "folder not found"
     raise PipelineError(
-        f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: "
+        f"{option} {raw}: {problem}. Name the folder that contains <dataset>/, or make it: "
         f"mkdir -p {raw}"
     )
 
@@ -145,11 +145,11 @@ def _own_folder(raw: Path, dataset: str) -> Path:
     For the user's clips, it is `raw` itself (as in `prepare`) if that has clips, but no folder
     `videos`.
     """
-    own = raw / dataset
-    may_be_raw = dataset in datasets.OWN_CLIPS and not files.is_folder_there(own)
+    folder = raw / dataset
+    may_be_raw = dataset in datasets.OWN_CLIPS and not files.is_folder_there(folder)
     if may_be_raw and list_clips(raw):
         return raw
-    return own
+    return folder
 
 
 def _all_of(raw: Path) -> list[str]:
@@ -229,20 +229,20 @@ def _layout(examination: Examination) -> Iterator[str]:
     """Lines with the expected paths of all parts below the raw folder."""
     places = list[_DownloadPlace]()
     for part in examination.parts:
-        what = part.what
+        content = part.what
         if part.without:
-            what += " (not needed)"
+            content += " (not needed)"
         for pattern in part.where:
-            places.append(_DownloadPlace(pattern, what))
+            places.append(_DownloadPlace(pattern, content))
             # the part's other patterns are alternatives
-            if not what.startswith("or "):
-                what = f"or {what}"
+            if not content.startswith("or "):
+                content = f"or {content}"
     if not places:
         return
     width = max(len(place.pattern) for place in places)
     yield f"  layout  {plain(f'{examination.raw}/')}"
     for place in places:
-        yield f"          {plain(f'{place.pattern:<{width}}  {place.what}')}"
+        yield f"          {plain(f'{place.pattern:<{width}}  {place.content}')}"
 
 
 def _summary(examination: Examination) -> str:

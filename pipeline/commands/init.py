@@ -103,10 +103,10 @@ def absolute(value: Path | str) -> str:
 
 def tool(name: str) -> str:
     """How to type an installed command in any folder: its name, or its path beside this Python."""
-    beside = str(Path(sys.executable).with_name(name))
-    if shutil.which(name) == beside:
+    path = str(Path(sys.executable).with_name(name))
+    if shutil.which(name) == path:
         return name
-    return shlex.quote(beside)
+    return shlex.quote(path)
 
 
 COMMAND: Final = Command(_options, _run)

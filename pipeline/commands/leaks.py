@@ -68,23 +68,23 @@ def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: 
     # kind of thing, reason -> pairs of splits for which it is unknown
     unknown = defaultdict[tuple[str, str], list[str]](list)
     for comparison in compared:
-        both = f"{comparison.first} and {comparison.second}"
+        pair = f"{comparison.first} and {comparison.second}"
         if comparison.common:
-            _add_common(result, comparison, both, every=every)
+            _add_common(result, comparison, pair, every=every)
         if comparison.unknown:
-            unknown[comparison.what, comparison.unknown].append(both)
+            unknown[comparison.what, comparison.unknown].append(pair)
         elif not comparison.common:
-            unshared[both].append(comparison.what)
-    for both, kinds in unshared.items():
-        result.line(f"{both} share no {' and no '.join(kinds)}", DONE)
+            unshared[pair].append(comparison.what)
+    for pair, kinds in unshared.items():
+        result.line(f"{pair} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
         result.line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
         return
-    for (what, why), pairs in unknown.items():
+    for (kind, why), pairs in unknown.items():
         where = ", ".join(pairs)
         if why == _NOT_COMPARABLE:
             where = f"{count(len(pairs), 'pair')} of splits of two datasets"
-        result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
+        result.line(f"{kind}s of {where}: unknown: {why}", DOUBT)
 
 
 def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:
@@ -96,8 +96,8 @@ def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, ev
     common = comparison.common
     result.line(f"{verb} {count(len(common), comparison.what)}:", mark)
     named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in common]
-    most = None if every else FEW
-    result.lines(few(named, most, "leaks --all"), indent=4)
+    limit = None if every else FEW
+    result.lines(few(named, limit, "leaks --all"), indent=4)
 
 
 class _Common(NamedTuple):
@@ -224,7 +224,7 @@ def _is_training(split: str) -> bool:
 
 def _compare(first: _Names, second: _Names) -> _Comparison:
     """Compare the subjects of two splits, or their recordings."""
-    what = first.what if first.what == second.what else "recording"
+    kind = first.what if first.what == second.what else "recording"
     common = list[_Common]()
     unknown = _NOT_COMPARABLE
     if first.scope == second.scope:
@@ -234,7 +234,7 @@ def _compare(first: _Names, second: _Names) -> _Comparison:
         unknown = ""
         if nameless:
             unknown = f"not in the names of {' and '.join(nameless)}"
-    return _Comparison(first.split, second.split, what, tuple(common), unknown)
+    return _Comparison(first.split, second.split, kind, tuple(common), unknown)
 
 
 def summary(compared: Sequence[_Comparison]) -> str:

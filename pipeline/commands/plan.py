@@ -57,9 +57,9 @@ def _run(args: argparse.Namespace) -> int:
     if broken or missing or failed:
         result.exit_code = 2
 
-    most = None if args.all else FEW
+    limit = None if args.all else FEW
     for plan in plans:
-        result.text += lines(plan, most)
+        result.text += lines(plan, limit)
     result.problems = missing
     if plans and all(plan.up_to_date and not plan.lost_videos for plan in plans):
         result.line(_up_to_date(plans))

@@ -169,11 +169,11 @@ def _add_notes(
         for text in staged_by_parts(opened.store, name):
             result.line(f"{name}: {text}", IDLE)
 
-    most = None if args.all else FEW
+    limit = None if args.all else FEW
     every = command("status", "--all", "--cache", str(args.cache))
     for row in rows:
         for mark, texts in _video_lists(row, every=args.all):
-            for text in few(texts, most, every):
+            for text in few(texts, limit, every):
                 result.line(f"{row.split}: {text}", mark)
 
 

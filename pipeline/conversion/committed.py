@@ -26,13 +26,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 import cache
 from pipeline import datasets
 from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.identity import kind_of_data
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
@@ -147,12 +144,6 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
     return Path(str(recorded))
 
 
-def names_with_rows(committed: cache.Split) -> frozenset[str]:
-    """Names of the committed videos that have at least one track."""
-    names = committed.videos.names
-    return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
-
-
 def earlier_reader(committed: cache.Split | None) -> frozenset[str]:
     """Names of the committed videos whose rows an earlier reader made."""
     if committed is None:
@@ -203,11 +194,11 @@ def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
     """The error about a raw folder in which none of a committed split's videos is left: a disk is
     not mounted, or the name is misspelt.
     """
-    found = "no such folder"
+    actual = "no such folder"
     if files.is_folder_there(raw):
-        found = "none" if files.list_names(raw) else "an empty folder"
+        actual = "none" if files.list_names(raw) else "an empty folder"
     n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
-    expected = f"expected videos of {committed.name}, found {found}, {n_videos}"
+    expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
     origin = recorded_raw(committed) or "an unknown folder"
     origin = f"{committed.name} was converted from {origin}"
     return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")
@@ -238,11 +229,11 @@ def refuse_loss(
     if (before["body"] is None) != (reader["body"] is None):
         other_columns = stored.symmetric_difference(columns)
     if other_columns:
-        was = _describe_reader(before)
-        now = _describe_reader(reader)
-        do = f"Restore the label files that {raw} had for them. " if was == now else ""
+        earlier = _describe_reader(before)
+        current = _describe_reader(reader)
+        do = f"Restore the label files that {raw} had for them. " if earlier == current else ""
         raise PipelineError(
-            f"{folder}: was converted from {was}, and now from {now}: other columns, "
+            f"{folder}: was converted from {earlier}, and now from {current}: other columns, "
             f"{', '.join(sorted(other_columns))}. The columns of a split cannot change. {do}"
             "Convert into another cache (--cache, or [paths] cache in luigi.cfg), or delete that "
             "folder with its features and convert the split again."
@@ -266,18 +257,23 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
     """Raise StandInMixed unless both are demo data, or both are real data."""
     was_stand_in = bool(split.manifest.get("stand_in"))
     if was_stand_in != stand_in:
-        before = kind_of_data(stand_in=was_stand_in)
-        now = kind_of_data(stand_in=stand_in)
-        other = f"{split.root}-{now.split()[0]}"
+        before = _kind_of_data(stand_in=was_stand_in)
+        kind = _kind_of_data(stand_in=stand_in)
+        root = f"{split.root}-{kind.split()[0]}"
         raise StandInMixed(
-            f"{split.root}/{split.name}: was made from {before}, and {source} is {now}: they do "
-            f"not share a cache. Use another cache: --cache {other}, or [paths] cache in luigi.cfg."
+            f"{split.root}/{split.name}: was made from {before}, and {source} is {kind}: they do "
+            f"not share a cache. Use another cache: --cache {root}, or [paths] cache in luigi.cfg."
         )
 
 
 def _describe_reader(reader: Mapping[str, Any]) -> str:
     body = "without" if reader["body"] is None else "with"
-    return f"{kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
+    return f"{_kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
+
+
+def _kind_of_data(*, stand_in: bool) -> str:
+    """The kind of data as text: "demo data" or "real data"."""
+    return "demo data" if stand_in else "real data"
 
 
 def refuse_other_folder(
@@ -360,8 +356,8 @@ def video_state(account: Mapping[str, Any]) -> _VideoState:
     why = why_without_track(account)
     if why:
         dropped = account["dropped"]
-        most = max(dropped, key=dropped.get, default="no_person")
-        return _VideoState("without a track", most, why)
+        main_reason = max(dropped, key=dropped.get, default="no_person")
+        return _VideoState("without a track", main_reason, why)
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     rejection = account["set_aside"]
     if rejection:

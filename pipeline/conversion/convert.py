@@ -38,9 +38,9 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
-from pipeline.conversion.kept import UNUSABLE, Kept, of_kind
+from pipeline.conversion.kept import UNUSABLE, Kept, reasons_of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, read_videos, with_clips
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips, read_videos
 from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept, why_renamed_kept
@@ -191,7 +191,7 @@ def _append_videos(
     n_done = len(finished)
     progress(n_done, len(plan.append), "")
     unfinished = (video for video in plan.append if video.name not in finished)
-    todo = with_clips(unfinished, plan.committed)
+    todo = attach_clips(unfinished, plan.committed)
     for raw_video, video in zip(todo, read(todo), strict=True):
         account = video.account
         name = account.name
@@ -221,9 +221,9 @@ def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str
     kept: dict[str, Kept] = {}
     if plan.drop_removed or not plan.renamed:
         return kept
-    now = {account.name: account for account in _accounts(following)}
+    account_of = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        stays = why_renamed_kept(name, now[name], following.state.videos[old_name].account)
+        stays = why_renamed_kept(name, account_of[name], following.state.videos[old_name].account)
         if stays is not None:
             following.keep(old_name)
             kept[old_name] = stays
@@ -352,7 +352,7 @@ def _record_stamps(
     """
     outcomes = [*accounts, *(video.account for video in kept.values() if video.account)]
     unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
-    unusable = of_kind(kept, UNUSABLE)
+    unusable = reasons_of_kind(kept, UNUSABLE)
     seen = {name: plan.seen[name] for name in plan.unusable}  # not read by this run
     for name, stamp in plan.stamps.items():
         if name not in unsettled and name not in seen:

@@ -85,11 +85,11 @@ class Doubts:
     def notes(self, accounts: Iterable[VideoAccount]) -> tuple[str, ...]:
         """The notes of these videos, `<video>: <note>` each, with doubts first."""
         doubts = self._size_note()
-        others = list[str]()
+        plain_notes = list[str]()
         for account in accounts:
-            lines = doubts if account.name in self._stale else others
+            lines = doubts if account.name in self._stale else plain_notes
             lines += [f"{account.name}: {note}" for note in account.notes]
-        return (*doubts, *others)
+        return (*doubts, *plain_notes)
 
     def _size_note(self) -> list[str]:
         """A note that the images seem to have another size than the labelled ones; empty if not."""

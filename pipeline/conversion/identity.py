@@ -87,11 +87,6 @@ def _identifying_options(dataset: Dataset) -> dict[str, Any]:
     return options
 
 
-def kind_of_data(*, stand_in: bool) -> str:
-    """The kind of data as text: "demo data" or "real data"."""
-    return "demo data" if stand_in else "real data"
-
-
 class Difference(NamedTuple):
     """A part of an identity that differs: its dotted name, and both values as JSON."""
 
@@ -156,8 +151,8 @@ def _as_text(value: Any) -> str:
         # `features.weights.WeightsSpec.identity`. The text is in the form of --weights.
         is_weights = "kind" in value and len(value) == 2
         if is_weights:
-            (other,) = value.keys() - {"kind"}
-            return f"{value['kind']}:{_as_text(value[other])}"
+            (argument_key,) = value.keys() - {"kind"}
+            return f"{value['kind']}:{_as_text(value[argument_key])}"
         return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(_as_text, value)) or "nothing"
@@ -173,14 +168,14 @@ def report_other_work(
     # here, since processes that read videos print nothing
     from pipeline.cli.console import DOUBT, err, plain
 
-    other = find_other_work(root, split, stream, plan)
-    if other is None:
+    work = find_other_work(root, split, stream, plan)
+    if work is None:
         return
-    before = other.plan if isinstance(other.plan, Mapping) else {}
+    before = work.plan if isinstance(work.plan, Mapping) else {}
     software = find_differences(before.get("software", {}), plan["software"])
     why = "; ".join(map(str, software)) or "other options or another reader"
-    pieces = count(other.pieces, "piece")
+    pieces = count(work.pieces, "piece")
     name = split if stream is None else f"{split}, {stream}"
-    host = other.host or "an unknown machine"
+    host = work.host or "an unknown machine"
     text = f"{name}: unfinished work of {host} is computed again ({pieces}: {why})"
     err.print(f"{DOUBT} {plain(text)}")

@@ -28,9 +28,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
+
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.conversion.committed import names_with_rows
 from pipeline.files.raw import changes
 
 MISSING: Final = "missing"
@@ -47,7 +48,7 @@ class Kept(NamedTuple):
     account: VideoAccount | None = None  # of what was read now; None: the video was not read
 
 
-def of_kind(kept: Mapping[str, Kept], kind: str) -> dict[str, str]:
+def reasons_of_kind(kept: Mapping[str, Kept], kind: str) -> dict[str, str]:
     """The videos of one kind -> why they are kept."""
     return {name: video.why for name, video in sorted(kept.items()) if video.kind == kind}
 
@@ -62,17 +63,23 @@ def find_kept(
     """
     kept = {}
     for name in split.videos.names:
-        now = stamps.get(name)
+        current = stamps.get(name)
         stamp, _, unusable = seen.get(name, NEVER_SEEN)
-        if now is None:
+        if current is None:
             kept[name] = Kept(MISSING, "")
-        elif stamp != now:
-            file = changes.lost_input(stamp, now)
+        elif stamp != current:
+            file = changes.lost_input(stamp, current)
             if file:
                 kept[name] = Kept(MISSING, file)
         elif unusable:
             kept[name] = Kept(UNUSABLE, unusable)
     if not kept:  # no look at the tracks, of which there may be millions
         return kept
-    with_rows = names_with_rows(split)
+    with_rows = _names_with_rows(split)
     return {name: why for name, why in kept.items() if name in with_rows}
+
+
+def _names_with_rows(split: cache.Split) -> frozenset[str]:
+    """Names of the committed videos that have at least one track."""
+    names = split.videos.names
+    return frozenset(names[number] for number in np.unique(split.tracks.video).tolist())

@@ -48,16 +48,16 @@ def list_videos(
 
 def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
     """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
-    taken = {video.name for video in videos}
+    used_names = {video.name for video in videos}
     named = []
     for video in videos:
         name = changes.utf8(video.name)
         if name == video.name:
             named.append(video)
             continue
-        while name in taken:
+        while name in used_names:
             name += "?"
-        taken.add(name)
+        used_names.add(name)
         named.append(replace(video, name=name))
     return named
 
@@ -90,8 +90,8 @@ def renamed_videos(
             old_images[name] = file_part(committed.videos[number].pixels)
     if not any(old_images.values()):
         return renamed
-    others = [video for video in coming if video.name not in renamed]
-    return renamed | _pair_equal(old_images, _clip_digests(raw, others))
+    unpaired_videos = [video for video in coming if video.name not in renamed]
+    return renamed | _pair_equal(old_images, _clip_digests(raw, unpaired_videos))
 
 
 def _clip_digests(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:

@@ -38,7 +38,7 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
 from pipeline.conversion.selection import ALL_ROWS, RowSelection, other_videos
 from pipeline.datasets.base import Dataset
@@ -122,12 +122,12 @@ class ConversionPlan:
     @property
     def missing(self) -> dict[str, str]:
         """Missing video -> its missing file; "": all files."""
-        return of_kind(self.kept, MISSING)
+        return reasons_of_kind(self.kept, MISSING)
 
     @property
     def unusable(self) -> dict[str, str]:
         """Unusable video -> why it was rejected, or how many rows it would lose."""
-        return of_kind(self.kept, UNUSABLE)
+        return reasons_of_kind(self.kept, UNUSABLE)
 
     @property
     def n_left_alone(self) -> int:
@@ -321,8 +321,8 @@ def _compare_committed(
     why = _describe_update(update, retried, reselected - retried)
     if not reads_contents and not differs:
         n_others = sum(video.name not in update.kept for video in _list_restamped(plan))
-        others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
-        why = ", ".join(filter(None, [why, others]))
+        restamped_text = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
+        why = ", ".join(filter(None, [why, restamped_text]))
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(update, moved=moved and not missing, why=why)
@@ -362,14 +362,14 @@ def _plan_update(
     renamed = {}
     if find_renamed:
         renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
-    found = same.union(renamed.values())
-    kept = {name: video for name, video in plan.kept.items() if name not in found}
+    matched_names = same.union(renamed.values())
+    kept = {name: video for name, video in plan.kept.items() if name not in matched_names}
 
     # a changed video may be missing, too: if a file is gone
     replaced = [video for video in changed if video.name not in kept]
     drop = (gone.keys() - kept.keys()) | {video.name for video in replaced}
     stamps = dict(plan.stamps)
-    for name in of_kind(kept, MISSING):
+    for name in reasons_of_kind(kept, MISSING):
         # they keep their recorded stamps: new ones would hide that something is missing
         stamps.pop(name, None)
         if name in recorded:

@@ -119,20 +119,20 @@ def read_videos(
         yield _refuse_other_files(plan, video, read)
 
 
-def with_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
+def attach_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
     """The videos, each with the record of its clip that a committed split has (`ClipRecord`)."""
     if committed is None:
         return [*videos]
     numbers = {name: number for number, name in enumerate(committed.videos.names)}
-    known = []
+    all_videos = []
     for video in videos:
         number = numbers.get(video.name)
         if number is not None:
             entry = committed.videos[number]
             clip = entry.account.get("clip")
             video = replace(video, clip=clip, clip_digest=file_part(entry.pixels))
-        known.append(video)
-    return known
+        all_videos.append(video)
+    return all_videos
 
 
 def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:

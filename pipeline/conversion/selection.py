@@ -81,12 +81,12 @@ class RowSelection:
             lines = by_video.get(video.name, ())
             names = tuple(sorted({line.track for line in lines}))
             marked.append(replace(video, left_out=names) if names else video)
-        known = {video.name for video in listed}
+        video_names = {video.name for video in listed}
         if committed is not None:
-            known.update(committed.videos.names)
+            video_names.update(committed.videos.names)
         for video_name, lines in by_video.items():
-            if video_name not in known:
-                raise self._no_track(lines[0], f"{dataset.name}/{split}", video_name, known)
+            if video_name not in video_names:
+                raise self._no_track(lines[0], f"{dataset.name}/{split}", video_name, video_names)
         return tuple(marked)
 
     def _no_track(
@@ -121,8 +121,8 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
         name = remove_comment(line)
         if not name:
             continue
-        of_dataset, _, rest = name.partition("/")
-        of_split, _, track = rest.partition("/")
+        of_dataset, _, path = name.partition("/")
+        of_split, _, track = path.partition("/")
         if of_dataset == dataset.name and of_split in dataset.splits and "/" in track:
             if of_split == split:
                 lines.append(_ListedTrack(number, track))
@@ -145,8 +145,8 @@ def remove_comment(line: str) -> str:
     """
     if line.lstrip().startswith("#"):
         return ""
-    name, found, _ = line.rpartition(COMMENT)
-    return (name if found else line).strip()
+    name, separator, _ = line.rpartition(COMMENT)
+    return (name if separator else line).strip()
 
 
 def other_videos(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
@@ -185,13 +185,13 @@ def select(
     if len(account.subjects) == len(tracks):
         pairs = zip(names, account.subjects, strict=True)
         account.subjects = [subject for name, subject in pairs if name not in left_out]
-    taken = []
+    selected_tracks = []
     for track in tracks:
         if track.name in left_out:
             account.take_back_track(LEFT_OUT, len(track.frame_index))
         else:
-            taken.append(_limit_rate(track, max_fps, account, extra))
-    return taken
+            selected_tracks.append(_limit_rate(track, max_fps, account, extra))
+    return selected_tracks
 
 
 def _limit_rate(

@@ -29,7 +29,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo, read_videos, with_clips
+from pipeline.conversion.reading import Read, ReadVideo, attach_clips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
@@ -136,7 +136,7 @@ def read_part(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
         read = functools.partial(read_videos, plan, workers=workers)
-        return Spool(plan).fill(with_clips(share, plan.committed), read, progress, dask)
+        return Spool(plan).fill(attach_clips(share, plan.committed), read, progress, dask)
 
 
 def _read_on_cluster(
@@ -150,21 +150,21 @@ def _read_on_cluster(
         plan.dataset, plan.split, *folders, plan.reader, None, selection=plan.selection
     )
     read = functools.partial(_read_on_worker, without_videos)
-    own = [plan.dataset]
+    plug_ins = [plan.dataset]
     parts = run_parts(
-        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=own, on_gpus=False
+        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
     )
     n_done = 0
     with closing(parts):
         for part, _ in parts:
             n_done += len(part)
             progress(n_done, len(videos), "read by Dask workers")
-    left = Spool(plan)._find_missing(videos)
-    if left:
+    missing = Spool(plan)._find_missing(videos)
+    if missing:
         why = "Dask workers cannot read them now, or have other files"
-        text = f"{count(len(left), 'video')} read here, first {left[0].name}: {why}"
+        text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
         err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
-    return left
+    return missing
 
 
 def _read_on_worker(

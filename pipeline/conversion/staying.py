@@ -73,6 +73,6 @@ def _describe_loss(account: VideoAccount, committed: cache.VideoEntry) -> str:
     if account.other_split:
         reasons = [OTHER_SPLIT]
     before = committed.account
-    found = f"{account.found:,} frames labelled, {before['found']:,} before"
-    left = f"{account.kept:,} of {count(before['kept'], 'row')} left"
-    return f"{account.name}: {left} ({', '.join([found, *reasons])})."
+    frames_text = f"{account.found:,} frames labelled, {before['found']:,} before"
+    rows_text = f"{account.kept:,} of {count(before['kept'], 'row')} left"
+    return f"{account.name}: {rows_text} ({', '.join([frames_text, *reasons])})."

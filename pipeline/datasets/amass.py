@@ -355,11 +355,11 @@ def _require_units(file: Path, motion: Motion) -> None:
     too_far = away > FARTHEST_M or height > HIGHEST_M
     if too_far or speed > MAX_SPEED:
         expected = f"positions in m, of a person at most at {MAX_SPEED:g} m/s"
-        found = (
+        actual = (
             f"the median frame {away:.4g} from the origin and at {speed:.3g} a second, as "
             "in mm or cm"
         )
-        raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
+        raise RawDataError(file, "trans", expected, actual, CONVERT_UNITS, reason="other_unit")
 
 
 def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:

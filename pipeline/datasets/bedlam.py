@@ -238,7 +238,7 @@ class Bedlam2(Bedlam):
     n_joints = len(JOINTS["body_25"])
 
 
-def _with_smplx(betas: str) -> LabelRules:
+def _smplx_labels(betas: str) -> LabelRules:
     """The rules of a raw folder with SMPL-X labels. betas: as in `smplx.columns`."""
     return replace(Bedlam.labels, extra=(*Bedlam.labels.extra, *smplx.columns(betas, trans=True)))
 
@@ -247,7 +247,7 @@ def _with_smplx(betas: str) -> LabelRules:
 class _Smplx(Bedlam):
     """The reader of a raw folder with SMPL-X labels."""
 
-    labels = _with_smplx("the release's 11 numbers")
+    labels = _smplx_labels("the release's 11 numbers")
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Smplx2(Bedlam2):
     Its neutral body model differs from BEDLAM's.
     """
 
-    labels = _with_smplx("the release's 16 numbers")
+    labels = _smplx_labels("the release's 16 numbers")
 
 
 def _count_rows_without_folder(

@@ -96,11 +96,11 @@ def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount)
     """
     n_tiny = account.dropped["degenerate_box"]
     if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
-        found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-        _refuse_unit(labels, "joints", "joints in pixels", found)
+        actual = f"{n_tiny} of {account.found} boxes smaller than a pixel"
+        _refuse_unit(labels, "joints", "joints in pixels", actual)
     for track in tracks:
-        for column, expected, found in other_units(track.columns | dict(track.extra)):
-            _refuse_unit(labels, column, expected, f"{found} in {track.name}")
+        for column, expected, actual in other_units(track.columns | dict(track.extra)):
+            _refuse_unit(labels, column, expected, f"{actual} in {track.name}")
 
 
 def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:

@@ -49,9 +49,9 @@ def number_from_0_or_1(pictures: Pictures, n_labels: int) -> Pictures:
     renumbered = replace(pictures, first=int(numbers[0]))
     if numbers[0] != 1 or numbers[-1] < n_labels:
         require_rate(renumbered, n_labels, whole=True)
-        found = _describe(pictures, int(numbers[0]), int(numbers[-1]))
+        actual = _describe(pictures, int(numbers[0]), int(numbers[-1]))
         expected = f"images numbered from 0, or from 1 to at least {n_labels}"
-        refuse(frame_mismatch(pictures.place, expected, found, FROM_0_OR_1))
+        refuse(frame_mismatch(pictures.place, expected, actual, FROM_0_OR_1))
     return renumbered
 
 
@@ -72,8 +72,8 @@ def require_numbers(pictures: Pictures, first: int, last: int, *, spare: int | N
     is_beyond = spare is not None and frames[-1] > last + spare
     if frames[0] < 0 or is_shifted or is_beyond:
         expected = f"{_describe(pictures, first, last)}, for {last + 1 - first} labelled frames"
-        found = _describe(pictures, int(frames[0]), int(frames[-1]))
-        refuse(frame_mismatch(pictures.place, expected, found, OWN_NUMBERS))
+        actual = _describe(pictures, int(frames[0]), int(frames[-1]))
+        refuse(frame_mismatch(pictures.place, expected, actual, OWN_NUMBERS))
 
 
 def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:

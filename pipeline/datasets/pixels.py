@@ -107,11 +107,11 @@ def pictures_or_video(
         paths = " or ".join(path.as_posix() for path in (*folders, *videos))
         expected = f"numbered jpg or png files, or a video: {paths}"
         do = "Extract the images, or unpack the videos."
-        place = raw / folders[0] if folders else raw
-        raise RawDataError(place, "pictures", expected, "neither", do, reason="no_picture")
+        path = raw / folders[0] if folders else raw
+        raise RawDataError(path, "pictures", expected, "neither", do, reason="no_picture")
 
     used, *unused = [source.place.relative_to(raw).as_posix() for source in sources]
-    account.notes.extend(f"{other} is not used: {used} is" for other in unused)
+    account.notes.extend(f"{path} is not used: {used} is" for path in unused)
     source = sources[0]
     return number_from_0_or_1(source, n_labels) if isinstance(source, Pictures) else source
 
@@ -178,10 +178,10 @@ def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file that is there instead."""
     names = [entry.name for entry in scan_folder(folder, {})]
     visible = sorted(name for name in names if not name.startswith("."))
-    found = "none"
+    actual = "none"
     if visible:
-        found = f"none, but {len(visible):,} files of other names, such as {visible[0]}"
-    return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
+        actual = f"none, but {len(visible):,} files of other names, such as {visible[0]}"
+    return RawDataError(folder, "pictures", expected, actual, do, reason="no_picture")
 
 
 def require_size(
@@ -271,22 +271,22 @@ def _find_mismatch(
     last = frames[-1]
     if last == n_decoded and first > 0:
         expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
-        found = f"frames {first} to {last}, counted from 1"
-        return frame_mismatch(labels, expected, found, FROM_0)
+        actual = f"frames {first} to {last}, counted from 1"
+        return frame_mismatch(labels, expected, actual, FROM_0)
 
-    found = f"labels up to frame {last}"
+    actual = f"labels up to frame {last}"
     ends_too_late = last >= n_decoded
     if ends_too_late and isinstance(source, Video):
         if last < n_decoded + _count_not_shown(source):
-            return _not_shown_mismatch(labels, source, found)
+            return _not_shown_mismatch(labels, source, actual)
     if ends_too_late and 0 < last - first < n_decoded:
-        found = f"frames {first} to {last}: counted from {first}, or another video's"
-        return frame_mismatch(labels, f"frames 0 to {n_decoded - 1}", found, FROM_0)
+        actual = f"frames {first} to {last}: counted from {first}, or another video's"
+        return frame_mismatch(labels, f"frames 0 to {n_decoded - 1}", actual, FROM_0)
     ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
         do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
-        return frame_mismatch(labels, expected, found, do)
+        return frame_mismatch(labels, expected, actual, do)
     return None
 
 
@@ -388,8 +388,8 @@ def require_pixels(
     key = "boxes" if boxes else "keypoints"
     kind = "boxes" if boxes else "joints"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
-    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
-    refuse(RawDataError(labels, key, expected, found, misfit.do, reason="keypoints_outside"))
+    actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
+    refuse(RawDataError(labels, key, expected, actual, misfit.do, reason="keypoints_outside"))
 
 
 class _Misfit(NamedTuple):

@@ -155,14 +155,14 @@ class PoseTrack(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         if not video.files:
-            place = raw / video.folders[0]
-            account.reject("no_annotations", f"{place}: there are pictures, but no annotations")
+            path = raw / video.folders[0]
+            account.reject("no_annotations", f"{path}: there are pictures, but no annotations")
             return []
         file = video.files[0]
         for folder in ANNOTATIONS:
-            other = Path(folder, split, file.name)
-            if other != file and (raw / other).is_file():
-                account.notes.append(f"{other.as_posix()} is not used: {file.as_posix()} is")
+            alternative = Path(folder, split, file.name)
+            if alternative != file and (raw / alternative).is_file():
+                account.notes.append(f"{alternative.as_posix()} is not used: {file.as_posix()} is")
         labels = VideoLabels.load(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(labels.annotations)
         account.notes.extend(labels.notes)

@@ -183,12 +183,12 @@ class ThreeDPW(Dataset):
         """Name sequences of another split: used here, they mix training and evaluation."""
         names = {file.stem for file in (raw / "sequenceFiles" / split).glob("[!.]*.pkl")}
         texts = list[str]()
-        for other, official in SEQUENCES.items():
+        for name, official in SEQUENCES.items():
             strange = names.intersection(official)
-            if other != split and strange:
+            if name != split and strange:
                 texts.append(
                     f"{len(strange)} of {count(len(names), 'sequence')} belong to the release's "
-                    f"{other} split, such as {min(strange)}"
+                    f"{name} split, such as {min(strange)}"
                 )
         if texts:
             texts.append(f"unpack {LABELS} again")

@@ -183,8 +183,8 @@ def _choreograph(
     hop = np.zeros_like(t)
     for weight in _blend_weights(t, n_actions):
         # no action twice in a row, if there is another one
-        others = [other for other in repertoire if names[-1:] != [other]]
-        action = str(rng.choice(others or list(repertoire)))
+        candidates = [name for name in repertoire if names[-1:] != [name]]
+        action = str(rng.choice(candidates or list(repertoire)))
         names.append(action)
         performed = ActionCurves(t, rng)
         ACTIONS[action](performed)

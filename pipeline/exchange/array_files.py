@@ -298,9 +298,9 @@ def _values(column: Any, first_row: int) -> Array:
         else:
             break
         usual = int(lengths[0])
-        others = np.flatnonzero(lengths != usual)
-        if others.size:
-            first = others[0]
+        mismatches = np.flatnonzero(lengths != usual)
+        if mismatches.size:
+            first = mismatches[0]
             row = first_row + first // row_size
             refuse(f"a list of {lengths[first]} values in row {row}, after lists of {usual}")
         shape.append(usual)

@@ -82,21 +82,21 @@ def import_array(
             and the file has no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    given = _GivenArray.open(file, array)
+    source_array = _GivenArray.open(file, array)
     split = cache.open(root)[name]
-    identity = given.identity()
-    source = given.source()
+    identity = source_array.identity()
+    source = source_array.source()
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
     earlier = _EarlierImport.find(split, stream)
     is_same_origin = earlier.origin(source) == identity | source
-    replaced = earlier.replaced_videos(split, given.file.sha256)
+    replaced = earlier.replaced_videos(split, source_array.file.sha256)
     names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
         return replace(_result(split, stream), is_written=False, replaced=names)
     earlier.require_array(split, stream)
 
-    match = match_rows(split, given.arrays, given.array, given.keys)
+    match = match_rows(split, source_array.arrays, source_array.array, source_array.keys)
     earlier.require_same_rows(split, stream, match)
     if match.digest is not None:
         source["rows_digest"] = match.digest
@@ -108,10 +108,10 @@ def import_array(
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
         require_same_commit(writer, split)
         write_shards(writer, match, int(plan[:16], 16), progress)
-        given.file.require_unchanged()
-        source["files"] = earlier.files_with(given.file.sha256, pixels)
+        source_array.file.require_unchanged()
+        source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
         entries = _manifest_entries(split, match, identity, source)
-        writer.commit(entries, note={IMPORTED: str(given.arrays.file.resolve())})
+        writer.commit(entries, note={IMPORTED: str(source_array.arrays.file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
 
 
@@ -173,7 +173,7 @@ class _EarlierImport(NamedTuple):
         pixels: Mapping[str, str] = self.source.get("files", {}).get(sha256, {})
         return pixels
 
-    def files_with(self, sha256: str, pixels: Mapping[str, str]) -> dict[str, Any]:
+    def merge_files(self, sha256: str, pixels: Mapping[str, str]) -> dict[str, Any]:
         """The source's entry "files", with the images of videos that a file is imported for now."""
         files = self.source.get("files", {})
         return {**files, sha256: {**pixels, **self._first_pixels(sha256)}}
@@ -320,9 +320,9 @@ def _read_rows(
         inexact = np.argwhere((read > _LARGEST_EXACT) | (read < -_LARGEST_EXACT))
         if inexact.size:
             row, column = inexact[0]
-            found = f"{read[row, column]} in row {position[ok][row]}"
+            actual = f"{read[row, column]} in row {position[ok][row]}"
             do = "Write it as floats, if these may be rounded."
-            raise RawDataError(match.arrays.file, match.array, "integers up to 2^24", found, do)
+            raise RawDataError(match.arrays.file, match.array, "integers up to 2^24", actual, do)
     data = np.zeros((len(position), stored.shape[1]), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         data[ok] = read

@@ -66,14 +66,14 @@ def choose_array(arrays: ArrayFile, name: str | None) -> str:
 
     Raises RawDataError if there is no such array, or if it does not hold numbers.
     """
-    candidates = [other for other in arrays.names if other not in (*TRACKS, *FRAMES)]
+    candidates = [array for array in arrays.names if array not in (*TRACKS, *FRAMES)]
     chosen = name or USUAL
     if name is None and len(candidates) == 1:
         chosen = candidates[0]
     if chosen not in arrays.names:
-        found = ", ".join(candidates[:20]) or "none"
+        actual = ", ".join(candidates[:20]) or "none"
         do = "Name one of them: --array NAME."
-        raise RawDataError(arrays.file, "file", f"an array {chosen!r}", found, do)
+        raise RawDataError(arrays.file, "file", f"an array {chosen!r}", actual, do)
     dtype = arrays.open(chosen).dtype
     if dtype.kind not in "biuf":
         raise RawDataError(
@@ -153,8 +153,8 @@ def _require_rows_of(
     expected = f"a row of {split_name}" if is_foreign[row] else "every row once"
     track = _read_value(arrays, keys.tracks, row)
     frame = _read_value(arrays, keys.frames, row)
-    found = f"track {track}, frame {frame} in row {row}"
-    raise RawDataError(arrays.file, keys.tracks, expected, found, do)
+    actual = f"track {track}, frame {frame} in row {row}"
+    raise RawDataError(arrays.file, keys.tracks, expected, actual, do)
 
 
 def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:

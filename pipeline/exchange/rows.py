@@ -234,12 +234,12 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     """Return a function `add(field, rows)`, to be called when rows of a field have been written. It
     reports the rows of all fields so far, of `total`.
     """
-    done = 0
+    n_written = 0
 
     def add(field: str, rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(done, total, field)
+        nonlocal n_written
+        n_written += rows
+        progress(n_written, total, field)
 
     return add
 

@@ -81,10 +81,10 @@ def compute_labels(
     Raises as `compute_batch` does.
     """
     with streams.calling(stream.kind, "the function that load returned"):
-        computed, known = computer(labels)
+        computed, is_known = computer(labels)
         _require_shape(stream, computed, (n, stream.dim))
-        _require_shape(stream, known, (n,), "flags")
-    return computed, known
+        _require_shape(stream, is_known, (n,), "flags")
+    return computed, is_known
 
 
 def compute_row(

@@ -287,20 +287,20 @@ class Pixels(NamedTuple):
         """Raise VideoLost if an image of the folder cannot be opened now, or the video file cannot
         be read to its end.
         """
-        place = self.source.place  # a folder of images, or a video file
+        path = self.source.place  # a folder of images, or a video file
         try:
-            if place.is_dir():
-                for name in list_names(place):
+            if path.is_dir():
+                for name in list_names(path):
                     alive()
-                    open_regular(place / name).close()
+                    open_regular(path / name).close()
                 return
             alive()
-            with open_regular(place) as stream:
+            with open_regular(path) as stream:
                 while stream.read(MIB):
                     alive()
         except OSError as error:
-            if is_temporary(error) or not is_there(place):
-                file = error.filename or place
+            if is_temporary(error) or not is_there(path):
+                file = error.filename or path
                 raise VideoLost(f"{file} cannot be read: {error.strerror}") from error
 
 

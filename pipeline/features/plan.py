@@ -267,18 +267,18 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
     For imported features, "weights" is a text, or None.
     """
-    made = committed.stream_manifest(stream).get("backbone") or {}
-    weights = made.get("weights")
+    backbone = committed.stream_manifest(stream).get("backbone") or {}
+    weights = backbone.get("weights")
     if not weights:
         return {}
-    digest = made.get("sha256")
+    digest = backbone.get("sha256")
     if isinstance(weights, Mapping):
         digest = weights.get("file_sha256") or digest
     return {
-        "network": str(made.get("network", stream)),
+        "network": str(backbone.get("network", stream)),
         "sha256": str(digest or NOT_RECORDED),
-        "licence": str(made.get("licence", NOT_RECORDED)),
-        "source": str(made.get("source", NOT_RECORDED)),
+        "licence": str(backbone.get("licence", NOT_RECORDED)),
+        "source": str(backbone.get("source", NOT_RECORDED)),
     }
 
 

@@ -67,11 +67,11 @@ class WeightsSpec:
         WeightsSpec(kind='untrained', argument='0')
         """
         kind, _, argument = ("untrained:0" if text == "untrained" else text).partition(":")
-        found = cls.kinds.get(kind)
-        if found is None or (found.needs_argument and not argument):
-            forms = "; ".join(known.form for known in cls.kinds.values())
+        entry = cls.kinds.get(kind)
+        if entry is None or (entry.needs_argument and not argument):
+            forms = "; ".join(entry.form for entry in cls.kinds.values())
             raise ConfigError(f"weights {text!r}: expected {forms}")
-        if found.is_random and not argument.isdecimal():
+        if entry.is_random and not argument.isdecimal():
             raise ConfigError(
                 f"weights {text!r}: expected a whole number as seed, such as untrained:0"
             )

@@ -161,14 +161,14 @@ def _numbers_2d(
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
     side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
-    seen = kp[..., 2] > 0
-    inside = seen
+    is_seen = kp[..., 2] > 0
+    inside = is_seen
     numbers = {}
     if size is not None:
         outside, near = _place_in_image(kp[..., :2], side, size)
-        inside = seen & ~outside
-        numbers["cut_percent"] = 100 * _cut_share(seen & outside, inside, near)
-    joints = Joints(timing, kp[..., :2], seen, side)
+        inside = is_seen & ~outside
+        numbers["cut_percent"] = 100 * _cut_share(is_seen & outside, inside, near)
+    joints = Joints(timing, kp[..., :2], is_seen, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),

@@ -86,8 +86,8 @@ class Grade(NamedTuple):
         """
         parts = []
         for title, names in _PARTS.items():
-            known = [name for name in names if not math.isnan(getattr(self, name))]
-            texts = [_NUMBERS[name].text_of(getattr(self, name)) for name in known]
+            measured_names = [name for name in names if not math.isnan(getattr(self, name))]
+            texts = [_NUMBERS[name].text_of(getattr(self, name)) for name in measured_names]
             if texts:
                 parts.append(title + ", ".join(texts))
         return "; ".join(parts) or NO_JOINTS
@@ -95,10 +95,10 @@ class Grade(NamedTuple):
     def worse(self, other: Grade) -> Grade:
         """Combine two grades: of each number, the worse value."""
         numbers = {}
-        for name, mine, others in zip(self._fields, self, other, strict=True):
-            known = [number for number in (mine, others) if not math.isnan(number)]
+        for name, mine, theirs in zip(self._fields, self, other, strict=True):
+            values = [number for number in (mine, theirs) if not math.isnan(number)]
             worst = min if _NUMBERS[name].is_least else max
-            numbers[name] = worst(known, default=math.nan)
+            numbers[name] = worst(values, default=math.nan)
         return Grade(**numbers)
 
     def _beyond(self, word: str) -> list[str]:

@@ -57,7 +57,7 @@ class Pulse:
     def beat(self) -> None:
         self._numbers[0] += 1
 
-    def move_to(self, place: int) -> None:
+    def set_place(self, place: int) -> None:
         self._numbers[1] = place
 
 
@@ -79,7 +79,7 @@ def alive(place: int | None = None) -> None:
     """
     pulse.beat()
     if place is not None:
-        pulse.move_to(place)
+        pulse.set_place(place)
 
 
 class Failed(NamedTuple):

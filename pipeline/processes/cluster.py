@@ -275,24 +275,24 @@ class _Cluster:
             try:
                 self._n_workers = self._count_workers()
             except TimeoutError:  # it is busy, suspended or gone: then the client's status changes
-                wanted = "an answer of this Dask scheduler"
+                target = "an answer of this Dask scheduler"
             else:
                 if self._n_workers:
                     return
                 if demand is None:  # Dask's `adapt` starts workers for tasks
                     demand = self._client.submit(int, pure=False)
-                wanted = "a Dask worker with a GPU" if self._needs_gpu else "a Dask worker"
+                target = "a Dask worker with a GPU" if self._needs_gpu else "a Dask worker"
             waited = time.monotonic() - began
             if waited > self._patience:
                 raise PipelineError(
-                    f"{self._address}: waited {self._patience:g} s for {wanted}. Start workers "
+                    f"{self._address}: waited {self._patience:g} s for {target}. Start workers "
                     "(docs/operations.md), or wait longer for queued ones: [dask] patience. "
                     f"{RUN_AGAIN}"
                 )
             if waited > next_line:
                 next_line = waited + EVERY
                 passed = f"{duration(waited)} of at most {duration(self._patience)}"
-                err.print(plain(f"{self._address}: waiting for {wanted}, {passed}"))
+                err.print(plain(f"{self._address}: waiting for {target}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
 
@@ -347,11 +347,11 @@ def _require_same_software(submitter: _Submitter, label: str) -> None:
     not see the shared files. label: The worker's name in the message.
     """
     for name, expected in submitter.versions.items():
-        found = version(name)
-        if found != expected:
+        actual = version(name)
+        if actual != expected:
             do = "Use the same code and environment, and start both again."
             raise PipelineError(
-                f"{label}: expected {name} {expected}, as here, found {found}. {do}"
+                f"{label}: expected {name} {expected}, as here, found {actual}. {do}"
             )
     if submitter.shared is not None and not submitter.shared.exists():
         raise PipelineError(f"{label}: {submitter.shared} not found. Share it under the same path.")

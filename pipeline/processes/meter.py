@@ -99,9 +99,9 @@ class Meter:
         """
         busy = Counter(self.busy())
         of_decoders = ("decode", "crop", "row")
-        most = max(of_decoders, key=busy.__getitem__)
-        busy[most] = sum(busy[stage] for stage in of_decoders)
-        stage = max((most, "model", "write"), key=busy.__getitem__)
+        busiest = max(of_decoders, key=busy.__getitem__)
+        busy[busiest] = sum(busy[stage] for stage in of_decoders)
+        stage = max((busiest, "model", "write"), key=busy.__getitem__)
         return stage if busy[stage] >= BUSY else "none"
 
     def __str__(self) -> str:

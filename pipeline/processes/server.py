@@ -105,7 +105,7 @@ class Process:
         pulse_fd = os.memfd_create("pulse")
         os.ftruncate(pulse_fd, Pulse.SIZE)
         self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
-        self._pulse.move_to(NO_TASK)
+        self._pulse.set_place(NO_TASK)
         self.reset_silence()
         request = _ProcessRequest(
             path=list(sys.path),
@@ -347,11 +347,11 @@ def _limit_memory(beyond: int) -> None:
     """Limit this process's private writable memory to `beyond` bytes more than it has now."""
     # the sixth number: pages of data and stack
     n_pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
-    most = n_pages * resource.getpagesize() + beyond
+    limit = n_pages * resource.getpagesize() + beyond
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _end(child: int) -> int | None:

@@ -47,8 +47,8 @@ def versions(*plug_ins: object) -> dict[str, str]:
         plug_ins: datasets, streams and detectors that are used, perhaps from other packages.
     """
     packages = {_package_of(type(plug_in).__module__) for plug_in in plug_ins}
-    others = sorted(packages.difference(OWN, ["__main__"]))
-    names = [CODE, *(f"{CODE_OF}{package}" for package in others), PYTHON]
+    plug_in_packages = sorted(packages.difference(OWN, ["__main__"]))
+    names = [CODE, *(f"{CODE_OF}{package}" for package in plug_in_packages), PYTHON]
     names += [*LIBRARIES, *OPTIONAL]
     return {name: version(name) for name in names}
 

@@ -109,17 +109,17 @@ def compare_digests(
     """Yield a message for each line of a list whose labels or stream are different in the cache, or
     cannot be read.
     """
-    for number, one in enumerate(listed):
-        content = _content(one.stream)
-        progress(number, len(listed), f"{one.split} {content}")
+    for number, entry in enumerate(listed):
+        content = _content(entry.stream)
+        progress(number, len(listed), f"{entry.split} {content}")
         try:
-            digest = cache.content_digest(opened[one.split], one.stream)
+            digest = cache.content_digest(opened[entry.split], entry.stream)
         except (cache.CacheError, OSError) as error:
-            yield f"{one.split}: {content} cannot be compared: {error_text(error)}"
+            yield f"{entry.split}: {content} cannot be compared: {error_text(error)}"
             continue
-        if digest == one.digest:
+        if digest == entry.digest:
             continue
         do = "Compare release, split, settings and version (docs/digests.md)."
-        if one.stream is not None:
+        if entry.stream is not None:
             do = "Other hardware and libraries compute other last digits (docs/digests.md)."
-        yield f"{one.split}: {content}: expected the digest {one.digest}, found {digest}. {do}"
+        yield f"{entry.split}: {content}: expected the digest {entry.digest}, found {digest}. {do}"

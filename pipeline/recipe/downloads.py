@@ -88,10 +88,10 @@ def misplaced_parts(
                 "Rename it and its like."
             )
         else:
-            others = _fixed_folders(other for other in parts if other is not part)
-            place = _find_one_folder_off(raw, part, others)
-            if place is not None:
-                expected, found = place
+            other_folders = _fixed_folders(other for other in parts if other is not part)
+            pair = _find_one_folder_off(raw, part, other_folders)
+            if pair is not None:
+                expected, found = pair
                 misplaced.setdefault(found, []).append((part.what, expected))
     for found, wanted in misplaced.items():  # one line, also for files of several parts
         what = ", ".join(name for name, _ in wanted)
@@ -281,19 +281,19 @@ def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
     images = dataset.release.image_folders
     if images is None:
         return []
-    found = dict[str, None]()  # messages, each once: Penn Action lists its videos in both splits
+    distinct = dict[str, None]()  # messages, each once: Penn Action lists its videos in both splits
     for split in dataset.splits:
         try:
             videos = dataset.videos(raw, split)
         except (RawDataError, OSError):  # other messages tell it
             continue
-        found |= dict.fromkeys(_missing_paths(raw, videos))
+        distinct |= dict.fromkeys(_missing_paths(raw, videos))
         if images.alike_by_camera:
-            found |= dict.fromkeys(
+            distinct |= dict.fromkeys(
                 f"{name} has no images, unlike other videos of {split}. Unpack them again."
                 for name in _find_imageless(dataset, videos)
             )
-    messages = [*found]
+    messages = [*distinct]
     n_more = len(messages) - SHOWN
     if n_more > 0:
         messages[SHOWN:] = [f"{n_more:,} more files, folders or videos are missing."]
@@ -366,7 +366,7 @@ def _count_images(
     except (RawDataError, OSError):  # other messages tell it: a missing part, an unreadable folder
         return
     recordings = dict[Path, str | None]()  # folder -> its recording
-    most = dict[str | None, int]()  # recording -> the largest expected number of its folders
+    largest = dict[str | None, int]()  # recording -> the largest expected number of its folders
     for video in videos:
         for folder in (raw / path for path in video.folders):
             is_short = video.name in images.short
@@ -379,10 +379,10 @@ def _count_images(
             expected = max(_count_without_gaps(numbers), stated, 1)
             counts[folder] = len(numbers), expected
             recording = recordings[folder] = dataset.origin(video.name).recording
-            most[recording] = max(most.get(recording, 0), expected)
+            largest[recording] = max(largest.get(recording, 0), expected)
     if images.alike_by_camera:
         for folder, recording in recordings.items():
-            counts[folder] = counts[folder][0], most[recording]
+            counts[folder] = counts[folder][0], largest[recording]
 
 
 def _image_numbers(folder: Path) -> list[int]:

@@ -176,8 +176,8 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
 
     packed = find_archives(raw, parts)
     problems = list[str]()
-    for place, why in sorted(unreadable.items()):
-        problems.append(f"{place} cannot be read: {why}. Make it readable.")
+    for path, why in sorted(unreadable.items()):
+        problems.append(f"{path} cannot be read: {why}. Make it readable.")
     problems += bad_keypoints
     problems += _find_misplaced(dataset, raw, parts, counts, packed)
     problems += _find_mistakes(raw, dataset.release.mistakes)
@@ -195,9 +195,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             problems += unlistable
             if not dataset.release.page:  # own clips need not be in every split
                 counts = [part for part in counts if part.found] or counts
-                beside = raw.parent / KEYPOINTS
-                if files.is_folder_there(beside) and not files.is_folder_there(raw / KEYPOINTS):
-                    problems.append(f"{beside} is beside {raw}. Move it there: it is not read.")
+                sibling = raw.parent / KEYPOINTS
+                if files.is_folder_there(sibling) and not files.is_folder_there(raw / KEYPOINTS):
+                    problems.append(f"{sibling} is beside {raw}. Move it there: it is not read.")
                 splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
     unusable = set[str]()
     for part_count in counts:
@@ -252,9 +252,9 @@ def _count_files(
         for glob in globs([pattern]):
             n_files[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
     patterns = sorted(n_files, key=lambda pattern: -n_files[pattern])
-    known = None if stand_in else part.known
+    total = None if stand_in else part.known
     sorted_part = replace(part, patterns=tuple(patterns))
-    return PartCount.from_part(sorted_part, splits, sum(n_files.values()), known)
+    return PartCount.from_part(sorted_part, splits, sum(n_files.values()), total)
 
 
 def _find_misplaced(

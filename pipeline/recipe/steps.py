@@ -137,7 +137,7 @@ def convert(
         return StepResult(details=details, mark=IDLE, notes=notes, problems=plan.problems)
 
     is_new = check_new_cache(s, plan.root)
-    done = conversion.convert(
+    result = conversion.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
     )
     if is_new:
@@ -145,24 +145,24 @@ def convert(
     forbid_new_cache(s, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
-    summary = done.video_counts or "converted"
+    summary = result.video_counts or "converted"
     if plan.committed is not None:
         summary += f" (why: {plan.why})"
-    summary += f": {'; '.join(accounting_lines(done.totals))}"
+    summary += f": {'; '.join(accounting_lines(result.totals))}"
     renamed = [f"renamed {before} -> {name}" for name, before in plan.renamed.items()]
-    rejected = [f"rejected {account.rejection}" for account in done.rejected]
+    rejected = [f"rejected {account.rejection}" for account in result.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
-    notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
+    notes = [f"note {note}" for note in (*labels, *result.damaged, *result.notes)]
     return StepResult(
         details=[
             summary,
             *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
         ],
-        mark=DONE if done.totals["frames"]["kept"] and not done.problems else DOUBT,
+        mark=DONE if result.totals["frames"]["kept"] and not result.problems else DOUBT,
         warnings=few(rejected, FEW, every),
-        flaws=len(done.damaged),
-        notes=[*_note_no_rows(plan, done.totals), *few(notes, FEW, every)],
-        problems=done.problems,
+        flaws=len(result.damaged),
+        notes=[*_note_no_rows(plan, result.totals), *few(notes, FEW, every)],
+        problems=result.problems,
     )
 
 
@@ -172,8 +172,8 @@ def _convert_part(
     """Read a part's share of the videos. Its problems are those that cannot be read."""
     unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
     share = count(len(part.share(plan.append)) - len(unreadable), "video")
-    now = committed_split(plan.root, plan.name)
-    digests = [split and split.manifest["digest"] for split in (plan.committed, now)]
+    current = committed_split(plan.root, plan.name)
+    digests = [split and split.manifest["digest"] for split in (plan.committed, current)]
     return StepResult(
         details=[f"{share} staged, not committed (why: {plan.why or 'up to date'})"],
         warnings=[MEANWHILE] if digests[0] != digests[1] else [],

@@ -252,12 +252,12 @@ def complete(args: argparse.Namespace) -> None:
     not read, and for a cache that is not named, or is new where none may be created.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
-    given = {}  # SECTION.KEY -> value of its option
+    overrides = {}  # SECTION.KEY -> value of its option
     for name, setting in options.items():
         if getattr(args, name) is not None:
-            given[setting] = getattr(args, name)
+            overrides[setting] = getattr(args, name)
     adds_rows = getattr(args, "adds_rows", False)
-    is_complete = given.keys() == set(options.values())
+    is_complete = overrides.keys() == set(options.values())
     reads_more = args.settings or args.reads or adds_rows
     if is_complete and not reads_more:
         return
@@ -266,19 +266,19 @@ def complete(args: argparse.Namespace) -> None:
     source = SettingsFile.read(file, optional=file == sections.FILE).apply_overrides()
     for name, setting in options.items():
         section, _, key = setting.partition(".")
-        if setting in given and section != "paths":  # --cache is compared with [paths] cache
+        if setting in overrides and section != "paths":  # --cache is compared with [paths] cache
             option = f"--{name.replace('_', '-')}"
-            source = source.override(section, key, str(given[setting]), option)
+            source = source.override(section, key, str(overrides[setting]), option)
     args.cfg = sections.parse(source, tolerant=True)
     for name, setting in options.items():
-        if setting not in given:
+        if setting not in overrides:
             setattr(args, name, args.cfg.value(setting))
 
     reads = _settings_to_read(args, options)
     if adds_rows:
         check_new_cache(args.cfg, args.cache)
     refuse_unread(args, reads)
-    if "cache" in options and options["cache"] not in given:
+    if "cache" in options and options["cache"] not in overrides:
         _print_cache_of_settings(args, file)
 
 

@@ -86,12 +86,12 @@ class Section(dict[str, str]):
         if option != BY_SET:
             return option
         line = self.line(key if key in self else "")
-        place = str(self.file)
+        source = str(self.file)
         if key in self.options or (self.options and not line):
-            place = BY_SET
+            source = BY_SET
         elif line:
-            place += f", line {line}"
-        return f"{place} [{self.name}] {key}".rstrip()
+            source += f", line {line}"
+        return f"{source} [{self.name}] {key}".rstrip()
 
     def line(self, key: str = "") -> int:
         """Line number, from 1, of a key or of the section's heading; 0 if the file lacks it."""
@@ -219,9 +219,9 @@ class SettingsFile:
     def override(self, name: str, key: str, text: str, option: str = BY_SET) -> SettingsFile:
         """Set a key of the section `name`. option: The option of the command line that does so."""
         section = self.section(name)
-        other = EXCLUSIVE.get(key, "")
-        if text not in ("", "none") and other not in section.options:
-            section = section.drop_keys(other)
+        rival = EXCLUSIVE.get(key, "")
+        if text not in ("", "none") and rival not in section.options:
+            section = section.drop_keys(rival)
         options = {**section.options, key: option}
         section = Section(self.path, name, {**section, key: text}, options)
         return SettingsFile(self.path, {**self.sections, name: section})

@@ -30,7 +30,7 @@ def is_new_cache(root: cache.Root) -> bool:
         return False
     above: list[Path] = []
     if folder is not None:
-        above = [other for other in folder.resolve().parents if (other / "zarr.json").is_file()]
+        above = [parent for parent in folder.resolve().parents if (parent / "zarr.json").is_file()]
     if above:
         raise ConfigError(
             f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that one, "
@@ -76,10 +76,10 @@ def forbid_new_cache(s: Settings, root: cache.Root) -> None:
     if _may_be_created(s, root) != "once" or not s.file.is_file():
         return
     try:
-        found = re.search(rb"^\s*new_cache\s*[=:]\s*once", s.file.read_bytes(), re.MULTILINE)
-        if found:
+        match = re.search(rb"^\s*new_cache\s*[=:]\s*once", s.file.read_bytes(), re.MULTILINE)
+        if match:
             with s.file.open("r+b") as file:
-                file.seek(found.end() - len("once"))
+                file.seek(match.end() - len("once"))
                 file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
     except OSError as error:
         _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")

@@ -234,14 +234,16 @@ def _draw_frame(
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:
-        seen: list[SeenBody] = []
+        visible_bodies: list[SeenBody] = []
         for person in present:
-            seen += bodies.project_body(person.track, person.rows[frame.index], person.colour)
-        seen.sort(key=lambda body: -float(body.depth.mean()))  # the nearest one on top
-        image = bodies.painter.paint(image, seen)
-    taken: list[Array] = []
+            visible_bodies += bodies.project_body(
+                person.track, person.rows[frame.index], person.colour
+            )
+        visible_bodies.sort(key=lambda body: -float(body.depth.mean()))  # the nearest one on top
+        image = bodies.painter.paint(image, visible_bodies)
+    label_boxes: list[Array] = []
     for person in present:
-        person.draw(image, person.rows[frame.index], size, taken)
+        person.draw(image, person.rows[frame.index], size, label_boxes)
 
     texts = []
     absent = [person.name for person in people if person not in present]

@@ -194,7 +194,7 @@ def draw_label(
             boxes.append(np.array([left, y - line, left + width, y]))
     chosen = boxes[0]  # if all overlap
     for box in boxes:
-        if not any(_overlap(box, other) for other in taken):
+        if not any(_overlap(box, label_box) for label_box in taken):
             chosen = box
             break
     taken.append(chosen)

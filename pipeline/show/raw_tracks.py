@@ -72,8 +72,8 @@ def from_raw(
     warnings = []
     defects = [account for account in failures if account.set_aside == UNEXPECTED]
     if defects:  # the reader itself has failed
-        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        video = f"{defects[0].name}{others}"
+        suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        video = f"{defects[0].name}{suffix}"
         warnings.append(f"The reader failed on video {video}: {defects[0].message}")
     return PageContent(
         name=f"{dataset.name}/{split}",

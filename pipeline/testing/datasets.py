@@ -206,12 +206,12 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
     options = {option.name for option in fields(dataset)}
     for name in sorted(options & Dataset.__annotations__.keys()):
         yield f"{name} is an option: declare it without a type, as a class variable"
-    known = {*dir(Dataset), *options}
+    names = {*dir(Dataset), *options}
     for name, record in (("release", Release), ("labels", LabelRules)):
         if not isinstance(getattr(dataset, name), record):
             yield f"{name} is {getattr(dataset, name)!r}: expected a {record.__name__}"
         for entry in fields(record):
-            if hasattr(dataset, entry.name) and entry.name not in known:
+            if hasattr(dataset, entry.name) and entry.name not in names:
                 yield f"{entry.name} is a class variable: declare it as {name}.{entry.name}"
 
 

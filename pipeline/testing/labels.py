@@ -246,10 +246,10 @@ def _fit_translation(points: Array, rays: Array, is_used: Array) -> Array:
     """
     point_x, point_y, point_z = np.moveaxis(points, -1, 0)
     ray_x, ray_y, _ = np.moveaxis(rays, -1, 0)
-    one = np.ones_like(ray_x)
+    ones = np.ones_like(ray_x)
     zero = np.zeros_like(ray_x)
-    factors_x = np.stack([one, zero, -ray_x], -1)
-    factors_y = np.stack([zero, one, -ray_y], -1)
+    factors_x = np.stack([ones, zero, -ray_x], -1)
+    factors_y = np.stack([zero, ones, -ray_y], -1)
     factors = np.concatenate([factors_x, factors_y], axis=1)  # (n, 2 * 49, 3)
     values = np.concatenate([ray_x * point_z - point_x, ray_y * point_z - point_y], axis=1)
     weight = np.tile(is_used, 2)[..., None]

@@ -94,8 +94,8 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
         _repetition_problems(stream, sample, loaded, rows)
     )
     if another_process and not problems:
-        others = _compute_in_new_process(stream, sample)
-        if not _same(rows, others):
+        recomputed_rows = _compute_in_new_process(stream, sample)
+        if not _same(rows, recomputed_rows):
             problems.append("computes different numbers in another process")
     return problems
 

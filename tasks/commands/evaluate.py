@@ -206,17 +206,17 @@ def chosen_splits(
     Raises PipelineError for missing splits or streams, DataError for features of another size or
     network, StandInMixed if model and splits are partly demo data.
     """
-    wanted = named or trained.config.evaluation
+    names = named or trained.config.evaluation
     if named:
         chosen = list(named)
     else:
-        chosen = [name for name in wanted if name in opened.splits]
+        chosen = [name for name in names if name in opened.splits]
     absent = [
         name for name in chosen if name not in opened.splits or stream not in opened[name].streams
     ]
     if absent or not chosen:
         raise PipelineError(
-            f"{opened.root}: expected {', '.join(absent or wanted)} with the stream {stream!r}, "
+            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, "
             f"found splits {', '.join(opened.splits) or 'none'}. Convert and extract them, or "
             "use --split and --stream."
         )

@@ -280,8 +280,8 @@ def _paint(
         scale = camera[0]
         in_crop = scale * (verts[:, :2] + camera[1:])  # (V, 2), -1 to 1 across the tile
         pixels = (in_crop + 1) * (TILE_PX / 2)
-        seen = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
-        painted.append(bodies.painter.paint(tile, [seen]))
+        body = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
+        painted.append(bodies.painter.paint(tile, [body]))
     return painted
 
 

@@ -124,10 +124,10 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
 
     series = {name: _thin(curve, group.scale) for name, curve in curves.items()}
     longest = max(len(curve.steps) for curve in curves.values())
-    each = math.ceil(longest / MOST_POINTS)
+    n_merged = math.ceil(longest / MOST_POINTS)
     caption = ""
-    if each > 1:
-        caption = f"Each point is the mean of {each} logged ones."
+    if n_merged > 1:
+        caption = f"Each point is the mean of {n_merged} logged ones."
     yield Plot(
         name=key,
         title=f"{run.name}: {group.title}",
@@ -190,11 +190,11 @@ def _thin(curve: Curve, scale: float) -> Series:
 
     A point is the mean of consecutive points of the curve, at the step of the last of them.
     """
-    each = math.ceil(len(curve.steps) / MOST_POINTS)
+    n_merged = math.ceil(len(curve.steps) / MOST_POINTS)
     ends = []
     means = []
-    for start in range(0, len(curve.steps), each):
-        part = slice(start, start + each)
+    for start in range(0, len(curve.steps), n_merged):
+        part = slice(start, start + n_merged)
         ends.append(float(curve.steps[part][-1]))
         means.append(scale * float(np.mean(curve.values[part])))
     return Series(ends, means)
@@ -230,6 +230,6 @@ def _facts(run: TrainingRun) -> dict[str, str]:
         facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
     estimates = run.metrics.get("estimates", {})
     if estimates:
-        splits = [f"{split} ({whose})" for split, whose in estimates.items()]
+        splits = [f"{split} ({source})" for split, source in estimates.items()]
         facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
     return facts

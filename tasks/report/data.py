@@ -78,7 +78,7 @@ class OpenedCache:
         by_design = 0
         errors = 0
         for split in self.splits:
-            for name, n in _dropped(split, "frames").items():
+            for name, n in _count_dropped(split, "frames").items():
                 if name in SAMPLED:
                     continue
                 if reason(name).by_design:
@@ -178,7 +178,7 @@ def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
     """Yield the split, a reason, its kind, what was dropped for it, and its meaning."""
     texts: dict[str, list[str]] = {}
     for counted, noun in COUNTED.items():
-        for name, n in _dropped(split, counted).items():
+        for name, n in _count_dropped(split, counted).items():
             texts.setdefault(name, []).append(count(n, noun))
     for name in sorted(texts):
         kind = "by design" if reason(name).by_design else "error"
@@ -190,7 +190,7 @@ def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
         yield split.name, "no track", "", count(n_without, "video"), "none of its frames is kept"
 
 
-def _dropped(split: cache.Split, counted: str) -> dict[str, int]:
+def _count_dropped(split: cache.Split, counted: str) -> dict[str, int]:
     """Reason -> number of `videos`, `tracks` or `frames` dropped; empty if it was not recorded."""
     totals = split.manifest.get("accounting", {}).get(counted, {})
     return {**totals.get("dropped", {}), **totals.get("set_aside", {})}

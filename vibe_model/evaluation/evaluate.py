@@ -166,8 +166,8 @@ def _split_facts(split: Split, options: EvalOptions, left_out: Mapping[str, str]
 
 def _nest(by_protocol: Mapping[str, Metrics], facts: Metrics) -> Metrics:
     """The first protocol's metrics and a split's facts, with those of other protocols by name."""
-    first, *others = by_protocol.values()
-    return first | facts | {metrics["protocol"]: metrics for metrics in others}
+    first, *other_metrics = by_protocol.values()
+    return first | facts | {metrics["protocol"]: metrics for metrics in other_metrics}
 
 
 def choose_sigma(

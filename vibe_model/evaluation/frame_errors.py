@@ -415,8 +415,8 @@ class _Mesh(NamedTuple):
         zero_shape = units[-1]
         directions = units[:-1] - zero_shape  # (10, 6890, 3)
         verts = zero_shape + torch.einsum("nb,bvc->nvc", self.betas, directions)
-        rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
-        return self._replace(rotmat=rest, verts=verts)
+        identity = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
+        return self._replace(rotmat=identity, verts=verts)
 
     def joints(self, order: Order) -> Tensor:
         """Joints in an order of `Body.joints`, (N, J, 3) m."""
@@ -440,8 +440,8 @@ def _unit_shapes(body: Body) -> Tensor:
     """
     device = body.mean_shape.device
     betas = torch.eye(11, 10, device=device)  # the last row is 0
-    rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
-    verts: Tensor = body(betas=betas, rotmat=rest).verts
+    identity = torch.eye(3, device=device).expand(11, 24, 3, 3)
+    verts: Tensor = body(betas=betas, rotmat=identity).verts
     return verts
 
 

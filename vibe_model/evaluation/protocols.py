@@ -253,8 +253,8 @@ def find(name: str) -> Protocol:
     """The protocol of this name. Raises PipelineError if there is none."""
     if name not in PROTOCOLS:
         similar = did_you_mean(name, PROTOCOLS) or ";"
-        known = ", ".join(PROTOCOLS)
-        raise PipelineError(f"no protocol is called {name!r}{similar} known: {known}")
+        names = ", ".join(PROTOCOLS)
+        raise PipelineError(f"no protocol is called {name!r}{similar} known: {names}")
     return PROTOCOLS[name]
 
 
@@ -291,7 +291,7 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     Numbers by a protocol always include "baseline", the errors of the constant mean body, and no
     other mapping in the entry does.
     """
-    others = {
+    nested = {
         name: value
         for name, value in result.items()
         if isinstance(value, Mapping) and "baseline" in value
@@ -299,8 +299,8 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     first = str(result.get("protocol", DEFAULT.name))
     numbers: dict[str, Mapping[str, Any]] = {first: result}
     for name in PROTOCOLS:
-        if name in others:
-            numbers[name] = others[name]
+        if name in nested:
+            numbers[name] = nested[name]
     return numbers
 
 

@@ -26,7 +26,7 @@ HMMR_RELEASED: Final = "doc/eval.md of github.com/akanazawa/human_dynamics"
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedFigures:
+class _PublishedFigures:
     """One model's published errors on one split: mm, accelerations mm per frame^2, PCK %."""
 
     model: str
@@ -46,11 +46,11 @@ def _rows(table: str) -> Iterator[tuple[str, dict[str, float]]]:
         yield label.strip(), {name: float(number) for name, number in by_column if number != "-"}
 
 
-def _figures(source: str, table: str, protocol: str = "published") -> Iterator[PublishedFigures]:
+def _figures(source: str, table: str, protocol: str = "published") -> Iterator[_PublishedFigures]:
     """Yield the rows of a table of splits and models."""
     for label, errors in _rows(table):
         split, model = map(str.strip, label.split("|"))
-        yield PublishedFigures(model, source, split, errors, protocol)
+        yield _PublishedFigures(model, source, split, errors, protocol)
 
 
 _VIBE: Final = """
@@ -151,7 +151,7 @@ HMMR 2, paper | 65.7 60.7 66.3
 DYNAMICS: Final = {"h36m/val": dict(_rows(_DYNAMICS))}
 
 
-def figures_of(split: str) -> list[PublishedFigures]:
+def figures_of(split: str) -> list[_PublishedFigures]:
     """Published figures of a split.
 
     >>> published = [row for row in figures_of("h36m/val") if row.protocol == "published"]

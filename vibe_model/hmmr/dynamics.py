@@ -41,12 +41,12 @@ class _LabelledSteps(NamedTuple):
     """The frames of a track that have 3D labels both now and at every step in time."""
 
     joints: Floats  # (T, 14, 3) m, of all the track's rows
-    now: Ints  # (n,) positions of the frames in the track
+    positions: Ints  # (n,) positions of the frames in the track
     rows: Ints  # (n,) their rows in the split
 
     def shift(self, step: int) -> Floats:
         """Joints (n, 14, 3) m `step` frames after (or before, if negative) each frame."""
-        return self.joints[self.now + step]
+        return self.joints[self.positions + step]
 
 
 class KnownPoses:
@@ -57,25 +57,25 @@ class KnownPoses:
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
         joints = [np.zeros((0, 14, 3), np.float32)]
-        now = [np.zeros(0, np.int64)]
+        positions = [np.zeros(0, np.int64)]
         n_before = 0
         for split in splits.values():
             for track in _labelled_frames(split, generator.steps):
                 joints.append(track.joints)
-                now.append(n_before + track.now)
+                positions.append(n_before + track.positions)
                 n_before += len(track.joints)
         self._joints = np.concatenate(joints)
-        self._now = np.concatenate(now)
+        self._positions = np.concatenate(positions)
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         template = body.joints(
             betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14"
         )
         self._template = template.detach().cpu().numpy()  # (1, 14, 3)
-        self._aligned = self._align(self._joints[self._now])  # (N, 42)
+        self._aligned = self._align(self._joints[self._positions])  # (N, 42)
 
     def __len__(self) -> int:
-        return len(self._now)
+        return len(self._positions)
 
     def nearest(self, joints: Floats, steps: Sequence[int]) -> list[Floats]:
         """Find the training pose nearest to each of the joints (F, 14, 3) m.
@@ -88,7 +88,7 @@ class KnownPoses:
             # |known - pose|^2 without |pose|^2, which is the same for all known poses
             distances = np.square(self._aligned).sum(1) - 2 * aligned @ self._aligned.T
             nearest.append(distances.argmin(axis=1))
-        rows = self._now[np.concatenate(nearest)]
+        rows = self._positions[np.concatenate(nearest)]
         return [self._joints[rows + step] for step in steps]
 
     def _align(self, joints: Floats) -> Float32s:
@@ -102,10 +102,10 @@ def bind_dynamics(
 
     Its nearest-pose baseline searches the poses of the training splits.
     """
-    known = None
+    poses = None
     if training:
-        known = KnownPoses(training, generator)
-    return functools.partial(dynamics, generator, known=known)
+        poses = KnownPoses(training, generator)
+    return functools.partial(dynamics, generator, known=poses)
 
 
 def dynamics(
@@ -138,7 +138,7 @@ def dynamics(
             if known:
                 guesses[NEAREST] = known.nearest(truth[0], steps)
             guesses[STILL] = [truth[0]] * len(steps)
-            n_frames += len(track.now)
+            n_frames += len(track.positions)
             for model, by_step in guesses.items():
                 errors = []
                 for guess, true in zip(by_step, truth, strict=True):
@@ -174,19 +174,19 @@ def _labelled_frames(
         with_features = windows_of(runs, seqlen=1, stride=1)[:, 0]
         whole = np.intersect1d(whole, with_features)
     for track in select_tracks(split, tracks):
-        now = whole[(whole >= track.start) & (whole < track.stop)] - track.start
-        if not len(now):
+        positions = whole[(whole >= track.start) & (whole < track.stop)] - track.start
+        if not len(positions):
             continue
         window = np.array([(track.start, track.stop)], np.int64)
         read = split.read(window, stream=None, fields=("kp_3d", "w_3d", "valid"))
         counted = (read["w_3d"][0] > 0) & (read["valid"][0] > 0)
-        now = now[np.all([counted[now + step] for step in (0, *steps)], axis=0)]
-        if not len(now):
+        positions = positions[np.all([counted[positions + step] for step in (0, *steps)], axis=0)]
+        if not len(positions):
             continue
         joints = read["kp_3d"][0]
         if joints.shape[1] != len(COMMON14):
             joints = joints[:, COMMON14]
-        yield _LabelledSteps(joints, now, now + track.start)
+        yield _LabelledSteps(joints, positions, positions + track.start)
 
 
 @torch.no_grad()

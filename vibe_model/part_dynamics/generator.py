@@ -87,8 +87,8 @@ class RegionConvolution(nn.Module):
             self.context_norm = nn.BatchNorm1d(regions * kernel)
             # (R, R - 1) numbers of the other regions: row r counts up and skips r
             numbers = torch.arange(regions - 1)
-            others = numbers + (numbers >= torch.arange(regions)[:, None])
-            self.register_buffer("other_regions", others, persistent=False)
+            other_regions = numbers + (numbers >= torch.arange(regions)[:, None])
+            self.register_buffer("other_regions", other_regions, persistent=False)
 
     other_regions: Tensor
 

@@ -143,12 +143,12 @@ class Embedding:
 
         kp_2d = np.asarray(labels["kp_2d"], np.float64)
         kp = torch.from_numpy(skeletons.keypoints_13(kp_2d))
-        normalised, known = self._network.normalise(kp)
+        normalised, has_torso = self._network.normalise(kp)
         prior = torch.tensor([0.0] * SIZE + [1.0] * SIZE)  # means, standard deviations
         with torch.inference_mode():
             computed = [self._embed(part) for part in torch.split(normalised.float(), AT_ONCE)]
-        values = torch.where(known[:, None], torch.cat(computed), prior)
-        return values.numpy(), known.numpy()
+        values = torch.where(has_torso[:, None], torch.cat(computed), prior)
+        return values.numpy(), has_torso.numpy()
 
     def _embed(self, inputs: torch.Tensor) -> torch.Tensor:
         """Means and standard deviations (n, 64) of n normalised poses (n, 39), at most AT_ONCE."""

@@ -90,9 +90,9 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
     if named.is_dir():
         return named
     if not named.is_file() or named.suffix.lower() not in VIDEOS:
-        what = "another file" if named.is_file() else "no such file or folder"
+        actual = "another file" if named.is_file() else "no such file or folder"
         raise ConfigError(
-            f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
+            f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {actual}"
         )
 
     raw = out / CLIPS  # for a cache in a bucket

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from vibe_model.networks import run_gru
 from vibe_model.networks.video_model import (
     CAMERA_SIZE,
     FEATURE_SIZE,
@@ -73,7 +72,7 @@ class TemporalEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""
-        correction = run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
+        correction = _run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
         if self.linear is not None:
             correction = self.linear(correction.relu())  # (B, T, feature_size)
         if self.use_residual:
@@ -258,7 +257,7 @@ class MotionDiscriminator(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> (B, 1)."""
-        states = run_gru(self.gru, motion)  # (B, T, rnn_size)
+        states = _run_gru(self.gru, motion)  # (B, T, rnn_size)
         pooled = states[:, -1]  # (B, rnn_size), or (B, 2 rnn_size) for "concat"
         if self.feature_pool == "attention":
             pooled = self.attention(states)
@@ -280,3 +279,17 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def _run_gru(gru: nn.GRU, sequence: Tensor) -> Tensor:
+    """(B, T, n_in) -> states of the last layer (B, T, D hidden), D: number of directions.
+
+    On a GPU without autocast, which takes cuDNN's GRUs to float16, not to the requested type: small
+    gradients vanish.
+    """
+    if sequence.is_cuda:
+        with torch.autocast("cuda", enabled=False):
+            states: Tensor = gru(sequence.to(next(gru.parameters()).dtype))[0]
+    else:
+        states = gru(sequence)[0]
+    return states

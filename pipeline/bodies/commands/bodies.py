@@ -92,8 +92,8 @@ def _run(args: argparse.Namespace) -> int:
         out.print(plain(f"  {line}"))
     if summary["stand_in"]:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
-    done = "up to date in" if "up_to_date" in summary else "in"
-    out.print(plain(f"{done} {from_here(folder)} (listed in {SUMMARY})"))
+    state = "up to date in" if "up_to_date" in summary else "in"
+    out.print(plain(f"{state} {from_here(folder)} (listed in {SUMMARY})"))
     return 0
 
 

@@ -306,12 +306,12 @@ class _DetectionRun:
         video.refuse_cut_off(clip.record)
         if not self.plan.is_unchanged(clip.files):
             expected = "the clip for which detection began, until its last frame"
-            found = f"another file, or none, on {platform.node()}"
+            actual = f"another file, or none, on {platform.node()}"
             do = (
                 "Run the same command again, and replace no clip meanwhile. On a cluster, "
                 "mount the same raw folder on all machines."
             )
-            raise RawDataError(video.place, "video", expected, found, do)
+            raise RawDataError(video.place, "video", expected, actual, do)
         return clip.record
 
     def _give_up(self, clip: OpenClip, error: RawDataError) -> None:

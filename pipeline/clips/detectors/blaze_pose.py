@@ -130,8 +130,8 @@ class BlazePose(FollowingDetector):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weights not in FILES or not 0 <= self.min_score <= 1:
-            found = f"weights {self.weights!r}, min_score {self.min_score}"
-            raise ConfigError(f"{found}: expected {', '.join(FILES)}, and a number from 0 to 1")
+            options = f"weights {self.weights!r}, min_score {self.min_score}"
+            raise ConfigError(f"{options}: expected {', '.join(FILES)}, and a number from 0 to 1")
 
     @property
     def downloads(self) -> bool:
@@ -323,8 +323,8 @@ class _Finder:
         that of one of `others`.
         """
         for _ in range(MOST_ESTIMATES):
-            for other in others:
-                distance, _ = _compare(other.circle, circle)
+            for earlier_pose in others:
+                distance, _ = _compare(earlier_pose.circle, circle)
                 if distance < SAME_CENTRE:
                     return None
             pose = estimate_pose(self._landmarks, image, circle)

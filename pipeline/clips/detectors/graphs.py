@@ -71,15 +71,15 @@ def read(file: Path, do: str = DO) -> Graph:
         try:
             with zipfile.ZipFile(stream) as archive:
                 graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-                most = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
-                if len(graphs) == 1 and graphs[0].file_size < most:
+                limit = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
+                if len(graphs) == 1 and graphs[0].file_size < limit:
                     return Graph(file, graphs[0].filename, archive.read(graphs[0]), do)
             texts = [f"{graph.filename} ({graph.file_size:,} bytes)" for graph in graphs[:3]]
-            found = ", ".join(texts) or "none"
+            actual = ", ".join(texts) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
-            found = f"a damaged zip: {error}"
+            actual = f"a damaged zip: {error}"
     expected = f"one ONNX graph of less than 2 GiB, at most {DENSEST} times as large as the zip"
-    raise RawDataError(file, "zip", expected, found, do, reason="bad_checkpoint")
+    raise RawDataError(file, "zip", expected, actual, do, reason="bad_checkpoint")
 
 
 class Session:
@@ -95,7 +95,7 @@ class Session:
 
     def __init__(self, graph: Graph, device: str, user: str) -> None:
         onnxruntime = _import_onnxruntime(user)
-        load_cuda(onnxruntime)
+        _load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
         self.graph = graph
         self._session = _load(onnxruntime, graph, providers)
@@ -161,7 +161,7 @@ def _import_onnxruntime(user: str) -> Any:
 
 
 @functools.cache
-def load_cuda(onnxruntime: Any) -> None:
+def _load_cuda(onnxruntime: Any) -> None:
     """Load the CUDA libraries of NVIDIA's packages, which ONNX Runtime does not find by itself.
 
     Missing ones are printed to stderr.
@@ -213,8 +213,8 @@ def _load(onnxruntime: Any, graph: Graph, providers: list[Any]) -> Any:
             return onnxruntime.InferenceSession(graph.content, options, providers)
         except Exception as error:  # ONNX Runtime's errors have no common class
             expected = "one that ONNX Runtime loads"
-            found = other_format(graph.content[:100]) or _first_line(error)
-            raise graph.error("graph", expected, found) from error
+            actual = other_format(graph.content[:100]) or _first_line(error)
+            raise graph.error("graph", expected, actual) from error
 
 
 def _check_cpu(device: str) -> None:

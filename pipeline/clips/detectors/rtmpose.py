@@ -300,7 +300,7 @@ class _PersonFinder:
         """
         padded, scale = letterbox(image, self._detector.size)
         outputs = self._detector(_detector_input(padded, normalised=self._normalised))
-        persons = read_persons(outputs)
+        persons = _read_persons(outputs)
         if persons is None:
             expected = "boxes (1, N, 5) and labels (1, N)"
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
@@ -364,7 +364,7 @@ def _detector_input(padded: Image, *, normalised: bool) -> Float32s:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def read_persons(outputs: Sequence[Array]) -> tuple[Floats, Floats] | None:
+def _read_persons(outputs: Sequence[Array]) -> tuple[Floats, Floats] | None:
     """Read the persons (class 0) from a detector's outputs: boxes with scores (1, N, 5) and labels
     (1, N), as OpenMMLab exports them.
 

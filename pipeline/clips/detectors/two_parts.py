@@ -96,9 +96,9 @@ def _find_people(networks: Networks, images: _Images, keys: Sequence[bool] = ())
 
     def start(images: _Images) -> list[People]:
         boxes = networks.find_boxes(images)
-        joints = networks.find_joints(images, [found.boxes for found in boxes])
+        joints = networks.find_joints(images, [detections.boxes for detections in boxes])
         pairs = zip(boxes, joints, strict=True)
-        return [People(*found, points) for found, points in pairs]
+        return [People(*detections, points) for detections, points in pairs]
 
     def step(images: _Images, before: Sequence[People]) -> list[People]:
         joints = networks.find_joints(images, [people.boxes for people in before])

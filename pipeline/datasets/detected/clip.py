@@ -106,16 +106,16 @@ def clip_tracks(
             called once, after the labels are found, so that these are counted even if there is no
             clip. By default, the clip is the video's first file.
     """
-    place = _find_labels(raw, video, knows_clip=find_clip is not None)
+    path = _find_labels(raw, video, knows_clip=find_clip is not None)
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
-    if place is not None:
-        labels = _read_labels(place, video, open_clip, account)
+    if path is not None:
+        labels = _read_labels(path, video, open_clip, account)
     clip = open_clip()
     clip.require_decodable()
     clip.require_whole()
     if labels is None:
-        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, place)}")
+        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, path)}")
         return []
 
     _require_own_digest(labels, clip)
@@ -394,9 +394,9 @@ def _scene_cuts(
         cuts = cuts_of(clip, clip.count_frames())
     if cuts:
         first = ", ".join(map(str, cuts[:5]))
-        more = ", ..." if len(cuts) > 5 else ""
+        ellipsis = ", ..." if len(cuts) > 5 else ""
         account.notes.append(
-            f"{len(cuts) + 1} scenes, from the frames 0, {first}{more}: no one is linked across"
+            f"{len(cuts) + 1} scenes, from the frames 0, {first}{ellipsis}: no one is linked across"
         )
     return cuts
 

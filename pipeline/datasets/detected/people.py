@@ -104,7 +104,7 @@ def people(
     identified = _identify(detections, account, max_gap, cuts, clock)
     if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
-    taken = {name for name, _ in identified}
+    used_names = {name for name, _ in identified}
     n_exchanged = 0
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
@@ -121,7 +121,7 @@ def people(
                 account.drop_track(reason, n_frames)
                 continue
             account.keep_track(n_frames)
-            yield track._replace(person=_free_name(name, ".", k, taken))
+            yield track._replace(person=_free_name(name, ".", k, used_names))
 
     if n_exchanged:
         of_all = count(sum(len(members) for _, members in identified), "person-frame")
@@ -323,11 +323,11 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
             f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0"
         )
     stops = np.cumsum(sizes)[:-1]
-    seen = np.split(is_seen, stops)
+    masks = np.split(is_seen, stops)
     identity = detections.identity
     if identity is not None:
-        identity = _select(identity, seen)
-    keypoints = _select(np.split(everyone, stops), seen)
+        identity = _select(identity, masks)
+    keypoints = _select(np.split(everyone, stops), masks)
     return replace(detections, keypoints=keypoints, identity=identity)
 
 
@@ -373,12 +373,12 @@ def _split_identities(
     names = {identity: str(identity) for identity in sorted(members)}
     if detections.names:
         names = {identity: detections.names[identity] for identity in names}
-    taken = {*names.values(), *detections.names}  # also names of people who were dropped
+    used_names = {*names.values(), *detections.names}  # also names of people who were dropped
     identified = []
     for identity, name in names.items():
         rows = np.array(sorted(members[identity].items()), np.int64)
         for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
-            identified.append((_free_name(name, "-", k, taken), rows[segment]))
+            identified.append((_free_name(name, "-", k, used_names), rows[segment]))
     return identified
 
 
@@ -399,11 +399,11 @@ def _cut_at_switches(
         frame_index = detections.frame_index[members[:, 0]]
         tracks.append((frame_index, _joints_of(detections, members)))
     switches = find_switches(tracks, detections.camera)
-    taken = {name for name, _ in identified}
+    used_names = {name for name, _ in identified}
     parts = []
     for (name, members), rows in zip(identified, switches, strict=True):
         for k, part in enumerate(np.split(members, rows)):
-            parts.append((_free_name(name, "-", k, taken), part))
+            parts.append((_free_name(name, "-", k, used_names), part))
     n_cuts = len(parts) - len(identified)
     if n_cuts:
         places = count(n_cuts, "place")

@@ -61,8 +61,8 @@ def put_sides_right(
     for limb in LIMBS:
         is_limb = np.array([bool(re.search(limb, name)) for name in names])
         joints = np.flatnonzero(is_limb & has_other)
-        ways = _ways(keypoints, frame_index, joints, opposite[joints], camera)
-        is_exchanged = _least_cost(ways)
+        costs = _ways(keypoints, frame_index, joints, opposite[joints], camera)
+        is_exchanged = _least_cost(costs)
         rows = np.flatnonzero(is_exchanged)[:, None]
         keypoints[rows, joints] = keypoints[rows, opposite[joints]]
         any_exchanged |= is_exchanged
@@ -89,8 +89,8 @@ def _ways(
     unit = NOISE * np.sqrt(gap) * np.maximum(diagonals[:-1], diagonals[1:])[:, None]
     costs = []
     for sources in (joints, others):
-        way = np.linalg.norm(keypoints[1:, joints, :2] - before[:, sources], axis=-1)
-        ratio = np.fmin(way / unit, FARTHEST)  # a way may be infinite or nan: `transfer`
+        distance = np.linalg.norm(keypoints[1:, joints, :2] - before[:, sources], axis=-1)
+        ratio = np.fmin(distance / unit, FARTHEST)  # a distance may be infinite or nan: `transfer`
         cost = np.where(ratio < 1, ratio**2 / 2, ratio - 0.5)  # Huber's loss
         costs.append((cost * is_compared).sum(axis=1))
     return np.stack(costs, axis=1)
@@ -116,9 +116,9 @@ def _least_cost(ways: Doubles) -> Bools:
         of_frame  # of the best sequence that ends as detected, and of the one that ends exchanged
     )
     came_from = np.zeros((len(ways), 2), np.int64)
-    for t, (same, other) in enumerate(ways.tolist()):
+    for t, (same, opposite) in enumerate(ways.tolist()):
         stays = cost + same
-        changes = cost[::-1] + other
+        changes = cost[::-1] + opposite
         came_from[t] = np.where(changes < stays, [1, 0], [0, 1])
         cost = np.minimum(stays, changes) + of_frame
     state = int(cost[1] < cost[0])

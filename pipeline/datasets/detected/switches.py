@@ -116,26 +116,26 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
     diagonal = max(float(np.median(diagonals)), 1)
     before = _move(keypoints[:-1], frame_index[:-1], frame_index[1:], camera)
     steps = np.nan_to_num(_way(before, keypoints[1:], diagonal))
-    place = np.zeros((len(frame_index), 3))
-    np.cumsum(steps, axis=0, out=place[1:])
+    position = np.zeros((len(frame_index), 3))
+    np.cumsum(steps, axis=0, out=position[1:])
 
     n_frames = frame_index[NEAR:] - frame_index[:-NEAR]
-    velocity = (place[NEAR:] - place[:-NEAR]) / n_frames[:, None]
+    velocity = (position[NEAR:] - position[:-NEAR]) / n_frames[:, None]
 
     last = len(frame_index) - 1
     rows = np.arange(last)[:, None]
     start = np.maximum(rows - SKIPPED_BEFORE, 0)
     stop = np.minimum(rows + 1 + SKIPPED_AFTER, last)
     misfit, unsure = _costs(
-        place[stop] - place[start],
+        position[stop] - position[start],
         frame_index[stop] - frame_index[start],
         _arriving(velocity, start),
         _leaving(velocity, stop),
     )
     usual = np.median(misfit.min(axis=1))
     unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
-    least = (misfit / unrest + unsure).min(axis=1)
-    cost = np.pad(least, 1)
+    inner_cost = (misfit / unrest + unsure).min(axis=1)
+    cost = np.pad(inner_cost, 1)
     cost[:NEAR] = 0
     cost[-NEAR:] = 0
     return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
@@ -176,10 +176,10 @@ def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
         spread = np.sqrt(variance) / diagonal + LEAST_SPREAD
         size = GROWTH * np.log(spread)
         places.append(np.column_stack([mean / diagonal, size]))
-    way: Doubles = places[1] - places[0]
+    displacement: Doubles = places[1] - places[0]
     has_shared = is_shared.any(axis=1)
-    way[~has_shared] = np.nan
-    return way
+    displacement[~has_shared] = np.nan
+    return displacement
 
 
 def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doubles, Doubles]:
@@ -204,17 +204,17 @@ def _best_exchange(
     best = _Exchange(0.0, number, 0)
     path = paths[number]
     frame, following = path.frame_index[row - 1 : row + 1].tolist()
-    for other_number, other in paths.items():
-        first, last = other.frame_index[[0, -1]]
+    for other_number, candidate in paths.items():
+        first, last = candidate.frame_index[[0, -1]]
         if other_number == number or first > following + NEAR or last < frame - NEAR:
             continue
         # it may be exchanged at any time between the two detections
-        start = int(np.searchsorted(other.frame_index, frame, side="right"))
-        stop = int(np.searchsorted(other.frame_index, following))
-        other_row = start + int(np.argmax(other.cost[start : stop + 1]))
-        gain = float(path.cost[row] + other.cost[other_row])
+        start = int(np.searchsorted(candidate.frame_index, frame, side="right"))
+        stop = int(np.searchsorted(candidate.frame_index, following))
+        other_row = start + int(np.argmax(candidate.cost[start : stop + 1]))
+        gain = float(path.cost[row] + candidate.cost[other_row])
         if gain > MARGIN:
-            gain -= _exchanged_cost(path, row, other, other_row, camera)
+            gain -= _exchanged_cost(path, row, candidate, other_row, camera)
         best = max(best, _Exchange(gain, other_number, other_row))
     return best
 
@@ -250,5 +250,5 @@ def _cross(
         _leaving(other.velocity, other_rows),
     )
     misfit *= 2 / (path.unrest + other.unrest)
-    least = np.argmin(misfit + unsure)
-    return float(misfit[least]), float(unsure[least])
+    best = np.argmin(misfit + unsure)
+    return float(misfit[best]), float(unsure[best])

@@ -97,8 +97,8 @@ def _load_in_camera(
     camera = video.name.rpartition(".")[2]
     rotation = load_cameras(cameras, "R").get(camera, {}).get("R")
     if rotation is None or not is_rotation(rotation[None])[0]:
-        found = "none" if rotation is None else str(rotation.tolist())
-        raise RawDataError(cameras, camera, "a rotation", found, "Download the fits again.")
+        actual = "none" if rotation is None else str(rotation.tolist())
+        raise RawDataError(cameras, camera, "a rotation", actual, "Download the fits again.")
     values = load_fits(fits, action, frame_index)
     has_fit = np.isfinite(values).all(axis=1)
     values[has_fit, :N_POSE] = pose_in_camera(values[has_fit, :N_POSE], rotation)

@@ -266,9 +266,9 @@ def _load_camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doub
             "a rotation R, and a t in mm with which R X + t or R (X - t) puts the joints X "
             "into its image"
         )
-        found = f"{visible[reading, worst]:.0%} of them there"
+        actual = f"{visible[reading, worst]:.0%} of them there"
         raise RawDataError(
-            file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera"
+            file, f"camera {worst + 1}", expected, actual, UNPACK, reason="bad_camera"
         )
     return rigid(rotations[camera], translations[reading, camera]), intrinsics[camera]
 

@@ -97,8 +97,8 @@ def _split_parts(split: str) -> Iterator[ReleasePart]:
         known: int = n_sequences,
         instead: ReleasePart | None = None,
     ) -> ReleasePart:
-        what = f"{split} {content}"
-        return ReleasePart(what, patterns, source, (split,), known, instead=instead)
+        description = f"{split} {content}"
+        return ReleasePart(description, patterns, source, (split,), known, instead=instead)
 
     images = f"images/s_{any_padded}_act_<action>_subact_<n>_ca_<camera>/"
     subject_file = f"annotations/{FILE}{any_number}"

@@ -78,12 +78,12 @@ def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
             if not file.stem.startswith("agora"):
                 files.setdefault(file.stem, file.relative_to(raw))
     if not files:
-        found = "none"
+        actual = "none"
         for folder in reversed(folders_of(SKIPPED)):
             if (raw / folder).is_dir():
-                found = f"only {folder}/, which is skipped"
+                actual = f"only {folder}/, which is skipped"
         expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
-        raise RawDataError(raw, "folder", expected, found, "Unpack the labels.")
+        raise RawDataError(raw, "folder", expected, actual, "Unpack the labels.")
     return files
 
 

@@ -52,8 +52,8 @@ def _record(shot: Shot, folder: Path) -> Take:
         axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
     motion = replace(motion, pose=axis_angles.reshape(shot.n_frames, -1))
     body = procedural()
-    rest = rest_joints(body, betas)
-    pelvis = rest[0]
+    joints = rest_joints(body, betas)
+    pelvis = joints[0]
     pose, trans = z_up(motion.pose, motion.trans, pelvis)
 
     file = folder / shot.file

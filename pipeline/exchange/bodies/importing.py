@@ -205,9 +205,9 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
         same = [video for video, name in file_names.items() if stem_of(name, first.tool) == stem]
         if len(same) != 1:
             expected = f"results of a clip of {split.name}"
-            found = f"{stem!r}, of which it has {len(same)}"
+            actual = f"{stem!r}, of which it has {len(same)}"
             do = "Name the results' folder as the clip, as the tool does."
-            raise RawDataError(file, "clip", expected, found, do)
+            raise RawDataError(file, "clip", expected, actual, do)
         clip = joined.setdefault(same[0], _Clip(first.tool, first.is_smplx))
         has_file_a_person = clip.tool == first.tool == "TRAM"
         if clip.files and not has_file_a_person:
@@ -223,11 +223,11 @@ def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> 
     if estimate.has_size(size) or estimate.size is None:
         return
     width, height = estimate.size
-    found = f"{width} x {height}"
+    actual = f"{width} x {height}"
     if estimate.has_size(size[::-1]):
-        found += ": it ignored the clip's rotation flag"
+        actual += ": it ignored the clip's rotation flag"
     do = "Run the tool on the clip's pictures as they are decoded."
-    raise RawDataError(file, "size", f"{size[0]} x {size[1]} px", found, do)
+    raise RawDataError(file, "size", f"{size[0]} x {size[1]} px", actual, do)
 
 
 def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels) -> dict[str, Any]:
@@ -278,17 +278,17 @@ def _require_same_files(
     committed: cache.Split, entries: Mapping[str, object], by_clip: Mapping[str, _Clip]
 ) -> None:
     """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
-    place = f"{committed.root}/{committed.name}"
+    path = f"{committed.root}/{committed.name}"
     imported = committed.manifest.get("reader", {}).get("imported", {})
     if imported.get("format") != "bodies":
         raise PipelineError(
-            f"{place}: was not made of such files. Name another cache (--cache): the clips' own "
+            f"{path}: was not made of such files. Name another cache (--cache): the clips' own "
             "stays as it is."
         )
     lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
     if lost:
         raise PipelineError(
-            f"{place}: bodies would be lost, of {lost[0]}, which is not named. Name the files of "
+            f"{path}: bodies would be lost, of {lost[0]}, which is not named. Name the files of "
             "all clips, or another cache (--cache)."
         )
 
@@ -340,7 +340,7 @@ def _match_people(
     Raises what `_add_bodies` raises.
     """
     matches: list[_TrackMatch] = []
-    beside: list[RawDataError] = []  # of people who lie only beside tracks
+    misfits: list[RawDataError] = []  # of people who lie only beside tracks
     keypoints = [track.keypoints for track in tracks]
     fps = np.nan
     if tracks:
@@ -355,18 +355,18 @@ def _match_people(
             if np.isnan(fitted.distance):
                 clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
             elif fitted.distance > REFUSED:
-                found = _describe_misfit(estimate, fitted)
-                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+                actual = _describe_misfit(estimate, fitted)
+                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
                 if not ELSEWHERE < fitted.distance < np.inf:
                     expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
                     do = "Put it right in the tool's settings, or leave the file out."
-                    beside.append(RawDataError(file, "projection", expected, found, do))
+                    misfits.append(RawDataError(file, "projection", expected, actual, do))
             else:
                 found_matches = _match_tracks(fitted, tracks, estimate, joints)
                 clip.notes += _note_rows_without_body(estimate, fitted, found_matches)
                 matches += found_matches
-    if beside and not matches:
-        raise beside[0]
+    if misfits and not matches:
+        raise misfits[0]
     return matches
 
 

@@ -155,15 +155,15 @@ class _JointComparison:
     def _try_image_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """The same for causes in the camera, and in images other than the clip's."""
         rows, rows_2d = self._common_rows(self.estimate.frames)
-        seen, is_seen = self._compared_keypoints(rows_2d)
+        keypoints, is_seen = self._compared_keypoints(rows_2d)
         camera = self.estimate.pixel_intrinsics(self.size)
         projected = self._project(trans, camera)[rows]
         center = camera[:2, 2]
-        ratio = _scale(projected - center, seen - center, is_seen)
+        ratio = _scale(projected - center, keypoints - center, is_seen)
         if ratio > 0:
             zoomed = (projected - center) * ratio + center
             yield f"the focal length is {1 / ratio:.2f} of it", self._distance(zoomed, rows_2d)
-        resize = _scale(projected, seen, is_seen)
+        resize = _scale(projected, keypoints, is_seen)
         if resize > 0:
             cause = f"pictures had {1 / resize:.2f} of the size"
             yield cause, self._distance(projected * resize, rows_2d)
@@ -200,9 +200,9 @@ class _JointComparison:
         """The distance (n,) of each row of projected joints (n, J, 2) px: the median over the
         compared ones, as in `ProjectionFit`.
         """
-        seen, is_seen = self._compared_keypoints(rows_2d)
+        keypoints, is_seen = self._compared_keypoints(rows_2d)
         height = self.keypoints.height[rows_2d]
-        of_joints = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
+        of_joints = np.linalg.norm(projected - keypoints, axis=-1) / height[:, None]
         is_lost = np.any(is_seen & ~np.isfinite(of_joints), axis=1)
         distances = np.where(is_lost, np.inf, np.nan)
         has_median = np.any(is_seen, axis=1) & ~is_lost
@@ -217,10 +217,10 @@ class _JointComparison:
 
 def _median(distances: Doubles) -> float:
     """The median of the distances that are not nan; nan without any."""
-    known = distances[~np.isnan(distances)]
-    if not len(known):
+    finite = distances[~np.isnan(distances)]
+    if not len(finite):
         return np.nan
-    return float(np.median(known))
+    return float(np.median(finite))
 
 
 def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:

@@ -68,5 +68,5 @@ class SmplxJoints:
             return pose
         face = np.zeros(N_FACE)
         face_and_hands = np.concatenate([face, self.hands])
-        others = np.tile(face_and_hands, (len(pose), 1))
-        return np.hstack([pose, others])
+        face_hand_poses = np.tile(face_and_hands, (len(pose), 1))
+        return np.hstack([pose, face_hand_poses])

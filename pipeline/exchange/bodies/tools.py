@@ -141,8 +141,8 @@ class ResultDict:
         is_wrong = (frames != stored) | (frames < 0)
         if is_wrong.any() or (np.diff(frames) < 0).any():
             first = int(is_wrong.argmax())
-            found = str(stored[first : first + 8].tolist())
-            raise self.error(key, "whole frame numbers from 0, ascending", found)
+            actual = str(stored[first : first + 8].tolist())
+            raise self.error(key, "whole frame numbers from 0, ascending", actual)
         return frames
 
     def rotations(self, key: str, *shape: int) -> Doubles:
@@ -237,8 +237,8 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    place = camera_file(content.file)
-    stored = ResultDict(place, "", load_results(place))
+    camera_path = camera_file(content.file)
+    stored = ResultDict(camera_path, "", load_results(camera_path))
     size, intrinsics = _image_and_camera(stored)
     extrinsics = None
     if "world_cam_R" in stored.content:

@@ -26,8 +26,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite"
     )
-    what = "regular expression whose first group extracts the image's name from its key"
-    sub.add_argument("--key", default="", metavar="REGEX", help=f"{what} (default: the whole key)")
+    text = "regular expression whose first group extracts the image's name from its key"
+    sub.add_argument("--key", default="", metavar="REGEX", help=f"{text} (default: the whole key)")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -112,13 +112,13 @@ def _import_bodies(args: argparse.Namespace) -> int:
     if args.clips is None or args.body is None:
         raise ConfigError("--format bodies: name the clips' cache and SMPL's body: --clips, --body")
     bodies = BodyModels(Body.load(args.body), args.smplx and SmplxJoints.load(args.smplx))
-    done = import_bodies(args.file, args.clips, args.cache, name, bodies)
-    if not done.why:
+    result = import_bodies(args.file, args.clips, args.cache, name, bodies)
+    if not result.why:
         out.print(plain(f"{name}: up to date"))
         return 0
-    rows = f"{count(done.with_body, 'row')} with a body ({done.why})"
+    rows = f"{count(result.with_body, 'row')} with a body ({result.why})"
     out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
-    for video, notes in done.notes.items():
+    for video, notes in result.notes.items():
         for note in notes:
             out.print(plain(f"  {video}: {note}"))
     return 0
@@ -132,7 +132,7 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
     if args.stream is None:
         raise ConfigError("--format arrays: name the new stream: --as NAME")
     with bar(f"import {name}", err, unit="shard") as progress:
-        done = import_array(
+        result = import_array(
             file,
             args.cache,
             name,
@@ -140,16 +140,16 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
             array=args.array,
             progress=progress,
         )
-    if done.replaced:
-        err.print(f"  {DOUBT} {plain(f'{name}: {_replaced_note(file, done.replaced)}')}")
-    if not done.is_written:
+    if result.replaced:
+        err.print(f"  {DOUBT} {plain(f'{name}: {_replaced_note(file, result.replaced)}')}")
+    if not result.is_written:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
-        return 1 if done.replaced else 0
-    rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
+        return 1 if result.replaced else 0
+    rows = f"{result.covered:,} of {count(result.rows, 'row')}, matched by {result.matched_by}"
     out.print(plain(f"{name}: imported {args.stream} from {file.name}: {rows}"))
-    for note in _array_notes(done):
+    for note in _array_notes(result):
         out.print(f"  {note}")
-    return 1 if done.replaced else 0
+    return 1 if result.replaced else 0
 
 
 def _import_database(args: argparse.Namespace, file: Path) -> int:

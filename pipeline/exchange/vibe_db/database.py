@@ -111,21 +111,21 @@ def open_database(file: Path, layout: Layout) -> Database:
     database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())))
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = shown_names(arrays.names) if arrays.names else "none"
+            actual = shown_names(arrays.names) if arrays.names else "none"
             if name in arrays.others:
-                found = "another Python object of this name"
-            raise database.error(name, "an array of this name", found, OTHER_FORMATS)
+                actual = "another Python object of this name"
+            raise database.error(name, "an array of this name", actual, OTHER_FORMATS)
 
     for name, array in fields.items():
-        found = f"{array.dtype} {array.shape}"
+        actual = f"{array.dtype} {array.shape}"
         field = FIELDS[name]
         if array.shape[:1] != (n_rows,):
-            raise database.error(name, f"{n_rows} rows, as in vid_name", found)
+            raise database.error(name, f"{n_rows} rows, as in vid_name", actual)
         has_shape = any(matches_shape(array.shape[1:], shape) for shape in field.shapes)
         has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
         if not (has_shape and has_kind):
             shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)
             content = "texts" if field.dtype == "U" else "numbers"
             expected = f"{content} of shape {shapes.replace('None', 'any')}"
-            raise database.error(name, expected, found)
+            raise database.error(name, expected, actual)
     return database

@@ -203,8 +203,8 @@ def source_of(names: Sequence[str], frame_index: Ints) -> str:
     numbers = parse_numbers(names)
     if numbers is None or not len(numbers):
         return ""
-    first, *others = set((numbers - frame_index).tolist())  # numbers of the image of frame 0
-    if others:
+    first, *other_numbers = set((numbers - frame_index).tolist())  # numbers of the image of frame 0
+    if other_numbers:
         return ""
     # guess the source from the first name, then compare the names of all its frames
     match = _LAST_NUMBER.search(names[0])

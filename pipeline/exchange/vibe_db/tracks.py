@@ -168,8 +168,8 @@ class FileReader:
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
         checked: Labels = {column: labels[column] for column in UNITS if column in labels}
-        for column, expected, found in other_units(checked):
-            raise self.database.error(column, expected, f"{found} in {name}", _OTHER_UNIT)
+        for column, expected, actual in other_units(checked):
+            raise self.database.error(column, expected, f"{actual} in {name}", _OTHER_UNIT)
         return track
 
     def _frames(self, segment: Segment, image_names: Sequence[str]) -> Ints:
@@ -191,11 +191,11 @@ class FileReader:
                 frame_index = frame_index - self.layout.first_picture
         if frame_index is None:
             return np.arange(len(rows))
-        least = frame_index.min()
-        most = frame_index.max()
-        if least < 0 or most > _LARGEST_FRAME:
-            found = f"{least} to {most} in {segment.name!r}"
-            raise self.database.error(field, "frame numbers from 0 on", found)
+        lowest = frame_index.min()
+        highest = frame_index.max()
+        if lowest < 0 or highest > _LARGEST_FRAME:
+            actual = f"{lowest} to {highest} in {segment.name!r}"
+            raise self.database.error(field, "frame numbers from 0 on", actual)
         return frame_index
 
 
@@ -286,8 +286,8 @@ def _require_metres(database: Database, joints_3d: Array, start: int) -> None:
     if is_far.any():
         first = int(np.argmax(is_far))
         expected = "joints in m, relative to the pelvis"
-        found = f"{distances[first]:.0f}, as in mm, in row {start + rows[first]}"
-        raise database.error("joints3D", expected, found, _OTHER_UNIT)
+        actual = f"{distances[first]:.0f}, as in mm, in row {start + rows[first]}"
+        raise database.error("joints3D", expected, actual, _OTHER_UNIT)
 
 
 def _smpl_labels(database: Database, rows: range) -> Labels:

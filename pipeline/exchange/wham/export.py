@@ -198,7 +198,7 @@ def _stream_notes(
         ("features", stream, Hmr2.kind),
         ("stationaries", stationary, Stationary.kind),
     ):
-        of_kind = [other for other in split.streams if kind_of(split, other) == kind]
+        of_kind = [candidate for candidate in split.streams if kind_of(split, candidate) == kind]
         if field not in layout.fields:
             continue
         if name in of_kind:
@@ -217,7 +217,7 @@ def _fields(
     layout: FileLayout, rows: SplitRows, bodies: Bodies | None, notes: Mapping[str, str]
 ) -> tuple[dict[str, WhamField], dict[str, str]]:
     """Fields of the layout to write; and why the others are absent. notes: of streams."""
-    known: dict[str, WhamField] = {}
+    fields: dict[str, WhamField] = {}
     absent: dict[str, str] = {}
     for name, field in layout.fields.items():
         if name == "features" and name in notes:
@@ -227,9 +227,9 @@ def _fields(
         elif field.needs is not None and (bodies is None or not bodies.has(field.needs)):
             absent[name] = f"needs {field.needs}: --body DIR"
         else:
-            known[name] = field
-    absent |= absent_fields(rows, known)
-    return {name: field for name, field in known.items() if name not in absent}, absent
+            fields[name] = field
+    absent |= absent_fields(rows, fields)
+    return {name: field for name, field in fields.items() if name not in absent}, absent
 
 
 class _FilePart(NamedTuple):

@@ -126,8 +126,8 @@ def _compute_labels(stream: StreamRun, machine: Machine, report: _ProgressReport
             rows = missing[first : first + at_once]
             labels = stream.labels(rows)
             with meter.measure("model"):
-                computed, known = compute_labels(stream.stream, computer, labels, len(rows))
-            meter.rows += stream.store(rows, stream.check(computed, known))
+                computed, is_known = compute_labels(stream.stream, computer, labels, len(rows))
+            meter.rows += stream.store(rows, stream.check(computed, is_known))
             report(meter, REPORT_EVERY)
         _write_finished([stream], meter, report)
     return meter

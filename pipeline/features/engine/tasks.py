@@ -74,17 +74,17 @@ class Planner:
     def jobs(self) -> Iterator[Job | None]:
         """Yield the jobs; None while another one would open too many shards. Opens the shards."""
         target = sorted(set[int]().union(*(stream.target for stream in self.streams)))
-        left: dict[int, set[int]] = {}  # shard -> its videos without jobs so far
+        videos_of_shard: dict[int, set[int]] = {}  # shard -> its videos without jobs so far
         for i, number in enumerate(target):
             for later in target[i : i + MOST_SHARDS]:
-                if later not in left:
-                    left[later] = {*videos_of(self._split, [later])}
+                if later not in videos_of_shard:
+                    videos_of_shard[later] = {*videos_of(self._split, [later])}
             for stream in self.streams:  # also if all rows are there
                 stream.open(number)
-            for video in sorted(left.pop(number)):
-                shared = [later for later, videos in left.items() if video in videos]
+            for video in sorted(videos_of_shard.pop(number)):
+                shared = [later for later, videos in videos_of_shard.items() if video in videos]
                 for later in shared:
-                    left[later].remove(video)
+                    videos_of_shard[later].remove(video)
                 yield from self._video_jobs(video, [number, *shared])
                 while any(stream.n_unwritten >= self._most_open for stream in self.streams):
                     yield None

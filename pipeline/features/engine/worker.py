@@ -58,9 +58,9 @@ class Crops(NamedTuple):
 
     def within(self, first: int, last: int) -> Crops:
         """The crops in frames `first` to `last`, inclusive."""
-        found = self.find(first, last)
-        labels = {name: values[found] for name, values in self.labels.items()}
-        return Crops(self.rows[found], labels)
+        indices = self.find(first, last)
+        labels = {name: values[indices] for name, values in self.labels.items()}
+        return Crops(self.rows[indices], labels)
 
     def find(self, first: int, last: int) -> slice:
         """Which crops are in frames `first` to `last`, inclusive."""
@@ -289,8 +289,8 @@ class _Filling:
 
     def _find_crops(self, number: int) -> range:
         """Indices of the crops in a frame."""
-        found = self._crops.find(number, number)
-        return range(found.start, found.stop)
+        indices = self._crops.find(number, number)
+        return range(indices.start, indices.stop)
 
     def _fill(self, i: int, frames: Sequence[Frame]) -> None:
         """Cut crop i from the frames, the last of which is its own, into its slot; or compute its

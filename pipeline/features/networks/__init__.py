@@ -3,8 +3,8 @@
 Streams call `load` for a ResNet-50, and `run` for any other network. Both return a `Network`, which
 computes batches:
 
-    CudaNetwork    on a GPU; it computes one batch while it copies the next
-    CpuNetwork     on a CPU, one batch per core; a ResNet-50 at once, other networks crop by crop
+    CudaNetwork   on a GPU; it computes one batch while it copies the next
+    _CpuNetwork   on a CPU, one batch per core; a ResNet-50 at once, other networks crop by crop
 
 All use torch's layers; those of the ResNet-50 have its batch norms folded in. On a GPU, fast
 networks are compiled. On a CPU the compiler makes bf16 14% faster, but it takes a minute, the time
@@ -115,7 +115,7 @@ def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: 
     """Put a network on its device. fast: bf16 if the device has it."""
     if device.type == "cuda":
         return CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
-    return CpuNetwork(loaded, machine, fast=fast)
+    return _CpuNetwork(loaded, machine, fast=fast)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -162,11 +162,11 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
     b = compute(fast, crops).astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(axis=1) / lengths
-    least = float(cosines.min())
-    if not least >= LEAST_COSINE:  # also if it is NaN
+    lowest = float(cosines.min())
+    if not lowest >= LEAST_COSINE:  # also if it is NaN
         raise ConfigError(
             f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine "
-            f"over {COMPARED_CROPS} rendered crops is {least:.6f}, expected at least "
+            f"over {COMPARED_CROPS} rendered crops is {lowest:.6f}, expected at least "
             f"{LEAST_COSINE}. Set precision = exact."
         )
 
@@ -175,7 +175,7 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature of a ResNet-50 over rendered crops, rounded so
     that JSON stores them exactly.
     """
-    exact = CpuNetwork(fold_batch_norms(loaded), Machine(), fast=False)
+    exact = _CpuNetwork(fold_batch_norms(loaded), Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
@@ -296,7 +296,7 @@ class CudaNetwork(Network):
         return stream
 
 
-class CpuNetwork(Network):
+class _CpuNetwork(Network):
     """A network on a CPU, in several threads (`machine.threads`; 0: one per core), each with a
     batch.
 

@@ -8,7 +8,7 @@ call these functions, from the first to the last:
                             whose tensors are put into a network with random weights (`fill`)
     LibraryNetwork._make    pretrained or random weights; turns a library's errors into ConfigError
     LibraryNetwork._build   asks the library for the network, and removes its classifier: defined by
-                            `TorchvisionNetwork` and `TimmNetwork`
+                            `_TorchvisionNetwork` and `_TimmNetwork`
 
 They return a `_HeadlessNetwork`: a network without its classifier, with facts for its provenance.
 `fold_batch_norms` puts a ResNet's batch norms into its convolutions.
@@ -65,7 +65,7 @@ def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
-    resnet50 = TorchvisionNetwork("resnet50", (CROP_SIZE, CROP_SIZE))
+    resnet50 = _TorchvisionNetwork("resnet50", (CROP_SIZE, CROP_SIZE))
     backbone = resnet50.build(spec, "ResNet-50")
     provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
     return Loaded(backbone.network, provenance, region, Normalisation(region[1]), dim=2048)
@@ -133,8 +133,8 @@ def fill(
     if extra:
         differences.append(f"with {len(extra)} others, such as {min(extra)!r}")
     if differences:
-        found = f"a file {' and '.join(differences)}"
-        raise not_a_checkpoint(file, "file", f"{label}'s tensors", found)
+        actual = f"a file {' and '.join(differences)}"
+        raise not_a_checkpoint(file, "file", f"{label}'s tensors", actual)
 
     for name, tensor in tensors.items():
         shape = tuple(expected[name].shape)
@@ -302,7 +302,7 @@ class LibraryNetwork(ABC):
         """
 
 
-class TorchvisionNetwork(LibraryNetwork):
+class _TorchvisionNetwork(LibraryNetwork):
     """A network of torchvision. Its features are the input of its last linear layer, the
     classifier.
     """
@@ -361,7 +361,7 @@ class TorchvisionNetwork(LibraryNetwork):
         return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
 
 
-class TimmNetwork(LibraryNetwork):
+class _TimmNetwork(LibraryNetwork):
     """A network of timm. Its features are pooled by timm, without the classifier
     (`num_classes=0`).
     """
@@ -411,9 +411,9 @@ class TimmNetwork(LibraryNetwork):
 
 
 # by library
-NETWORKS: Final[Mapping[str, type[TorchvisionNetwork | TimmNetwork]]] = {
-    "torchvision": TorchvisionNetwork,
-    "timm": TimmNetwork,
+NETWORKS: Final[Mapping[str, type[_TorchvisionNetwork | _TimmNetwork]]] = {
+    "torchvision": _TorchvisionNetwork,
+    "timm": _TimmNetwork,
 }
 
 

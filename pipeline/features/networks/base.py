@@ -102,9 +102,9 @@ def _one_thread_here() -> None:
     with _THREAD_COUNT_LOCK:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
-        others = threading.Thread(target=torch.set_num_threads, args=(before,))
-        others.start()
-        others.join()
+        thread = threading.Thread(target=torch.set_num_threads, args=(before,))
+        thread.start()
+        thread.join()
 
 
 class Normalisation(nn.Module):

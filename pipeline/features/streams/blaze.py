@@ -141,11 +141,11 @@ def _is_exchanged(points: Doubles, kp_2d: Floats) -> bool:
     (49, 3): far nearer to them. From the side, left and right are too near to each other to tell.
     """
     row = convert(kp_2d[None], source="spin49", target="coco")[0, COCO_12]
-    own, other = (
+    distance, opposite_distance = (
         np.linalg.norm(points[order][BLAZE_12] - row[:, :2], axis=-1)[row[:, 2] > 0].sum()
         for order in (range(N_POINTS), OTHER_SIDE)
     )
-    return bool(other < own / 2)
+    return bool(opposite_distance < distance / 2)
 
 
 def _find_circle(finder: Any, crop: Image) -> Doubles:

@@ -80,7 +80,7 @@ class Homography(PairStream):
         has_one_colour = any(crop.min() == crop.max() for crop in (previous, current))
         if has_one_colour:
             return None
-        matrix, known = homography.between(previous, current)
-        if not known:
+        matrix, is_known = homography.between(previous, current)
+        if not is_known:
             return None
         return (matrix - np.eye(3)).astype(np.float32).ravel()

@@ -250,8 +250,8 @@ class _GraphComputer:
             is_number = output.dtype.kind in "fiu"
             has_rows = output.size > 0 and output.shape[:1] == (n,)
             if not is_number or not has_rows:
-                found = f"{name} {output.shape} {output.dtype} for {n} rows"
-                raise self._session.graph.error("outputs", "numbers (N, ...)", found)
+                actual = f"{name} {output.shape} {output.dtype} for {n} rows"
+                raise self._session.graph.error("outputs", "numbers (N, ...)", actual)
             parts.append({"name": name, "offset": offset, "shape": list(output.shape[1:])})
             offset += math.prod(output.shape[1:])
         return parts

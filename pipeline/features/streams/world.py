@@ -82,8 +82,8 @@ class CamAngvel(LabelStream):
 
     def __post_init__(self) -> None:
         if self.convention not in cameras.CONVENTIONS:
-            known = " or ".join(cameras.CONVENTIONS)
-            raise ConfigError(f"convention {self.convention!r}: expected {known}")
+            names = " or ".join(cameras.CONVENTIONS)
+            raise ConfigError(f"convention {self.convention!r}: expected {names}")
 
     def __call__(self, labels: Mapping[str, Array]) -> Known:
         """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
@@ -109,8 +109,8 @@ class CamAngvel(LabelStream):
         pairs = extrinsics[row, positions]
         is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
         are_usable = in_run[row, positions] & is_rigid
-        known = np.asarray(are_usable.all(axis=1))
-        return np.where(known[:, None, None, None], pairs, np.eye(4)), known
+        is_known = np.asarray(are_usable.all(axis=1))
+        return np.where(is_known[:, None, None, None], pairs, np.eye(4)), is_known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Values (..., 6) of the mirrored video, whose cameras are by `cameras.mirrored`."""

@@ -89,8 +89,8 @@ def require_unchanged(file: Path, state: FileState) -> None:
     """Raise RawDataError if the file no longer has the state that it had before it was read."""
     if file_state(file) != state:
         expected = "the same file until its last row"
-        found = "another one, or other content, at the end: it was replaced while it was read"
-        raise RawDataError(file, "content", expected, found, "Run the same command again.")
+        actual = "another one, or other content, at the end: it was replaced while it was read"
+        raise RawDataError(file, "content", expected, actual, "Run the same command again.")
 
 
 class _Refused(ValueError):
@@ -204,10 +204,10 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = UNPACK
         return array.astype(np.float64)
 
     lengths = ", ".join(map(str, shape)).replace("None", "any")
-    found = f"{array.shape} {array.dtype}"
+    actual = f"{array.shape} {array.dtype}"
     if has_shape:
-        found = f"{kind(_first_other(array))} among them"
-    raise RawDataError(file, key, f"numbers of shape ({lengths})", found, do)
+        actual = f"{kind(_first_other(array))} among them"
+    raise RawDataError(file, key, f"numbers of shape ({lengths})", actual, do)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,10 +225,10 @@ class StoredArrays:
         value: Any = self.content
         for name in key.split("/"):
             if not isinstance(value, Mapping) or name not in value:
-                found = type(value).__name__
+                actual = type(value).__name__
                 if isinstance(value, Mapping):
-                    found = f"only {shown_names(map(str, value))}"
-                raise self.error(key, "this key", found)
+                    actual = f"only {shown_names(map(str, value))}"
+                raise self.error(key, "this key", actual)
             value = value[name]
         return value
 
@@ -290,8 +290,8 @@ def floats(file: Path, key: str, texts: Sequence[str], *, do: str) -> list[float
         try:
             values.append(float(text))
         except ValueError:
-            found = f"no number: {kind(text)}"
-            raise RawDataError(file, key, "numbers", found, do) from None
+            actual = f"no number: {kind(text)}"
+            raise RawDataError(file, key, "numbers", actual, do) from None
     return values
 
 
@@ -336,9 +336,9 @@ def _describe_error(error: Exception) -> str:
 
 def _missing_variable(file: Path, key: str, names: Sequence[str]) -> RawDataError:
     """The error for a MATLAB file without a variable. names: of those that it has."""
-    found = f"only {shown_names(names)}"
+    actual = f"only {shown_names(names)}"
     do = f"Name the folder of this dataset, if it is another's file. {UNPACK_AGAIN}"
-    return RawDataError(file, key, "a variable of this name", found, do)
+    return RawDataError(file, key, "a variable of this name", actual, do)
 
 
 def _missing_array(file: Path, key: str, names: Sequence[str]) -> RawDataError:

@@ -101,8 +101,8 @@ def _load_metadata(file: Path, _state: FileState) -> _Metadata:
     cameras = _texts(_section(file, root, "dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         expected = ", ".join(CAMERAS)
-        found = ", ".join(map(shown, cameras[: len(CAMERAS)])) or "none"
-        raise RawDataError(file, "index2id", expected, found, XML_AGAIN)
+        actual = ", ".join(map(shown, cameras[: len(CAMERAS)])) or "none"
+        raise RawDataError(file, "index2id", expected, actual, XML_AGAIN)
     values = _read_w0(file, root)
     actions = _read_actions(file, root)
     return _Metadata(_cameras(values), actions)

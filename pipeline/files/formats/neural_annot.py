@@ -120,18 +120,18 @@ def _load_cameras(
         names = [*of_sequence]
     cameras = {}
     if calibrated is not None:
-        known = np.asarray(calibrated, np.float64)
-        cameras[CALIBRATED] = _CalibratedCamera(CALIBRATED, known[:3, :3], known[:3, 3])
+        matrix = np.asarray(calibrated, np.float64)
+        cameras[CALIBRATED] = _CalibratedCamera(CALIBRATED, matrix[:3, :3], matrix[:3, 3])
     for name in names:
         rotation = entries.take(f"{name}/R", 3, 3)
         cameras[name] = _CalibratedCamera(name, rotation, entries.take(f"{name}/t", 3) / 1000)
 
-    own = video.rpartition("/video_")[2]
-    if own not in cameras:
-        own = CALIBRATED
-    if own not in cameras:
+    camera = video.rpartition("/video_")[2]
+    if camera not in cameras:
+        camera = CALIBRATED
+    if camera not in cameras:
         raise RawDataError(file, video, "R and t", "neither", AGAIN)
-    return [cameras.pop(own), *cameras.values()]
+    return [cameras.pop(camera), *cameras.values()]
 
 
 def _require_cameras(
@@ -159,14 +159,14 @@ def _require_cameras(
         return
     for unit, scale in (("m", 1000), ("cm", 10)):
         causes[f"{WORLD}, unit: {unit} fit"] = distance(scale=scale)
-    for other in cameras[1:]:
-        causes[f"{CAMERAS}, camera: that of {other.name} fits"] = distance(other)
+    for camera in cameras[1:]:
+        causes[f"{CAMERAS}, camera: that of {camera.name} fits"] = distance(camera)
     cause = min(causes, key=causes.__getitem__)
-    found = f"{away * 1000:.0f} mm away"
+    actual = f"{away * 1000:.0f} mm away"
     if causes[cause] <= CLOSE_M:
-        found += f" ({cause})"
+        actual += f" ({cause})"
     expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
-    raise RawDataError(file, video, expected, found, AGAIN)
+    raise RawDataError(file, video, expected, actual, AGAIN)
 
 
 def _frames_at_labels(
@@ -235,10 +235,10 @@ def _require_bodies(file: Path, sequence: str, trans: _Rows, pelvis: _Rows) -> N
 
     away = _median_length(offsets(0))
     best_shift = min(SHIFTS, key=spread)
-    found = ""
+    actual = ""
     if not away <= NEAR_M:
-        found = f"{away:.3g} m away, or in another unit"
+        actual = f"{away:.3g} m away, or in another unit"
     elif spread(0) > max(CLOSE_M, 3 * spread(best_shift)):
-        found = f"that of other frame numbers: {best_shift:+d}"
-    if found:
-        raise RawDataError(file, sequence, f"trans in m, near the pelvis in {WORLD}", found, AGAIN)
+        actual = f"that of other frame numbers: {best_shift:+d}"
+    if actual:
+        raise RawDataError(file, sequence, f"trans in m, near the pelvis in {WORLD}", actual, AGAIN)

@@ -54,9 +54,9 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
         data = read_regular(path)
-        other = other_format(data[:100])
-        if other:
-            refuse(other)
+        format_name = other_format(data[:100])
+        if format_name:
+            refuse(format_name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in texts
             content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED[kind], HOLDS[kind]).load()

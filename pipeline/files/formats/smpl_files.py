@@ -237,9 +237,9 @@ def _open(file: Path) -> StoredArrays:
                 loaded = {file.name: loaded}
             return StoredArrays(file, dict(loaded), AS_DISTRIBUTED)
     except Exception as error:  # also MemoryError: a damaged header may claim anything
-        found = f"{type(error).__name__}: {error}"
+        actual = f"{type(error).__name__}: {error}"
         do = "Download it again, or save it again without Python objects."
-        raise RawDataError(file, file.suffix, "plain NumPy arrays", found, do) from error
+        raise RawDataError(file, file.suffix, "plain NumPy arrays", actual, do) from error
 
 
 def _take(
@@ -278,8 +278,8 @@ def _parents(model: StoredArrays) -> Ints:
 
 def _faces(model: StoredArrays) -> Ints:
     faces: Ints = _take(model, "f", N_FACES, 3).astype(np.int64)
-    least = faces.min()
-    most = faces.max()
-    if least < 0 or most >= N_VERTICES:
-        raise model.error("f", f"vertex indices 0..{N_VERTICES - 1}", f"{least}..{most}")
+    lowest = faces.min()
+    highest = faces.max()
+    if lowest < 0 or highest >= N_VERTICES:
+        raise model.error("f", f"vertex indices 0..{N_VERTICES - 1}", f"{lowest}..{highest}")
     return faces

@@ -161,10 +161,10 @@ def _end_of_record(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     is_intact = len(header) == HEADER and _masked_crc(header[:8]) == checksum
     # Only if the header is damaged: the bytes of an intact length may look like another format.
     if start == 0 and not is_intact:
-        other = other_format(header)
-        if other:
+        actual = other_format(header)
+        if actual:
             do = f"{AGAIN} Shards must not be compressed."
-            raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")
+            raise RawDataError(file, "file", "a TFRecord file", actual, do, reason="no_tfrecord")
     if len(header) < HEADER:
         refuse(f"the end of the file at byte {start + len(header)}, within a header: {lost}")
     if not is_intact:

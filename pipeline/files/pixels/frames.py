@@ -328,9 +328,9 @@ class Video(SourceFile):
 
     def _survey(self, *, whole: bool) -> ClipRecord:
         """The known record; else that of the whole video, or of its start up to a decoded frame."""
-        known = recall(ClipRecord, self.digest())
-        if known is not None:
-            return known
+        record = recall(ClipRecord, self.digest())
+        if record is not None:
+            return record
         survey = Survey()
         with self._report_undecodable(), self._open() as video:
             for frame in video.frames():
@@ -370,10 +370,10 @@ class Video(SourceFile):
         """As `require_whole`, for a video whose record the caller has."""
         if record.n_missing > MOST_LOST:
             expected = f"the {record.header_frames} frames that its header states"
-            found = f"{record.n_frames - len(record.lost)} that decode: it is cut off"
+            actual = f"{record.n_frames - len(record.lost)} that decode: it is cut off"
             do = "Copy or download it again, or encode the frames as a new file."
             raise RawDataError(
-                self.place, "video", expected, found, do, reason="frame_count_mismatch"
+                self.place, "video", expected, actual, do, reason="frame_count_mismatch"
             )
 
     def read(self, frame_index: Iterable[int], survey: Survey | None = None) -> Iterator[Frame]:

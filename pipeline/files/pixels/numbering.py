@@ -136,9 +136,9 @@ class Numbering:
             self.chain_time = math.inf if frame.pts is None else frame.pts
         if frame.pts is not None:
             self._drop_earlier(frame.pts, earlier_chain)
-        own = [expected for expected in self.expected if expected.order == order]
-        if own:
-            self.expected.remove(own[0])
+        matches = [expected for expected in self.expected if expected.order == order]
+        if matches:
+            self.expected.remove(matches[0])
         elif frame.pts is not None and self.damaged:
             return  # a second frame of a damaged packet
 

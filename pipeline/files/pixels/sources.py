@@ -178,12 +178,12 @@ def parse(root: Path, spec: str) -> FrameSource:
     >>> parse(Path("raw"), "video:train/abseiling/x.mp4")
     Video(root=PosixPath('raw'), path='train/abseiling/x.mp4')
     """
-    kind, _, rest = spec.partition(":")
+    kind, _, text = spec.partition(":")
     if kind not in SOURCES:
         raise PipelineError(
             f"pixel source {spec!r}: expected one of {', '.join(SOURCES)}. Convert the video again."
         )
-    return SOURCES[kind](root, rest)
+    return SOURCES[kind](root, text)
 
 
 def pixels_digest(file: str, otherwise: Sequence[str]) -> str:

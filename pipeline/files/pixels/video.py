@@ -115,7 +115,7 @@ class OpenVideo:
     def streams(self) -> list[VideoStream]:
         """The video streams, without cover pictures."""
         streams = self._container.streams.video
-        return [one for one in streams if not one.disposition & Disposition.attached_pic]
+        return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -464,6 +464,6 @@ _CODEC: Final = re.compile(rb"vids(.{4})|(V_[A-Z0-9/_]+)|vide.*?stsd.{12}(.{4})"
 def _codec_name(path: Path) -> str:
     """The name that a file gives its codec, for a message; FFmpeg does not tell unknown ones."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = _CODEC.search(content)
-        name = b"(unknown)" if found is None else found[found.lastindex or 0]
+        match = _CODEC.search(content)
+        name = b"(unknown)" if match is None else match[match.lastindex or 0]
     return name.decode("ascii", "replace")

@@ -55,7 +55,7 @@ def require_joints_in_boxes(place: Path, people: Sequence[FoundPerson], sizes: S
     if n_outside <= max(MOST_OUTSIDE * len(points), MIN_OUTSIDE - 1):
         return f"most joints of {of_people} lie outside their boxes"
 
-    found = f"{of_people} whose joints lie elsewhere"
+    actual = f"{of_people} whose joints lie elsewhere"
     do = "Write joints and boxes in pixels of the clip, or leave the boxes out."
     explained = []
     for cause in _causes(points, boxes, sizes):
@@ -63,8 +63,8 @@ def require_joints_in_boxes(place: Path, people: Sequence[FoundPerson], sizes: S
             explained.append((_distance(cause.points, boxes), cause.found, cause.do))
     if explained:
         _, cause_found, do = min(explained)
-        found += f": {cause_found}"
-    refuse(label_error(place, "keypoints", "joints in their people's boxes", found, do))
+        actual += f": {cause_found}"
+    refuse(label_error(place, "keypoints", "joints in their people's boxes", actual, do))
     return ""
 
 

@@ -73,12 +73,12 @@ def content_of(file: Path) -> LabelContent:
     if _is_number(first.split(",")[0]):
         return _mot(file, lines)
     if _is_number(first.split()[0]):
-        found = "numbers with spaces between them"
+        actual = "numbers with spaces between them"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
             "with commas."
         )
-        raise label_error(file, "line 1", expected, found, do)
+        raise label_error(file, "line 1", expected, actual, do)
     return _csv(file, lines)
 
 
@@ -107,29 +107,29 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         do = "Separate columns by commas."
         raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
-        found = f"{len(names)} columns, without {', '.join(missing)}"
-        raise other_tool_error(file, "line 1", expected, found, HEADER)
+        actual = f"{len(names)} columns, without {', '.join(missing)}"
+        raise other_tool_error(file, "line 1", expected, actual, HEADER)
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
 
     columns = [names.index(name) for name in COLUMNS]
     people = []
-    seen = set()
+    keys = set()
     for (key, _), row in zip(lines[1:], rows, strict=True):
         padded = row + [""] * len(names)
         track, number, *box = (padded[column].strip() for column in columns)
         is_name = track.isprintable() and 0 < len(track) <= 200
         is_count = number.isdecimal() and len(number) <= 12
         if not (is_name and is_count):
-            found = f"{kind(number)} as the frame"
+            actual = f"{kind(number)} as the frame"
             do = "Count frames from 0, and give every person a name."
-            raise label_error(file, key, "a track and a whole number", found, do)
+            raise label_error(file, key, "a track and a whole number", actual, do)
 
         frame = int(number)
-        if (track, frame) in seen:
-            found = f"track {shown(track)} a second time in frame {frame}"
-            raise label_error(file, key, "one box a frame", found, HEADER)
-        seen.add((track, frame))
+        if (track, frame) in keys:
+            actual = f"track {shown(track)} a second time in frame {frame}"
+            raise label_error(file, key, "one box a frame", actual, HEADER)
+        keys.add((track, frame))
         people.append(FoundPerson(frame, CSV.corners(file, key, floats(file, key, box)), track))
     return LabelContent(people)
 
@@ -144,9 +144,9 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     for key, line in lines:
         values = floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
-            found = f"{len(values)} numbers"
+            actual = f"{len(values)} numbers"
             do = "Write MOT's columns, or a first line that names yours."
-            raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
+            raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
 
         largest = max(largest, *np.abs(values[2:6]))
         frame = MOT.frame(file, key, values[0])
@@ -162,9 +162,9 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         else:
             people.append(FoundPerson(frame, box, None if identity < 0 else identity))
     if lines and largest <= LARGEST_SHARE:
-        found = f"numbers up to {largest:.3g}: shares of the image"
+        actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
-        raise label_error(file, "boxes", "x y w h in px", found, do)
+        raise label_error(file, "boxes", "x y w h in px", actual, do)
     return LabelContent(people, passed_over=n_skipped)
 
 
@@ -189,8 +189,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
 
             line_formats.add(n_keypoints)
             if len(line_formats) > 1:
-                found = "lines with them and lines without"
-                raise label_error(file, key, "keypoints in all lines", found)
+                actual = "lines with them and lines without"
+                raise label_error(file, key, "keypoints in all lines", actual)
             keypoints = values[N_BEFORE : N_BEFORE + n_keypoints]
             ending = values[N_BEFORE + n_keypoints :]
             if len(ending) == 2:
@@ -222,10 +222,10 @@ def _require_centres(folder: Path, boxes: Doubles) -> None:
     reach_out = (low < -BORDER).any(axis=1) | (high > 1 + BORDER).any(axis=1)
     are_corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes <= 1 + BORDER).all()
     if are_corners and reach_out.sum() > len(boxes) / 10:
-        found = f"x y x y, two corners: as a centre and a size, {reach_out.sum()} of {len(boxes)} "
-        found += "boxes reach beyond the image"
+        actual = f"x y x y, two corners: as a centre and a size, {reach_out.sum()} of {len(boxes)} "
+        actual += "boxes reach beyond the image"
         do = "Write the centre, width and height of each box, in shares of the image."
-        raise label_error(folder, "boxes", f"{YOLO.box} in shares of the image", found, do)
+        raise label_error(folder, "boxes", f"{YOLO.box} in shares of the image", actual, do)
 
 
 def _count_keypoint_numbers(file: Path, key: str, n_values: int) -> int:

@@ -219,9 +219,9 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
         return _sort_by_frame(folder, candidates[0])
 
     has_results = not {*_result_names(video)}.isdisjoint(names)
-    others = sorted([files[0][1].name for files in series.values()] + without_number)
-    if not has_results and others:
-        raise _several_names(folder, video, others)
+    file_names = sorted([files[0][1].name for files in series.values()] + without_number)
+    if not has_results and file_names:
+        raise _several_names(folder, video, file_names)
     return []
 
 
@@ -230,11 +230,11 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
     expected = (
         f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
     )
-    found = names[0]
+    actual = names[0]
     if len(names) > 1:
-        found = f"several: {', '.join(names[:3])}"
+        actual = f"several: {', '.join(names[:3])}"
     do = f"{ONE_VIDEO} Each name ends with the frame's number."
-    return label_error(folder, "keypoints", expected, found, do)
+    return label_error(folder, "keypoints", expected, actual, do)
 
 
 def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
@@ -242,9 +242,9 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
     files = sorted(files)
     for (number, _), (following, _) in pairwise(files):
         if number == following:
-            found = f"frame {number} twice"
+            actual = f"frame {number} twice"
             do = "Keep the files of one run."
-            raise label_error(folder, "keypoints", "one file a frame", found, do)
+            raise label_error(folder, "keypoints", "one file a frame", actual, do)
     return files
 
 
@@ -303,15 +303,16 @@ def _group_by_frame(
     by_frame: dict[int, list[FoundPerson]] = {}
     n_copies = 0
     for person in people:
-        others = by_frame.setdefault(person.frame, [])
+        detections = by_frame.setdefault(person.frame, [])
         is_copy = person.points[:, 2].any() and any(
-            person.identity == other.identity and np.array_equal(person.points, other.points)
-            for other in others
+            person.identity == detection.identity
+            and np.array_equal(person.points, detection.points)
+            for detection in detections
         )
         if is_copy:
             n_copies += 1
         else:
-            others.append(person)
+            detections.append(person)
     if n_copies:
         notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
     return by_frame
@@ -326,8 +327,8 @@ def _count_points(
         numbers.update(len(person.points) for person in people)
         if len(numbers) > 1:
             file = file_of.get(frame, place)
-            found = f"{', '.join(map(_size_text, sorted(numbers)))} a person"
-            raise label_error(file, "keypoints", "one joint order in all frames", found)
+            actual = f"{', '.join(map(_size_text, sorted(numbers)))} a person"
+            raise label_error(file, "keypoints", "one joint order in all frames", actual)
     return max(numbers, default=0)
 
 

@@ -85,9 +85,9 @@ def text_lines(file: Path, expected: str) -> list[str]:
     """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
     with arrays.reading(file, expected, do=DAMAGED):
         content = read_regular(file)
-        other = other_than_text(content)
-        if content.strip() and other:
-            arrays.refuse(other)
+        problem = other_than_text(content)
+        if content.strip() and problem:
+            arrays.refuse(problem)
         return content.decode("utf-8-sig").splitlines()
 
 
@@ -152,14 +152,14 @@ class LabelFormat:
         above 0.
         """
         values = numbers(file, key, stored, (4,))
-        found = str(values.tolist())
+        actual = str(values.tolist())
         largest = LARGEST
         unit = "px"
         if self.of_picture:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
         if not (np.abs(values) <= largest).all():  # NaN, too
-            raise label_error(file, key, f"{self.box} in {unit}", found)
+            raise label_error(file, key, f"{self.box} in {unit}", actual)
 
         point = values[:2]
         extent = values[2:]
@@ -170,7 +170,7 @@ class LabelFormat:
         corners -= self.pixel
         if (corners[1] <= corners[0]).any():
             expected = f"a box {self.box} with a width and a height above 0"
-            raise label_error(file, key, expected, found)
+            raise label_error(file, key, expected, actual)
         return np.column_stack([corners * size, (score, score)])
 
 
@@ -202,11 +202,11 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
     expected = "the names of the joints, each once"
     if not are_texts:
         raise label_error(file, key, expected, kind(names))
-    seen = set[str]()
+    earlier = set[str]()
     for name in names:
-        if name in seen:
+        if name in earlier:
             raise label_error(file, key, expected, f"{shown(name)} twice")
-        seen.add(name)
+        earlier.add(name)
     return list(names)
 
 

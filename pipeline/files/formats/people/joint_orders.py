@@ -117,8 +117,8 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     persons = np.concatenate(keypoints)
     n_joints = persons.shape[1]
     fits = [_fit(order, joint_names(order), persons) for order in ORDERS[n_joints]]
-    usual, *others = fits
-    better = [fit for fit in others if not fit.fault()]
+    usual, *alternatives = fits
+    better = [fit for fit in alternatives if not fit.fault()]
     if not usual.fault():
         better = [fit for fit in better if fit.longest_bone < MUCH_SHORTER * usual.longest_bone]
         if not better:
@@ -262,19 +262,19 @@ def _unknown_order(
     place: Path, n_joints: int, fits: Sequence[_OrderFit], fitting: Sequence[_OrderFit]
 ) -> RawDataError:
     """The error that none of the orders fits, or that several do."""
-    tried = "; ".join(f"as {fit.order}, {fit.fault()}" for fit in fits)
-    found = f"{n_joints} joints in an order that is not known, or not of people: {tried}"
+    faults = "; ".join(f"as {fit.order}, {fit.fault()}" for fit in fits)
+    actual = f"{n_joints} joints in an order that is not known, or not of people: {faults}"
     if fitting:
         names = " or ".join(fit.order for fit in fitting)
-        found = f"{n_joints} joints without names that may be {names}"
-    return unknown_order(place, "joints in a known order", found)
+        actual = f"{n_joints} joints without names that may be {names}"
+    return unknown_order(place, "joints in a known order", actual)
 
 
 def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDataError:
     """The error that joints are not those that the file names, with the orders that they fit."""
     orders = " or ".join(fitting)
-    found = f"names that the numbers contradict: {fault}. Without names they fit {orders}"
-    return unknown_order(place, "joints where their names say", found)
+    actual = f"names that the numbers contradict: {fault}. Without names they fit {orders}"
+    return unknown_order(place, "joints where their names say", actual)
 
 
 # --------------------------------------------------------------------------------------------------

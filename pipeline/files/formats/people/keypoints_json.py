@@ -163,9 +163,9 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         people.append(FoundPerson(frame, points, _identity(file, result), box))
     if not people and "0" in n_left_out:
-        found = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
+        actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
-        raise label_error(file, "category_id", "1, COCO's person", found, do)
+        raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
         people = [person._replace(identity=None) for person in people]
@@ -201,9 +201,9 @@ def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
     """Raise RawDataError if an image's name before the frame number is not that of the first."""
     if name != clip:
         expected = "image names that differ only by the frame number at their end"
-        found = f"{shorten(clip)!r} and {shorten(name)!r} before it"
+        actual = f"{shorten(clip)!r} and {shorten(name)!r} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
-        raise label_error(file, key, expected, found, do)
+        raise label_error(file, key, expected, actual, do)
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -255,9 +255,9 @@ def _categories(file: Path, stored: object) -> _Categories:
         names = joint_names(file, key, category["keypoints"])
         joints = joints or names
         if names != joints:
-            found = f"others for {shown(people[0].get('name'))} and {shown(category.get('name'))}"
+            actual = f"others for {shown(people[0].get('name'))} and {shown(category.get('name'))}"
             do = "Export one skeleton for all categories of people."
-            raise label_error(file, key, "the same joints for all people", found, do)
+            raise label_error(file, key, "the same joints for all people", actual, do)
     name_of = {str(category.get("id")): str(category.get("name")) for category in listed}
     return _Categories(frozenset(str(category.get("id")) for category in people), joints, name_of)
 
@@ -409,8 +409,8 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
         images[image_id] = _CocoImage(frame, scale, size, camera)
     frames = {image.frame for image in images.values()}
     if len(frames) != len(entries):
-        found = f"{len(frames)} frame numbers for {len(entries)} images"
-        raise label_error(file, "images", "each frame once", found, f"{ONE_VIDEO} {NUMBERED}")
+        actual = f"{len(frames)} frame numbers for {len(entries)} images"
+        raise label_error(file, "images", "each frame once", actual, f"{ONE_VIDEO} {NUMBERED}")
     return images
 
 
@@ -432,9 +432,9 @@ def _coco_joints(
     """
     n_joints = len(names or ())
     if entry.get("keypoints") == [] and attributes(entry):
-        found = "none, as older versions of CVAT wrote tracks"
+        actual = "none, as older versions of CVAT wrote tracks"
         do = "Export the task again by a newer CVAT."
-        raise label_error(file, f"{key}.keypoints", "the joints", found, do)
+        raise label_error(file, f"{key}.keypoints", "the joints", actual, do)
     points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), n_joints)
     scores = entry.get("keypoint_scores")
     if scores is not None:
@@ -484,11 +484,11 @@ def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
     """
     lengths = (3 * n_joints,) if n_joints else NUMBERS
     if not isinstance(stored, list) or len(stored) not in lengths:
-        found = kind(stored)
+        actual = kind(stored)
         if isinstance(stored, list) and stored and isinstance(stored[0], list):
-            found = f"{len(stored)} lists"
+            actual = f"{len(stored)} lists"
         expected = f"one list of {', '.join(map(str, lengths))} numbers a person"
         if n_joints:
             expected += f", 3 for each of {n_joints} names in categories"
-        raise label_error(file, key, expected, found, EXPORT)
+        raise label_error(file, key, expected, actual, EXPORT)
     return numbers(file, key, stored, (len(stored),)).reshape(-1, 3)

@@ -83,8 +83,8 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     names = [name.strip() for name in fields]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
-        found = f"other text, and {len(joints)} names of joints"
-        raise label_error(file, "line 1", "the header of a TRC file", found)
+        actual = f"other text, and {len(joints)} names of joints"
+        raise label_error(file, "line 1", "the header of a TRC file", actual)
 
     first = lines[2].split("\t")[:1]
     rate = floats(file, "line 3", first)[0]
@@ -98,8 +98,8 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
         fields = line.split("\t")
         key = f"line {number}"
         if len(fields) < n_numbers:
-            found = f"{len(fields)} fields"
-            raise label_error(file, key, f"{n_numbers} fields", found, DAMAGED)
+            actual = f"{len(fields)} fields"
+            raise label_error(file, key, f"{n_numbers} fields", actual, DAMAGED)
         # blank fields are numbers that are not known
         rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
 
@@ -122,5 +122,5 @@ def _require_px(file: Path, points: Doubles) -> None:
         return
     largest = np.abs(points).max()
     if points[..., 2].any() or largest < LEAST_PX:
-        found = "positions in space, or in m"
-        raise label_error(file, "rows", "x and y in px, z 0", found, TAKE_PX)
+        actual = "positions in space, or in m"
+        raise label_error(file, "rows", "x and y in px, z 0", actual, TAKE_PX)
