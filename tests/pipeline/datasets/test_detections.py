@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.detected.people import Rules, people
+from pipeline.datasets.detected.people import PersonTrack, Rules, bridge_gaps, people
 from pipeline.files.formats.people.detections import CORNERS, Detections
 from pipeline.linking import Cleaning
 from tests.pipeline.datasets.by_hand import standing
@@ -32,3 +32,22 @@ def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, 
     account.check()
     in_tracks = sum(len(track.frame_index) for track in tracks)
     assert in_tracks + account.dropped.total() == found.n_persons
+
+
+def test_bridged_frames_have_boxes_on_the_line_between_and_detected_ones_stay_as_they_are():
+    frames = np.array([3, 4, 8, 20])
+    rng = np.random.default_rng(0)
+    bbox = rng.uniform(0, 100, (4, 4)).astype(np.float32)
+    kp_2d = rng.uniform(1, 100, (4, 49, 3)).astype(np.float32)
+    account = VideoAccount("a.mp4", found=4, kept=4)
+    person = PersonTrack(frames, rng.uniform(size=(4, 17, 3)), bbox, kp_2d)
+    (bridged,) = bridge_gaps([person], 3, account)
+    assert bridged.frame_index.tolist() == [3, 4, 5, 6, 7, 8, 20]  # 11 missing frames are too many
+    is_detected = [True, True, False, False, False, True, True]
+    np.testing.assert_array_equal(bridged.bbox[is_detected], bbox)
+    np.testing.assert_array_equal(bridged.kp_2d[is_detected], kp_2d)
+    assert not bridged.kp_2d[2:5].any()
+    quarters = np.array([[0.25], [0.5], [0.75]])
+    np.testing.assert_allclose(bridged.bbox[2:5], bbox[1] + quarters * (bbox[2] - bbox[1]), 1e-5)
+    assert (account.found, account.kept) == (7, 7)
+    assert account.notes == ["3 frames between detections are predicted with interpolated boxes"]
