@@ -39,8 +39,7 @@ from pipeline.features.networks.base import Loaded, PlainNetwork, ReorderedNetwo
 from pipeline.features.networks.base import Network as Network
 from pipeline.features.networks.base import chosen_device as chosen_device
 from pipeline.features.networks.base import compute as compute
-from pipeline.features.streams.base import Machine
-from pipeline.features.streams.network import Standardisation
+from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
 

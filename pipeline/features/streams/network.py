@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Self, ge
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Machine, NumberStream, Provenance
+from pipeline.features.streams.base import Machine, NumberStream, Provenance, Standardisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 Precision = Literal["exact", "fast"]
 MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
-
-
-class Standardisation(NamedTuple):
-    """Mean and standard deviation of each feature, by which features are standardised."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class NetworkSource(NamedTuple):

@@ -17,8 +17,7 @@ from pipeline.features import networks
 from pipeline.features.networks import CudaNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
-from pipeline.features.streams.base import Machine
-from pipeline.features.streams.network import Standardisation
+from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 
 UNTRAINED = WeightsSpec("untrained", "0")
