@@ -39,7 +39,7 @@ from pipeline.features.networks.base import Loaded, PlainNetwork, ReorderedNetwo
 from pipeline.features.networks.base import Network as Network
 from pipeline.features.networks.base import chosen_device as chosen_device
 from pipeline.features.networks.base import compute as compute
-from pipeline.features.streams.base import Machine, Provenance
+from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
 
@@ -61,14 +61,14 @@ def load(
     weights: WeightsSpec,
     precision: str,
     machine: Machine,
-    recorded: Provenance | None,
+    recorded: Standardisation | None,
     region: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
 ) -> Network:
     """Load a ResNet-50 on its device, for crops of `region` (height, width) px.
 
     Random weights give features with a mean near 9 that vary by only 0.25 over poses. So these
-    features are standardised, by the statistics in `recorded` (the provenance of existing rows), or
-    else by new statistics over rendered crops. Features of real weights are never standardised.
+    features are standardised, by the statistics of existing rows (`recorded`), or else by new ones
+    over rendered crops. Features of real weights are never standardised.
 
     Raises ConfigError for a missing device, and what `backbones.load` raises.
     """
@@ -76,12 +76,14 @@ def load(
     loaded = backbones.load(weights, region)
     # first, so that only one folded copy of the network is in memory at a time
     if weights.stand_in:
-        statistics = (recorded or {}).get("standardisation") or _statistics(loaded)
-        loaded.provenance["standardisation"] = dict(statistics)
+        statistics = recorded or _statistics(loaded)
+        loaded.provenance["standardisation"] = {  # as JSON has it
+            name: list(numbers) for name, numbers in statistics._asdict().items()
+        }
     running = _on_device(fold_batch_norms(loaded), device, machine, fast=precision == "fast")
     if weights.stand_in:
-        running.mean = np.array(statistics["mean"], np.float32)
-        running.std = np.array(statistics["std"], np.float32)
+        running.mean = np.array(statistics.mean, np.float32)
+        running.std = np.array(statistics.std, np.float32)
     return running
 
 
@@ -171,7 +173,7 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
         )
 
 
-def _statistics(loaded: Loaded) -> dict[str, list[float]]:
+def _statistics(loaded: Loaded) -> Standardisation:
     """Mean and standard deviation of each feature of a ResNet-50 over rendered crops, rounded so
     that JSON stores them exactly.
     """
@@ -179,7 +181,8 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
-    return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
+    rounded = [tuple(float(f"{x:.6g}") for x in numbers) for numbers in (mean, std)]
+    return Standardisation(*rounded)
 
 
 @contextlib.contextmanager

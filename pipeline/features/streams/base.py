@@ -38,6 +38,13 @@ Labels = Mapping[str, Array]  # by column
 Provenance = Mapping[str, Any]  # where rows and weights come from, for a manifest
 
 
+class Standardisation(NamedTuple):
+    """Mean and standard deviation of each feature, by which features are standardised."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Reads(NamedTuple):
     """The inputs of a row."""
 

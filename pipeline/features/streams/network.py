@@ -1,26 +1,20 @@
 """Streams whose numbers are a network's features.  crops -> [torchvision, timm, ...] -> features
 
-A process loads a network once, for all splits and all streams that share it. These functions call
-each other, from the first to the last:
-
-    NetworkStream.load             Called by an extraction for each stream. Refuses other weights
-                                   than those of existing rows.
-    loaded_network                 A cache of the last MOST_NETWORKS networks of this process.
-    NetworkStream.load_on_device   Called for a network that is not in the cache. Loads it on its
-                                   device. ResNet50 overrides it.
-    NetworkStream.load_network     Loads it in fp32. Other kinds of streams define only this.
+A process loads a network once, for all splits and all streams that share it. A new kind of stream
+derives from `NetworkStream`, and defines `load_network`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, get_args
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Machine, NumberStream, Provenance
+from pipeline.features.streams.base import Machine, NumberStream, Provenance, Standardisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
@@ -33,12 +27,26 @@ MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 
-class NetworkStream(NumberStream):
-    """The base of streams of features of a network. Precision "fast" means bf16, as in `resnet50`,
-    but it is refused if its features are inexact.
-    """
+class NetworkSource(NamedTuple):
+    """All that a network is loaded from."""
 
-    # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
+    stream: SharedNetworkStream  # its `network_key`
+    identity: str  # of this stream, as JSON: with the SHA-256 of its file, which may be replaced
+    machine: Machine
+    standardisation: Standardisation | None  # of existing rows
+
+
+@functools.lru_cache(maxsize=MOST_NETWORKS)
+def loaded_network(source: NetworkSource) -> Network:
+    """The network of a source. Equal sources give the same network, while it is one of the last
+    MOST_NETWORKS that were asked for.
+    """
+    return source.stream.load_on_device(source)
+
+
+class SharedNetworkStream(NumberStream):
+    """A stream whose network is shared with other streams and splits."""
+
     precision: Precision
 
     def __post_init__(self) -> None:
@@ -58,8 +66,11 @@ class NetworkStream(NumberStream):
         """
         recorded = recorded or {}
         key = self.network_key
-        content = json.dumps([key.identity(), recorded.get("standardisation")])
-        network = loaded_network(key, machine, _Source(content, recorded))
+        standardisation = None
+        if statistics := recorded.get("standardisation"):
+            standardisation = Standardisation(tuple(statistics["mean"]), tuple(statistics["std"]))
+        source = NetworkSource(key, json.dumps(key.identity()), machine, standardisation)
+        network = loaded_network(source)
         digest = network.provenance["sha256"]
         if recorded.get("sha256", digest) != digest:
             raise PipelineError(
@@ -70,52 +81,40 @@ class NetworkStream(NumberStream):
             )
         return network
 
-    def load_on_device(self, machine: Machine, recorded: Provenance) -> Network:  # noqa: ARG002 - resnet50 reads it
-        """Load the network on its device. `recorded`: provenance of existing rows, or {}."""
+    @abstractmethod
+    def load_on_device(self, source: NetworkSource) -> Network:
+        """Load the network on its device. `source.stream` is this stream."""
+
+
+class NetworkStream(SharedNetworkStream):
+    """The base of streams of features of a network. Precision "fast" means bf16, as in `resnet50`,
+    but it is refused if its features are inexact: their cosine with exact ones is below 0.9999.
+    """
+
+    @abstractmethod
+    def load_network(self) -> Loaded:
+        """Load the network in fp32."""
+
+    def load_on_device(self, source: NetworkSource) -> Network:
+        """Load the network on its device, with the stream's columns, and its crop in the
+        provenance. Raises what `networks.run` raises.
+        """
         from pipeline.features import networks
 
-        return networks.run(self._load_with_crop, self.precision, machine)
-
-    def _load_with_crop(self) -> Loaded:
-        """Load the network in fp32, with the stream's columns, and its crop in the provenance."""
         crop = asdict(self.crop)
         if self.crop.region:
             crop["region"] = list(self.crop.region)  # as JSON has it
-        network = self.load_network()
-        provenance = {**network.provenance, "crop": crop}
-        return replace(network, provenance=provenance, columns=self.columns)
 
-    def load_network(self) -> Loaded:
-        """Load the network in fp32. Define this, or override `load_on_device`."""
-        raise NotImplementedError
+        def load() -> Loaded:
+            network = self.load_network()
+            provenance = {**network.provenance, "crop": crop}
+            return replace(network, provenance=provenance, columns=self.columns)
 
-
-@dataclass(frozen=True)
-class _Source:
-    """What a network is loaded from, besides the options of its stream.
-
-    It is part of the cache's key in `loaded_network`, by its `content` alone. So a network is
-    loaded again if its checkpoint was replaced by another file of the same name, or if existing
-    rows have another standardisation, but not for another split.
-    """
-
-    # JSON of [the stream's identity, which has the checkpoint's SHA-256; the standardisation]
-    content: str
-    # Provenance of existing rows, or {}. It is only passed to `load_on_device`: a dict has no hash,
-    # and most of it (device, licence, ...) does not change the network.
-    recorded: Provenance = field(compare=False)
-
-
-@functools.lru_cache(maxsize=MOST_NETWORKS)
-def loaded_network(stream: NetworkStream, machine: Machine, source: _Source) -> Network:
-    """A stream's network on its device. Equal arguments give the same network, while it is one of
-    the last MOST_NETWORKS that were asked for.
-    """
-    return stream.load_on_device(machine, source.recorded)
+        return networks.run(load, self.precision, source.machine)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet50(NetworkStream):
+class ResNet50(SharedNetworkStream):
     """2048 numbers per crop.
 
     `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one
@@ -141,13 +140,19 @@ class ResNet50(NetworkStream):
         """
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
-    def load_on_device(self, machine: Machine, recorded: Provenance) -> Network:
+    def load_on_device(self, source: NetworkSource) -> Network:
         """Load the network on its device. Raises ConfigError for a missing device, and what
         `networks.backbones.load` raises.
         """
         from pipeline.features import networks
 
-        return networks.load(self.weights, self.precision, machine, recorded, self.crop.shape)
+        return networks.load(
+            self.weights,
+            self.precision,
+            source.machine,
+            source.standardisation,
+            self.crop.shape,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pipeline.features import networks
 from pipeline.features.networks import CudaNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
-from pipeline.features.streams.base import Machine
+from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 
 UNTRAINED = WeightsSpec("untrained", "0")
@@ -214,12 +214,13 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(sma
 
 def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # none are asked for
-    recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
+    mean, std = [2.0] * 2048, [4.0] * 2048
+    recorded = Standardisation(tuple(mean), tuple(std))
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
     standardised = networks.compute(computer, crops[:1])
     computer.mean, computer.std = 0.0, 1.0
     assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
-    assert computer.provenance["standardisation"] == recorded["standardisation"]
+    assert computer.provenance["standardisation"] == {"mean": mean, "std": std}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
