@@ -221,6 +221,10 @@ def _metrics(job: _Job) -> dict[str, Metrics]:
         metrics: Metrics = {
             "protocol": record.name,
             runs.LABEL_BODY: ", ".join(sorted(record.genders(job.split))),
+        }
+        if record.compares_with:
+            metrics[runs.COMPARES_WITH] = record.compares_with
+        metrics |= {
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
             "frames": means.counted,
@@ -229,8 +233,6 @@ def _metrics(job: _Job) -> dict[str, Metrics]:
             **means.by_error(),
             BASELINE: means.by_error(BASELINE),
         }
-        if record.compares_with:
-            metrics[runs.COMPARES_WITH] = record.compares_with
         if smoothed_too is not None:
             smoothed = all_means[record.name, smoothed_too]
             metrics["smoothed"] = {"sigma": smoothed_too, **smoothed.by_error()}
@@ -339,8 +341,12 @@ class _TrackResults:
         }
         if self.output.predictions:
             folder = f"{PREDICTIONS}/{split}"
-            about = self.facts | {"split": split}
-            path = save_npz(self.output.folder / folder, bodies, self.generator, about=about)
+            path = save_npz(
+                self.output.folder / folder,
+                bodies,
+                self.generator,
+                about=self.facts | {"split": split},
+            )
             row["predictions"] = f"{folder}/{path.name}"
         self.rows.append(row)
 

@@ -251,8 +251,9 @@ class VideoRun(TrainingLoop):
                 vertices=False,
                 keypoints=not is_3d,
             )
-            split = self.splits[split_of(entry)]
-            metrics = evaluate_split(self.trainer.generator, split, options, protocol=protocol)
+            metrics = evaluate_split(
+                self.trainer.generator, self.splits[split_of(entry)], options, protocol=protocol
+            )
             by_split[entry] = metrics
             if self.score in metrics:
                 scores.append(metrics[self.score])
