@@ -173,7 +173,8 @@ def _evaluate(
     stream: str,
 ) -> dict[str, Any]:
     """Evaluate the model on each split: the metrics of `evaluate_all`."""
-    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
+    # imports torch
+    from vibe_model.evaluation.evaluate import EvalOptions, EvalOutput, evaluate_all
 
     seqlen = args.seqlen
     if seqlen is None:
@@ -182,19 +183,20 @@ def _evaluate(
     for name in model.config.splits_of("datasets_3d"):
         if name in opened.splits:
             training[name] = opened[name]
+    options = EvalOptions(stream=stream, extra_streams=model.config.extra_streams, seqlen=seqlen)
+    output = None
+    if args.out is not None:
+        output = EvalOutput(folder=args.out, about={"checkpoint": model.about})
     with bar(f"evaluate {', '.join(splits)}", console.err):
         return evaluate_all(
             model.generator,
             splits,
-            named=named,
-            stream=stream,
-            extra_streams=model.config.extra_streams,
-            seqlen=seqlen,
+            options,
             tracks=model.config.tracks,
+            named=named,
             training=training,
-            folder=args.out,
             stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
-            about={"checkpoint": model.about},
+            output=output,
         )
 
 

@@ -3,7 +3,7 @@
 Training validates with `evaluate_split` and `choose_sigma`, and ends with `evaluate_all`, as does
 `tasks evaluate`. For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies
 and errors (`frame_errors`). Predictions use the neutral body; each frame with features is predicted
-once. With a folder, results by track are written there.
+once. With an `EvalOutput`, results by track are written too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.evaluation.protocols import Protocol
-from vibe_model.evaluation.track_errors import Means, TrackErrors
+from vibe_model.evaluation.track_errors import BASELINE, Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from cache import Split
 
 Metrics = dict[str, Any]
-Row = dict[str, Any]
-MeasureDynamics = Callable[..., dict[str, Any]]  # see `Protocol.dynamics`
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
+UNSMOOTHED: Final = 0.0  # sigma of the predictions themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +51,28 @@ class EvalOptions:
     vertices: bool = True  # measure PVE, which costs a second body
     keypoints: bool = True  # measure the 2D PCK
     # Sigma in frames of a Gaussian over the predictions in time, whose errors are added as
-    # "smoothed"; 0: none.
-    smoothed_too: float = 0.0
+    # "smoothed".
+    smoothed_too: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOutput:
+    """Files of results by track: by each split's first protocol, without smoothing."""
+
+    folder: Path  # for sequences.json
+    predictions: bool = False  # write one npz per track, too, in predictions/<split>/
+    # facts for the files, such as the run's fingerprint
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_split(
-    generator: VideoModel, split: Split, *, protocol: str | Protocol = "default", **options: Any
+    generator: VideoModel,
+    split: Split,
+    options: EvalOptions,
+    *,
+    protocol: str | Protocol = "default",
 ) -> Metrics:
-    """Evaluate a model on one split by one protocol.
+    """Evaluate a model on one split by one protocol. Writes nothing.
 
     Returns metrics, those of the constant mean body ("baseline"), and counts of frames.
 
@@ -69,30 +82,27 @@ def evaluate_split(
     tracks; frames_not_predicted: without features, or in no window; frames_not_counted: predicted,
     but invalid or without 3D labels. label_body: "neutral", or the genders of the labels' bodies.
 
-    options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for
-    an invalid sigma, DataError for non-finite predictions and missing columns, MissingAssets if a
-    gender's body is missing.
+    Raises PipelineError for an unknown protocol, ConfigError for an invalid sigma, DataError for
+    non-finite predictions and missing columns, MissingAssets if a gender's body is missing.
     """
     if isinstance(protocol, str):
         protocol = protocols.find(protocol)
     lacking = protocol.lacking(split)
     if lacking:
         raise DataError(f"{split.name}: {lacking}")
-    return _metrics(generator, split, EvalOptions(**options), [protocol])[protocol.name]
+    return _metrics(_Job(generator, split.name, split, [protocol], options))[protocol.name]
 
 
 def evaluate_all(
     generator: VideoModel,
     splits: Mapping[str, Split],
+    options: EvalOptions,
     *,
     tracks: Mapping[str, str] | None = None,
-    training: Mapping[str, Split] | None = None,
-    folder: Path | None = None,
-    predictions: bool = False,
-    stand_in: bool = False,
-    about: Mapping[str, Any] | None = None,
     named: Sequence[str] | None = None,
-    **options: Any,
+    training: Mapping[str, Split] | None = None,
+    stand_in: bool = False,
+    output: EvalOutput | None = None,
 ) -> dict[str, Metrics]:
     """Evaluate a model on every split, by all protocols. The network runs once.
 
@@ -103,43 +113,32 @@ def evaluate_all(
     Raises StandInMixed, DataError if no protocol can evaluate a split, and as `evaluate_split`.
 
     Args:
-        tracks: Pattern of track names by split.
-        training: Splits in which "dynamics" finds the nearest poses.
-        folder: For results by track by the first protocol.
-        predictions: Write one npz per track there, too, in predictions/<split>/.
-        stand_in: The features are from random weights.
-        about: Facts for the files, such as the run's fingerprint.
+        tracks: Pattern of track names by split; for other splits that of the options.
         named: Protocols in this order; None: all for the split, "default" first.
-        options: Other fields of `EvalOptions`.
+        training: Splits in which "dynamics" finds the nearest poses.
+        stand_in: The features are from random weights.
+        output: Results by track to write; None: write nothing.
     """
-    shared = EvalOptions(**options)
     is_demo = runs.demo_splits(splits) | {"the body": generator.body.is_stand_in}
     stand_in |= runs.require_one_kind(is_demo)
-    facts = {**(about or {}), "stand_in": stand_in}
     bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
+    chosen = {name: _choose_protocols(name, split, named) for name, split in splits.items()}
+    results = None
+    if output is not None:
+        results = _TrackResults(generator, output, {**output.about, "stand_in": stand_in})
 
     by_split: dict[str, Metrics] = {}
-    collected: list[_SplitResults] = []
-    for name, split in splits.items():
-        records, left_out = _choose_protocols(name, split, named)
-        results = None
-        if folder is not None:
-            results = _SplitResults(name)
-            collected.append(results)
-            if predictions:
-                npz_folder = folder / PREDICTIONS / name
-                results.save = functools.partial(
-                    save_npz, npz_folder, generator=generator, about=facts | {"split": name}
-                )
-        split_options = replace(shared, tracks=(tracks or {}).get(name, "*"))
-        by_protocol = _metrics(generator, split, split_options, records, results)
-        if generator.steps:
-            _add_dynamics(by_protocol, split, split_options, records, bind_dynamics)
-        for metrics in by_protocol.values():
-            metrics["stand_in"] = stand_in
-        by_split[name] = _nest(by_protocol, _split_facts(split, shared, left_out))
-    if folder is not None:
-        _write_results(folder, collected, facts)
+    for name, (records, left_out) in chosen.items():
+        split_options = replace(options, tracks=(tracks or {}).get(name, options.tracks))
+        job = _Job(generator, name, splits[name], records, split_options, results)
+        metrics = _metrics(job)
+        by_protocol = {}
+        for record in records:
+            dynamics = _dynamics(job, record, bind_dynamics)
+            by_protocol[record.name] = metrics[record.name] | dynamics | {"stand_in": stand_in}
+        by_split[name] = protocols.nest(by_protocol, _split_facts(job, left_out))
+    if results is not None:
+        results.write()
     return by_split
 
 
@@ -154,41 +153,36 @@ def _choose_protocols(
     return records, left_out
 
 
-def _split_facts(split: Split, options: EvalOptions, left_out: Mapping[str, str]) -> Metrics:
+def _split_facts(job: _Job, left_out: Mapping[str, str]) -> Metrics:
     """Facts about a split's results that are the same for all protocols."""
     facts: Metrics = {}
-    if any(reading.of_keypoints for reading in options.extra_streams.values()):
-        facts[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
+    if any(reading.of_keypoints for reading in job.options.extra_streams.values()):
+        facts[runs.KEYPOINTS] = str(job.split.manifest.get(runs.KEYPOINTS, "not recorded"))
     if left_out:
         facts[protocols.LEFT_OUT] = left_out
     return facts
 
 
-def _nest(by_protocol: Mapping[str, Metrics], facts: Metrics) -> Metrics:
-    """The first protocol's metrics and a split's facts, with those of other protocols by name."""
-    first, *other_metrics = by_protocol.values()
-    return first | facts | {metrics["protocol"]: metrics for metrics in other_metrics}
-
-
 def choose_sigma(
     generator: VideoModel,
     splits: Mapping[str, Split],
+    options: EvalOptions,
     *,
     tracks: Mapping[str, str] | None = None,
     candidates: Sequence[float] = SIGMAS,
-    **options: Any,
 ) -> tuple[float, dict[float, float]]:
     """The smoothing sigma with the best PA-MPJPE, and each sigma's mean over splits, mm.
 
-    Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D
-    labels do not count. Raises DataError if none has any, ConfigError for an invalid candidate.
+    Of equals the first candidate wins. options: vertices, keypoints and smoothed_too do not matter.
+    tracks: as in `evaluate_all`. Splits without 3D labels do not count. Raises DataError if none
+    has any, ConfigError for an invalid candidate.
     """
-    shared = EvalOptions(vertices=False, keypoints=False, **options)
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        split_options = replace(shared, tracks=(tracks or {}).get(name, "*"))
-        by_name = _means(generator, split, split_options, [protocols.DEFAULT], candidates)
-        for sigma, means in zip(candidates, by_name[protocols.DEFAULT.name], strict=True):
+        pattern = (tracks or {}).get(name, options.tracks)
+        split_options = replace(options, tracks=pattern, vertices=False, keypoints=False)
+        job = _Job(generator, name, split, [protocols.DEFAULT], split_options)
+        for (_, sigma), means in _means(job, candidates).items():
             if means.counted:
                 scores[sigma].append(means.by_error()["pa_mpjpe"])
     if not all(scores.values()):
@@ -200,139 +194,141 @@ def choose_sigma(
     return min(by_sigma, key=by_sigma.__getitem__), by_sigma
 
 
-def _metrics(
-    generator: VideoModel,
-    split: Split,
-    options: EvalOptions,
-    records: Sequence[Protocol],
-    results: _SplitResults | None = None,
-) -> dict[str, Metrics]:
-    """Evaluate one split: protocol -> metrics.
+class _Job(NamedTuple):
+    """A split to evaluate."""
 
-    results: As in `_means`.
-    """
-    sigmas = [0.0]
-    if options.smoothed_too:
-        sigmas.append(options.smoothed_too)
-    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
-    by_name = _means(generator, split, options, records, sigmas, results)
+    generator: VideoModel
+    name: str  # of the split, in results
+    split: Split
+    records: Sequence[Protocol]
+    options: EvalOptions  # with the pattern of this split's tracks
+    # gets each track with its errors by the first protocol, without smoothing
+    results: _TrackResults | None = None
+
+
+def _metrics(job: _Job) -> dict[str, Metrics]:
+    """Evaluate one split: protocol -> metrics."""
+    smoothed_too = job.options.smoothed_too
+    sigmas = [UNSMOOTHED]
+    if smoothed_too is not None:
+        sigmas.append(smoothed_too)
+    total = sum(track.stop - track.start for track in select_tracks(job.split, job.options.tracks))
+    all_means = _means(job, sigmas)
 
     by_protocol = {}
-    for record in records:
-        means, *smoothed_means = by_name[record.name]
+    for record in job.records:
+        means = all_means[record.name, UNSMOOTHED]
         metrics: Metrics = {
             "protocol": record.name,
-            runs.LABEL_BODY: ", ".join(sorted(record.genders(split))),
+            runs.LABEL_BODY: ", ".join(sorted(record.genders(job.split))),
         }
         if record.compares_with:
             metrics[runs.COMPARES_WITH] = record.compares_with
-        metrics["frames_total"] = total
-        metrics["frames_not_predicted"] = total - means.predicted
-        metrics["frames"] = means.counted
-        metrics["frames_2d"] = means.counted_2d
-        metrics["frames_not_counted"] = means.predicted - means.counted
-        metrics |= means.by_error()
-        metrics["baseline"] = means.by_error("baseline")
-        for smoothed in smoothed_means:  # one, or none without `smoothed_too`
-            metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
+        metrics |= {
+            "frames_total": total,
+            "frames_not_predicted": total - means.predicted,
+            "frames": means.counted,
+            "frames_2d": means.counted_2d,
+            "frames_not_counted": means.predicted - means.counted,
+            **means.by_error(),
+            BASELINE: means.by_error(BASELINE),
+        }
+        if smoothed_too is not None:
+            smoothed = all_means[record.name, smoothed_too]
+            metrics["smoothed"] = {"sigma": smoothed_too, **smoothed.by_error()}
         by_protocol[record.name] = metrics
     return by_protocol
 
 
-def _means(
-    generator: VideoModel,
-    split: Split,
-    options: EvalOptions,
-    records: Sequence[Protocol],
-    sigmas: Sequence[float],
-    results: _SplitResults | None = None,
-) -> dict[str, list[Means]]:
-    """Protocol -> the mean errors for each sigma of smoothing, in their order.
-
-    results: Gets each track with its errors by the first protocol and the first sigma.
-    """
+def _means(job: _Job, sigmas: Sequence[float]) -> dict[tuple[str, float], Means]:
+    """The mean errors by protocol and sigma. Adds each track to the job's results."""
+    options = job.options
+    results = job.results
     # Protocols with the same windows (`Protocol.drop_last`) share predictions, and one Scorer for
     # each sigma.
     by_drop_last: dict[bool, list[Protocol]] = {}
-    for record in records:
+    for record in job.records:
         by_drop_last.setdefault(record.drop_last, []).append(record)
-    create = functools.partial(
-        Scorer, generator, split, vertices=options.vertices, keypoints=options.keypoints
-    )
-    scorers = {}  # drop_last -> one for each sigma; first those of the first protocol
+    scorers = {}  # by drop_last and sigma
     for drop_last, same in by_drop_last.items():
-        scorers[drop_last] = [create(same, sigma) for sigma in sigmas]
+        for sigma in sigmas:
+            scorers[drop_last, sigma] = Scorer(
+                job.generator,
+                job.split,
+                same,
+                sigma,
+                vertices=options.vertices,
+                keypoints=options.keypoints,
+            )
 
     tracks = predict_tracks(
-        generator,
-        split,
+        job.generator,
+        job.split,
         stream=options.stream,
         extra_streams=options.extra_streams,
         seqlen=options.seqlen,
         tracks=options.tracks,
         batch_size=options.batch_size,
-        drop_last=list(scorers),
-        around=results is not None and results.save is not None,
+        drop_last=list(by_drop_last),
+        around=results is not None and results.output.predictions,
     )
     for predictions in tracks:  # of one track, by `drop_last`
-        scored = []
-        for drop_last, bodies in zip(scorers, predictions, strict=True):
-            scored += [scorer.add(bodies) for scorer in scorers[drop_last]]
+        bodies = dict(zip(by_drop_last, predictions, strict=True))
+        scored = {
+            (drop_last, sigma): scorer.add(bodies[drop_last])
+            for (drop_last, sigma), scorer in scorers.items()
+        }
         if results is not None:
-            results.add(*scored[0])  # by the first protocol and the first sigma
+            results.add(job.name, *scored[job.records[0].drop_last, UNSMOOTHED])
 
-    means = {}
-    for record in records:
-        means[record.name] = [scorer.means[record.name] for scorer in scorers[record.drop_last]]
-    return means
+    return {
+        (record.name, sigma): scorers[record.drop_last, sigma].means[record.name]
+        for record in job.records
+        for sigma in sigmas
+    }
 
 
-def _add_dynamics(
-    by_protocol: Mapping[str, Metrics],
-    split: Split,
-    options: EvalOptions,
-    records: Sequence[Protocol],
-    bind_dynamics: Callable[[str], MeasureDynamics],
-) -> None:
-    """Add the errors of past and future bodies to the metrics of protocols that measure them.
+def _dynamics(
+    job: _Job, record: Protocol, bind_dynamics: Callable[[str], Callable[..., Metrics]]
+) -> Metrics:
+    """{"dynamics": errors of past and future bodies}; empty if the protocol measures none.
 
     bind_dynamics: `Protocol.dynamics` -> the function that measures these errors. It is cached,
         since that function holds the poses of all training splits.
     """
-    for record in records:
-        if not record.dynamics:
-            continue
-        measure = bind_dynamics(record.dynamics)
-        table = measure(
-            split,
-            stream=options.stream,
-            extra_streams=options.extra_streams,
-            tracks=options.tracks,
-        )
-        if table:
-            by_protocol[record.name]["dynamics"] = table
+    if not (job.generator.steps and record.dynamics):
+        return {}
+    measure = bind_dynamics(record.dynamics)
+    options = job.options
+    table = measure(
+        job.split,
+        stream=options.stream,
+        extra_streams=options.extra_streams,
+        tracks=options.tracks,
+    )
+    return {"dynamics": table} if table else {}
 
 
-@dataclass(slots=True)
-class _SplitResults:
-    """Results of one split: a row per track.
+@dataclass(frozen=True, slots=True)
+class _TrackResults:
+    """Results by track: a row each in sequences.json, and the files of their predictions.
 
     first_frame, last_frame: the source's own frames, counted from 0, the last one included. frames,
     frames_2d: numbers of frames with 3D and 2D labels that count.
     """
 
-    name: str  # of the split
-    # saves a track's predictions, past and future ones too; returns the file
-    save: Callable[[TrackBodies], Path] | None = None
-    sequences: list[Row] = field(default_factory=list)
+    generator: VideoModel
+    output: EvalOutput
+    facts: dict[str, Any]  # in every file
+    rows: list[Metrics] = field(default_factory=list)
 
-    def add(self, bodies: TrackBodies, errors: TrackErrors) -> None:
-        """Add one track."""
+    def add(self, split: str, bodies: TrackBodies, errors: TrackErrors) -> None:
+        """Add one track, and write its predictions, past and future ones too."""
         if not len(bodies):
             return
         means = Means().add(errors)
         row = {
-            "split": self.name,
+            "split": split,
             "track": bodies.track.name,
             "video": bodies.track.video,
             "first_frame": int(bodies.frame_index[0]),
@@ -341,20 +337,21 @@ class _SplitResults:
             "frames_predicted": means.predicted,
             "frames": means.counted,
             "frames_2d": means.counted_2d,
+            "stand_in": self.facts["stand_in"],
         }
-        if self.save is not None:
-            row["predictions"] = f"{PREDICTIONS}/{self.name}/{self.save(bodies).name}"
-        self.sequences.append(row)
+        if self.output.predictions:
+            folder = f"{PREDICTIONS}/{split}"
+            path = save_npz(
+                self.output.folder / folder,
+                bodies,
+                self.generator,
+                about=self.facts | {"split": split},
+            )
+            row["predictions"] = f"{folder}/{path.name}"
+        self.rows.append(row)
 
-
-def _write_results(
-    folder: Path, collected: Sequence[_SplitResults], facts: Mapping[str, Any]
-) -> None:
-    """Write results by track, as JSON with the facts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for results in collected:
-        rows += results.sequences
-    for row in rows:
-        row["stand_in"] = facts["stand_in"]
-    write_json(folder / f"{runs.SEQUENCES}.json", {**facts, runs.SEQUENCES: rows})
+    def write(self) -> None:
+        """Write sequences.json: the rows and the facts."""
+        folder = self.output.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{runs.SEQUENCES}.json", {**self.facts, runs.SEQUENCES: self.rows})

@@ -26,7 +26,13 @@ from pipeline.errors import DataError
 from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_body, load_published, read_checkpoint
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
+from vibe_model.evaluation.evaluate import (
+    EvalOptions,
+    EvalOutput,
+    choose_sigma,
+    evaluate_all,
+    evaluate_split,
+)
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
@@ -162,12 +168,12 @@ class VideoRun(TrainingLoop):
             trainer.prepare(splits)
         # of config.json: how much of the checkpoint `pretrained` was loaded
         self._pretrained = self._start_from_checkpoint()
-        self._eval_options: dict[str, Any] = {  # of all evaluations
-            "stream": config.stream,
-            "extra_streams": config.extra_streams,
-            "seqlen": config.seqlen,
-            "batch_size": config.eval_batch,
-        }
+        self._eval_options = EvalOptions(  # of all evaluations
+            stream=config.stream,
+            extra_streams=config.extra_streams,
+            seqlen=config.seqlen,
+            batch_size=config.eval_batch,
+        )
         self._batches = TrainingBatches(
             config,
             splits,
@@ -239,14 +245,14 @@ class VideoRun(TrainingLoop):
         unlabelled = []
         for entry in config.validation:
             is_3d = self._is_3d(entry)
-            metrics = evaluate_split(
-                self.trainer.generator,
-                self.splits[split_of(entry)],
-                protocol=protocol,
+            options = replace(
+                self._eval_options,
                 tracks=config.tracks_of(entry),
                 vertices=False,
                 keypoints=not is_3d,
-                **self._eval_options,
+            )
+            metrics = evaluate_split(
+                self.trainer.generator, self.splits[split_of(entry)], options, protocol=protocol
             )
             by_split[entry] = metrics
             if self.score in metrics:
@@ -289,27 +295,29 @@ class VideoRun(TrainingLoop):
         config = self.config
         generator = self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
-        sigma = 0.0
+        options = self._eval_options
         if config.per_frame and self.score == "pa_mpjpe":
             # Its predictions, smoothed in time, are another baseline. The width of the smoothing
             # (sigma) is the best one on the validation splits.
             sigma, _ = choose_sigma(
                 generator,
                 {entry: self.splits[split_of(entry)] for entry in config.validation},
+                options,
                 tracks={entry: config.tracks_of(entry) for entry in config.validation},
-                **self._eval_options,
             )
+            options = replace(options, smoothed_too=sigma)
         return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},
+            options,
             tracks=config.tracks,
             training={name: self.splits[name] for name in config.splits_of("datasets_3d")},
-            smoothed_too=sigma,
-            folder=self.folder,
-            predictions=True,
             stand_in=self.facts["stand_in"],
-            about={"fingerprint": self.fingerprint, "run": self.folder.name},
-            **self._eval_options,
+            output=EvalOutput(
+                folder=self.folder,
+                predictions=True,
+                about={"fingerprint": self.fingerprint, "run": self.folder.name},
+            ),
         )
 
     def _find_identity(self, stream: str) -> Mapping[str, Any] | None:

@@ -13,7 +13,7 @@ from tasks.commands.evaluate import chosen_splits
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
-from vibe_model.evaluation.evaluate import evaluate_split
+from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     shown, warned = capsys.readouterr()
     assert f"{SPLIT} has no 3D joints" in warned
     expected = evaluate_split(
-        job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen
+        job.trained.generator,
+        job.split(),
+        EvalOptions(stream="resnet50", seqlen=job.trained.config.seqlen),
     )
     written = read_file(tmp_path / "out/metrics.json")
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
@@ -42,7 +44,10 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
     result = json.loads(capsys.readouterr().out)[SPLIT]
     expected = evaluate_split(
-        job.trained.generator, job.split(), stream="resnet50", seqlen=0, protocol="hmmr"
+        job.trained.generator,
+        job.split(),
+        EvalOptions(stream="resnet50", seqlen=0),
+        protocol="hmmr",
     )
     assert (result["protocol"], result["pck_aligned"]) == (
         "hmmr",

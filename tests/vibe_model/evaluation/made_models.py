@@ -6,9 +6,10 @@ import torch
 
 from pipeline.body import Body
 from pipeline.rotations import axis_angle_to_matrix
+from vibe_model.evaluation.evaluate import EvalOptions
 from vibe_model.networks.video_model import Estimate, VideoModel
 
-STREAM = {"stream": "resnet50", "seqlen": 4}
+OPTIONS = EvalOptions(stream="resnet50", seqlen=4)
 
 
 class Oracle(VideoModel):

@@ -3,6 +3,7 @@ the files of it.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,16 @@ from pipeline.errors import DataError, PipelineError, StandInMixed
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
-from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, true_verts
+from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
+from vibe_model.evaluation.evaluate import (
+    EvalOptions,
+    EvalOutput,
+    choose_sigma,
+    evaluate_all,
+    evaluate_split,
+)
 from vibe_model.evaluation.published import FIGURES, figures_of
 from vibe_model.metrics import METRICS
 
@@ -32,8 +39,9 @@ def world():
     return split, Oracle(body, verts + noise, kp_2d), noise
 
 
-def evaluate(world, **settings):
-    return evaluate_split(world[1], world[0], **STREAM, **settings)
+def evaluate(world, protocol="default", **settings):
+    options = replace(OPTIONS, **settings)
+    return evaluate_split(world[1], world[0], options, protocol=protocol)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -146,7 +154,8 @@ def test_a_metric_without_a_label_is_absent_and_the_others_are_the_same(world):
 @pytest.mark.parametrize("tracks", ["none of them", "v1/0"])
 def test_a_split_without_a_single_window_has_counts_and_no_metric(tracks):
     split = MemorySplit(0, [9, 3], joints=14)
-    result = evaluate_split(small_vibe(), split, **STREAM, protocol="published", tracks=tracks)
+    options = replace(OPTIONS, tracks=tracks)
+    result = evaluate_split(small_vibe(), split, options, protocol="published")
     assert result["frames"] == result["frames_2d"] == 0
     assert (
         result["frames_total"] == result["frames_not_predicted"] == (3 if tracks == "v1/0" else 0)
@@ -161,7 +170,7 @@ def test_demo_data_are_marked_and_never_meet_real_data():
             f"{i}/test": MemorySplit(i, [4], joints=14, stand_in=kind)
             for i, kind in enumerate(kinds)
         }
-        return evaluate_all(small_vibe(body=TinyBody(body)), splits, stream="resnet50")
+        return evaluate_all(small_vibe(body=TinyBody(body)), splits, EvalOptions(stream="resnet50"))
 
     assert run(True, True)["0/test"]["stand_in"] is True
     assert run(False, False)["0/test"]["stand_in"] is False
@@ -178,9 +187,7 @@ def test_what_cannot_be_evaluated_is_refused(world):
     with pytest.raises(DataError, match="v1/0"):
         evaluate(world)
     with pytest.raises(DataError, match=r"kinetics/val.*3D labels"):
-        choose_sigma(
-            small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50"
-        )
+        choose_sigma(small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, OPTIONS)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def test_what_cannot_be_evaluated_is_refused(world):
 def test_all_protocols_come_from_one_pass_of_the_network(world):
     split, oracle, _ = world
     split.rows["kp_2d"][4, :, 2] = 0  # counts by one protocol, and by others not
-    found = evaluate_all(oracle, {"3dpw/test": split}, **STREAM)["3dpw/test"]
+    found = evaluate_all(oracle, {"3dpw/test": split}, OPTIONS)["3dpw/test"]
     # Tracks of 9 and 7 frames: two and one whole windows, and one that is moved back in each.
     assert sorted(oracle.windows) == [(0, 3), (4, 7), (5, 8), (9, 12), (12, 15)]
     published, hmmr = found.pop("published"), found.pop("hmmr")
@@ -202,7 +209,7 @@ def test_all_protocols_come_from_one_pass_of_the_network(world):
 def test_smoothed_predictions_are_evaluated_beside_the_others():
     model, splits = small_vibe(), {"3dpw/test": MemorySplit(0, [9, 7])}
     torch.nn.init.normal_(model.regressor.decpose.weight)  # fresh parameters hardly move the body
-    both = evaluate_all(model, splits, **STREAM, smoothed_too=1.5)["3dpw/test"]
+    both = evaluate_all(model, splits, replace(OPTIONS, smoothed_too=1.5))["3dpw/test"]
     for found in (both, both["published"]):
         assert found["smoothed"].keys() == {"sigma", *METRICS} & {"sigma", *found}
         assert found["smoothed"]["sigma"] == 1.5
@@ -221,11 +228,12 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
     noise = torch.randn(n, 24, 3, generator=torch.Generator().manual_seed(3)) * 0.2
     pose = matrix_to_axis_angle(true @ axis_angle_to_matrix(noise)).flatten(1)
     model = Bodies(body, torch.cat((torch.ones(n, 3), pose, torch.zeros(n, 10)), dim=1))
-    best, by_sigma = choose_sigma(model, {"a/val": split}, stream="resnet50", candidates=(0, 2, 30))
+    options = EvalOptions(stream="resnet50")
+    best, by_sigma = choose_sigma(model, {"a/val": split}, options, candidates=(0, 2, 30))
     assert best == 2
     assert model.n_windows == 4  # windows of 16
     for sigma in (2, 30):
-        alone = evaluate_split(model, split, stream="resnet50", smoothed_too=sigma)
+        alone = evaluate_split(model, split, replace(options, smoothed_too=sigma))
         assert by_sigma[sigma] == pytest.approx(alone["smoothed"]["pa_mpjpe"])
     assert by_sigma[0] == pytest.approx(alone["pa_mpjpe"])
 
@@ -242,7 +250,10 @@ def test_one_call_leaves_metrics_sequences_and_predictions(tmp_path):
     splits["a/test"].rows["valid"][[2, 11]] = 0
     folder, model = tmp_path / "run", small_vibe()
     found = evaluate_all(
-        model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"}
+        model,
+        splits,
+        OPTIONS,
+        output=EvalOutput(folder=folder, predictions=True, about={"fingerprint": "0123"}),
     )
     sequences = read_file(folder / "sequences.json")["sequences"]
     tracks = [(split, track) for split in splits for track in ("v0/0", "v1/0")]
@@ -260,7 +271,7 @@ def test_one_call_leaves_metrics_sequences_and_predictions(tmp_path):
             )
         assert (about["split"], about["track"]) == (row["split"], row["track"])
         assert about["fingerprint"] == "0123"
-    assert evaluate_all(model, splits, **STREAM) == found
+    assert evaluate_all(model, splits, OPTIONS) == found
 
 
 def test_published_figures_are_those_of_the_papers_and_of_released_models():

@@ -1,5 +1,7 @@
 """Splits whose 3D labels are of gendered bodies: one body a row, for joints and for vertices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from pipeline.body import Body
 from pipeline.errors import MissingAssets
 from pipeline.files.formats import smpl_files
 from tests.vibe_model.builders import MemorySplit
-from tests.vibe_model.evaluation.made_models import STREAM, Oracle, stand_in, true_verts
+from tests.vibe_model.evaluation.made_models import OPTIONS, Oracle, stand_in, true_verts
 from vibe_model.evaluation.evaluate import evaluate_split
 
 HIPS = [1, 4]  # of Human3.6M's joints
@@ -41,7 +43,7 @@ def of_genders(*genders):
 def test_vertices_of_a_split_with_genders_are_those_of_the_bodies_that_its_joints_are_of():
     # of a gender that is not declared: the first one's
     split, oracle, labels = of_genders("male", "female", "neutral")
-    result = evaluate_split(oracle, split, **STREAM)
+    result = evaluate_split(oracle, split, OPTIONS)
     regressor = oracle.body.J_regressor_h36m.numpy()[HIPS]
     own, label = (
         v - (regressor @ v).mean(1, keepdims=True) for v in (oracle.verts.detach().numpy(), labels)
@@ -52,12 +54,12 @@ def test_vertices_of_a_split_with_genders_are_those_of_the_bodies_that_its_joint
     assert result["pve"] > 10  # the stand-ins of the genders differ
     assert result["label_body"] == "female, male"
     exact = Oracle(oracle.body, labels, oracle.kp_2d)
-    exact = evaluate_split(exact, split, **STREAM)
+    exact = evaluate_split(exact, split, OPTIONS)
     # of one body a row
     assert [exact[name] for name in ("mpjpe", "pve")] == pytest.approx([0, 0], abs=1e-3)
     # as 3DPW is by default: the people's genders are labels alone
     del split.manifest["reader"]["genders"]
-    result = evaluate_split(oracle, split, **STREAM)
+    result = evaluate_split(oracle, split, OPTIONS)
     assert (result["pve"], result["label_body"]) == (pytest.approx(0, abs=1e-3), "neutral")
 
 
@@ -72,7 +74,7 @@ def test_unposed_vertices_of_a_split_with_genders_are_of_both_bodies():
     own, label = (v - (regressor @ v).mean(1, keepdims=True) for v in (own, label))
     error = 1000 * np.linalg.norm(own - label, axis=-1).mean(-1)
     expected = np.mean([error[track.start : track.stop].mean() for track in split.tracks])
-    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
+    found = evaluate_split(oracle, split, OPTIONS, protocol="hmmr")
     assert found["pve_unposed"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -82,5 +84,5 @@ def test_without_the_body_of_a_gender_vertices_are_refused_by_name_and_joints_ev
     split, oracle, _ = of_genders("male", "female", "male")
     monkeypatch.setattr(Body, "of", lambda self, gender: smpl_files.load(tmp_path, gender))
     with pytest.raises(MissingAssets, match=r"sport/test: PVE .*: missing SMPL_MALE"):
-        evaluate_split(oracle, split, **STREAM)
-    assert evaluate_split(oracle, split, **STREAM, vertices=False)["mpjpe"] > 0
+        evaluate_split(oracle, split, OPTIONS)
+    assert evaluate_split(oracle, split, replace(OPTIONS, vertices=False))["mpjpe"] > 0

@@ -9,7 +9,7 @@ from numpy.random import default_rng
 
 from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.evaluation.made_models import STREAM, Oracle, true_verts
+from tests.vibe_model.evaluation.made_models import OPTIONS, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.hmmr import HMMR
@@ -90,7 +90,7 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
                 three["accel_error"] += [*metrics.accel_error(pred[beside], target[beside])]
         for name, values in three.items():
             of_videos[name] += [np.mean(values)] if values else []
-    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
+    found = evaluate_split(oracle, split, OPTIONS, protocol="hmmr")
     assert found["frames"] == with_3d.sum()
     assert found["frames_2d"] == with_2d.sum()
     for name, values in of_videos.items():
@@ -205,7 +205,7 @@ def test_every_model_is_evaluated_by_it_and_only_those_of_past_and_future_have_d
     torch.manual_seed(0)
     for deltas in ((-2, 2), ()):
         model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32, deltas=deltas)
-        found = evaluate_all(model, splits, **STREAM, training=splits)["a/test"]["hmmr"]
+        found = evaluate_all(model, splits, OPTIONS, training=splits)["a/test"]["hmmr"]
         assert set(METRICS) - set(found) == {"pck", "auc", "pck_2d"}
         assert ("dynamics" in found) == bool(deltas)
         assert model.training

@@ -1,5 +1,7 @@
 """EMDB's protocol against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.random import default_rng
@@ -11,9 +13,9 @@ from tasks.evaluation import as_csv, result_rows
 from tests.oracles.body import smpl_paper
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, stand_in
+from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
+from vibe_model.evaluation.evaluate import EvalOutput, evaluate_all, evaluate_split
 from vibe_model.hmmr import HMMR
 
 
@@ -80,7 +82,7 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
         bodies = [pred[row] - true[row] for row in rows]
         second = [a - 2 * b + c for a, b, c in zip(bodies, bodies[1:], bodies[2:], strict=False)]
         accelerations += [np.linalg.norm(error, axis=1).mean() * 30**2 for error in second[1:-1]]
-    found = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    found = evaluate_all(model, {split.name: split}, OPTIONS)[split.name]
     emdb = found["emdb"]
     for name, values in errors.items():
         assert emdb[name] == pytest.approx(values[counted].mean(), rel=1e-6), name
@@ -104,7 +106,7 @@ def test_whole_tracks_are_evaluated_beside_windows(world):
     windows = {}
     for seqlen in (4, 0):
         oracle = Oracle(TinyBody(), np.zeros((18, 30, 3)), split.rows["kp_2d"][..., :2])
-        found = evaluate_all(oracle, {"a/test": split}, stream="resnet50", seqlen=seqlen)["a/test"]
+        found = evaluate_all(oracle, {"a/test": split}, replace(OPTIONS, seqlen=seqlen))["a/test"]
         windows[seqlen] = sorted(set(oracle.windows))
         assert found["frames_not_predicted"] == 0
         assert found["published"]["frames_not_predicted"] == (0 if seqlen == 0 else 6)
@@ -113,9 +115,7 @@ def test_whole_tracks_are_evaluated_beside_windows(world):
     # which repeats a track's ends
     model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32)
     assert model.margin
-    assert (
-        evaluate_split(model, MemorySplit(0, [150]), stream="resnet50", seqlen=0)["frames"] == 150
-    )
+    assert evaluate_split(model, MemorySplit(0, [150]), replace(OPTIONS, seqlen=0))["frames"] == 150
 
 
 def test_estimated_bodies_are_no_ground_truth(world):
@@ -124,37 +124,37 @@ def test_estimated_bodies_are_no_ground_truth(world):
     split.name = "emdb/emdb1"
     split.rows["w_smpl"][:] = 0
     split.rows["valid"][:] = 1
-    before = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
-    validated = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
+    before = evaluate_all(model, {split.name: split}, OPTIONS)[split.name]
+    validated = evaluate_split(model, split, OPTIONS, protocol=protocols.VALIDATION_2D)
     assert validated["error_2d"] > 0
 
     split.rows["w_smpl"][:] = 1
     split.rows["valid"][:] = 0
     estimates = {"walk.mp4": {"tool": "WHAM", "files": {"wham_output.pkl": "1f2e"}}}
     split.manifest["reader"] = {"imported": {"format": "bodies", "estimates": estimates}}
-    after = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    after = evaluate_all(model, {split.name: split}, OPTIONS)[split.name]
     reason = after.pop("left_out")["emdb"]
     assert reason == "its bodies are estimates of WHAM, no ground truth for protocol emdb"
     for name, number in before.items():
         if name not in protocols.PROTOCOLS:
             assert after[name] == number, name
-    again = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
+    again = evaluate_split(model, split, OPTIONS, protocol=protocols.VALIDATION_2D)
     assert again == validated
     with pytest.raises(DataError, match="no ground truth"):
-        evaluate_split(model, split, **STREAM, protocol="emdb")
+        evaluate_split(model, split, OPTIONS, protocol="emdb")
 
 
 def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(world):
     split, model = world
     split.columns = ("kp_2d",)
     split.name = "emdb/emdb1"
-    found = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    found = evaluate_all(model, {split.name: split}, OPTIONS)[split.name]
     assert found["left_out"] == {
         "emdb": "it has no pose, betas, has_smpl, which protocol emdb makes its joints of"
     }
     assert list(protocols.by_protocol(found)) == ["default", "published", "hmmr"]
     with pytest.raises(DataError, match="no pose, betas, has_smpl"):
-        evaluate_all(model, {split.name: split}, **STREAM, named=["emdb"])
+        evaluate_all(model, {split.name: split}, OPTIONS, named=["emdb"])
 
 
 def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_column(
@@ -162,7 +162,11 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
 ):
     split, model = world
     found = evaluate_all(
-        model, {"a/test": split}, **STREAM, folder=tmp_path, named=["emdb", "hmmr"]
+        model,
+        {"a/test": split},
+        OPTIONS,
+        named=["emdb", "hmmr"],
+        output=EvalOutput(folder=tmp_path),
     )["a/test"]
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
     sequences = read_file(tmp_path / "sequences.json")["sequences"]
