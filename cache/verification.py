@@ -30,7 +30,7 @@ from cache.format.layout import GROUP
 from cache.format.listing import (
     ROOT,
     listed_splits,
-    missing_text,
+    missing_error,
     parse_list,
     root_group,
     unmounted_folder,
@@ -207,7 +207,7 @@ class _PlaceCheck:
         """Check all files of the place; those that this user may not read count as damaged."""
         place = self._place
         try:
-            is_unmounted = bool(unmounted_folder(self._store, place.split))
+            is_unmounted = unmounted_folder(self._store, place.split) is not None
             if is_unmounted or not self._is_linked(place.manifest_folder):
                 commit = self._check_small_files()
                 if commit is not None:
@@ -287,7 +287,9 @@ class _PlaceCheck:
         if lost:
             self._damage(place.manifest, str(lost))
         elif place.stream is None and place.split in listed_splits(self._store):
-            self._damage(place.manifest, missing_text(self._store, place.split))
+            folder = unmounted_folder(self._store, place.split)
+            error = missing_error(self._store, place.split, folder)
+            self._damage(place.manifest, str(error))
         else:
             self._note(place.manifest_folder, "nothing is committed yet")
 

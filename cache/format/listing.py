@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
-from cache.errors import Busy, CacheError, MissingSplit
+from cache.errors import Busy, MissingSplit
 from cache.format.layout import MANIFEST, WRITING, is_split_name, json_file
 from cache.storage.base import Store
 
@@ -48,10 +48,15 @@ def parse_list(root: bytes) -> frozenset[str] | None:
 
 def listed_splits(store: Store) -> frozenset[str]:
     """Names of the listed splits; an empty set if the list is missing or damaged."""
+    return _read_list(store) or frozenset()
+
+
+def _read_list(store: Store) -> frozenset[str] | None:
+    """Names of the listed splits; None if the list is missing or damaged."""
     try:
-        return parse_list(store.read(ROOT)) or frozenset()
+        return parse_list(store.read(ROOT))
     except FileNotFoundError:
-        return frozenset()
+        return None
 
 
 def update_list(
@@ -86,10 +91,7 @@ def update_list(
 
 def _is_up_to_date(store: Store, added: frozenset[str], removed: frozenset[str]) -> bool:
     """Whether the stored list has all splits to add, and none to remove."""
-    try:
-        listed = parse_list(store.read(ROOT))
-    except FileNotFoundError:
-        return False
+    listed = _read_list(store)
     return listed is not None and added <= listed and not (removed & listed)
 
 
@@ -105,47 +107,48 @@ def _replace_list(
     store.replace(ROOT, root_group(names), expected=etag)
 
 
-def unmounted_folder(store: Store, split: str) -> str:
+def unmounted_folder(store: Store, split: str) -> str | None:
     """The key of the dataset's or the split's folder, if that folder seems to be the mount point of
-    a disk that is not mounted; else "".
+    a disk that is not mounted; else None.
     """
     if not store.exclusive:  # an object store has no mount points
-        return ""
+        return None
     listed = listed_splits(store)
     dataset, _, part = split.partition("/")
     parts = {name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")}
     if not parts or dataset not in store.list_names(""):
-        return ""
+        return None
 
     # A mount point is an existing folder without any file that a commit leaves in it.
     names = store.list_names(dataset)
     if ROOT not in names and parts.isdisjoint(names):
         return dataset
     if split not in listed or part not in names:
-        return ""
+        return None
     if {ROOT, WRITING, MANIFEST}.isdisjoint(store.list_names(split)):
         return split
-    return ""
+    return None
 
 
 def refuse_unmounted(store: Store, split: str) -> None:
     """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
-    if unmounted_folder(store, split):
-        raise MissingSplit(missing_text(store, split))
+    folder = unmounted_folder(store, split)
+    if folder is not None:
+        raise missing_error(store, split, folder)
 
 
 def refuse_missing(store: Store, split: str) -> None:
     """Raise MissingSplit if the list names the split. Call this for a split without a manifest."""
     if split in listed_splits(store):
-        raise MissingSplit(missing_text(store, split))
+        raise missing_error(store, split, unmounted_folder(store, split))
 
 
-def missing_text(store: Store, split: str) -> str:
-    """The message about a listed split without a manifest."""
+def missing_error(store: Store, split: str, unmounted: str | None) -> MissingSplit:
+    """The error about a listed split without a manifest. unmounted: its `unmounted_folder`."""
     expected = f"the split {split}, which {store.location(ROOT)} lists"
     gc = f"python -m pipeline gc --cache {store.root}"
-    key = unmounted_folder(store, split)
-    if key:
+    if unmounted is not None:
+        key = unmounted
         state = "nothing of it"
         do = f"Mount its disk. If the data may go, delete this folder, and run {gc}"
     elif store.list_names(split):
@@ -162,4 +165,4 @@ def missing_text(store: Store, split: str) -> str:
             "Mount its disk, restore it, or convert it again. If it was deleted on purpose, run "
             f"{gc}"
         )
-    return str(CacheError.at(store.location(key), expected=expected, found=state, do=do))
+    return MissingSplit.at(store.location(key), expected=expected, found=state, do=do)

@@ -19,7 +19,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format.folders import places_of, split_folders
-from cache.format.listing import missing_text, unmounted_folder, update_list
+from cache.format.listing import missing_error, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
 from cache.format.unreferenced import find_unreferenced
@@ -124,8 +124,9 @@ class _Sweep:
         for name in features.splits:
             if features.is_committed(name) or lost_manifest(Place(store, name)):
                 continue
-            if unmounted_folder(store, name) or store.list_names(name):
-                self.collected.problems.append(missing_text(store, name))
+            folder = unmounted_folder(store, name)
+            if folder is not None or store.list_names(name):
+                self.collected.problems.append(str(missing_error(store, name, folder)))
             else:
                 self.collected.forgotten.append(name)
         if self.collected.forgotten and not self._dry_run:

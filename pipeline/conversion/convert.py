@@ -39,10 +39,10 @@ from pipeline.conversion.committed import (
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import UNUSABLE, Kept, reasons_of_kind
+from pipeline.conversion.parts import read_here, read_on_cluster, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips, read_videos
 from pipeline.conversion.selection import mixed_rates_note
-from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -128,8 +128,9 @@ def convert(
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         if dask.scheduler is not None:
-            Spool(plan).fill(videos, read_raw, progress, dask)
-        return doubts.watch(Spool(plan).read(videos, read_raw))
+            read_on_cluster(plan, videos, dask, progress)
+            read_here(plan, videos, read_raw, progress)
+        return doubts.watch(read_spooled(plan, videos, read_raw))
 
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:

@@ -1,202 +1,95 @@
-"""Videos that parts have read, until a command commits them.  [raw -> tracks]
+"""Videos that were read and wait for a commit, as pieces of the cache's staged work.
+[raw -> tracks]
 
-Each part, of an array job (`read_part`) or of a worker of a cluster (`_read_on_worker`), reads its
-share of a split's videos into the `Spool`, and the command that commits takes them from there. A
-video is one piece of the cache's staged work, named
-
-    <kind>-<hash of the video's name>-<hash of its stamp>-<digest of its files>
-
-The stamp tells cheaply whether raw files have changed; see `pipeline.files.raw.changes`.
+`pipeline.conversion.parts` reads videos into the `Spool`, and takes them out of it for the commit.
+A video is one piece, named by `PieceName`. The stamp tells cheaply whether raw files have changed;
+see `pipeline.files.raw.changes`.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, replace
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import cache
-from cache.format.folders import create_groups
-from cache.format.layout import WRITING
 from cache.format.place import Place
-from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
-from pipeline.accounting import NOT_NOW, VideoAccount
-from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
-from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
+from pipeline.accounting import VideoAccount
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo, attach_clips, read_videos
+from pipeline.conversion.reading import ReadVideo
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.processes.cluster import SAME_FILES, run_parts
-from pipeline.processes.settings import NO_CLUSTER, Dask
 
-MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
+
+class PieceName(NamedTuple):
+    """The name of a video's piece: <kind>-<video>-<stamp>-<digest>."""
+
+    video: str  # hash of the video's name
+    stamp: str  # hash of its stamp
+    digest: str  # of its files
+
+    @classmethod
+    def parse(cls, name: str) -> PieceName:
+        return cls(*name.split("-")[1:])
+
+    def __str__(self) -> str:
+        return "-".join((VIDEO, *self))
 
 
 class Spool:
-    """The videos of a split that parts have read, as pieces of staged work in the cache."""
+    """The videos of a split that were read, as pieces of staged work in the cache."""
 
     def __init__(self, plan: ConversionPlan) -> None:
+        self.place = Place(cache.store_at(plan.root), plan.name)
         self._plan = plan
-        self._place = Place(cache.store_at(plan.root), plan.name)
-        self._work = StagedWork(self._place, {"plan": plan.staging})
-        self._pieces: dict[str, list[str]] = {}  # `_video_key` -> names of the video's pieces
-        for name in self._work.names(VIDEO):
-            key = "-".join(name.split("-")[:2])  # without stamp and digest
-            self._pieces.setdefault(key, []).append(name)
+        self._work = StagedWork(self.place, {"plan": plan.staging})
 
-    def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
-        """Yield every video, in order: from the spool if its raw files are the same, else as `read`
-        reads it.
+    def find(self, videos: Sequence[RawVideo]) -> tuple[dict[str, PieceName], list[RawVideo]]:
+        """Find the pieces that the spool has now of these videos, by the video's name: read from
+        files with the same stamp, else with the same digest. Returns them, and the other videos.
         """
-        pieces = {video.name: self._find_piece(video) for video in videos}
-        todo = [video for video in videos if not pieces[video.name]]
-        with closing(read(todo)) as read_now:
-            for video in videos:
-                piece = pieces[video.name]
-                if piece:
-                    yield self._load(piece)
-                else:
-                    yield next(read_now)
-
-    def fill(
-        self,
-        videos: Sequence[RawVideo],
-        read: Read,
-        progress: Progress,
-        dask: Dask = NO_CLUSTER,
-    ) -> list[VideoAccount]:
-        """Read those of the videos that are not in the spool into it: on the cluster `dask`, if it
-        names one, and then those that are left by `read`. Returns the accounts of videos that
-        cannot be read now.
-        """
-        todo = self._find_missing(videos)
-        if not todo:
-            return []
-        create_groups(self._place)
-        if dask.scheduler is not None:
-            todo = _read_on_cluster(self._plan, todo, dask, progress)
-        unreadable = []
-        n_done = len(videos) - len(todo)
-        for video, result in zip(todo, read(todo), strict=True):
-            account = result.account
-            if account.set_aside == NOT_NOW:
-                unreadable.append(account)
+        pieces = defaultdict(list)
+        for piece in map(PieceName.parse, self._work.names(VIDEO)):
+            pieces[piece.video].append(piece)
+        if not pieces:  # skip hashing the names of half a million videos
+            return {}, [*videos]
+        found = {}
+        missing = []
+        for video in videos:
+            known = pieces.get(_hash(video=video.name), [])
+            stamp = _hash(stamp=self._plan.stamps[video.name])
+            same = [piece for piece in known if piece.stamp == stamp]
+            if known and not same:
+                digest = changes.video_digest(self._plan.raw, video)
+                same = [piece for piece in known if piece.digest == digest]
+            if same:
+                found[video.name] = same[0]
             else:
-                name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
-                self._work.put(name, *_as_piece(result))
-            n_done += 1
-            progress(n_done, len(videos), video.name)
-        return unreadable
+                missing.append(video)
+        return found, missing
 
-    def _find_missing(self, videos: Sequence[RawVideo]) -> list[RawVideo]:
-        """Those of the videos that are not in the spool, or were read from other files."""
-        return [video for video in videos if not self._find_piece(video)]
+    def put(self, video: RawVideo, read: ReadVideo) -> None:
+        """Write a video's piece, durably."""
+        name = PieceName(_hash(video=video.name), _hash(stamp=read.stamp), read.fingerprint)
+        self._work.put(str(name), *_as_piece(read))
 
-    def _find_piece(self, video: RawVideo) -> str:
-        """The name of a video's piece with the same stamp, else with the same digest of its files;
-        "" if there is none.
-        """
-        if not self._pieces:  # skip hashing the names of half a million videos
-            return ""
-        names = self._pieces.get(_video_key(video), [])
-        prefix = _piece_prefix(video, self._plan.stamps[video.name])
-        same = [name for name in names if name.startswith(prefix)]
-        if names and not same:
-            digest = changes.video_digest(self._plan.raw, video)
-            same = [name for name in names if name.endswith(digest)]
-        return same[0] if same else ""
-
-    def _load(self, name: str) -> ReadVideo:
+    def load(self, piece: PieceName) -> ReadVideo:
         """Load a piece. Removes a damaged piece and raises PipelineError."""
+        name = str(piece)
         pieces = self._work.read([name])
         if name not in pieces:
             self._work.remove([name])
-            location = self._place.store.location(f"{self._work.folder}/{name}")
+            location = self.place.store.location(f"{self._work.folder}/{name}")
             raise PipelineError(
                 f"{location}: was damaged, and is removed now. Run the command again."
             )
         return _from_piece(*pieces[name])
 
 
-def read_part(
-    plan: ConversionPlan, part: Part, *, workers: int, dask: Dask, progress: Progress
-) -> list[VideoAccount]:
-    """Read an array job's share of the plan's videos into the spool, by processes of this machine
-    or on a cluster. Returns the accounts of videos that cannot be read now.
-    """
-    share = part.share(plan.append)
-    if not share:
-        return []
-    report_other_work(plan.root, plan.name, None, plan.staging)
-    with part.running(plan.root, f"{plan.name}/{WRITING}"):
-        read = functools.partial(read_videos, plan, workers=workers)
-        return Spool(plan).fill(attach_clips(share, plan.committed), read, progress, dask)
-
-
-def _read_on_cluster(
-    plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
-) -> list[RawVideo]:
-    """Read videos into the spool on the workers of a cluster. Returns those that they could not
-    read, or of which they have other files, and prints a line about them.
-    """
-    folders = plan.raw, plan.root, plan.body
-    without_videos = ConversionPlan(
-        plan.dataset, plan.split, *folders, plan.reader, None, selection=plan.selection
-    )
-    read = functools.partial(_read_on_worker, without_videos)
-    plug_ins = [plan.dataset]
-    parts = run_parts(
-        read, videos, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
-    )
-    n_done = 0
-    with closing(parts):
-        for part, _ in parts:
-            n_done += len(part)
-            progress(n_done, len(videos), "read by Dask workers")
-    missing = Spool(plan)._find_missing(videos)
-    if missing:
-        why = "Dask workers cannot read them now, or have other files"
-        text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
-        err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
-    return missing
-
-
-def _read_on_worker(
-    plan: ConversionPlan,
-    part: Sequence[RawVideo],
-    progress: Progress,
-    device: str,  # noqa: ARG001
-) -> None:
-    """Read the videos of a part into the spool, in a worker. plan: without videos.
-
-    Raises PipelineError if this worker would read otherwise than the command that commits, for
-    example because it has other files of the body model.
-    """
-    others = find_differences(
-        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body, plan.selection)
-    )
-    if others:
-        differences = "; ".join(map(str, others))
-        raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
-    stamps = {video.name: changes.stamp(plan.raw, video) for video in part}
-    plan = replace(plan, append=tuple(part), stamps=stamps)
-    Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)
-
-
-def _video_key(video: RawVideo) -> str:
-    """How the names of all pieces of a video begin: their kind and the hash of its name."""
-    return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
-
-
-def _piece_prefix(video: RawVideo, stamp: changes.Stamp) -> str:
-    """The name of a video's piece without the digest, for files with this stamp."""
-    return f"{_video_key(video)}-{cache.fingerprint({'stamp': stamp})[:32]}-"
+def _hash(**part: str) -> str:
+    return cache.fingerprint(part)[:32]
 
 
 # A piece has a head, JSON values, and arrays. The head has the video's entry, and the fields of its
@@ -221,7 +114,7 @@ def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _from_piece(head: Mapping[str, Any], arrays: Mapping[str, Any]) -> ReadVideo:
     """Restore a video from its piece."""
-    tracks = head["tracks"]
+    tracks = [dict(track) for track in head["tracks"]]
     for key, values in arrays.items():
         number, name, column = key.split("/", 2)
         track = tracks[int(number)]

@@ -22,7 +22,8 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.progress import silent
 from pipeline.commands.plan import lines
-from pipeline.conversion import convert, reading, spool
+from pipeline.conversion import convert, reading
+from pipeline.conversion.parts import read_part
 from pipeline.features import extract
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe import steps
@@ -201,7 +202,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     )
     convert.convert(calm)
     options = {"workers": 1, "dask": NO_CLUSTER, "progress": silent}
-    assert spool.read_part(root, Part(1, 1), **options) == []
+    assert read_part(root, Part(1, 1), **options) == []
     monkeypatch.setattr(reading, "read_video", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
@@ -223,8 +224,6 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
 
 
 def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
-    read_part = spool.read_part
-
     def read_late(plan, part, **options):
         convert.convert(plan)
         return read_part(plan, part, **options)
