@@ -109,6 +109,7 @@ def read_on_cluster(
         plan.reader,
         committed=None,
         selection=plan.selection,
+        listed=tuple(video for video in plan.listed if video.left_out),  # for `plan.staging`
     )
     read = functools.partial(_read_on_worker, without_videos)
     plug_ins = [plan.dataset]

@@ -51,8 +51,10 @@ class Spool:
         files with the same stamp, else with the same digest. Returns them, and the other videos.
         """
         pieces = defaultdict(list)
-        for piece in map(PieceName.parse, self._work.names(VIDEO)):
-            pieces[piece.video].append(piece)
+        for name in self._work.names(VIDEO):
+            if name.count("-") == len(PieceName._fields):
+                piece = PieceName.parse(name)
+                pieces[piece.video].append(piece)
         if not pieces:  # skip hashing the names of half a million videos
             return {}, [*videos]
         found = {}

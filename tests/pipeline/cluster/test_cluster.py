@@ -159,6 +159,15 @@ def test_videos_that_a_worker_cannot_read_are_read_again_by_name(
     assert len(penn.split.tracks) == 3
 
 
+def test_workers_read_for_a_conversion_that_leaves_a_track_out(two, penn, ran, tmp_path):
+    (tmp_path / "out.txt").write_text(f"{penn.name}/0003/0\n")
+    words = ["convert", penn.name, "--raw", penn.raw, "--cache", penn.root]
+    leave_out = f"convert.leave_out={tmp_path / 'out.txt'}"
+    shown = ran(*words, "--set", leave_out, "--scheduler", two.address)
+    assert "read here" not in shown.err
+    assert "0003/0" not in penn.split.tracks.names
+
+
 def test_a_worker_with_other_labels_of_all_videos_or_other_weights_is_refused(
     two, penn, made_up, embedded, tmp_path
 ):
