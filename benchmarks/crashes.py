@@ -145,7 +145,7 @@ class Steps:
     def lost(self, computed: Contents) -> Contents:
         """Entries of the cache whose videos are missing now, or would lose rows.
 
-        computed: what the raw folder gives.
+        computed: the content of a cache that is made from the raw folder at once.
         """
         before = videos_of(self.current)
         now = videos_of(computed)
@@ -188,8 +188,8 @@ class Steps:
         self.current = self.require([expected], complete=command == "extract")
 
     def fresh_stream(self) -> Contents:
-        """The current entries with the stream as a cache has it that is made at once; those
-        of lost videos with what they have.
+        """The current entries, with the stream of a cache that is made at once; a lost video keeps
+        its features.
         """
         computed = self.fresh()
         entries = dict(self.current)

@@ -29,7 +29,7 @@ from cache.storage.base import Lock, Root, Store, is_own_file
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
-_GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
+_GRACE: Final = 24 * 3600.0  # s: in an object store, younger files may be of a running writer
 _IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
 
 

@@ -75,7 +75,7 @@ class _Console(Console):
             raise BrokenPipe
 
     def show_problem(self, text: str) -> None:
-        """Print a line of untrusted text about what is wrong."""
+        """Print a line about a problem, in untrusted text."""
         self.print(f"{WRONG} {plain(text)}")
 
     def fits(self, filled: Table) -> bool:

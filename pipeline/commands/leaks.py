@@ -110,7 +110,7 @@ class _Common(NamedTuple):
 
 class _Comparison(NamedTuple):
     """One kind of thing compared in two splits, such as a training and a test split, or in one
-    split with itself to find what it has twice.
+    split with itself to find its repetitions.
     """
 
     first: str  # name of a split

@@ -18,7 +18,7 @@ class WeightsKind:
     weights; docs/licences.md has more about the others.
     """
 
-    form: str  # what it is, and how it is written, for --help
+    form: str  # its meaning and its form, for --help
     names_file: bool = False  # the argument is a path
     is_random: bool = False  # the argument is a seed
     needs_argument: bool = True

@@ -353,7 +353,10 @@ def body_of(
     if is_stand_in(body) == demo and not will_be_demo:
         return body
 
-    why = f"it is not a {'demo' if demo else 'real'} body" if body.is_dir() else "folder not found"
+    why = "folder not found"
+    if body.is_dir():
+        kind = "demo" if demo else "real"
+        why = f"it is not a {kind} body"
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
     err.print(f"{DOUBT} {plain(remark)}")
     return None

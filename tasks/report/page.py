@@ -86,7 +86,7 @@ class Plot:
 
     name: str  # seed of the SVG's ids
     title: str
-    caption: str = ""  # what the title does not say
+    caption: str = ""  # more than the title
     series: Mapping[str, Series]  # by label
     x_label: str
     y_label: str

@@ -1,5 +1,5 @@
 """Clips in which people are being detected: their frames, decoded by supervised processes
-(`ClipDecoding`), and what is known of a clip so far (`OpenClip`).  [pixels] -> raw keypoints
+(`ClipDecoding`), and a clip's results so far (`OpenClip`).  [pixels] -> raw keypoints
 
 `run.py` gives the clips to the processes of a `pipeline.processes.pool.Pool`: one process decodes a
 clip, in order. A task is the next `size` frames of a clip, which `ClipDecoding` decodes.
@@ -142,7 +142,7 @@ class OpenClip:
         self.digest = digest  # `file_digest` of the clip before its first frame was decoded
         self._every = every  # frames from one key frame to the next
 
-        # what was decoded
+        # results of decoding
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
         self.decoded = deque[DecodedTask]()  # tasks whose frames are not taken
@@ -155,7 +155,7 @@ class OpenClip:
         self._last_colours: Histogram | None = None  # of the last decoded frame
         self._last_group = -1  # number of the last decoded frame, divided by `every`
 
-        # what was detected
+        # results of detection
         self.n_persons = 0
         self.text = open_people(files)
 

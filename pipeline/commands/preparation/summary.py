@@ -24,7 +24,7 @@ def split_now(plan: SplitPlan) -> cache.Split | None:
 
 
 def print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
-    """Print what the cache has of each split. Returns the number of rejected videos."""
+    """Print the content of each split in the cache. Returns the number of rejected videos."""
     status = command("status", "--all", "--cache", str(root))
     n_rejected = 0
     for plan in plans:
@@ -36,7 +36,7 @@ def print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
 
 
 def _print_split(split: cache.Split, page: Path, status: str) -> int:
-    """Print what the cache has of one split. Returns the number of rejected videos.
+    """Print the content of one split in the cache. Returns the number of rejected videos.
 
     status: the command that shows all videos.
     """

@@ -68,7 +68,8 @@ class SharedNetworkStream(NumberStream):
         recorded = recorded or {}
         key = self.network_key
         standardisation = None
-        if statistics := recorded.get("standardisation"):
+        statistics = recorded.get("standardisation")
+        if statistics:
             standardisation = Standardisation(tuple(statistics["mean"]), tuple(statistics["std"]))
         source = NetworkSource(key, json.dumps(key.identity()), machine, standardisation)
         network = loaded_network(source)
