@@ -122,6 +122,12 @@ def coco(keypoints, **about):
     return {"images": images, "annotations": people, "categories": categories}
 
 
+def write_coco(file, content, **info):
+    """Write COCO's JSON with these facts about it in its first line, as `detect` does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{json.dumps({'info': info})[:-1]},\n{json.dumps(content)[1:]}")
+
+
 def touch(folder, *names):
     """A folder with empty files, as pictures that are not decoded."""
     folder.mkdir(parents=True, exist_ok=True)
