@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from tests.pipeline.datasets.by_hand import (
     require,
     touch,
     write_coco,
+    write_json,
     write_video,
 )
 from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, N, person, result, write_openpose
@@ -22,9 +22,7 @@ SPIN49 = JOINTS["spin49"]
 
 
 def write_alphapose(raw, results, clip=CLIP):
-    folder = raw / "keypoints/train" / clip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{clip}.json").write_text(json.dumps(results))
+    write_json(raw / "keypoints/train" / clip / f"{clip}.json", results)
 
 
 def read(raw, split="train"):

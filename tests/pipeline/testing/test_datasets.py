@@ -149,8 +149,7 @@ class Versions(Dances):
 
 def other(**methods):
     """A reader with these methods and declarations."""
-    made = type("Other", (Dances,), methods)()
-    return made
+    return type("Other", (Dances,), methods)()
 
 
 class Own(Dances):
