@@ -131,16 +131,12 @@ def test_nothing_else_of_joblib_is_let_in(name, tmp_path):
         stored_arrays(tmp_path / "db.pt")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The bytes of a file."""
-    file = tmp_path_factory.mktemp("whole") / "whole.pt"
-    return written(file, {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes()
-
-
-def test_a_file_that_ends_early_is_refused_wherever_it_ends(whole, tmp_path):
-    for size in range(len(whole)):
-        (tmp_path / "cut.pt").write_bytes(whole[:size])
+def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path):
+    data = written(
+        tmp_path / "whole.pt", {"a": np.arange(4), "b": np.array(["x", "yy"])}
+    ).read_bytes()
+    for size in range(len(data)):
+        (tmp_path / "cut.pt").write_bytes(data[:size])
         with pytest.raises(PipelineError):
             stored_arrays(tmp_path / "cut.pt")
 
@@ -148,10 +144,11 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(whole, tmp_path):
 @given(st.integers(0, 10_000), st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
 def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(
-    whole, tmp_path_factory, at, value
+    tmp_path_factory, at, value
 ):
-    file = tmp_path_factory.getbasetemp() / "damaged.pt"
-    data = bytearray(whole)
+    folder = tmp_path_factory.getbasetemp()
+    file = folder / "damaged.pt"
+    data = bytearray(written(file, {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes())
     data[at % len(data)] = value
     file.write_bytes(data)
     try:
