@@ -31,13 +31,6 @@ def test_a_video_put_aside_half_way_accounts_for_all_that_was_found():
     )
 
 
-def test_an_account_survives_the_way_through_json():
-    account = VideoAccount("a", found=3, notes=["labels 3, pictures 2"])
-    account.drop("no_picture", 1)
-    account.keep_track(2)
-    assert VideoAccount.from_dict(account.as_dict()) == account
-
-
 def test_totals_add_up_over_videos():
     accounting = Accounting()
     first, second, third = (accounting.video(name) for name in "abc")

@@ -88,13 +88,6 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     assert_array_equal(cameras.mirrored_axis(up), up * np.float32([-1, 1, 1]))
 
 
-def test_a_camera_that_turns_about_its_vertical_at_a_constant_rate():
-    angle = 0.02  # rad a frame about y: [[c, 0, s], [0, 1, 0], [-s, 0, c]]
-    by_frame = np.array([np.cos(angle), 0, np.sin(angle), 0, 1, 0])
-    six = cameras.angular_velocity(turning(5, (0, angle, 0)))
-    assert_allclose(six, np.tile(by_frame, (5, 1)), atol=1e-12)
-
-
 def test_whams_turn_is_the_inverse_one_row_later_and_0_in_the_first_row():
     extrinsics = moving_cameras(6)
     turns = [extrinsics[i - 1, :3, :3] @ extrinsics[i, :3, :3].T - np.eye(3) for i in range(1, 6)]
@@ -108,15 +101,13 @@ def test_the_step_is_after_the_camera_of_before_and_the_last_row_is_repeated():
     """
     world = Rotation.from_rotvec((0.3, -0.8, 0.4)).as_matrix()
     extrinsics = turning(4, (0.1, 0.2, 0))
-    extrinsics[3] = extrinsics[2]
     other = extrinsics.copy()
     other[:, :3, :3] = extrinsics[:, :3, :3] @ world
     six = cameras.angular_velocity(extrinsics)
     assert_allclose(cameras.angular_velocity(other), six, atol=1e-12)
-    assert_allclose(six[2:], [[1, 0, 0, 0, 1, 0]] * 2, atol=1e-12)
     step = Rotation.from_rotvec((0.1, 0.2, 0)).as_matrix()
     # rows, not columns: sines differ in sign
-    assert_allclose(six[:2], [step[:2].ravel()] * 2, atol=1e-12)
+    assert_allclose(six, [step[:2].ravel()] * 4, atol=1e-12)
 
 
 @pytest.mark.parametrize("n", [0, 1])

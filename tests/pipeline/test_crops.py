@@ -7,12 +7,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 
 
-def smooth_dot(x, y, height=240, width=320, sigma=3):
+def smooth_dot(x, y):
     """A picture with a Gaussian blob whose centre is exactly (x, y), pixel (i, j) having its centre
     at x = j, y = i.
     """
-    v, u = np.mgrid[:height, :width]
-    blob = 255 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * sigma**2))
+    v, u = np.mgrid[:240, :320]
+    blob = 255 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * 3**2))
     return np.repeat(blob[..., None], 3, axis=2).astype(np.uint8)
 
 

@@ -315,13 +315,13 @@ def test_people_who_cover_each_other_most_of_the_time_are_doubtful():
     assert [found.word for found in grades_of([flat(person()), crossing], 30)] == ["good", "good"]
 
 
-def motion(n_frames=200):
+def motion():
     """SMPL's parameters of somebody who stands upright, z up, and sways a little."""
-    pose = np.zeros((n_frames, 72))
+    pose = np.zeros((200, 72))
     pose[:, 0] = np.pi / 2  # SMPL's y is the world's z
-    pose[:, 3] = 0.05 * np.sin(np.arange(n_frames) / 10)
-    trans = np.tile([0.0, 0.0, 0.95], (n_frames, 1))
-    return {"frame_index": np.arange(n_frames), "pose": pose, "trans": trans}
+    pose[:, 3] = 0.05 * np.sin(np.arange(200) / 10)
+    trans = np.tile([0.0, 0.0, 0.95], (200, 1))
+    return {"frame_index": np.arange(200), "pose": pose, "trans": trans}
 
 
 def test_planted_defects_of_a_motion_are_found_with_their_size():

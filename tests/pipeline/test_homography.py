@@ -23,14 +23,14 @@ def similarity(degrees, scale, x, y):
     return np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
 
 
-def textured(seed, side=SIDE):
-    """(side, side, 3) uint8 of noise on all scales, the coarser the stronger, as in photographs."""
-    rng, picture = np.random.default_rng(seed), np.full((side, side, 3), 128, np.float32)
+def textured(seed):
+    """(SIDE, SIDE, 3) uint8 of noise on all scales, the coarser the stronger, as in photographs."""
+    rng, picture = np.random.default_rng(seed), np.full((SIDE, SIDE, 3), 128, np.float32)
     for octave in range(6):
-        noise = rng.standard_normal((-(-side // 2**octave), -(-side // 2**octave), 3)).astype(
+        noise = rng.standard_normal((-(-SIDE // 2**octave), -(-SIDE // 2**octave), 3)).astype(
             np.float32
         )
-        picture += (4 + 2 * octave) * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        picture += (4 + 2 * octave) * cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

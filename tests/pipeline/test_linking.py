@@ -39,22 +39,6 @@ def test_joints_that_are_not_finite_are_not_seen():
     assert [track[:, 0].tolist() for track in link(detections, range(30))] == linked
 
 
-def test_people_who_cross_do_not_change_places():
-    # A adult walks right, a child of 60% walks left; their boxes overlap wholly half-way.
-    detections = [
-        np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)])
-        for t in range(41)
-    ]
-    # and are listed in turns
-    detections = [frame[:: (-1) ** t] for t, frame in enumerate(detections)]
-    tracks = link(detections, range(41))
-    assert len(tracks) == 2
-    heights = [
-        {float(np.ptp(detections[t][p][:, 1]).round(6)) for t, p in track} for track in tracks
-    ]
-    assert heights == [{90.0}, {54.0}]
-
-
 def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served():
     # Both move 6 px right. Greedily, the new left one would go to the old right one's place.
     before, now = np.stack([person(100), person(109)]), np.stack([person(106), person(115)])

@@ -10,7 +10,6 @@ import cache
 from pipeline.__main__ import main
 from pipeline.files.raw import MARKER
 
-UNTRAINED = ("--weights", "untrained:0")
 TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]+ KiB", r"\1N KiB")]
 DIGESTS = [(r"\b[0-9a-f]{64}\b", "SHA-256"), (r"# vibe-pipeline .*", "# vibe-pipeline VERSION")]
 

@@ -19,7 +19,6 @@ from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
 from tasks.__main__ import parser as parser_of_tasks
 
-Shown = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs/terminal.md").read_text()
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -32,8 +31,8 @@ def root(penn):
     return Path(penn.root)
 
 
-def on_a_terminal(*arguments, columns=80, **environment):
-    """What a terminal of so many columns is sent."""
+def on_a_terminal(*arguments, **environment):
+    """What a terminal of 80 columns is sent."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)],
@@ -41,7 +40,7 @@ def on_a_terminal(*arguments, columns=80, **environment):
         env={
             "PATH": os.environ["PATH"],
             "TERM": "xterm",
-            "COLUMNS": str(columns),
+            "COLUMNS": "80",
             "LANG": "C.UTF-8",
             **environment,
         },

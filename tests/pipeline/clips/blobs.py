@@ -28,11 +28,11 @@ def centroid(graph, size, threshold):
     return x, y, graph("Unsqueeze", mass, np.array([1]))
 
 
-def blob_detector(file, *, normalised=False, size=(SIDE, SIDE)):
+def blob_detector(file, *, normalised=False):
     """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
     graph = Graph()
     threshold = 1.0 if normalised else 180.0
-    x, y, mass = centroid(graph, size, threshold)
+    x, y, mass = centroid(graph, (SIDE, SIDE), threshold)
     # edges of a box are counted from the picture's corner
     centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)
     half = np.array([[HALF, 2 * HALF]])
@@ -43,19 +43,19 @@ def blob_detector(file, *, normalised=False, size=(SIDE, SIDE)):
     rows = [graph("Concat", *row, axis=1) for row in (again, other, corners)]
     dets = graph("Unsqueeze", graph("Concat", *rows, axis=0), np.array([0]))
     labels = graph("Identity", np.array([[0, 7, 0]]))
-    return graph.write(file, {"input": (1, 3, *size[::-1])}, {"dets": dets, "labels": labels})
+    return graph.write(file, {"input": (1, 3, SIDE, SIDE)}, {"dets": dets, "labels": labels})
 
 
-def blob_pose(file, batch="batch", joints=17, bins=2):
+def blob_pose(file, batch="batch", bins=2):
     """Scores of every half pixel: joints about the blob of each crop."""
     graph = Graph()
     outputs = {}
     *blob, _ = centroid(graph, CROP, 0.5)
     for name, centre, n in zip(("simcc_x", "simcc_y"), blob, CROP, strict=True):
         # (N, 17, 1)
-        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))
+        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None]), np.array([2]))
         apart = graph("Abs", graph("Sub", np.arange(bins * n)[None, None] / bins, at))
-        outputs[name] = graph("Sub", CONFIDENCES[None, :joints, None], graph("Mul", apart, 1e-3))
+        outputs[name] = graph("Sub", CONFIDENCES[None, :, None], graph("Mul", apart, 1e-3))
     return graph.write(file, {"input": (batch, 3, CROP[1], CROP[0])}, outputs)
 
 

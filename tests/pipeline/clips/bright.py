@@ -52,8 +52,3 @@ def write_clip(file, n=20, first=20, cut=10**9, width=96):
     for t, image in enumerate(images):
         image[:, first + t - 4 : first + t + 5] = 255
     encode(file, images)
-
-
-def files(out):
-    paths = (path for path in sorted(out.rglob("*")) if path.is_file())
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}

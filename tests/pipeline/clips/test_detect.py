@@ -29,8 +29,9 @@ from pipeline.files.formats.people.detections import read_results
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files
-from tests.pipeline.clips.bright import Bright, Killed, detect_clips, files, write_clip
+from tests.pipeline.clips.bright import Bright, Killed, detect_clips, write_clip
 from tests.pipeline.files.made_clips import zero
+from tests.trees import contents
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_every_frame_of_every_clip_is_looked_at_once(raw, out):
     report = detect_clips(raw, out, Bright())
     assert (report.detected, report.frames, report.persons, report.problems) == (3, 40, 40, {})
     assert len(Bright.calls) == 40
-    assert list(files(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
+    assert list(contents(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
     found = read_results(out / "b/C.MOV.json")
     assert found.frame_index.tolist() == list(found.frames) == list(range(17))
     assert places(found) == pytest.approx(np.arange(20, 37), abs=1)
@@ -79,17 +80,22 @@ def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_chang
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name)
     detect_clips(raw, out, Bright())
-    before = files(out)
+    before = contents(out)
     again = detect_clips(raw, out, Bright())
-    assert (again.detected, again.up_to_date, len(Bright.calls), files(out)) == (0, 2, 40, before)
+    assert (again.detected, again.up_to_date, len(Bright.calls), contents(out)) == (
+        0,
+        2,
+        40,
+        before,
+    )
     whole = before["a.mp4.json"]
     # cut off
     for size in (len(whole) - 1, whole.rindex(b"]}"), len(whole) // 2, whole.index(b"\n") + 1):
         (out / "a.mp4.json").write_bytes(whole[:size])
-        assert (detect_clips(raw, out, Bright()).detected, files(out)) == (1, before)
+        assert (detect_clips(raw, out, Bright()).detected, contents(out)) == (1, before)
     write_clip(raw / "b.mp4", first=30)
     assert detect_clips(raw, out, Bright()).up_to_date == 1
-    assert [name for name, data in files(out).items() if data != before[name]] == ["b.mp4.json"]
+    assert [name for name, data in contents(out).items() if data != before[name]] == ["b.mp4.json"]
     assert detect_clips(raw, out, Bright(shift=2.0)).detected == 2
 
     class Newer(Bright):
@@ -195,11 +201,11 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
         with pytest.raises(Killed):
             run("killed")
     n_before_kill = len(Bright.calls)
-    done = files(tmp_path / "killed")
+    done = contents(tmp_path / "killed")
     n_again = sum(n for clip, n in n_frames.items() if f"{clip}.json" not in done)
     run("killed")
     assert len(Bright.calls) - n_before_kill == n_again, "a finished clip is not computed again"
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
 
@@ -229,7 +235,7 @@ def test_a_corrupt_clip_costs_itself(raw, out):
         r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"]
     )
     assert report.detected == 1
-    assert [name for name in files(out) if not name.startswith(".detect/")] == ["good.mp4.json"]
+    assert [name for name in contents(out) if not name.startswith(".detect/")] == ["good.mp4.json"]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.webm"])
@@ -253,7 +259,7 @@ def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(ra
     report = detect_clips(raw, out, Bright())
     assert report.detected == 2 and list(report.problems) == [too_long]
     assert "too long" in report.problems[too_long]
-    assert list(files(out)) == ["a.mp4.json", f"{fits}.json"]
+    assert list(contents(out)) == ["a.mp4.json", f"{fits}.json"]
 
 
 def test_a_name_that_is_not_utf8_costs_its_clip_alone(raw, out, types, command_line):
@@ -263,7 +269,7 @@ def test_a_name_that_is_not_utf8_costs_its_clip_alone(raw, out, types, command_l
     (raw / "photo.jpg").write_bytes(b"")
     skipped = "skipped 1 file of other kinds: photo.jpg"
     types("detect RAW --out TMP/out", "bad\\udcff.mp4", "UTF-8", skipped, code=1)
-    assert list(files(out)) == ["a.mp4.json"]
+    assert list(contents(out)) == ["a.mp4.json"]
     content = json.loads(command_line("detect RAW --out TMP/again --json", code=1).out)
     assert (content["done"], content["frames"], content["stand_in"]) == (1, 3, True)
     assert list(content["problems"]) == ["bad\\udcff.mp4"]
@@ -275,7 +281,7 @@ def test_one_clip_is_detected_as_in_its_folder(raw, out, types):
         write_clip(raw / name, 3)
     (raw / MARKER).write_text("{}")
     types("detect --out TMP/out RAW/a.mp4")
-    assert list(files(out)) == ["a.mp4.json"]
+    assert list(contents(out)) == ["a.mp4.json"]
     types("detect --out TMP/out RAW", "1 clip up to date")
     types(f"detect --out TMP/out RAW/{MARKER}", "expected a clip or a folder of clips", code=2)
 
@@ -300,8 +306,8 @@ def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_stay(raw, 
     (raw / "b.mp4").unlink()
     types(detect, 'renamed a.mp4 -> new/"ä".mp4', "1 clip up to date")
     types("detect RAW --out TMP/again")
-    again = files(tmp_path / "again")
-    kept = files(raw / "keypoints")
+    again = contents(tmp_path / "again")
+    kept = contents(raw / "keypoints")
     assert {name: kept[name] for name in again} == again
     assert kept.keys() - again.keys() == {"b.mp4.json"}
 

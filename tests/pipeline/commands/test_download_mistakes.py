@@ -8,7 +8,6 @@ used, 2 if nothing was tried.
 
 import shutil
 
-import cv2
 import pytest
 
 from tests.pipeline.datasets.made_h36m_json import write_scene
@@ -74,12 +73,8 @@ convert posetrack/train | | rename images/*/*/* x{name} | 1 | such as x000000.jp
 convert posetrack/train | | rename images/*/*/* {stem}.png | 1 | as 000000.png
 convert penn_action/train | | rename frames/* {short} | 1 | no_picture + no_label
 convert h36m/train | | rename S*/*/D3* D3_Positions | 1 | found 2D alone. Unpack
-convert penn_action/train | | shrink frames/*/* | 1 | other_picture_size + 240 x 135
-convert 3dpw/train | | shrink imageFiles/*/* | 1 | other_picture_size + without resizing images
-convert penn_action/train | | empty frames/0001/* | 0 | no_picture + (0 bytes)
 convert penn_action/train | | touch labels/0001.mat:Zone.Identifier | 0 | 3 kept of 3
 convert penn_action/train | | touch __MACOSX/._a labels/._0001.mat | 0 | 3 kept of 3
-convert insta_variety/train | | compress train/* | 0 | compressed with gzip
 doctor 3dpw | | move sequenceFiles/train sequenceFiles/training | 1 | sequences of train: not in RAW/3dpw/sequenceFiles/train but in RAW/3dpw/sequenceFiles/training.
 doctor 3dpw | | move sequenceFiles/train sequenceFiles | 1 | sequences of train: not in RAW/3dpw/sequenceFiles/train but in RAW/3dpw/sequenceFiles.
 doctor posetrack | | move images/train images/training | 1 | training pictures: not in RAW/posetrack/images/train but in RAW/posetrack/images/training.
@@ -141,27 +136,12 @@ def move(folder, old, new):
         (folder / "moved").rename(folder / new)
 
 
-def empty(folder, glob):
-    for file in folder.glob(glob):
-        file.write_bytes(b"")
-
-
-def compress(folder, glob):
-    """The first file begins as one of gzip."""
-    min(folder.glob(glob)).write_bytes(b"\x1f\x8b\x08" + bytes(50))
-
-
-def shrink(folder, glob):
-    for file in folder.glob(glob):
-        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5))
-
-
 def link(folder, name, target):
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).symlink_to(target)
 
 
-PLANTS = (touch, fill, drop, halve, nest, rename, move, empty, compress, shrink, link)
+PLANTS = (touch, fill, drop, halve, nest, rename, move, link)
 
 
 def write(embedded, name, data, raw):

@@ -1,6 +1,5 @@
 """`prepare` of a labelled dataset: what it takes for its features, and what it leaves as it is."""
 
-import json
 import shutil
 
 import pytest
@@ -10,7 +9,7 @@ from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.files import MADE_BY
 from pipeline.files.raw.files import file_digest
 from pipeline.show import page
-from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.by_hand import write_coco, write_video
 
 PREPARE = "prepare penn_action --raw RAW/penn_action --cache CACHE"
 
@@ -115,10 +114,7 @@ def test_keypoints_of_another_detector_are_replaced_where_one_is_named(
         write_video(tmp_path / f"clips/{name}.mp4", n_frames)
     info = {"description": MADE_BY, "clip_digest": file_digest(tmp_path / "clips/a.mp4")}
     info |= {"detector": made_by, "options": {"every": 4}}
-    (tmp_path / "clips/keypoints").mkdir()
-    (tmp_path / "clips/keypoints/a.mp4.json").write_text(
-        f'{{"info": {json.dumps(info)},\n"images": []}}\n'
-    )
+    write_coco(tmp_path / "clips/keypoints/a.mp4.json", {"images": []}, **info)
     plan = "prepare videos --raw TMP/clips --cache CACHE --plan"
     types(f"{plan} --detector rtmpose", "detect 2 clips")
     types(plan, "detect 1 clip")

@@ -21,7 +21,6 @@ from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings
 
-ROOT = Path(__file__).parents[3]
 DECIMATE = "[amass]\nresampling = decimate"
 
 

@@ -63,18 +63,6 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
     assert videos["found"] == videos["kept"] + videos["without_tracks"] > 0
 
 
-@pytest.mark.parametrize("split_name", ["penn_action/train", "3dpw/train"])
-def test_one_worker_and_two_give_the_same_bytes(split_name, embedded, into, tmp_path):
-    name, split = split_name.split("/")
-    body = embedded.body if name == "3dpw" else None
-    for workers in (1, 2):
-        root = tmp_path / str(workers)
-        into.convert(root, embedded.raw(name), name, split, body=body, workers=workers)
-    one, two = into.tree(tmp_path / "1"), into.tree(tmp_path / "2")
-    assert f"{split_name}/manifest.json" in one
-    assert one == two
-
-
 def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, reads):
     penn.converted()
     before = penn.rows("kp_2d")

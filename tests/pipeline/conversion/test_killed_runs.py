@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 
@@ -54,8 +53,6 @@ if __name__ == "__main__":
     raw, root, kill_at, workers = sys.argv[1:]
     main(Path(raw), Path(root), int(kill_at), int(workers))
 """
-
-Run = Callable[..., int]
 
 
 @pytest.fixture

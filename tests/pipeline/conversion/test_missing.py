@@ -135,7 +135,6 @@ def of_most_pictures(change):
 
 LOSSES = {
     "most pictures deleted": of_most_pictures(lambda picture, _: None),
-    "most pictures empty": of_most_pictures(lambda picture, _: picture.touch()),
     "most pictures cut": of_most_pictures(
         lambda picture, content: picture.write_bytes(content[: len(content) // 2])
     ),

@@ -6,29 +6,22 @@ import pytest
 from numpy.testing import assert_array_equal, assert_equal
 
 import cache
+from tests.cache.storage import buckets
 
 pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
 )
 
-OF_WRITERS = (".writing", "provenance.json", "stamps.json")
 
-
-def objects(server, url):
+def objects(url):
     """Every object that the promise of equal bytes holds for."""
-    name, _, prefix = url.removeprefix("s3://").partition("/")
-    pages = server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/")
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    kept = (key for key in keys if not any(part in OF_WRITERS for part in key.split("/")))
-    return {
-        key.removeprefix(f"{prefix}/"): server.get_object(Bucket=name, Key=key)["Body"].read()
-        for key in kept
-    }
+    every = buckets.objects(url)
+    return {key: data for key, data in every.items() if not key.endswith("stamps.json")}
 
 
 @pytest.mark.slow
 def test_every_command_takes_a_url(
-    url, server, penn, into, types, network, small_shards, luigi_cfg, tmp_path
+    url, penn, into, types, network, small_shards, luigi_cfg, tmp_path
 ):
     """And makes the same cache."""
     split = "penn_action/train"
@@ -40,7 +33,7 @@ def test_every_command_takes_a_url(
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     both_steps(url)
     both_steps(penn.root)
-    before = objects(server, url)
+    before = objects(url)
     assert before == into.tree(penn.root)
     there, here = (cache.open(root)[split] for root in (url, penn.root))
     windows = here.windows(4, 2, "resnet50")
@@ -60,11 +53,11 @@ def test_every_command_takes_a_url(
         assert (tmp_path / name).stat().st_size
 
     both_steps(url)
-    assert objects(server, url) == before
+    assert objects(url) == before
     penn.edit("0001")
     types(f"plan {split} --cache {url}", "changed 0001")
     assert "1 changed video" in both_steps(url)
-    after = objects(server, url)
+    after = objects(url)
     shards = {key for key in before if "/c/" in key and key.split("/")[2] in cache.COLUMNS}
     assert shards
     assert all(after[key] == before[key] for key in shards)  # nothing committed is written again

@@ -98,14 +98,18 @@ def require(read, frames=None, dropped=None, notes=None, refused=""):
     return tracks
 
 
+def write_json(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
 def write_alphapose(file, people, **more):
     """AlphaPose's results of one person: the joints (J, 3) by frame; `more`: of each result."""
     results = [
         {"image_id": f"{t}.jpg", "keypoints": np.ravel(joints).tolist(), "score": 2.5} | more
         for t, joints in people.items()
     ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results))
+    write_json(file, results)
 
 
 def coco(keypoints, **about):
@@ -120,6 +124,12 @@ def coco(keypoints, **about):
     ]
     categories = [{"id": 1, "name": "person"}]
     return {"images": images, "annotations": people, "categories": categories}
+
+
+def write_coco(file, content, **info):
+    """Write COCO's JSON with these facts about it in its first line, as `detect` does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{json.dumps({'info': info})[:-1]},\n{json.dumps(content)[1:]}")
 
 
 def touch(folder, *names):

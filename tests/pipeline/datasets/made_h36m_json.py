@@ -1,13 +1,12 @@
 """Human3.6M as images and JSON files, by hand and of a demo scene."""
 
-import json
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from pipeline.demo.layouts import h36m as demo
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
+from tests.pipeline.datasets.by_hand import write_json
 
 ORDER = (  # as 3DMPPE names them: Pelvis, R_Hip, ..., Torso, Neck, Nose, Head, L_Shoulder, ...
     "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
@@ -20,11 +19,6 @@ FOLDER, NAME = "s_01_act_02_subact_01_ca_01", "S1/Directions 1.54138969"
 
 
 EVERY = range(40)
-
-
-def write_json(file, content):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
 
 
 def annotation(raw, kind, subject=1):

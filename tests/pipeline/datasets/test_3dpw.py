@@ -3,13 +3,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
-from tests.bodies import the_body
+from tests.bodies import posed, the_body
 from tests.pipeline.datasets.by_hand import read_video, require
 from tests.pipeline.datasets.label_files import edit_labels
 
@@ -111,14 +110,6 @@ def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
         assert np.isfinite(array).all()
 
 
-def posed(body, pose, betas):
-    rotmat = Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3)).as_matrix()
-    rotmat = torch.tensor(rotmat.reshape(-1, 24, 3, 3), dtype=torch.float32)
-    shapes = torch.tensor(np.tile(betas[:10], (len(rotmat), 1)), dtype=torch.float32)
-    with torch.no_grad():
-        return body(betas=shapes, rotmat=rotmat)
-
-
 @pytest.mark.parametrize("gender", [pytest.param("male", marks=pytest.mark.slow), "female"])
 def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
     raw, body, gender
@@ -137,7 +128,7 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
     assert np.abs(joints - (neutral - neutral[:, 39:40])).max() > 1e-3
     # The release's translation is of that body too: it lands where the camera sees the actor.
     (data,) = labels
-    world = posed(own, data["poses"][0][rows], data["betas"][0]).verts.numpy()
+    world = posed(own, data["poses"][0][rows], data["betas"][0][:10]).verts.numpy()
     camera = data["cam_poses"][rows]
     seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world + data["trans"][0][rows, None])
     verts = mine.verts.numpy()

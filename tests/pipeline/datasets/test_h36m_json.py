@@ -15,7 +15,7 @@ from pipeline.accounting import Accounting
 from pipeline.datasets.h36m import json_layout
 from tests.hostile import memory_peak
 from tests.pipeline.datasets import by_hand
-from tests.pipeline.datasets.by_hand import read_video, require
+from tests.pipeline.datasets.by_hand import read_video, require, write_json
 from tests.pipeline.datasets.made_h36m_json import (
     EVERY,
     FOLDER,
@@ -24,7 +24,6 @@ from tests.pipeline.datasets.made_h36m_json import (
     joints,
     ring,
     write_images,
-    write_json,
     write_scene,
     write_subject,
 )
@@ -213,7 +212,7 @@ def test_the_release_counts_for_the_sequences_of_which_it_is_complete(embedded, 
 def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path):
     peaks = []
     fit = {"pose": [0.1] * 72, "shape": [0.2] * 10, "trans": [0.3] * 3}
-    for n_actions in (3, 12):
+    for n_actions in (2, 8):
         raw = tmp_path / str(n_actions)
         write_subject(raw, n_actions=n_actions)
         write_images(raw)

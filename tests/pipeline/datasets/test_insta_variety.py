@@ -1,5 +1,4 @@
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,14 @@ import pytest
 
 from pipeline import datasets
 from pipeline.testing import datasets as contract
-from tests.pipeline.datasets.by_hand import jpeg, read_one, require, standing, write_video
+from tests.pipeline.datasets.by_hand import (
+    jpeg,
+    read_one,
+    require,
+    standing,
+    write_json,
+    write_video,
+)
 from tests.pipeline.datasets.made_insta_variety import PICTURE, clip, put, write
 
 INSTA = datasets.get("insta_variety")
@@ -157,9 +163,8 @@ def test_videos_of_the_list_are_read_with_keypoints_of_one_s_own(tmp_path):
     write_video(tmp_path / "train/dance/B1.mp4", 50, 30.0, step=0)
     joints = standing("coco", 80, 60)
     frames = [{"keypoints": joints[:, :2].tolist(), "keypoint_scores": joints[:, 2].tolist()}]
-    labels = tmp_path / "keypoints/train/dance/B1.mp4.json"
-    labels.parent.mkdir(parents=True)
-    labels.write_text(json.dumps([{"frame_id": t, "instances": frames} for t in range(50)]))
+    labels = [{"frame_id": t, "instances": frames} for t in range(50)]
+    write_json(tmp_path / "keypoints/train/dance/B1.mp4.json", labels)
     assert contract.reader_problems(INSTA, tmp_path, "train") == []
     (track,) = INSTA.tracks(tmp_path, "train")
     assert (track.name, len(track.frame_index), track.fps) == ("train/dance/B1.mp4/0", 50, 30)

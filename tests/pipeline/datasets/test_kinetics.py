@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,15 @@ import pytest
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import coco, read_one, require, touch, write_video
+from tests.pipeline.datasets.by_hand import (
+    coco,
+    read_one,
+    require,
+    touch,
+    write_coco,
+    write_json,
+    write_video,
+)
 from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, N, person, result, write_openpose
 
 KINETICS = datasets.get("kinetics")
@@ -15,9 +22,7 @@ SPIN49 = JOINTS["spin49"]
 
 
 def write_alphapose(raw, results, clip=CLIP):
-    folder = raw / "keypoints/train" / clip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{clip}.json").write_text(json.dumps(results))
+    write_json(raw / "keypoints/train" / clip / f"{clip}.json", results)
 
 
 def read(raw, split="train"):
@@ -157,9 +162,7 @@ def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat, tm
     folder = "train" if flat else "train/abseiling"
     write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=SIZE)
     file = tmp_path / f"keypoints/{folder}/{CLIP}.mp4.json"
-    file.parent.mkdir(parents=True)
-    text = json.dumps(coco([person(order="coco")] * 40))
-    file.write_text('{"info": {"cuts": [10, 0, 10, -3]},\n' + text[1:])
+    write_coco(file, coco([person(order="coco")] * 40), cuts=[10, 0, 10, -3])
     (video,) = KINETICS.videos(tmp_path, "train")
     assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))
     # no one is linked over the cut that detect found

@@ -148,7 +148,7 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
     assert caught.value.reason == "frame_count_mismatch"
 
 
-def cut_at_start(file, n_frames, fps=25):
+def cut_at_start(file, n_frames):
     """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header
     counts on.
     """
@@ -156,8 +156,8 @@ def cut_at_start(file, n_frames, fps=25):
     scale = int.from_bytes(data[(at := data.find(b"mdhd")) + 16 : at + 20])
     at = data.find(b"elst")
     duration = int.from_bytes(data[at + 12 : at + 16])  # ms
-    data[at + 12 : at + 16] = (duration - 1000 * n_frames // fps).to_bytes(4)
-    data[at + 16 : at + 20] = (n_frames * scale // fps).to_bytes(4)
+    data[at + 12 : at + 16] = (duration - 1000 * n_frames // 25).to_bytes(4)
+    data[at + 16 : at + 20] = (n_frames * scale // 25).to_bytes(4)
     file.write_bytes(data)
 
 
@@ -225,10 +225,10 @@ def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_
     ] * 2
 
 
-def people_in(width, height, n=40):
-    """(n, 25, 3) persons of a sixth of the picture's height, all over it."""
-    x, y = np.linspace(0.1, 0.9, n) * width, (0.5 + 0.4 * np.sin(np.arange(n))) * height
-    return np.stack([standing("body_25", x[i], y[i], scale=height / 240) for i in range(n)])
+def people_in(width, height):
+    """(40, 25, 3) persons of a sixth of the picture's height, all over it."""
+    x, y = np.linspace(0.1, 0.9, 40) * width, (0.5 + 0.4 * np.sin(np.arange(40))) * height
+    return np.stack([standing("body_25", x[i], y[i], scale=height / 240) for i in range(40)])
 
 
 HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])

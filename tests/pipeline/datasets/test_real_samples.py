@@ -13,7 +13,6 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
 from pipeline.testing.datasets import reader_problems
-from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
@@ -30,7 +29,6 @@ PENN = {
     "0623": ("test", 564, 411, "float64"),
     "1825": ("test", 82, 72, "uint8"),
 }
-Read = tuple[dict[str, Track], dict[str, Accounting]]
 JOINTS_13 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 
 

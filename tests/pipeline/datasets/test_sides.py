@@ -1,8 +1,5 @@
 """Left and right that a detector has exchanged: hand-made walks with planted exchanges."""
 
-import json
-from types import MappingProxyType
-
 import numpy as np
 import pytest
 
@@ -12,7 +9,7 @@ from pipeline.clips.files import MADE_BY
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.errors import RawDataError
 from pipeline.skeletons import convert, opposite_joints
-from tests.pipeline.datasets.by_hand import coco, write_video
+from tests.pipeline.datasets.by_hand import coco, write_coco, write_video
 
 N = 120
 OPPOSITE = opposite_joints("coco")
@@ -90,7 +87,8 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     true = walk()
     detected = exchange(true, [30, 31], range(17))
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
-    write_coco(tmp_path / "keypoints/a.mp4.json", detected, MADE_BY if by_detect else "")
+    description = MADE_BY if by_detect else ""
+    write_coco(tmp_path / "keypoints/a.mp4.json", coco(detected), description=description)
     report = Accounting()
     reader = datasets.get("videos", put_sides_right=option)
     (track,) = reader.tracks(tmp_path, "train", report=report)
@@ -107,16 +105,8 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
 )
 def test_a_motion_that_no_camera_has_is_refused_with_its_frame(tmp_path, camera):
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
-    write_coco(tmp_path / "keypoints/a.mp4.json", walk(), MADE_BY, {41: camera})
+    labels = coco(walk())
+    labels["images"][41]["camera"] = camera
+    write_coco(tmp_path / "keypoints/a.mp4.json", labels, description=MADE_BY)
     with pytest.raises(RawDataError, match=r"a\.mp4\.json: 'frame 41: camera': .* detect` again"):
         list(datasets.get("videos").tracks(tmp_path, "train"))
-
-
-def write_coco(file, keypoints, description, camera=MappingProxyType({})):
-    """One person's joints (N, 17, 3) in COCO's format, `info` on the first line."""
-    rest = coco(keypoints)
-    for t, motion in camera.items():
-        rest["images"][t]["camera"] = motion
-    file.parent.mkdir(parents=True)
-    info = json.dumps({"info": {"description": description}})[:-1]
-    file.write_text(f"{info},\n{json.dumps(rest)[1:]}")

@@ -1,7 +1,5 @@
 """Tracks that continue on another person: hand-made walks with planted exchanges."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
 from pipeline.datasets.detected.switches import find_switches
 from pipeline.skeletons import joint_names
-from tests.pipeline.datasets.by_hand import coco, standing, write_video
+from tests.pipeline.datasets.by_hand import coco, standing, write_coco, write_video
 
 N = 150
 MIDDLE = 75
@@ -96,10 +94,7 @@ def test_tracks_of_detect_are_cut_with_a_note_and_others_if_asked(
     for annotation in labels["annotations"]:
         annotation["track_id"] = 7
     description = MADE_BY if by_detect else ""
-    (tmp_path / "keypoints").mkdir()
-    (tmp_path / "keypoints/a.mp4.json").write_text(
-        f"{json.dumps({'info': {'description': description}})[:-1]},\n{json.dumps(labels)[1:]}"
-    )
+    write_coco(tmp_path / "keypoints/a.mp4.json", labels, description=description)
     report = Accounting()
     reader = datasets.get("videos", cut_at_switches=option)
     tracks = list(reader.tracks(tmp_path, "train", report=report))

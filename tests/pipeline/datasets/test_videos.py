@@ -14,8 +14,8 @@ from pipeline.accounting import Accounting
 from pipeline.errors import ConfigError
 from pipeline.skeletons import convert
 from tests.pipeline.datasets import by_hand
-from tests.pipeline.datasets.by_hand import standing, touch, write_video
-from tests.pipeline.files.made_clips import Clip, widen
+from tests.pipeline.datasets.by_hand import coco, standing, touch, write_coco, write_video
+from tests.pipeline.files.made_clips import Clip, widen, with_matrix
 
 
 def write_clip(file, n=60):
@@ -28,9 +28,9 @@ def write_cut(file):
     by_hand.encode(file, [grey] * 45 + [red] * 55)
 
 
-def write_alphapose(file, n=60, **more):
-    """Somebody who walks a pixel a frame."""
-    people = {t: standing("coco", 30 + t, 60) for t in range(n)}
+def write_alphapose(file, n=60, x=30, **more):
+    """Somebody who walks a pixel a frame, from x on."""
+    people = {t: standing("coco", x + t, 60) for t in range(n)}
     by_hand.write_alphapose(file, people, **more)
 
 
@@ -71,6 +71,35 @@ def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path):
         "b/same.mp4/0",
         "same.mp4/0",
     ]
+
+
+def test_clips_and_labels_that_differ_in_case_alone_belong_together(tmp_path):
+    for name, x in (("a.mp4", 30), ("A.mp4", 90)):
+        write_clip(tmp_path / name)
+        write_alphapose(tmp_path / f"keypoints/{name}.json", x=x)
+    right = {track.video: float(track.kp_2d[0, :, 0].max()) for track in read(tmp_path)[0]}
+    assert right == {"a.mp4": pytest.approx(45, abs=1), "A.mp4": pytest.approx(105, abs=1)}
+
+
+@pytest.mark.parametrize("is_turned", [True, False])
+def test_keypoints_of_the_picture_before_it_is_turned_are_refused(is_turned, tmp_path):
+    """AlphaPose's file states no size. Joints right of the image by less than a tenth of its width
+    are possible in any other clip, and noted.
+    """
+    size = (160, 120) if is_turned else (120, 160)
+    clip = write_video(tmp_path / "a.mov", 48, size=size, step=0)
+    if is_turned:
+        clip.write_bytes(with_matrix(clip.read_bytes(), "a quarter turn"))
+    joints = standing("coco", 117, 60)  # between 102 and 132
+    by_hand.write_alphapose(tmp_path / "keypoints/a.json", dict.fromkeys(range(48), joints))
+    tracks, accounts = read(tmp_path)
+    account = accounts["a.mov"]
+    if is_turned:
+        assert account.set_aside == "keypoints_outside" and not tracks
+        words = "joints beyond it: those of the stored 160 x 120 image. Run the detector on"
+        assert words in account.message
+    else:
+        assert "29% of the joints are beyond the border of the image" in account.notes
 
 
 def test_linked_folders_are_searched_and_circles_left(tmp_path):
@@ -233,10 +262,8 @@ SHOWN_PX = STORED_PX * [4 / 3, 1, 1]
 )
 def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(joints, size, tmp_path):
     clip = Clip("a.mp4", size=(720, 576), n_frames=12, prepare=widen)
-    (tmp_path / "keypoints").mkdir()
     (tmp_path / "a.mp4").write_bytes(clip.encode())
-    labels = json.dumps(by_hand.coco([joints] * 12, **size))
-    (tmp_path / "keypoints/a.mp4.json").write_text(labels)
+    write_coco(tmp_path / "keypoints/a.mp4.json", coco([joints] * 12, **size))
     ((track,), _) = read(tmp_path, min_frames=5)
     expected = convert(SHOWN_PX, source="coco", target="spin49")
     seen = expected[:, 2] > 0
@@ -257,8 +284,6 @@ def test_a_stated_rate_is_the_clips(tmp_path, fps):
 
 def test_keypoints_of_another_clip_are_refused(tmp_path):
     write_clip(tmp_path / "a.mp4", 12)
-    (tmp_path / "keypoints").mkdir()
-    labels = json.dumps(by_hand.coco([standing("coco", 60, 60)] * 12))
-    info = '{"info": {"clip_digest": "of another"},\n'
-    (tmp_path / "keypoints/a.mp4.json").write_text(info + labels[1:])
+    labels = coco([standing("coco", 60, 60)] * 12)
+    write_coco(tmp_path / "keypoints/a.mp4.json", labels, clip_digest="of another")
     assert read(tmp_path)[1]["a.mp4"].set_aside == "bad_label_file"

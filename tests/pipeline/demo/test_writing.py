@@ -1,6 +1,5 @@
 """Demo data on the disk: deterministic, whole or absent, and never over other files."""
 
-import hashlib
 import json
 
 import pytest
@@ -10,11 +9,7 @@ from pipeline.demo import writing as synthetic
 from pipeline.demo.layouts import SIZES, _Factors
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
-
-
-def digests(folder):
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+from tests.trees import contents
 
 
 def small(folder, **options):
@@ -27,7 +22,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path)
         for folder, n in (("a", 1), ("b", 2))
     ]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
     assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, synthetic.VERSION)
@@ -54,9 +49,9 @@ def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeyp
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     assert written() == []
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
-    before = digests(place[0])
+    before = contents(place[0])
     assert written(seed=1) != []
-    assert digests(place[0]) != before
+    assert contents(place[0]) != before
     assert is_stand_in(place[1])
 
 
@@ -67,10 +62,10 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
     (folder / "precious.npz").write_bytes(b"years of work")
     if content is not None:
         (folder / "STAND_IN.json").write_text(content)
-    before = digests(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(PipelineError, match="other files, which are not changed"):
         synthetic.synthesize(tmp_path / "raw", tmp_path / "body", size="tiny", workers=1)
-    assert digests(tmp_path) == before
+    assert contents(tmp_path) == before
     assert not (tmp_path / "body").exists()  # refused before anything was written
 
 
@@ -111,17 +106,17 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     folder = tmp_path / "raw/amass"
     small(folder)
     make(folder)
-    before = digests(tmp_path)
+    before = contents(tmp_path)
     code = main(["synthesize", "--out", str(tmp_path), "--size", "tiny"])
     message = " ".join(capsys.readouterr().err.split())
     assert code == 2
     assert "other files, which are not changed" in message
     assert foreign in message.replace(" ", "") or foreign in message
     assert "delete the folder" in message
-    assert digests(tmp_path) == before
+    assert contents(tmp_path) == before
     with pytest.raises(PipelineError, match="other files, which are not changed"):
         small(folder)
-    assert digests(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path):
@@ -141,7 +136,7 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
     (tmp_path / ".raw.writing/partial").mkdir(parents=True)  # of a killed run
     (tmp_path / ".raw.writing/partial/half").write_text("half")
     small(folder)
-    before = digests(tmp_path)
+    before = contents(tmp_path)
     assert "raw/half" not in before
     with (
         pytest.raises(OSError, match="disk full"),
@@ -149,4 +144,4 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
     ):
         (partial / "half").write_text("half")
         raise OSError("disk full")
-    assert digests(tmp_path) == before
+    assert contents(tmp_path) == before

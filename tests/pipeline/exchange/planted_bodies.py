@@ -66,13 +66,13 @@ def keypoints(person, n=N):
     return Keypoints(np.arange(n), kp_2d, np.full(n, HEIGHT))
 
 
-def extrinsics(n=N):
-    """(n, 4, 4) from a world with y up to the camera, which turns and goes along."""
+def extrinsics():
+    """(N, 4, 4) from a world with y up to the camera, which turns and goes along."""
     over = np.diag([1.0, -1, -1])
-    turns = Rotation.from_euler("y", np.arange(n)[:, None] * 0.05).as_matrix()
-    matrices = np.tile(np.eye(4), (n, 1, 1))
+    turns = Rotation.from_euler("y", np.arange(N)[:, None] * 0.05).as_matrix()
+    matrices = np.tile(np.eye(4), (N, 1, 1))
     matrices[:, :3, :3] = over @ turns
-    matrices[:, :3, 3] = np.column_stack([np.arange(n) * 0.1, np.full(n, 1.5), np.full(n, 4)])
+    matrices[:, :3, 3] = np.column_stack([np.arange(N) * 0.1, np.full(N, 1.5), np.full(N, 4)])
     return matrices
 
 
@@ -134,8 +134,8 @@ def vibe(margin=1.1):
     return content
 
 
-def phalp(ghosts=3):
-    """Pictures from 1, both people in each; the second one's last frames repeat the body."""
+def phalp():
+    """Pictures from 1, both people in each; the second one's last 3 frames repeat the body."""
     content = {}
     far = trans(0)[0, 2] * FOCAL / 256 * max(SIZE) / DIAGONAL
     for t in range(N):
@@ -144,9 +144,9 @@ def phalp(ghosts=3):
             picture[key] = []
         for person in range(2):
             turns = Rotation.from_rotvec(pose(person)[t].reshape(24, 3)).as_matrix()
-            is_ghost = person == 1 and t >= N - ghosts
+            is_ghost = person == 1 and t >= N - 3
             picture["tid"].append(person + 7)
-            picture["tracked_time"].append(t - N + ghosts + 1 if is_ghost else 0)
+            picture["tracked_time"].append(t - N + 4 if is_ghost else 0)
             body = {"global_orient": turns[:1], "body_pose": turns[1:], "betas": betas(person)[0]}
             picture["smpl"].append({key: array.astype(np.float32) for key, array in body.items()})
             picture["camera"].append(trans(person, away=far)[t])
@@ -210,17 +210,17 @@ def tram(person, **changed):
     return content | changed
 
 
-def tram_camera(size=SIZE, focal=DIAGONAL):
+def tram_camera(focal=DIAGONAL):
     to_world = np.linalg.inv(extrinsics())
     return {
         "img_focal": focal,
-        "img_center": np.array(size) / 2,
+        "img_center": np.array(SIZE) / 2,
         "world_cam_R": torch.tensor(to_world[:, :3, :3]).float(),
         "world_cam_T": torch.tensor(to_world[:, :3, 3]).float(),
     }
 
 
-def prompthmr(*, size=(SIZE[0] // 2, SIZE[1] // 2), every=1, **changed):
+def prompthmr(every=1):
     """As pipeline.py leaves it: pictures of half the size; every k-th of the clip's."""
     frames = np.arange(every - 1, N, every)
     people = {}
@@ -239,9 +239,8 @@ def prompthmr(*, size=(SIZE[0] // 2, SIZE[1] // 2), every=1, **changed):
             "frames": np.arange(len(frames)),
             "detected": np.arange(len(frames)) != 3,
             "bboxes": np.zeros((len(frames), 4)),
-        } | changed
-    scale = size[0] / SIZE[0]
-    camera = {"img_focal": DIAGONAL * scale, "img_center": np.array(size) / 2}
+        }
+    camera = {"img_focal": DIAGONAL / 2, "img_center": np.array(SIZE) / 4}
     to_camera = extrinsics()[frames]
     world = {"Rcw": to_camera[:, :3, :3], "Tcw": to_camera[:, :3, 3], "Twc": np.zeros((N, 3))}
     return {"people": people, "camera": camera, "camera_world": world}

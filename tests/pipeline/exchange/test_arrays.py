@@ -290,16 +290,16 @@ def test_damaged_and_foreign_files_are_refused(name, root, tmp_path):
 
 def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "ROWS", 4096)
-    monkeypatch.setattr(array_files, "BLOCK", 1 << 20)
-    # characters of a name: 28.8 MB of the first file, 144 MB of the second
-    for width in (60_000, 300_000):
+    monkeypatch.setattr(array_files, "BLOCK", 1 << 19)
+    # characters of a name: 14.4 MB of the first file, 72 MB of the second
+    for width in (30_000, 150_000):
         np.savez_compressed(
             tmp_path / f"{width}.npz", x=X, frame=FRAME, track=TRACK.astype(f"U{width}")
         )
     tracemalloc.start()
-    assert imported(root, tmp_path / "60000.npz").covered == N
-    with pytest.raises(RawDataError, match=r"'track': .*found rows of 1,200,000 bytes"):
-        imported(root, tmp_path / "300000.npz", "other")
+    assert imported(root, tmp_path / "30000.npz").covered == N
+    with pytest.raises(RawDataError, match=r"'track': .*found rows of 600,000 bytes"):
+        imported(root, tmp_path / "150000.npz", "other")
     assert tracemalloc.get_traced_memory()[1] < 12e6
     tracemalloc.stop()
 

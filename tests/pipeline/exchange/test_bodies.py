@@ -21,17 +21,17 @@ from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 
 
-def smpl(person=0):
-    """The planted person, exactly."""
+def smpl():
+    """The first planted person, exactly."""
     frames = np.arange(planted.N)
-    pose = planted.pose(person)
+    pose = planted.pose(0)
     return BodyEstimate(
         tool="WHAM",
         person="0",
         frames=frames,
         pose=pose,
-        betas=planted.betas(person),
-        trans=planted.trans(person),
+        betas=planted.betas(0),
+        trans=planted.trans(0),
     )
 
 

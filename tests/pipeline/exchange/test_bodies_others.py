@@ -10,7 +10,6 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.tools import read_estimates
 
 N = 4
-BOXES = {"bbx_xyxy": np.zeros((N, 4)), "bbx_xys": np.zeros((N, 3))}
 
 
 def write_hdf5(file, keys):

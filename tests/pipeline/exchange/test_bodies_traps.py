@@ -103,7 +103,7 @@ def test_another_focal_length_is_found_with_its_size(tmp_path, times, refused):
     assert ("'projection'" in message) == refused
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr"])
+@pytest.mark.parametrize("tool", ["phalp", "gvhmr", "prompthmr"])
 def test_right_files_have_no_cause(tmp_path, tool):
     message = message_of(tmp_path, planted.write(tmp_path, tool))
     assert "likely" not in message

@@ -50,8 +50,7 @@ def loaded(file):
     if file.suffix == ".h5":
         with h5py.File(file) as stored:
             return {name: stored[name][:] for name in stored}
-    held = joblib.load(file)
-    return held
+    return joblib.load(file)
 
 
 def rows_of(root, name):

@@ -24,8 +24,8 @@ HELD = {
 }
 
 
-def in_blocks(array, size=3):
-    blocks = [array[at : at + size] for at in range(0, len(array), size)]
+def in_blocks(array):
+    blocks = [array[at : at + 3] for at in range(0, len(array), 3)]
     return Blocks(array.shape, array.dtype, lambda: blocks)
 
 

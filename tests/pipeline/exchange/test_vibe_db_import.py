@@ -328,7 +328,7 @@ def test_memory_of_an_import_and_of_an_export_does_not_grow_with_the_rows(tmp_pa
     monkeypatch.setattr(split_writer, "ROWS_PER_SHARD", 64)
     monkeypatch.setattr(rows, "BATCH", 64)
     peaks = []
-    for times in (1, 3, 13):  # once to import modules; the features of 400 more rows are 3.3 MB
+    for times in (1, 2, 9):  # once to import modules; the features of 280 more rows are 2.3 MB
         held = posetrack(img_name=None)
         held = {name: np.concatenate([values] * times) for name, values in held.items()}
         held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)

@@ -1,6 +1,5 @@
 """WHAM's files: what its code loads, against the raw files and bodies that are posed here."""
 
-import functools
 import pickle
 from pathlib import Path
 
@@ -12,16 +11,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.body import Body
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.wham.export import WhamOptions, export
 from pipeline.skeletons import JOINTS
+from tests.bodies import posed, the_body
 from tests.pipeline.exchange.made_streams import add_stream, add_tokens, add_video
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 LABELS = "vid frame_id bbox res pose betas kp2d cam_poses features joints3D joints2D"
 # mirrored (WHAM's lib/utils/imutils.py)
 COCO = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+SMPL = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
 BY_NETWORK = {
     "flipped_features",
     "init_kp3d",
@@ -47,16 +47,9 @@ def body(embedded, tmp_path_factory):
     return folder
 
 
-stand_in = functools.cache(Body.stand_in)
-
-
-def posed(gender, pose, betas, trans):
+def verts(gender, *numbers):
     """(n, 6890, 3) m."""
-    turns = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix()
-    body = {"betas": betas, "rotmat": turns.reshape(-1, 24, 3, 3), "trans": trans}
-    tensors = {name: torch.tensor(np.asarray(values)).float() for name, values in body.items()}
-    with torch.no_grad():
-        return stand_in(gender)(**tensors).verts.numpy()
+    return posed(the_body(gender), *numbers).verts.numpy()
 
 
 def moved(matrices, points):
@@ -98,10 +91,10 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(
         frame = of["frame_id"]
         gender = {"m": "male", "f": "female"}[release["genders"][person]]
         pose, trans = (release[key][person][frame] for key in ("poses", "trans"))
-        betas = np.tile(release["betas"][person][:10], (len(frame), 1))
+        betas = release["betas"][person][:10]
         camera = release["cam_poses"][frame]
-        seen = moved(camera, posed(gender, pose, betas, trans))
-        own = posed(gender, *(of[key] for key in ("pose", "betas", "transl")))
+        seen = moved(camera, verts(gender, pose, betas, trans))
+        own = verts(gender, *(of[key] for key in ("pose", "betas", "transl")))
         assert_allclose(own, seen, atol=2e-4)
         assert_allclose(of["joints3D"], seen[:, VERTICES], atol=2e-4)
         pixels = of["joints3D"] @ release["cam_intrinsics"].T
@@ -162,7 +155,7 @@ def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(exportable, body
     assert not {"transl", "joints3D"} & held.keys()
     camera = held["extrinsics"].double().numpy()
     world, seen = (
-        posed("neutral", np.concatenate([turn, held["pose"][:, 3:]], axis=1), held["betas"], trans)
+        verts("neutral", np.concatenate([turn, held["pose"][:, 3:]], axis=1), held["betas"], trans)
         for turn, trans in ((held["root"], held["w_trans"]), (held["pose"][:, :3], held["c_trans"]))
     )
     assert_allclose(moved(camera, world), seen, atol=1e-3)
@@ -192,8 +185,8 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
             name: split.rows(name, track.start, track.stop) for name in ("pose", "betas", "trans")
         }
         # every 0.2 s
-        before = posed(track.gender, *(stored[name][::5] for name in ("pose", "betas", "trans")))
-        after = posed(
+        before = verts(track.gender, *(stored[name][::5] for name in ("pose", "betas", "trans")))
+        after = verts(
             track.gender,
             *(held[name][rows][::6][: len(before)] for name in ("pose", "betas", "transl")),
         )
@@ -249,12 +242,7 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
 
 
 def test_3dpw_s_sequences_have_their_names(tmp_path):
-    columns = {
-        "pose": np.zeros((4, 72)),
-        "betas": np.zeros((4, 10)),
-        "has_smpl": np.ones(4, np.uint8),
-    }
-    small_cache(tmp_path / "c", "3dpw/test", columns | {"frame_index": np.r_[0:2, 5:7]})
+    small_cache(tmp_path / "c", "3dpw/test", SMPL | {"frame_index": np.r_[0:2, 5:7]})
     done = export(tmp_path / "c", "3dpw/test", tmp_path)
     assert done.file.name == "3dpw_test_vit.pth"
     assert set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
@@ -302,7 +290,6 @@ def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
 
 
 def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path):
-    smpl = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
-    small_cache(tmp_path / "c", "bedlam/train", smpl, step=5)
+    small_cache(tmp_path / "c", "bedlam/train", SMPL, step=5)
     with pytest.raises(PipelineError, match="4 rows have no rate of 30"):
         export(tmp_path / "c", "bedlam/train", tmp_path)

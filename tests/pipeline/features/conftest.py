@@ -14,8 +14,7 @@ from pipeline.features.networks import backbones
 def root(penn):
     """A cache with the rows of Penn Action's train split, without features."""
     penn.converted()
-    root = penn.root
-    return root
+    return penn.root
 
 
 def make_small():
@@ -51,8 +50,7 @@ def small_backbone(monkeypatch):
 
     def get_model(name, **options):
         is_small = name == "resnet50" and not options.get("weights")
-        network = make_small() if is_small else usual(name, **options)
-        return network
+        return make_small() if is_small else usual(name, **options)
 
     monkeypatch.setattr(backbones.models, "get_model", get_model)
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)

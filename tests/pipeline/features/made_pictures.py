@@ -59,8 +59,10 @@ def box_of(name):
 
 
 def camera_of(name, focal):
+    """focal: of b's camera."""
     width, height = SIZES[name[0]]
-    return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    y = focal if name[0] == "b" else 510.0
+    return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, y, height / 2], [0, 0, 1]])
 
 
 def convert(folder, boxes=NOTHING, *, focal=510.0):
@@ -78,7 +80,7 @@ def convert(folder, boxes=NOTHING, *, focal=510.0):
             cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
     for name, scale in SCALES.items():
         columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
-        camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
+        camera = None if focal is None else camera_of(name, focal)
         about = {"intrinsics": camera, "fps": 30.0, "crop_scale": scale}
         tracks[name[0]].append(made_splits.track_of(name, columns, **about))
     write_split(root, SPLIT, raw, tracks, plan=f"{boxes} {focal}")
@@ -93,7 +95,7 @@ def expected(boxes=NOTHING, focal=510.0):
                 *box,
                 scale,
                 *SIZES[name[0]],
-                *camera_of(name, focal if name[0] == "b" else 510.0).ravel(),
+                *camera_of(name, focal).ravel(),
             ]
             for name, scale in SCALES.items()
             for box in boxes.get(name, box_of(name))

@@ -85,8 +85,7 @@ class Mean:
 
     def __call__(self, crops):
         middle = crops.shape[1] // 2, crops.shape[2] // 2
-        colours = crops[:, *middle].astype(np.float32)
-        return colours
+        return crops[:, *middle].astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

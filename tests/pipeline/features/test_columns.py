@@ -101,9 +101,9 @@ class Plain(Conditioned):
         )
 
 
-def extracted(root, stream, resources=ONE_WORKER):
+def extracted(root, stream):
     return extract_together(
-        [plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources
+        [plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], ONE_WORKER
     )[0]
 
 

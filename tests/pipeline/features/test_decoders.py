@@ -91,12 +91,10 @@ class Extract:
         """What an undisturbed extraction finds."""
         return {i: {f: self.made_up.colour_of(f) for f in range(n_frames)} for i in range(n_videos)}
 
-    def steps(self, n_videos, n_frames=40):
+    def steps(self, n_videos):
         """The same of the stream of pairs."""
         colour = self.made_up.colour_of
-        steps = {
-            f: (0,) * 6 if f in (0, 25) else (*colour(f - 1), *colour(f)) for f in range(n_frames)
-        }
+        steps = {f: (0,) * 6 if f in (0, 25) else (*colour(f - 1), *colour(f)) for f in range(40)}
         return {i: dict(steps) for i in range(n_videos)}
 
 

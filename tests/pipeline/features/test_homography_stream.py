@@ -13,8 +13,7 @@ from pipeline.features import streams
 
 @pytest.fixture(scope="module")
 def crop():
-    picture = calibration_crops(1)[0]
-    return picture
+    return calibration_crops(1)[0]
 
 
 def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop):

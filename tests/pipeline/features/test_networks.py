@@ -88,8 +88,7 @@ def plain_features(network, crops):
         for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )
     with torch.inference_mode():
-        features = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
-    return features
+        return copy.deepcopy(network).double()((pixels - mean) / std).numpy()
 
 
 def error(features, truth):

@@ -152,13 +152,13 @@ def with_matrix(data, name):
     return data[:start] + struct.pack(">9i", *numbers) + data[start + 36 :]
 
 
-def trimmed(data, n_hidden, rate=25):
+def trimmed(data, n_hidden):
     """An MP4 whose edit list begins `n_hidden` frames later, as phones trim clips."""
     start = data.index(b"elst") + 4 + 8
     duration, media_time, speed = struct.unpack_from(">IiI", data, start)
     scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
     entry = struct.pack(
-        ">IiI", duration - 1000 * n_hidden // rate, media_time + scale * n_hidden // rate, speed
+        ">IiI", duration - 1000 * n_hidden // 25, media_time + scale * n_hidden // 25, speed
     )
     return data[:start] + entry + data[start + 12 :]
 

@@ -189,5 +189,4 @@ def write(place, files):
 
 def read(place):
     """The people whom the files of `write` tell of, in a clip `c` of SIZE."""
-    found = read_detections(place, "c", lambda: [SIZE])
-    return found
+    return read_detections(place, "c", lambda: [SIZE])

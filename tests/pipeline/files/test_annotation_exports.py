@@ -90,7 +90,7 @@ def trc(rows, rate=30.0):
     )
 
 
-def trc_rows(first, rate, scale=1.0, z=0.0):
+def trc_rows(first, rate, scale=1.0):
     """Rows from the frame `first` on, numbered from 0. In row 2 the nose is missing, in row 3
     everybody.
     """
@@ -99,7 +99,7 @@ def trc_rows(first, rate, scale=1.0, z=0.0):
         values = []
         for j in range(len(HALPE_26)):
             x, y = joint_px(first + t, j)
-            values += [f"{scale * x}", f"{scale * y}", f"{z}"]
+            values += [f"{scale * x}", f"{scale * y}", "0.0"]
         if t == 2:
             nose = 3 * HALPE_26.index("Nose")
             values[nose : nose + 3] = ["", "", ""]

@@ -127,6 +127,15 @@ def _read(folder, name, data):
     return Read([], ["unreadable"])
 
 
+def read_sound(folder, name):
+    """A clip's bytes, and all of its images."""
+    data = CLIPS[name]().encode()
+    sound = read(folder, name, data)
+    assert len(sound.images) == N
+    assert sound.remarks == []
+    return data, sound
+
+
 def find_wrong(found, sound):
     """Numbers of the frames whose image is not that of the sound clip."""
     wrong = []
@@ -150,10 +159,7 @@ FAST = ["h264.mp4", "h264_open_gop.mkv", "h264_fragments.mp4", "hevc.mp4", "mpeg
 
 @pytest.mark.parametrize("name", [*FAST, "mjpeg.avi", "h264_b_frames.avi"])
 def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path, name):
-    data = CLIPS[name]().encode()
-    sound = read(tmp_path, name, data)
-    assert len(sound.images) == N
-    assert sound.remarks == []
+    data, sound = read_sound(tmp_path, name)
     places = holes(data, name)
     assert len(places) == N
     for place in places[1:26:6]:
@@ -166,8 +172,7 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path, name):
 
 def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path):
     name = "h264_b_frames.avi"
-    data = CLIPS[name]().encode()
-    sound = read(tmp_path, name, data)
+    data, sound = read_sound(tmp_path, name)
     uneven = [place for place in holes(data, name)[::2] if (place.stop - place.start) % 4]
     assert len(uneven) > 5
     for place in uneven:
@@ -219,10 +224,7 @@ def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path, name):
 
 def count_damage(folder, name):
     """Numbers of holes, of lost rows and of wrong rows in all of them."""
-    data = CLIPS[name]().encode()
-    sound = read(folder, name, data)
-    assert len(sound.images) == N
-    assert sound.remarks == []
+    data, sound = read_sound(folder, name)
     counts = np.zeros(3, int)
     for place in holes(data, name):
         for way in ("half", "zeros", "noise"):

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import cache
+from cache import ExtraColumn
 from pipeline.accounting import Accounting
 from pipeline.body import Body
+from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.datasets.release import Origin
 from pipeline.datasets.threedpw import ThreeDPW
@@ -92,6 +96,12 @@ BROKEN = {
 }
 
 
+CONTACT = ExtraColumn(
+    name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
+)
+IN_CONTACT = np.array([[0, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0]], np.uint8)
+
+
 def boxed(t, x, y, side):
     return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
 
@@ -103,11 +113,15 @@ BROKEN |= {  # what no person looks like
 }
 
 
+def same(track):
+    return track
+
+
 @dataclass(frozen=True)
 class Dances(Dataset):
     """A reader whose one track is spoilt in one way."""
 
-    spoil: Callable[[Track], Track] = lambda track: track
+    spoil: Callable[[Track], Track] = same
     keeps: int = 3
     found: int = 3
     listed: tuple[RawVideo, ...] = (RawVideo("a", files=(), folders=(Path("a"),)),)
@@ -135,8 +149,47 @@ class Versions(Dances):
 
 def other(**methods):
     """A reader with these methods and declarations."""
-    made = type("Other", (Dances,), methods)()
-    return made
+    return type("Other", (Dances,), methods)()
+
+
+class Own(Dances):
+    """With columns of its own."""
+
+    declared: ClassVar[tuple[ExtraColumn, ...]] = (CONTACT, EXTRINSICS, UP)
+    changes: ClassVar[dict[str, Any]] = {}  # functions of the columns, or what takes their place
+
+    def parameters(self):
+        return {}
+
+    def extra_columns(self, split, *, body):
+        return self.declared
+
+    def read(self, raw, split, video, account, body):
+        (track,) = super().read(raw, split, video, account, body)
+        camera = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
+        camera[:, :3, :3] = Rotation.from_rotvec([0, 0, 0.5]).as_matrix()
+        camera[:, :3, 3] = np.arange(3)[:, None]
+        extra = {"contact": IN_CONTACT, "extrinsics": camera, "up": np.float32([0.6, 0.8, 0])}
+        for name, change in self.changes.items():
+            extra[name] = change(extra[name]) if callable(change) else change
+        given = {name: array for name, array in extra.items() if array is not None}
+        return [replace(track, extra=given)]
+
+
+class Fewer(Own):
+    declared = (CONTACT, EXTRINSICS)
+    changes: ClassVar[dict[str, Any]] = {"up": None}
+
+
+class Wider(Own):
+    declared = (replace(CONTACT, dtype="int32", fill=None), EXTRINSICS, UP)
+
+
+def own(*others, labels=Own.labels, **changes):
+    """Own with other declarations of its columns, and changes of what they hold."""
+    declared = {column.name: column for column in (*Own.declared, *others)}
+    members = {"declared": (*declared.values(),), "changes": changes, "labels": labels}
+    return type("Own", (Own,), members)()
 
 
 def pictures(pattern, first):
@@ -180,6 +233,22 @@ READERS = {
     "expected a body, found none. Name it.": other(read=refuse),
     "a: KeyError: 'joints' (at test_datasets.py:": Dances(spoil=lambda _: {}["joints"]),
     "a/0: 2 tracks have this name": other(read=lambda self, raw, *_: [good(raw)] * 2),
+    "contact is (3, 3), expected (3, 4)": own(contact=lambda c: c[:, :3]),
+    "extrinsics is float64, not float32": own(extrinsics=lambda e: e.astype(np.float64)),
+    "has no contact, which its reader declares": own(contact=None),
+    "extrinsics differs after mirroring it twice": own(
+        replace(EXTRINSICS, mirror=lambda e: np.roll(e, 1, axis=-1))
+    ),
+    "extrinsics is invalid after mirroring": own(
+        replace(EXTRINSICS, mirror=lambda e: e.astype(np.float64))
+    ),
+    "extrinsics is in the wrong unit: expected rows R t": own(extrinsics=lambda e: 2 * e),
+    "expected a camera at most 1,000 m from its world's origin, found 3,0": own(
+        extrinsics=lambda e: changed(e, (slice(None), 0, 3), 3000)
+    ),
+    "up cannot be mirrored: ZeroDivisionError": own(replace(UP, mirror=lambda _: 1 // 0)),
+    "a/0: up differs when read again": own(up=lambda up: up + np.float32(RANDOM.uniform())),
+    "each name once": other(extra_columns=lambda self, split, body: (CONTACT, CONTACT)),
     "a: TypeError": other(origin=lambda self, video: Origin(person="a")),
 }
 
@@ -196,6 +265,37 @@ def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw)
     assert contract.reader_problems(Dances(), raw, "train") == []
     (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
     assert contract.reader_problems(Dances(), raw, "train") == []
+
+
+def test_columns_of_its_own_have_no_problem_and_one_may_be_optional(raw):
+    assert contract.reader_problems(own(), raw, "train") == []
+    without_up = own(labels=LabelRules(optional_extra=("up",)), up=None)
+    assert contract.reader_problems(without_up, raw, "train") == []
+
+
+def test_another_declaration_reads_all_again_and_the_plan_says_why(raw, tmp_path):
+    root = tmp_path / "cache"
+
+    def plan(reader):
+        return convert.plan_conversion(reader, "train", raw=raw, root=root)
+
+    def converted(reader):
+        """Why it was converted."""
+        planned = plan(reader)
+        convert.convert(planned)
+        assert plan(reader).up_to_date
+        return planned.why
+
+    converted(Fewer())
+    assert converted(Own()).startswith("extra.up was not set, is")
+    assert "extra.contact.dtype was uint8, is int32" in converted(Wider())
+    split = cache.open(root)["dances/train"]
+    track = split.tracks[0]
+    batch = split.read([[track.start, track.stop]], None, fields=["contact", "extrinsics", "up"])
+    assert batch["contact"][0].tolist() == IN_CONTACT.tolist()
+    assert batch["extrinsics"][0, :, 1, 3].tolist() == [0, 1, 2]
+    assert track.extra["up"] == pytest.approx([0.6, 0.8, 0])
+    assert plan(own(replace(Wider.declared[0], about="other words"))).up_to_date
 
 
 def test_a_file_that_is_opened_and_not_named_is_reported(raw):

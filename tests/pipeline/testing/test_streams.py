@@ -17,7 +17,6 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.testing import StreamContract
 from pipeline.testing.streams import stream_problems
 
-Numbers = np.ndarray
 COUNT = itertools.count()
 
 
