@@ -38,9 +38,9 @@ _HEADER_READERS: Final = {  # version of NumPy's file -> function that reads its
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
 }
-_QUOTED: Final = re.compile(
-    r"""(?<!\w)b?(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL
-)  # in a library's messages
+# In a library's messages, which may be cut off. No character fits in two ways: else, a quote that
+# does not end takes for ever.
+_QUOTED: Final = re.compile(r"""(?<!\w)b?(['"])((?:\\.|(?!\1)[^\\])*)(\1|\\?\Z)""", re.DOTALL)
 
 
 @contextmanager

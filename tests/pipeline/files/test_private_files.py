@@ -96,6 +96,15 @@ def test_a_librarys_message_shows_none_either(text, tmp_path):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["", "\\"])
+def test_a_quote_that_a_library_cuts_off_is_not_shown_either(end, tmp_path):
+    cut_off = f"no array: b'{SECRET}" + r"\x00" * 99 + end
+    with pytest.raises(RawDataError) as caught, arrays.reading(tmp_path / "file", "numbers"):
+        raise ValueError(cut_off)
+    assert "no array" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
 def test_names_as_labels_have_them_are_shown(tmp_path):
     file = tmp_path / "file.npz"
     write_npz(file)
