@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ import cache
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.release import Release
+from pipeline.datasets.release import Origin, Release
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import OTHER_SIZE, FrameSource, Pictures
@@ -74,44 +74,105 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed = list(dataset.videos(raw, split))
     listed_again = list(dataset.videos(raw, split))
     problems = list(_listing_problems(listed, listed_again))
-    declared = dataset.extra_columns(split, body=body is not None)
-    names: set[str] = set()
+    examined = _ExaminedSplit.prepare(dataset, raw, split, body)
     mistakes = LabelMistakes()
-    rejected = ""
-    with _files_opened(raw) as shared:
-        dataset.shared(raw)
-
+    names: set[str] = set()
+    rejections: list[str] = []
     for video in listed:
         try:
-            with reading_refused(), _files_opened(raw) as opened:
-                tracks, account = dataset.read_accounted(raw, split, video, body)
-                tracks_again, account_again = dataset.read_accounted(raw, split, video, body)
-            problems += _origin_problems(dataset, video)
+            readings = _read_twice(examined, video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
             continue
-        if account.as_dict() != account_again.as_dict() or len(tracks) != len(tracks_again):
-            problems.append(f"{account.name}: its account differs when read again")
-        problems += _account_problems(tracks, account)
-        problems += _opened_problems(video, opened - shared)
-        if account.message and not rejected:
-            rejected = f"; {video.name}: {account.message}"
-        for track, again in zip(tracks, tracks_again, strict=False):
-            problems += _name_problems(dataset, split, video, track, names)
+        problems += _video_problems(examined, readings)
+        for track, again in zip(readings.tracks, readings.tracks_again, strict=False):
+            problems += _name_problems(examined, video, track, names)
             names.add(track.name)
-            problems += track_problems(track)
-            problems += _extra_problems(track, declared)
-            for name in _differences(track, again):
-                problems.append(f"{track.name}: {name} differs when read again")
-            if track.frames is not None:
-                for problem in _source_problems(raw, video, track, track.frames):
-                    problems.append(f"{track.name}: {problem}")
+            problems += _examine_track(examined, video, track, again)
             mistakes.check(track, dataset, body)
+        if readings.account.message:
+            rejections.append(f"; {video.name}: {readings.account.message}")
 
     problems += mistakes.problems(split)
     if not problems and not names:
-        problems = [f"{split}: no track was read, so nothing was checked{rejected}"]
+        problems = [f"{split}: no track was read, so nothing was checked{''.join(rejections[:1])}"]
     return problems
+
+
+class _ExaminedSplit(NamedTuple):
+    """A split, and what its dataset states about all videos."""
+
+    dataset: Dataset
+    raw: Path
+    name: str
+    body: Body | None
+    extra_columns: Sequence[cache.ExtraColumn]  # declared
+    shared_files: Collection[Path]  # below the raw folder, opened for all videos
+
+    @classmethod
+    def prepare(cls, dataset: Dataset, raw: Path, split: str, body: Body | None) -> _ExaminedSplit:
+        extra_columns = dataset.extra_columns(split, body=body is not None)
+        with _files_opened(raw) as shared_files:
+            dataset.shared(raw)
+        return cls(dataset, raw, split, body, extra_columns, shared_files)
+
+    def read(self, video: RawVideo) -> tuple[Sequence[Track], VideoAccount]:
+        return self.dataset.read_accounted(self.raw, self.name, video, self.body)
+
+
+class _Readings(NamedTuple):
+    """What a dataset returned for a video, read twice."""
+
+    video: RawVideo
+    opened_files: Collection[Path]  # below the raw folder
+    tracks: Sequence[Track]
+    account: VideoAccount
+    origin: Origin
+    tracks_again: Sequence[Track]
+    account_again: VideoAccount
+    origin_again: Origin
+
+
+def _read_twice(examined: _ExaminedSplit, video: RawVideo) -> _Readings:
+    """Read a video twice. Raises what the reader raises, but for rejections of the video."""
+    dataset = examined.dataset
+    with reading_refused(), _files_opened(examined.raw) as opened_files:
+        tracks, account = examined.read(video)
+        tracks_again, account_again = examined.read(video)
+    return _Readings(
+        video=video,
+        opened_files=opened_files,
+        tracks=tracks,
+        account=account,
+        origin=dataset.origin(video.name),
+        tracks_again=tracks_again,
+        account_again=account_again,
+        origin_again=dataset.origin(video.name),
+    )
+
+
+def _video_problems(examined: _ExaminedSplit, readings: _Readings) -> Iterator[str]:
+    """Problems of a video's origin, account and files."""
+    account = readings.account
+    yield from _origin_problems(readings)
+    is_account_equal = account.as_dict() == readings.account_again.as_dict()
+    if not is_account_equal or len(readings.tracks) != len(readings.tracks_again):
+        yield f"{account.name}: its account differs when read again"
+    yield from _account_problems(readings.tracks, account)
+    yield from _opened_problems(readings, examined.shared_files)
+
+
+def _examine_track(
+    examined: _ExaminedSplit, video: RawVideo, track: Track, again: Track
+) -> Iterator[str]:
+    """Problems of a track's columns and images, and what differs when it is read again."""
+    yield from track_problems(track)
+    yield from _extra_problems(track, examined.extra_columns)
+    for name in _differences(track, again):
+        yield f"{track.name}: {name} differs when read again"
+    if track.frames is not None:
+        for problem in _source_problems(examined.raw, video, track, track.frames):
+            yield f"{track.name}: {problem}"
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -128,11 +189,12 @@ def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> 
             yield f"{video.name}: its files and folders are not below the raw folder"
 
 
-def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
-    """Opened files (paths below the raw folder) that the video does not name."""
+def _opened_problems(readings: _Readings, shared_files: Collection[Path]) -> Iterator[str]:
+    """Opened files that neither the video nor `shared` names."""
+    video = readings.video
     named = {Path(os.path.normpath(path)) for path in video.paths}
-    for path in sorted(opened):
-        if named.isdisjoint((path, path.parent)):
+    for path in sorted(readings.opened_files):
+        if path not in shared_files and named.isdisjoint((path, path.parent)):
             yield f"{video.name}: read() opens {path}, which neither videos() nor shared() names"
 
 
@@ -216,21 +278,22 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
 
 
 def _name_problems(
-    dataset: Dataset, split: str, video: RawVideo, track: Track, taken: Collection[str]
+    examined: _ExaminedSplit, video: RawVideo, track: Track, taken: Collection[str]
 ) -> Iterator[str]:
-    if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
+    """Problems of a track's names. taken: names of earlier tracks."""
+    expected = (examined.dataset.name, examined.name, video.name)
+    if (track.dataset, track.split, track.video) != expected:
         yield f"{track.name}: its labels name {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in taken:
         yield f"{track.name}: its name is not <video>/<person>, or is used twice"
 
 
-def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
+def _origin_problems(readings: _Readings) -> Iterator[str]:
     """Problems of the names that a dataset gives for a video's origin."""
-    origin = dataset.origin(video.name)
-    if "" in origin or origin != dataset.origin(video.name):
+    if "" in readings.origin or readings.origin != readings.origin_again:
         yield (
-            f"{video.name}: origin() returns an empty name, or changes between calls; return "
-            "None if it is unknown"
+            f"{readings.video.name}: origin() returns an empty name, or changes between calls; "
+            "return None if it is unknown"
         )
 
 
