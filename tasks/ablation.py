@@ -305,10 +305,10 @@ def _show_errors(rows: Sequence[_AblationRow]) -> None:
     """Print those errors that the paper reports; if there are none of them, all errors."""
     titles = metric_titles([row.errors for row in rows])
     shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
-    table = console.table("", *shown.values())
+    table = console.new_table("", *shown.values())
     for row in rows:
         table.add_row(row.model, *(row.text(name) for name in shown))
-    console.show(table)
+    console.print_table(table)
 
 
 def _show_units(rows: Sequence[_AblationRow]) -> None:

@@ -250,7 +250,7 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
         if str(error) not in reported:
             message = task.message_of(error)
         reported.add(str(error))
-        _complain(console.line(task.verb, task.what, message))
+        _complain(console.task_line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)

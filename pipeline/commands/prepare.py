@@ -20,7 +20,7 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
-from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain
+from pipeline.cli.console import DOUBT, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, error_text
 from pipeline.clips import detectors
@@ -172,7 +172,7 @@ class Preparation:
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
         """Show the progress of a step of a split or dataset within the block."""
-        return bar(f"  {line(verb, what, '')}", err, unit=unit)
+        return bar(f"  {task_line(verb, what, '')}", err, unit=unit)
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise errors of later steps now: weights, packages, device, read-only folders. With
@@ -221,7 +221,7 @@ class Preparation:
             except ERRORS as error:
                 n_flaws += 1
                 detail = plain(error_text(error, [self.args.cache]), keep=LAYOUT)
-                err.print(f"{WRONG} {line(verb, plan.name, detail)}")
+                err.print(f"{WRONG} {task_line(verb, plan.name, detail)}")
         return n_flaws
 
     def _convert(self, plan: SplitPlan) -> StepResult:

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cli.console import duration
+from pipeline.cli.text import duration
 from tasks.report.page import PageSection, Plot, Series
 from tasks.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text

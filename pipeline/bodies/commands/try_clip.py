@@ -31,9 +31,9 @@ from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
 from pipeline.bodies.writing import SUMMARY
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
+from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
 from pipeline.cli.progress import bar
-from pipeline.cli.text import command, from_here
+from pipeline.cli.text import command, from_here, size
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.crops import crop_person
@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
         write(template.stream(content, digest=digest), page)
 
-    listed = line("page", plain(from_here(page)), size(page.stat().st_size))
+    listed = task_line("page", plain(from_here(page)), size(page.stat().st_size))
     out.print(f"\n{mark} {listed}")
     out.print("The same with your own clips, in a folder CLIPS:")
     for text in _usage():

@@ -24,7 +24,8 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 import cv2
 import numpy as np
 
-from pipeline.cli.console import err, plain, size
+from pipeline.cli.console import err, plain
+from pipeline.cli.text import size
 from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Graph, GraphNetwork
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
+from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, out, plain
 from pipeline.cli.text import FEW, command, few, from_here
 from pipeline.commands.preparation.pages import page_file
 from pipeline.conversion.committed import rejected_videos
@@ -31,7 +31,7 @@ def print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
         split = split_now(plan)
         if split is not None:
             n_rejected += _print_split(split, page_file(plan.recipe), status)
-    out.print(f"{'videos':<{VERB}} {plain(status)}")
+    out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
     return n_rejected
 
 
