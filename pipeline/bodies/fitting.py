@@ -21,17 +21,8 @@ from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.cli.progress import Progress, silent
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
-from pipeline.skeletons import Array
+from pipeline.skeletons import BLAZE, Array
 
-BLAZE: Final = """
-    nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
-    right_ear mouth_left
-    mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist
-    left_pinky right_pinky
-    left_index right_index left_thumb right_thumb left_hip right_hip left_knee right_knee
-    left_ankle right_ankle
-    left_heel right_heel left_foot_index right_foot_index
-""".split()  # noqa: SIM905 - the 33 points, in its order
 POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, and the point's weight
     **{name: (name, 0.5) for name in ("nose", "eye", "ear")},
     **{name: (name, 1.0) for name in ("shoulder", "elbow", "wrist", "knee", "ankle")},

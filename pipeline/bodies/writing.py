@@ -25,7 +25,7 @@ import cache
 from cache.storage.durable import write_atomic
 from pipeline.bodies.body import PARAMETERS
 from pipeline.bodies.body_file import FILE, body_file, read_body
-from pipeline.bodies.fitting import BLAZE, BONES, FittedBodies, Fitter
+from pipeline.bodies.fitting import BONES, FittedBodies, Fitter
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.inputs import raw_folder
@@ -36,7 +36,7 @@ from pipeline.grades import Grade, video_grades
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
+from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the

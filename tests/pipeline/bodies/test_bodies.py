@@ -14,12 +14,12 @@ import cache
 from pipeline.bodies import fitting, writing
 from pipeline.bodies.body import PARAMETERS, AnnyBody
 from pipeline.bodies.body_file import body_file, read_body
-from pipeline.bodies.fitting import BLAZE, BONES, Fitter
+from pipeline.bodies.fitting import BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.arrays import import_array
 from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import BLAZE, JOINTS
 from tests.pipeline.bodies.made_body import height_of, make_body, plant
 from tests.trees import everything
 
