@@ -50,7 +50,7 @@ class Ablation(PipelineTask):
     runs.
 
     Variants that do not fit the configured datasets are skipped unless they are named
-    (`reasons_to_skip`).
+    (`_reasons_to_skip`).
     """
 
     verb = "ablate"
@@ -150,7 +150,7 @@ class Ablation(PipelineTask):
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}
-        return reasons_to_skip(train_config())
+        return _reasons_to_skip(train_config())
 
     def _seeds(self) -> list[int]:
         """The seeds to train with. Raises ConfigError if they are no numbers."""
@@ -164,7 +164,7 @@ class Ablation(PipelineTask):
         return list(dict.fromkeys(map(int, words)))
 
 
-def reasons_to_skip(base: TrainConfig) -> dict[str, str]:
+def _reasons_to_skip(base: TrainConfig) -> dict[str, str]:
     """Variant -> reason, for variants that cannot be trained on the datasets of `base`, or would
     not differ from it.
     """

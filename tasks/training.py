@@ -197,7 +197,7 @@ def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
     return config
 
 
-def mposer_config(train: VideoConfig) -> MPoserConfig:
+def _mposer_config(train: VideoConfig) -> MPoserConfig:
     """Configuration of the motion prior for the generator `train` (`mposer_settings`), checked.
 
     Raises ConfigError.
@@ -217,14 +217,14 @@ class TrainMPoser(CheckpointTask):
 
     @classmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:
-        return best_of(mposer_config(reader or train_config()))
+        return best_of(_mposer_config(reader or train_config()))
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
         return [cls(variant=variant, seed=seed)]
 
     def config(self) -> MPoserConfig:
-        return mposer_config(train_config(self.variant, self.seed))
+        return _mposer_config(train_config(self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
         self.config()  # raises what is wrong with it, before anything runs

@@ -127,7 +127,7 @@ class Fitter:
         self._average = torch.full((len(PARAMETERS),), 0.5, device=device)  # the average shape
         self._average[AGE] = age
         self._is_age = torch.arange(len(PARAMETERS), device=device) == AGE
-        self._matched = match_points(self.body)
+        self._matched = _match_points(self.body)
         anchors = self._matched.anchors
         self._hung = self._tensor(np.arange(len(anchors)) != anchors)[:, None]  # (K, 1) 1 or 0
         is_stiff = np.array([bone.startswith(STIFF) for bone in BONES[1:]])
@@ -304,7 +304,7 @@ def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> Non
             change.clamp_(-0.5, 0.5)  # of 0.5, so that parameters stay within 0 and 1
 
 
-def match_points(body: AnnyBody) -> _MatchedPoints:
+def _match_points(body: AnnyBody) -> _MatchedPoints:
     """Find the points that BlazePose and the body share, by their names."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     body_points = POINTS | HUNG

@@ -114,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         _ = opened[name]  # raises CacheError before the model is loaded
     model = load_trained(args.checkpoint, body_folder(args, loaded), args.device)
     stream = args.stream or model.stream or loaded.stream.name
-    splits = _usable_splits(chosen_splits(model, opened, args.split, stream), args.protocol)
+    splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     by_split = _evaluate(args, model, opened, splits, named=args.protocol, stream=stream)
@@ -201,7 +201,7 @@ def _evaluate(
         )
 
 
-def chosen_splits(
+def _chosen_splits(
     trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str
 ) -> dict[str, Split]:
     """The named splits, else the evaluation splits of the model's settings.

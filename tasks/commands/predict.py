@@ -111,7 +111,7 @@ def _positive(text: str) -> float:
     return value
 
 
-def default_folder(named: str) -> Path:
+def _default_folder(named: str) -> Path:
     """Folder for the bodies of a clip, a folder of clips or a split, in the working folder.
 
     >>> default_folder("3dpw/test")
@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
     video failed.
     """
-    out = args.out or default_folder(args.named)
+    out = args.out or _default_folder(args.named)
     with console.text_to_stderr(args.json):
         predicted = _predict(args, out)
     if args.json:

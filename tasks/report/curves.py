@@ -62,12 +62,12 @@ def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSec
         "together": [*_comparison_plots(runs)] if len(runs) > 1 else [],
         "notes": notes,
         # (run, title -> text of its facts, its plots)
-        "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
+        "runs": [(run, _facts(run), list(_plots_of(run, i))) for i, run in enumerate(runs)],
     }
     return PageSection("curves", "Training curves", data)
 
 
-def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
+def _plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
     name = f"curves-{number}"
     yield from _validation_plots(run, name)

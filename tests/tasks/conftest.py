@@ -253,7 +253,7 @@ def no_network(monkeypatch):
 def forget():
     """What this process knows of a project."""
     settings.settings.cache_clear()
-    luigi_command.introduce.cache_clear()
+    luigi_command._introduce.cache_clear()
     luigi_command.reported.clear()
     base.complete_tasks.clear()
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()

@@ -116,7 +116,7 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
     """Put a network on its device. fast: bf16 if the device has it."""
     if device.type == "cuda":
-        return CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
+        return _CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
     return _CpuNetwork(loaded, machine, fast=fast)
 
 
@@ -212,7 +212,7 @@ def arithmetic(*, fast: bool) -> Iterator[None]:
         yield
 
 
-class CudaNetwork(Network):
+class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
     If `fast`, it computes in bf16 by autocast, channels last, compiled if torch's compiler works

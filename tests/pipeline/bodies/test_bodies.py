@@ -94,9 +94,9 @@ def test_a_camera_is_found_from_the_joints_that_are_seen():
         kp_2d[:, JOINTS["spin49"].index(name)] = [*(120 * keypoints[0, own, :2] + [300, 200]), 0.9]
     # 3 are seen
     kp_2d[1, JOINTS["spin49"].index("nose"), 2] = kp_2d[1, JOINTS["spin49"].index("lwrist"), 2] = 0
-    camera = writing.estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
+    camera = writing._estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
     np.testing.assert_allclose(camera, np.array([[120.0, 300, 200], [np.nan] * 3, [120, 300, 200]]))
-    assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
+    assert np.isnan(writing._estimate_camera(keypoints, names, None)).all()
 
 
 def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, ran):

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import CudaNetwork
+from pipeline.features.networks import _CudaNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
 from pipeline.features.streams.base import Machine, Standardisation
@@ -268,8 +268,8 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "made up")
-    monkeypatch.setattr(CudaNetwork, "_compute", compute)
-    there = CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
+    monkeypatch.setattr(_CudaNetwork, "_compute", compute)
+    there = _CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
     assert there.arithmetic == "bf16, autocast"
     assert "Failed to find C compiler." in capsys.readouterr().err
     assert there(crops).shape == (N, 2048)
@@ -282,7 +282,7 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    there = CudaNetwork(loaded(network), device, Machine(batch_size=64), fast=fast)
+    there = _CudaNetwork(loaded(network), device, Machine(batch_size=64), fast=fast)
     assert told in there.arithmetic
     there.adopt(memory)
     try:
@@ -306,7 +306,7 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
 
 @on_gpu
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
-    there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
+    there = _CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

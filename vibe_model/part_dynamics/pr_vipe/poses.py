@@ -54,7 +54,7 @@ class _Filmed(NamedTuple):
     camera: str
 
 
-def parse_recording(split: str, track: str) -> _Filmed | None:
+def _parse_recording(split: str, track: str) -> _Filmed | None:
     """Recording and camera of a track, by its name; None if only one camera filmed it.
 
     Equal frame numbers of a recording are the same instant, seen by different cameras.
@@ -145,7 +145,7 @@ def read_poses(
     all_rows = split.windows(1, 1)[:, 0]
     no_points = np.empty((0, 13, 3), np.float32)
     parts = [PoseSet(no_points, np.empty((0, 13), np.bool_), no_points, _NO_INSTANTS)]
-    cameras = [parse_recording(name, track.name) for track in split.tracks]
+    cameras = [_parse_recording(name, track.name) for track in split.tracks]
     filmed: list[_Filmed | None] = []  # of each pose
     frames: list[int] = []  # number of each pose's frame
     for start in range(0, len(all_rows), AT_ONCE):
