@@ -279,7 +279,8 @@ def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _Lab
     pattern = numbered[0].pattern
     for name, stored in zip(numbered, file_names, strict=True):
         if name.pattern != pattern:
-            raise _different_name(labels.file, file_names[0], stored)
+            expected = f"names as {shown(file_names[0])}, with another number"
+            raise _invalid_name(labels.file, expected, stored)
     pictures = Pictures(raw, pattern)
     frame_index = np.array([name.number for name in numbered], np.int64)
     expected = "a folder that can be read"  # with permission, and a name that a file system takes
@@ -313,7 +314,8 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
         raise _path_outside(raw, file, name) from error
     match = match_numbered(str(PurePosixPath(name)))
     if match is None or len(name) > MAX_NAME:
-        raise _no_number(file, name)
+        expected = "names with a number at the end, such as 000000.jpg"
+        raise _invalid_name(file, expected, name)
     pattern = f"{match['before']}{{:0{len(match['number'])}d}}{match['after']}"
     return _NumberedName(pattern, int(match["number"]))
 
@@ -335,13 +337,7 @@ def _no_labelled_image(pictures: Pictures, frame_index: Ints) -> RawDataError:
     return no_pictures(pictures.place, expected, UNPACK_ADVICE)
 
 
-def _different_name(file: Path, first: str, name: str) -> RawDataError:
-    expected = f"names as {shown(first)}, with another number"
-    return RawDataError(file, "file_name", expected, shown(name), UNPACK_ADVICE)
-
-
-def _no_number(file: Path, name: str) -> RawDataError:
-    expected = "names with a number at the end, such as 000000.jpg"
+def _invalid_name(file: Path, expected: str, name: str) -> RawDataError:
     return RawDataError(file, "file_name", expected, shown(name), UNPACK_ADVICE)
 
 

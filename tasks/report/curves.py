@@ -12,7 +12,7 @@
     validation/<split>/<metric>                         after each epoch
 
 A plot over steps shows the curves of a `_CurveGroup`. Plots over epochs show validation and the
-learning rates. A `_Plot` is Matplotlib's SVG as an image, drawn when the page is rendered; dark mode
+learning rates. A `_Plot` is an SVG of Matplotlib, drawn when the page is rendered; dark mode
 inverts its lightness. The same numbers give the same bytes.
 """
 

@@ -73,7 +73,7 @@ class AnnotatedPeople(NamedTuple):
         return n_joints
 
 
-class ListedImages(NamedTuple):
+class _ListedImages(NamedTuple):
     """The images of a video that its label file lists, F of them labelled."""
 
     # id of an image -> its index among the labelled images; None for an image without labels
@@ -97,12 +97,13 @@ class StoredLabels(ABC):
     """A label file whose images are checked, and whose N annotations are as stored."""
 
     file: Path
-    images: ListedImages
+    images: _ListedImages
     annotations: Sequence[_Annotation]
     n_unused: int  # annotations of images that are not labelled, or not listed
     categories: object
 
     names_people: ClassVar[bool]  # whether annotations have a `person_id`
+    may_have_unlisted_images: ClassVar[bool]  # annotations of images that are not listed
     reason_without_joints: ClassVar[str]  # why an annotation without joints is dropped
 
     @property
@@ -113,11 +114,6 @@ class StoredLabels(ABC):
     @abstractmethod
     def _boxes(self, kp_2d: Doubles) -> Doubles:
         """Boxes of the annotations (`AnnotatedPeople.boxes`), whose joints are `kp_2d`."""
-
-    @classmethod
-    @abstractmethod
-    def _check_image(cls, file: Path, key: str, image_id: int, images: ListedImages) -> None:
-        """Raise RawDataError if this release does not allow an annotation of this image."""
 
     @property
     def notes(self) -> list[str]:
@@ -191,6 +187,7 @@ class _Labels2018(StoredLabels):
     """Labels of PoseTrack 2018, where every person has joints; in a test set, none has."""
 
     names_people = False
+    may_have_unlisted_images = True
     reason_without_joints = "no_visible_joint"
 
     @property
@@ -200,10 +197,6 @@ class _Labels2018(StoredLabels):
     def _boxes(self, kp_2d: Doubles) -> Doubles:
         return self._numbers("bbox", [np.nan] * 4)
 
-    @classmethod
-    def _check_image(cls, file: Path, key: str, image_id: int, images: ListedImages) -> None:
-        """Allow any: annotations of images that are not listed are counted."""
-
 
 class _Labels21(StoredLabels):
     """Labels of PoseTrack21, which also has people with a box alone. Its boxes are drawn by hand,
@@ -211,6 +204,7 @@ class _Labels21(StoredLabels):
     """
 
     names_people = True
+    may_have_unlisted_images = False
     reason_without_joints = "no_keypoints"
 
     @property
@@ -219,12 +213,6 @@ class _Labels21(StoredLabels):
 
     def _boxes(self, kp_2d: Doubles) -> Doubles:
         return corner_boxes_with_margin(kp_2d, BOX_MARGIN)
-
-    @classmethod
-    def _check_image(cls, file: Path, key: str, image_id: int, images: ListedImages) -> None:
-        if image_id not in images.index_of:
-            expected = f"the id of one of its {len(images.index_of)} images"
-            raise _invalid(file, key, expected, str(image_id))
 
 
 def load_labels(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
@@ -248,7 +236,9 @@ def load_labels(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
         key = f"annotations[{i}]"
         image_key = f"{key}.image_id"
         image_id = _id(file, image_key, annotation.get("image_id"))
-        labels._check_image(file, image_key, image_id, images)
+        if image_id not in images.index_of and not labels.may_have_unlisted_images:
+            expected = f"the id of one of its {len(images.index_of)} images"
+            raise _invalid(file, image_key, expected, str(image_id))
         image_index = images.index_of.get(image_id)
         if image_index is not None:
             annotations.append(_Annotation(key, image_index, annotation))
@@ -261,7 +251,7 @@ def load_labels(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
     )
 
 
-def _read_images(file: Path, stored: object) -> ListedImages:
+def _read_images(file: Path, stored: object) -> _ListedImages:
     """Read a label file's `images`. Raises RawDataError for invalid ones."""
     index_of: dict[int, int | None] = {}
     file_names: list[str] = []
@@ -289,7 +279,7 @@ def _read_images(file: Path, stored: object) -> ListedImages:
             index_of[image_id] = len(file_names)
             file_names.append(name)
             size = size or _stated_size(image)
-    return ListedImages(
+    return _ListedImages(
         index_of=index_of,
         file_names=file_names,
         n_images=max(n_stated, len(index_of)),

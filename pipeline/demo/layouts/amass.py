@@ -49,38 +49,32 @@ class _Trajectory(NamedTuple):
     trans: Doubles  # (T, 3) m
 
 
-class _Performance(NamedTuple):
-    """A person's motion of T frames."""
-
-    gender: str
-    motion: ActorMotion  # y is up; SMPL's hands are the index fingers' roots
-    stored: _Trajectory  # the same motion in AMASS's world, whose z is up
-    fingers: Doubles  # (T, 30, 3) rad, of the left hand, then of the right
-
-
 def _record(shot: Shot, folder: Path) -> Take:
     """Write `<subset>/<subject>/<motion>_poses.npz`, and `shape.npz` beside it."""
-    performance = _perform(shot)
-    file = folder / shot.file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_files(file, shot, performance)
-    return Take(shot, None, (_unseen_actor(performance),))
-
-
-def _perform(shot: Shot) -> _Performance:
     rng = shot.rng("motion")
     betas = random_betas(rng)
     facing = float(rng.uniform(-np.pi, np.pi))
     motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
     gender = str(rng.choice(GENDERS))
     fingers = _curl_fingers(rng, shot.n_frames)
-    axis_angles = motion.pose.reshape(shot.n_frames, -1, 3).copy()
-    for smpl, smplh in SMPLH_HANDS.items():
-        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
-    motion = replace(motion, pose=axis_angles.reshape(shot.n_frames, -1))
-    pelvis = rest_joints(procedural(), betas)[0]
-    stored = _turn_z_up(motion.pose, motion.trans, pelvis)
-    return _Performance(gender, motion, stored, fingers)
+    actor = _unseen_actor(_with_fingers(motion, fingers), gender)
+
+    file = folder / shot.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shape = np.concatenate([betas, np.zeros(N_BETAS - len(betas))])
+    np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
+    body_pose = actor.pose[:, : 3 * N_JOINTS]
+    hand_pose = fingers.reshape(shot.n_frames, -1)
+    np.savez(
+        file,
+        trans=actor.trans,
+        gender=gender,
+        mocap_framerate=shot.fps,
+        betas=shape,
+        dmpls=np.zeros((shot.n_frames, 8)),
+        poses=np.hstack([body_pose, hand_pose]),
+    )
+    return Take(shot, None, (actor,))
 
 
 def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
@@ -96,6 +90,25 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     return fingers
 
 
+def _with_fingers(motion: ActorMotion, fingers: Doubles) -> ActorMotion:
+    """The motion with SMPL's hands turned as the index fingers' roots are."""
+    n_frames = len(fingers)
+    axis_angles = motion.pose.reshape(n_frames, -1, 3).copy()
+    for smpl, smplh in SMPLH_HANDS.items():
+        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
+    return replace(motion, pose=axis_angles.reshape(n_frames, -1))
+
+
+def _unseen_actor(motion: ActorMotion, gender: str) -> Actor:
+    """The person in AMASS's world, without joints, since no camera films them."""
+    n_frames = len(motion.pose)
+    pelvis = rest_joints(procedural(), motion.betas)[0]
+    pose, trans = _turn_z_up(motion.pose, motion.trans, pelvis)
+    no_joints = np.zeros((n_frames, 0, 3))
+    no_pixels = np.zeros((n_frames, 0, 2))
+    return Actor(motion, gender, pose, motion.betas, trans, no_joints, no_joints, no_pixels)
+
+
 def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
     """The same motion in a world whose z is up.
 
@@ -107,46 +120,6 @@ def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
     turned[:, :3] = root.as_rotvec()
     pelvis_path = Z_UP.apply(trans + pelvis)
     return _Trajectory(turned, np.asarray(pelvis_path - pelvis))
-
-
-def _write_files(file: Path, shot: Shot, performance: _Performance) -> None:
-    """Write the motion, and the person's shape beside it."""
-    n_frames = shot.n_frames
-    gender = performance.gender
-    pose, trans = performance.stored
-    betas = np.zeros(N_BETAS)
-    known_betas = performance.motion.betas
-    betas[: len(known_betas)] = known_betas
-    body_pose = pose[:, : 3 * N_JOINTS]
-    hand_pose = performance.fingers.reshape(n_frames, -1)
-    np.savez(file.with_name("shape.npz"), gender=gender, betas=betas)
-    np.savez(
-        file,
-        trans=trans,
-        gender=gender,
-        mocap_framerate=shot.fps,
-        betas=betas,
-        dmpls=np.zeros((n_frames, 8)),
-        poses=np.hstack([body_pose, hand_pose]),
-    )
-
-
-def _unseen_actor(performance: _Performance) -> Actor:
-    """The person as a take has it: without joints, since no camera films a motion of AMASS."""
-    motion = performance.motion
-    n_frames = len(motion.trans)
-    no_joints = np.zeros((n_frames, 0, 3))
-    no_pixels = np.zeros((n_frames, 0, 2))
-    return Actor(
-        motion=motion,
-        gender=performance.gender,
-        pose=performance.stored.pose,
-        betas=motion.betas,
-        trans=performance.stored.trans,
-        joints=no_joints,
-        spin49=no_joints,
-        kp_2d=no_pixels,
-    )
 
 
 LAYOUT: Final = ReleaseLayout(
