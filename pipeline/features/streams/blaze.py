@@ -5,7 +5,7 @@ and their functions are those of the detector `blaze_pose`. As there, a person i
 array (2, 2) of two points in px: the centre, which is the middle of the hips, and the point of the
 circle on the side of the head.
 
-For each row, `_find_circle` finds the circle in a crop of the person (`_PersonCrop`), and
+For each row, `_find_circle` finds the circle in a crop of the person, and
 `_estimate_joints` computes the joints in the circle. Left and right follow the row's 2D joints,
 whose sides were put right over the whole track (`_has_sides_swapped`).
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from pipeline.clips.detectors.blaze_pose import (
     estimate_pose,
     find_people,
 )
-from pipeline.crops import crop_affine, crop_person
+from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
@@ -102,11 +102,13 @@ class BlazeJoints(Stream):
         """
         finder, landmarks = _cached_networks(self.weights)
         (frame,) = crops
-        crop = _PersonCrop(labels["bbox"], float(labels["crop_scale"]))
-        circle_in_crop = _find_circle(finder, crop.cut(frame))
-        pose = _estimate_joints(landmarks, frame, crop.points_in_frame(circle_in_crop))
+        bbox = labels["bbox"]
+        scale = float(labels["crop_scale"])
+        circle = _find_circle(finder, frame, bbox, scale)
+        pose = _estimate_joints(landmarks, frame, circle)
         joints = pose.joints
-        if _has_sides_swapped(crop.normalise(pose.points[:, :2]), labels["kp_2d"]):
+        in_crop = normalise_keypoints(pose.points, bbox, scale)  # as the row's kp_2d
+        if _has_sides_swapped(in_crop, labels["kp_2d"]):
             joints = joints[OTHER_SIDE]
         if pose.presence < MIN_PRESENCE:
             joints = joints * AS_INVISIBLE
@@ -119,33 +121,22 @@ def _cached_networks(weights: Weights) -> tuple[Any, Any]:
     return blaze_pose.load_networks(weights)
 
 
-class _PersonCrop(NamedTuple):
-    """The square of a row's person in the frame, and its crop of CROP_SIDE px."""
+def _find_circle(finder: Any, frame: Image, bbox: Floats, scale: float) -> Doubles:
+    """The circle (2, 2), px of the frame, of the person in the middle of a box (4,) cxcywh px.
 
-    bbox: Floats  # (4,) cxcywh px of the frame
-    scale: float  # side of the square, in sides of the box
-
-    def cut(self, frame: Image) -> Image:
-        return crop_person(frame, self.bbox, self.scale, CROP_SIDE)
-
-    def points_in_frame(self, points: Doubles) -> Doubles:
-        """Points (N, 2), px of the crop -> px of the frame."""
-        # px of the frame -> px of the crop, without a rotation: zoom * xy + shift
-        affine = crop_affine(self.bbox, self.scale, CROP_SIDE)
-        zoom = affine[:, :2].diagonal()
-        shift = affine[:, 2]
-        return np.asarray((points - shift) / zoom)
-
-    def normalise(self, points: Doubles) -> Doubles:
-        """Points (N, 2), px of the frame -> -1 to 1 in the crop, as a row's `kp_2d` is."""
-        return np.asarray((points - self.bbox[:2]) / (self.bbox[2:] * self.scale / 2))
+    finder: the first network. It sees a crop of the frame, in which the box fills 1 / scale.
+    """
+    crop = crop_person(frame, bbox, scale, CROP_SIDE)
+    # px of the frame -> px of the crop, without a rotation: zoom * xy + shift
+    affine = crop_affine(bbox, scale, CROP_SIDE)
+    zoom = affine[:, :2].diagonal()
+    shift = affine[:, 2]
+    return np.asarray((_find_nearest_circle(finder, crop) - shift) / zoom)
 
 
-def _find_circle(finder: Any, crop: Image) -> Doubles:
+def _find_nearest_circle(finder: Any, crop: Image) -> Doubles:
     """The circle (2, 2), px of the crop, of the person whose hips are nearest to the crop's middle.
     If all are too far away (MAX_DISTANCE), the circle of a person who fills the crop.
-
-    finder: the first network.
     """
     middle = CROP_SIDE / 2
     nearest: Doubles | None = None
@@ -173,8 +164,8 @@ def _estimate_joints(landmarks: Any, frame: Image, circle: Doubles) -> Pose:
     return second if second.presence >= MIN_PRESENCE else first
 
 
-def _has_sides_swapped(points: Doubles, kp_2d: Floats) -> bool:
-    """Whether the limbs of the pose (33, 2) are those of the other side in the row's joints
+def _has_sides_swapped(points: Floats, kp_2d: Floats) -> bool:
+    """Whether the limbs of the pose (33, 3) are those of the other side in the row's joints
     (49, 3): far nearer to them. From the side, left and right are too near to each other to tell.
     """
     coco = convert(kp_2d[None], source="spin49", target="coco")[0]
@@ -184,8 +175,7 @@ def _has_sides_swapped(points: Doubles, kp_2d: Floats) -> bool:
     return opposite_distance < distance / 2
 
 
-def _sum_distances(points: Doubles, limbs: Floats) -> float:
-    """Sum of the distances of the pose (33, 2) from the visible joints of the limbs (12, 3)."""
-    distances = np.linalg.norm(points[BLAZE_12] - limbs[:, :2], axis=-1)
-    is_visible = limbs[:, 2] > 0
-    return float(distances[is_visible].sum())
+def _sum_distances(points: Floats, limbs: Floats) -> float:
+    """Sum of the distances of the pose (33, 3) from the visible joints of the limbs (12, 3)."""
+    distances = np.linalg.norm(points[BLAZE_12, :2] - limbs[:, :2], axis=-1)
+    return float(distances[limbs[:, 2] > 0].sum())

@@ -14,9 +14,9 @@ from numpy.testing import assert_array_equal
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import _CudaNetwork
+from pipeline.features.networks import _CudaNetwork, _PlainNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
+from pipeline.features.networks.base import Loaded, Normalisation, _torch_threads
 from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 
@@ -125,9 +125,9 @@ def test_what_a_gpu_computes_is_the_same_network(network, crops, truth):
     """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
     pixels = torch.from_numpy(crops)
     with torch.inference_mode():
-        exact = PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
+        exact = _PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
         with torch.autocast("cpu", torch.bfloat16):
-            fast = PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
+            fast = _PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999

@@ -17,7 +17,6 @@ from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import _PosedBody, _weak_perspective, intrinsics_of
-from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
@@ -87,7 +86,7 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
 def test_names_of_people_who_stand_close_do_not_cover_each_other():
     taken = []
     for top in (200, 203, 197, 0, 2):
-        draw_label(
+        clip._draw_label(
             np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
         )
     assert len(taken) == 5
