@@ -54,7 +54,7 @@ class VideoEntry:
 def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
     """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
 
-    >>> find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
     [(100, 103), (103, 105)]
     """
     breaks = np.flatnonzero(np.diff(frame_index) != step) + 1

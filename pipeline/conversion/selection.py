@@ -138,9 +138,9 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
 def _remove_comment(line: str) -> str:
     """The name on a line: what stands before the last " #", as a name may have one, too.
 
-    >>> remove_comment("videos/train/take #2.mp4/0  # bad: two people")
+    >>> _remove_comment("videos/train/take #2.mp4/0  # bad: two people")
     'videos/train/take #2.mp4/0'
-    >>> remove_comment("# all of the first day")
+    >>> _remove_comment("# all of the first day")
     ''
     """
     if line.lstrip().startswith("#"):
@@ -217,7 +217,7 @@ def _rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int6
 
     frame_index: (T,) increasing.
 
-    >>> rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
+    >>> _rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
     [0, 2, 4]
     """
     rows = []

@@ -56,7 +56,7 @@ unknown = _REGISTRY.unknown
 not_installed = _REGISTRY.not_installed
 
 
-def _mirror_of(name: str, column: str) -> cache.Mirror | None:
+def mirror_of(name: str, column: str) -> cache.Mirror | None:
     """Return the function that mirrors an extra column of dataset `name` when images are flipped.
 
     None if the dataset is not installed, or if its column has no such function.
@@ -75,7 +75,7 @@ def _mirror_of(name: str, column: str) -> cache.Mirror | None:
 
 
 # the cache knows no datasets: it asks here how their extra columns are mirrored
-cache.find_mirrors_by(_mirror_of)
+cache.find_mirrors_by(mirror_of)
 
 
 def find_installed(name: str) -> Dataset | None:

@@ -114,7 +114,7 @@ def _positive(text: str) -> float:
 def _default_folder(named: str) -> Path:
     """Folder for the bodies of a clip, a folder of clips or a split, in the working folder.
 
-    >>> default_folder("3dpw/test")
+    >>> _default_folder("3dpw/test")
     PosixPath('3dpw-test-bodies')
     """
     clips = Path(named)

@@ -316,7 +316,7 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name, split, embed
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
 def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
-    assert datasets._mirror_of(name, "extrinsics") is cameras.mirrored
+    assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
     # px of the picture as it is
     assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}

@@ -237,7 +237,7 @@ def test_a_mirrored_smplx_pose_turns_the_other_side_s_joints_the_other_way():
     expected = pose.reshape(55, 3) * (1, -1, -1)
     for left, right in SIDES:
         expected[[left, right]] = expected[[right, left]]
-    mirror = datasets._mirror_of("amass", "smplx_pose")
+    mirror = datasets.mirror_of("amass", "smplx_pose")
     np.testing.assert_allclose(mirror(pose).reshape(55, 3), expected, atol=1e-12)
 
 

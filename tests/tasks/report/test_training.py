@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from tasks.report.assembly import ReportContent
+from tasks.report.assembly import ReportContent, _results_section
 from tasks.report.curves import _plots_of
-from tasks.report.results import results_section
 from tasks.report.runs import _read_curves, read_run
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
@@ -46,7 +45,7 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
 
 def test_published_figures_are_beside_real_results_alone(make):
     for name, stand_in in (("demo", True), ("real", False)):
-        found = results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
+        found = _results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
         models = {row.model for row in found.data["splits"][SPLIT].rows}
         assert ("VIBE, paper, with 3DPW train" in models) is not stand_in
 

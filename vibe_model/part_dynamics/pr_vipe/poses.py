@@ -59,7 +59,7 @@ def _parse_recording(split: str, track: str) -> _Filmed | None:
 
     Equal frame numbers of a recording are the same instant, seen by different cameras.
 
-    >>> tuple(parse_recording("h36m/train", "S1/Walking 1.54138969/0"))
+    >>> tuple(_parse_recording("h36m/train", "S1/Walking 1.54138969/0"))
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
