@@ -1,54 +1,18 @@
 """`python -m pipeline fits`: SMPL fits of 4D-Humans or CameraHMR -> one file in a raw folder, for
 conversion.
-
-`hmr2_training_data/dataset_tars/<dataset>/000000.tar` of 4D-Humans has for each image `<key>.jpg`
-and `<key>.data.pyd`, a pickle with a list of dicts, one per person (Goel et al., ICCV 2023).
-CameraHMR's `insta1-release.npz` and `insta2-release.npz` have fits to the same images (Patel and
-Black, 3DV 2025). Pickles may only name arrays. The fits are collected in an SQLite file (the
-store), in which dataset readers look them up by the names of images.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import io
-import os
-import re
-import sqlite3
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
-from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, picture_name
-from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
-from pipeline.files.raw.files import open_regular
 from pipeline.settings.file import PATH
-from pipeline.skeletons import LARGEST
-
-ENDING: Final = ".data.pyd"
-_PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
-END: Final = 1024  # zero bytes at a tar's end
-AGAIN: Final = "Download this file again, and run the same command."
-_MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
-_N_STORED: Final = 44  # keypoints of a person in a file, of which the first N_JOINTS are taken
-SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pickle
-    "body_pose": (N_POSE,),
-    "betas": (N_BETAS,),
-    "keypoints_2d": (_N_STORED, 3),
-}
-FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -68,6 +32,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Read new files. Returns 1 if one cannot be read."""
+    from pipeline.exchange import fits
     from pipeline.files.formats.fits import FILE
 
     n_fits = 0
@@ -75,13 +40,13 @@ def _run(args: argparse.Namespace) -> int:
     n_known = 0
     unread = []
     skipped = Counter[str]()
-    contents = _read_all(sorted(args.files), args.raw / FILE, args.key)
+    contents = fits.read_all(sorted(args.files), args.raw / FILE, args.key)
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
         for n_done, content in enumerate(contents, 1):
             progress(n_done, len(args.files))
             if content is None:  # an earlier run has read this file
                 n_known += 1
-            elif isinstance(content, _FitsRead):
+            elif isinstance(content, fits.FitsRead):
                 n_read += 1
                 n_fits += len(content.fits)
                 skipped += content.skipped
@@ -96,192 +61,6 @@ def _run(args: argparse.Namespace) -> int:
     for message in unread:
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if unread else 0
-
-
-class _FitsRead(NamedTuple):
-    """Fits in a file."""
-
-    fits: list[tuple[str, bytes]]  # image name, encoded fit (`_encode_person`)
-    skipped: Counter[str]  # reason -> number of persons
-    digest: str  # SHA-256 of the fits and names
-
-
-class _Skipped(Exception):
-    """A person is not stored; its text is the reason."""
-
-
-def _read(file: Path, pattern: re.Pattern[str] | None = None) -> _FitsRead:
-    """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar. pattern: `--key`.
-
-    Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names
-    anything but arrays.
-    """
-    fits = []
-    skipped = Counter[str]()
-    digest = hashlib.sha256()
-    if file.suffix == ".npz":
-        people = _read_npz(file)
-    else:
-        people = _read_tar(file)
-    for path, person in people:
-        name = picture_name(path, pattern)
-        if not name:
-            skipped["no name by --key"] += 1
-            continue
-        try:
-            fit = _encode_person(person)
-        except _Skipped as reason:
-            skipped[str(reason)] += 1
-            continue
-        fits.append((name, fit))
-        digest.update(name.encode() + b"\0" + fit)
-    return _FitsRead(fits, skipped, digest.hexdigest())
-
-
-def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield key and person of a tar."""
-    with reading(file, "a whole tar", do=AGAIN), open_regular(file) as stream:
-        stream.seek(-min(END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
-        if stream.read() != bytes(END):  # tarfile accepts a missing end
-            refuse("a tar without its end, as after an interrupted download")
-        stream.seek(0)
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if not member.name.endswith(ENDING) or not member.isfile():
-                    continue
-                content = tar.extractfile(member)
-                if content is None or member.size > _MOST_BYTES:
-                    refuse(f"{member.name} of {member.size} bytes")
-                path = file / member.name
-                with reading(path, _PICKLE, key="pickle", do="Download its tar again."):
-                    data = io.BytesIO(content.read())
-                    people = ArrayUnpickler(path, data, ARRAYS, _PICKLE).load()
-                    if not isinstance(people, list):
-                        refuse(f"{type(people).__name__} at the top")
-                for person in people:
-                    yield member.name, person
-
-
-def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield name and person of CameraHMR's file, whose bodies are all known."""
-    arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
-    names = arrays["imgname"].ravel().tolist()
-    n = len(names)
-    pose = arrays["pose_cam"]
-    if pose.ndim == 3:  # a row of three numbers for each joint
-        pose = pose.reshape(len(pose), pose.shape[1] * pose.shape[2])
-    pose = numbers(file, "pose_cam", pose, (n, N_POSE), do=AGAIN)
-    betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)
-    keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)
-    for number, name in enumerate(names):
-        person = {
-            "body_pose": pose[number],
-            "betas": betas[number, :N_BETAS],
-            "keypoints_2d": keypoints[number, :_N_STORED],
-        }
-        yield str(name), person | dict.fromkeys(FLAGS, 1)
-
-
-def _encode_person(person: Any) -> bytes:
-    """Encode a person for storage: the numbers of SHAPES as float32, one after the other. Raises
-    _Skipped.
-    """
-    if not isinstance(person, dict):
-        raise _Skipped("no dict")
-    for name in (*SHAPES, *FLAGS):
-        if name not in person:
-            raise _Skipped(f"no {name}")
-    arrays = {}
-    for name, shape in SHAPES.items():
-        try:
-            array = np.asarray(person[name])
-        except ValueError as error:
-            raise _Skipped(f"{name} is no array") from error
-        if array.dtype.kind not in "biuf" or array.size != np.prod(shape):
-            raise _Skipped(f"{name} has another shape")
-        arrays[name] = array.astype(np.float64).reshape(shape)
-        if not (np.abs(arrays[name]) < LARGEST).all():  # comparisons with NaN are false
-            raise _Skipped(f"{name} is not finite")
-    for name in FLAGS:
-        flag = np.asarray(person[name])
-        if flag.size != 1 or not flag.item():
-            raise _Skipped("has no body")
-    arrays["keypoints_2d"] = arrays["keypoints_2d"][:N_JOINTS]
-    return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
-
-
-def _open(file: Path, key: str) -> sqlite3.Connection:
-    """Open or create a store. Raises PipelineError if it was created with another `key`."""
-    database = sqlite3.connect(file)
-    with database:
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)"
-        )
-        database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
-        database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
-        database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
-        before = database.execute("SELECT key FROM options").fetchone()
-        if before is None:
-            database.execute("INSERT INTO options VALUES (?)", (key,))
-        elif before[0] != key:
-            raise PipelineError(
-                f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart."
-            )
-    return database
-
-
-def _read_into(
-    database: sqlite3.Connection, file: Path, pattern: re.Pattern[str] | None
-) -> _FitsRead | None:
-    """Read a tar or .npz into the store, in one transaction that replaces its earlier fits.
-
-    Returns None, and reads nothing, if a file of this name and size has been read before.
-    """
-    # with its folder: datasets' tars have equal numbers
-    name = PurePosixPath(*file.absolute().parts[-2:]).as_posix()
-    before = database.execute("SELECT size FROM tars WHERE name = ?", (name,)).fetchone()
-    if before is not None and before[0] == file.stat().st_size:
-        return None
-    content = _read(file, pattern)
-    with database:
-        database.execute("DELETE FROM fits WHERE tar = ?", (name,))
-        database.executemany(
-            "INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits)
-        )
-        record = (name, file.stat().st_size, content.digest)
-        database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
-    return content
-
-
-def _read_all(
-    files: Iterable[Path], store: Path, key: str = ""
-) -> Iterator[_FitsRead | RawDataError | None]:
-    """Read tars and .npz files into `store`.
-
-    Yields for each file its fits, None if it was read before, or its error.
-
-    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
-    and PipelineError for an invalid `key`, or one that differs from the store's.
-    """
-    pattern = None
-    try:
-        if key:
-            pattern = re.compile(key)
-    except re.error as error:
-        raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
-    try:
-        with contextlib.closing(_open(store, key)) as database:
-            for file in files:
-                try:
-                    yield _read_into(database, file, pattern)
-                except RawDataError as error:
-                    yield error
-    except sqlite3.Error as error:
-        do = (
-            "Check that its folder exists and is writable, the disk is not full, and no other "
-            "`fits` is running."
-        )
-        raise PipelineError(f"{store}: cannot be written: {error}. {do}") from error
 
 
 COMMAND: Final = Command(_options, _run)
