@@ -2,7 +2,7 @@
 raw -> [tracks] -> features
 
 `video_grades` grades the tracks of a video in the cache; `grades_of`, those of a video from a
-reader; `grade`, a single track. `joints` computes the statistics of joints, and `words` has the
+reader; `grade`, a single track. `joints` and `motions` compute the statistics, and `words` has the
 limits. The page docs/datasets/videos.md describes the numbers.
 """
 
@@ -22,19 +22,10 @@ from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
-from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
+from pipeline.grades.joints import LIMBS, CameraMotion, Joints, Timing
+from pipeline.grades.motions import CONTACT_M, numbers_of_motion
 from pipeline.grades.words import Grade
-from pipeline.linking import split_at_gaps
-from pipeline.skeletons import (
-    BLAZE_12,
-    LARGEST,
-    PELVIS,
-    Array,
-    Bools,
-    Doubles,
-    Floats,
-    keypoints_13,
-)
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
 from pipeline.track import usual_step
 
 Columns = Mapping[str, Array]
@@ -51,20 +42,6 @@ NEAR: Final = 0.05
 COVERED: Final = 0.4  # share of the box around the joints that another person must cover
 # height up to which a foot is on the ground
 CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
-CONTACT_M: Final = 0.05  # in 3D
-# The legs of an average person, since a body model may be missing. Lengths are shares of the height
-# by Drillis and Contini (1966), as in Winter: Biomechanics and motor control of human movement.
-HEIGHT_M: Final = 1.7
-THIGH_M: Final = 0.245 * HEIGHT_M
-SHANK_M: Final = 0.246 * HEIGHT_M
-# from SMPL's pelvis to its hips, left and right: x to the left, y up; rounded
-HIPS_M: Final = ((0.09, -0.09, 0.0), (-0.09, -0.09, 0.0))
-DOWN: Final = np.array([0.0, -1.0, 0.0])
-HIPS: Final = (1, 2)  # SMPL's joints, left and right
-KNEES: Final = (4, 5)
-# the floor is at this percentile of the lower ankle's heights
-FLOOR_PERCENTILE: Final = 5
-BELOW_M: Final = 0.15  # lower than this, a foot is below the floor
 
 
 def grade(
@@ -97,7 +74,7 @@ def grade(
     numbers |= _numbers_3d(columns, timing, camera)
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
-        numbers |= _numbers_of_motion(columns, timing)
+        numbers |= numbers_of_motion(columns, timing)
     return Grade(**numbers)
 
 
@@ -244,38 +221,6 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     return numbers
 
 
-def _numbers_of_motion(columns: Columns, timing: Timing) -> dict[str, float]:
-    """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
-
-    Only the longest stretch of known frames without a gap is used.
-    """
-    has_pose = np.isfinite(columns["pose"]).all(axis=1)
-    has_place = np.isfinite(columns["trans"]).all(axis=1)
-    rows = np.flatnonzero(has_pose & has_place)
-    numbers = np.rint(timing.frames[rows]).astype(np.int64)
-    stretches = split_at_gaps(numbers, 0)
-    rows = rows[max(stretches, key=len)]
-    if len(rows) < FEWEST:
-        return {}
-
-    timing = timing._replace(frames=timing.frames[rows])
-    pose = columns["pose"][rows]
-    trans = columns["trans"][rows]
-    ankles = _ankles_of(pose, trans)
-    points = np.zeros((len(rows), 12, 3))
-    points[:, ANKLES] = ankles
-    is_ankle = np.zeros(points.shape[:2], np.bool_)
-    is_ankle[:, ANKLES] = True
-    joints = Joints(timing, points, is_ankle, np.ones(len(rows)))
-    return {
-        "skating_3d_cm_s": 100 * joints.skating(_world_axes(len(rows)), CONTACT_M),
-        "root_speed_m_s": _root_speed(trans, timing.rate),
-        "root_jump_m": _root_jump(trans),
-        "joint_speed_deg_s": _joint_speed(pose, timing.rate),
-        "below_floor_percent": 100 * _below_floor(ankles),
-    }
-
-
 def _overlaps(people: Sequence[Columns]) -> list[float]:
     """For each track, the share of frames in which another person covers much of its box (COVERED).
 
@@ -314,7 +259,7 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     the video's file of `detect`, which does not know where up is.
     """
     if "bbox" not in columns:  # motion without a camera
-        return _world_axes(len(columns["frame_index"]))
+        return CameraMotion.still(len(columns["frame_index"]))
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
         is_known = (np.abs(extrinsics) < LARGEST).all(axis=(1, 2))  # false for nan
@@ -332,11 +277,6 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
         if moved is not None:
             return CameraMotion(np.searchsorted(moved, columns["frame_index"], side="right"))
     return CameraMotion()
-
-
-def _world_axes(n_rows: int) -> CameraMotion:
-    """A still camera with the axes of a motion's world, z up."""
-    return CameraMotion(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
 
 
 def _joints_3d(columns: Columns) -> Doubles:
@@ -365,55 +305,3 @@ def _shift_to_camera(columns: Columns) -> Doubles:
         return np.full((len(columns["frame_index"]), 3), np.nan)
     pelvis = columns["kp_3d"][:, PELVIS, :3].astype(np.float64)
     return np.asarray(columns["trans"] - pelvis)
-
-
-def _ankles_of(pose: Floats, trans: Floats) -> Doubles:
-    """Left and right ankles of an average person, (T, 2, 3) m, z up.
-
-    pose: (T, 72) of SMPL; trans: (T, 3) m.
-    """
-    from scipy.spatial.transform import Rotation  # takes 0.1 s
-
-    rotations = np.asarray(pose, np.float64).reshape(len(pose), -1, 3)
-    root = Rotation.from_rotvec(rotations[:, 0])
-    ankles = []
-    for to_hip, hip, knee in zip(HIPS_M, HIPS, KNEES, strict=True):
-        thigh = root * Rotation.from_rotvec(rotations[:, hip])
-        shank = thigh * Rotation.from_rotvec(rotations[:, knee])
-        knee_place = root.apply(to_hip) + THIGH_M * thigh.apply(DOWN)
-        ankle = knee_place + SHANK_M * shank.apply(DOWN)
-        ankles.append(trans + ankle)
-    return np.stack(ankles, axis=1)
-
-
-def _root_speed(trans: Floats, rate: float) -> float:
-    """Largest speed of the root, m/s. trans: (T, 3) m, T >= 2. rate: frames a second."""
-    steps = np.diff(trans.astype(np.float64), axis=0)
-    return float(np.linalg.norm(steps, axis=-1).max() * rate)
-
-
-def _root_jump(trans: Floats) -> float:
-    """Largest change of the step from one frame to the next, m; for a jump, this is its length.
-
-    trans: (T, 3) m, T >= 3.
-    """
-    changes = np.diff(trans.astype(np.float64), 2, axis=0)
-    return float(np.linalg.norm(changes, axis=-1).max())
-
-
-def _joint_speed(pose: Floats, rate: float) -> float:
-    """Largest speed at which a joint turns, degrees/s. pose: (T, 72) rad, T >= 2."""
-    from scipy.spatial.transform import Rotation  # takes 0.1 s
-
-    rotations = pose.astype(np.float64).reshape(len(pose), -1, 3)
-    before = Rotation.from_rotvec(rotations[:-1].reshape(-1, 3))
-    after = Rotation.from_rotvec(rotations[1:].reshape(-1, 3))
-    turns = (before.inv() * after).magnitude()
-    return float(np.degrees(turns.max()) * rate)
-
-
-def _below_floor(ankles: Doubles) -> float:
-    """Share of frames with a foot below the floor. ankles: (T, 2, 3) m, z up."""
-    lower = ankles[..., 2].min(axis=1)
-    floor = np.percentile(lower, FLOOR_PERCENTILE)
-    return float((lower < floor - BELOW_M).mean())

@@ -106,7 +106,16 @@ def _unseen_actor(motion: ActorMotion, gender: str) -> Actor:
     pose, trans = _turn_z_up(motion.pose, motion.trans, pelvis)
     no_joints = np.zeros((n_frames, 0, 3))
     no_pixels = np.zeros((n_frames, 0, 2))
-    return Actor(motion, gender, pose, motion.betas, trans, no_joints, no_joints, no_pixels)
+    return Actor(
+        motion=motion,
+        gender=gender,
+        pose=pose,
+        betas=motion.betas,
+        trans=trans,
+        joints=no_joints,
+        spin49=no_joints,
+        kp_2d=no_pixels,
+    )
 
 
 def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
