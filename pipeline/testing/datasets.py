@@ -109,7 +109,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     return problems
 
 
-class _Reading(NamedTuple):
+class _VideoReading(NamedTuple):
     """What a dataset returns for a video."""
 
     tracks: Sequence[Track]
@@ -125,11 +125,11 @@ class _ExaminedSplit(NamedTuple):
     name: str
     body: Body | None
 
-    def read(self, video: RawVideo) -> _Reading:
+    def read(self, video: RawVideo) -> _VideoReading:
         """Read a video. Raises what the reader raises, but for rejections of the video."""
         dataset = self.dataset
         tracks, account = dataset.read_accounted(self.raw, self.name, video, self.body)
-        return _Reading(tracks, account, dataset.origin(video.name))
+        return _VideoReading(tracks, account, dataset.origin(video.name))
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _name_problems(
         yield f"{track.name}: its name is not <video>/<person>, or is used twice"
 
 
-def _origin_problems(video: RawVideo, first: _Reading, second: _Reading) -> Iterator[str]:
+def _origin_problems(video: RawVideo, first: _VideoReading, second: _VideoReading) -> Iterator[str]:
     """Problems of the names that a dataset gives for a video's origin."""
     if "" in first.origin or first.origin != second.origin:
         yield (
@@ -253,7 +253,7 @@ def _origin_problems(video: RawVideo, first: _Reading, second: _Reading) -> Iter
         )
 
 
-def _account_problems(first: _Reading, second: _Reading) -> Iterator[str]:
+def _account_problems(first: _VideoReading, second: _VideoReading) -> Iterator[str]:
     """Problems of a video's account, compared with the tracks, and with the second account."""
     account = first.account
     tracks = first.tracks

@@ -73,7 +73,7 @@ TEXTS: Final = (
 PORTRAIT_SCALE: Final = 1.1  # side of a person's image in the table / side of the box
 
 
-class _ShownTrack(NamedTuple):
+class _ClipTrack(NamedTuple):
     """Where and when a person is in the clip."""
 
     fitted: dict[str, Any]  # the person's entry in bodies.json
@@ -240,13 +240,13 @@ def _people(
     return [images[poster_frame] for images in drawn], people
 
 
-def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _ShownTrack:
+def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _ClipTrack:
     record = split.tracks[split.tracks.names.index(fitted["name"])]
     frame_index = split.rows("frame_index", record.start, record.stop)
     middle = len(frame_index) // 2
     bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
     seconds = frame_index[0] / record.fps, frame_index[-1] / record.fps
-    return _ShownTrack(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
+    return _ClipTrack(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
 
 
 def _data_uri(clip: Path) -> str:

@@ -84,7 +84,7 @@ class _ListedImages(NamedTuple):
     n_repeated: int  # images with the id of an earlier one, which are not used
 
 
-class _Annotation(NamedTuple):
+class _StoredAnnotation(NamedTuple):
     """An annotation of a labelled image, as stored."""
 
     key: str  # its place in the file, such as "annotations[3]"
@@ -98,7 +98,7 @@ class StoredLabels(ABC):
 
     file: Path
     images: _ListedImages
-    annotations: Sequence[_Annotation]
+    annotations: Sequence[_StoredAnnotation]
     n_unused: int  # annotations of images that are not labelled, or not listed
     categories: object
 
@@ -241,7 +241,7 @@ def load_labels(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
             raise _invalid(file, image_key, expected, str(image_id))
         image_index = images.index_of.get(image_id)
         if image_index is not None:
-            annotations.append(_Annotation(key, image_index, annotation))
+            annotations.append(_StoredAnnotation(key, image_index, annotation))
     return labels(
         file=file,
         images=images,

@@ -57,7 +57,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
     gender = str(rng.choice(GENDERS))
     fingers = _curl_fingers(rng, shot.n_frames)
-    actor = _unseen_actor(_with_fingers(motion, fingers), gender)
+    actor = _unseen_actor(_replace_hands(motion, fingers), gender)
 
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     return fingers
 
 
-def _with_fingers(motion: ActorMotion, fingers: Doubles) -> ActorMotion:
+def _replace_hands(motion: ActorMotion, fingers: Doubles) -> ActorMotion:
     """The motion with SMPL's hands turned as the index fingers' roots are."""
     n_frames = len(fingers)
     axis_angles = motion.pose.reshape(n_frames, -1, 3).copy()
