@@ -317,9 +317,16 @@ def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
 
 
+BLAZE: Final = """
+    nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
+    right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist
+    right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip
+    right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index
+    right_foot_index
+""".split()  # noqa: SIM905 - BlazePose's 33 points
 # Shoulders, elbows, wrists, hips, knees, ankles, each left, then right
 COCO_12: Final = [*range(5, 17)]  # of COCO's 17 joints
-BLAZE_12: Final = [*range(11, 17), *range(23, 29)]  # of BlazePose's 33
+BLAZE_12: Final = [*range(11, 17), *range(23, 29)]  # of BLAZE
 
 
 def opposite_joints(skeleton: Skeleton) -> list[int]:
@@ -342,6 +349,7 @@ _SIDE_PREFIXES: Final = (
     ("vertex_l", "vertex_r"),
     ("extra_l", "extra_r"),
     ("left_", "right_"),
+    ("mouth_left", "mouth_right"),
     ("l", "r"),
 )
 

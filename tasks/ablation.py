@@ -50,7 +50,7 @@ class Ablation(PipelineTask):
     runs.
 
     Variants that do not fit the configured datasets are skipped unless they are named
-    (`reasons_to_skip`).
+    (`_reasons_to_skip`).
     """
 
     verb = "ablate"
@@ -150,7 +150,7 @@ class Ablation(PipelineTask):
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}
-        return reasons_to_skip(train_config())
+        return _reasons_to_skip(train_config())
 
     def _seeds(self) -> list[int]:
         """The seeds to train with. Raises ConfigError if they are no numbers."""
@@ -164,7 +164,7 @@ class Ablation(PipelineTask):
         return list(dict.fromkeys(map(int, words)))
 
 
-def reasons_to_skip(base: TrainConfig) -> dict[str, str]:
+def _reasons_to_skip(base: TrainConfig) -> dict[str, str]:
     """Variant -> reason, for variants that cannot be trained on the datasets of `base`, or would
     not differ from it.
     """
@@ -305,10 +305,10 @@ def _show_errors(rows: Sequence[_AblationRow]) -> None:
     """Print those errors that the paper reports; if there are none of them, all errors."""
     titles = metric_titles([row.errors for row in rows])
     shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
-    table = console.table("", *shown.values())
+    table = console.new_table("", *shown.values())
     for row in rows:
         table.add_row(row.model, *(row.text(name) for name in shown))
-    console.show(table)
+    console.print_table(table)
 
 
 def _show_units(rows: Sequence[_AblationRow]) -> None:

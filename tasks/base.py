@@ -37,7 +37,7 @@ complete_tasks: set[str] = set()  # ids of complete tasks, within this process
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> None:
     """Print a line about a task: ✓ convert    penn_action/train         10 videos, 400 frames"""
-    console.out.print(f"{mark} {console.line(verb, what, detail)}")
+    console.out.print(f"{mark} {console.task_line(verb, what, detail)}")
 
 
 def warn(text: str) -> None:
@@ -117,7 +117,7 @@ class PipelineTask(luigi.Task):
         """Show the task's progress: as a bar on a terminal, as lines in a log, on Luigi's page."""
         alone = multiprocessing.parent_process() is None
         page = _LuigiPage(self)
-        label = f"  {console.line(self.verb, plain(self.what), '')}"
+        label = f"  {console.task_line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
             def show_both(done: int, total: int, message: str = "") -> None:

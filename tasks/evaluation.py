@@ -102,7 +102,7 @@ class Evaluate(PipelineTask):
             tables.setdefault(f"{row.split}, {row.protocol}", []).append(row)
         for title, rows in tables.items():
             console.out.print()
-            console.show(table_of(title, rows), least=WIDE)
+            console.print_table(table_of(title, rows), least=WIDE)
         show_notes(read_metrics(folder), model_config(self.record))
         shown_folder = from_here(folder)
         fact("numbers", f"{shown_folder}/{RESULTS}, {shown_folder}/{runs.METRICS} (all)")
@@ -240,7 +240,7 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
         titles.pop(name, None)
 
     text_columns = ["protocol"] if protocols else []
-    table = console.table(title, *text_columns)
+    table = console.new_table(title, *text_columns)
     for column in (*titles.values(), "frames"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
@@ -319,7 +319,7 @@ def _show_dynamics(metrics: Metrics) -> None:
         rows = dict(dynamics["pa_mpjpe"])
         if not metrics["stand_in"]:
             rows |= published.DYNAMICS.get(split, {})
-        table = console.table(f"{split}, past and future")
+        table = console.new_table(f"{split}, past and future")
         steps = next(iter(rows.values()))
         for step in steps:
             title = f"{int(step):+d} frames" if int(step) else "now"

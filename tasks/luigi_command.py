@@ -83,7 +83,7 @@ class SettingsOver(luigi.Config):
     )
 
 
-def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
+def _luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
     """Our defaults of Luigi's settings: (section, key) -> text.
 
     With its own defaults, Luigi logs a lot, and exits with 0 after failures.
@@ -113,7 +113,7 @@ def prepare() -> None:
     if by_luigi:
         os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *options.set])
     config = configuration.get_config()
-    for (section, key), text in luigi_defaults(settings_file()).items():
+    for (section, key), text in _luigi_defaults(settings_file()).items():
         if not config.has_option(section, key):
             config.set(section, key, text)
     try:
@@ -222,14 +222,14 @@ def _check_scheduler(url: str) -> None:
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_DISCOVERED)
 def _introduce_data(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: ARG001 - Luigi's signature
     if isinstance(task, PipelineTask):
-        introduce()
+        _introduce()
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
 def _up_to_date(task: luigi.Task) -> None:
     """Print the line of a complete task, and its result."""
     if isinstance(task, PipelineTask):
-        introduce()
+        _introduce()
         if task.flaw:
             task.say(f"up to date ({task.flaw})", mark=console.DOUBT)
         else:
@@ -250,7 +250,7 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
         if str(error) not in reported:
             message = task.message_of(error)
         reported.add(str(error))
-        _complain(console.line(task.verb, task.what, message))
+        _complain(console.task_line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
@@ -272,7 +272,7 @@ def _complain(text: str) -> None:
 
 
 @functools.cache
-def introduce() -> None:
+def _introduce() -> None:
     """Print which data this is and where, once per process."""
     fact("data", _whose_data(settings()))
     fact("cache", from_here(settings().paths.cache))

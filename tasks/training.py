@@ -8,29 +8,32 @@ A model's configuration names the tasks of the checkpoints that it may read (`Vi
 such as {"mposer": ("TrainMPoser", "prior = discriminator")}, with the setting that needs none. With
 `prior = mposer`, and if luigi.cfg does not set `mposer`, `Train` requires TrainMPoser, and
 `model_config` sets `mposer` to the path of its best.pt. `Train` also requires `ExtractBeside`. The
-training itself is in `vibe_model.training`.
+training itself is in `vibe_model.training`, in this process or in several (`_run_training`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
 from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
+from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
-from tasks import launching
 from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
@@ -48,6 +51,9 @@ from vibe_model.sections import (
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.cli.progress import Progress
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
@@ -197,7 +203,7 @@ def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
     return config
 
 
-def mposer_config(train: VideoConfig) -> MPoserConfig:
+def _mposer_config(train: VideoConfig) -> MPoserConfig:
     """Configuration of the motion prior for the generator `train` (`mposer_settings`), checked.
 
     Raises ConfigError.
@@ -217,14 +223,14 @@ class TrainMPoser(CheckpointTask):
 
     @classmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:
-        return best_of(mposer_config(reader or train_config()))
+        return best_of(_mposer_config(reader or train_config()))
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
         return [cls(variant=variant, seed=seed)]
 
     def config(self) -> MPoserConfig:
-        return mposer_config(train_config(self.variant, self.seed))
+        return _mposer_config(train_config(self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
         self.config()  # raises what is wrong with it, before anything runs
@@ -262,7 +268,7 @@ class Train(_TrainingTask):
         if not learns_depth(config):
             warn(WITHOUT_DEPTH)
         with self.progress() as progress:
-            folder = launching.train(config, self.variant, progress, self.what)
+            folder = _run_training(config, self.variant, progress, self.what)
         best = read_metrics(folder)["best"]
         self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
 
@@ -313,3 +319,56 @@ class ExtractBeside(Extract):
 
     def _spec(self) -> StreamSpec:
         return stream_of(settings().source, str(self.stream))
+
+
+def _run_training(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
+    """Train in this process, or in several processes if the settings ask for them.
+
+    Returns the run's folder. variant: Of the model, as the command `train` takes it. what: Name of
+    the training for progress lines.
+    """
+    from vibe_model import training  # imports torch
+    from vibe_model.training.trainer import ProcessGroup
+
+    n = ProcessGroup.planned_size(config)
+    if n == 1:
+        return training.run(config, progress=progress_callback(progress, what))
+    progress(0, config.epochs * config.iterations, f"{n} processes")
+    _launch_processes(
+        "--standalone",
+        "--nproc-per-node",
+        str(n),
+        "-m",
+        "tasks",
+        "train",
+        f"--model={config.MODEL}",
+        f"--variant={variant}",
+        f"--seed={config.seed}",
+    )
+    return runs.run_folder(config)
+
+
+def _launch_processes(*words: str) -> None:
+    """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # the processes print their errors themselves
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        run.main(list(words))
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        raise ConfigError(
+            f"training in several processes ended with exit code {code}, see above"
+        ) from error
+    except SignalException as error:
+        if error.sigval == signal.SIGTERM:
+            raise Terminated from error
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

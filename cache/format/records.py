@@ -51,10 +51,10 @@ class VideoEntry:
     account: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
+def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
     """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
 
-    >>> find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
     [(100, 103), (103, 105)]
     """
     breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
@@ -101,7 +101,7 @@ def _track_record(track: TrackRows, start: int, extra: Collection[ExtraColumn]) 
         "crop_scale": float(track.crop_scale),
         "gender": track.gender,
         "intrinsics": intrinsics,
-        "runs": find_runs(frame_index, track.step, start),
+        "runs": _find_runs(frame_index, track.step, start),
     }
     for column in extra:
         if column.per == "track" and column.name in track.extra:

@@ -21,17 +21,8 @@ from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.cli.progress import Progress, silent
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
-from pipeline.skeletons import Array
+from pipeline.skeletons import BLAZE, Array
 
-BLAZE: Final = """
-    nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
-    right_ear mouth_left
-    mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist
-    left_pinky right_pinky
-    left_index right_index left_thumb right_thumb left_hip right_hip left_knee right_knee
-    left_ankle right_ankle
-    left_heel right_heel left_foot_index right_foot_index
-""".split()  # noqa: SIM905 - the 33 points, in its order
 POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, and the point's weight
     **{name: (name, 0.5) for name in ("nose", "eye", "ear")},
     **{name: (name, 1.0) for name in ("shoulder", "elbow", "wrist", "knee", "ankle")},
@@ -136,7 +127,7 @@ class Fitter:
         self._average = torch.full((len(PARAMETERS),), 0.5, device=device)  # the average shape
         self._average[AGE] = age
         self._is_age = torch.arange(len(PARAMETERS), device=device) == AGE
-        self._matched = match_points(self.body)
+        self._matched = _match_points(self.body)
         anchors = self._matched.anchors
         self._hung = self._tensor(np.arange(len(anchors)) != anchors)[:, None]  # (K, 1) 1 or 0
         is_stiff = np.array([bone.startswith(STIFF) for bone in BONES[1:]])
@@ -313,7 +304,7 @@ def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> Non
             change.clamp_(-0.5, 0.5)  # of 0.5, so that parameters stay within 0 and 1
 
 
-def match_points(body: AnnyBody) -> _MatchedPoints:
+def _match_points(body: AnnyBody) -> _MatchedPoints:
     """Find the points that BlazePose and the body share, by their names."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     body_points = POINTS | HUNG

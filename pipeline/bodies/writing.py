@@ -25,7 +25,7 @@ import cache
 from cache.storage.durable import write_atomic
 from pipeline.bodies.body import PARAMETERS
 from pipeline.bodies.body_file import FILE, body_file, read_body
-from pipeline.bodies.fitting import BLAZE, BONES, FittedBodies, Fitter
+from pipeline.bodies.fitting import BONES, FittedBodies, Fitter
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.inputs import raw_folder
@@ -36,7 +36,7 @@ from pipeline.grades import Grade, video_grades
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
+from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the
@@ -93,7 +93,7 @@ class _FittedTrack(NamedTuple):
 
     frame_index: Array  # (N,)
     fitted: FittedBodies
-    camera: Array  # (N, 3) of `estimate_camera`
+    camera: Array  # (N, 3) of `_estimate_camera`
     about: str  # JSON: how the bodies were made, and from which joints
 
 
@@ -182,7 +182,7 @@ class _BodiesWriter:
                 rows.joints, rows.follows, self._progress, self._n_done, self._total
             )
             names = self._fitter.body.keypoint_names
-            camera = estimate_camera(fitted.keypoints, names, rows.kp_2d)
+            camera = _estimate_camera(fitted.keypoints, names, rows.kp_2d)
             person = _FittedTrack(rows.frame_index, fitted, camera, text)
             _write_track(file, person, names)
         measures = _measures(person.fitted, grade)
@@ -323,7 +323,7 @@ def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Arra
     return _JointRows(frames, stored[is_known], follows, kp_2d)
 
 
-def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
+def _estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
     """Weak perspective cameras (N, 3), px per m, x px, y px, that bring keypoints (N, J, 3) m
     closest to kp_2d.
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pipeline.cli.text import duration, rate
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -59,13 +61,11 @@ def _bars(console: Console, unit: str) -> RichProgress:
     from rich.table import Column
     from rich.text import Text
 
-    from pipeline.cli import console as terminal
-
     class SpeedColumn(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
             if not unit or not task.speed:
                 return Text()
-            return Text(terminal.rate(task.speed, unit))
+            return Text(rate(task.speed, unit))
 
     fixed = Column(no_wrap=True)
     message_column = Column(no_wrap=True, ratio=1, overflow="ellipsis")
@@ -119,8 +119,8 @@ def _print_line(
         counts += f" {unit}s"
     if per_second > 0:
         if unit:
-            counts += f", {terminal.rate(per_second, unit)}"
-        counts += f", {terminal.duration((total - done) / per_second)} left"
+            counts += f", {rate(per_second, unit)}"
+        counts += f", {duration((total - done) / per_second)} left"
     if message:
         counts += f"  {terminal.plain(message)}"
     terminal.err.print(f"{what}: {counts}")

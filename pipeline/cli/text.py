@@ -1,4 +1,6 @@
-"""Parts of messages: counts with nouns, commands to copy, system errors and what to do."""
+"""Parts of messages: counts and numbers with units, commands to copy, system errors and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,50 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def size(n_bytes: float) -> str:
+    """A size with its unit.
+
+    >>> [size(n) for n in (0, 1536, 1024**2 - 1, 19_600_000, 2 * 2**40)]
+    ['0 B', '1.5 KiB', '1.0 MiB', '18.7 MiB', '2.0 TiB']
+    """
+    if round(n_bytes) < 1024:
+        return f"{n_bytes:.0f} B"
+    power = 1
+    while power < 4 and round(n_bytes / 1024**power, 1) >= 1024:
+        power += 1
+    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
+
+
+def duration(seconds: float) -> str:
+    """A time with its unit.
+
+    >>> [duration(s) for s in (0.2, 61, 540, 9000, 10**6)]
+    ['1 s', '61 s', '9 min', '2.5 h', '11.6 days']
+    """
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def rate(a_second: float, unit: str) -> str:
+    """A speed; below one per second, the time of one unit.
+
+    >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
+    ('1,234 rows/s', '3.1 videos/s', '90 s/video')
+    """
+    if a_second <= 0:
+        return ""
+    if a_second < 1:
+        return f"{duration(1 / a_second)}/{unit}"
+    if a_second < 10:
+        return f"{a_second:.1f} {unit}s/s"
+    return f"{a_second:,.0f} {unit}s/s"
+
+
 def command(*words: str, module: str = "pipeline") -> str:
     """A command to type here: .venv/bin/python -m pipeline status"""
     return shlex.join([python(), "-m", module, *words])
@@ -72,6 +118,13 @@ def text_of(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape control codes, for text that rich does not print."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:

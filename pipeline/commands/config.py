@@ -15,6 +15,7 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
+from pipeline.cli.results import print_json
 from pipeline.cli.text import error_text, text_of
 from pipeline.commands.preparation.detector import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -59,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
     if args.json:
-        console.show_json({"file": str(file.resolve()), "settings": chosen})
+        print_json({"file": str(file.resolve()), "settings": chosen})
     elif not args.check:
         _show(file, chosen)
 
@@ -99,7 +100,7 @@ def _problems(s: Settings) -> list[str]:
 
 def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     out.print(f"[dim]{plain(str(file.resolve()))}[/dim]")
-    table = console.table()
+    table = console.new_table()
     table.show_header = False
     for style in ("bold", "", "dim"):
         table.add_column(overflow="fold", style=style)
@@ -112,7 +113,7 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
         elif default == value:
             about = ""
         table.add_row(setting.name, plain(value), plain(about))
-    console.show(table)
+    console.print_table(table)
 
 
 def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:

@@ -7,8 +7,9 @@ from dataclasses import fields
 from typing import Final
 
 from pipeline.cli.command_line import Command, every_option, json_option
-from pipeline.cli.console import err, out, show_json
+from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
+from pipeline.cli.results import print_json
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import plan_detection, usual_detector
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
         result = detect(plan, args.cfg, progress, args.part, retries=True)
 
     if args.json:
-        show_json(result.document)
+        print_json(result.document)
         return int(bool(result.flaws))
     code = result.print("detect", args.raw.name)
     if args.part is not None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, CommandResult, plain
+from pipeline.cli.console import DONE, DOUBT, plain
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
 from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool
@@ -90,12 +91,12 @@ def _run(args: argparse.Namespace) -> int:
     is_missing = any(examination.missing or examination.is_in_part for examination in examined)
     result.exit_code = int(bool(is_missing or broken))
     if is_missing:
-        result.lines(_check_again(args))
+        result.add_lines(_check_again(args))
     elif settings is None:
-        result.lines(_prepare_commands(args, examined))
+        result.add_lines(_prepare_commands(args, examined))
     else:
-        result.lines(("", f"Next: {tool('luigi')} --module tasks Data"))
-    return result.print(as_json=args.json)
+        result.add_lines(("", f"Next: {tool('luigi')} --module tasks Data"))
+    return print_result(result, as_json=args.json)
 
 
 def _examine_all(
@@ -162,7 +163,7 @@ def _all_of(raw: Path) -> list[str]:
 
 def _table(examined: Sequence[Examination]) -> Table:
     """One line for each part of each release."""
-    shown = console.table("dataset", "what", "where")
+    shown = console.new_table("dataset", "what", "where")
     for name in ("found", "in release"):
         shown.add_column(name, justify="right")
     shown.add_column("state")

@@ -7,8 +7,9 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, size
-from pipeline.cli.text import count
+from pipeline.cli.console import DOUBT, IDLE
+from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.text import count, size
 from pipeline.settings.arguments import cache_option
 
 
@@ -40,14 +41,14 @@ def _run(args: argparse.Namespace) -> int:
     verb = "removed"
     if args.dry_run:
         verb = "would be removed"
-    result.lines(collected.removed, f"[dim]{verb}[/dim]")
+    result.add_lines(collected.removed, f"[dim]{verb}[/dim]")
     for name in collected.forgotten:
-        result.line(f"{name}: its folder was deleted: forgotten", IDLE)
+        result.add_line(f"{name}: its folder was deleted: forgotten", IDLE)
     for text in collected.skipped:
-        result.line(f"left: {text}", DOUBT)
-    result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
+        result.add_line(f"left: {text}", DOUBT)
+    result.add_line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
-    return result.print(as_json=args.json)
+    return print_result(result, as_json=args.json)
 
 
 COMMAND: Final = Command(_options, _run)

@@ -26,7 +26,8 @@ import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult
+from pipeline.cli.console import DONE, DOUBT, WRONG
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.release import Origin
@@ -53,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
     has_leaks = any(comparison.leaks for comparison in compared)
     result = CommandResult(compared, exit_code=int(has_leaks))
     _add_text(result, compared, every=args.all)
-    return result.print(as_json=args.json)
+    return print_result(result, as_json=args.json)
 
 
 def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: bool) -> None:
@@ -62,7 +63,7 @@ def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: 
     every: list everything that is shared, and the reasons why something is unknown.
     """
     if not any(comparison.is_of_training for comparison in compared):
-        result.line("nothing to compare: this needs a split named train, and another one")
+        result.add_line("nothing to compare: this needs a split named train, and another one")
     # "a/train and b/test" -> kinds of things that they do not share
     unshared = defaultdict[str, list[str]](list)
     # kind of thing, reason -> pairs of splits for which it is unknown
@@ -76,15 +77,15 @@ def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: 
         elif not comparison.common:
             unshared[pair].append(comparison.what)
     for pair, kinds in unshared.items():
-        result.line(f"{pair} share no {' and no '.join(kinds)}", DONE)
+        result.add_line(f"{pair} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
-        result.line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
+        result.add_line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
         return
     for (kind, why), pairs in unknown.items():
         where = ", ".join(pairs)
         if why == _NOT_COMPARABLE:
             where = f"{count(len(pairs), 'pair')} of splits of two datasets"
-        result.line(f"{kind}s of {where}: unknown: {why}", DOUBT)
+        result.add_line(f"{kind}s of {where}: unknown: {why}", DOUBT)
 
 
 def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:
@@ -94,10 +95,10 @@ def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, ev
         verb = f"{comparison.first} has twice"
     mark = WRONG if comparison.leaks else DOUBT
     common = comparison.common
-    result.line(f"{verb} {count(len(common), comparison.what)}:", mark)
+    result.add_line(f"{verb} {count(len(common), comparison.what)}:", mark)
     named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in common]
     limit = None if every else FEW
-    result.lines(few(named, limit, "leaks --all"), indent=4)
+    result.add_lines(few(named, limit, "leaks --all"), indent=4)
 
 
 class _Common(NamedTuple):

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain
+from pipeline.cli.console import DONE, DOUBT, WRONG, plain
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED, ExtractionPlan
@@ -62,8 +63,8 @@ def _run(args: argparse.Namespace) -> int:
         result.text += lines(plan, limit)
     result.problems = missing
     if plans and all(plan.up_to_date and not plan.lost_videos for plan in plans):
-        result.line(_up_to_date(plans))
-    return result.print(as_json=args.json)
+        result.add_line(_up_to_date(plans))
+    return print_result(result, as_json=args.json)
 
 
 def _up_to_date(plans: Sequence[SplitPlan]) -> str:

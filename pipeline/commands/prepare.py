@@ -15,14 +15,15 @@ import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
-from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain
+from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, error_text
+from pipeline.cli.text import FEW, command, error_text, few, from_here
 from pipeline.clips import detectors
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
@@ -33,18 +34,19 @@ from pipeline.commands.preparation.detector import (
     keeps_other_keypoints,
     load_networks,
 )
-from pipeline.commands.preparation.pages import check_page, is_page_current, write_page
-from pipeline.commands.preparation.summary import print_summary, split_now
+from pipeline.commands.preparation.pages import check_page, is_page_current, page_file, write_page
+from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.features.plan import stream_label
 from pipeline.features.spec import RandomWeights, StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
-from pipeline.recipe.steps import LAYOUT, StepResult
+from pipeline.recipe.steps import LAYOUT, StepResult, accounting_lines
 from pipeline.settings import sections
 from pipeline.settings.arguments import BODY, cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
@@ -158,7 +160,7 @@ class Preparation:
 
         detected = self._detect(plans)
         n_flaws += detected.flaws + self._run_steps(runnable)
-        n_flaws += print_summary(args.cache, runnable)
+        n_flaws += _print_summary(args.cache, runnable)
         return int(n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:
@@ -172,7 +174,7 @@ class Preparation:
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
         """Show the progress of a step of a split or dataset within the block."""
-        return bar(f"  {line(verb, what, '')}", err, unit=unit)
+        return bar(f"  {task_line(verb, what, '')}", err, unit=unit)
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise errors of later steps now: weights, packages, device, read-only folders. With
@@ -221,7 +223,7 @@ class Preparation:
             except ERRORS as error:
                 n_flaws += 1
                 detail = plain(error_text(error, [self.args.cache]), keep=LAYOUT)
-                err.print(f"{WRONG} {line(verb, plan.name, detail)}")
+                err.print(f"{WRONG} {task_line(verb, plan.name, detail)}")
         return n_flaws
 
     def _convert(self, plan: SplitPlan) -> StepResult:
@@ -237,7 +239,7 @@ class Preparation:
 
     def _extract(self, plan: SplitPlan) -> StepResult:
         """Extract the streams of a split. Flaws: rows without features."""
-        split = split_now(plan)
+        split = _split_now(plan)
         # conversion has reported a split without rows
         if plan.up_to_date or split is None or not split.manifest["rows"]:
             return NOTHING
@@ -247,7 +249,7 @@ class Preparation:
 
     def _show(self, plan: SplitPlan) -> StepResult:
         """Write the page of a split, if its content has changed."""
-        if is_page_current(plan.recipe, split_now(plan)):
+        if is_page_current(plan.recipe, _split_now(plan)):
             return NOTHING
         with self.bar("show", plan.name, "track") as progress:
             return write_page(plan.recipe, progress)
@@ -324,6 +326,51 @@ def _no_videos(args: argparse.Namespace) -> PipelineError:
 
 
 NOTHING: Final = StepResult(details=())
+
+
+def _split_now(plan: SplitPlan) -> cache.Split | None:
+    """The split as it is in the cache now; None if it was not converted."""
+    if plan.up_to_date:
+        return plan.committed
+    return committed_split(plan.recipe.root, plan.name)
+
+
+def _print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
+    """Print the content of each split in the cache. Returns the number of rejected videos."""
+    status = command("status", "--all", "--cache", str(root))
+    n_rejected = 0
+    for plan in plans:
+        split = _split_now(plan)
+        if split is not None:
+            n_rejected += _print_split(split, page_file(plan.recipe), status)
+    out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
+    return n_rejected
+
+
+def _print_split(split: cache.Split, page: Path, status: str) -> int:
+    """Print the content of one split in the cache. Returns the number of rejected videos.
+
+    status: the command that shows all videos.
+    """
+    from pipeline.show.page import shows
+
+    title = f"[bold]{plain(split.name)}[/bold]"
+    if split.manifest["stand_in"]:
+        title += f"  {STAND_IN}"
+    out.print(title)
+    for text in accounting_lines(split.manifest["accounting"]):
+        out.print(f"  {plain(text)}")
+    streams = [stream_label(split, stream) for stream in split.streams]
+    out.print(f"  features {plain(', '.join(streams)) or 'none'}")
+    if shows(page, split.manifest["digest"]):
+        out.print(f"  page {plain(from_here(page))}")
+    n_rejected, messages = rejected_videos(split)
+    rejected = [f"rejected {text}" for text in messages]
+    for text in few(rejected, FEW, status):
+        out.print(f"  {DOUBT} {plain(text)}")
+    return n_rejected
+
+
 COMMAND: Final = Command(
     _options, _run, reads=_reads, kept="finished work is kept; the same command continues"
 )

@@ -24,9 +24,10 @@ from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, describe_no_rows, is_error
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, size, table
+from pipeline.cli.console import DOUBT, IDLE, err, new_table, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, command, count, error_text, few
+from pipeline.cli.results import CommandResult, print_document, print_result
+from pipeline.cli.text import FEW, command, count, error_text, few, size
 from pipeline.conversion import committed
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
@@ -97,23 +98,24 @@ def _run(args: argparse.Namespace) -> int:
     if args.digest:
         with bar("digest", err) as progress:
             lines = list(list_digests(opened, chosen, result.problems, progress))
-        return result.print_document("".join(f"{line}\n" for line in lines))
+        return print_document("".join(f"{line}\n" for line in lines), result.problems)
 
     rows = _read_splits(result, opened, chosen)
     result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv or args.tracks:
         write = tracks_csv if args.tracks else videos_csv
-        return result.print_document(write([opened[row.split] for row in rows], result.problems))
+        document = write([opened[row.split] for row in rows], result.problems)
+        return print_document(document, result.problems)
     if not chosen:
-        result.line("no split is committed yet")
-        result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
+        result.add_line("no split is committed yet")
+        result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif rows and args.sizes:
         _add_sizes(result, opened)
     elif rows:
         result.text += _tables(rows)
     if not args.sizes:
         _add_notes(result, args, opened, rows)
-    return result.print(as_json=args.json)
+    return print_result(result, as_json=args.json)
 
 
 def _read_splits(
@@ -129,7 +131,7 @@ def _read_splits(
             document = {**vars(rows[-1])}
         except (cache.CacheError, OSError) as error:
             document = {"split": name, "problems": [error_text(error)]}
-        result.rows.append(document)
+        result.document.append(document)
         result.problems += document["problems"]
     return rows
 
@@ -156,25 +158,25 @@ def _add_notes(
     licences = dict[str, None]()  # each line once: several splits have streams of one network
     for row in rows:
         licences |= dict.fromkeys(_weights_lines(row))
-    result.lines(licences, IDLE)
+    result.add_lines(licences, IDLE)
     for row in rows:
-        result.lines(_incomplete_download(row), DOUBT)
+        result.add_lines(_incomplete_download(row), DOUBT)
     for row in rows:
-        result.lines(_lost_lines(row, opened[row.split]), DOUBT)
+        result.add_lines(_lost_lines(row, opened[row.split]), DOUBT)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:
         folders = choose_splits(args.splits, opened.splits)
     for name in folders:
         for text in staged_by_parts(opened.store, name):
-            result.line(f"{name}: {text}", IDLE)
+            result.add_line(f"{name}: {text}", IDLE)
 
     limit = None if args.all else FEW
     every = command("status", "--all", "--cache", str(args.cache))
     for row in rows:
         for mark, texts in _video_lists(row, every=args.all):
             for text in few(texts, limit, every):
-                result.line(f"{row.split}: {text}", mark)
+                result.add_line(f"{row.split}: {text}", mark)
 
 
 def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
@@ -226,7 +228,7 @@ def _by_reason(dropped: Mapping[str, int]) -> str:
 
 def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
     """One line for each split. columns: indices of COLUMNS."""
-    shown = table(*(COLUMNS[i] for i in columns))
+    shown = new_table(*(COLUMNS[i] for i in columns))
     for row in rows:
         dropped = [_by_reason(row.accounting.get("frames", {}).get("dropped", {}))]
         if row.uncounted:
@@ -258,9 +260,9 @@ def _add_sizes(result: CommandResult, opened: cache.FeatureCache) -> None:
     """Add the stored bytes to the splits' documents, and a table of them: a line for each split's
     columns, streams and tables; then their sum.
     """
-    shown = table("split", "what", "bytes", "committed")
+    shown = new_table("split", "what", "bytes", "committed")
     total = 0
-    for document in result.rows:
+    for document in result.document:
         if "streams" not in document:  # an unreadable split
             continue
         stored = stored_bytes(opened[document["split"]])

@@ -20,9 +20,10 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
+from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, err, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.text import FEW, count, few, size
 from pipeline.conversion.committed import DROP, convert_command
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
@@ -81,14 +82,14 @@ def _run(args: argparse.Namespace) -> int:
     for text in refused:
         err.print(f"{ERROR} {plain(text)}")
     is_ok = report.ok and not (differing or refused)
-    result.rows = {
+    result.document = {
         "ok": is_ok,
         **{key: getattr(report, key) for key in _REPORTED},
         "digest": differing,
         "repair": repair,
     }
     result.exit_code = 0 if is_ok else 1
-    return result.print(as_json=args.json)
+    return print_result(result, as_json=args.json)
 
 
 def _differing_digests(
@@ -97,10 +98,10 @@ def _differing_digests(
     """Compare the cache with a list of digests. Adds the differences to `result`; returns them."""
     with bar("digest", err) as progress:
         differing = list(compare_digests(cache.open(args.cache), listed, progress))
-    result.lines(differing, WRONG)
+    result.add_lines(differing, WRONG)
     n_equal = len(listed) - len(differing)
     mark = DONE if n_equal == len(listed) else WRONG
-    result.line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
+    result.add_line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
     return differing
 
 
@@ -124,15 +125,15 @@ def _verify(
         replace(damage, what=damage.what.replace("--cache DIR", option))
         for damage in report.damaged
     ]
-    result.lines(report.problems, WRONG)
-    result.lines(report.notes, IDLE)
+    result.add_lines(report.problems, WRONG)
+    result.add_lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
     if report.fast:
         summary += ", sizes and indexes only"
     if report.ok:
-        result.line(f"intact: {summary}", DONE)
+        result.add_line(f"intact: {summary}", DONE)
     else:
-        result.line(f"{count(len(report.problems), 'problem')} in {summary}")
+        result.add_line(f"{count(len(report.problems), 'problem')} in {summary}")
     return report
 
 
@@ -167,15 +168,15 @@ def _add_repair(result: CommandResult, repair: _Repair) -> None:
         ("of damaged shards removed", repair.removed),
     ):
         if keys:
-            result.line(f"{count(len(keys), 'file')} {verb}:")
-            result.lines(few(keys, FEW, "all below the cache"), indent=2)
+            result.add_line(f"{count(len(keys), 'file')} {verb}:")
+            result.add_lines(few(keys, FEW, "all below the cache"), indent=2)
     for split, videos in repair.dropped:
-        result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
+        result.add_line(f"{split}: rows of {count(len(videos), 'video')} dropped")
     if repair.fill:
-        result.line("to fill them again:")
-        result.lines(repair.fill, indent=2)
+        result.add_line("to fill them again:")
+        result.add_lines(repair.fill, indent=2)
     elif not (repair.restored or repair.removed or repair.refused):
-        result.line("nothing to repair")
+        result.add_line("nothing to repair")
 
 
 def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:

@@ -33,7 +33,6 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
-from pipeline.files.raw import files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
@@ -43,7 +42,6 @@ EARLIER_READER: Final = "earlier_reader"
 LEAVE_OUT: Final = "leave_out"  # in the provenance: the list of tracks that are left out
 DROP: Final = "--drop-removed"
 MOUNT: Final = "Mount its disk"
-NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
@@ -188,20 +186,6 @@ def drop_command(split: cache.Split, raw: Path | None) -> str:
 def convert_command(split: cache.Split, *more: str) -> str:
     """The command that converts a committed split as recorded. more: further options."""
     return command("convert", split.name, "--cache", str(split.root), *more)
-
-
-def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
-    """The error about a raw folder in which none of a committed split's videos is left: a disk is
-    not mounted, or the name is misspelt.
-    """
-    actual = "no such folder"
-    if files.is_folder_there(raw):
-        actual = "none" if files.list_names(raw) else "an empty folder"
-    n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
-    expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
-    origin = recorded_raw(committed) or "an unknown folder"
-    origin = f"{committed.name} was converted from {origin}"
-    return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")
 
 
 def refuse_loss(

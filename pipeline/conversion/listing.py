@@ -15,15 +15,19 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import cache
-from pipeline.conversion.committed import no_videos
+from pipeline.cli.text import count
+from pipeline.conversion.committed import MOUNT, recorded_raw
 from pipeline.datasets.base import Dataset
-from pipeline.errors import RawDataError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, changes, files
 from pipeline.files.raw.files import VIDEOS
+
+NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
 
 
 def list_videos(
@@ -42,7 +46,7 @@ def list_videos(
         if not had_videos:
             raise
     if committed is not None and had_videos and not videos:
-        raise no_videos(raw, committed)
+        raise _no_videos(raw, committed)
     return tuple(_escape_names(videos))
 
 
@@ -122,3 +126,17 @@ def _pair_equal(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str,
         if by_content.get(content):
             renamed[name] = by_content[content].pop()
     return renamed
+
+
+def _no_videos(raw: Path, committed: cache.Split) -> PipelineError:
+    """The error about a raw folder in which none of a committed split's videos is left: a disk is
+    not mounted, or the name is misspelt.
+    """
+    actual = "no such folder"
+    if files.is_folder_there(raw):
+        actual = "none" if files.list_names(raw) else "an empty folder"
+    n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
+    expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
+    origin = recorded_raw(committed) or "an unknown folder"
+    origin = f"{committed.name} was converted from {origin}"
+    return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")

@@ -1,21 +1,26 @@
 """Read videos into the spool in parts, and take them from there.  [raw -> tracks]
 
 Each part, of an array job (`read_part`) or of a worker of a cluster (`_read_on_worker`), reads its
-share of a split's videos into the `Spool`. The command that commits takes them from there
-(`read_spooled`).
+share of a split's videos into the `_Spool`: pieces of the cache's staged work, one for each video
+(`_PieceName`). The command that commits takes them from there (`read_spooled`). A video's stamp
+tells cheaply whether its raw files have changed (`pipeline.files.raw.changes`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import Final
+from dataclasses import asdict, replace
+from typing import Any, Final, NamedTuple
 
+import cache
 from cache.format.folders import create_groups
 from cache.format.layout import WRITING
+from cache.format.place import Place
 from cache.write.parts import Part
+from cache.write.staged import VIDEO, StagedWork
 from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
@@ -23,7 +28,6 @@ from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.reading import Read, ReadVideo, attach_clips, read_videos
-from pipeline.conversion.spool import Spool
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
@@ -56,7 +60,7 @@ def read_spooled(
     """Yield every video, in order: from the spool if its raw files are the same, else as `read`
     reads it.
     """
-    spool = Spool(plan)
+    spool = _Spool(plan)
     pieces, todo = spool.find(videos)
     with closing(read(todo)) as read_now:
         for video in videos:
@@ -72,7 +76,7 @@ def read_here(
     """Read those of the videos that are not in the spool into it, by `read`. Returns the accounts
     of videos that cannot be read now.
     """
-    spool = Spool(plan)
+    spool = _Spool(plan)
     _, todo = spool.find(videos)
     if not todo:
         return []
@@ -96,7 +100,7 @@ def read_on_cluster(
     """Read those of the videos that are not in the spool into it, on the workers of a cluster.
     Prints a line about those that they could not read, or of which they have other files.
     """
-    spool = Spool(plan)
+    spool = _Spool(plan)
     _, todo = spool.find(videos)
     if not todo:
         return
@@ -150,3 +154,110 @@ def _read_on_worker(
         raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
     plan = replace(plan, stamps={video.name: changes.stamp(plan.raw, video) for video in part})
     read_here(plan, part, functools.partial(read_videos, plan, workers=1), progress)
+
+
+class _PieceName(NamedTuple):
+    """The name of a video's piece: <kind>-<video>-<stamp>-<digest>."""
+
+    video: str  # hash of the video's name
+    stamp: str  # hash of its stamp
+    digest: str  # of its files
+
+    @classmethod
+    def parse(cls, name: str) -> _PieceName:
+        return cls(*name.split("-")[1:])
+
+    def __str__(self) -> str:
+        return "-".join((VIDEO, *self))
+
+
+class _Spool:
+    """The videos of a split that were read, as pieces of staged work in the cache."""
+
+    def __init__(self, plan: ConversionPlan) -> None:
+        self.place = Place(cache.store_at(plan.root), plan.name)
+        self._plan = plan
+        self._work = StagedWork(self.place, {"plan": plan.staging})
+
+    def find(self, videos: Sequence[RawVideo]) -> tuple[dict[str, _PieceName], list[RawVideo]]:
+        """Find the pieces that the spool has now of these videos, by the video's name: read from
+        files with the same stamp, else with the same digest. Returns them, and the other videos.
+        """
+        pieces = defaultdict(list)
+        for name in self._work.names(VIDEO):
+            if name.count("-") == len(_PieceName._fields):
+                piece = _PieceName.parse(name)
+                pieces[piece.video].append(piece)
+        if not pieces:  # skip hashing the names of half a million videos
+            return {}, [*videos]
+        found = {}
+        missing = []
+        for video in videos:
+            known = pieces.get(_hash(video=video.name), [])
+            stamp = _hash(stamp=self._plan.stamps[video.name])
+            same = [piece for piece in known if piece.stamp == stamp]
+            if known and not same:
+                digest = changes.video_digest(self._plan.raw, video)
+                same = [piece for piece in known if piece.digest == digest]
+            if same:
+                found[video.name] = same[0]
+            else:
+                missing.append(video)
+        return found, missing
+
+    def put(self, video: RawVideo, read: ReadVideo) -> None:
+        """Write a video's piece, durably."""
+        name = _PieceName(_hash(video=video.name), _hash(stamp=read.stamp), read.fingerprint)
+        self._work.put(str(name), *_as_piece(read))
+
+    def load(self, piece: _PieceName) -> ReadVideo:
+        """Load a piece. Removes a damaged piece and raises PipelineError."""
+        name = str(piece)
+        pieces = self._work.read([name])
+        if name not in pieces:
+            self._work.remove([name])
+            location = self.place.store.location(f"{self._work.folder}/{name}")
+            raise PipelineError(
+                f"{location}: was damaged, and is removed now. Run the command again."
+            )
+        return _from_piece(*pieces[name])
+
+
+def _hash(**part: str) -> str:
+    return cache.fingerprint(part)[:32]
+
+
+# A piece has a head, JSON values, and arrays. The head has the video's entry, and the fields of its
+# tracks that are no arrays. An array's key is <track number>/<field of TrackRows>/<column>, such as
+# "0/columns/kp_2d"; a field that is one array has no column: "0/intrinsics/".
+
+
+def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A video as the head and arrays of a piece."""
+    arrays: dict[str, Any] = {}
+    tracks = []
+    names = ("name", "video", "step", "fps", "crop_scale", "gender")
+    for i, track in enumerate(video.tracks):
+        tracks.append({name: getattr(track, name) for name in names})
+        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
+        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
+        if track.intrinsics is not None:
+            arrays[f"{i}/intrinsics/"] = track.intrinsics
+    head = {"entry": asdict(video.entry), "tracks": tracks, "lost": dict(video.lost)}
+    return head, arrays
+
+
+def _from_piece(head: Mapping[str, Any], arrays: Mapping[str, Any]) -> ReadVideo:
+    """Restore a video from its piece."""
+    tracks = [dict(track) for track in head["tracks"]]
+    for key, values in arrays.items():
+        number, name, column = key.split("/", 2)
+        track = tracks[int(number)]
+        if column:
+            track.setdefault(name, {})[column] = values
+        else:
+            track[name] = values
+    entry = cache.VideoEntry(**head["entry"])
+    account = VideoAccount.from_dict(entry.account)
+    rows = [cache.TrackRows(**track) for track in tracks]
+    return ReadVideo(entry.fingerprint, account, rows, entry, head["lost"])

@@ -118,7 +118,7 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
         ) from error
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
-        name = remove_comment(line)
+        name = _remove_comment(line)
         if not name:
             continue
         of_dataset, _, path = name.partition("/")
@@ -135,12 +135,12 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
     return lines
 
 
-def remove_comment(line: str) -> str:
+def _remove_comment(line: str) -> str:
     """The name on a line: what stands before the last " #", as a name may have one, too.
 
-    >>> remove_comment("videos/train/take #2.mp4/0  # bad: two people")
+    >>> _remove_comment("videos/train/take #2.mp4/0  # bad: two people")
     'videos/train/take #2.mp4/0'
-    >>> remove_comment("# all of the first day")
+    >>> _remove_comment("# all of the first day")
     ''
     """
     if line.lstrip().startswith("#"):
@@ -204,7 +204,7 @@ def _limit_rate(
     if max_fps is None or math.isnan(track.fps):
         return track
     apart = math.ceil(track.fps / max_fps * SAME_RATE)
-    rows = rows_apart(track.frame_index, apart)
+    rows = _rows_apart(track.frame_index, apart)
     n_dropped = len(track.frame_index) - len(rows)
     if not n_dropped:
         return track
@@ -212,12 +212,12 @@ def _limit_rate(
     return track.take(rows, extra)
 
 
-def rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int64]:
+def _rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int64]:
     """The rows that are at least `apart` frames behind the last one taken, from the first row on.
 
     frame_index: (T,) increasing.
 
-    >>> rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
+    >>> _rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
     [0, 2, 4]
     """
     rows = []

@@ -41,6 +41,7 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
     TEST,
     TRAIN,
+    Calibration,
     LabelledPerson,
     load_annot,
     load_annot_data,
@@ -56,7 +57,6 @@ from pipeline.datasets.pixels import (
 from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
-from pipeline.files.formats.calibration import Calibration
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there

@@ -29,12 +29,13 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.posetrack import (
-    LABELS,
-    PICTURES,
-    TODAY,
-    UNPACK,
+    DOWNLOAD_ADVICE,
+    IMAGE_ARCHIVES,
+    LABEL_ARCHIVE,
+    UNPACK_ADVICE,
     AnnotatedPeople,
-    VideoLabels,
+    StoredLabels,
+    load_labels,
 )
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
@@ -60,14 +61,19 @@ BOX_FACTOR: Final = 0.8  # of 2018's `bbox`, so 0.8 * 1.3 = 1.04 of the joints' 
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
+UNPACK_ORIGINAL_SIZE: Final = (
+    f"Unpack {LABEL_ARCHIVE} and {IMAGE_ARCHIVES} again, without resizing images. {DOWNLOAD_ADVICE}"
+)
+GET_LABELS: Final = f"{LABEL_ARCHIVE}. {DOWNLOAD_ADVICE}"
+GET_ALL: Final = f"Get {LABEL_ARCHIVE} and {IMAGE_ARCHIVES}. {DOWNLOAD_ADVICE}"
 
 
 def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleasePart, ...]:
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
     pictures = (f"images/{split}/<sequence>/",)
     return (
-        ReleasePart(f"{what} annotations", annotations, f"{LABELS}. {TODAY}", (split,), annotated),
-        ReleasePart(f"{what} pictures", pictures, PICTURES, (split,), filmed),
+        ReleasePart(f"{what} annotations", annotations, GET_LABELS, (split,), annotated),
+        ReleasePart(f"{what} pictures", pictures, IMAGE_ARCHIVES, (split,), filmed),
     )
 
 
@@ -91,11 +97,7 @@ class PoseTrack(Dataset):
             *_parts("train", "training", 593, 792),
             *_parts("val", "validation", 170, 170),
         ),
-        mistakes=(
-            Mistake(
-                "images/*_5sec/", "is of PoseTrack 2017", f"Get {LABELS} and {PICTURES}. {TODAY}"
-            ),
-        ),
+        mistakes=(Mistake("images/*_5sec/", "is of PoseTrack 2017", GET_ALL),),
         image_folders=ImageFolders(),
         recording="sequence",
         totals={"val": Totals(videos=170)},
@@ -113,8 +115,7 @@ class PoseTrack(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         pictures = raw / "images" / split
         if not pictures.is_dir():
-            expected = "a folder with <seq>/<000000>.jpg pictures"
-            raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}. {TODAY}")
+            raise _no_image_folder(pictures)
         label_files: dict[str, list[Path]] = {
             entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
         }
@@ -123,8 +124,7 @@ class PoseTrack(Dataset):
             for file in sorted((raw / folder / split).glob("[!.]*.json")):
                 annotated.append(file.relative_to(raw))
         if not annotated:
-            expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
-            raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
+            raise _no_annotations(raw, split)
         for file in annotated:
             # PoseTrack21's beside 2018's change nothing
             if not _unpacks_of_21(file) or not label_files.get(file.stem):
@@ -163,7 +163,7 @@ class PoseTrack(Dataset):
             alternative = Path(folder, split, file.name)
             if alternative != file and (raw / alternative).is_file():
                 account.notes.append(f"{alternative.as_posix()} is not used: {file.as_posix()} is")
-        labels = VideoLabels.load(raw / file, in_folder_of_21=_unpacks_of_21(file))
+        labels = load_labels(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(labels.annotations)
         account.notes.extend(labels.notes)
         if not labels.has_people:
@@ -172,11 +172,11 @@ class PoseTrack(Dataset):
 
         people = labels.people(account)
         images = _find_images(raw, video, labels, account)
-        if labels.size is None:
+        if labels.images.size is None:
             require_visible(raw / file, people.kp_2d, images.pictures, account)
-        reasons = _reasons_to_drop(people, images, of_21=labels.of_21)
+        reasons = _reasons_to_drop(people, images, labels.reason_without_joints)
         usable: Ints = np.flatnonzero(account.drop_rows(reasons))
-        frame_index = images.frame_index[people.picture]
+        frame_index = images.frame_index[people.image_index]
         rows = _one_per_frame(usable, people, frame_index)
         account.drop("duplicate_person", len(usable) - len(rows))
 
@@ -198,24 +198,23 @@ class PoseTrack(Dataset):
                 frames=images.pictures,
             )
             tracks.append(track)
-            if labels.of_21:
+            if labels.names_people:
                 names = [people.person_id[row] for row in person_rows.tolist()]
                 account.subjects.extend(dict.fromkeys(names))
         return tracks
 
 
 def _reasons_to_drop(
-    people: AnnotatedPeople, images: _LabelledImages, *, of_21: bool
+    people: AnnotatedPeople, images: _LabelledImages, reason_without_joints: str
 ) -> dict[str, ArrayLike]:
     """Reasons to drop annotations: reason -> (N,) whether it applies."""
     side = people.boxes[:, 2:]
     is_missing = np.isnan(people.boxes).any(axis=1)
     is_empty = (side <= 0).any(axis=1)
     is_small = side.max(axis=1) < MIN_SIDE_PX
-    without_joints = "no_keypoints" if of_21 else "no_visible_joint"
     return {
-        "no_picture": images.is_absent[people.picture],
-        without_joints: people.n_joints == 0,
+        "no_picture": images.is_absent[people.image_index],
+        reason_without_joints: people.n_joints == 0,
         "degenerate_box": is_missing | is_empty | is_small,
         "huge_box": (np.abs(people.boxes) > MAX_PX).any(axis=1),
     }
@@ -254,7 +253,7 @@ class _LabelledImages(NamedTuple):
 
 
 def _find_images(
-    raw: Path, video: RawVideo, labels: VideoLabels, account: VideoAccount
+    raw: Path, video: RawVideo, labels: StoredLabels, account: VideoAccount
 ) -> _LabelledImages:
     """Find the labelled images by their names, and check their size. Raises RawDataError."""
     images = _match_names(raw, labels, account)
@@ -262,36 +261,33 @@ def _find_images(
     if pictures.place != raw / video.folders[0]:
         where = pictures.place.relative_to(raw).as_posix()
         account.notes.append(f"its pictures are in {where}: changes there are not noticed")
-    last = max(labels.n_images - 1, int(images.frame_index.max()))
+    last = max(labels.images.n_images - 1, int(images.frame_index.max()))
     require_rate(pictures, last + 1)
     require_numbers(pictures, 0, last, spare=0)
-    do = f"Unpack {LABELS} and {PICTURES} again, without resizing images. {TODAY}"
-    require_size(pictures, labels.size, labels.file, do, tolerance=RESIZED)
+    require_size(pictures, labels.images.size, labels.file, UNPACK_ORIGINAL_SIZE, tolerance=RESIZED)
     return images
 
 
-def _match_names(raw: Path, labels: VideoLabels, account: VideoAccount) -> _LabelledImages:
+def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _LabelledImages:
     """Find the images by their names, which differ by the number alone.
 
     Images that are not there are noted. Raises RawDataError for other names, and if no image is
     there.
     """
-    file_names = labels.file_names
+    file_names = labels.images.file_names
     numbered = [_parse_name(raw, labels.file, name) for name in file_names]
     pattern = numbered[0].pattern
     for name, stored in zip(numbered, file_names, strict=True):
         if name.pattern != pattern:
             expected = f"names as {shown(file_names[0])}, with another number"
-            raise RawDataError(labels.file, "file_name", expected, shown(stored), UNPACK)
+            raise _invalid_name(labels.file, expected, stored)
     pictures = Pictures(raw, pattern)
     frame_index = np.array([name.number for name in numbered], np.int64)
     expected = "a folder that can be read"  # with permission, and a name that a file system takes
-    with reading(pictures.place, expected, key="pictures", do=UNPACK, reason="no_picture"):
+    with reading(pictures.place, expected, key="pictures", do=UNPACK_ADVICE, reason="no_picture"):
         is_absent = ~np.isin(frame_index, pictures.indices())
     if is_absent.all():
-        example = pictures.path(int(frame_index[0])).name
-        expected = f"{len(file_names)} labelled images such as {example}"
-        raise no_pictures(pictures.place, expected, UNPACK)
+        raise _no_labelled_image(pictures, frame_index)
     if is_absent.any():
         first = shown(file_names[int(is_absent.argmax())])
         account.notes.append(
@@ -315,14 +311,37 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
     try:
         below(raw, name)
     except RawDataError as error:
-        expected = f"a path below {raw}, without '..' or '\\'"
-        do = f"Trust nothing in this file: download the annotations again. {TODAY}"
-        raise RawDataError(
-            file, "file_name", expected, shown(name), do, reason="path_outside"
-        ) from error
+        raise _path_outside(raw, file, name) from error
     match = match_numbered(str(PurePosixPath(name)))
     if match is None or len(name) > MAX_NAME:
         expected = "names with a number at the end, such as 000000.jpg"
-        raise RawDataError(file, "file_name", expected, shown(name), UNPACK)
+        raise _invalid_name(file, expected, name)
     pattern = f"{match['before']}{{:0{len(match['number'])}d}}{match['after']}"
     return _NumberedName(pattern, int(match["number"]))
+
+
+def _no_image_folder(folder: Path) -> RawDataError:
+    expected = "a folder with <seq>/<000000>.jpg pictures"
+    do = f"Unpack {IMAGE_ARCHIVES}. {DOWNLOAD_ADVICE}"
+    return RawDataError(folder, "folder", expected, "none", do)
+
+
+def _no_annotations(raw: Path, split: str) -> RawDataError:
+    expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
+    return RawDataError(raw, "annotations", expected, "none", f"Unpack {GET_LABELS}")
+
+
+def _no_labelled_image(pictures: Pictures, frame_index: Ints) -> RawDataError:
+    example = pictures.path(int(frame_index[0])).name
+    expected = f"{len(frame_index)} labelled images such as {example}"
+    return no_pictures(pictures.place, expected, UNPACK_ADVICE)
+
+
+def _invalid_name(file: Path, expected: str, name: str) -> RawDataError:
+    return RawDataError(file, "file_name", expected, shown(name), UNPACK_ADVICE)
+
+
+def _path_outside(raw: Path, file: Path, name: str) -> RawDataError:
+    expected = f"a path below {raw}, without '..' or '\\'"
+    do = f"Trust nothing in this file: download the annotations again. {DOWNLOAD_ADVICE}"
+    return RawDataError(file, "file_name", expected, shown(name), do, reason="path_outside")

@@ -51,6 +51,11 @@ class CameraMotion(NamedTuple):
     still_runs: Ints | None = None
     up: Doubles | None = None  # (C,) the direction up in the camera's axes; None: unknown
 
+    @classmethod
+    def still(cls, n_rows: int) -> CameraMotion:
+        """A still camera with the axes of a motion's world, z up."""
+        return cls(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
+
 
 class Joints(NamedTuple):
     """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""

@@ -22,10 +22,9 @@ from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
-from pipeline.grades import motions
-from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
+from pipeline.grades.joints import LIMBS, CameraMotion, Joints, Timing
+from pipeline.grades.motions import CONTACT_M, numbers_of_motion
 from pipeline.grades.words import Grade
-from pipeline.linking import split_at_gaps
 from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
 from pipeline.track import usual_step
 
@@ -43,7 +42,6 @@ NEAR: Final = 0.05
 COVERED: Final = 0.4  # share of the box around the joints that another person must cover
 # height up to which a foot is on the ground
 CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
-CONTACT_M: Final = 0.05  # in 3D
 
 
 def grade(
@@ -76,7 +74,7 @@ def grade(
     numbers |= _numbers_3d(columns, timing, camera)
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
-        numbers |= _numbers_of_motion(columns, timing)
+        numbers |= numbers_of_motion(columns, timing)
     return Grade(**numbers)
 
 
@@ -223,38 +221,6 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     return numbers
 
 
-def _numbers_of_motion(columns: Columns, timing: Timing) -> dict[str, float]:
-    """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
-
-    Only the longest stretch of known frames without a gap is used.
-    """
-    has_pose = np.isfinite(columns["pose"]).all(axis=1)
-    has_place = np.isfinite(columns["trans"]).all(axis=1)
-    rows = np.flatnonzero(has_pose & has_place)
-    numbers = np.rint(timing.frames[rows]).astype(np.int64)
-    stretches = split_at_gaps(numbers, 0)
-    rows = rows[max(stretches, key=len)]
-    if len(rows) < FEWEST:
-        return {}
-
-    timing = timing._replace(frames=timing.frames[rows])
-    pose = columns["pose"][rows]
-    trans = columns["trans"][rows]
-    ankles = motions.ankles_of(pose, trans)
-    points = np.zeros((len(rows), 12, 3))
-    points[:, ANKLES] = ankles
-    is_ankle = np.zeros(points.shape[:2], np.bool_)
-    is_ankle[:, ANKLES] = True
-    joints = Joints(timing, points, is_ankle, np.ones(len(rows)))
-    return {
-        "skating_3d_cm_s": 100 * joints.skating(_world_axes(len(rows)), CONTACT_M),
-        "root_speed_m_s": motions.root_speed(trans, timing.rate),
-        "root_jump_m": motions.root_jump(trans),
-        "joint_speed_deg_s": motions.joint_speed(pose, timing.rate),
-        "below_floor_percent": 100 * motions.below_floor(ankles),
-    }
-
-
 def _overlaps(people: Sequence[Columns]) -> list[float]:
     """For each track, the share of frames in which another person covers much of its box (COVERED).
 
@@ -293,7 +259,7 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     the video's file of `detect`, which does not know where up is.
     """
     if "bbox" not in columns:  # motion without a camera
-        return _world_axes(len(columns["frame_index"]))
+        return CameraMotion.still(len(columns["frame_index"]))
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
         is_known = (np.abs(extrinsics) < LARGEST).all(axis=(1, 2))  # false for nan
@@ -311,11 +277,6 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
         if moved is not None:
             return CameraMotion(np.searchsorted(moved, columns["frame_index"], side="right"))
     return CameraMotion()
-
-
-def _world_axes(n_rows: int) -> CameraMotion:
-    """A still camera with the axes of a motion's world, z up."""
-    return CameraMotion(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
 
 
 def _joints_3d(columns: Columns) -> Doubles:

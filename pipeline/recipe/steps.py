@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from cache.write.parts import Part
 from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
-from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
+from pipeline.cli.console import DONE, DOUBT, IDLE, out, plain, task_line
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.detection.report import DetectionReport
@@ -52,7 +52,7 @@ class StepResult:
     def _show(self, verb: str, what: str) -> None:
         """Print lines such as `✓ convert    3dpw/train    ...`, then warnings and notes."""
         for detail in self.details:
-            out.print(f"{self.mark} {line(verb, what, plain(detail))}")
+            out.print(f"{self.mark} {task_line(verb, what, plain(detail))}")
         for text in (*self.warnings, *self.notes):
             out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
 

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 import cache
 from cache.format.layout import FEATURES, stream_of
-from pipeline.cli.console import printable
-from pipeline.cli.text import error_text
+from pipeline.cli.text import error_text, printable
 from pipeline.conversion import committed
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, video_grades

@@ -277,7 +277,7 @@ def complete(args: argparse.Namespace) -> None:
     reads = _settings_to_read(args, options)
     if adds_rows:
         check_new_cache(args.cfg, args.cache)
-    refuse_unread(args, reads)
+    _refuse_unread(args, reads)
     if "cache" in options and options["cache"] not in overrides:
         _print_cache_of_settings(args, file)
 
@@ -308,7 +308,7 @@ def _print_cache_of_settings(args: argparse.Namespace, file: Path) -> None:
     err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
 
 
-def refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
+def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` that this command does not read.
 
     reads: The sections and settings that it reads; None: all except those of training.

@@ -115,7 +115,7 @@ class BodyPainter:
         return visible.shade(light[faces], np.broadcast_to(body.colour, (len(faces), 3)))
 
 
-class PosedBody(NamedTuple):
+class _PosedBody(NamedTuple):
     """A row's body in camera axes, without translation."""
 
     verts: Array  # (6890, 3) float64 m
@@ -149,7 +149,7 @@ class LabelledBodies:
             output: BodyOutput = body(betas=shape, rotmat=rotations_of(pose))
         return output
 
-    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
+    def pose(self, track: ShownTrack, row: int) -> _PosedBody | None:
         """The body of the track's gender in a row; None if the row has no pose or betas."""
         rows = track.rows
         if "pose" not in rows or "betas" not in rows:
@@ -161,7 +161,7 @@ class LabelledBodies:
         if not np.isfinite(pose).all() or not np.isfinite(betas).all():
             return None
         output = self.skin(pose, betas[None], track.record.gender)
-        return PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
+        return _PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
 
     def project_body(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
         """Project the body of a row with its camera, else with the weak perspective that fits its
@@ -180,7 +180,7 @@ class LabelledBodies:
                 return [SeenBody(body.verts, project(verts, intrinsics), verts[:, 2], colour)]
         if "kp_2d" not in track.rows:
             return []
-        pixels = weak_perspective(body, track.rows["kp_2d"][row])
+        pixels = _weak_perspective(body, track.rows["kp_2d"][row])
         if pixels is None:
             return []
         return [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
@@ -222,7 +222,7 @@ def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
     return None
 
 
-def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
+def _weak_perspective(body: _PosedBody, kp_2d: Array) -> Array | None:
     """Project a body's vertices, (6890, 2) px, by the weak perspective that fits its joints best.
 
     kp_2d: (49, 3) px and confidence, the labelled joints. None if too few of them are visible.

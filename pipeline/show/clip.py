@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
@@ -20,19 +20,13 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
 from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
-from pipeline.show.drawing import (
-    BAND_PX,
-    CAPTION_FOR,
-    SIDE_COLOURS,
-    Skeleton,
-    draw_label,
-    draw_text,
-    flat,
-    rgb,
-)
+from pipeline.show.drawing import CAPTION_FOR, SIDE_COLOURS, Skeleton, flat, rgb
 from pipeline.show.shown import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
 from pipeline.skeletons import Array
+
+if TYPE_CHECKING:
+    pass
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
@@ -41,6 +35,7 @@ PEOPLE: Final = (*COLOURS[2:], *COLOURS[:2])
 DIMMED: Final = 0.5  # brightness of the grey frames without rows
 FURTHEST: Final = 2.0**15  # px, largest coordinate that OpenCV draws
 SUBPIXELS: Final = 3  # fractional bits of OpenCV's points
+BAND_PX: Final = 16  # height of a caption's band at that size
 
 
 def frames_of(
@@ -89,7 +84,7 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
     if top:
         image[: round(BAND_PX * size)] = 96
         bottom = round((BAND_PX - 5) * size)
-    draw_text(image, text, round(4 * size), bottom, size)
+    _draw_text(image, text, round(4 * size), bottom, size)
 
 
 def _caption_size(image: Image) -> float:
@@ -108,7 +103,7 @@ def _draw_legend(image: Image, size: float) -> None:
     if left < round(220 * size):
         return
     for side in ("right", "left"):
-        draw_text(image, side, left, bottom, size, rgb(SIDE_COLOURS[side]))
+        _draw_text(image, side, left, bottom, size, rgb(SIDE_COLOURS[side]))
         left += round(42 * size)
 
 
@@ -151,7 +146,7 @@ class _Person:
         self.rows = {int(frame): row for row, frame in enumerate(track.rows["frame_index"])}
 
     def draw(self, image: Image, row: int, size: float, taken: list[Array]) -> None:
-        """Draw box, joints and name in the track's colour, in place. taken: see `draw_label`."""
+        """Draw box, joints and name in the track's colour, in place. taken: see `_draw_label`."""
         rows = self.track.rows
         colour = [round(255 * share) for share in self.colour]
         centre_x, centre_y = rows["bbox"][row][:2].tolist()
@@ -161,7 +156,7 @@ class _Person:
         corner = _point(left, top)
         opposite = _point(centre_x + half_width, centre_y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        draw_label(image, self.name, left, top - 3 * size, size, colour, taken)
+        _draw_label(image, self.name, left, top - 3 * size, size, colour, taken)
         if "kp_2d" in rows:
             _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -275,3 +270,66 @@ def _fit(image: Image, shape: tuple[int, int]) -> Image:
     width = min(shape[1], image.shape[1])
     fitted[:height, :width] = image[:height, :width]
     return fitted
+
+
+def _draw_label(
+    image: Image,
+    text: str,
+    left: float,
+    bottom: float,
+    size: float,
+    colour: Sequence[int],
+    taken: list[Array],
+) -> None:
+    """Draw the label of a box, inside the image and between its captions.
+
+    left, bottom: The preferred place. taken: Boxes (x, y, x, y) of labels drawn before; the label
+    moves up or down by whole lines to avoid them. Its own box is added.
+    """
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
+    line = height + round(4 * size)
+    first = round(2 * BAND_PX * size)
+    last = image.shape[0] - round(BAND_PX * size)
+    left = max(0, min(left, image.shape[1] - width))
+    bottom = round(max(first, min(bottom, last)))
+
+    boxes = []
+    for n_lines in sorted(range(-len(taken), len(taken) + 1), key=abs):  # 0 lines down, 1, -1, ...
+        y = bottom + n_lines * line
+        if n_lines == 0 or first <= y <= last:
+            boxes.append(np.array([left, y - line, left + width, y]))
+    chosen = boxes[0]  # if all overlap
+    for box in boxes:
+        if not any(_overlap(box, label_box) for label_box in taken):
+            chosen = box
+            break
+    taken.append(chosen)
+    _draw_text(image, text, round(left), int(chosen[3]), size, colour)
+
+
+def _overlap(box: Array, other: Array) -> bool:
+    """Whether two boxes (x, y, x, y) overlap."""
+    starts_before = (box[:2] < other[2:]).all()
+    ends_after = (other[:2] < box[2:]).all()
+    return bool(starts_before and ends_after)
+
+
+def _draw_text(
+    image: Image,
+    text: str,
+    left: int,
+    bottom: int,
+    size: float,
+    colour: Sequence[int] = (255, 255, 255),
+) -> None:
+    """Draw a text with a black outline, readable on anything, in place."""
+    width = round(size)
+
+    def draw(x: int, y: int, colour: Sequence[int]) -> None:
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(image, text, (x, y), font, 0.4 * size, colour, width, cv2.LINE_AA)
+
+    # Thick letters are no outline in OpenCV 5, where they are wider.
+    for x, y in itertools.product((left - width, left + width), (bottom - width, bottom + width)):
+        draw(x, y, (0, 0, 0))
+    draw(left, bottom, colour)

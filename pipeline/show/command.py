@@ -17,9 +17,9 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, whole
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.text import FEW, count, few, size
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.places import require_parent

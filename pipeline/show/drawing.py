@@ -3,7 +3,7 @@ page
 
 `flat` makes the `Skeleton` of 2D joints. `joints_3d` finds a track's 3D joints, `views` their
 skeletons from two directions, and `view_box` the common frame of these. `page` draws them as SVG,
-and `clip` into images, with `draw_label` and `draw_text`.
+and `clip` into images.
 
 Sides come from the joints' names, so that a wrong order shows as limbs that cross the body.
 """
@@ -11,15 +11,12 @@ Sides come from the joints' names, so that a wrong order shows as limbs that cro
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import cv2
 import numpy as np
 
-from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import HIP, JOINTS, Array, add_confidence, bones, convert, opposite_joints
 
 if TYPE_CHECKING:
@@ -47,7 +44,6 @@ HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
 MARGIN_M: Final = 0.1  # around 3D skeletons
 CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
-BAND_PX: Final = 16  # height of a caption's band at that size
 
 
 class _Line(NamedTuple):
@@ -164,69 +160,6 @@ def rgb(colour: str) -> tuple[int, int, int]:
     """Parse #rrggbb."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))
     return red, green, blue
-
-
-def draw_label(
-    image: Image,
-    text: str,
-    left: float,
-    bottom: float,
-    size: float,
-    colour: Sequence[int],
-    taken: list[Array],
-) -> None:
-    """Draw the label of a box, inside the image and between its captions.
-
-    left, bottom: The preferred place. taken: Boxes (x, y, x, y) of labels drawn before; the label
-    moves up or down by whole lines to avoid them. Its own box is added.
-    """
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
-    line = height + round(4 * size)
-    first = round(2 * BAND_PX * size)
-    last = image.shape[0] - round(BAND_PX * size)
-    left = max(0, min(left, image.shape[1] - width))
-    bottom = round(max(first, min(bottom, last)))
-
-    boxes = []
-    for n_lines in sorted(range(-len(taken), len(taken) + 1), key=abs):  # 0 lines down, 1, -1, ...
-        y = bottom + n_lines * line
-        if n_lines == 0 or first <= y <= last:
-            boxes.append(np.array([left, y - line, left + width, y]))
-    chosen = boxes[0]  # if all overlap
-    for box in boxes:
-        if not any(_overlap(box, label_box) for label_box in taken):
-            chosen = box
-            break
-    taken.append(chosen)
-    draw_text(image, text, round(left), int(chosen[3]), size, colour)
-
-
-def _overlap(box: Array, other: Array) -> bool:
-    """Whether two boxes (x, y, x, y) overlap."""
-    starts_before = (box[:2] < other[2:]).all()
-    ends_after = (other[:2] < box[2:]).all()
-    return bool(starts_before and ends_after)
-
-
-def draw_text(
-    image: Image,
-    text: str,
-    left: int,
-    bottom: int,
-    size: float,
-    colour: Sequence[int] = (255, 255, 255),
-) -> None:
-    """Draw a text with a black outline, readable on anything, in place."""
-    width = round(size)
-
-    def draw(x: int, y: int, colour: Sequence[int]) -> None:
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(image, text, (x, y), font, 0.4 * size, colour, width, cv2.LINE_AA)
-
-    # Thick letters are no outline in OpenCV 5, where they are wider.
-    for x, y in itertools.product((left - width, left + width), (bottom - width, bottom + width)):
-        draw(x, y, (0, 0, 0))
-    draw(left, bottom, colour)
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:

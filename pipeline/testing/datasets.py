@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ import cache
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.release import Release
+from pipeline.datasets.release import Origin, Release
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import OTHER_SIZE, FrameSource, Pictures
+from pipeline.files.pixels.frames import OTHER_SIZE, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.testing.common import fail_if_any, version_problems
 from pipeline.testing.labels import LabelMistakes, track_problems
@@ -74,44 +74,62 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed = list(dataset.videos(raw, split))
     listed_again = list(dataset.videos(raw, split))
     problems = list(_listing_problems(listed, listed_again))
-    declared = dataset.extra_columns(split, body=body is not None)
-    names: set[str] = set()
-    mistakes = LabelMistakes()
-    rejected = ""
-    with _files_opened(raw) as shared:
+    extra_columns = dataset.extra_columns(split, body=body is not None)
+    with _files_opened(raw) as shared_files:
         dataset.shared(raw)
-
+    examined = _ExaminedSplit(dataset, raw, split, body)
+    mistakes = LabelMistakes()
+    names: set[str] = set()
+    rejections: list[str] = []
     for video in listed:
         try:
-            with reading_refused(), _files_opened(raw) as opened:
-                tracks, account = dataset.read_accounted(raw, split, video, body)
-                tracks_again, account_again = dataset.read_accounted(raw, split, video, body)
-            problems += _origin_problems(dataset, video)
+            with reading_refused(), _files_opened(raw) as opened_files:
+                first = examined.read(video)
+                second = examined.read(video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
             continue
-        if account.as_dict() != account_again.as_dict() or len(tracks) != len(tracks_again):
-            problems.append(f"{account.name}: its account differs when read again")
-        problems += _account_problems(tracks, account)
-        problems += _opened_problems(video, opened - shared)
-        if account.message and not rejected:
-            rejected = f"; {video.name}: {account.message}"
-        for track, again in zip(tracks, tracks_again, strict=False):
-            problems += _name_problems(dataset, split, video, track, names)
+        problems += _origin_problems(video, first, second)
+        problems += _account_problems(first, second)
+        problems += _opened_problems(video, opened_files - shared_files)
+        for track, again in zip(first.tracks, second.tracks, strict=False):
+            problems += _name_problems(examined, video, track, names)
             names.add(track.name)
             problems += track_problems(track)
-            problems += _extra_problems(track, declared)
-            for name in _differences(track, again):
-                problems.append(f"{track.name}: {name} differs when read again")
-            if track.frames is not None:
-                for problem in _source_problems(raw, video, track, track.frames):
-                    problems.append(f"{track.name}: {problem}")
+            problems += _extra_problems(track, extra_columns)
+            problems += _differences(track, again)
+            problems += _source_problems(raw, video, track)
             mistakes.check(track, dataset, body)
+        if first.account.message:
+            rejections.append(f"; {video.name}: {first.account.message}")
 
     problems += mistakes.problems(split)
     if not problems and not names:
-        problems = [f"{split}: no track was read, so nothing was checked{rejected}"]
+        problems = [f"{split}: no track was read, so nothing was checked{''.join(rejections[:1])}"]
     return problems
+
+
+class _VideoReading(NamedTuple):
+    """What a dataset returns for a video."""
+
+    tracks: Sequence[Track]
+    account: VideoAccount
+    origin: Origin
+
+
+class _ExaminedSplit(NamedTuple):
+    """A split whose reader is examined."""
+
+    dataset: Dataset
+    raw: Path
+    name: str
+    body: Body | None
+
+    def read(self, video: RawVideo) -> _VideoReading:
+        """Read a video. Raises what the reader raises, but for rejections of the video."""
+        dataset = self.dataset
+        tracks, account = dataset.read_accounted(self.raw, self.name, video, self.body)
+        return _VideoReading(tracks, account, dataset.origin(video.name))
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -128,10 +146,10 @@ def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> 
             yield f"{video.name}: its files and folders are not below the raw folder"
 
 
-def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
+def _opened_problems(video: RawVideo, opened_files: Iterable[Path]) -> Iterator[str]:
     """Opened files (paths below the raw folder) that the video does not name."""
     named = {Path(os.path.normpath(path)) for path in video.paths}
-    for path in sorted(opened):
+    for path in sorted(opened_files):
         if named.isdisjoint((path, path.parent)):
             yield f"{video.name}: read() opens {path}, which neither videos() nor shared() names"
 
@@ -216,26 +234,32 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
 
 
 def _name_problems(
-    dataset: Dataset, split: str, video: RawVideo, track: Track, taken: Collection[str]
+    examined: _ExaminedSplit, video: RawVideo, track: Track, taken: Collection[str]
 ) -> Iterator[str]:
-    if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
+    """Problems of a track's names. taken: names of earlier tracks."""
+    expected = (examined.dataset.name, examined.name, video.name)
+    if (track.dataset, track.split, track.video) != expected:
         yield f"{track.name}: its labels name {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in taken:
         yield f"{track.name}: its name is not <video>/<person>, or is used twice"
 
 
-def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
+def _origin_problems(video: RawVideo, first: _VideoReading, second: _VideoReading) -> Iterator[str]:
     """Problems of the names that a dataset gives for a video's origin."""
-    origin = dataset.origin(video.name)
-    if "" in origin or origin != dataset.origin(video.name):
+    if "" in first.origin or first.origin != second.origin:
         yield (
             f"{video.name}: origin() returns an empty name, or changes between calls; return "
             "None if it is unknown"
         )
 
 
-def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterator[str]:
-    """Problems of a video's account, compared with the tracks that were read."""
+def _account_problems(first: _VideoReading, second: _VideoReading) -> Iterator[str]:
+    """Problems of a video's account, compared with the tracks, and with the second account."""
+    account = first.account
+    tracks = first.tracks
+    is_account_equal = account.as_dict() == second.account.as_dict()
+    if not is_account_equal or len(tracks) != len(second.tracks):
+        yield f"{account.name}: its account differs when read again"
     n_frames = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
@@ -247,43 +271,45 @@ def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterato
 
 
 def _differences(track: Track, again: Track) -> Iterator[str]:
-    """Names of what differs between two readings of a track."""
+    """Problems of what differs between two readings of a track."""
     first = {**track.columns, **track.extra}
     second = {**again.columns, **again.extra}
     for name in {**first, **second}:
         is_in_both = name in first and name in second
         if not is_in_both or not np.array_equal(first[name], second[name], equal_nan=True):
-            yield name
+            yield f"{track.name}: {name} differs when read again"
     if track.name != again.name or track.frames != again.frames:
-        yield "name or frames"
+        yield f"{track.name}: name or frames differs when read again"
 
 
-def _source_problems(
-    raw: Path, video: RawVideo, track: Track, source: FrameSource
-) -> Iterator[str]:
+def _source_problems(raw: Path, video: RawVideo, track: Track) -> Iterator[str]:
     """Problems of a track's images: their place, and the first frame."""
+    source = track.frames
+    if source is None:
+        return
     path = os.path.relpath(source.place, raw)
     if path not in map(os.path.normpath, video.paths):
-        yield f"reads its pixels from {path}, which videos() does not name"
+        yield f"{track.name}: reads its pixels from {path}, which videos() does not name"
     if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own
-        yield f"its pixel source {source.spec!r} changes when it is stored and restored"
+        problem = f"its pixel source {source.spec!r} changes when it is stored and restored"
+        yield f"{track.name}: {problem}"
     if isinstance(source, Pictures):
         absent = track.frame_index[~np.isin(track.frame_index, source.indices())]
         if len(absent):
             yield (
-                f"{len(absent)} of its frames have no image, the first would be "
+                f"{track.name}: {len(absent)} of its frames have no image, the first would be "
                 f"{source.path(int(absent[0])).name}"
             )
     try:
         source.size()
         first = int(track.frame_index[0])
     except RawDataError as error:
-        yield f"its pixel source cannot be used: {error}"
+        yield f"{track.name}: its pixel source cannot be used: {error}"
         return
     frames = list(source.read([first]))
     numbers = [frame.index for frame in frames]
     if numbers != [first]:
-        yield f"its pixel source returns frames {numbers} for frame {first}"
+        yield f"{track.name}: its pixel source returns frames {numbers} for frame {first}"
     for frame in frames:
         if frame.kind == OTHER_SIZE:
-            yield f"frame {frame.index}: {frame.problem}"
+            yield f"{track.name}: frame {frame.index}: {frame.problem}"

@@ -16,7 +16,7 @@ At the end it reports the mistakes of too many frames.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -79,12 +79,9 @@ ASLANT: Final = np.cos(np.radians(60.0))
 class _CheckedFrames(NamedTuple):
     """The frames of a track that show a mistake, among those that could be checked for it."""
 
+    mistake: str
     wrong: Array  # (T,) bool; of no meaning where not checked
     checked: Array  # (T,) bool
-
-
-# by mistake; without those that the track cannot be checked for
-Mistakes = dict[str, _CheckedFrames]
 
 
 class LabelMistakes:
@@ -100,15 +97,16 @@ class LabelMistakes:
         if track.kp_2d is not None:
             self._add(track, _check_keypoints(track.kp_2d, track.bbox))
             self._add(track, _check_labelled_joints(track))
-        self._add(track, check_extrinsics(track))
+        self._add(track, _check_extrinsics(track))
         if body is None:
             return
         sample = _sample_posed_frames(track)
         if sample is not None:
             self._add(sample, _check_pose(sample, _label_body(dataset, track, body)))
 
-    def _add(self, track: Track, mistakes: Mistakes) -> None:
-        for mistake, frames in mistakes.items():
+    def _add(self, track: Track, checked_frames: Iterable[_CheckedFrames]) -> None:
+        for frames in checked_frames:
+            mistake = frames.mistake
             wrong = frames.wrong & frames.checked
             self._wrong[mistake] += int(wrong.sum())
             self._checked[mistake] += int(frames.checked.sum())
@@ -148,7 +146,7 @@ def track_problems(track: Track) -> list[str]:
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 
 
-def _check_keypoints(kp_2d: Array, bbox: Array | None) -> Mistakes:
+def _check_keypoints(kp_2d: Array, bbox: Array | None) -> Iterator[_CheckedFrames]:
     """Check 2D keypoints (T, 49, 3), px and confidence, against the box (T, 4) px. Joints that are
     not finite count as invisible.
     """
@@ -158,15 +156,14 @@ def _check_keypoints(kp_2d: Array, bbox: Array | None) -> Mistakes:
     n_visible = is_visible.sum(axis=1)
     has_any = n_visible > 0
     is_origin = is_visible & (points == 0).all(axis=-1)
-    mistakes = {ORIGIN: _CheckedFrames(is_origin.any(axis=1), has_any)}
+    yield _CheckedFrames(ORIGIN, is_origin.any(axis=1), has_any)
     if bbox is None or not np.isfinite(bbox).all():
-        return mistakes
+        return
 
     from_centre = points - bbox[:, None, :2]
     reach = bbox[:, None, 2:] / 2 + ROUNDING_PX
     is_outside = is_visible & (np.abs(from_centre) > reach).any(axis=-1)
-    mistakes[OUTSIDE_BOX] = _CheckedFrames(is_outside.sum(axis=1) > MOST * n_visible, has_any)
-    return mistakes
+    yield _CheckedFrames(OUTSIDE_BOX, is_outside.sum(axis=1) > MOST * n_visible, has_any)
 
 
 def _camera_problem(intrinsics: Array) -> bool:
@@ -176,31 +173,32 @@ def _camera_problem(intrinsics: Array) -> bool:
     return bool(np.linalg.matrix_rank(intrinsics) < 3)
 
 
-def _check_labelled_joints(track: Track) -> Mistakes:
+def _check_labelled_joints(track: Track) -> Iterator[_CheckedFrames]:
     """Check whether the track's 3D joints, moved by any translation, project near its 2D joints."""
     joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
         joints = convert(add_confidence(track.kp_3d_eval), source="common14", target="spin49")
-    if joints is None:
-        return {}
-    return _check_projection(track, joints, None, MISPROJECTED)
+    if joints is not None:
+        yield from _check_projection(track, joints, None, MISPROJECTED)
 
 
-def _check_projection(track: Track, joints: Array, trans: Array | None, mistake: str) -> Mistakes:
+def _check_projection(
+    track: Track, joints: Array, trans: Array | None, mistake: str
+) -> Iterator[_CheckedFrames]:
     """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong
-    axes or intrinsics. Empty without 2D joints or intrinsics.
+    axes or intrinsics. Checks nothing without 2D joints or intrinsics.
 
     Args:
         joints: (T, 49, 4) m and confidence.
         trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera
             rays.
-        mistake: Key of the result.
+        mistake: What the result is called.
     """
     camera = track.intrinsics
     if camera is None or _camera_problem(camera):
-        return {}
+        return
     if track.kp_2d is None or track.bbox is None:
-        return {}
+        return
     keypoints = track.kp_2d.astype(np.float64)
     is_used = _are_known(joints) & _are_known(keypoints)
     checked = _have_enough_joints(track, is_used)
@@ -221,7 +219,7 @@ def _check_projection(track: Track, joints: Array, trans: Array | None, mistake:
     distance[~is_used] = np.nan
     wrong = np.zeros(len(checked), np.bool_)
     wrong[checked] = np.nanmedian(distance, axis=1) > MAX_DISTANCE * track.bbox[checked, 2]
-    return {mistake: _CheckedFrames(wrong, checked)}
+    yield _CheckedFrames(mistake, wrong, checked)
 
 
 def _are_known(joints: Array) -> Array:
@@ -257,7 +255,7 @@ def _fit_translation(points: Array, rays: Array, is_used: Array) -> Array:
     return np.asarray(solution.transpose(0, 2, 1))
 
 
-def _check_pose(track: Track, body: Body) -> Mistakes:
+def _check_pose(track: Track, body: Body) -> Iterator[_CheckedFrames]:
     """Check the posed body of a track whose `pose` and `betas` are known in every frame.
 
     Compares its joints with the 3D joints after the best rotation about their mean. Compares its
@@ -265,13 +263,12 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
     2D joints.
     """
     if track.pose is None or track.betas is None:
-        return {}
+        return
     spin49, common14 = body.posed_joints(track.pose, track.betas)
     posed = add_confidence(spin49)
     all_3d = replace(track, has_3d=None)  # the posed body is known in every frame
-    mistakes: Mistakes = {}
     if track.trans is not None:
-        mistakes = _check_projection(all_3d, posed, track.trans, MISPLACED)
+        yield from _check_projection(all_3d, posed, track.trans, MISPLACED)
     if track.kp_3d is not None:
         labelled = track.kp_3d
         compared = spin49
@@ -279,17 +276,17 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
         labelled = add_confidence(track.kp_3d_eval)
         compared = common14
     else:
-        return _check_projection(all_3d, posed, None, MISPROJECTED) | mistakes
+        yield from _check_projection(all_3d, posed, None, MISPROJECTED)
+        return
     is_used = _are_known(labelled)
     checked = _have_enough_joints(track, is_used)
     angle, residual = _fit_rotation(compared, labelled[..., :3], is_used)
     is_misposed = residual > MAX_RESIDUAL_M
-    mistakes[MISPOSED] = _CheckedFrames(is_misposed, checked)
-    mistakes[TURNED] = _CheckedFrames((angle > MAX_ANGLE_DEG) & ~is_misposed, checked)
-    return mistakes
+    yield _CheckedFrames(MISPOSED, is_misposed, checked)
+    yield _CheckedFrames(TURNED, (angle > MAX_ANGLE_DEG) & ~is_misposed, checked)
 
 
-def check_extrinsics(track: Track) -> Mistakes:
+def _check_extrinsics(track: Track) -> Iterator[_CheckedFrames]:
     """Check whether the body stands along `up` only by the inverse camera.
 
     Finds nothing if the camera looks straight ahead in a world whose y axis points up.
@@ -297,7 +294,7 @@ def check_extrinsics(track: Track) -> Mistakes:
     extra = track.extra
     pose = track.pose
     if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
-        return {}
+        return
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     rotation = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
@@ -309,7 +306,7 @@ def check_extrinsics(track: Track) -> Mistakes:
     as_given = np.einsum("tij,j,ti->t", rotation, up, spine)
     inverted = np.einsum("tji,j,ti->t", rotation, up, spine)
     wrong = (as_given < ASLANT) & (inverted > UPRIGHT)
-    return {INVERTED: _CheckedFrames(wrong, checked)}
+    yield _CheckedFrames(INVERTED, wrong, checked)
 
 
 def _has_body(track: Track, body: Array) -> Array:

@@ -16,6 +16,7 @@ import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.progress import bar
+from pipeline.cli.results import print_json
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
@@ -113,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         _ = opened[name]  # raises CacheError before the model is loaded
     model = load_trained(args.checkpoint, body_folder(args, loaded), args.device)
     stream = args.stream or model.stream or loaded.stream.name
-    splits = _usable_splits(chosen_splits(model, opened, args.split, stream), args.protocol)
+    splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     by_split = _evaluate(args, model, opened, splits, named=args.protocol, stream=stream)
@@ -130,10 +131,10 @@ def _run(args: argparse.Namespace) -> int:
         results = evaluation.as_csv(evaluation.result_rows(metrics, title=model.title))
         write_text(args.out / evaluation.RESULTS, results)
     if args.json:
-        console.show_json(metrics)
+        print_json(metrics)
         return 0
     for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
-        console.show(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
+        console.print_table(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
     evaluation.show_notes(metrics, model.config, f"; {NOTE}")
     if args.out is not None:
@@ -200,7 +201,7 @@ def _evaluate(
         )
 
 
-def chosen_splits(
+def _chosen_splits(
     trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str
 ) -> dict[str, Split]:
     """The named splits, else the evaluation splits of the model's settings.

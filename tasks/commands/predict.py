@@ -20,6 +20,7 @@ import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, every_option, json_option
 from pipeline.cli.progress import bar
+from pipeline.cli.results import print_json
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.commands import prepare
@@ -110,10 +111,10 @@ def _positive(text: str) -> float:
     return value
 
 
-def default_folder(named: str) -> Path:
+def _default_folder(named: str) -> Path:
     """Folder for the bodies of a clip, a folder of clips or a split, in the working folder.
 
-    >>> default_folder("3dpw/test")
+    >>> _default_folder("3dpw/test")
     PosixPath('3dpw-test-bodies')
     """
     clips = Path(named)
@@ -128,8 +129,8 @@ def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
     video failed.
     """
-    out = args.out or default_folder(args.named)
-    with console.aside(args.json):
+    out = args.out or _default_folder(args.named)
+    with console.text_to_stderr(args.json):
         predicted = _predict(args, out)
     if args.json:
         document: dict[str, Any] = {"out": str(out)}
@@ -137,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
             document |= predicted.summaries[0]
         else:
             document["splits"] = predicted.summaries
-        console.show_json(document)
+        print_json(document)
     return int(predicted.is_incomplete)
 
 
@@ -255,7 +256,9 @@ def _write(
     job.out.mkdir(parents=True, exist_ok=True)
     options = {key: getattr(args, key) for key in ("smooth", "export")}
     job = replace(job, tracks=tracks, overlay=overlay, **options)
-    with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
+    with bar(
+        f"  {console.task_line('predict', job.name, '')}", console.out, unit="frame"
+    ) as progress:
         predicted = videos.predict_videos(job, progress)
     say(
         "predict",

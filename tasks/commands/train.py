@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     model = models.find(args.model)
     config = model_config(model, args.variant, args.seed)
     if "RANK" in os.environ:
-        end_with_parent()  # else processes survive a killed launcher
+        _end_with_parent()  # else processes survive a killed launcher
     if os.environ.get("RANK", "0") != "0":
         training.run(config, progress=None)
         return 0
@@ -81,7 +81,7 @@ def _warn_of_missing_rows(config: VideoConfig) -> None:
                 warn(f"{name}: {rows} not extracted yet, and so not trained on: {do}")
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """On Linux, have the kernel end this process when its parent ends, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -2,12 +2,14 @@
 
 A `ReportContent` says what the page is about; its fingerprint, which the page records, tells
 whether the page is out of date. `write_report` reads the cache and the runs, makes the sections
-(results, bodies, curves, datasets, dropped data) and writes the page.
+(results, bodies, curves, datasets, dropped data) and writes the page. The section of results
+(`_results_section`) has a table for each split, with the rows that the command `evaluate` prints.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +24,14 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
+from tasks.evaluation import (
+    Metrics,
+    ResultRow,
+    describe_labels,
+    metric_titles,
+    published_rows,
+    rows_of_split,
+)
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section
 from tasks.report.data import (
@@ -32,10 +42,12 @@ from tasks.report.data import (
     open_splits,
     overview_section,
 )
-from tasks.report.page import write_page
-from tasks.report.results import results_section
+from tasks.report.page import PageSection, write_page
 from tasks.report.runs import TrainingRun, read_run
 from vibe_model import runs
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
+from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
+from vibe_model.sections import learns_depth
 
 VERSION: Final = 16  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
@@ -94,7 +106,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
             shown.append(read_run(folder, name))
         except PipelineError as error:
             opened.problems.append(str(error))
-    sections = [results_section(shown)]
+    sections = [_results_section(shown)]
     bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
     if any(bodies.data.values()):
         sections.append(bodies)
@@ -211,3 +223,57 @@ def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int]]:
             status = file.stat()
             stamps.append((str(file), status.st_size, status.st_mtime_ns))
     return stamps
+
+
+@dataclass(frozen=True)
+class _SplitTable:
+    """All models on one split, by each protocol."""
+
+    rows: Sequence[ResultRow]
+    notes: Sequence[str]  # about labels, and protocols that cannot evaluate the split
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Metrics that any row has -> their titles."""
+        return metric_titles([row.errors for row in self.rows])
+
+
+def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
+    """The section of results. On demo data, there are no published figures."""
+    entries: dict[str, dict[str, Metrics]] = {}  # split -> run -> its entry of metrics.json
+    for run in runs:
+        for split, entry in run.splits.items():
+            entries.setdefault(split, {})[run.name] = entry
+    is_demo = any(run.stand_in for run in runs)
+    tables = {}
+    for split, by_run in entries.items():
+        rows = rows_of_split(split, by_run)
+        if not is_demo:
+            rows += published_rows(split)
+        notes = itertools.chain.from_iterable(map(_notes, by_run.values()))
+        tables[split] = _SplitTable(rows, [*dict.fromkeys(notes)])
+
+    rows = [*itertools.chain.from_iterable(table.rows for table in tables.values())]
+    errors = [row.errors for row in rows]
+    data = {
+        "splits": tables,
+        "protocols": list(map(find, dict.fromkeys(row.protocol for row in rows))),
+        "metrics": table_metrics(errors),
+        "units": units_of(errors),
+        "without_depth": [run.name for run in runs if run.splits and not learns_depth(run.config)],
+        "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
+        "pck_mm": PCK_THRESHOLD_MM,
+        "pck_2d_share": PCK_2D_SHARE,
+    }
+    return PageSection("results", "Results", data)
+
+
+def _notes(entry: Metrics) -> list[str]:
+    """What an entry of metrics.json compares with, and why protocols are missing."""
+    notes = []
+    for protocol, numbers in by_protocol(entry).items():
+        if describe_labels(numbers):
+            notes.append(f"Protocol {protocol}: {describe_labels(numbers)}.")
+    for protocol, reason in entry.get(LEFT_OUT, {}).items():
+        notes.append(f"Not evaluated by protocol {protocol}: {reason}.")
+    return notes

@@ -12,24 +12,67 @@
     validation/<split>/<metric>                         after each epoch
 
 A plot over steps shows the curves of a `_CurveGroup`. Plots over epochs show validation and the
-learning rates.
+learning rates. A `_Plot` is an SVG of Matplotlib, drawn when the page is rendered; dark mode
+inverts its lightness. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from pipeline.cli.console import duration
-from tasks.report.page import PageSection, Plot, Series
+from pipeline.cli.text import duration
+from tasks.report.page import PageSection
 from tasks.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
 
 MOST_POINTS: Final = 200  # per plotted curve
+INK: Final = "#16181d"
+FAINT: Final = "#565d69"
+RULE: Final = "#c9ced6"
+SERIES: Final = (
+    "#1a6fe8",
+    "#c2410c",
+    "#15803d",
+    "#a21caf",
+    "#6b7280",
+    "#b45309",
+    "#0e7490",
+    "#be123c",
+)
+DASHES: Final = ("-", "--", ":", "-.")
+# entries that would differ from run to run are left out of an SVG
+NO_DATES: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+# Width of a plot in inches, each 72 SVG units: about that of a phone, on which texts of 11 points
+# are then about 11 px high
+WIDTH: Final = 4.6
+_STYLE: Final[Any] = {  # Any: some versions of Matplotlib type the keys
+    "axes.edgecolor": RULE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": FAINT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "font.size": 11,
+    "grid.color": RULE,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # names come from untrusted files
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+}
 
 
 class _CurveGroup(NamedTuple):
@@ -62,12 +105,12 @@ def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSec
         "together": [*_comparison_plots(runs)] if len(runs) > 1 else [],
         "notes": notes,
         # (run, title -> text of its facts, its plots)
-        "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
+        "runs": [(run, _facts(run), list(_plots_of(run, i))) for i, run in enumerate(runs)],
     }
     return PageSection("curves", "Training curves", data)
 
 
-def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
+def _plots_of(run: TrainingRun, number: int) -> Iterator[_Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
     name = f"curves-{number}"
     yield from _validation_plots(run, name)
@@ -76,7 +119,7 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     yield from _rate_plot(run, name)
 
 
-def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
+def _validation_plots(run: TrainingRun, name: str) -> Iterator[_Plot]:
     """Yield a plot for each validation split and unit of metrics."""
     logged = run.logged.curves
     for i, split in enumerate(run.logged.scores):
@@ -87,7 +130,7 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
                 if described.unit == unit and tag in logged:
                     series[described.title] = _by_epoch(run, logged[tag])
             if series:
-                yield Plot(
+                yield _Plot(
                     name=f"{name}-validation-{i}-{key}",
                     title=f"{run.name}: {' and '.join(series)} on {split}",
                     series=series,
@@ -96,14 +139,14 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
                 )
 
 
-def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
+def _rate_plot(run: TrainingRun, name: str) -> Iterator[_Plot]:
     """Yield the plot of the learning rates, if they were logged."""
     series = {}
     for tag, curve in run.logged.curves.items():
         if tag.startswith("learning_rate/") and curve.steps:
             series[_short(tag)] = _by_epoch(run, curve)
     if series:
-        yield Plot(
+        yield _Plot(
             name=f"{name}-rate",
             title=f"{run.name}: Learning rate",
             series=series,
@@ -113,7 +156,7 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
         )
 
 
-def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
+def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[_Plot]:
     """Yield the plot of a group's curves, if there are any."""
     curves = dict[str, Curve]()
     for tag, curve in run.logged.curves.items():
@@ -128,7 +171,7 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
     caption = ""
     if n_merged > 1:
         caption = f"Each point is the mean of {n_merged} logged ones."
-    yield Plot(
+    yield _Plot(
         name=key,
         title=f"{run.name}: {group.title}",
         caption=caption,
@@ -139,7 +182,7 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
     )
 
 
-def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
+def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[_Plot]:
     """Yield a plot of all runs' validation score for each split."""
     splits = itertools.chain.from_iterable(run.logged.scores for run in runs)
     for i, split in enumerate(dict.fromkeys(splits)):
@@ -150,7 +193,7 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
             for name, run in zip(names, validated, strict=True)
         }
         score = _score_of(validated[0], split)
-        yield Plot(
+        yield _Plot(
             name=f"curves-together-{i}",
             title=f"{score.title} on {split}",
             caption="Lower is better.",
@@ -185,7 +228,7 @@ def _brief(names: Sequence[str]) -> list[str]:
     return shown
 
 
-def _thin(curve: Curve, scale: float) -> Series:
+def _thin(curve: Curve, scale: float) -> _Series:
     """Reduce a curve to at most MOST_POINTS points, with scaled values.
 
     A point is the mean of consecutive points of the curve, at the step of the last of them.
@@ -197,15 +240,15 @@ def _thin(curve: Curve, scale: float) -> Series:
         part = slice(start, start + n_merged)
         ends.append(float(curve.steps[part][-1]))
         means.append(scale * float(np.mean(curve.values[part])))
-    return Series(ends, means)
+    return _Series(ends, means)
 
 
-def _by_epoch(run: TrainingRun, curve: Curve) -> Series:
+def _by_epoch(run: TrainingRun, curve: Curve) -> _Series:
     """The curve by epoch; if the run's settings are unknown, by step."""
     iterations = 1
     if run.config is not None:
         iterations = run.config.iterations
-    return Series([step / iterations for step in curve.steps], list(curve.values))
+    return _Series([step / iterations for step in curve.steps], list(curve.values))
 
 
 def _unit_of_time(run: TrainingRun) -> str:
@@ -233,3 +276,76 @@ def _facts(run: TrainingRun) -> dict[str, str]:
         splits = [f"{split} ({source})" for split, source in estimates.items()]
         facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
     return facts
+
+
+class _Series(NamedTuple):
+    """A curve of N points; a y that is not finite is a gap."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has a single point, through which there is no line."""
+        return sum(map(math.isfinite, self.y)) == 1
+
+    def above_zero(self) -> _Series:
+        """The curve with gaps in place of the values that a logarithmic scale cannot show."""
+        return _Series(self.x, [y if y > 0 else math.nan for y in self.y])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plot:
+    """Curves in different colours and dashes, with a title."""
+
+    name: str  # seed of the SVG's ids
+    title: str
+    caption: str = ""  # more than the title
+    series: Mapping[str, _Series]  # by label
+    x_label: str
+    y_label: str
+    log_y: bool = False  # logarithmic scale if any y is above 0; other values are gaps
+
+    @property
+    def url(self) -> str:
+        """The SVG as the source of an image."""
+        return f"data:image/svg+xml;base64,{b64encode(self.svg().encode()).decode()}"
+
+    def svg(self) -> str:
+        """Draw the plot."""
+        series = self.series
+        is_log = self.log_y and any((np.array(curve.y) > 0).any() for curve in series.values())
+        if is_log:
+            series = {label: curve.above_zero() for label, curve in series.items()}
+        with mpl.rc_context():
+            mpl.rcdefaults()  # ignore the user's matplotlibrc
+            mpl.rcParams.update(_STYLE | {"svg.hashsalt": self.name})
+            figure = _draw(series)
+            (axes,) = figure.axes
+            axes.set(xlabel=self.x_label, ylabel=self.y_label)
+            if is_log:
+                axes.set_yscale("log")
+                # 0.01, not a power of ten
+                axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                # between few powers, too
+                axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            svg = io.StringIO()
+            figure.savefig(svg, format="svg", transparent=True, metadata=NO_DATES)
+        return svg.getvalue()
+
+
+def _draw(series: Mapping[str, _Series]) -> Figure:
+    """Draw the curves on a grid, with a legend below in two columns."""
+    legend_rows = math.ceil(len(series) / 2)
+    figure = Figure((WIDTH, 2.6 + 0.2 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, curve), color, dash in zip(
+        series.items(), cycle(SERIES), cycle(DASHES), strict=False
+    ):
+        marker = "o" if curve.is_alone else ""
+        axes.plot(*curve, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
+    if all((np.mod(curve.x, 1) == 0).all() for curve in series.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, axis="y", linewidth=0.5)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

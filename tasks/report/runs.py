@@ -1,7 +1,7 @@
 """Files of training runs, finished or not.  training -> report: [runs] -> page
 
 `read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use. `curves`
-draws the curves that `read_curves` has read.
+draws the curves that `_read_curves` has read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _LoggedCurves:
         return scores
 
 
-def read_curves(folder: Path) -> _LoggedCurves:
+def _read_curves(folder: Path) -> _LoggedCurves:
     """Read a run's curves, up to a line that is damaged or being written.
 
     A line of the file is [step, seconds of training, {tag: value}].
@@ -142,7 +142,7 @@ def read_run(folder: Path, name: str) -> TrainingRun:
         folder=folder,
         about=_read_json(folder / CONFIG),
         metrics=_read_json(folder / METRICS),
-        logged=read_curves(folder),
+        logged=_read_curves(folder),
         sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
     )
 

@@ -15,7 +15,7 @@ import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
-from pipeline.cli.text import from_here
+from pipeline.cli.text import from_here, size
 from pipeline.errors import PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
@@ -61,7 +61,7 @@ class Report(PipelineTask):
 
         with self.progress() as progress:
             write_report(_configured_content(), _require_own(page()), progress)
-        self.say(console.size(page().stat().st_size))
+        self.say(size(page().stat().st_size))
         self.show()
 
     def show(self) -> None:
@@ -209,7 +209,7 @@ def _run(args: argparse.Namespace) -> int:
         out = _require_own(folder / PAGE)
     with bar("  report", console.out) as progress:
         mark = write_report(content, out, progress)
-    say("report", "page", console.size(out.stat().st_size))
+    say("report", "page", size(out.stat().st_size))
     show(out, mark)
     return 0
 

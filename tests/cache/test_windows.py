@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cache
-from cache.format.records import find_runs
+from cache.format.records import _find_runs
 from cache.windows import StreamRows, intersect, ranges_where, windows_of
 
 
@@ -62,7 +62,7 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
     missing = data.draw(st.sets(st.integers(0, max(n_rows - 1, 0))))
     runs, row = [], 0
     for frames in tracks:
-        runs += find_runs(np.array(frames), step, row)
+        runs += _find_runs(np.array(frames), step, row)
         row += len(frames)
     there = np.isin(np.arange(n_rows), list(missing), invert=True)
     cut = intersect(np.array(runs, np.int64).reshape(-1, 2), ranges_where(there))

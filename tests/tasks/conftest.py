@@ -19,7 +19,7 @@ import pytest
 from luigi.cmdline import luigi_run
 
 from pipeline import plug_ins
-from pipeline.cli.console import VERB
+from pipeline.cli.console import VERB_WIDTH
 from tasks import base, luigi_command, settings
 from tasks.__main__ import main
 from tests.fake_network import replace_network
@@ -97,7 +97,10 @@ class Ran:
     def done(self):
         """`verb what` of every task that did something."""
         lines = [line[2:] for line in self.lines if line.startswith("✓")]
-        return [f"{line[:VERB].strip()} {line[VERB:].strip().split('  ')[0]}" for line in lines]
+        return [
+            f"{line[:VERB_WIDTH].strip()} {line[VERB_WIDTH:].strip().split('  ')[0]}"
+            for line in lines
+        ]
 
     @property
     def lines(self):
@@ -250,7 +253,7 @@ def no_network(monkeypatch):
 def forget():
     """What this process knows of a project."""
     settings.settings.cache_clear()
-    luigi_command.introduce.cache_clear()
+    luigi_command._introduce.cache_clear()
     luigi_command.reported.clear()
     base.complete_tasks.clear()
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()

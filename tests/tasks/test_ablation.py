@@ -8,8 +8,8 @@ import io
 import pytest
 
 from tasks import Ablation, Train, TrainMPoser
-from tasks.ablation import TABLE, AblationTable, reasons_to_skip
-from tasks.training import mposer_config, train_config
+from tasks.ablation import TABLE, AblationTable, _reasons_to_skip
+from tasks.training import _mposer_config, train_config
 from tests.results import read_file
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -99,14 +99,14 @@ def test_csv_has_two_columns_an_error_and_empty_cells():
 
 def test_variants_that_the_data_cannot_train_are_left_out():
     config = TrainConfig(datasets_3d=("3dpw/train",))
-    assert reasons_to_skip(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
-    assert reasons_to_skip(TrainConfig(datasets_3d=("h36m/train",))) == {
+    assert _reasons_to_skip(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
+    assert _reasons_to_skip(TrainConfig(datasets_3d=("h36m/train",))) == {
         "without-3dpw": "3dpw/train is not trained on"
     }
-    assert reasons_to_skip(TrainConfig()) == {}
+    assert _reasons_to_skip(TrainConfig()) == {}
     attention = {f"attention-{n}x{size}" for n in (2, 3) for size in (512, 1024)}
     assert (
-        reasons_to_skip(TrainConfig(motion=(), prior="none")).keys()
+        _reasons_to_skip(TrainConfig(motion=(), prior="none")).keys()
         == {"mposer", "concat"} | attention
     )
 
@@ -132,7 +132,7 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking):
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
     asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
-    config = mposer_config(train_config("mposer", 4))
+    config = _mposer_config(train_config("mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (
         7,
         4,
@@ -165,7 +165,7 @@ def test_from_a_project_to_the_table(project, build):
     assert "\n3dpw/test,default,G + MPoser prior,2," in table
     for seed in (0, 1):
         config = train_config("mposer", seed)
-        prior = runs.run_folder(mposer_config(config))
+        prior = runs.run_folder(_mposer_config(config))
         assert config.mposer == prior / "best.pt"
         about = read_file(runs.run_folder(config) / "config.json")["config"]
         assert (about["seed"], about["mposer"]) == (seed, str(config.mposer))

@@ -10,8 +10,8 @@ import pytest
 from tests.waiting import LIMIT, await_that
 
 CHILD = (
-    "import os, pathlib, sys, time; from tasks.commands.train import end_with_parent; "
-    "end_with_parent()\npathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
+    "import os, pathlib, sys, time; from tasks.commands.train import _end_with_parent; "
+    "_end_with_parent()\npathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
 )
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}, sys.argv[1]])"
 

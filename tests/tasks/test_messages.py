@@ -163,7 +163,7 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
 
 def test_each_project_and_each_user_has_locks_of_their_own(tmp_path, monkeypatch):
     def locks(name):
-        return luigi_command.luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
+        return luigi_command._luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
 
     own = locks("one")
     assert own == locks("x/../one") != locks("other")

@@ -90,7 +90,9 @@ def evaluate_split(
     lacking = protocol.lacking(split)
     if lacking:
         raise DataError(f"{split.name}: {lacking}")
-    return _metrics(_Job(generator, split.name, split, [protocol], options))[protocol.name]
+    return _metrics(_EvaluationJob(generator, split.name, split, [protocol], options))[
+        protocol.name
+    ]
 
 
 def evaluate_all(
@@ -130,7 +132,7 @@ def evaluate_all(
     by_split: dict[str, Metrics] = {}
     for name, (records, left_out) in chosen.items():
         split_options = replace(options, tracks=(tracks or {}).get(name, options.tracks))
-        job = _Job(generator, name, splits[name], records, split_options, results)
+        job = _EvaluationJob(generator, name, splits[name], records, split_options, results)
         metrics = _metrics(job)
         by_protocol = {}
         for record in records:
@@ -153,7 +155,7 @@ def _choose_protocols(
     return records, left_out
 
 
-def _split_facts(job: _Job, left_out: Mapping[str, str]) -> Metrics:
+def _split_facts(job: _EvaluationJob, left_out: Mapping[str, str]) -> Metrics:
     """Facts about a split's results that are the same for all protocols."""
     facts: Metrics = {}
     if any(reading.of_keypoints for reading in job.options.extra_streams.values()):
@@ -181,7 +183,7 @@ def choose_sigma(
     for name, split in splits.items():
         pattern = (tracks or {}).get(name, options.tracks)
         split_options = replace(options, tracks=pattern, vertices=False, keypoints=False)
-        job = _Job(generator, name, split, [protocols.DEFAULT], split_options)
+        job = _EvaluationJob(generator, name, split, [protocols.DEFAULT], split_options)
         for (_, sigma), means in _means(job, candidates).items():
             if means.counted:
                 scores[sigma].append(means.by_error()["pa_mpjpe"])
@@ -194,7 +196,7 @@ def choose_sigma(
     return min(by_sigma, key=by_sigma.__getitem__), by_sigma
 
 
-class _Job(NamedTuple):
+class _EvaluationJob(NamedTuple):
     """A split to evaluate."""
 
     generator: VideoModel
@@ -206,7 +208,7 @@ class _Job(NamedTuple):
     results: _TrackResults | None = None
 
 
-def _metrics(job: _Job) -> dict[str, Metrics]:
+def _metrics(job: _EvaluationJob) -> dict[str, Metrics]:
     """Evaluate one split: protocol -> metrics."""
     smoothed_too = job.options.smoothed_too
     sigmas = [UNSMOOTHED]
@@ -240,7 +242,7 @@ def _metrics(job: _Job) -> dict[str, Metrics]:
     return by_protocol
 
 
-def _means(job: _Job, sigmas: Sequence[float]) -> dict[tuple[str, float], Means]:
+def _means(job: _EvaluationJob, sigmas: Sequence[float]) -> dict[tuple[str, float], Means]:
     """The mean errors by protocol and sigma. Adds each track to the job's results."""
     options = job.options
     results = job.results
@@ -289,7 +291,7 @@ def _means(job: _Job, sigmas: Sequence[float]) -> dict[tuple[str, float], Means]
 
 
 def _dynamics(
-    job: _Job, record: Protocol, bind_dynamics: Callable[[str], Callable[..., Metrics]]
+    job: _EvaluationJob, record: Protocol, bind_dynamics: Callable[[str], Callable[..., Metrics]]
 ) -> Metrics:
     """{"dynamics": errors of past and future bodies}; empty if the protocol measures none.
 

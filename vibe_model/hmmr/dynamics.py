@@ -49,7 +49,7 @@ class _LabelledSteps(NamedTuple):
         return self.joints[self.positions + step]
 
 
-class KnownPoses:
+class _KnownPoses:
     """Training poses with a labelled past and future, for nearest-neighbour search.
 
     The distance is that of the joints after Procrustes alignment of each body to the mean body.
@@ -104,7 +104,7 @@ def bind_dynamics(
     """
     poses = None
     if training:
-        poses = KnownPoses(training, generator)
+        poses = _KnownPoses(training, generator)
     return functools.partial(dynamics, generator, known=poses)
 
 
@@ -115,7 +115,7 @@ def dynamics(
     stream: str,
     extra_streams: Mapping[str, Reading] = NOTHING,
     tracks: str = "*",
-    known: KnownPoses | None = None,
+    known: _KnownPoses | None = None,
 ) -> dict[str, Any]:
     """Measure predicted past and future: PA-MPJPE in mm by model and step in frames ("0": now).
 

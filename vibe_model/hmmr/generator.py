@@ -92,7 +92,7 @@ class _GroupNorm(nn.GroupNorm):
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
-class FrameConvolution(nn.Module):
+class _FrameConvolution(nn.Module):
     """`nn.Conv1d(size, size, 3, padding=1)` for (B, T, size), with the same parameter names."""
 
     def __init__(self, size: int, gain: float) -> None:
@@ -119,9 +119,9 @@ class _TemporalBlock(nn.Module):
     def __init__(self, size: int, norm: Norm) -> None:
         super().__init__()
         self.norm1 = _GroupNorm(size, norm)
-        self.conv1 = FrameConvolution(size, 1.0)
+        self.conv1 = _FrameConvolution(size, 1.0)
         self.norm2 = _GroupNorm(size, norm)
-        self.conv2 = FrameConvolution(size, NEAR_IDENTITY)
+        self.conv2 = _FrameConvolution(size, NEAR_IDENTITY)
 
     def forward(self, sequence: Tensor) -> Tensor:
         """(B, T, size) -> (B, T, size)."""

@@ -61,7 +61,7 @@ DROPOUT: Final = 0.1
 Prediction = dict[str, Any]
 
 
-class RegionConvolution(nn.Module):
+class _RegionConvolution(nn.Module):
     """A temporal convolution of each region, recombined with the other regions: (B, T, R, W) -> (B,
     T, R, W).
 
@@ -137,9 +137,9 @@ class _Layer(nn.Module):
 
     def __init__(self, regions: int, width: int, dilation: int, recombine: Recombine) -> None:
         super().__init__()
-        self.conv1 = RegionConvolution(regions, width, KERNEL, dilation, recombine)
+        self.conv1 = _RegionConvolution(regions, width, KERNEL, dilation, recombine)
         self.norm1 = nn.BatchNorm1d(regions * width)
-        self.conv2 = RegionConvolution(regions, width, 1, 1, recombine)
+        self.conv2 = _RegionConvolution(regions, width, 1, 1, recombine)
         self.norm2 = nn.BatchNorm1d(regions * width)
         self.dropout = nn.Dropout(DROPOUT)
 

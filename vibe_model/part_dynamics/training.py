@@ -62,7 +62,7 @@ class PartDynamicsTrainer(VideoTrainer):
             training = {name: splits[name] for name in config.training_splits}
             _check_embeddings(config.embedding, streams["pr_vipe"].stream, training)
         if isinstance(self.generator, PartDynamics) and "homography" in streams:
-            self.generator.sigma.copy_(motion_deviations(config, splits))
+            self.generator.sigma.copy_(_motion_deviations(config, splits))
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
@@ -110,7 +110,7 @@ def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split])
             )
 
 
-def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
+def _motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
     """Standard deviations (9,) of stored homographies over random rows of the training splits.
 
     A row stores the nine numbers of H - I, with the homography H from the previous crop to the

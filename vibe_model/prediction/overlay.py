@@ -39,7 +39,7 @@ GROUND: Final = 60  # grey background of views without an image
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
 
 
-def record_type(n_steps: int = 0) -> np.dtype[Any]:
+def _record_type(n_steps: int = 0) -> np.dtype[Any]:
     """The dtype of a body in a frame. `moved`: its rotations at each step, for the same shape and
     camera.
     """
@@ -69,7 +69,7 @@ class PredictedBodies:
         self.step = 1  # frames between two rows of a track
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        self._type = record_type(len(steps))
+        self._type = _record_type(len(steps))
         self._frames: list[Ints] = []
 
     def add(self, bodies: TrackBodies) -> None:
@@ -108,7 +108,7 @@ class PredictedBodies:
         return records, frames[order], order
 
 
-class BodyDrawing:
+class _BodyDrawing:
     """Poses bodies and draws them into the source's images."""
 
     def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
@@ -207,7 +207,7 @@ def write_overlay(
         PipelineError: the file cannot be written.
     """
     rate = rate_of(source)
-    images = _draw_frames(source, bodies, BodyDrawing(generator), rate)
+    images = _draw_frames(source, bodies, _BodyDrawing(generator), rate)
     first = next(images, None)
     if first is None:
         raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
@@ -239,7 +239,7 @@ def _time_label(step: int, fps: float) -> str:
 
 
 def _draw_frames(
-    source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float
+    source: FrameSource, bodies: PredictedBodies, drawing: _BodyDrawing, fps: float
 ) -> Iterator[Image]:
     """Yield every frame of the source with its bodies, and past and future ones beside it."""
     source_frames = frames_of(source, stop=bodies.stop)  # includes damaged frames

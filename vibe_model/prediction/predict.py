@@ -83,12 +83,12 @@ class TrackBodies:
     def smooth_time(self, sigma: float) -> TrackBodies:
         """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `smooth` does."""
         step_rotmats = {
-            step: smooth_rotations(rotmat, self.run, sigma)
+            step: _smooth_rotations(rotmat, self.run, sigma)
             for step, rotmat in self.step_rotmats.items()
         }
         return replace(
             self,
-            rotmat=smooth_rotations(self.rotmat, self.run, sigma),
+            rotmat=_smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
             step_rotmats=step_rotmats,
@@ -220,7 +220,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     return out
 
 
-def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
+def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype. Raises as `smooth`.
 
     The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl.

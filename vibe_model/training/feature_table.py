@@ -179,13 +179,13 @@ def _feature_parts(mixture: Mixture) -> list[MixturePart]:
 
 def _allowed_bytes(device: torch.device) -> int:
     """Number of bytes that the table of one process may take on this device."""
-    allowed = SHARE_OF_FREE * free_memory(device)
+    allowed = SHARE_OF_FREE * _free_memory(device)
     if device.type == "cpu":  # each process of a machine has a table in its RAM
         allowed /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return int(allowed)
 
 
-def free_memory(device: torch.device) -> int:
+def _free_memory(device: torch.device) -> int:
     """Free memory in bytes: of the GPU, or of RAM within the container's or job's limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -194,10 +194,10 @@ def free_memory(device: torch.device) -> int:
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except OSError:  # not Linux: all RAM
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([free, *free_in_cgroups()])
+    return min([free, *_free_in_cgroups()])
 
 
-def free_in_cgroups(
+def _free_in_cgroups(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:
     """Free bytes within each limit of this process's control groups (version 2)."""

@@ -123,7 +123,7 @@ def _prepare(
     body = load_body(config.body)
     trainer_type = models.model_of(config).load_trainer()
     stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
-    stand_in |= check_streams(config, splits)
+    stand_in |= _check_streams(config, splits)
 
     def make_run(group: ProcessGroup) -> VideoRun:
         with models.calling(config.MODEL, "its trainer's constructor"):
@@ -348,7 +348,7 @@ class VideoRun(TrainingLoop):
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
 
 
-def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
+def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     """Check the streams that the run reads.
 
     Returns whether any of them comes from demo data or from a network with random weights.

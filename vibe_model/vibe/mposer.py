@@ -6,8 +6,8 @@ autoencoder of motion like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS
 norm of the predicted motion's code. The GRUs, axis-angle input, 6D output, sizes, weights, and the
 squared norm of the mean code are our choices.
 
-`run` trains the prior: `MPoserTrainer` has its losses, `MPoserRun` its batches and validation. Then
-`VIBETrainer` loads best.pt of this run by `MPoser.load`, and adds its `energy` to the losses.
+`run` trains the prior: `_MPoserTrainer` has its losses, `_MPoserRun` its batches and validation.
+Then `VIBETrainer` loads best.pt of this run by `MPoser.load`, and adds its `energy` to the losses.
 """
 
 from __future__ import annotations
@@ -164,19 +164,19 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
     losses stay non-finite.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _MPoserRun]:
         stand_in = runs.require_one_kind(runs.demo_splits(splits))
 
-        def make(group: ProcessGroup) -> MPoserRun:
-            trainer = MPoserTrainer(config, group)
-            return MPoserRun(config, trainer, splits, stand_in=stand_in, report=progress)
+        def make(group: ProcessGroup) -> _MPoserRun:
+            trainer = _MPoserTrainer(config, group)
+            return _MPoserRun(config, trainer, splits, stand_in=stand_in, report=progress)
 
         return make
 
     return run_once(config, prepare)
 
 
-class MPoserTrainer(Trainer):
+class _MPoserTrainer(Trainer):
     """Trains the prior. The noise with which codes are drawn depends on seed and step only."""
 
     config: MPoserConfig
@@ -200,7 +200,7 @@ class MPoserTrainer(Trainer):
         }
 
 
-class MPoserRun(TrainingLoop):
+class _MPoserRun(TrainingLoop):
     """The training run of a motion prior on real motion.
 
     It is validated by the mean angle between decoded and labelled rotations of other motion. The
@@ -210,12 +210,12 @@ class MPoserRun(TrainingLoop):
     advice = "lower lr, or look at the labels"
     score = "score"
     config: MPoserConfig
-    trainer: MPoserTrainer
+    trainer: _MPoserTrainer
 
     def __init__(
         self,
         config: MPoserConfig,
-        trainer: MPoserTrainer,
+        trainer: _MPoserTrainer,
         splits: Mapping[str, Split],
         *,
         stand_in: bool,
@@ -224,7 +224,7 @@ class MPoserRun(TrainingLoop):
         super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
         self._batches = TrainingBatches(config, splits)
         n_steps = min(MEAN_POSE_STEPS, len(self._batches))
-        self.mean_pose = mean_rotations(self._batches, n_steps)
+        self.mean_pose = _mean_rotations(self._batches, n_steps)
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         return stream_batches(self._batches, start, device=self.group.device)
@@ -234,7 +234,7 @@ class MPoserRun(TrainingLoop):
 
         Without labelled motion in the validation splits, the score is the mean training loss.
         """
-        by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
+        by_split = _held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         if not by_split:
             return {}, self.trainer.state.total()
         angles = [metrics[RECONSTRUCTION] for metrics in by_split.values()]
@@ -245,7 +245,7 @@ class MPoserRun(TrainingLoop):
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
-def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
+def _mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     """The constant mean pose, (23, 3, 3) on the CPU.
 
     Its rotations are those nearest to the mean matrices of the first `n_steps` batches.
@@ -259,7 +259,7 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     return torch.from_numpy(nearest_rotations(total.numpy())).float()
 
 
-def held_out_errors(
+def _held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
     """Errors on the validation splits, by their names in `validation`.
@@ -279,8 +279,8 @@ def held_out_errors(
             target = _motion_matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
-            degrees = geodesic_degrees(rotmat.cpu(), target)
-            mean_pose_degrees = geodesic_degrees(mean_pose, target)
+            degrees = _geodesic_degrees(rotmat.cpu(), target)
+            mean_pose_degrees = _geodesic_degrees(mean_pose, target)
             prior_error += float(degrees.double().mean()) * len(theta)
             mean_pose_error += float(mean_pose_degrees.double().mean()) * len(theta)
             n_windows += len(theta)
@@ -327,7 +327,7 @@ def _motion_matrices(theta: Tensor) -> Tensor:
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
-def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
+def _geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """Angle between rotation matrices (..., 3, 3), in degrees (...).
 
     The Frobenius distance of two rotations by an angle a is sqrt(8) sin(a / 2). It is exact for

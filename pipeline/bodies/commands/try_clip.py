@@ -31,9 +31,9 @@ from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
 from pipeline.bodies.writing import SUMMARY
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
+from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
 from pipeline.cli.progress import bar
-from pipeline.cli.text import command, from_here
+from pipeline.cli.text import command, from_here, size
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.crops import crop_person
@@ -73,7 +73,7 @@ TEXTS: Final = (
 PORTRAIT_SCALE: Final = 1.1  # side of a person's image in the table / side of the box
 
 
-class _ShownTrack(NamedTuple):
+class _ClipTrack(NamedTuple):
     """Where and when a person is in the clip."""
 
     fitted: dict[str, Any]  # the person's entry in bodies.json
@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
         write(template.stream(content, digest=digest), page)
 
-    listed = line("page", plain(from_here(page)), size(page.stat().st_size))
+    listed = task_line("page", plain(from_here(page)), size(page.stat().st_size))
     out.print(f"\n{mark} {listed}")
     out.print("The same with your own clips, in a folder CLIPS:")
     for text in _usage():
@@ -240,13 +240,13 @@ def _people(
     return [images[poster_frame] for images in drawn], people
 
 
-def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _ShownTrack:
+def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _ClipTrack:
     record = split.tracks[split.tracks.names.index(fitted["name"])]
     frame_index = split.rows("frame_index", record.start, record.stop)
     middle = len(frame_index) // 2
     bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
     seconds = frame_index[0] / record.fps, frame_index[-1] / record.fps
-    return _ShownTrack(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
+    return _ClipTrack(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
 
 
 def _data_uri(clip: Path) -> str:

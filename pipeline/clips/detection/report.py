@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cli.console import rate
-from pipeline.cli.text import count
+from pipeline.cli.text import count, rate
 from pipeline.processes.meter import Meter
 
 

@@ -24,7 +24,8 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 import cv2
 import numpy as np
 
-from pipeline.cli.console import err, plain, size
+from pipeline.cli.console import err, plain
+from pipeline.cli.text import size
 from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Graph, GraphNetwork
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
@@ -298,7 +299,7 @@ class _PersonFinder:
         """Boxes of the people in an image (H, W, 3) RGB, best first. Raises RawDataError for
         unexpected outputs of the network.
         """
-        padded, scale = letterbox(image, self._detector.size)
+        padded, scale = _letterbox(image, self._detector.size)
         outputs = self._detector(_detector_input(padded, normalised=self._normalised))
         persons = _read_persons(outputs)
         if persons is None:
@@ -333,10 +334,10 @@ class _PersonFinder:
             raise self._pose.graph.error(
                 "outputs", " and ".join(map(str, expected)), graphs.shapes(outputs)
             )
-        return read_joints(outputs[0], outputs[1], affines)
+        return _read_joints(outputs[0], outputs[1], affines)
 
 
-def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
+def _letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below.
 
     Returns the padded image and the scale (x, y), (2,).
@@ -423,7 +424,7 @@ def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> Float32
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
-def read_joints(across: Floats, down: Floats, affines: Floats) -> Float32s:
+def _read_joints(across: Floats, down: Floats, affines: Floats) -> Float32s:
     """Read the joints of P crops from RTMPose's scores: (P, J, 3) image px and confidence 0..1.
 
     across: (P, J, 2 width) scores of x. down: (P, J, 2 height) scores of y. A joint is at its

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import cache
-from pipeline.cli.console import size
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import count, from_here
+from pipeline.cli.text import count, from_here, size
 from pipeline.errors import PipelineError
 from pipeline.files.places import require_writable
 from pipeline.recipe.recipe import Recipe

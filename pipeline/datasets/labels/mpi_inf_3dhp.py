@@ -1,4 +1,4 @@
-"""The label files of MPI-INF-3DHP, which are MATLAB files.  [raw] -> tracks
+"""The label files of MPI-INF-3DHP, MATLAB files, and its cameras.  [raw] -> tracks
 
 The reader (`pipeline.datasets.mpi_inf_3dhp`) calls `load_annot` for a training video, and
 `load_annot_data` for a test video:
@@ -6,23 +6,35 @@ The reader (`pipeline.datasets.mpi_inf_3dhp`) calls `load_annot` for a training 
     annot.mat           annot2 and annot3: a cell of 14 cameras each, with (N, 56) px and (N, 84) mm
                         cameras: the number of each cell's camera; may be missing
     annot_data.mat      annot2 (N, 1, 17, 2) px, univ_annot3 (N, 1, 17, 3) mm, valid_frame (N, 1)
+
+`Calibration.read` reads a camera of camera.calibration, a text with a block of 7 lines for each:
+
+    name          0
+      sensor      10 10
+      size        2048 2048                      px
+      animated    0
+      intrinsic   1497.693 0 1024.704 0 ...      (4, 4), px
+      extrinsic   0.9650164 0.00488022 ...       (4, 4), world to camera, mm
+      radial      0
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cameras import is_rigid
 from pipeline.datasets.checks import require_labels
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import FileState, file_state, load_mat, numbers
+from pipeline.files.formats.arrays import FileState, StoredArrays, file_state, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
-from pipeline.skeletons import JOINTS, Array, Bools, Doubles
+from pipeline.files.raw.files import read_regular
+from pipeline.skeletons import JOINTS, Array, Bools, Doubles, Float32s
 
 N_CAMERAS: Final = 14  # in every annot.mat
 # the cameras that are usually used: those of the release's vnect_cameras.zip
@@ -33,6 +45,8 @@ TEST = "mpi_inf_3dhp_test"
 AGAIN: Final = (
     "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
 )
+FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
+GET_CALIBRATION: Final = "Download it again, with the release's get_dataset.sh."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,3 +139,42 @@ def _require_order(file: Path, cameras: Array | None) -> None:
         raise RawDataError(
             file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
         )
+
+
+class Calibration(NamedTuple):
+    """One camera."""
+
+    size: tuple[int, int]  # width and height (px) of the images that the labels fit
+    intrinsics: Float32s  # (3, 3), px
+    extrinsics: Float32s | None  # (4, 4), world to camera, m; None if they are invalid
+
+    @classmethod
+    def read(cls, file: Path, camera: int) -> Calibration:
+        """Read one camera, by its number. Raises RawDataError for a missing or invalid block, and
+        OSError if the file cannot be opened.
+        """
+        text = read_regular(file).decode("ascii", errors="replace")
+        lines = [line.split() for line in text.splitlines()]
+        name = ["name", str(camera)]
+        if not text.startswith(FIRST_LINE) or name not in lines:
+            raise RawDataError(file, "name", f"a block of camera {camera}", "none", GET_CALIBRATION)
+        start = lines.index(name)
+        block = {words[0]: _parse_numbers(words[1:]) for words in lines[start : start + 7] if words}
+        stored = StoredArrays(file, block, GET_CALIBRATION)
+        intrinsics = stored.take("intrinsic", 16, finite=True).reshape(4, 4)[:3, :3]
+        width, height = stored.take("size", 2, finite=True)
+        extrinsics = stored.take("extrinsic", 16, finite=True).reshape(4, 4)
+        extrinsics[:3, 3] /= 1000
+        world_to_camera = None
+        if is_rigid(extrinsics[None])[0]:
+            world_to_camera = extrinsics.astype(np.float32)
+        size = int(width), int(height)
+        return cls(size, intrinsics.astype(np.float32), world_to_camera)
+
+
+def _parse_numbers(words: Sequence[str]) -> list[float]:
+    """The numbers of a line; none if one of its words is no number."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return []

@@ -1,11 +1,15 @@
-"""AMASS's layout: subset / subject / motion files of SMPL-H poses.  motion -> [raw]"""
+"""AMASS's layout: files of SMPL-H poses.  motion -> [raw]
+
+<subset>/<subject>/<motion>_poses.npz     a motion: poses, translations, frame rate
+<subset>/<subject>/shape.npz              the person's gender and shape
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -13,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic
-from pipeline.demo.motion import perform, random_betas
+from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.demo.scene import GENDERS, Actor, Shot, Take
 from pipeline.skeletons import Doubles
 
@@ -38,6 +42,13 @@ def _plan(request: Request) -> Iterator[Shot]:
         yield slot.shot(name, n_frames, fps, file=f"{name}_poses.npz")
 
 
+class _Trajectory(NamedTuple):
+    """T frames of a body in the world."""
+
+    pose: Doubles  # (T, 72) rad, of SMPL's 24 joints
+    trans: Doubles  # (T, 3) m
+
+
 def _record(shot: Shot, folder: Path) -> Take:
     """Write `<subset>/<subject>/<motion>_poses.npz`, and `shape.npz` beside it."""
     rng = shot.rng("motion")
@@ -45,43 +56,23 @@ def _record(shot: Shot, folder: Path) -> Take:
     facing = float(rng.uniform(-np.pi, np.pi))
     motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
     gender = str(rng.choice(GENDERS))
-
     fingers = _curl_fingers(rng, shot.n_frames)
-    axis_angles = motion.pose.reshape(shot.n_frames, -1, 3).copy()
-    for smpl, smplh in SMPLH_HANDS.items():
-        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
-    motion = replace(motion, pose=axis_angles.reshape(shot.n_frames, -1))
-    body = procedural()
-    joints = rest_joints(body, betas)
-    pelvis = joints[0]
-    pose, trans = z_up(motion.pose, motion.trans, pelvis)
+    actor = _unseen_actor(_replace_hands(motion, fingers), gender)
 
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = np.concatenate([betas, np.zeros(N_BETAS - len(betas))])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
-    hands = fingers.reshape(shot.n_frames, -1)
-    without_hands = pose[:, : 3 * N_JOINTS]
+    body_pose = actor.pose[:, : 3 * N_JOINTS]
+    hand_pose = fingers.reshape(shot.n_frames, -1)
     np.savez(
         file,
-        trans=trans,
+        trans=actor.trans,
         gender=gender,
         mocap_framerate=shot.fps,
         betas=shape,
         dmpls=np.zeros((shot.n_frames, 8)),
-        poses=np.hstack([without_hands, hands]),
-    )
-    no_joints = np.zeros((shot.n_frames, 0, 3))
-    no_pixels = np.zeros((shot.n_frames, 0, 2))
-    actor = Actor(
-        motion=motion,
-        gender=gender,
-        pose=pose,
-        betas=betas,
-        trans=trans,
-        joints=no_joints,
-        spin49=no_joints,
-        kp_2d=no_pixels,
+        poses=np.hstack([body_pose, hand_pose]),
     )
     return Take(shot, None, (actor,))
 
@@ -99,8 +90,36 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     return fingers
 
 
-def z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles, Doubles]:
-    """Pose (T, 72) and translation (T, 3) of the same motion in a world whose z is up.
+def _replace_hands(motion: ActorMotion, fingers: Doubles) -> ActorMotion:
+    """The motion with SMPL's hands turned as the index fingers' roots are."""
+    n_frames = len(fingers)
+    axis_angles = motion.pose.reshape(n_frames, -1, 3).copy()
+    for smpl, smplh in SMPLH_HANDS.items():
+        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
+    return replace(motion, pose=axis_angles.reshape(n_frames, -1))
+
+
+def _unseen_actor(motion: ActorMotion, gender: str) -> Actor:
+    """The person in AMASS's world, without joints, since no camera films them."""
+    n_frames = len(motion.pose)
+    pelvis = rest_joints(procedural(), motion.betas)[0]
+    pose, trans = _turn_z_up(motion.pose, motion.trans, pelvis)
+    no_joints = np.zeros((n_frames, 0, 3))
+    no_pixels = np.zeros((n_frames, 0, 2))
+    return Actor(
+        motion=motion,
+        gender=gender,
+        pose=pose,
+        betas=motion.betas,
+        trans=trans,
+        joints=no_joints,
+        spin49=no_joints,
+        kp_2d=no_pixels,
+    )
+
+
+def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
+    """The same motion in a world whose z is up.
 
     SMPL turns a body about its pelvis, which is at `pelvis` in the rest pose, so the translation
     changes with it.
@@ -109,7 +128,7 @@ def z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles, Doubl
     root = Z_UP * Rotation.from_rotvec(pose[:, :3])
     turned[:, :3] = root.as_rotvec()
     pelvis_path = Z_UP.apply(trans + pelvis)
-    return turned, np.asarray(pelvis_path - pelvis)
+    return _Trajectory(turned, np.asarray(pelvis_path - pelvis))
 
 
 LAYOUT: Final = ReleaseLayout(

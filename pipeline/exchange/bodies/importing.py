@@ -34,12 +34,7 @@ from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, ProjectionFit, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
-from pipeline.exchange.bodies.tools import (
-    camera_file,
-    clip_of,
-    read_estimates,
-    stem_of,
-)
+from pipeline.exchange.bodies.tools import camera_file, clip_of, read_estimates, stem_of
 from pipeline.exchange.bodies.tracks import ImportedTrack
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
@@ -60,7 +55,7 @@ ELSEWHERE: Final = 1.0  # heights of the box; a body that is farther away belong
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedBodies:
+class _ImportedBodies:
     """Result of an import. `why` is "" if everything was up to date."""
 
     with_body: int  # number of rows with a body, in the clips that were written
@@ -108,7 +103,7 @@ class _Clip:
 
 def import_bodies(
     files: Sequence[Path], clips: cache.Root, root: cache.Root, name: str, bodies: BodyModels
-) -> ImportedBodies:
+) -> _ImportedBodies:
     """Make the split `name` in the cache `root`: the tracks that it has in the cache `clips`, with
     the bodies of the result files as pose, betas, trans and has_smpl, or smplx_*.
 
@@ -142,7 +137,7 @@ def import_bodies(
     to_drop = before.keys() - current  # changed, or removed from the clips' split
     if not changed and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
-        return ImportedBodies(0, {}, "")
+        return _ImportedBodies(0, {}, "")
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
@@ -155,7 +150,7 @@ def import_bodies(
             {"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting}
         )
     why = f"{count(len(changed), 'clip')} new or changed"
-    return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
+    return _ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
 
 
 def _write_clips(

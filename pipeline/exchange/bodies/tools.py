@@ -1,7 +1,7 @@
 """Read result files of body estimators as `BodyEstimate`.  [files of other programs] -> tracks
 
 `read_estimates` loads a file as plain dicts; its keys tell which tool wrote it, and so which of the
-readers below makes the record. A reader takes entries by `ResultDict`, which checks them.
+readers below makes the record. A reader takes entries by `_ResultDict`, which checks them.
 
 Nothing here was tried on a real result file: keys, units and coordinate frames are taken from the
 tools' source code.
@@ -44,7 +44,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     for needed, reader in _READERS:
         if keys.issuperset(needed):
             with reading(file, EXPECTED, do=AGAIN):
-                for estimate in reader(ResultDict(file, "", content)):
+                for estimate in reader(_ResultDict(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
                     _, first = np.unique(estimate.frames, return_index=True)
                     yield estimate.only(first, "repeated frame")
@@ -103,7 +103,7 @@ def _keys_of(content: object) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultDict:
+class _ResultDict:
     """A dict in a result file; `path` leads to its keys, for messages."""
 
     file: Path
@@ -118,11 +118,11 @@ class ResultDict:
         key = (self.path + key).strip(".") or "file"
         return RawDataError(self.file, key, expected, found, AGAIN)
 
-    def below(self, key: object) -> ResultDict:
+    def below(self, key: object) -> _ResultDict:
         """The dict below a key. Raises RawDataError if there is none."""
-        return ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
+        return _ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
 
-    def people(self) -> Iterator[tuple[str, ResultDict]]:
+    def people(self) -> Iterator[tuple[str, _ResultDict]]:
         """Yield each key with the dict below it."""
         for person in self.content:
             yield str(person), self.below(person)
@@ -167,7 +167,7 @@ class ResultDict:
         return values[frames]
 
 
-def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
+def _gvhmr(content: _ResultDict) -> Iterator[BodyEstimate]:
     """GVHMR's result: one person in all frames, as SMPL-X with hands at their mean."""
     body = content.below("smpl_params_incam")
     root = body.take("global_orient", None, 3)
@@ -197,13 +197,13 @@ def _size_around(center: Doubles) -> tuple[int, int]:
     return width, height
 
 
-def _image_and_camera(stored: ResultDict) -> tuple[tuple[int, int], Doubles]:
+def _image_and_camera(stored: _ResultDict) -> tuple[tuple[int, int], Doubles]:
     """Width and height px of the images, and the intrinsics, of TRAM's and PromptHMR's cameras."""
     size = _size_around(stored.take("img_center", 2))
     return size, pinhole(float(stored.take("img_focal")), size)
 
 
-def _posed_people(tool: str, content: ResultDict) -> Iterator[tuple[ResultDict, BodyEstimate]]:
+def _posed_people(tool: str, content: _ResultDict) -> Iterator[tuple[_ResultDict, BodyEstimate]]:
     """Yield each person's entry, with its frames, poses and betas."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
@@ -220,7 +220,7 @@ def _posed_people(tool: str, content: ResultDict) -> Iterator[tuple[ResultDict, 
         )
 
 
-def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
+def _wham(content: _ResultDict) -> Iterator[BodyEstimate]:
     """WHAM's result. `trans` is SMPL's translation, `trans_world` the position of the mid-hip."""
     for entry, estimate in _posed_people("WHAM", content):
         n = len(estimate.frames)
@@ -233,12 +233,12 @@ def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
         )
 
 
-def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
+def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
     camera_path = camera_file(content.file)
-    stored = ResultDict(camera_path, "", load_results(camera_path))
+    stored = _ResultDict(camera_path, "", load_results(camera_path))
     size, intrinsics = _image_and_camera(stored)
     extrinsics = None
     if "world_cam_R" in stored.content:
@@ -260,7 +260,7 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     )
 
 
-def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
+def _prompthmr(content: _ResultDict) -> Iterator[BodyEstimate]:
     """PromptHMR's result: SMPL-X with hands, 55 joints and so 165 numbers of pose, in frames of
     images that the tool may have reduced.
 
@@ -292,7 +292,7 @@ def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
         yield estimate.only(np.flatnonzero(is_detected), "not detected")
 
 
-def _vibe(content: ResultDict) -> Iterator[BodyEstimate]:
+def _vibe(content: _ResultDict) -> Iterator[BodyEstimate]:
     """The result of VIBE or TCMR, whose keys are the same.
 
     `orig_cam` is not used, because VIBE computes it for a smaller box.
@@ -316,7 +316,7 @@ class _PersonBodies:
     trans: list[Doubles] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, frame: int, body: ResultDict) -> None:
+    def add(self, frame: int, body: _ResultDict) -> None:
         parts = body.rotation_vectors("global_orient", 1), body.rotation_vectors("body_pose", 23)
         self.frames.append(frame)
         self.pose.append(np.concatenate(parts).reshape(N_POSE))
@@ -338,7 +338,7 @@ class _PersonBodies:
         )
 
 
-def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
+def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
     """PHALP's result: a dict from an image's path to lists with an item for each of its people, in
     the same order: {"tid": [1, 2], "smpl": [{...}, {...}], "camera": [...], "tracked_time": [...]}.
     `tid` is the person's number, `tracked_time` the number of images since the person was seen.
@@ -357,7 +357,7 @@ def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
                 continue
             row = {**lists["smpl"][k], "camera": lists["camera"][k], "size": lists["size"][k]}
             row["time"] = [lists["time"]]
-            body = ResultDict(content.file, f"{name}[{k}].", row)
+            body = _ResultDict(content.file, f"{name}[{k}].", row)
             bodies.add(int(body.frames("time")[0]), body)
             height, width = np.rint(body.take("size", 2)).astype(int).tolist()
             size = size or (width, height)
@@ -368,7 +368,7 @@ def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
             yield bodies.estimate(person, size)
 
 
-_Reader = Callable[[ResultDict], Iterator[BodyEstimate]]
+_Reader = Callable[[_ResultDict], Iterator[BodyEstimate]]
 # (keys, reader): a file is read by the first reader whose keys it has
 _READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
     (("smpl_params_incam", "K_fullimg"), _gvhmr),

@@ -6,14 +6,18 @@ of the cache and, if the file has features, a stream of them. The tracks are com
 the features; a killed import continues with the next shard. The split's manifest records the file,
 so that no command mistakes it for a conversion.
 
-    `open_database` -> `resolve_layout` (joint order, crop scale) -> `_write_tracks` ->
+    `open_database` -> `_resolve_layout` (joint order, crop scale) -> `_write_tracks` ->
     `_write_stream`
+
+The dataset's layout tells which joint order and crop scale its files usually have. A file may have
+others: the user's options, the file's provenance and its number of joints tell which, in this
+order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,22 +30,27 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.matching import Match
-from pipeline.exchange.vibe_db.database import open_database
-from pipeline.exchange.vibe_db.joint_orders import resolve_layout
-from pipeline.exchange.vibe_db.layouts import layout_of
+from pipeline.exchange.vibe_db.database import Database, open_database
+from pipeline.exchange.vibe_db.layouts import Layout, layout_of
 from pipeline.exchange.vibe_db.provenance import Provenance, read_provenance
 from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import joint_names
+from pipeline.skeletons import JOINTS, Skeleton, joint_names
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
+_WITHOUT_NECK: Final = "common13"
+ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
+    **{name: name for name in JOINTS if name != "smpl54"},
+    _WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
+}
+_BY_NUMBER: Final = {49: "spin49", 14: "common14"}  # number of joints -> their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ def import_database(
     stream.
 
     Args:
-        joints_2d: A key of `joint_orders.ORDERS`; None: from the number of joints.
+        joints_2d: A key of `ORDERS`; None: from the number of joints.
         crop_scale: Crop side / box side; None: that of the dataset's usual features.
 
     Raises:
@@ -118,7 +127,7 @@ def _open_file(
     would_fill = reader.columns(part, body=True)
     usual = layout_of(dataset, part, would_fill)
     database = open_database(file, usual)
-    layout = resolve_layout(usual, database, provenance, joints_2d, crop_scale)
+    layout = _resolve_layout(usual, database, provenance, joints_2d, crop_scale)
     columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
     tracks = FileReader(database, layout, dataset, part, columns, stamped)
     return _OpenedFile(tracks, provenance)
@@ -292,3 +301,71 @@ def _other_stream(name: str, stream: str, differences: str) -> PipelineError:
         f"{name}: stream {stream!r} has another origin ({differences}). Use another name "
         "(--as NAME)."
     )
+
+
+def _resolve_layout(
+    layout: Layout,
+    database: Database,
+    provenance: Provenance,
+    joints_2d: str | None,
+    crop_scale: float | None,
+) -> Layout:
+    """Set the layout's joint orders and crop scale to those of this file.
+
+    joints_2d, crop_scale: the user's options. Raises PipelineError for a crop scale out of range,
+    RawDataError for joints in an unknown order.
+    """
+    scales = crop_scale, provenance.crop_scale, layout.crop_scale
+    scale = next(scale for scale in scales if scale is not None)
+    if not isinstance(scale, int | float) or not 0 < scale < 10:
+        raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
+    layout = replace(layout, crop_scale=float(scale))
+    if "joints2D" in database.fields:
+        layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, joints_2d))
+    if "joints3D" in database.fields:
+        layout = replace(layout, joints_3d=_joints_3d(layout, database))
+    return layout
+
+
+def _joints_2d(
+    layout: Layout, database: Database, provenance: Provenance, chosen: str | None
+) -> Skeleton:
+    """Joint order of joints2D. chosen: the user's option."""
+    n_joints = database.fields["joints2D"].shape[1]
+    is_usual = n_joints == len(joint_names(layout.joints_2d))
+    order: Skeleton
+    if chosen is not None:
+        order = ORDERS[chosen]
+    elif provenance.joints_2d is not None:
+        order = provenance.joints_2d
+    elif is_usual and layout.joints_2d == "penn_action":
+        raise _ambiguous_order(database)
+    elif is_usual or n_joints not in _BY_NUMBER:
+        order = layout.joints_2d
+    else:
+        order = _BY_NUMBER[n_joints]
+    n_expected = len(joint_names(order))
+    if n_expected != n_joints:
+        do = "Set their order: --joints-2d NAME."
+        raise database.error("joints2D", f"{n_expected} joints", f"{n_joints}", do)
+    return order
+
+
+def _joints_3d(layout: Layout, database: Database) -> str:
+    """Joint order of joints3D."""
+    n_joints = database.fields["joints3D"].shape[1]
+    if n_joints == len(JOINTS["spin49"]):
+        return "spin49"
+    if layout.joints_3d == "spin49":
+        do = "Only test and validation files have 14."
+        raise database.error("joints3D", "49 joints", f"{n_joints}", do)
+    return layout.joints_3d
+
+
+def _ambiguous_order(database: Database) -> RawDataError:
+    """The error for 13 joints, whose order the file does not record."""
+    do = (
+        f"Set --joints-2d {_WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
+        "penn_action, as which they read them."
+    )
+    return database.error("joints2D", "13 joints in a known order", "13 joints", do)

@@ -3,8 +3,8 @@
 Streams call `load` for a ResNet-50, and `run` for any other network. Both return a `Network`, which
 computes batches:
 
-    CudaNetwork   on a GPU; it computes one batch while it copies the next
-    _CpuNetwork   on a CPU, one batch per core; a ResNet-50 at once, other networks crop by crop
+    _CudaNetwork   on a GPU; it computes one batch while it copies the next
+    _CpuNetwork    on a CPU, one batch per core; a ResNet-50 at once, other networks crop by crop
 
 All use torch's layers; those of the ResNet-50 have its batch norms folded in. On a GPU, fast
 networks are compiled. On a CPU the compiler makes bf16 14% faster, but it takes a minute, the time
@@ -19,6 +19,7 @@ import contextlib
 import copy
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -35,7 +36,7 @@ from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, PlainNetwork, ReorderedNetwork
+from pipeline.features.networks.base import Loaded
 from pipeline.features.networks.base import Network as Network
 from pipeline.features.networks.base import chosen_device as chosen_device
 from pipeline.features.networks.base import compute as compute
@@ -116,7 +117,7 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
     """Put a network on its device. fast: bf16 if the device has it."""
     if device.type == "cuda":
-        return CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
+        return _CudaNetwork(loaded, device, machine, fast=fast and has_bf16(device))
     return _CpuNetwork(loaded, machine, fast=fast)
 
 
@@ -212,7 +213,7 @@ def arithmetic(*, fast: bool) -> Iterator[None]:
         yield
 
 
-class CudaNetwork(Network):
+class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
     If `fast`, it computes in bf16 by autocast, channels last, compiled if torch's compiler works
@@ -233,7 +234,7 @@ class CudaNetwork(Network):
         self._device = device
         # the adopted memory of each stream that this network computes
         self._pinned: list[NDArray[np.uint8]] = []
-        network = PlainNetwork(loaded, fast=False, channels_last=fast)
+        network = _PlainNetwork(loaded, fast=False, channels_last=fast)
         self._forward: Callable[[Tensor], Tensor] = network.to(device)
         self._of_thread = threading.local()  # `stream`: the thread's CUDA stream
         self._fast = fast
@@ -321,9 +322,9 @@ class _CpuNetwork(Network):
         self._at_once = size if loaded.is_folded else 1
         self._forward: nn.Module
         if fast and loaded.is_folded:
-            self._forward = ReorderedNetwork(loaded)
+            self._forward = _ReorderedNetwork(loaded)
         else:
-            self._forward = PlainNetwork(loaded, fast=fast)
+            self._forward = _PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
@@ -342,3 +343,43 @@ def _not_compiled(error: Exception) -> str:
         f"torch.compile does not work here, so features take about twice as long: {reason} "
         "It needs a C compiler (apt install gcc python3-dev)."
     )
+
+
+class _PlainNetwork(nn.Module):
+    """A network that runs by torch's layers: uint8 crops (B, height, width, 3) RGB -> (B, dim)
+    float32. It computes in bf16 if `fast`.
+
+    Changes the dtype and memory format of `loaded.network` in place.
+    """
+
+    def __init__(self, loaded: Loaded, *, fast: bool, channels_last: bool = True) -> None:
+        super().__init__()
+        self.dtype = torch.bfloat16 if fast else torch.float32
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.normalisation = copy.deepcopy(loaded.normalisation)  # moved to the device
+        self.network = loaded.network.to(dtype=self.dtype, memory_format=self.format)  # type: ignore[call-overload]
+
+    def forward(self, crops: Tensor, **labels: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
+        features: Tensor = self.network(pixels, **labels)
+        return features.float()
+
+
+class _ReorderedNetwork(nn.Module):
+    """A folded ResNet in bf16 on a CPU, by torch's layers for oneDNN: their weights are reordered
+    once, where other layers do it for each batch, which takes 8% of the time.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__()
+        self.normalisation = loaded.normalisation
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these layers of torch use TorchScript: deprecated
+            from torch.utils.mkldnn import to_mkldnn
+
+            self.network = to_mkldnn(loaded.network, torch.bfloat16)  # type: ignore[no-untyped-call]
+
+    def forward(self, crops: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).contiguous().to_mkldnn(torch.bfloat16)
+        features: Tensor = self.network(pixels)
+        return features

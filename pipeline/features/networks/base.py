@@ -4,10 +4,8 @@ a fixed size.  crops -> [network] -> features
 
 from __future__ import annotations
 
-import copy
 import re
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,46 +146,6 @@ class Loaded:
     dim: int
     columns: tuple[str, ...] = ()
     is_folded: bool = False  # it is a ResNet whose batch norms are folded into its convolutions
-
-
-class PlainNetwork(nn.Module):
-    """A network that runs by torch's layers: uint8 crops (B, height, width, 3) RGB -> (B, dim)
-    float32. It computes in bf16 if `fast`.
-
-    Changes the dtype and memory format of `loaded.network` in place.
-    """
-
-    def __init__(self, loaded: Loaded, *, fast: bool, channels_last: bool = True) -> None:
-        super().__init__()
-        self.dtype = torch.bfloat16 if fast else torch.float32
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.normalisation = copy.deepcopy(loaded.normalisation)  # moved to the device
-        self.network = loaded.network.to(dtype=self.dtype, memory_format=self.format)  # type: ignore[call-overload]
-
-    def forward(self, crops: Tensor, **labels: Tensor) -> Tensor:
-        pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
-        features: Tensor = self.network(pixels, **labels)
-        return features.float()
-
-
-class ReorderedNetwork(nn.Module):
-    """A folded ResNet in bf16 on a CPU, by torch's layers for oneDNN: their weights are reordered
-    once, where other layers do it for each batch, which takes 8% of the time.
-    """
-
-    def __init__(self, loaded: Loaded) -> None:
-        super().__init__()
-        self.normalisation = loaded.normalisation
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # these layers of torch use TorchScript: deprecated
-            from torch.utils.mkldnn import to_mkldnn
-
-            self.network = to_mkldnn(loaded.network, torch.bfloat16)  # type: ignore[no-untyped-call]
-
-    def forward(self, crops: Tensor) -> Tensor:
-        pixels = self.normalisation(crops).contiguous().to_mkldnn(torch.bfloat16)
-        features: Tensor = self.network(pixels)
-        return features
 
 
 def chosen_device(text: str) -> torch.device:

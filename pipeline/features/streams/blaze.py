@@ -5,9 +5,9 @@ and their functions are those of the detector `blaze_pose`. As there, a person i
 array (2, 2) of two points in px: the centre, which is the middle of the hips, and the point of the
 circle on the side of the head.
 
-For each row, `BlazeJoints.computed` crops the person from the frame, finds the circle in the crop
-(`_find_circle`), and converts it to the frame. There, `estimate_pose` computes the joints in the
-circle. Left and right follow the row's 2D joints, whose sides were put right over the whole track.
+For each row, `_find_circle` finds the circle in a crop of the person, and
+`_estimate_joints` computes the joints in the circle. Left and right follow the row's 2D joints,
+whose sides were put right over the whole track (`_has_sides_swapped`).
 """
 
 from __future__ import annotations
@@ -26,39 +26,33 @@ from pipeline.clips.detectors.blaze_pose import (
     FINDER_SIDE,
     MARGIN,
     N_POINTS,
+    Pose,
     Weights,
     estimate_pose,
     find_people,
 )
-from pipeline.crops import crop_affine, crop_person
+from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import BLAZE_12, COCO_12, Float32s, Floats, convert
+from pipeline.skeletons import (
+    BLAZE,
+    BLAZE_12,
+    COCO_12,
+    Float32s,
+    Floats,
+    convert,
+    opposite_joints,
+)
 
 # px, side of the person's crop, in which the first network finds the circle around the person
-SIDE: Final = FINDER_SIDE
+CROP_SIDE: Final = FINDER_SIDE
 # A person is too far away if the hips are farther than this from the middle, in sides of the crop.
-FAR: Final = 0.25
-LEAST_PRESENCE: Final = 0.5  # least probability that the second network sees a person
+MAX_DISTANCE: Final = 0.25
+MIN_PRESENCE: Final = 0.5  # least probability that the second network sees a person
 
-# for each of the 33 joints, that of the other side
-OTHER_SIDE: Final = [
-    0,
-    4,
-    5,
-    6,
-    1,
-    2,
-    3,
-    8,
-    7,
-    10,
-    9,
-    *np.arange(11, N_POINTS).reshape(-1, 2)[:, ::-1].flat,
-]
-
-networks_of = functools.lru_cache(1)(blaze_pose.load_networks)
+OTHER_SIDE: Final = opposite_joints(BLAZE)  # for each of the 33 joints, that of the other side
+AS_INVISIBLE: Final = (1, 1, 1, 0)  # factors of x, y, z, visibility
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,58 +99,48 @@ class BlazeJoints(Stream):
     def computed(self, crops: Sequence[Image], labels: Labels) -> Float32s:
         """Compute the numbers (132,) of the person in the middle of the row's box. crops: one
         image, the whole frame.
-
-        The first network finds the person's circle. The second one computes the joints from it, and
-        then again from the better circle that it has returned the first time. The second result is
-        used if it is sure that there is a person, else the first; if neither is, no joint is
-        visible.
         """
-        finder, landmarks = networks_of(self.weights)
+        finder, landmarks = _cached_networks(self.weights)
         (frame,) = crops
         bbox = labels["bbox"]
         scale = float(labels["crop_scale"])
-        circle_in_crop = _find_circle(finder, crop_person(frame, bbox, scale, SIDE))
-
-        # px of the frame -> px of the crop, without a rotation: zoom * xy + shift
-        affine = crop_affine(bbox, scale, SIDE)
-        zoom = affine[:, :2].diagonal()
-        shift = affine[:, 2]
-        circle = (circle_in_crop - shift) / zoom
-
-        first = estimate_pose(landmarks, frame, circle)
-        second = estimate_pose(landmarks, frame, first.circle)
-        pose = second if second.presence >= LEAST_PRESENCE else first
+        circle = _find_circle(finder, frame, bbox, scale)
+        pose = _estimate_joints(landmarks, frame, circle)
         joints = pose.joints
-        in_crop = (pose.points[:, :2] - bbox[:2]) / (bbox[2:] * scale / 2)  # as kp_2d is
-        if _is_exchanged(in_crop, labels["kp_2d"]):
+        in_crop = normalise_keypoints(pose.points, bbox, scale)  # as the row's kp_2d
+        if _has_sides_swapped(in_crop, labels["kp_2d"]):
             joints = joints[OTHER_SIDE]
-        is_present = pose.presence >= LEAST_PRESENCE
-        if not is_present:
-            joints = joints * [1, 1, 1, 0]  # x, y, z, visibility
+        if pose.presence < MIN_PRESENCE:
+            joints = joints * AS_INVISIBLE
         return joints.reshape(-1).astype(np.float32)
 
 
-def _is_exchanged(points: Doubles, kp_2d: Floats) -> bool:
-    """Whether the limbs of the pose (33, 2) are those of the other side in the row's joints
-    (49, 3): far nearer to them. From the side, left and right are too near to each other to tell.
+@functools.lru_cache(1)
+def _cached_networks(weights: Weights) -> tuple[Any, Any]:
+    """The finder and the landmarks, loaded at the first row of this process."""
+    return blaze_pose.load_networks(weights)
+
+
+def _find_circle(finder: Any, frame: Image, bbox: Floats, scale: float) -> Doubles:
+    """The circle (2, 2), px of the frame, of the person in the middle of a box (4,) cxcywh px.
+
+    finder: the first network. It sees a crop of the frame, in which the box fills 1 / scale.
     """
-    row = convert(kp_2d[None], source="spin49", target="coco")[0, COCO_12]
-    distance, opposite_distance = (
-        np.linalg.norm(points[order][BLAZE_12] - row[:, :2], axis=-1)[row[:, 2] > 0].sum()
-        for order in (range(N_POINTS), OTHER_SIDE)
-    )
-    return bool(opposite_distance < distance / 2)
+    crop = crop_person(frame, bbox, scale, CROP_SIDE)
+    # px of the frame -> px of the crop, without a rotation: zoom * xy + shift
+    affine = crop_affine(bbox, scale, CROP_SIDE)
+    zoom = affine[:, :2].diagonal()
+    shift = affine[:, 2]
+    return np.asarray((_find_nearest_circle(finder, crop) - shift) / zoom)
 
 
-def _find_circle(finder: Any, crop: Image) -> Doubles:
+def _find_nearest_circle(finder: Any, crop: Image) -> Doubles:
     """The circle (2, 2), px of the crop, of the person whose hips are nearest to the crop's middle.
-    If all are too far away (FAR), the circle of a person who fills the crop.
-
-    finder: the first network.
+    If all are too far away (MAX_DISTANCE), the circle of a person who fills the crop.
     """
-    middle = SIDE / 2
+    middle = CROP_SIDE / 2
     nearest: Doubles | None = None
-    least_distance = FAR * SIDE
+    least_distance = MAX_DISTANCE * CROP_SIDE
     for _, circle in find_people(finder, crop):
         distance = float(np.linalg.norm(circle[0] - middle))
         if distance < least_distance:
@@ -167,3 +151,31 @@ def _find_circle(finder: Any, crop: Image) -> Doubles:
     # The second network sees a square of side MARGIN times the diameter: here, the crop.
     radius = middle / MARGIN
     return np.array([[middle, middle], [middle, middle - radius]])
+
+
+def _estimate_joints(landmarks: Any, frame: Image, circle: Doubles) -> Pose:
+    """Compute the pose in a circle, and again in the better circle that the network returned with
+    it. The second pose is used if the network is sure that there is a person, else the first.
+
+    landmarks: the second network.
+    """
+    first = estimate_pose(landmarks, frame, circle)
+    second = estimate_pose(landmarks, frame, first.circle)
+    return second if second.presence >= MIN_PRESENCE else first
+
+
+def _has_sides_swapped(points: Floats, kp_2d: Floats) -> bool:
+    """Whether the limbs of the pose (33, 3) are those of the other side in the row's joints
+    (49, 3): far nearer to them. From the side, left and right are too near to each other to tell.
+    """
+    coco = convert(kp_2d[None], source="spin49", target="coco")[0]
+    limbs = coco[COCO_12]
+    distance = _sum_distances(points, limbs)
+    opposite_distance = _sum_distances(points[OTHER_SIDE], limbs)
+    return opposite_distance < distance / 2
+
+
+def _sum_distances(points: Floats, limbs: Floats) -> float:
+    """Sum of the distances of the pose (33, 3) from the visible joints of the limbs (12, 3)."""
+    distances = np.linalg.norm(points[BLAZE_12, :2] - limbs[:, :2], axis=-1)
+    return float(distances[limbs[:, 2] > 0].sum())

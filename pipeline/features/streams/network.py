@@ -27,24 +27,24 @@ MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 
-class NetworkSource(NamedTuple):
+class _NetworkSource(NamedTuple):
     """All that a network is loaded from."""
 
-    stream: SharedNetworkStream  # its `network_key`
+    stream: _SharedNetworkStream  # its `network_key`
     identity: str  # of this stream, as JSON: with the SHA-256 of its file, which may be replaced
     machine: Machine
     standardisation: Standardisation | None  # of existing rows
 
 
 @functools.lru_cache(maxsize=MOST_NETWORKS)
-def loaded_network(source: NetworkSource) -> Network:
+def _loaded_network(source: _NetworkSource) -> Network:
     """The network of a source. Equal sources give the same network, while it is one of the last
     MOST_NETWORKS that were asked for.
     """
     return source.stream.load_on_device(source)
 
 
-class SharedNetworkStream(NumberStream):
+class _SharedNetworkStream(NumberStream):
     """A stream whose network is shared with other streams and splits."""
 
     # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
@@ -71,8 +71,8 @@ class SharedNetworkStream(NumberStream):
         statistics = recorded.get("standardisation")
         if statistics:
             standardisation = Standardisation(tuple(statistics["mean"]), tuple(statistics["std"]))
-        source = NetworkSource(key, json.dumps(key.identity()), machine, standardisation)
-        network = loaded_network(source)
+        source = _NetworkSource(key, json.dumps(key.identity()), machine, standardisation)
+        network = _loaded_network(source)
         digest = network.provenance["sha256"]
         if recorded.get("sha256", digest) != digest:
             raise PipelineError(
@@ -84,11 +84,11 @@ class SharedNetworkStream(NumberStream):
         return network
 
     @abstractmethod
-    def load_on_device(self, source: NetworkSource) -> Network:
+    def load_on_device(self, source: _NetworkSource) -> Network:
         """Load the network on its device. `source.stream` is this stream."""
 
 
-class NetworkStream(SharedNetworkStream):
+class NetworkStream(_SharedNetworkStream):
     """The base of streams of features of a network. Precision "fast" means bf16, as in `resnet50`,
     but it is refused if its features are inexact: their cosine with exact ones is below 0.9999.
     """
@@ -97,7 +97,7 @@ class NetworkStream(SharedNetworkStream):
     def load_network(self) -> Loaded:
         """Load the network in fp32."""
 
-    def load_on_device(self, source: NetworkSource) -> Network:
+    def load_on_device(self, source: _NetworkSource) -> Network:
         """Load the network on its device, with the stream's columns, and its crop in the
         provenance. Raises what `networks.run` raises.
         """
@@ -116,7 +116,7 @@ class NetworkStream(SharedNetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet50(SharedNetworkStream):
+class ResNet50(_SharedNetworkStream):
     """2048 numbers per crop.
 
     `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one
@@ -142,7 +142,7 @@ class ResNet50(SharedNetworkStream):
         """
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
-    def load_on_device(self, source: NetworkSource) -> Network:
+    def load_on_device(self, source: _NetworkSource) -> Network:
         """Load the network on its device. Raises ConfigError for a missing device, and what
         `networks.backbones.load` raises.
         """

@@ -73,15 +73,15 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     keys = SequenceKeys(subject, number)
     bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, file_state(raw / FITS))
     world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, file_state(raw / WORLD))
-    joints = _Rows(world.frames, world.values.reshape(-1, N_JOINTS, 3) / 1000)
+    joints = _PersonRows(world.frames, world.values.reshape(-1, N_JOINTS, 3) / 1000)
     fits = np.full((len(rows), N_FIT), np.nan)
     if not len(bodies.frames):
         return fits
 
     cameras = _load_cameras(raw / CAMERAS, keys, video, calibrated)
     _require_cameras(raw / CAMERAS, video, cameras, joints, kp_3d)
-    trans = _Rows(bodies.frames, bodies.values[:, N_FIT:])
-    pelvis = _Rows(joints.frames, joints.values[:, PELVIS])
+    trans = _PersonRows(bodies.frames, bodies.values[:, N_FIT:])
+    pelvis = _PersonRows(joints.frames, joints.values[:, PELVIS])
     _require_bodies(raw / FITS, sequence, trans, pelvis)
 
     frames, to_rows, from_rows = np.intersect1d(rows, bodies.frames, return_indices=True)
@@ -94,7 +94,7 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     return fits
 
 
-class _Rows(NamedTuple):
+class _PersonRows(NamedTuple):
     """The numbers of some frames of a sequence."""
 
     frames: Ints  # (N,) increasing
@@ -135,7 +135,11 @@ def _load_cameras(
 
 
 def _require_cameras(
-    file: Path, video: str, cameras: Sequence[_CalibratedCamera], joints: _Rows, kp_3d: Doubles
+    file: Path,
+    video: str,
+    cameras: Sequence[_CalibratedCamera],
+    joints: _PersonRows,
+    kp_3d: Doubles,
 ) -> None:
     """Raise RawDataError unless the joints, seen by the first camera, are at the labels, and no
     shift of frame numbers fits better. The error names the other camera, unit or frame numbers that
@@ -170,7 +174,11 @@ def _require_cameras(
 
 
 def _frames_at_labels(
-    camera: _CalibratedCamera, joints: _Rows, kp_3d: Doubles, trans: _Rows, pelvis: _Rows
+    camera: _CalibratedCamera,
+    joints: _PersonRows,
+    kp_3d: Doubles,
+    trans: _PersonRows,
+    pelvis: _PersonRows,
 ) -> Ints:
     """The frames in which the joints are at the labels, and a body's `trans` near the pelvis."""
     is_labelled = (joints.frames >= 0) & (joints.frames < len(kp_3d))
@@ -203,7 +211,7 @@ def _load(
     n: int,
     flatten: Callable[[Any], Doubles],
     _state: FileState,
-) -> _Rows:
+) -> _PersonRows:
     """Read a sequence, with n numbers for each frame. `flatten` makes them of a frame's content.
     `_state`: of the file, so that a changed file is read again.
     """
@@ -211,10 +219,10 @@ def _load(
     with reading(file, f"{n} numbers a frame", do=AGAIN):
         rows = [flatten(content) for content in stored.values()]
     values = number_rows(file, [f"{keys}/{frame}" for frame in stored], rows, n)
-    return _Rows(np.array([*stored], np.int64), values.reshape(-1, n))
+    return _PersonRows(np.array([*stored], np.int64), values.reshape(-1, n))
 
 
-def _require_bodies(file: Path, sequence: str, trans: _Rows, pelvis: _Rows) -> None:
+def _require_bodies(file: Path, sequence: str, trans: _PersonRows, pelvis: _PersonRows) -> None:
     """Raise RawDataError unless the bodies' `trans` is near the pelvis, and moves with it in the
     same frames, not in frames that are shifted by SHIFTS. Both are (N, 3) m.
     """

@@ -6,8 +6,9 @@ import torch
 from pipeline.bodies import fitting
 from pipeline.bodies.body import PARAMETERS, AnnyBody
 from pipeline.bodies.body_file import BodyArrays
-from pipeline.bodies.fitting import BLAZE, BONES
+from pipeline.bodies.fitting import BONES
 from pipeline.rotations import axis_angle_to_matrix
+from pipeline.skeletons import BLAZE
 
 MIDDLE = {  # bone -> parent, head in m; the body faces -y, z is up, its left is at +x
     "root": ("", (0, 0, 0)),
@@ -118,7 +119,7 @@ def plant(arrays, n, parameters):
     matrices = axis_angle_to_matrix(angles)
     matrices[:, 0] = TO_CAMERA @ axis_angle_to_matrix(torch.stack([0 * t, 0 * t, t / 2], 1))
     shown = body.keypoints(rest, body.pose(rest, matrices, torch.zeros(n, 3))).numpy()
-    blaze, own, *_ = fitting.match_points(body)
+    blaze, own, *_ = fitting._match_points(body)
     joints = np.zeros((n, len(BLAZE), 4))
     joints[:, blaze, :3], joints[..., 3] = shown[:, own], 1
     hips = [BLAZE.index("left_hip"), BLAZE.index("right_hip")]

@@ -14,12 +14,12 @@ import cache
 from pipeline.bodies import fitting, writing
 from pipeline.bodies.body import PARAMETERS, AnnyBody
 from pipeline.bodies.body_file import body_file, read_body
-from pipeline.bodies.fitting import BLAZE, BONES, Fitter
+from pipeline.bodies.fitting import BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.arrays import import_array
 from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import BLAZE, JOINTS
 from tests.pipeline.bodies.made_body import height_of, make_body, plant
 from tests.trees import everything
 
@@ -94,9 +94,9 @@ def test_a_camera_is_found_from_the_joints_that_are_seen():
         kp_2d[:, JOINTS["spin49"].index(name)] = [*(120 * keypoints[0, own, :2] + [300, 200]), 0.9]
     # 3 are seen
     kp_2d[1, JOINTS["spin49"].index("nose"), 2] = kp_2d[1, JOINTS["spin49"].index("lwrist"), 2] = 0
-    camera = writing.estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
+    camera = writing._estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
     np.testing.assert_allclose(camera, np.array([[120.0, 300, 200], [np.nan] * 3, [120, 300, 200]]))
-    assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
+    assert np.isnan(writing._estimate_camera(keypoints, names, None)).all()
 
 
 def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, ran):

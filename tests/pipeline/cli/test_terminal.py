@@ -17,6 +17,7 @@ from pipeline.__main__ import parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
+from pipeline.cli.results import print_json
 from tasks.__main__ import parser as parser_of_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -167,9 +168,9 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(
     capsys,
 ):
-    with terminal.aside(wanted=True):
+    with terminal.text_to_stderr(wanted=True):
         terminal.out.print("text")
-        terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
+        print_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
     terminal.out.print("text again")
     shown = capsys.readouterr()
     assert json.loads(shown.out.removesuffix("text again\n")) == {

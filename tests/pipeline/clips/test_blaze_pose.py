@@ -17,7 +17,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
-from pipeline.bodies.fitting import BLAZE
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
@@ -31,7 +30,7 @@ from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
-from pipeline.skeletons import convert
+from pipeline.skeletons import BLAZE, convert
 from pipeline.testing import StreamContract
 
 CLIP = PackageFile(
@@ -153,7 +152,7 @@ def planted(tmp_path, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter)
     )
-    monkeypatch.setattr("pipeline.features.streams.blaze.networks_of", load_networks)
+    monkeypatch.setattr("pipeline.features.streams.blaze._cached_networks", load_networks)
 
 
 def draw(image, hips, *, up, wrist):
@@ -338,7 +337,7 @@ def test_joints_in_metres_have_the_sides_of_the_row_and_their_own_where_it_tells
     points = np.column_stack([rng.uniform(100, 300, (33, 2)), np.ones(33)])
     joints = rng.uniform(size=(33, 4))
     pose = blaze_pose.Pose(presence=1.0, points=points, joints=joints, circle=np.eye(2))
-    monkeypatch.setattr(blaze, "networks_of", lambda weights: (None, None))
+    monkeypatch.setattr(blaze, "_cached_networks", lambda weights: (None, None))
     monkeypatch.setattr(blaze, "find_people", lambda network, image: [])
     monkeypatch.setattr(blaze, "estimate_pose", lambda network, frame, circle: pose)
     swapped = [re.sub("left|right", lambda side: SIDES[side[0]], name) for name in BLAZE]

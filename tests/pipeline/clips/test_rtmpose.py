@@ -77,7 +77,7 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     """Closed forms, in float64: letterbox and back, the box's crop and back; at the border, too."""
     scaled = [int(one * min(SIDE / size[0], 64 / size[1]) + 0.5) for one in size]
     true = np.array([*(np.array(low) * size), *((np.array(low) + side) * size)])
-    padded, scale = rtmpose.letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
+    padded, scale = rtmpose._letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
     assert padded.shape == (64, SIDE, 3)
     assert (padded[: scaled[1], : scaled[0]] == 200).all()
     assert (padded[scaled[1] :] == 114).all()
@@ -95,7 +95,7 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
         [0.5, 0.25, 0.75],
         [0.4, 0.8, 0.9],
     )
-    points = rtmpose.read_joints(across, down, affine[None])[0].astype(np.float64)
+    points = rtmpose._read_joints(across, down, affine[None])[0].astype(np.float64)
     back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
     assert_allclose(back, bins / 2, atol=0.01)
     assert_allclose(points[:, 2], [0.4, 0.25, 0.75])

@@ -152,7 +152,7 @@ def test_a_command_reads_only_what_it_names(
     named, (required, used, every), check = (
         [],
         (set() for _ in range(3)),
-        arguments.refuse_unread,
+        arguments._refuse_unread,
     )
 
     def begin(args, reads):
@@ -167,7 +167,7 @@ def test_a_command_reads_only_what_it_names(
             kind, attribute, lambda self, key: (used.add(name_of(key)), read(self, key))[1]
         )
 
-    monkeypatch.setattr(arguments, "refuse_unread", begin)
+    monkeypatch.setattr(arguments, "_refuse_unread", begin)
     record(Settings, "dataset", str)
     record(SettingsFile, "section", lambda name: "" if name in SECTION_TYPES else name)
     for section, kind in SECTION_TYPES.items():

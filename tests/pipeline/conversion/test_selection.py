@@ -12,9 +12,9 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.conversion.selection import (
     RowSelection,
+    _remove_comment,
+    _rows_apart,
     read_list,
-    remove_comment,
-    rows_apart,
     select,
 )
 from pipeline.datasets import get
@@ -71,7 +71,7 @@ def test_rows_are_at_most_so_many_a_second(rates):
 
 @given(st.sets(st.integers(0, 200), min_size=1).map(sorted), st.integers(1, 9))
 def test_rows_are_apart_and_none_could_be_added(frames, apart):
-    taken = np.array(frames)[rows_apart(np.array(frames), apart)]
+    taken = np.array(frames)[_rows_apart(np.array(frames), apart)]
     assert taken[0] == frames[0]
     assert (np.diff(taken) >= apart).all()
     # one pass over the frames, as a person would choose them
@@ -105,7 +105,7 @@ def test_tracks_that_are_left_out_count_with_their_people():
     ],
 )
 def test_a_line_of_the_list(line, name):
-    assert remove_comment(line) == name
+    assert _remove_comment(line) == name
 
 
 @pytest.mark.parametrize(

@@ -43,5 +43,5 @@ def test_turning_a_world_z_up_moves_every_vertex_as_one():
     body, rng = procedural(), np.random.default_rng(0)
     pose, trans, betas = rng.normal(0, 0.3, (1, 72)), rng.normal(0, 1, (1, 3)), rng.normal(0, 1, 10)
     x, y, z = skin(body, betas, pose, trans).verts[0].T
-    after = skin(body, betas, *amass.z_up(pose, trans, rest_joints(body, betas)[0])).verts[0]
+    after = skin(body, betas, *amass._turn_z_up(pose, trans, rest_joints(body, betas)[0])).verts[0]
     np.testing.assert_allclose(after, np.stack([x, -z, y], axis=1), atol=1e-9)

@@ -16,7 +16,7 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, fit
-from pipeline.exchange.bodies.tools import ResultDict, clip_of, read_estimates
+from pipeline.exchange.bodies.tools import _ResultDict, clip_of, read_estimates
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 
@@ -262,5 +262,5 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted():
 
 
 def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path):
-    entry = ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
+    entry = _ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
     assert_array_equal(entry.rotation_vectors("turns"), np.zeros((4, 3)))

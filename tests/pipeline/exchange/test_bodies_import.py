@@ -15,7 +15,7 @@ from pipeline.__main__ import main
 from pipeline.cameras import project
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import estimates_of, fits_of
-from pipeline.exchange.bodies.importing import ImportedBodies, import_bodies
+from pipeline.exchange.bodies.importing import _ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
 from pipeline.show.shown import Choice
@@ -50,7 +50,7 @@ def clips(request, usual_clips, tmp_path):
 class Imported(NamedTuple):
     """A tool's files of the clip `walk`, and the split with their bodies."""
 
-    done: ImportedBodies
+    done: _ImportedBodies
     split: cache.Split
     files: list[Path]
 

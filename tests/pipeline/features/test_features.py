@@ -58,7 +58,7 @@ def test_terms_are_recorded_not_compared(
     types("status --cache CACHE", "licence not recorded")
     assert into.tree(penn.root) == held
     for video, text in (("0007", "not known"), ("0009", "another text")):
-        network.loaded_network.cache_clear()
+        network._loaded_network.cache_clear()
         monkeypatch.setitem(KINDS, "file", replace(KINDS["file"], licence=text))
         penn.add(video)
         penn.convert()

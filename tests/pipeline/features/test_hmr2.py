@@ -59,9 +59,9 @@ def tiny(monkeypatch):
     """The stream takes checkpoints of the tiny shape, and no network is left to others."""
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
     yield
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
 
 
 # -------------------------------------------------------------------------------------------- the
@@ -95,7 +95,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
     with pytest.raises(
         ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"
     ):

@@ -33,7 +33,7 @@ needs_timm = pytest.mark.skipif(
 def forgotten():
     """No network is left to other tests."""
     yield
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
 
 
 def stream(kind, weights="untrained:3", **options):

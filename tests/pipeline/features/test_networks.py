@@ -14,9 +14,9 @@ from numpy.testing import assert_array_equal
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import CudaNetwork
+from pipeline.features.networks import _CudaNetwork, _PlainNetwork
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
+from pipeline.features.networks.base import Loaded, Normalisation, _torch_threads
 from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 
@@ -124,9 +124,9 @@ def test_what_a_gpu_computes_is_the_same_network(network, crops, truth):
     """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
     pixels = torch.from_numpy(crops)
     with torch.inference_mode():
-        exact = PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
+        exact = _PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
         with torch.autocast("cpu", torch.bfloat16):
-            fast = PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
+            fast = _PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
@@ -267,8 +267,8 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "made up")
-    monkeypatch.setattr(CudaNetwork, "_compute", compute)
-    there = CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
+    monkeypatch.setattr(_CudaNetwork, "_compute", compute)
+    there = _CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
     assert there.arithmetic == "bf16, autocast"
     assert "Failed to find C compiler." in capsys.readouterr().err
     assert there(crops).shape == (N, 2048)
@@ -281,7 +281,7 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    there = CudaNetwork(loaded(network), device, Machine(batch_size=64), fast=fast)
+    there = _CudaNetwork(loaded(network), device, Machine(batch_size=64), fast=fast)
     assert told in there.arithmetic
     there.adopt(memory)
     try:
@@ -305,7 +305,7 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
 
 @on_gpu
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
-    there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
+    there = _CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

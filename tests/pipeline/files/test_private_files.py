@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from pipeline.datasets.labels import mpi_inf_3dhp
 from pipeline.errors import RawDataError
-from pipeline.files.formats import arrays, calibration, h36m, hdf5, motions, pickles, sequences
+from pipeline.files.formats import arrays, h36m, hdf5, motions, pickles, sequences
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 
 SECRET = "hunter2"
@@ -73,8 +74,8 @@ CASES = {
         lambda file: sequences.load_sequence(file, sequences.SequenceKeys(1, 1), "frames", do=""),
     ),
     "calibration": (
-        write_text(f"{calibration.FIRST_LINE}\nname 0\nintrinsic {LINE}\n"),
-        lambda file: calibration.Calibration.read(file, 0),
+        write_text(f"{mpi_inf_3dhp.FIRST_LINE}\nname 0\nintrinsic {LINE}\n"),
+        lambda file: mpi_inf_3dhp.Calibration.read(file, 0),
     ),
 }
 

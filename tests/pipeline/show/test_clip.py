@@ -16,8 +16,7 @@ import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
-from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
-from pipeline.show.drawing import draw_label
+from pipeline.show.bodies import _PosedBody, _weak_perspective, intrinsics_of
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
@@ -87,7 +86,7 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
 def test_names_of_people_who_stand_close_do_not_cover_each_other():
     taken = []
     for top in (200, 203, 197, 0, 2):
-        draw_label(
+        clip._draw_label(
             np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
         )
     assert len(taken) == 5
@@ -127,14 +126,14 @@ def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, typ
 
 def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_the_joints():
     rng = np.random.default_rng(0)
-    body = PosedBody(rng.normal(size=(50, 3)), rng.normal(size=(49, 3)))
+    body = _PosedBody(rng.normal(size=(50, 3)), rng.normal(size=(49, 3)))
     kp_2d = np.concatenate([body.joints[:, :2] * 130 + (300, 200), np.ones((49, 1))], axis=1)
     kp_2d[10:, 2] = 0
     kp_2d[10:, :2] = 9999  # not visible: does not count
-    pixels = weak_perspective(body, kp_2d)
+    pixels = _weak_perspective(body, kp_2d)
     assert_allclose(pixels, body.verts[:, :2] * 130 + (300, 200))
     kp_2d[3:, 2] = 0
-    assert weak_perspective(body, kp_2d) is None
+    assert _weak_perspective(body, kp_2d) is None
 
 
 def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_path):

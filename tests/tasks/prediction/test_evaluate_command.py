@@ -9,7 +9,7 @@ import cache
 from pipeline.errors import PipelineError, StandInMixed
 from tasks import evaluation
 from tasks.__main__ import main
-from tasks.commands.evaluate import chosen_splits
+from tasks.commands.evaluate import _chosen_splits
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
@@ -66,13 +66,13 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
     opened = cache.open(job.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
     trained = load_trained(tmp_path / "own.pt", None, "cpu")
-    assert list(chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
+    assert list(_chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
     with pytest.raises(
         PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits videos"
     ):
-        chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
+        _chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
     with pytest.raises(StandInMixed, match=SPLIT):
-        chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
+        _chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
 
 
 def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data():

@@ -78,9 +78,9 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
     yield
-    network.loaded_network.cache_clear()
+    network._loaded_network.cache_clear()
 
 
 @pytest.fixture

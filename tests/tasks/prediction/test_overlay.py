@@ -23,7 +23,7 @@ from tests.tasks.prediction.conftest import (
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
 from vibe_model.prediction.motions import write_motion
-from vibe_model.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
+from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _record_type, project_body
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 
 
@@ -62,7 +62,7 @@ def test_vertices_are_where_the_model_projects_them():
     crop = project(torch.from_numpy(points), torch.from_numpy(camera)).numpy()
     expected = crop_to_image(crop, bbox, crop_scale=1.3)
     for i in range(2):
-        record = np.zeros((), record_type())
+        record = np.zeros((), _record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
         assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
@@ -73,7 +73,7 @@ def test_near_bodies_are_painted_over_far_ones(job, monkeypatch):
     both["track"] = (0, 1)
     both["camera"][1, 0] *= 0.8  # smaller, so further away
     monkeypatch.setattr(overlay, "project_body", lambda record, verts: record["track"])
-    drawing = BodyDrawing(job.trained.generator)
+    drawing = _BodyDrawing(job.trained.generator)
     monkeypatch.setattr(drawing, "painter", Mock(paint=lambda image, bodies, opacity: bodies))
     for records in (both, both[::-1]):
         assert drawing.paint(None, records, records) == [1, 0]
@@ -134,7 +134,7 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
         return np.zeros((256, 340, 3), np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(BodyDrawing, "paint", paint)
+        patch.setattr(_BodyDrawing, "paint", paint)
         with pytest.raises(KeyboardInterrupt):
             overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []

@@ -18,7 +18,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
-from tasks.commands.predict import default_folder
+from tasks.commands.predict import _default_folder
 from tests.fake_network import replace_network
 from tests.results import read_file
 from tests.tasks.prediction.conftest import (
@@ -304,5 +304,5 @@ def test_bodies_of_a_clip_and_of_folders_have_names_of_their_own(tmp_path, monke
         (tmp_path / folder).mkdir()
     (tmp_path / "dance.mp4").touch()
     named = ("walk.1", "walk.2/", "dance.mp4", "videos/train")
-    folders = [str(default_folder(name)) for name in named]
+    folders = [str(_default_folder(name)) for name in named]
     assert folders == ["walk.1-bodies", "walk.2-bodies", "dance-bodies", "videos-train-bodies"]

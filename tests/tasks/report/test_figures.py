@@ -3,15 +3,15 @@
 import math
 import xml.etree.ElementTree as ET
 
-from tasks.report.page import Plot, Series
+from tasks.report.curves import _Plot, _Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def plot(series, **options):
-    curves = {label: Series(*curve) for label, curve in series.items()}
+    curves = {label: _Series(*curve) for label, curve in series.items()}
     words = {"title": "Loss", "caption": "Of training.", "x_label": "epoch", "y_label": "loss"}
-    return Plot(name="a", series=curves, **words | options)
+    return _Plot(name="a", series=curves, **words | options)
 
 
 def texts(svg):

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from tasks.report.assembly import ReportContent
-from tasks.report.curves import plots_of
-from tasks.report.results import results_section
-from tasks.report.runs import read_curves, read_run
+from tasks.report.assembly import ReportContent, _results_section
+from tasks.report.curves import _plots_of
+from tasks.report.runs import _read_curves, read_run
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -28,14 +27,14 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
     file = log(tmp_path, {step: {"train/total": float(step)} for step in range(1, 11)})
     with file.open("a") as lines:
         lines.write('[11, 1.0, {"train/to')
-    found = read_curves(tmp_path)
+    found = _read_curves(tmp_path)
     assert [*found.curves["train/total"].steps] == list(range(1, 11))
 
 
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
-    plots = {plot.title: plot for plot in plots_of(read_run(folder, folder.name), 0)}
+    plots = {plot.title: plot for plot in _plots_of(read_run(folder, folder.name), 0)}
     (validation,) = plots["vibe-0123: PA-MPJPE on 3dpw/validation"].series.values()
     assert validation == ([1, 2, 3], [70.0, 60.0, 65.0])
     loss = plots["vibe-0123: Loss, weighted sum of all terms"]
@@ -46,7 +45,7 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
 
 def test_published_figures_are_beside_real_results_alone(make):
     for name, stand_in in (("demo", True), ("real", False)):
-        found = results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
+        found = _results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
         models = {row.model for row in found.data["splits"][SPLIT].rows}
         assert ("VIBE, paper, with 3DPW train" in models) is not stand_in
 

@@ -13,7 +13,7 @@ from tests.vibe_model.evaluation.made_models import OPTIONS, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.hmmr import HMMR
-from vibe_model.hmmr.dynamics import KnownPoses, dynamics
+from vibe_model.hmmr.dynamics import _KnownPoses, dynamics
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
 
@@ -189,12 +189,12 @@ def test_the_nearest_training_pose_brings_its_own_past_and_future():
     known = MemorySplit(9, [40, 12], joints=14)
     known.rows["kp_3d"] = joints.astype(np.float32)
     model = Prophet(body, split.rows["theta"])
-    found = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": known}, model))[
+    found = dynamics(model, split, stream="resnet50", known=_KnownPoses({"a/train": known}, model))[
         "pa_mpjpe"
     ]
     assert max(found["nearest"].values()) < 0.01
     without = dynamics(
-        model, split, stream="resnet50", known=KnownPoses({"a/train": other}, model)
+        model, split, stream="resnet50", known=_KnownPoses({"a/train": other}, model)
     )["pa_mpjpe"]
     assert min(without["nearest"].values()) > 10
     assert "nearest" not in dynamics(model, split, stream="resnet50")["pa_mpjpe"]

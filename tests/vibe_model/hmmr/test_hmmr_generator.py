@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import MemorySplit, TinyBody, rotations_of
 from vibe_model.hmmr import HMMR, PoseDiscriminator
-from vibe_model.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
+from vibe_model.hmmr.generator import Hallucinator, MovieStrip, _FrameConvolution
 from vibe_model.prediction.predict import predict_tracks
 
 SIZE = 64  # of features: two channels a group
@@ -150,7 +150,7 @@ def test_starts_are_uniform_with_the_authors_limits():
         (math.sqrt(0.001), math.sqrt(3 * 0.001 / 6144)),
     ):
         # Xavier's limit falls with the root of the size: measured at 256, given for 2048.
-        assert limit(FrameConvolution(256, gain).weight) == pytest.approx(
+        assert limit(_FrameConvolution(256, gain).weight) == pytest.approx(
             expected * math.sqrt(2048 / 256), rel=0.01
         )
     assert limit(Hallucinator(256, None).fc3.weight) == pytest.approx(

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from tests.vibe_model.builders import TinyBody, everything_matters, small_vibe
 from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
-from vibe_model.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
+from vibe_model.part_dynamics.generator import REGIONS, RegionDecoder, _RegionConvolution
 
 SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
 
@@ -96,7 +96,10 @@ def test_the_decoder_is_that_of_plain_numpy(recombine):
 
 def test_at_the_start_every_factor_is_a_half():
     torch.manual_seed(0)
-    gated, plain = RegionConvolution(5, 4, 3, 1, "multiply"), RegionConvolution(5, 4, 3, 1, "none")
+    gated, plain = (
+        _RegionConvolution(5, 4, 3, 1, "multiply"),
+        _RegionConvolution(5, 4, 3, 1, "none"),
+    )
     plain.weight.data = gated.weight.data
     states = torch.randn(2, 6, 5, 4)
     assert_close(gated(states), plain(states) / 2)

@@ -19,7 +19,7 @@ from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.part_dynamics import PrVIPE
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
-from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
+from vibe_model.part_dynamics.training import PartDynamicsTrainer, _motion_deviations
 from vibe_model.training.data import TrainingBatch, on_device
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
@@ -33,15 +33,15 @@ def kind():
 def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config, splits):
     rows = [splits[name].rows for name in config.training_splits]
     known = np.concatenate([of["homography"][of["homography_ok"] > 0] for of in rows])
-    found = motion_deviations(replace(config, sigma_rows=2_000), splits)
+    found = _motion_deviations(replace(config, sigma_rows=2_000), splits)
     assert_allclose(found, known.std(axis=0), rtol=0.1)
-    few = motion_deviations(config, splits)
+    few = _motion_deviations(config, splits)
     assert torch.equal(first_batch(config, splits)[0].generator.sigma, few)
-    assert not torch.equal(motion_deviations(replace(config, seed=1), splits), few)
+    assert not torch.equal(_motion_deviations(replace(config, seed=1), splits), few)
     for split in splits.values():
         split.rows["homography_ok"][:] = 0
     with pytest.raises(DataError, match="homography: expected rows with a homography"):
-        motion_deviations(config, splits)
+        _motion_deviations(config, splits)
 
 
 def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms_nor_adams_moments(

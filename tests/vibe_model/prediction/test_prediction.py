@@ -16,7 +16,7 @@ from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
-from vibe_model.prediction.predict import predict_tracks, save_npz, smooth, smooth_rotations
+from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, save_npz, smooth
 from vibe_model.prediction.windows import Present
 from vibe_model.vibe.networks import Estimate
 
@@ -162,7 +162,7 @@ def test_every_frame_is_the_normalised_gaussian_mean_of_its_segment(n, sigma):
 
 def test_the_mean_of_rotations_is_scipys_chordal_mean():
     rotmat = rotations(3, 5, 2)
-    smoothed = smooth_rotations(rotmat, one_run(5), 1.2)
+    smoothed = _smooth_rotations(rotmat, one_run(5), 1.2)
     for frame in range(5):
         for joint in range(2):
             expected = (
@@ -177,17 +177,17 @@ def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):
     raw, smoothed = (predict(model, split, smooth=sigma)["v0/0"] for sigma in (0, 1.5))
     for part in (slice(0, 4), slice(4, 9)):
         alone = one_run(len(raw.rows[part]))
-        assert_array_equal(smoothed.rotmat[part], smooth_rotations(raw.rotmat[part], alone, 1.5))
+        assert_array_equal(smoothed.rotmat[part], _smooth_rotations(raw.rotmat[part], alone, 1.5))
         for name in ("shape", "camera"):
             expected = smooth(getattr(raw, name)[part], alone, 1.5)
             assert_array_equal(getattr(smoothed, name)[part], expected)
     assert smoothed.rotmat.dtype == smoothed.camera.dtype == np.float32
-    assert smooth_rotations(raw.rotmat[:0], one_run(0), 2.0).shape == (0, 24, 3, 3)
+    assert _smooth_rotations(raw.rotmat[:0], one_run(0), 2.0).shape == (0, 24, 3, 3)
 
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
 def test_a_sigma_that_is_none_is_refused(sigma):
-    for function, values in ((smooth, np.zeros((3, 1))), (smooth_rotations, rotations(0, 3))):
+    for function, values in ((smooth, np.zeros((3, 1))), (_smooth_rotations, rotations(0, 3))):
         with pytest.raises(ConfigError, match="0 or more"):
             function(values, one_run(3), sigma)
 

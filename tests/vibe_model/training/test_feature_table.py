@@ -49,7 +49,7 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
 def test_features_are_held_in_the_first_place_that_they_fit_into(
     mixed, on_disk, hold, free, where, monkeypatch
 ):
-    monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
+    monkeypatch.setattr(feature_table, "_free_memory", lambda device: free[device.type])
     reports = []
     options = {"hold": hold, "device": torch.device("meta"), "report": reports.append}
     if where is None:
@@ -66,7 +66,7 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(
 
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < feature_table.free_memory(CPU) <= total
+    assert 0 < feature_table._free_memory(CPU) <= total
     groups = (
         ("job", "1000", 700, 100),
         ("job/step", "max", 700, 0),
@@ -81,10 +81,10 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
         )
     own = tmp_path / "cgroup"
     own.write_text("1:name=systemd:/elsewhere\n0::/job/step/task\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == [0, 400]
+    assert feature_table._free_in_cgroups(own, tmp_path) == [0, 400]
     own.write_text("0::/\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == []
-    assert feature_table.free_in_cgroups(tmp_path / "none", tmp_path) == []
+    assert feature_table._free_in_cgroups(own, tmp_path) == []
+    assert feature_table._free_in_cgroups(tmp_path / "none", tmp_path) == []
 
 
 @pytest.mark.gpu

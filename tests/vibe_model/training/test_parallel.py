@@ -19,7 +19,7 @@ from vibe_model import TrainConfig, training
 from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches, on_device
 from vibe_model.training.trainer import ProcessGroup
-from vibe_model.vibe.mposer import MPoserTrainer
+from vibe_model.vibe.mposer import _MPoserTrainer
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
@@ -184,4 +184,4 @@ def test_a_missing_score_is_missing_in_every_process(monkeypatch):
 
 def test_a_training_that_cannot_run_in_several_processes_refuses_them(tmp_path):
     with pytest.raises(ConfigError, match="trains in one process, found 2"):
-        MPoserTrainer(prior_config(tmp_path), ProcessGroup(size=2))
+        _MPoserTrainer(prior_config(tmp_path), ProcessGroup(size=2))

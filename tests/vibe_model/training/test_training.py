@@ -387,7 +387,7 @@ def test_features_of_different_networks_are_not_mixed(config, splits):
     )
     made_by("b/train", spin)
     made_by("b/test", spin)
-    training.check_streams(config, splits)  # the others do not record what made them
+    training._check_streams(config, splits)  # the others do not record what made them
     made_by("b/validation", other)
     with pytest.raises(
         DataError, match=r"b/train/\w+ and b/validation/\w+: weights .*aa.* and .*bb"

@@ -125,7 +125,7 @@ KINDS = {
         config=part_dynamics_config, splits=part_dynamics_splits, run=video.run, loop=video.VideoRun
     ),
     "prior": SimpleNamespace(
-        config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun
+        config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer._MPoserRun
     ),
 }
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pipeline.errors import CheckpointError
-from vibe_model.vibe.mposer import Code, MPoser, geodesic_degrees
+from vibe_model.vibe.mposer import Code, MPoser, _geodesic_degrees
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_window
 def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees):
     first = Rotation.from_rotvec([0.3, -1.2, 0.5])
     second = first * Rotation.from_rotvec(np.array([2.0, -1, 2]) / 3 * np.deg2rad(degrees))
-    angle = geodesic_degrees(
+    angle = _geodesic_degrees(
         torch.as_tensor(first.as_matrix()), torch.as_tensor(second.as_matrix())
     )
     assert float(angle) == pytest.approx(degrees, abs=1e-5)

@@ -15,7 +15,7 @@ from tests.results import read_file
 from tests.vibe_model.builders import rotations_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
-from vibe_model.vibe.mposer import MPoserTrainer, held_out_errors, mean_rotations
+from vibe_model.vibe.mposer import _held_out_errors, _mean_rotations, _MPoserTrainer
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
     theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+    assert_allclose(_mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
@@ -36,9 +36,9 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     split.rows["theta"][:, 3:75] = 0
     # a quarter turn of one joint of 23, in the second window alone
     split.rows["theta"][4:8, 6] = np.pi / 2
-    prior = MPoserTrainer(config).prior
+    prior = _MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    found = _held_out_errors(prior, rest, config, splits)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
     turns = rotations_of(split.rows["theta"][:8, 6:75]).reshape(2, 4, 23, 3, 3)
@@ -48,7 +48,7 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
         np.rad2deg(relative.magnitude().mean()), rel=1e-4
     )
     split.rows["w_smpl"][5] = 0
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    found = _held_out_errors(prior, rest, config, splits)["v/val"]
     assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
 
 
@@ -63,7 +63,7 @@ def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(co
 def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_divergence(
     config, splits
 ):
-    trainer, decoded = MPoserTrainer(replace(config, kl_weight=0.5)), []
+    trainer, decoded = _MPoserTrainer(replace(config, kl_weight=0.5)), []
     trainer.prior.register_forward_hook(lambda *given: decoded.append(given[-1]))
     theta = torch.as_tensor(
         splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
@@ -81,7 +81,7 @@ def test_each_step_draws_noise_of_its_own(config, splits):
     noises = []
     theta = splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
     for seed, n_steps in ((config.seed, 2), (1, 1)):
-        trainer = MPoserTrainer(replace(config, seed=seed))
+        trainer = _MPoserTrainer(replace(config, seed=seed))
         trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
         for _ in range(n_steps):
             trainer.train_step(TrainingBatch({}, torch.as_tensor(theta)))

@@ -54,12 +54,12 @@ class _Filmed(NamedTuple):
     camera: str
 
 
-def parse_recording(split: str, track: str) -> _Filmed | None:
+def _parse_recording(split: str, track: str) -> _Filmed | None:
     """Recording and camera of a track, by its name; None if only one camera filmed it.
 
     Equal frame numbers of a recording are the same instant, seen by different cameras.
 
-    >>> tuple(parse_recording("h36m/train", "S1/Walking 1.54138969/0"))
+    >>> tuple(_parse_recording("h36m/train", "S1/Walking 1.54138969/0"))
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
@@ -145,7 +145,7 @@ def read_poses(
     all_rows = split.windows(1, 1)[:, 0]
     no_points = np.empty((0, 13, 3), np.float32)
     parts = [PoseSet(no_points, np.empty((0, 13), np.bool_), no_points, _NO_INSTANTS)]
-    cameras = [parse_recording(name, track.name) for track in split.tracks]
+    cameras = [_parse_recording(name, track.name) for track in split.tracks]
     filmed: list[_Filmed | None] = []  # of each pose
     frames: list[int] = []  # number of each pose's frame
     for start in range(0, len(all_rows), AT_ONCE):

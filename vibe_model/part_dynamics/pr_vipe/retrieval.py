@@ -83,7 +83,7 @@ def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0
     return _Views(keypoints, turned)
 
 
-def has_foreshortened_limb(poses: Tensor, depth: float) -> Tensor:
+def _has_foreshortened_limb(poses: Tensor, depth: float) -> Tensor:
     """Whether a limb is within 15 degrees of its viewing ray: (N, 13, 3) in camera axes -> (N,)."""
     points = poses + poses.new_tensor((0.0, 0.0, depth))
     start = points[:, _LIMB_STARTS]
@@ -95,7 +95,7 @@ def has_foreshortened_limb(poses: Tensor, depth: float) -> Tensor:
     return is_foreshortened.any(-1)
 
 
-def flat_distances(keypoints: Floats, others: Floats) -> Doubles:
+def _flat_distances(keypoints: Floats, others: Floats) -> Doubles:
     """Baseline: mean distance of 2D keypoints in torso sizes after the best 2D similarity
     transform.
 
@@ -225,7 +225,7 @@ def _mean_hits(embedding: PrVIPE, pairs: list[_Pair], samples: int) -> dict[str,
         mean_b, std_b = embedding(gallery.to(device))
         distances = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
         shares = hits(distances.cpu().numpy(), pair.pose_distances)
-        flat = flat_distances(_coordinates(queries), _coordinates(gallery))
+        flat = _flat_distances(_coordinates(queries), _coordinates(gallery))
         baseline = hits(flat, pair.pose_distances)
         for name, share in shares.items():
             by_name[name].append(share)
@@ -247,7 +247,7 @@ def _mean_stds(embedding: PrVIPE, views: list[_Views], depth: float) -> dict[str
         normalised, _ = PrVIPE.normalise(view.keypoints)
         _, std = embedding(normalised.to(embedding.b.device))
         stds.append(std.mean(1).cpu())
-        masks.append(has_foreshortened_limb(view.poses, depth))
+        masks.append(_has_foreshortened_limb(view.poses, depth))
     is_foreshortened = torch.cat(masks)
     std = torch.cat(stds)
     parts = {"std_foreshortened": std[is_foreshortened], "std_other": std[~is_foreshortened]}

@@ -53,7 +53,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
         stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
 
         def make(group: ProcessGroup) -> _PrVIPERun:
-            trainer = PrVIPETrainer(config, group)
+            trainer = _PrVIPETrainer(config, group)
             return _PrVIPERun(
                 config, trainer, splits, body=body, stand_in=stand_in, report=progress
             )
@@ -63,7 +63,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
     return run_once(config, prepare)
 
 
-class PrVIPETrainer(Trainer):
+class _PrVIPETrainer(Trainer):
     """Trains the embedding, and averages its weights."""
 
     config: PrVIPEConfig
@@ -175,7 +175,7 @@ class _PrVIPERun(TrainingLoop):
     advice = "lower lr"
     score = "missed"
     config: PrVIPEConfig
-    trainer: PrVIPETrainer
+    trainer: _PrVIPETrainer
 
     def __init__(self, *args: Any, body: Body, **options: Any) -> None:
         """Arguments of TrainingLoop, and the body that poses motion. Raises DataError without any

@@ -20,10 +20,10 @@ from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.part_dynamics.pr_vipe import retrieval, training
 from vibe_model.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.pr_vipe.poses import parse_recording, read_poses
+from vibe_model.part_dynamics.pr_vipe.poses import _parse_recording, read_poses
 from vibe_model.part_dynamics.pr_vipe.retrieval import (
-    flat_distances,
-    has_foreshortened_limb,
+    _flat_distances,
+    _has_foreshortened_limb,
     render_views,
 )
 
@@ -123,7 +123,7 @@ def test_every_so_many_frames_of_the_chosen_tracks_are_read():
     ],
 )
 def test_tracks_of_one_sequence_differ_by_camera(split, track, expected):
-    assert parse_recording(split, track) == expected
+    assert _parse_recording(split, track) == expected
 
 
 def test_real_pairs_are_of_one_instant_and_two_cameras():
@@ -169,10 +169,10 @@ def test_a_limb_that_points_at_the_camera_is_foreshortened():
     pose = torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
         [1.0, 1.0, 0.0]
     )
-    assert not has_foreshortened_limb(pose, 50.0)
+    assert not _has_foreshortened_limb(pose, 50.0)
     wrist, elbow = KEYPOINTS_13.index("lwrist"), KEYPOINTS_13.index("lelbow")
     pose[0, wrist] = pose[0, elbow] + torch.tensor([0.0, 0.2, -1.0])  # 11 degrees beside
-    assert has_foreshortened_limb(pose, 50.0)
+    assert _has_foreshortened_limb(pose, 50.0)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -192,12 +192,12 @@ def test_keypoints_are_compared_after_the_best_similarity_in_the_picture():
     random = default_rng(0)
     points, others = random.normal(size=(2, 3, 13, 2))
     turned = 2.5 * points @ [[0, 1], [-1, 0]] + 7
-    assert_allclose(np.diag(flat_distances(turned, points)), 0, atol=1e-12)
+    assert_allclose(np.diag(_flat_distances(turned, points)), 0, atol=1e-12)
     source, goal = points[1] - points[1].mean(0), others[2] - others[2].mean(0)
     # as it is, a quarter turn on
     columns = np.stack([source.ravel(), (source @ [[0, 1], [-1, 0]]).ravel()], axis=1)
     fit = (columns @ np.linalg.lstsq(columns, goal.ravel())[0]).reshape(13, 2)
-    assert flat_distances(points, others)[1, 2] == pytest.approx(
+    assert _flat_distances(points, others)[1, 2] == pytest.approx(
         np.linalg.norm(fit - goal, axis=1).mean()
     )
 
@@ -228,7 +228,7 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
 
 
 def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path):
-    trainer = training.PrVIPETrainer(tiny(tmp_path, average=0.5))
+    trainer = training._PrVIPETrainer(tiny(tmp_path, average=0.5))
     drawn = read(splits["h36m/train"]).draw(6, 0.5, 0, 0)
     batch = SimpleNamespace(
         labels={name: torch.as_tensor(values) for name, values in drawn.items()}
@@ -244,7 +244,7 @@ def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path)
     rate = trainer.learning_rates()["pr_vipe_optimizer"]
     # of step 1 of 8
     assert rate == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 8)) / 2)
-    adagrad = training.PrVIPETrainer(tiny(tmp_path, optimiser="adagrad", lr=0.02))
+    adagrad = training._PrVIPETrainer(tiny(tmp_path, optimiser="adagrad", lr=0.02))
     assert adagrad.train_step(batch).good
     assert adagrad.learning_rates()["pr_vipe_optimizer"] == 0.02
 
