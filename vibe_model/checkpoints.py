@@ -408,9 +408,9 @@ def _recorded_config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfi
     if settings is None:
         return None
     name = content.get("of_model", "vibe")
-    not_installed = models.not_installed(name)
-    if not_installed:
-        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install that package.")
+    if name not in models.names():
+        missing = models.missing_label(name)
+        raise CheckpointError(f"{checkpoint}: checkpoint of {missing}. Install that package.")
     try:
         return models.find(name).config.from_dict(settings)
     except PlugInError as error:

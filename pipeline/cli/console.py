@@ -6,6 +6,7 @@ line. Untrusted text, such as a file's name, is escaped by `plain` before rich p
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -104,6 +105,12 @@ def line(verb: str, what: str, detail: str) -> str:
 def plain(text: str, keep: str = "") -> str:
     """Escape untrusted text for rich: one line, no control codes except those in `keep`."""
     return escape(printable(text, keep))
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Print a warning, once in a process."""
+    err.print(f"{DOUBT} {plain(message)}")
 
 
 def printable(text: str, keep: str = "") -> str:

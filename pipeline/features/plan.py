@@ -293,7 +293,7 @@ def stream_label(committed: Split, stream: str) -> str:
     n_missing = missing_rows(committed, stream).rows
     if n_missing:
         marks.append(f"{count(n_missing, 'row')} missing")
-    if kind and streams.not_installed(kind):
+    if kind and kind not in streams.names():
         marks.append("package not installed")
     if not marks:
         return stream

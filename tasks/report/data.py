@@ -109,9 +109,9 @@ def open_splits(root: cache.Root) -> OpenedCache:
                 opened.missing[name, stream] = missing_rows(split, stream).rows
             opened.splits.append(split)
             if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
-                not_installed = datasets.not_installed(name.partition("/")[0])
-                if not_installed:
-                    opened.problems.append(f"{name}: split of {not_installed}")
+                dataset = name.partition("/")[0]
+                if dataset not in datasets.names():
+                    opened.problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
         except UNREADABLE as error:
             opened.problems.append(f"{name}: {error_text(error)}")
     return opened
