@@ -201,7 +201,7 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
             {"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True}
         )
     split = cache.open(root)[name]
-    return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}
+    return {**split.manifest["shards"], **split.open_stream("resnet50").manifest["shards"]}
 
 
 def linked(

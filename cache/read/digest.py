@@ -44,7 +44,7 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         ranges = np.stack([tracks.start, tracks.stop], axis=1)
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
-        manifest = split.stream_manifest(stream)
+        manifest = split.open_stream(stream).manifest
         identity = manifest.get("identity")
         crop = identity.get("crop") if isinstance(identity, Mapping) else None
         header = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}

@@ -152,7 +152,7 @@ class StreamShards:
             commit = Commit.empty(self.place, entries)
         self._refuse_other_form(commit.manifest)
         self._commit = commit
-        self._rows = OpenStream(commit, self.split.manifest)
+        self._rows = OpenStream(commit, self.split)
         shards = commit.shards
         self.committed = {shard: shards[shard] for shard in self._rows.shards}
         self._accepted = {}

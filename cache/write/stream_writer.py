@@ -185,7 +185,7 @@ class StreamWriter(StreamShards, Writer):
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
         rows: dict[str, str] = dict(self._commit.manifest["rows"])
-        pending_rows: list[list[int]] = self._rows.pending_rows().tolist()
+        pending_rows: list[list[int]] = self._rows.recorded_pending_rows().tolist()
         shards = dict(self.committed)
         for shard, staged in sorted(self._accepted.items()):
             shards[shard] = staged.records

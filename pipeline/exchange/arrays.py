@@ -102,7 +102,7 @@ def import_array(
         source["rows_digest"] = match.digest
     pixels = _leave_out(match, split, replaced)
     if earlier.manifest and not is_same_origin:
-        cache.invalidate(root, name, stream, split.stream_shards(stream))
+        cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
@@ -156,7 +156,7 @@ class _EarlierImport(NamedTuple):
     def find(cls, split: cache.Split, stream: str) -> _EarlierImport:
         if stream not in split.streams:
             return cls({})
-        return cls(split.stream_manifest(stream))
+        return cls(split.open_stream(stream).manifest)
 
     @property
     def source(self) -> Mapping[str, Any]:
@@ -268,12 +268,12 @@ def _manifest_entries(
 
 def _result(split: cache.Split, stream: str) -> ImportedArray:
     """The result, with the numbers of the stream's manifest."""
-    recorded = split.stream_manifest(stream)
+    recorded = split.open_stream(stream).manifest
     about = recorded[IMPORTED]
     return ImportedArray(
         rows=about["rows"],
         covered=about["covered"],
-        without_features=split.undecodable(stream),
+        without_features=split.open_stream(stream).undecodable(),
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
     )

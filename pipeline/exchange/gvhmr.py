@@ -203,7 +203,7 @@ class _BedlamMotions:
         self._split = split
         self._features = f"features/{stream}"
         self._rows = SplitRows(split, stream)
-        crop = split.stream_manifest(stream)["identity"].get("crop")
+        crop = split.open_stream(stream).manifest["identity"].get("crop")
         self._crop = cache.CropPolicy.from_dict(crop or {})
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)

@@ -69,8 +69,8 @@ class StreamState:
         name = plan.spec.name
         if plan.replace or name not in split.streams:
             return cls(plan, missing_rows(split, None))
-        recorded = split.stream_manifest(name)["backbone"]
-        return cls(plan, missing_rows(split, name), recorded, split.stream_provenance(name))
+        recorded = split.open_stream(name).manifest["backbone"]
+        return cls(plan, missing_rows(split, name), recorded, split.open_stream(name).provenance)
 
 
 def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
@@ -264,7 +264,7 @@ class CommittedStream:
         """Why rows of the stream had no features before this run; empty if none of them is left."""
         reasons = Counter[str](self._recorded_note.get("without_features"))
         with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
-            if reasons and not self._split.undecodable(self._plan.spec.name):
+            if reasons and not self._split.open_stream(self._plan.spec.name).undecodable():
                 return Counter()
         return reasons
 

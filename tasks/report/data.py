@@ -58,7 +58,7 @@ class OpenedCache:
             return DEMO
         for split in self.splits:
             for name in split.streams:
-                if split.stream_manifest(name).get("stand_in") or is_untrained(split, name):
+                if split.open_stream(name).manifest.get("stand_in") or is_untrained(split, name):
                     return UNTRAINED
         return ""
 

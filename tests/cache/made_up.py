@@ -221,7 +221,7 @@ def differences_of(split, state, *, listed=True):
         shards = {*map(int, split.manifest["shards"][name])}
         found.append((f"shards of {name}", shards, {*state.shards}))
     for stream, shards in state.streams.items() if set(state.streams) <= set(split.streams) else ():
-        found.append((f"shards of {stream}", split.stream_shards(stream), sorted(shards)))
+        found.append((f"shards of {stream}", split.open_stream(stream).shards, sorted(shards)))
     return _unequal(found) or _unequal(_rows(split, expected, state))
 
 

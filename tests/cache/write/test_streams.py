@@ -20,7 +20,7 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])
     split = cache.open(tmp_path)["toy/train"]
-    assert split.undecodable("resnet50") == 1
+    assert split.open_stream("resnet50").undecodable() == 1
     found = split.read([[17, 20]], "resnet50", ["features"])["features"]
     np.testing.assert_array_equal(found[0], [[0] * 4, *toy.features(np.array([18, 19]), 4)])
     # Carried over by their keys: b was in rows 10-37, and is appended from 160.

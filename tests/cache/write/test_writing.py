@@ -98,7 +98,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
         ):
             file.unlink() if notes is None else file.write_bytes(notes)
         split = cache.open(root)[toy.SPLIT]
-        assert (split.provenance, split.stream_provenance("resnet50")) == ({}, {})
+        assert (split.provenance, split.open_stream("resnet50").provenance) == ({}, {})
         assert cache.verify(root).ok
     (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
