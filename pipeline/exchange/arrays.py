@@ -106,7 +106,7 @@ def import_array(
 
     plan = cache.fingerprint(identity | source)
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
-        require_same_commit(writer, split)
+        require_same_commit(writer.shards, split)
         write_shards(writer, match, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
         source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
@@ -286,13 +286,13 @@ def write_shards(
     way it is imported, and the row in the file.
     """
     place = writer.place
-    form = writer.columns[str(place.stream)]
+    form = writer.shards.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.shape)
-    pending = writer.pending
+    pending = writer.shards.pending
     for n_done, shard in enumerate(pending):
         progress(n_done, len(pending), "features")
-        position = _file_rows(match, writer.rows(shard))
+        position = _file_rows(match, writer.shards.rows(shard))
         data, ok = _read_rows(match, stored, position, form.dtype)
         file_numbers = np.full(len(position), file_number, np.uint64)
         keys = np.stack([file_numbers, position.astype(np.uint64)], axis=1)

@@ -40,7 +40,7 @@ from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
 
-Shards = TypeVar("Shards", bound=cache.StreamShards)
+Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
     return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
 
 
-def _open_files(opened: Callable[..., Shards], plan: ExtractionPlan) -> Shards:
+def _open_files(opened: Callable[..., Opened], plan: ExtractionPlan) -> Opened:
     """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
     stream = plan.spec.stream
     names = plan.root, plan.split, plan.spec.name
@@ -177,8 +177,8 @@ class CommittedStream:
         # none are committed, of those that are staged
         self._recorded = StreamState.find(plan, split).recorded or writer.made or None
         writer.reopen(reopened)
-        require_same_commit(writer, split)
-        target = share.union(reopened).intersection(writer.pending)
+        require_same_commit(writer.shards, split)
+        target = share.union(reopened).intersection(writer.shards.pending)
         self.task = StreamTask(replace(plan, replace=False), target, self._recorded)
         # staged by a killed run or another process
         self._finished = share.intersection(state.missing.shards) - target
@@ -192,11 +192,13 @@ class CommittedStream:
         extraction.kept += int(self._split.rows_by_shard()[sorted(self._finished)].sum())
         writer = self._writer
         writer.accept_staged()
-        if not self.task.target.isdisjoint(writer.pending):
+        pending = writer.shards.pending
+        if not self.task.target.isdisjoint(pending):
             if writer.refused:
                 raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
             raise _committed_meanwhile(self._plan.split)
-        is_empty = writer.live_shards and writer.pending == writer.live_shards
+        live = writer.shards.live_shards
+        is_empty = live and pending == live
         if self._recorded or not is_empty:
             self._commit(extraction.problems)
         extraction.problem = self._describe_missing(extraction.lost)
@@ -284,7 +286,7 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
 
 def require_same_commit(files: cache.StreamShards, split: Split) -> None:
     """Raise cache.CacheChanged if there has been a commit since the split was opened."""
-    if files.split_digest != split.manifest["digest"]:
+    if files.split.digest != split.manifest["digest"]:
         raise _committed_meanwhile(split.name)
 
 
