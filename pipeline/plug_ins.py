@@ -114,13 +114,13 @@ class Registry(Generic[T]):
         if name not in entries:
             raise self.unknown(name)
         entry = entries[name]
-        if entry.package is None:
-            ours: T = load(entry.target)
-            return ours
         try:
             loaded: T = load(entry.target)
         except Exception as error:
-            raise _not_loaded(entry, error) from error
+            if entry.package is None:
+                raise
+            why = f"{type(error).__name__}: {error}"
+            raise PlugInError(f"{entry.label} cannot be loaded: {why}") from error
         if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
             expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{entry.label}: {entry.target} is not {expected}")
@@ -231,10 +231,6 @@ def _name_in_use(entry: _Entry, earlier: _Entry) -> PipelineError:
         return PipelineError(f"{entry.label}: this name is in use. Rename it.")
     packages = f"{earlier.package} and {entry.package}"
     return PipelineError(f"{entry.title} comes from {packages}. Uninstall one of them.")
-
-
-def _not_loaded(entry: _Entry, error: Exception) -> PlugInError:
-    return PlugInError(f"{entry.label} cannot be loaded: {type(error).__name__}: {error}")
 
 
 def _failed_call(entry: _Entry, function: str, error: Exception) -> PlugInError:

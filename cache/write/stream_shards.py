@@ -24,9 +24,9 @@ describes. The piece of a shard has the entries
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -52,9 +52,6 @@ from cache.storage.base import Root
 from cache.windows import ranges_where
 from cache.write.key_index import KeyIndex
 from cache.write.staged import (
-    ROWS,
-    SHARD,
-    STAGED,
     Arrays,
     Plan,
     ShardFiles,
@@ -130,20 +127,13 @@ class StreamShards:
         self.committed = {shard: shards[shard] for shard in self.committed_rows.shards}
         """The shards that the stream has for the split's rows: number -> array -> the manifest's
         record."""
-        n_live = self.split.live_by_shard
-        self.live_shards: list[int] = np.flatnonzero(n_live).tolist()
+        self.live_shards: list[int] = np.flatnonzero(self.split.live_by_shard).tolist()
         """Numbers of the shards that have rows of committed tracks."""
         self.accepted: dict[int, StagedShard] = {}
         """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
         self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
         """This plan's checkpoints and staged shards."""
         self._files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
-        # Features can only be carried over from rows of replaced or removed tracks.
-        self._has_replaced_rows = any(
-            self._is_partly_replaced(shard, n_live) for shard in self.committed
-        )
-        self._index: KeyIndex | None = None  # made by the first `carried`
-        self._index_lock = threading.Lock()
 
     def _refuse_unmounted(self) -> None:
         """Raise CacheError if a stream's disk seems to be unmounted, and this stream would be
@@ -185,12 +175,17 @@ class StreamShards:
             do = "Choose another name for the stream, or replace it."
             raise CacheError.at(location, expected=str(form), found=str(self._form), do=do)
 
-    def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
-        """Whether a committed shard has rows without a track. `n_live`: the number of rows with a
-        track, by shard.
+    @cached_property
+    def _index(self) -> KeyIndex | None:
+        """Finds committed rows by their keys; None if all of them are rows of tracks: features can
+        only be carried over from rows of replaced or removed tracks.
         """
-        is_gone = shard >= len(n_live) or not self.rows_record(shard)
-        return is_gone or bool(n_live[shard] < len(self.rows(shard)))
+        n_live = self.split.live_by_shard
+        for shard in self.committed:
+            is_gone = shard >= len(n_live) or not self.rows_record(shard)
+            if is_gone or n_live[shard] < len(self.rows(shard)):
+                return KeyIndex(self.committed_rows)
+        return None
 
     def rows(self, shard: int) -> range:
         """The rows of a shard, for all of which `stage` expects data. They include rows of replaced
@@ -216,9 +211,6 @@ class StreamShards:
         Returns (mask, features, ok): which rows have stored features (n,), the features (n, dim)
         and their flags (n,), both 0 for the other rows.
         """
-        with self._index_lock:
-            if self._index is None and self._has_replaced_rows:
-                self._index = KeyIndex(self.committed_rows)
         result = self._no_features(len(keys))
         if self._index is not None:
             rows = self._index.find(keys)
@@ -236,7 +228,8 @@ class StreamShards:
             rows: (n,) indices within the shard.
             data, ok, keys: of these n rows, as for `StreamWriter.write`.
         """
-        self.work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
+        arrays: Arrays = {"rows": rows, "ok": ok, "keys": keys, "data": data}
+        self._files.put_checkpoint(shard, arrays)
 
     def kept(self, shard: int, keys: Keys) -> _FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
@@ -244,16 +237,18 @@ class StreamShards:
         """
         n = len(keys)
         result = self._no_features(n)
-        for _, saved in self.work.read([f"{ROWS}-{shard}"]).values():
-            rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
-            has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            # A shard must have finite values: compute the others again.
-            is_finite = np.isfinite(saved["data"]).all(axis=1)
-            is_valid = (rows < n) & has_same_key & is_finite
-            valid_rows = rows[is_valid]
-            result.mask[valid_rows] = True
-            result.features[valid_rows] = saved["data"][is_valid]
-            result.ok[valid_rows] = saved["ok"][is_valid]
+        saved = self._files.read_checkpoint(shard)
+        if saved is None:
+            return result
+        rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
+        has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+        # A shard must have finite values: compute the others again.
+        is_finite = np.isfinite(saved["data"]).all(axis=1)
+        is_valid = (rows < n) & has_same_key & is_finite
+        valid_rows = rows[is_valid]
+        result.mask[valid_rows] = True
+        result.features[valid_rows] = saved["data"][is_valid]
+        result.ok[valid_rows] = saved["ok"][is_valid]
         return result
 
     def _no_features(self, n: int) -> _FoundRows:
@@ -267,10 +262,7 @@ class StreamShards:
         """
         shards = {}
         pending = set(self.pending)
-        # of a shard that is staged twice, the one whose files have final names comes last
-        names = [*self.work.names(STAGED), *self.work.names(SHARD)]
-        of_pending = [name for name in names if int(name.split("-")[1]) in pending]
-        for staged in self._files.read(of_pending):
+        for staged in self._files.read_staged(pending):
             if staged.entries["rows"] == self.rows_record(staged.number):
                 shards[staged.number] = staged
         return shards
@@ -312,7 +304,7 @@ class StreamShards:
         if token is None:
             token = secrets.token_hex(8)
         staged = self._files.stage(shard, arrays, entries, token)
-        self.work.remove([f"{ROWS}-{shard}"])
+        self._files.remove_checkpoint(shard)
         return staged
 
     def accept(self, staged: StagedShard) -> None:
@@ -320,7 +312,7 @@ class StreamShards:
         only for a writer, which has the lock. Raises CacheError if a file is missing or damaged.
         """
         damaged = self._files.find_damage(staged)
-        if damaged:
+        if damaged is not None:
             problem = "no such file, or a damaged one"
             expected = "the file that was staged"
             raise CacheError.at(damaged, expected=expected, found=problem, do=STAYS_PENDING)

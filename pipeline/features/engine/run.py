@@ -276,7 +276,7 @@ class _Loop:
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._pool.has_more or self._has_open or self._writing or self._saving:
+                while self._has_work:
                     self._submit()
                     self._begin_to_compute(threads)
                     self._begin_to_write(writer)
@@ -289,12 +289,10 @@ class _Loop:
                 self._begin_to_save(writer)
 
     @property
-    def _has_open(self) -> bool:
-        return any(stream.has_open for stream in self._streams)
-
-    @property
-    def _has_full_batch(self) -> bool:
-        return any(network.slots.has_full_batch for network in self._loaded)
+    def _has_work(self) -> bool:
+        """Whether a row is to be computed, or a shard or checkpoint to be written."""
+        has_open = any(stream.has_open for stream in self._streams)
+        return bool(self._pool.has_more or has_open or self._writing or self._saving)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is
@@ -303,7 +301,8 @@ class _Loop:
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
         may_get_tasks = self._pool.has_more and self._computing
-        if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
+        has_full_batch = any(network.slots.has_full_batch for network in self._loaded)
+        if self._pool.is_idle and not has_full_batch and not may_get_tasks:
             for network in self._loaded:
                 network.slots.close_batch()
             self._pool.submit()  # what waited for slots of a batch without any crop
