@@ -65,7 +65,7 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Registration:
     """A name of a registry: where its record is, and whose it is."""
 
     title: str  # "detector 'my_pose'"
@@ -79,7 +79,7 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class Loaded(Generic[T]):
+class _LoadedRecords(Generic[T]):
     """The records of some names."""
 
     records: dict[str, T]  # by name
@@ -126,9 +126,9 @@ class Registry(Generic[T]):
             raise PlugInError(f"{entry.label}: {entry.target} is not {expected}")
         return loaded
 
-    def load_all(self, names: Iterable[str]) -> Loaded[T]:
+    def load_all(self, names: Iterable[str]) -> _LoadedRecords[T]:
         """Load the records of known names, also if some of their packages are broken."""
-        loaded = Loaded[T]({}, {})
+        loaded = _LoadedRecords[T]({}, {})
         for name in names:
             try:
                 loaded.records[name] = self.find(name)
@@ -176,13 +176,13 @@ class Registry(Generic[T]):
         similar = did_you_mean(name, names) or ";"
         return PipelineError(f"no {self.what} is called {name!r}{similar} {hint}")
 
-    def _entries(self) -> dict[str, _Entry]:
+    def _entries(self) -> dict[str, _Registration]:
         """All entries by name, ours first. Raises PipelineError if two packages claim one name."""
         entries = {}
         for name, target in table.OWN[self.group].items():
-            entries[name] = _Entry(self._title(name), target, package=None)
+            entries[name] = _Registration(self._title(name), target, package=None)
         for point in sorted(entry_points(self.group), key=lambda point: point.name):
-            entry = _Entry(self._title(point.name), point.value, _package(point))
+            entry = _Registration(self._title(point.name), point.value, _package(point))
             if point.name in entries:
                 raise _name_in_use(entry, entries[point.name])
             entries[point.name] = entry
@@ -226,14 +226,14 @@ def _package(point: EntryPoint) -> str:
 # errors
 
 
-def _name_in_use(entry: _Entry, earlier: _Entry) -> PipelineError:
+def _name_in_use(entry: _Registration, earlier: _Registration) -> PipelineError:
     if earlier.package is None:
         return PipelineError(f"{entry.label}: this name is in use. Rename it.")
     packages = f"{earlier.package} and {entry.package}"
     return PipelineError(f"{entry.title} comes from {packages}. Uninstall one of them.")
 
 
-def _failed_call(entry: _Entry, function: str, error: Exception) -> PlugInError:
+def _failed_call(entry: _Registration, function: str, error: Exception) -> PlugInError:
     """The error for a failed call; it names the last line of the package's own code."""
     package = entry.target.partition(":")[0].partition(".")[0]
     where = ""

@@ -258,11 +258,11 @@ def _write_stream(
             source.store, f"{source.name}/{name}", digest, source.open_stream(name).provenance
         ),
     ) as writer:
-        for shard in sorted(set(shards).intersection(writer.shards.pending)):
-            rows = writer.shards.rows(shard)
+        state = writer.shards
+        for shard in sorted(set(shards).intersection(state.pending)):
+            rows = state.rows(shard)
             indices, source_rows = find_rows(shard)
-            columns = writer.shards.columns.values()
-            features, ok, keys = (column.empty(len(rows)) for column in columns)
+            features, ok, keys = (column.empty(len(rows)) for column in state.columns.values())
             features[indices] = stream.read("", source_rows)[:, 0]
             ok[:] = UNDECODABLE
             ok[indices] = stream.read("_ok", source_rows)[:, 0]

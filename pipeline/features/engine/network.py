@@ -15,6 +15,7 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ MOST_PERSONS: Final = 256  # of one frame in a job; the others are in another jo
 NO_ROW: Final = -1  # the "row" of an empty slot
 
 
-class Batch(NamedTuple):
+class _FullBatch(NamedTuple):
     """A batch whose slots are all filled."""
 
     number: int
@@ -96,12 +97,12 @@ class Slots:
         slots = self.take(len(self._free) % self._size)
         self.fill(slots, np.full(len(slots), NO_ROW))
 
-    def take_full(self) -> Batch:
+    def take_full(self) -> _FullBatch:
         """Take the batch that has been full for the longest time. Its slots stay in use until
         `free`.
         """
         number = self._full.popleft()
-        return Batch(number, self._rows[number])
+        return _FullBatch(number, self._rows[number])
 
     def free(self, number: int) -> None:
         """Make the slots of a batch available again."""
@@ -141,7 +142,7 @@ class LoadedNetwork:
         self._stream = stream.stream
         self._computer = computer
         self._crops = view_slots(memory, self._stream.policy.size)  # (n, size, size, 3)
-        self._n_computing = 0  # number of batches that are being computed
+        self._computing: dict[Future[Checked], _FullBatch] = {}
 
     @contextlib.contextmanager
     def adopting(self) -> Iterator[None]:
@@ -152,29 +153,37 @@ class LoadedNetwork:
         finally:
             self._computer.release()
 
-    def take_full(self) -> Iterator[tuple[Batch, Labels]]:
-        """Yield the batches to compute now, each with columns of its rows, if the network reads
-        some. Empty slots get those of another row.
-        """
-        while self.slots.has_full_batch and self._n_computing < 2 * self._computer.lanes:
-            batch = self.slots.take_full()
-            rows = np.where(batch.rows == NO_ROW, batch.rows.max(), batch.rows)
-            self._n_computing += 1
-            yield batch, self._run.labels(rows)
+    @property
+    def is_computing(self) -> bool:
+        """Whether a batch is being computed, so that its slots will be free again."""
+        return bool(self._computing)
 
-    def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Checked:
-        """Compute a full batch. Any thread may call this."""
+    def compute_full(self, threads: ThreadPoolExecutor, meter: Meter) -> None:
+        """Begin to compute full batches, up to two for each thread that may compute them."""
+        while self.slots.has_full_batch and len(self._computing) < 2 * self._computer.lanes:
+            batch = self.slots.take_full()
+            # empty slots get the labels of another row
+            rows = np.where(batch.rows == NO_ROW, batch.rows.max(), batch.rows)
+            future = threads.submit(self._compute, batch, self._run.labels(rows), meter)
+            self._computing[future] = batch
+
+    def _compute(self, batch: _FullBatch, labels: Labels, meter: Meter) -> Checked:
+        """Compute a batch, in another thread. labels: columns of its rows, if the network reads
+        some.
+        """
         slots = self.slots.indices(batch.number)
         crops = self._crops[slots.start : slots.stop, *self._stream.policy.slices]
         with meter.measure("model"):
             computed = compute_batch(self._stream, self._computer, crops, labels)
         return self._run.check(computed, np.ones(len(computed), bool))
 
-    def store(self, batch: Batch, checked: Checked) -> int:
-        """Store the rows of a computed batch, and free its slots. Returns the number of stored
-        rows.
+    def store_computed(self) -> int:
+        """Store the rows of the batches that have been computed, and free their slots. Returns the
+        number of stored rows.
         """
-        self._n_computing -= 1
-        n = self._run.store(batch.rows, checked)
-        self.slots.free(batch.number)
-        return n
+        n_stored = 0
+        for future in [future for future in self._computing if future.done()]:
+            batch = self._computing.pop(future)
+            n_stored += self._run.store(batch.rows, future.result())
+            self.slots.free(batch.number)
+        return n_stored

@@ -30,8 +30,8 @@ from cache import Split
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels
-from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, Batch, LoadedNetwork, Slots
-from pipeline.features.engine.shards import Checked, StreamRun
+from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork, Slots
+from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
 from pipeline.features.inputs import Pixels
@@ -258,8 +258,6 @@ class _Loop:
         self._meter = meter
         self._report = report
         self._saved = time.monotonic()  # when checkpoints were last begun
-        # batches that are being computed
-        self._computing: dict[Future[Checked], tuple[LoadedNetwork, Batch]] = {}
         # what the writing thread has to do, in order
         self._writing = deque[_Writing]()  # shards
         self._saving = deque[Future[None]]()  # checkpoints
@@ -278,10 +276,9 @@ class _Loop:
             try:
                 while self._has_work:
                     self._submit()
-                    self._begin_to_compute(threads)
+                    self._compute_batches(threads)
                     self._begin_to_write(writer)
                     self._receive_tasks()
-                    self._receive_batches()
                     self._receive_written()
                     self._report(self._meter, REPORT_EVERY)
             finally:  # also after an error: start no other batch, and save the computed rows
@@ -300,18 +297,19 @@ class _Loop:
         """
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
-        may_get_tasks = self._pool.has_more and self._computing
+        is_computing = any(network.is_computing for network in self._loaded)
+        may_get_tasks = self._pool.has_more and is_computing
         has_full_batch = any(network.slots.has_full_batch for network in self._loaded)
         if self._pool.is_idle and not has_full_batch and not may_get_tasks:
             for network in self._loaded:
                 network.slots.close_batch()
             self._pool.submit()  # what waited for slots of a batch without any crop
 
-    def _begin_to_compute(self, threads: ThreadPoolExecutor) -> None:
+    def _compute_batches(self, threads: ThreadPoolExecutor) -> None:
+        """Store the batches that have been computed, and let the threads compute full ones."""
         for network in self._loaded:
-            for batch, labels in network.take_full():
-                future = threads.submit(network.compute, batch, labels, self._meter)
-                self._computing[future] = network, batch
+            self._meter.rows += network.store_computed()
+            network.compute_full(threads, self._meter)
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         """Let the writing thread write finished shards, and checkpoints of the others when they are
@@ -366,9 +364,3 @@ class _Loop:
             else:
                 filled_rows = np.where(stream.is_missing(rows), rows, NO_ROW)
                 network.slots.fill(crops.rows["slot"], filled_rows)
-
-    def _receive_batches(self) -> None:
-        """Take finished batches from the networks' threads."""
-        for future in [future for future in self._computing if future.done()]:
-            network, batch = self._computing.pop(future)
-            self._meter.rows += network.store(batch, future.result())

@@ -204,11 +204,10 @@ class OpenVideo:
         context.options = {"max_pixels": str(MAX_PIXELS)}
         if codec == "mjpeg":  # it is silent about damage, else
             context.options |= {"err_detect": "explode"}
-        threads = int(os.environ.get(THREADS, "0"))
-        self.stream.codec_context.thread_count = threads
+        context.thread_count = int(os.environ.get(THREADS, "0"))
         # Not frame by frame: with such threads, damage would be reported late, and lose more
         # frames.
-        self.stream.codec_context.thread_type = "SLICE"
+        context.thread_type = "SLICE"
         self.n_bytes: int = container.size
         self.n_packets = 0  # that `frames` has read so far
         self.n_hidden = 0  # those of hidden frames
@@ -301,17 +300,11 @@ class OpenVideo:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
         last one is empty: with it, a decoder gives the frames that it has kept back.
         """
-        packets = self._container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                packet = av.Packet(0)
-                packet.stream = self.stream
-                yield packet
-                return
-            if packet is None:
-                return
+        try:
+            yield from self._container.demux(self.stream)
+        except av.FFmpegError:
+            packet = av.Packet(0)
+            packet.stream = self.stream
             yield packet
 
 
