@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from pipeline import table
-from pipeline.cli.console import warn_once
+from pipeline.cli.console import err
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ def list_names(group: str) -> tuple[str, ...]:
     return (*table.OWN[group], *(entry.name for entry in entry_points(group)))
 
 
+_warn_once: Final = functools.cache(err.warn)
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 
@@ -140,7 +141,7 @@ class Registry(Generic[T]):
         """Load all records, ours first. Those that cannot be loaded are left out with a warning."""
         loaded = self.load_all(self.names())
         for error in loaded.broken.values():
-            warn_once(str(error))
+            _warn_once(str(error))
         return list(loaded.records.values())
 
     @contextmanager

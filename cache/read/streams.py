@@ -55,15 +55,18 @@ class OpenStream(OpenCommit):
         # whether each shard is known to have features for every row; `require` finds out
         self._is_complete = np.zeros(len(self._has_shard), bool)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its numbers depend on, such as its kind and weights; empty if it is not recorded."""
+        identity = self.manifest.get("identity")
+        return identity if isinstance(identity, Mapping) else {}
+
     @cached_property
     def crop(self) -> CropPolicy:
         """How the crops of its network were cut. Raises CacheError for a policy that this version
         does not know.
         """
-        identity = self.commit.manifest.get("identity")
-        policy = {}
-        if isinstance(identity, Mapping):
-            policy = identity.get("crop", {})
+        policy = self.identity.get("crop", {})
         try:
             return CropPolicy.from_dict(policy)
         except (TypeError, ValueError) as error:

@@ -6,7 +6,6 @@ line. Untrusted text, such as a file's name, is escaped by `plain` before rich p
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -79,6 +78,10 @@ class _Console(Console):
         """Print a line about a problem, in untrusted text."""
         self.print(f"{WRONG} {plain(text)}")
 
+    def warn(self, text: str) -> None:
+        """Print a line with a warning, in untrusted text."""
+        self.print(f"{DOUBT} {plain(text)}")
+
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
         unlimited = self.options.update(max_width=WIDE)
@@ -105,12 +108,6 @@ def line(verb: str, what: str, detail: str) -> str:
 def plain(text: str, keep: str = "") -> str:
     """Escape untrusted text for rich: one line, no control codes except those in `keep`."""
     return escape(printable(text, keep))
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Print a warning, once in a process."""
-    err.print(f"{DOUBT} {plain(message)}")
 
 
 def printable(text: str, keep: str = "") -> str:

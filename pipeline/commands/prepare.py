@@ -20,7 +20,7 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
-from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain
+from pipeline.cli.console import WRONG, err, line, out, plain
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, error_text
 from pipeline.clips import detectors
@@ -260,7 +260,7 @@ class Preparation:
         for text in texts:
             out.print(text)
         if self.without_weights:
-            out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
+            out.warn(WITHOUT_WEIGHTS)
         out.print()
 
 

@@ -441,7 +441,7 @@ def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
     for stream, lost in row.undecodable.items():
         if not lost:
             continue
-        if split.open_stream(stream).manifest.get("identity", {}).get("kind") == IMPORTED:
+        if split.open_stream(stream).identity.get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
             # Where rows have been replaced since, not every reason may still apply.

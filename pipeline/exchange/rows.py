@@ -171,8 +171,7 @@ def require_stream(split: cache.Split, stream: str) -> None:
 
 def kind_of(split: cache.Split, stream: str) -> str | None:
     """The kind of a stream; None if it is not recorded."""
-    identity = split.open_stream(stream).manifest.get("identity") or {}
-    return identity.get("kind")
+    return split.open_stream(stream).identity.get("kind")
 
 
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:

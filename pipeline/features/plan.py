@@ -284,7 +284,7 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
 def stream_label(committed: Split, stream: str) -> str:
     """A stream's name with warnings, such as "resnet50 (untrained, 16 rows missing)"."""
-    kind = str((committed.open_stream(stream).manifest.get("identity") or {}).get("kind", ""))
+    kind = str(committed.open_stream(stream).identity.get("kind", ""))
     marks = []
     if kind == IMPORTED:
         marks.append(IMPORTED)
@@ -320,7 +320,7 @@ def fill_command(split: Split, stream: str, *more: str) -> str:
 
 def _recorded_options(split: Split, name: str) -> list[str]:
     """The options of `extract` for the recorded kind and options of a stream."""
-    identity: Mapping[str, Any] = split.open_stream(name).manifest.get("identity", {})
+    identity = split.open_stream(name).identity
     kind = identity.get("kind", name)
     words = [] if kind == name else ["--kind", str(kind)]
     stream = _recorded_stream(split, name, identity)

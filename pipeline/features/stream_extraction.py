@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import cache
 from cache import Split
 from cache.write.parts import Part
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import find_differences, report_other_work
@@ -258,7 +258,7 @@ class CommittedStream:
                 f"{self._plan.split}, {self._plan.spec.name}: shards were computed with different "
                 f"{', '.join(varying)}: they agree to rounding only"
             )
-            err.print(f"{DOUBT} {plain(text)}")
+            err.warn(text)
         note["without_features"] = problems + self._earlier_reasons()
         return note
 
@@ -281,7 +281,7 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
     if writer.refused:
         n_refused = count(len(writer.refused), "staged shard")
         text = f"{n_refused} computed again, first: {writer.refused[0]}"
-        err.print(f"{DOUBT} {plain(text)}")
+        err.warn(text)
 
 
 def require_same_commit(files: cache.StreamShards, split: Split) -> None:

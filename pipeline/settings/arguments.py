@@ -29,7 +29,7 @@ from typing import Any, Final, get_args, get_type_hints
 import cache
 from cache.write.parts import Part
 from pipeline import datasets
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import globs
@@ -122,7 +122,7 @@ def warn_of_broken(names: Iterable[str]) -> dict[str, PlugInError]:
     """Print a warning about each dataset that cannot be loaded. Returns their errors by name."""
     broken = datasets.load_all(names).broken
     for error in broken.values():
-        err.print(f"{DOUBT} {plain(str(error))}: skipped")
+        err.warn(f"{error}: skipped")
     return broken
 
 
@@ -358,7 +358,7 @@ def body_of(
         kind = "demo" if demo else "real"
         why = f"it is not a {kind} body"
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
-    err.print(f"{DOUBT} {plain(remark)}")
+    err.warn(remark)
     return None
 
 

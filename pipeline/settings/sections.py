@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cache import CacheError, local_folder
 from cache.format.layout import check_names
 from pipeline import datasets, plug_ins
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
 from pipeline.conversion.selection import RowSelection
@@ -378,7 +378,7 @@ def _refuse(message: str, *, warn: bool) -> None:
     """Raise ConfigError, or print the message as a warning."""
     if not warn:
         raise ConfigError(message)
-    err.print(f"{DOUBT} {plain(message)}")
+    err.warn(message)
 
 
 def _check_datasets(

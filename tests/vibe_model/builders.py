@@ -148,7 +148,7 @@ class MemorySplit:
         digest = f"{stream} of {self.manifest['digest']}"
         size = self.rows[stream].shape[1] if stream in self.rows else FEATURE_SIZE
         manifest = {"digest": digest, "dim": size, "dtype": "float32", "stand_in": False}
-        return SimpleNamespace(manifest=manifest, crop=self.crop)
+        return SimpleNamespace(manifest=manifest, identity={}, crop=self.crop)
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"

@@ -220,7 +220,7 @@ def _write_stream(root: cache.Root, name: str, stream: str, opened: _OpenedFile)
     identity = entries["identity"]
     split = cache.open(root)[name]
     if stream in split.streams:
-        differences = describe(split.open_stream(stream).manifest.get("identity", {}), identity)
+        differences = describe(split.open_stream(stream).identity, identity)
         if differences:
             raise _other_stream(name, stream, differences)
         if is_current(split, stream):
