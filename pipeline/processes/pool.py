@@ -19,6 +19,7 @@ What becomes of the tasks of a process that ended is in `Pool._replace_process`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import pickle
@@ -167,15 +168,15 @@ class Pool(Generic[T, R]):
         self._jobs = jobs
         self._timeout = timeout
         self._skips = skips
-        self._memory = memory
-        self._env = env
-        self._preload = preload
         self._workers = [_Worker[T](number, work) for number, work in enumerate(works)]
         self._has_more_jobs = True  # `jobs` has not ended
         self._fruitless = 0  # processes in a row that ended before they started a task
         self._fds = [os.memfd_create("shared") for _ in shared]
         for fd, size in zip(self._fds, shared, strict=True):
             os.ftruncate(fd, size)
+        self._start_process = functools.partial(
+            Process, _serve, preload=preload, fds=self._fds, env=env, memory=memory
+        )
         self.shared = [mmap.mmap(fd, size) for fd, size in zip(self._fds, shared, strict=True)]
 
     def __enter__(self) -> Self:
@@ -242,14 +243,7 @@ class Pool(Generic[T, R]):
             return False
 
         if worker.process is None:
-            worker.process = Process(
-                _serve,
-                worker.work,
-                preload=self._preload,
-                fds=self._fds,
-                env=self._env,
-                memory=self._memory,
-            )
+            worker.process = self._start_process(worker.work)
         if not worker.running:
             worker.process.reset_silence()
             worker.n_sent = 0
