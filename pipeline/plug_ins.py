@@ -19,14 +19,13 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from pipeline import table
-from pipeline.cli.console import err
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C")
 
-# Groups of entry points
-MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
+# group of entry points; a model's section of luigi.cfg has the entry's name
+MODELS: Final = "vibe_pipeline.models"
 
 
 class PlugInError(PipelineError):
@@ -44,7 +43,13 @@ def list_names(group: str) -> tuple[str, ...]:
     return (*table.OWN[group], *(entry.name for entry in entry_points(group)))
 
 
-_warn_once: Final = functools.cache(err.warn)
+@functools.cache
+def _warn_once(message: str) -> None:
+    from pipeline.cli.console import err  # here: processes that read videos print nothing
+
+    err.warn(message)
+
+
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 
