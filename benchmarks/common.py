@@ -155,8 +155,8 @@ def write_stream(
     known.
     """
     with cache.StreamWriter(root, split, stream, dim=dim, dtype=dtype, plan="made up") as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
+        for shard in writer.shards.pending:
+            rows = np.asarray(writer.shards.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)
             known = np.ones(len(rows), bool) if flags is None else flags[rows]
             writer.write(shard, values(rows).astype(dtype), known, keys)

@@ -175,7 +175,7 @@ def stored_rows(split: cache.Split, start: int, stop: int) -> tuple[list[int], b
     """Flags and bytes of a track's rows in STREAM; None unless all of their shards are computed."""
     size = split.manifest["geometry"]["rows_per_shard"]
     needed = range(start // size, (stop - 1) // size + 1)
-    if not {*needed} <= {*split.stream_shards(STREAM)}:
+    if not {*needed} <= {*split.open_stream(STREAM).shards}:
         return None
     flags = split.rows(f"features/{STREAM}_ok", start, stop)
     return flags.tolist(), split.rows(f"features/{STREAM}", start, stop).tobytes()

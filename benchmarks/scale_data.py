@@ -192,8 +192,8 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
     rows["frame_index"] = np.arange(n_rows)
     write_split(root, name, columns, [[rows]])
     with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
-        for shard in stream.pending:
-            n = len(stream.rows(shard))
+        for shard in stream.shards.pending:
+            n = len(stream.shards.rows(shard))
             stream.write(
                 shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64)
             )
@@ -201,7 +201,7 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
             {"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True}
         )
     split = cache.open(root)[name]
-    return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}
+    return {**split.manifest["shards"], **split.open_stream("resnet50").manifest["shards"]}
 
 
 def linked(

@@ -266,7 +266,7 @@ class _PartWindows:
                 continue
             dtypes = {}  # of features, as stored
             for stream, copied in part.copy_streams[copy].items():
-                dtypes[stream] = part.splits[split].stream_manifest(copied)["dtype"]
+                dtypes[stream] = part.splits[split].open_stream(copied).manifest["dtype"]
             pick = Pick(split, self.starts[split][:1], slice(1), copy)
             for name, array in self.read(pick, part.fields).items():
                 dtype = np.dtype(dtypes.get(name, array.dtype))

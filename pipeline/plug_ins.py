@@ -24,8 +24,8 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 T = TypeVar("T")
 C = TypeVar("C")
 
-# Groups of entry points
-MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
+# group of entry points; a model's section of luigi.cfg has the entry's name
+MODELS: Final = "vibe_pipeline.models"
 
 
 class PlugInError(PipelineError):
@@ -44,11 +44,10 @@ def list_names(group: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _warn(message: str) -> None:
-    """Print a warning, once in a process."""
-    from pipeline.cli.console import DOUBT, err, plain
+def _warn_once(message: str) -> None:
+    from pipeline.cli.console import err  # here: processes that read videos print nothing
 
-    err.print(f"{DOUBT} {plain(message)}")
+    err.warn(message)
 
 
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
@@ -72,135 +71,134 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class Records(Generic[T]):
-    """All records of one kind, by name: built-in ones, and those of other packages.
+class _Registration:
+    """A name of a registry: where its record is, and whose it is."""
 
-    `find` loads one, `every` all, and `broken` says which cannot be loaded. `unknown`,
-    `not_installed` and `label` write about a name in messages.
-    """
+    title: str  # "detector 'my_pose'"
+    target: str  # "module:object"
+    package: str | None  # another package that adds it, for messages; None: it is ours
+
+    @property
+    def label(self) -> str:
+        """Title for messages, with the package's name if it is not ours."""
+        return self.title if self.package is None else f"{self.title} of {self.package}"
+
+
+@dataclass(frozen=True)
+class _LoadedRecords(Generic[T]):
+    """The records of some names."""
+
+    records: dict[str, T]  # by name
+    broken: dict[str, PlugInError]  # name -> why its package could not be loaded
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """All records of one kind, by name: built-in ones, and those of other packages."""
 
     what: str  # noun for messages: "dataset"
     group: str  # group of entry points
     base: type[Any]  # class of the records
     named_by: str  # attribute of a record that has its name
 
-    @property
-    def ours(self) -> Mapping[str, str]:
-        """Name -> "module:object" of the built-in ones."""
-        return table.OWN[self.group]
+    # A record is an instance of `base`; `ClassRegistry` replaces both.
+    _relation: ClassVar[str] = ""  # in messages, after the name of `base`
+
+    def _is_record(self, loaded: object) -> bool:
+        return isinstance(loaded, self.base)
 
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError if two packages claim one name."""
-        return (*self.ours, *sorted(self._plug_ins()))
+        return tuple(self._entries())
 
     def find(self, name: str) -> T:
         """Load the record of this name.
 
         Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded.
         """
-        if name in self.ours:
-            ours: T = load(self.ours[name])
-            return ours
-        plug_ins = self._plug_ins()
-        if name not in plug_ins:
-            raise PipelineError(self.unknown(name))
-        entry = plug_ins[name]
-        label = self.label(name)
+        entries = self._entries()
+        if name not in entries:
+            raise self.unknown(name)
+        entry = entries[name]
         try:
-            loaded: T = entry.load()
+            loaded: T = load(entry.target)
         except Exception as error:
-            raise PlugInError(
-                f"{label} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
+            if entry.package is None:
+                raise
+            why = f"{type(error).__name__}: {error}"
+            raise PlugInError(f"{entry.label} cannot be loaded: {why}") from error
         if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
             expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
-            raise PlugInError(f"{label}: {entry.value} is not {expected}")
+            raise PlugInError(f"{entry.label}: {entry.target} is not {expected}")
         return loaded
 
-    # A record is an instance of `base`; `Registry` replaces both, as its records are subclasses.
-    _relation: ClassVar[str] = ""  # in messages, after the name of `base`
-
-    def _is_record(self, loaded: object) -> bool:
-        return isinstance(loaded, self.base)
+    def load_all(self, names: Iterable[str]) -> _LoadedRecords[T]:
+        """Load the records of known names, also if some of their packages are broken."""
+        loaded = _LoadedRecords[T]({}, {})
+        for name in names:
+            try:
+                loaded.records[name] = self.find(name)
+            except PlugInError as error:
+                loaded.broken[name] = error
+        return loaded
 
     def every(self) -> list[T]:
         """Load all records, ours first. Those that cannot be loaded are left out with a warning."""
-        broken = self.broken(self.names())
-        for message in broken.values():
-            _warn(message)
-        return [self.find(name) for name in self.names() if name not in broken]
-
-    def unknown(self, name: str) -> str:
-        """Why a name is unknown, and what to do; "" for a known name."""
-        names = self.names()
-        if name in names:
-            return ""
-        hint = f"known: {', '.join(names)}. If a package adds it, install the package."
-        similar = did_you_mean(name, names) or ";"
-        return f"no {self.what} is called {name!r}{similar} {hint}"
-
-    def not_installed(self, name: str) -> str:
-        """Description of a name in stored data whose package is missing; "" if it is installed."""
-        if name in self.names():
-            return ""
-        return f"{self.what} {name!r}, whose package is not installed"
-
-    def label(self, name: str) -> str:
-        """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
-        label = f"{self.what} {name!r}"
-        entry = self._plug_ins().get(name)
-        if entry is not None:
-            label += f" of {_package(entry)}"
-        return label
+        loaded = self.load_all(self.names())
+        for error in loaded.broken.values():
+            _warn_once(str(error))
+        return list(loaded.records.values())
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
-        """Context for a call of `function` of the class `name`, which may be another package's.
+        """Context for a call of `function` of the record `name`, which may be another package's.
 
         Its unexpected exceptions become PlugInError; PipelineError passes, and so do exceptions of
-        our own classes.
+        our own code.
         """
         try:
             yield
         except PipelineError:
             raise
         except Exception as error:
-            entry = self._plug_ins().get(name)
-            if entry is None:
+            entry = self._entries().get(name)
+            if entry is None or entry.package is None:
                 raise
-            where = _last_line_of(error, entry.module.partition(".")[0])
-            message = (
-                f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
-            )
-            raise PlugInError(f"{message}. --debug shows the traceback.") from error
+            raise _failed_call(entry, function, error) from error
 
-    def broken(self, names: Iterable[str]) -> dict[str, str]:
-        """Those of `names` that cannot be loaded because their package is broken -> message."""
-        messages = {}
-        for name in names:
-            try:
-                self.find(name)
-            except PlugInError as error:
-                messages[name] = str(error)
-        return messages
+    def label(self, name: str) -> str:
+        """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
+        entry = self._entries().get(name)
+        return self._title(name) if entry is None else entry.label
 
-    def _plug_ins(self) -> dict[str, EntryPoint]:
-        """Entry points of other packages, by name. Raises PipelineError if a name is in use."""
-        entries: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
-            label = f"{self.what} {entry.name!r}"
-            if entry.name in self.ours:
-                raise PipelineError(
-                    f"{label} of {_package(entry)}: this name is in use. Rename it."
-                )
-            if entry.name in entries:
-                packages = f"{_package(entries[entry.name])} and {_package(entry)}"
-                raise PipelineError(f"{label} comes from {packages}. Uninstall one of them.")
-            entries[entry.name] = entry
+    def missing_label(self, name: str) -> str:
+        """Name for messages about stored data whose package is not installed."""
+        return f"{self._title(name)}, whose package is not installed"
+
+    def unknown(self, name: str) -> PipelineError:
+        """The error for a name that is not registered."""
+        names = self.names()
+        hint = f"known: {', '.join(names)}. If a package adds it, install the package."
+        similar = did_you_mean(name, names) or ";"
+        return PipelineError(f"no {self.what} is called {name!r}{similar} {hint}")
+
+    def _entries(self) -> dict[str, _Registration]:
+        """All entries by name, ours first. Raises PipelineError if two packages claim one name."""
+        entries = {}
+        for name, target in table.OWN[self.group].items():
+            entries[name] = _Registration(self._title(name), target, package=None)
+        for point in sorted(entry_points(self.group), key=lambda point: point.name):
+            entry = _Registration(self._title(point.name), point.value, _package(point))
+            if point.name in entries:
+                raise _name_in_use(entry, entries[point.name])
+            entries[point.name] = entry
         return entries
 
+    def _title(self, name: str) -> str:
+        return f"{self.what} {name!r}"
 
-class Registry(Records[type[C]], Generic[C]):
+
+class ClassRegistry(Registry[type[C]], Generic[C]):
     """All classes of one kind, by name; each is a subclass of `base`."""
 
     _relation = " subclass"
@@ -214,26 +212,42 @@ class Registry(Records[type[C]], Generic[C]):
         Raises what `find` raises, and ConfigError for unknown options and invalid values.
         """
         loaded: Any = self.find(name)
-        options_of = [field.name for field in fields(loaded) if field.init]
-        unknown = sorted(options.keys() - set(options_of))
+        known = [field.name for field in fields(loaded) if field.init]
+        unknown = sorted(options.keys() - set(known))
         if unknown:
-            names = ", ".join(options_of) or "none"
+            names = ", ".join(known) or "none"
             raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {names}")
         instance: C = loaded(**options)
         return instance
 
 
-def _package(entry: EntryPoint) -> str:
-    if entry.dist is None:
-        return f"{entry.value} (of no known package)"
-    return f"package {entry.dist.name}"
+def _package(point: EntryPoint) -> str:
+    """The package that has an entry point, for messages."""
+    if point.dist is None:
+        return f"{point.value} (of no known package)"
+    return f"package {point.dist.name}"
 
 
-def _last_line_of(error: Exception, package: str) -> str:
-    """Where a package's own code is last in a traceback: " (at FILE:LINE)"; "" if it is not."""
-    text = ""
+# --------------------------------------------------------------------------------------------------
+# errors
+
+
+def _name_in_use(entry: _Registration, earlier: _Registration) -> PipelineError:
+    if earlier.package is None:
+        return PipelineError(f"{entry.label}: this name is in use. Rename it.")
+    packages = f"{earlier.package} and {entry.package}"
+    return PipelineError(f"{entry.title} comes from {packages}. Uninstall one of them.")
+
+
+def _failed_call(entry: _Registration, function: str, error: Exception) -> PlugInError:
+    """The error for a failed call; it names the last line of the package's own code."""
+    package = entry.target.partition(":")[0].partition(".")[0]
+    where = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] == package:
-            text = f" (at {frame.f_code.co_filename}:{line})"
-    return text
+            where = f" (at {frame.f_code.co_filename}:{line})"
+    return PlugInError(
+        f"{entry.label} failed in {function}: {type(error).__name__}: {error}{where}. "
+        "--debug shows the traceback."
+    )

@@ -46,9 +46,9 @@ class InlineProcess:
         began = time.perf_counter()
         with mock.patch.dict(os.environ, self._env):
             try:
-                outcome = pickle.dumps((self._work(*arguments), None))
+                outcome = pickle.dumps(pool._Outcome(self._work(*arguments)))
             except Exception as error:
-                outcome = pickle.dumps((None, pool._sendable(error)))
+                outcome = pickle.dumps(pool._Outcome(error=pool._sendable(error)))
         self._results.append((time.perf_counter() - began, outcome))
 
     def recv(self):
@@ -66,7 +66,7 @@ class InlineProcess:
     def silence(self):
         return 0.0
 
-    def kill(self, *, timeout=None):
+    def kill(self):
         return Failed("reader_crashed", "was closed")
 
 

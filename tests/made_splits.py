@@ -52,8 +52,8 @@ def write_stream(
     rows (n,).
     """
     with cache.StreamWriter(root, split, stream, **{"plan": "test", **form}) as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
+        for shard in writer.shards.pending:
+            rows = np.asarray(writer.shards.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)
             writer.write(shard, values(rows), computed(rows), keys)
         writer.commit(recorded)

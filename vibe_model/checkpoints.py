@@ -252,7 +252,7 @@ class Trained:
     def has_random_features(self, split: Split, stream: str) -> bool:
         """Whether one of the model's streams has random weights."""
         names = self._streams(stream).values()
-        return any(split.stream_manifest(name).get("stand_in") for name in names)
+        return any(split.open_stream(name).manifest.get("stand_in") for name in names)
 
     def check_split(self, split: Split, stream: str) -> None:
         """Raise DataError if the split lacks a stream that the model reads, or has another one.
@@ -269,7 +269,7 @@ class Trained:
                 "Extract them, or name another stream of features: --stream."
             )
         for argument, name in streams.items():
-            manifest = split.stream_manifest(name)
+            manifest = split.open_stream(name).manifest
             self.check_features(
                 f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), argument=argument
             )
@@ -408,9 +408,9 @@ def _recorded_config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfi
     if settings is None:
         return None
     name = content.get("of_model", "vibe")
-    not_installed = models.not_installed(name)
-    if not_installed:
-        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install that package.")
+    if name not in models.names():
+        missing = models.missing_label(name)
+        raise CheckpointError(f"{checkpoint}: checkpoint of {missing}. Install that package.")
     try:
         return models.find(name).config.from_dict(settings)
     except PlugInError as error:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from pipeline import plug_ins
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.plug_ins import Records
+from pipeline.plug_ins import Registry
 from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ class Model(Training):
             return generator
 
 
-_REGISTRY: Final[Records[Model]] = Records("model", plug_ins.MODELS, Model, "section")
+_REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, Model, "section")
 names = _REGISTRY.names
 find = _REGISTRY.find
 every = _REGISTRY.every
-broken = _REGISTRY.broken
+load_all = _REGISTRY.load_all
 unknown = _REGISTRY.unknown
-not_installed = _REGISTRY.not_installed
+missing_label = _REGISTRY.missing_label
 calling = _REGISTRY.calling
 
 

@@ -146,7 +146,7 @@ def _video_inputs(
     for name, streams in config.streams.items():
         for stream in streams:
             key = name if stream == config.stream else f"{name}/{stream}"
-            stream_digests[key] = _content_digest(splits[name].stream_manifest(stream))
+            stream_digests[key] = _content_digest(splits[name].open_stream(stream).manifest)
     digests: dict[str, Any] = {"splits": split_digests, "streams": stream_digests, "body": None}
     if config.body is not None:
         digests["body"] = folder_digest(config.body)

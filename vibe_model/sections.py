@@ -223,9 +223,9 @@ def check(settings: Settings) -> None:
 
     `check_inputs` checks the splits, streams and files that they name.
     """
-    for name, message in models.broken(models.names()).items():
+    for name, error in models.load_all(models.names()).broken.items():
         if name in settings.source.sections:
-            raise ConfigError(f"{settings.source.where(name)}: {message}")
+            raise ConfigError(f"{settings.source.where(name)}: {error}")
     for model in models.every():
         _check_model(settings, model, model_settings(settings, model))
     _training_settings(settings, MPOSER)

@@ -33,6 +33,7 @@ from cache.format.layout import (
 )
 from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
+from cache.windows import Ranges
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
@@ -78,6 +79,16 @@ class Tables(dict[str, Array]):
             if column.per == "track":
                 tables[column.array] = _extra_table(column, tracks)
         return tables
+
+    @property
+    def track_rows(self) -> Ranges:
+        """The [start, stop) rows of each track (N, 2), ascending."""
+        return np.stack([self["track_start"], self["track_stop"]], axis=1)
+
+    @property
+    def run_rows(self) -> Ranges:
+        """The [start, stop) rows of each run of consecutive frames (R, 2), ascending."""
+        return np.stack([self["run_start"], self["run_stop"]], axis=1)
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
         """A copy without some videos, their tracks and runs. Rows keep their numbers."""
@@ -141,7 +152,7 @@ class Tables(dict[str, Array]):
         """Count the rows of committed tracks in each shard of a split with `extent` rows. Returns
         an array (number of shards,).
         """
-        edges = np.stack([self["track_start"], self["track_stop"]], axis=1).ravel()
+        edges = self.track_rows.ravel()
         edges = np.concatenate([[0], edges])
         # The number of tracks' rows before each edge. It grows by one a row within a track, and not
         # at all between tracks.

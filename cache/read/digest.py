@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -44,9 +43,9 @@ def content_digest(split: Split, stream: str | None = None) -> str:
         ranges = np.stack([tracks.start, tracks.stop], axis=1)
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
-        manifest = split.stream_manifest(stream)
-        identity = manifest.get("identity")
-        crop = identity.get("crop") if isinstance(identity, Mapping) else None
+        opened = split.open_stream(stream)
+        manifest = opened.manifest
+        crop = opened.identity.get("crop")
         header = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
         ranges = split.runs_with([stream])
 

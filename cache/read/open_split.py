@@ -133,7 +133,7 @@ class OpenSplit(OpenCommit):
                 )
             # If the split was replaced, the stream belongs to the new rows: this raises.
             self.require_current()
-            self._streams[stream] = OpenStream(commit, self.manifest)
+            self._streams[stream] = OpenStream(commit, self.commit)
         return self._streams[stream]
 
     @cached_property

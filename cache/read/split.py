@@ -5,8 +5,8 @@
     batch = split.read(windows[:32], "resnet50")
 
 `FeatureCache` finds the splits, and `Split` has one commit of a split for users: tables, windows,
-rows and batches. Its base `OpenSplit` (`cache/read/open_split.py`) opens columns
-and streams.
+rows and batches. Its base `OpenSplit` (`cache/read/open_split.py`) opens columns and streams;
+what is known of one stream is in the `OpenStream` that `Split.open_stream` returns.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cache.arrays import Array, Ints
-from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.folders import possible_splits
-from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE
+from cache.format.layout import HAS_VALUE, MANIFEST
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
@@ -202,24 +201,6 @@ class Split(OpenSplit):
         """Every raw video, including those without tracks, with its account of frames."""
         return VideoTable(self.tables)
 
-    def stream_shards(self, stream: str) -> list[int]:
-        """The shards that a stream has for the rows of this split, ascending."""
-        return self.open_stream(stream).shards
-
-    def stream_manifest(self, stream: str) -> Mapping[str, Any]:
-        """The manifest of a feature stream: its shards, and the entries given to its `commit`."""
-        return self.open_stream(stream).commit.manifest
-
-    def crop_policy(self, stream: str) -> CropPolicy:
-        """How the crops that the stream's network saw were cut. Raises CacheError for a policy that
-        this version does not know.
-        """
-        return self.open_stream(stream).crop
-
-    def stream_provenance(self, stream: str) -> Mapping[str, Any]:
-        """As `provenance`, for the stream's commit."""
-        return self.open_stream(stream).commit.note
-
     def track_of(self, rows: Array) -> Ints:
         """The number in `tracks` of each row's track (same shape as `rows`); -1 for rows without a
         committed track.
@@ -277,27 +258,12 @@ class Split(OpenSplit):
             runs = intersect(runs, self.open_stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
-    def pending_rows(self, stream: str) -> Ranges:
-        """Rows of tracks that are still to be computed in shards that the stream has: (N, 2) of
-        [start, stop) rows, each range in one track.
-        """
-        tracks = np.stack([self.tables["track_start"], self.tables["track_stop"]], axis=1)
-        return intersect(tracks, self.open_stream(stream).pending_rows())
-
-    def undecodable(self, stream: str) -> int:
-        """Number of rows of committed tracks that have no features in the stream because their
-        frames could not be decoded. Pending rows are not counted.
-        """
-        without = intersect(self.runs, self.open_stream(stream).rows_with_flag(UNDECODABLE))
-        pending = self.pending_rows(stream)
-        return int(np.diff(without).sum() - np.diff(pending).sum())
-
     @property
     def runs(self) -> Ranges:
         """Runs of consecutive frames, each in one track: (R, 2) int64 of [start, stop) rows,
         ascending.
         """
-        return np.stack([self.tables["run_start"], self.tables["run_stop"]], axis=1)
+        return self.tables.run_rows
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a killed writer of the split or stream has left work that the next writer will

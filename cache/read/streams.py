@@ -35,32 +35,38 @@ _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class OpenStream(OpenCommit):
-    """One committed state of a feature stream. `split`: the manifest of its split.
+    """One committed state of a feature stream, for a commit of its split.
 
     Shards that were computed for other rows than the split has now are ignored.
     """
 
-    def __init__(self, commit: Commit, split: Mapping[str, Any]) -> None:
+    def __init__(self, commit: Commit, split: Commit) -> None:
         super().__init__(commit)
+        self.manifest: Mapping[str, Any] = commit.manifest
+        """The cache's own entries and those that were given to the writer's `commit`."""
+        self._tables = split.tables
         self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
         self._geometry = commit.geometry
-        extent = max(commit.extent, int(split["extent"]))
+        extent = max(commit.extent, split.extent)
         self._has_shard = np.zeros(self._geometry.shards(extent), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
+        self._has_shard[commit.foreign_shards(split.manifest)] = False  # computed for other rows
         # whether each shard is known to have features for every row; `require` finds out
         self._is_complete = np.zeros(len(self._has_shard), bool)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its numbers depend on, such as its kind and weights; empty if it is not recorded."""
+        identity = self.manifest.get("identity")
+        return identity if isinstance(identity, Mapping) else {}
 
     @cached_property
     def crop(self) -> CropPolicy:
         """How the crops of its network were cut. Raises CacheError for a policy that this version
         does not know.
         """
-        identity = self.commit.manifest.get("identity")
-        policy = {}
-        if isinstance(identity, Mapping):
-            policy = identity.get("crop", {})
+        policy = self.identity.get("crop", {})
         try:
             return CropPolicy.from_dict(policy)
         except (TypeError, ValueError) as error:
@@ -98,11 +104,30 @@ class OpenStream(OpenCommit):
                 ranges.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(ranges))
 
-    def pending_rows(self) -> Ranges:
-        """Ranges of rows in the stream's shards that are still to be computed, including rows of
-        replaced tracks.
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """When, where and with which software this commit was made, and the writer's notes. Empty
+        if provenance.json is lost.
         """
-        recorded = np.array(self.commit.manifest.get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
+        return self.commit.note
+
+    def pending_rows(self) -> Ranges:
+        """Rows of tracks that are still to be computed in the stream's shards: (N, 2) of
+        [start, stop) rows, each range in one track.
+        """
+        return intersect(self._tables.track_rows, self.recorded_pending_rows())
+
+    def undecodable(self) -> int:
+        """Number of rows of tracks that have no features because their frames could not be decoded.
+        Pending rows are not counted.
+        """
+        undecodable = self.rows_with_flag(UNDECODABLE)
+        without = intersect(self._tables.run_rows, undecodable)
+        return int(np.diff(without).sum() - np.diff(self.pending_rows()).sum())
+
+    def recorded_pending_rows(self) -> Ranges:
+        """As `pending_rows`, including rows of replaced tracks."""
+        recorded = np.array(self.manifest.get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
         shards = np.flatnonzero(self._has_shard)
         spans = np.stack([shards, shards + 1], axis=1) * self._geometry.rows_per_shard
         return intersect(recorded, spans)

@@ -53,14 +53,14 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         self.root: Path = root
 
-    def path(self, key: str) -> Path:
+    def _path(self, key: str) -> Path:
         return self.root / key
 
     def folder(self, key: str = "") -> Path:
-        return self.path(key)
+        return self._path(key)
 
     def location(self, key: str) -> str:
-        return str(self.path(key))
+        return str(self._path(key))
 
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
         with os.fdopen(self._open(key), "rb") as file:
@@ -68,14 +68,14 @@ class LocalStore(Store):
             if size > _LARGEST:
                 expected = f"at most {_LARGEST:,} bytes"
                 do = "It is not read. Restore it from a backup."
-                raise AccessDenied.at(self.path(key), expected=expected, found=f"{size:,}", do=do)
+                raise AccessDenied.at(self._path(key), expected=expected, found=f"{size:,}", do=do)
             return file.read(), _etag_of(os.fstat(file.fileno()))
 
     def _open(self, key: str) -> int:
         """A descriptor of a regular file, open for reading. Raises AccessDenied for anything else:
         reading a pipe may never end.
         """
-        path = self.path(key)
+        path = self._path(key)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -92,20 +92,21 @@ class LocalStore(Store):
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
         files: dict[str, Bytes] = {}
         for key in keys:
-            size = self.size(key)
-            if size is None:
-                continue
             try:
-                if size >= _MAP_FROM:
-                    files[key] = np.memmap(self.path(key), np.uint8, "r")
-                else:
-                    files[key] = np.frombuffer(self.read(key), np.uint8)
+                files[key] = self._read_or_map(key)
             except PermissionError:
                 raise
-            # removed or emptied since, or unreadable: it counts as missing
+            # missing, empty, no regular file, or unreadable: it counts as missing
             except (OSError, ValueError, AccessDenied):
                 continue
         return files
+
+    def _read_or_map(self, key: str) -> Bytes:
+        """The bytes of a file, read-only; those of a large one are mapped into memory."""
+        with os.fdopen(self._open(key), "rb") as file:
+            if os.fstat(file.fileno()).st_size >= _MAP_FROM:
+                return np.memmap(file, np.uint8, "r")
+            return np.frombuffer(file.read(), np.uint8)
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         fd = self._open(key)
@@ -114,7 +115,7 @@ class LocalStore(Store):
             while filled < len(out):
                 n_read = os.preadv(fd, [out[filled:].data], start + filled)
                 if not n_read:
-                    raise OSError(errno.EIO, "it ended early", str(self.path(key)))
+                    raise OSError(errno.EIO, "it ended early", str(self._path(key)))
                 filled += n_read
         finally:
             os.close(fd)
@@ -133,7 +134,7 @@ class LocalStore(Store):
         """The status of a file or folder; None if there is none. A link has that of what it leads
         to, or its own if it leads nowhere.
         """
-        path = self.path(key)
+        path = self._path(key)
         try:
             return path.stat()
         except NotADirectoryError:
@@ -141,7 +142,7 @@ class LocalStore(Store):
         except FileNotFoundError:
             return path.lstat() if path.is_symlink() else None
 
-    def _own(self, key: str) -> Path:
+    def _path_to_write(self, key: str) -> Path:
         """The path of a key that is to be written or deleted. Raises AccessDenied if a folder above
         it is a link, which may lead out of the cache.
         """
@@ -149,11 +150,11 @@ class LocalStore(Store):
         for name in key.split("/")[:-1]:
             folder = folder / name
             refuse_link(folder)
-        return self.path(key)
+        return self._path(key)
 
     def list_names(self, folder: str) -> list[str]:
         try:
-            return sorted(os.listdir(self.path(folder)))  # noqa: PTH208
+            return sorted(os.listdir(self._path(folder)))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -161,7 +162,7 @@ class LocalStore(Store):
         sizes = {}
         top = self.root  # a link may lead to it
         if folder:
-            top = self._own(f"{folder}/")
+            top = self._path_to_write(f"{folder}/")
         for parent, _, names in os.walk(top):
             for name in names:
                 file = Path(parent, name)
@@ -176,21 +177,21 @@ class LocalStore(Store):
             refuse_link(path)
 
     def age(self, key: str) -> float:
-        return time.time() - self.path(key).stat().st_mtime
+        return time.time() - self._path(key).stat().st_mtime
 
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
-        unfinished = self._own(temporary)
-        file = self._own(key)
+        unfinished = self._path_to_write(temporary)
+        file = self._path_to_write(key)
         make_folder(unfinished.parent)
         write_synced(unfinished, data)
         publish(unfinished, file)
 
     def rename(self, key: str, to: str) -> None:
-        publish(self._own(key), self._own(to))
+        publish(self._path_to_write(key), self._path_to_write(to))
 
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
-        top = self.path(home)
-        paths = {self._own(key): data for key, data in files.items()}
+        top = self._path(home)
+        paths = {self._path_to_write(key): data for key, data in files.items()}
         make_folder(top)
         folders = set()
         for file, data in paths.items():
@@ -209,12 +210,12 @@ class LocalStore(Store):
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         if self.etag(key) != expected:
             raise self._concurrent_commit(key)
-        write_atomic(self._own(key), data)
+        write_atomic(self._path_to_write(key), data)
 
     def remove(self, keys: Collection[str]) -> None:
         parents = set()
         for key in keys:
-            path = self._own(key)
+            path = self._path_to_write(key)
             if path.is_dir() and not path.is_symlink():
                 with naming(path):
                     self._remove_folder(path)
@@ -253,13 +254,13 @@ class LocalStore(Store):
 
     def remove_empty(self, folder: str) -> bool:
         try:
-            os.rmdir(self._own(folder))  # noqa: PTH106
+            os.rmdir(self._path_to_write(folder))  # noqa: PTH106
         except OSError:
             return False
         return True
 
     def lock(self, folder: str) -> WriterLock:
-        return WriterLock(self._own(f"{folder}/lock"))
+        return WriterLock(self._path_to_write(f"{folder}/lock"))
 
     def zarr(self, folder: str = "") -> ZarrStore:
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import
@@ -270,7 +271,7 @@ class LocalStore(Store):
                     return None
                 return await super().get(key, *args, **options)
 
-        return RegularFiles(self.path(folder), read_only=True)
+        return RegularFiles(self._path(folder), read_only=True)
 
 
 def _etag_of(status: os.stat_result) -> Etag:

@@ -58,12 +58,13 @@ class Writer(ABC):
     Entering raises MissingSplit if the split's disk seems to be unmounted, and Busy (a CacheError)
     if another writer, or a part of an array job, is running.
 
-    A subclass defines `own_entries`, and an `_open` that sets `_commit` and `_started`.
+    A subclass defines `own_entries` and `_open`.
     """
 
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
-    _lock: Lock  # held from entry to exit; set by `__enter__`
+    # set on entry
+    _lock: Lock  # held until exit
     _commit: Commit  # the current one; without digest and shards before the first
     _started: float  # when the work on the next commit began (s since 1970)
 
@@ -77,7 +78,7 @@ class Writer(ABC):
         self._lock = self._store.lock(self.place.writing)
         try:
             refuse_running_parts(self._store, self.place.writing)
-            self._open()
+            self._open_next()
         except BaseException:
             self._lock.release()
             raise
@@ -86,9 +87,14 @@ class Writer(ABC):
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def _open_next(self) -> None:
+        """Begin the work on the next commit: on entry, and after each commit."""
+        self._started = time.time()
+        self._commit = self._open()
+
     @abstractmethod
-    def _open(self) -> None:
-        """Read the committed state, under the lock. Called on entry and after each commit."""
+    def _open(self) -> Commit:
+        """Read the committed state, under the lock, and return the current commit."""
 
     def note_again(self) -> None:
         """Update the current commit's note in `provenance.json` with this writer's provenance, for
@@ -113,14 +119,14 @@ class Writer(ABC):
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
 
-    def _remove_uncommitted(self, work: StagedWork) -> None:
+    def _remove_uncommitted(self, commit: Commit, work: StagedWork) -> None:
         """Remove the uncommitted shards that killed writers have written under final names, as new
         shards will have the same names, and the pieces that record them. In a store without locks,
         other writers may be running, and only the pieces of `work` go.
         """
         work.remove_shards()
         if self._store.exclusive:
-            self._store.remove([*find_unnamed_shards(self._commit)])
+            self._store.remove([*find_unnamed_shards(commit)])
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None

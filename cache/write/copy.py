@@ -108,8 +108,8 @@ def _count_rows(split: Split, stream: str) -> int:
     """Number of live rows of the split that the stream has."""
     if stream not in split.streams:
         return 0
-    n_rows = split.rows_by_shard()[split.stream_shards(stream)].sum()
-    return int(n_rows - np.diff(split.pending_rows(stream)).sum())
+    n_rows = split.rows_by_shard()[split.open_stream(stream).shards].sum()
+    return int(n_rows - np.diff(split.open_stream(stream).pending_rows()).sum())
 
 
 def _digests_of(split: Split) -> set[str]:
@@ -156,7 +156,7 @@ def _refuse_other_stream(source: Split, copied: Split, name: str) -> None:
 
 def _stream_form(split: Split, name: str) -> dict[str, Any]:
     """The manifest entries that must be equal in a stream and its copy."""
-    manifest = split.stream_manifest(name)
+    manifest = split.open_stream(name).manifest
     entries = _callers_entries(manifest, StreamWriter.own_entries)
     return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
 
@@ -238,7 +238,7 @@ def _write_stream(
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
     is_new = name not in copied.streams
-    existing = [] if is_new else copied.stream_shards(name)
+    existing = [] if is_new else copied.open_stream(name).shards
     find_rows = _find_rows_in_source(copied, source, name, row_offset)
     shards = []
     for shard in np.flatnonzero(copied.rows_by_shard()).tolist():
@@ -255,13 +255,14 @@ def _write_stream(
         dtype=str(manifest["dtype"]),
         plan=f"copy {digest}",
         provenance=_note(
-            source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
+            source.store, f"{source.name}/{name}", digest, source.open_stream(name).provenance
         ),
     ) as writer:
-        for shard in sorted(set(shards).intersection(writer.pending)):
-            rows = writer.rows(shard)
+        state = writer.shards
+        for shard in sorted(set(shards).intersection(state.pending)):
+            rows = state.rows(shard)
             indices, source_rows = find_rows(shard)
-            features, ok, keys = (column.empty(len(rows)) for column in writer.columns.values())
+            features, ok, keys = (column.empty(len(rows)) for column in state.columns.values())
             features[indices] = stream.read("", source_rows)[:, 0]
             ok[:] = UNDECODABLE
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
@@ -279,8 +280,8 @@ def _find_rows_in_source(
     has, with features or without: their indices within the shard, and their row numbers in the
     source. row_offset: as for `_write_stream`.
     """
-    shards = source.stream_shards(stream)
-    pending = source.pending_rows(stream)
+    shards = source.open_stream(stream).shards
+    pending = source.open_stream(stream).pending_rows()
 
     def find(shard: int) -> tuple[Ints, Ints]:
         rows = np.asarray(shard_rows(copied.manifest, shard))

@@ -124,9 +124,10 @@ def _pieces(place: Place, plan: str) -> list[str]:
 def _read_head(store: Store, key: str) -> dict[str, Any]:
     """The head of a piece, with its plan and host; {} for a damaged piece."""
     try:
-        return unpack(store.read(key))[0]
+        piece = unpack(store.read(key))
     except (OSError, ValueError):
         return {}
+    return {} if piece is None else piece.head
 
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:

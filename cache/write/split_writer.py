@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -90,8 +89,7 @@ class SplitWriter(Writer):
         # what `begin` returned; None before that, and after its commit
         self._next: NextCommit | None = None
 
-    def _open(self) -> None:
-        self._started = time.time()
+    def _open(self) -> Commit:
         commit = Commit.load(self.place)
         if commit is None:
             create_groups(self.place)
@@ -99,9 +97,9 @@ class SplitWriter(Writer):
         else:
             follow_manifest(commit)
             self._refuse_missing_columns(commit)
-        self._commit = commit
         self.state = SplitState(commit=commit, columns=self._columns, extra=self._extra)
         self._next = None  # last: another `begin` needs the new state
+        return commit
 
     def _empty_commit(self) -> Commit:
         """A state without rows."""
@@ -161,7 +159,7 @@ class SplitWriter(Writer):
             keys=keys,
         )
         if not self._next.is_resumed:
-            self._remove_uncommitted(self._next.files.work)
+            self._remove_uncommitted(self._commit, self._next.files.work)
         return self._next
 
     def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:
@@ -177,4 +175,4 @@ class SplitWriter(Writer):
         self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))
         self._remove_unfinished(self.place.staged)
-        self._open()
+        self._open_next()

@@ -24,9 +24,9 @@ from __future__ import annotations
 import io
 import json
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,13 @@ FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
 # compares itself. Work of another plan is not used.
 Plan = str | Mapping[str, Any]
 Arrays = Mapping[str, Array]
-_Piece = tuple[dict[str, Any], Arrays]  # head and arrays
+
+
+class _Piece(NamedTuple):
+    """The content of a piece."""
+
+    head: dict[str, Any]
+    arrays: Arrays
 
 
 class StagedWork:
@@ -68,7 +74,7 @@ class StagedWork:
     def put(self, name: str, entries: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Write or replace a piece, durably. Its head has the plan, this host, and `entries`."""
         head = {"plan": self._plan, "host": socket.gethostname(), **entries}
-        data = pack(head, arrays or {})
+        data = _pack(_Piece(head, arrays or {}))
         self._store.put_small(
             {f"{self.folder}/{name}": data}, self._place.manifest_folder, shared=True
         )
@@ -83,10 +89,10 @@ class StagedWork:
         keys = [f"{self.folder}/{name}" for name in names]
         pieces = {}
         for key, data in self._store.read_many(keys).items():
-            head, arrays = unpack(bytes(data))
-            if head:
+            piece = unpack(bytes(data))
+            if piece is not None:
                 name = key.rpartition("/")[2]
-                pieces[name] = head, arrays
+                pieces[name] = piece
         return pieces
 
     def remove(self, names: Iterable[str]) -> None:
@@ -184,11 +190,31 @@ class ShardFiles:
 
     def read(self, names: Iterable[str]) -> list[StagedShard]:
         """The shards that these pieces record. Missing and damaged pieces are left out."""
-        return [StagedShard(**head["shard"]) for head, _ in self.work.read(names).values()]
+        return [StagedShard(**piece.head["shard"]) for piece in self.work.read(names).values()]
 
-    def find_damage(self, staged: StagedShard) -> str:
-        """The location of a staged file that is missing or has another size or index; "" if all are
-        intact.
+    def read_staged(self, numbers: Collection[int]) -> list[StagedShard]:
+        """The staged shards among these numbers. Of a shard that is staged twice, the one whose
+        files have final names comes last.
+        """
+        names = [*self.work.names(STAGED), *self.work.names(SHARD)]
+        return self.read(name for name in names if int(name.split("-")[1]) in numbers)
+
+    def put_checkpoint(self, number: int, arrays: Arrays) -> None:
+        """Write or replace the checkpoint of an incomplete shard, durably."""
+        self.work.put(f"{ROWS}-{number}", {}, arrays)
+
+    def read_checkpoint(self, number: int) -> Arrays | None:
+        """Read the checkpoint of a shard; None if it is missing or damaged."""
+        name = f"{ROWS}-{number}"
+        pieces = self.work.read([name])
+        return pieces[name].arrays if name in pieces else None
+
+    def remove_checkpoint(self, number: int) -> None:
+        self.work.remove([f"{ROWS}-{number}"])
+
+    def find_damage(self, staged: StagedShard) -> str | None:
+        """The location of a staged file that is missing or has another size or index; None if all
+        are intact.
         """
         for name, key in self._keys(staged.number, staged.token).items():
             record = staged.records[name]
@@ -196,7 +222,7 @@ class ShardFiles:
             file = ShardFile(name, key, staged.number, record, 0, self._layout(name))
             if file.problem(self._store, fast=True):
                 return self._store.location(key)
-        return ""
+        return None
 
     def accept(self, staged: StagedShard) -> StagedShard:
         """Give the files of a staged shard their final names, and return it with these."""
@@ -221,24 +247,24 @@ class ShardFiles:
         return ShardLayout(self.columns[name], self.geometry)
 
 
-def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:
+def _pack(piece: _Piece) -> bytes:
     """Encode a piece: JSON and arrays in NumPy's .npz format, then a checksum. Reading such a file
     runs no code of the file.
     """
-    text = json.dumps(head, default=np.generic.item).encode()
-    stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **arrays}
+    text = json.dumps(piece.head, default=np.generic.item).encode()
+    stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **piece.arrays}
     file = io.BytesIO()
     np.savez(file, **stored)
     content = file.getvalue()
     return content + crc32c(content)
 
 
-def unpack(file: bytes) -> _Piece:
-    """The head and arrays that `pack` encoded; both empty if the file is damaged."""
+def unpack(file: bytes) -> _Piece | None:
+    """The piece that a file has; None if the file is damaged."""
     content = file[:-4]
     if crc32c(content) != file[-4:]:
-        return {}, {}
+        return None
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = dict(stored)
     head = json.loads(arrays.pop("head").tobytes())
-    return head, arrays
+    return _Piece(head, arrays)

@@ -18,16 +18,16 @@ describes. The piece of a shard has the entries
 
     "rows"          digest of the split's rows in this shard: `manifest.rows_record`
     "pending_rows"  ranges of its rows that are still to be computed
-    "made"          `StreamShards.made`
+    "made"          how its features were computed: see `StreamShards.stage`
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -52,15 +52,25 @@ from cache.storage.base import Root
 from cache.windows import ranges_where
 from cache.write.key_index import KeyIndex
 from cache.write.staged import (
-    ROWS,
-    SHARD,
-    STAGED,
     Arrays,
     Plan,
     ShardFiles,
     StagedShard,
     StagedWork,
 )
+
+STAYS_PENDING: Final = "The shard stays pending, and is to be computed again."
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A stream's row format."""
+
+    dim: int  # numbers per row
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dim} numbers of {self.dtype}"
 
 
 class _FoundRows(NamedTuple):
@@ -73,6 +83,7 @@ class _FoundRows(NamedTuple):
 
 class StreamShards:
     """One state of a split and its stream, for computing and staging shards. Threads may share it.
+    A later commit is another state: open it again.
 
     Args:
         root, split: a committed split of a cache.
@@ -85,22 +96,6 @@ class StreamShards:
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
 
-    split: Commit
-    """The split's commit when this was opened."""
-    split_digest: str
-    """Digest of the split's manifest when this was opened."""
-    made: Mapping[str, Any] = MappingProxyType({})
-    """How features are computed, such as {"network": "resnet50", "sha256": "1f2e..."}. The caller
-    may set it; it is recorded with each staged shard, and a writer compares `sha256`, the digest of
-    the weights."""
-    live_shards: list[int]
-    """Numbers of the shards that have rows of committed tracks."""
-    committed: dict[int, dict[str, str]]
-    """The shards that the stream has for the split's rows: number -> array -> the manifest's
-    record."""
-    _accepted: dict[int, StagedShard]
-    """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
-
     def __init__(
         self,
         root: Root,
@@ -112,79 +107,85 @@ class StreamShards:
         plan: Plan,
     ) -> None:
         layout.check_names(split, stream)
-        self._stream = stream  # also the name of the array of features
-        self._dim = dim
-        self._dtype = dtype
-        self._form = _form_of(dim, dtype)
+        self._form = _Form(dim, dtype)
         if dtype not in FEATURE_DTYPES or not 0 < dim <= LARGEST_ROW:
             expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
             raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
-        place = Place(store_at(root), split, stream)
-        self.place = place
-        self._store = place.store
+        self.place = Place(store_at(root), split, stream)
         self.columns = stream_columns(stream, dim, dtype)
-        # this plan's checkpoints and staged shards
-        self._work = StagedWork(place, {"plan": plan, "form": self._form})
-        for key, text in unmounted_streams(self._store, split).items():
-            if f"{self.place.manifest_folder}/".startswith(f"{key}/"):
-                raise CacheError(text)
-        self._read_state()
-
-    def _read_state(self) -> None:
-        """Read the commits of the stream and of the split. A writer does so again under its lock,
-        and after each commit.
-        """
+        """The three arrays."""
+        self._refuse_unmounted()
         commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
-        self.split_digest = self.split.digest
-        geometry = self.split.geometry
-        self._files = ShardFiles(self.place, self.columns, geometry, self._work)
-        n_live = self.split.live_by_shard
-        self.live_shards = np.flatnonzero(n_live).tolist()
-        if commit is None:
-            entries = {
-                "stream": self._stream,
-                "dim": self._dim,
-                "dtype": self._dtype,
-                "geometry": self.split.manifest["geometry"],
-                "shards": {name: {} for name in self.columns},
-            }
-            commit = Commit.empty(self.place, entries)
-        self._refuse_other_form(commit.manifest)
-        self._commit = commit
-        self._rows = OpenStream(commit, self.split.manifest)
-        shards = commit.shards
-        self.committed = {shard: shards[shard] for shard in self._rows.shards}
-        self._accepted = {}
-        # Features can only be carried over from rows of replaced or removed tracks.
-        self._has_replaced_rows = any(
-            self._is_partly_replaced(shard, n_live) for shard in self.committed
-        )
-        self._index: KeyIndex | None = None  # made by the first `carried`
-        self._index_lock = threading.Lock()
+        """The split's commit when this was opened."""
+        self.commit = commit or self._empty_commit()
+        """The stream's commit when this was opened."""
+        self._refuse_other_form()
+        self.committed_rows = OpenStream(self.commit, self.split)
+        """The rows that the stream has for the split's rows."""
+        shards = self.commit.shards
+        self.committed = {shard: shards[shard] for shard in self.committed_rows.shards}
+        """The shards that the stream has for the split's rows: number -> array -> the manifest's
+        record."""
+        self.live_shards: list[int] = np.flatnonzero(self.split.live_by_shard).tolist()
+        """Numbers of the shards that have rows of committed tracks."""
+        self.accepted: dict[int, StagedShard] = {}
+        """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
+        self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
+        """This plan's checkpoints and staged shards."""
+        self._files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
+
+    def _refuse_unmounted(self) -> None:
+        """Raise CacheError if a stream's disk seems to be unmounted, and this stream would be
+        written in its place.
+        """
+        home = f"{self.place.manifest_folder}/"
+        for key, text in unmounted_streams(self.place.store, self.place.split).items():
+            if home.startswith(f"{key}/"):
+                raise CacheError(text)
 
     def _load_split(self) -> Commit:
-        split = Commit.load(Place(self._store, self.place.split))
+        place = self.place
+        split = Commit.load(Place(place.store, place.split))
         if split is None:
-            refuse_missing(self._store, self.place.split)
-            problem = f"no committed split {self.place.split!r}"
-            raise MissingSplit(f"{self._store.root}: {problem}: convert it before its features")
+            refuse_missing(place.store, place.split)
+            problem = f"no committed split {place.split!r}"
+            raise MissingSplit(f"{place.store.root}: {problem}: convert it before its features")
         return split
 
-    def _refuse_other_form(self, stream: Mapping[str, Any]) -> None:
-        """Raise CacheError if the stream's manifest has another row format or geometry."""
-        form = _form_of(stream["dim"], stream["dtype"])
-        if (form, stream["geometry"]) != (self._form, self.split.manifest["geometry"]):
-            location = self._store.location(self.place.manifest)
-            do = "Choose another name for the stream, or replace it."
-            raise CacheError.at(location, expected=form, found=self._form, do=do)
+    def _empty_commit(self) -> Commit:
+        """The state of a stream that does not exist yet."""
+        shards: dict[str, Any] = {name: {} for name in self.columns}
+        return Commit.empty(self.place, {**self.own_facts(), "shards": shards})
 
-    def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
-        """Whether a committed shard has rows without a track. `n_live`: the number of rows with a
-        track, by shard.
+    def own_facts(self) -> dict[str, Any]:
+        """The entries of a manifest about the form of all rows."""
+        return {
+            "stream": self.place.stream,
+            **asdict(self._form),
+            "geometry": self.split.manifest["geometry"],
+        }
+
+    def _refuse_other_form(self) -> None:
+        """Raise CacheError if the stream has another row format or geometry."""
+        committed = self.commit.manifest
+        form = _Form(committed["dim"], committed["dtype"])
+        if form != self._form or committed["geometry"] != self.split.manifest["geometry"]:
+            location = self.place.store.location(self.place.manifest)
+            do = "Choose another name for the stream, or replace it."
+            raise CacheError.at(location, expected=str(form), found=str(self._form), do=do)
+
+    @cached_property
+    def _index(self) -> KeyIndex | None:
+        """Finds committed rows by their keys; None if all of them are rows of tracks: features can
+        only be carried over from rows of replaced or removed tracks.
         """
-        is_gone = shard >= len(n_live) or not self.rows_record(shard)
-        return is_gone or bool(n_live[shard] < len(self.rows(shard)))
+        n_live = self.split.live_by_shard
+        for shard in self.committed:
+            is_gone = shard >= len(n_live) or not self.rows_record(shard)
+            if is_gone or n_live[shard] < len(self.rows(shard)):
+                return KeyIndex(self.committed_rows)
+        return None
 
     def rows(self, shard: int) -> range:
         """The rows of a shard, for all of which `stage` expects data. They include rows of replaced
@@ -210,13 +211,10 @@ class StreamShards:
         Returns (mask, features, ok): which rows have stored features (n,), the features (n, dim)
         and their flags (n,), both 0 for the other rows.
         """
-        with self._index_lock:
-            if self._index is None and self._has_replaced_rows:
-                self._index = KeyIndex(self._rows)
         result = self._no_features(len(keys))
         if self._index is not None:
             rows = self._index.find(keys)
-            stream = self._rows
+            stream = self.committed_rows
             result.mask[:] = rows >= 0
             result.ok[result.mask] = stream.read("_ok", rows[result.mask])[:, 0]
             has_features = result.ok != UNDECODABLE
@@ -230,7 +228,8 @@ class StreamShards:
             rows: (n,) indices within the shard.
             data, ok, keys: of these n rows, as for `StreamWriter.write`.
         """
-        self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
+        arrays: Arrays = {"rows": rows, "ok": ok, "keys": keys, "data": data}
+        self._files.put_checkpoint(shard, arrays)
 
     def kept(self, shard: int, keys: Keys) -> _FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
@@ -238,21 +237,23 @@ class StreamShards:
         """
         n = len(keys)
         result = self._no_features(n)
-        for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
-            rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
-            has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            # A shard must have finite values: compute the others again.
-            is_finite = np.isfinite(saved["data"]).all(axis=1)
-            is_valid = (rows < n) & has_same_key & is_finite
-            valid_rows = rows[is_valid]
-            result.mask[valid_rows] = True
-            result.features[valid_rows] = saved["data"][is_valid]
-            result.ok[valid_rows] = saved["ok"][is_valid]
+        saved = self._files.read_checkpoint(shard)
+        if saved is None:
+            return result
+        rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
+        has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+        # A shard must have finite values: compute the others again.
+        is_finite = np.isfinite(saved["data"]).all(axis=1)
+        is_valid = (rows < n) & has_same_key & is_finite
+        valid_rows = rows[is_valid]
+        result.mask[valid_rows] = True
+        result.features[valid_rows] = saved["data"][is_valid]
+        result.ok[valid_rows] = saved["ok"][is_valid]
         return result
 
     def _no_features(self, n: int) -> _FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
-        data = np.zeros((n, self._dim), self._dtype)
+        data = np.zeros((n, self._form.dim), self._form.dtype)
         return _FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, StagedShard]:
@@ -261,45 +262,68 @@ class StreamShards:
         """
         shards = {}
         pending = set(self.pending)
-        # of a shard that is staged twice, the one whose files have final names comes last
-        names = [*self._work.names(STAGED), *self._work.names(SHARD)]
-        of_pending = [name for name in names if int(name.split("-")[1]) in pending]
-        for staged in self._files.read(of_pending):
+        for staged in self._files.read_staged(pending):
             if staged.entries["rows"] == self.rows_record(staged.number):
                 shards[staged.number] = staged
         return shards
 
-    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
-        """Write one shard durably, under temporary names. A writer with the same plan accepts it.
-        The arguments are those of `StreamWriter.write`.
+    def stage(
+        self,
+        shard: int,
+        data: Array,
+        ok: Array,
+        keys: Keys,
+        *,
+        made: Mapping[str, Any] | None = None,
+        token: str | None = None,
+    ) -> StagedShard:
+        """Write one shard durably, and remove its checkpoint. A writer with the same plan accepts
+        it.
+
+        Args:
+            shard, data, ok, keys: as for `StreamWriter.write`.
+            made: how the features are computed, such as {"network": "resnet50", "sha256":
+                "1f2e..."}. A writer compares `sha256`, the digest of the weights.
+            token: a part of the temporary names of its files (default: random). A writer gives "",
+                for their final names.
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
-        self._stage(shard, data, ok, keys, secrets.token_hex(8))
-
-    def _stage(self, shard: int, data: Array, ok: Array, keys: Keys, token: str) -> StagedShard:
-        """Stage one shard under the names of this token, and remove its checkpoint."""
         if shard not in self.pending:
             raise CacheError(
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
         arrays = self._check_arrays(shard, data, ok, keys)
-        is_pending = (arrays[f"{self._stream}_ok"] == UNDECODABLE) & (keys == NO_KEY).all(axis=1)
+        is_undecodable = arrays[f"{self.place.stream}_ok"] == UNDECODABLE
+        is_pending = is_undecodable & (keys == NO_KEY).all(axis=1)
         entries = {
             "rows": self.rows_record(shard),
             "pending_rows": ranges_where(is_pending, self.rows(shard).start).tolist(),
-            "made": dict(self.made),
+            "made": dict(made or {}),
         }
+        if token is None:
+            token = secrets.token_hex(8)
         staged = self._files.stage(shard, arrays, entries, token)
-        self._work.remove([f"{ROWS}-{shard}"])
+        self._files.remove_checkpoint(shard)
         return staged
+
+    def accept(self, staged: StagedShard) -> None:
+        """Give the files of a staged shard their final names, and make it part of the next commit:
+        only for a writer, which has the lock. Raises CacheError if a file is missing or damaged.
+        """
+        damaged = self._files.find_damage(staged)
+        if damaged is not None:
+            problem = "no such file, or a damaged one"
+            expected = "the file that was staged"
+            raise CacheError.at(damaged, expected=expected, found=problem, do=STAYS_PENDING)
+        self.accepted[staged.number] = self._files.accept(staged)
 
     @property
     def pending(self) -> list[int]:
         """Shards that have rows of committed tracks and no features yet: they are neither
         committed nor, by this writer or a killed one with the same plan, accepted.
         """
-        shards = self.committed.keys() | self._accepted.keys()
+        shards = self.committed.keys() | self.accepted.keys()
         return [shard for shard in self.live_shards if shard not in shards]
 
     def _check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
@@ -309,8 +333,9 @@ class StreamShards:
         n_rows = len(self.rows(shard))
         title = self.title(shard)
         shapes = (np.shape(data), ok.shape, keys.shape, keys.dtype)
-        if shapes != ((n_rows, self._dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
-            expected = f"features {(n_rows, self._dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
+        dim = self._form.dim
+        if shapes != ((n_rows, dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
+            expected = f"features {(n_rows, dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
             raise CacheError(f"{title}: expected {expected}, found {shapes}")
         allowed = (UNDECODABLE, *HAS_VALUE)
         live = self.live(shard)
@@ -333,9 +358,4 @@ class StreamShards:
         return arrays
 
     def title(self, shard: int) -> str:
-        return f"{self.place.split}: stream {self._stream}, shard {shard}"
-
-
-def _form_of(dim: int, dtype: str) -> str:
-    """A stream's row format, for messages: "2048 numbers of float16"."""
-    return f"{dim} numbers of {dtype}"
+        return f"{self.place.split}: stream {self.place.stream}, shard {shard}"

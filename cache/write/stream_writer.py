@@ -5,7 +5,7 @@ shard never change, so after a new commit of the split, the stream stays valid a
 new shards. These are pending: they have rows of tracks, but no features yet.
 
     with StreamWriter(root, "3dpw/train", "resnet50", plan="weights 1f2e") as writer:
-        for shard in writer.pending:
+        for shard in writer.shards.pending:
             writer.write(shard, features, ok, keys)
         writer.commit({})
 
@@ -29,21 +29,11 @@ shard is to rename files that have temporary names, and to replace the first kin
 second. On entry, a writer accepts the shards that killed writers and other processes have
 staged, and later when it is told to (`accept_staged`). `reopen` makes committed shards pending
 again.
-
-`StreamWriter` has this state from its bases:
-
-    StreamShards   split, _commit        the commits of the split and the stream, as read last
-                   live_shards           shards with rows of tracks
-                   committed             shards in the stream's manifest, for the split's rows
-                   _rows                 the committed rows
-                   made                  how features are computed
-                   _work                 checkpoints and staged shards of this plan
-    Writer         _lock, _publish, _started (time of the last `_open`)
 """
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -54,22 +44,21 @@ from cache.errors import CacheError
 from cache.format.entries import STREAM_ENTRIES
 from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
-from cache.format.manifest import shards_entry
+from cache.format.manifest import Commit, shards_entry
 from cache.format.tables import Tables
 from cache.storage.base import Root
 from cache.windows import join_adjacent
 from cache.write.base import Writer, follow_manifest, invalidate_shards
 from cache.write.staged import SHARD, Plan, StagedShard
-from cache.write.stream_shards import StreamShards
+from cache.write.stream_shards import STAYS_PENDING, StreamShards
 
 
-class StreamWriter(StreamShards, Writer):
+class StreamWriter(Writer):
     """The one writer of a stream. Use it as a context manager: `write` every pending shard, in any
     order, then `commit`.
 
     Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
-    continues with the written shards; a writer with another plan removes them. The attributes and
-    methods of `StreamShards` show the state at entry or after the last commit.
+    continues with the written shards; a writer with another plan removes them.
 
     Args:
         root, split, stream, dim, dtype: as for `StreamShards`.
@@ -92,17 +81,24 @@ class StreamWriter(StreamShards, Writer):
         plan: Plan,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
-        Writer.__init__(self, self.place, provenance)
+        self._read_state = functools.partial(
+            StreamShards, root, split, stream, dim=dim, dtype=dtype, plan=plan
+        )
+        self.shards = self._read_state()
+        """The state of the split and the stream, as read on entry or after the last commit, with
+        the shards of the next commit."""
+        super().__init__(self.shards.place, provenance)
         self.refused: list[str] = []
         """Messages about staged shards that were not accepted since the commits were read last.
         They are still pending.
         """
+        self.made: Mapping[str, Any] = {}
+        """How the first accepted shard was computed; empty if no shard states it."""
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the shards accepted so far."""
 
     def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
-        """Write the features of one pending shard with n `rows`, durably.
+        """Write the features of one pending shard with n rows (`shards.rows`), durably.
 
         Args:
             data: features (n, dim), which are rounded to the stream's dtype. Those of rows without
@@ -117,18 +113,18 @@ class StreamWriter(StreamShards, Writer):
         for features that are not finite or exceed the dtype's range.
         """
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        self._accept(self._stage(shard, data, ok, keys, token=""))
+        self._accept(self.shards.stage(shard, data, ok, keys, made=self.made, token=""))
 
     def accept_staged(self) -> None:
         """Make the pending shards that are staged with this plan part of the next commit. A refused
         one is forgotten, so that any process computes it again.
         """
-        for _, staged in sorted(self.list_staged().items()):
+        for _, staged in sorted(self.shards.list_staged().items()):
             try:
                 self._accept(staged)
             except (CacheError, FileNotFoundError) as error:
                 self.refused.append(str(error))
-                self._work.remove([staged.piece])
+                self.shards.work.remove([staged.piece])
 
     def _accept(self, staged: StagedShard) -> None:
         """Make a staged shard part of the next commit. Its files are renamed to their final names.
@@ -136,41 +132,35 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError if a file is missing or damaged, or if it was computed with other weights
         than earlier shards.
         """
-        self._check(staged)
-        self._lock.require()
-        self._accepted[staged.number] = self._files.accept(staged)
-        self._note_made(staged.entries["made"])
-
-    def _check(self, staged: StagedShard) -> None:
-        """Raise CacheError unless a staged shard's weights and files are right."""
-        do = "The shard stays pending, and is to be computed again."
         made = staged.entries["made"]
         weights = made.get("sha256")
         stream_weights = self.made.get("sha256")
         if self.made and made and weights != stream_weights:
             difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
-            raise CacheError(f"{self.title(staged.number)}: {difference}. {do}")
-        damaged = self._files.find_damage(staged)
-        if damaged:
-            problem = "no such file, or a damaged one"
-            raise CacheError.at(damaged, expected="the file that was staged", found=problem, do=do)
+            title = self.shards.title(staged.number)
+            raise CacheError(f"{title}: {difference}. {STAYS_PENDING}")
+        self._lock.require()
+        self.shards.accept(staged)
+        self._note_made(made)
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
         committed are skipped. The computed rows become checkpoints, which `kept` returns.
         """
-        shards = [shard for shard in shards if shard in self.committed]
-        if not shards:
+        state = self.shards
+        reopened = [shard for shard in shards if shard in state.committed]
+        if not reopened:
             return
-        for shard in shards:
-            n_rows = len(self.rows(shard))
-            first = np.array([self.rows(shard).start])
-            data, ok, keys = [self._rows.read(part, first, n_rows)[0] for part in STREAM_ARRAYS]
+        for shard in reopened:
+            n_rows = len(state.rows(shard))
+            first = np.array([state.rows(shard).start])
+            stored = [state.committed_rows.read(part, first, n_rows)[0] for part in STREAM_ARRAYS]
+            data, ok, keys = stored
             data[ok == UNDECODABLE] = 0
-            computed = np.flatnonzero(self.live(shard) & (keys != NO_KEY).any(axis=1))
-            self.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
-        invalidate_shards(self.place, self._commit, shards)
-        self._open()
+            computed = np.flatnonzero(state.live(shard) & (keys != NO_KEY).any(axis=1))
+            state.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
+        invalidate_shards(self.place, self._commit, reopened)
+        self._open_next()
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Commit every shard written so far; the others stay pending.
@@ -181,52 +171,51 @@ class StreamWriter(StreamShards, Writer):
             note: additional entries of `provenance.json`.
         """
         create_groups(self.place)  # the folder of all features may have been deleted by hand
-        split = self.split.manifest
+        state = self.shards
+        split = state.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
         rows: dict[str, str] = dict(self._commit.manifest["rows"])
-        pending_rows: list[list[int]] = self._rows.pending_rows().tolist()
-        shards = dict(self.committed)
-        for shard, staged in sorted(self._accepted.items()):
+        pending_rows: list[list[int]] = state.committed_rows.recorded_pending_rows().tolist()
+        shards = dict(state.committed)
+        for shard, staged in sorted(state.accepted.items()):
             shards[shard] = staged.records
             rows[str(shard)] = staged.entries["rows"]
             pending_rows += staged.entries["pending_rows"]
         body = {
             **entries,
-            "stream": self._stream,
-            "dim": self._dim,
-            "dtype": self._dtype,
+            **state.own_facts(),
             "extent": int(split["extent"]),
             # "" while shards are pending: the stream does not match any state of the split.
-            "split_digest": "" if self.pending else self.split_digest,
+            "split_digest": "" if state.pending else state.split.digest,
             "commits": split["commits"],
-            "geometry": split["geometry"],
-            "shards": shards_entry(self.columns, shards),
+            "shards": shards_entry(state.columns, shards),
             "rows": rows,
         }
         if pending_rows:
             body[PENDING_ROWS] = join_adjacent(np.array(sorted(pending_rows))).tolist()
         self._publish(body, Tables(), note)
         # Without a lock, shards of other plans may be those of a running writer.
-        self._remove_unfinished(self._work.folder)
-        self._open()
+        self._remove_unfinished(state.work.folder)
+        self._open_next()
 
-    def _open(self) -> None:
+    def _open(self) -> Commit:
         """Read the committed state under the lock, finish what killed writers have left, and accept
-        staged shards. Called on entry, after each commit and by `reopen`.
+        staged shards.
         """
-        self._started = time.time()  # the note of the next commit has the time since
-        self._read_state()
-        if self._commit.digest:
-            follow_manifest(self._commit)
-        foreign = self._commit.foreign_shards(self.split.manifest)
+        state = self._read_state()
+        if state.commit.digest:
+            follow_manifest(state.commit)
+        foreign = state.commit.foreign_shards(state.split.manifest)
         if foreign:  # they were computed for other rows: make them pending
-            invalidate_shards(self.place, self._commit, foreign)
-            self._read_state()
-        if not self._work.names(SHARD):  # killed writers had other plans
-            self._remove_uncommitted(self._work)
+            invalidate_shards(self.place, state.commit, foreign)
+            state = self._read_state()
+        if not state.work.names(SHARD):  # killed writers had other plans
+            self._remove_uncommitted(state.commit, state.work)
+        self.shards = state
         self.refused = []
         self.accept_staged()
+        return state.commit
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         """Compare how a shard was made with how the first one was, and record in `varying` the

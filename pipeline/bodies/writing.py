@@ -284,7 +284,7 @@ def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
         "age": job.age,
         "overlay": job.overlay,
         "split": split.manifest["digest"],
-        "stream": split.stream_manifest(job.stream)["digest"],
+        "stream": split.open_stream(job.stream).manifest["digest"],
     }
 
 

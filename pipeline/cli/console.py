@@ -18,7 +18,6 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from pipeline.cli.text import duration as duration
 from pipeline.cli.text import printable
 
 UNFOLDED: Final = 100_000  # columns without a terminal: lines are not folded
@@ -77,6 +76,10 @@ class TerminalConsole(Console):
     def show_problem(self, text: str) -> None:
         """Print a line about a problem, in untrusted text."""
         self.print(f"{WRONG} {plain(text)}")
+
+    def warn(self, text: str) -> None:
+        """Print a line with a warning, in untrusted text."""
+        self.print(f"{DOUBT} {plain(text)}")
 
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""

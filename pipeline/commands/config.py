@@ -156,10 +156,8 @@ def effective(s: Settings) -> Iterator[SettingValue]:
 
     enabled = {*s.data.datasets, *s.source.sections}
     named = [name for name in datasets.names() if name in enabled]
-    broken = datasets.broken(named)
-    for name in named:
-        if name not in broken:
-            yield from _values_of(name, s.dataset(name))
+    for name in datasets.load_all(named).records:
+        yield from _values_of(name, s.dataset(name))
 
     yield from load(TRAININGS).setting_values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults

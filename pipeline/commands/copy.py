@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import SHARDS_KEPT, Command
-from pipeline.cli.console import DOUBT, err, out, plain
+from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
@@ -96,7 +96,7 @@ def _print_copied(split: cache.Split, copied: cache.Copied) -> None:
         text = f"{stream} of {split.name}: {missing:,} of {rows} missing"
         if stream in split.streams:
             text += f". Compute them in the copy: {fill_command(split, stream)}"
-        out.print(f"{DOUBT} {plain(text)}")
+        out.warn(text)
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

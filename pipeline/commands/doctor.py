@@ -72,9 +72,8 @@ def _run(args: argparse.Namespace) -> int:
     cannot be loaded.
     """
     for name in args.datasets:
-        unknown = datasets.unknown(name)
-        if unknown:
-            raise PipelineError(unknown)
+        if name not in datasets.names():
+            raise datasets.unknown(name)
     settings = None if args.raw is not None else load(settings_file(), _NO_SETTINGS)
     raw = args.raw if settings is None else settings.paths.raw
     if settings is None or not settings.embedded.enabled:  # else demo data will be made there

@@ -49,9 +49,7 @@ def _run(args: argparse.Namespace) -> int:
     recipes = Recipe.by_settings(settings, args.names, args.cache)
     plans = plan_splits(recipes)
     missing = missing_files(recipes)
-    broken = dict[str, str]()
-    if not args.names:
-        broken = warn_of_broken(settings.data.datasets)
+    broken = {} if args.names else warn_of_broken(settings.data.datasets)
 
     result = CommandResult([_as_dict(plan, missing) for plan in plans])
     failed = any(plan.problems or plan.refusals for plan in plans)

@@ -262,7 +262,7 @@ class Preparation:
         for text in texts:
             out.print(text)
         if self.without_weights:
-            out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
+            out.warn(WITHOUT_WEIGHTS)
         out.print()
 
 

@@ -347,8 +347,8 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
         weights = weights_of(split, name)
         if weights:
             status.weights[name] = weights | {"untrained": is_untrained(split, name)}
-        status.undecodable[name] = split.undecodable(name)
-        reasons = split.stream_provenance(name).get("without_features")
+        status.undecodable[name] = split.open_stream(name).undecodable()
+        reasons = split.open_stream(name).provenance.get("without_features")
         status.without_features[name] = reasons or {}
     except cache.AccessDenied as error:
         status.problems.append(f"{split.name}: {error}")
@@ -443,7 +443,7 @@ def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
     for stream, lost in row.undecodable.items():
         if not lost:
             continue
-        if split.stream_manifest(stream).get("identity", {}).get("kind") == IMPORTED:
+        if split.open_stream(stream).identity.get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
             # Where rows have been replaced since, not every reason may still apply.

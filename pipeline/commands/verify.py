@@ -221,7 +221,7 @@ def _streams_without_images(
     for (name, stream), numbers in shards.items():
         try:
             split = cache.open(root)[name]
-            if split.stream_manifest(stream).get("identity", {}).get("kind") != "imported":
+            if split.open_stream(stream).identity.get("kind") != "imported":
                 require_videos(split, None, sorted(numbers))
         except cache.CacheError:
             # a small file is damaged, too: it is restored first, and the next repair finds the rest

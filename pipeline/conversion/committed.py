@@ -78,9 +78,8 @@ def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
         if isinstance(value, list):  # JSON has no tuples
             options[name] = tuple(value)
     dataset, _, name = split.name.partition("/")
-    not_installed = datasets.not_installed(dataset)
-    if not_installed:
-        raise PipelineError(f"split of {not_installed}")
+    if dataset not in datasets.names():
+        raise PipelineError(f"split of {datasets.missing_label(dataset)}")
     return datasets.get(dataset, **options).detect_layout(raw, name)
 
 

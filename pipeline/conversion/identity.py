@@ -166,7 +166,7 @@ def report_other_work(
     Such work is computed again, since all rows of a commit must come from the same code.
     """
     # here, since processes that read videos print nothing
-    from pipeline.cli.console import DOUBT, err, plain
+    from pipeline.cli.console import err
 
     work = find_other_work(root, split, stream, plan)
     if work is None:
@@ -178,4 +178,4 @@ def report_other_work(
     name = split if stream is None else f"{split}, {stream}"
     host = work.host or "an unknown machine"
     text = f"{name}: unfinished work of {host} is computed again ({pieces}: {why})"
-    err.print(f"{DOUBT} {plain(text)}")
+    err.warn(text)

@@ -22,7 +22,7 @@ from cache.format.place import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
 from pipeline.accounting import NOT_NOW, VideoAccount
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
@@ -129,7 +129,7 @@ def read_on_cluster(
     if missing:
         why = "Dask workers cannot read them now, or have other files"
         text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
-        err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
+        err.warn(f"{plan.name}: {text}")
 
 
 def _read_on_worker(

@@ -13,7 +13,7 @@ import cache
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels import smplx
 from pipeline.files.raw import RawVideo
-from pipeline.plug_ins import Registry
+from pipeline.plug_ins import ClassRegistry, PlugInError
 
 __all__ = [
     "ENTRY_POINTS",
@@ -22,12 +22,12 @@ __all__ = [
     "WITH_DEMO_DATA",
     "Dataset",
     "RawVideo",
-    "broken",
     "find_installed",
     "get",
+    "load_all",
     "mirror_of",
+    "missing_label",
     "names",
-    "not_installed",
     "unknown",
 ]
 
@@ -48,12 +48,12 @@ RELEASES: Final = (  # published datasets; demo data imitate the layout of each
 OWN_CLIPS: Final = ("videos",)  # datasets of the user's own clips, not published ones
 WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
 
-_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, Dataset, "name")
+_REGISTRY: Final[ClassRegistry[Dataset]] = ClassRegistry("dataset", ENTRY_POINTS, Dataset, "name")
 names = _REGISTRY.names
 get = _REGISTRY.get
-broken = _REGISTRY.broken
+load_all = _REGISTRY.load_all
 unknown = _REGISTRY.unknown
-not_installed = _REGISTRY.not_installed
+missing_label = _REGISTRY.missing_label
 
 
 def mirror_of(name: str, column: str) -> cache.Mirror | None:
@@ -80,6 +80,9 @@ cache.find_mirrors_by(mirror_of)
 
 def find_installed(name: str) -> Dataset | None:
     """The dataset's reader; None if its package is missing or broken."""
-    if name not in names() or broken([name]):
+    if name not in names():
         return None
-    return get(name)
+    try:
+        return get(name)
+    except PlugInError:
+        return None

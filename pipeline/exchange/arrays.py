@@ -102,11 +102,11 @@ def import_array(
         source["rows_digest"] = match.digest
     pixels = _leave_out(match, split, replaced)
     if earlier.manifest and not is_same_origin:
-        cache.invalidate(root, name, stream, split.stream_shards(stream))
+        cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)
     with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
-        require_same_commit(writer, split)
+        require_same_commit(writer.shards, split)
         write_shards(writer, match, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
         source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
@@ -156,7 +156,7 @@ class _EarlierImport(NamedTuple):
     def find(cls, split: cache.Split, stream: str) -> _EarlierImport:
         if stream not in split.streams:
             return cls({})
-        return cls(split.stream_manifest(stream))
+        return cls(split.open_stream(stream).manifest)
 
     @property
     def source(self) -> Mapping[str, Any]:
@@ -268,12 +268,12 @@ def _manifest_entries(
 
 def _result(split: cache.Split, stream: str) -> ImportedArray:
     """The result, with the numbers of the stream's manifest."""
-    recorded = split.stream_manifest(stream)
+    recorded = split.open_stream(stream).manifest
     about = recorded[IMPORTED]
     return ImportedArray(
         rows=about["rows"],
         covered=about["covered"],
-        without_features=split.undecodable(stream),
+        without_features=split.open_stream(stream).undecodable(),
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
     )
@@ -286,13 +286,13 @@ def write_shards(
     way it is imported, and the row in the file.
     """
     place = writer.place
-    form = writer.columns[str(place.stream)]
+    form = writer.shards.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.shape)
-    pending = writer.pending
+    pending = writer.shards.pending
     for n_done, shard in enumerate(pending):
         progress(n_done, len(pending), "features")
-        position = _file_rows(match, writer.rows(shard))
+        position = _file_rows(match, writer.shards.rows(shard))
         data, ok = _read_rows(match, stored, position, form.dtype)
         file_numbers = np.full(len(position), file_number, np.uint64)
         keys = np.stack([file_numbers, position.astype(np.uint64)], axis=1)

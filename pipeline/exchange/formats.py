@@ -19,7 +19,7 @@ from cache.storage.durable import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError, missing_package
 from pipeline.files.places import require_parent, write_aside
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.plug_ins import Records, load
+from pipeline.plug_ins import Registry, load
 
 PROVENANCE: Final = "provenance.json"
 
@@ -98,7 +98,7 @@ RERUN: Final = ExportFormat(
 )
 
 
-FORMATS: Final[Records[ExportFormat]] = Records(
+FORMATS: Final[Registry[ExportFormat]] = Registry(
     "export format", "vibe_pipeline.exports", ExportFormat, "name"
 )
 

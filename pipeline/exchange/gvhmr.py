@@ -203,8 +203,7 @@ class _BedlamMotions:
         self._split = split
         self._features = f"features/{stream}"
         self._rows = SplitRows(split, stream)
-        crop = split.stream_manifest(stream)["identity"].get("crop")
-        self._crop = cache.CropPolicy.from_dict(crop or {})
+        self._crop = split.open_stream(stream).crop
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)

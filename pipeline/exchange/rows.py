@@ -171,13 +171,12 @@ def require_stream(split: cache.Split, stream: str) -> None:
 
 def kind_of(split: cache.Split, stream: str) -> str | None:
     """The kind of a stream; None if it is not recorded."""
-    identity = split.stream_manifest(stream).get("identity") or {}
-    return identity.get("kind")
+    return split.open_stream(stream).identity.get("kind")
 
 
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
     """The provenance entry of a stream."""
-    manifest = split.stream_manifest(stream)
+    manifest = split.open_stream(stream).manifest
     recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
     return {"name": stream, "digest": manifest["digest"], **recorded}
 
@@ -188,7 +187,8 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
     `stand_in`: it is demo data (`demo`), or a stream has random weights. `estimates`: of a split
     with estimated bodies.
     """
-    manifests = [split.manifest, *map(split.stream_manifest, streams)]
+    manifests = [split.manifest]
+    manifests += [split.open_stream(name).manifest for name in streams]
     origin = {
         "split": split.name,
         "split_digest": split.manifest["digest"],

@@ -100,8 +100,8 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
     shards: list[int] = []  # those that the stream has
     pending = np.zeros((0, 2), np.int64)
     if stream is not None:
-        shards = [shard for shard in split.stream_shards(stream) if shard < len(n_live)]
-        pending = split.pending_rows(stream)
+        shards = [shard for shard in split.open_stream(stream).shards if shard < len(n_live)]
+        pending = split.open_stream(stream).pending_rows()
     is_missing = n_live > 0
     is_missing[shards] = False
     n_pending = int((pending[:, 1] - pending[:, 0]).sum())
@@ -214,7 +214,7 @@ def _refuse_imported(committed: Split, spec: StreamSpec, why: str) -> str:
 def advise_continuing(committed: Split, stream: str) -> str:
     """Advice: how to continue an existing stream with the options that it was made with."""
     do = fill_command(committed, stream)
-    if "imported" in committed.stream_manifest(stream):
+    if "imported" in committed.open_stream(stream).manifest:
         return f"It is imported; to continue it: {do}"
     return f"To continue it, name its options in luigi.cfg, or here: {do}"
 
@@ -244,7 +244,7 @@ def _recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     """The identity in a stream's manifest. Raises PipelineError if there is none, because another
     program wrote the stream.
     """
-    identity: Mapping[str, Any] | None = committed.stream_manifest(stream).get("identity")
+    identity: Mapping[str, Any] | None = committed.open_stream(stream).manifest.get("identity")
     if identity is None:
         why = "has no recorded identity: another program wrote it"
         raise PipelineError(f"{committed.name}: stream {stream!r} {why}. {OTHER_NAME}")
@@ -253,7 +253,7 @@ def _recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
 
 def is_untrained(committed: Split, stream: str) -> bool:
     """Whether the stream has features of random weights."""
-    return bool((committed.stream_manifest(stream).get("backbone") or {}).get("stand_in"))
+    return bool((committed.open_stream(stream).manifest.get("backbone") or {}).get("stand_in"))
 
 
 def weights_of(committed: Split, stream: str) -> dict[str, str]:
@@ -267,7 +267,7 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
     For imported features, "weights" is a text, or None.
     """
-    backbone = committed.stream_manifest(stream).get("backbone") or {}
+    backbone = committed.open_stream(stream).manifest.get("backbone") or {}
     weights = backbone.get("weights")
     if not weights:
         return {}
@@ -284,7 +284,7 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
 def stream_label(committed: Split, stream: str) -> str:
     """A stream's name with warnings, such as "resnet50 (untrained, 16 rows missing)"."""
-    kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
+    kind = str(committed.open_stream(stream).identity.get("kind", ""))
     marks = []
     if kind == IMPORTED:
         marks.append(IMPORTED)
@@ -293,7 +293,7 @@ def stream_label(committed: Split, stream: str) -> str:
     n_missing = missing_rows(committed, stream).rows
     if n_missing:
         marks.append(f"{count(n_missing, 'row')} missing")
-    if kind and streams.not_installed(kind):
+    if kind and kind not in streams.names():
         marks.append("package not installed")
     if not marks:
         return stream
@@ -309,7 +309,7 @@ def fill_command(split: Split, stream: str, *more: str) -> str:
     """The command that extracts or imports the stream with its recorded options. more: further
     options of `extract`.
     """
-    manifest = split.stream_manifest(stream)
+    manifest = split.open_stream(stream).manifest
     imported = manifest.get("imported") or split.manifest.get("reader", {}).get("imported")
     if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
         return _import_command(split, stream, imported)
@@ -320,7 +320,7 @@ def fill_command(split: Split, stream: str, *more: str) -> str:
 
 def _recorded_options(split: Split, name: str) -> list[str]:
     """The options of `extract` for the recorded kind and options of a stream."""
-    identity: Mapping[str, Any] = split.stream_manifest(name).get("identity", {})
+    identity = split.open_stream(name).identity
     kind = identity.get("kind", name)
     words = [] if kind == name else ["--kind", str(kind)]
     stream = _recorded_stream(split, name, identity)
@@ -343,7 +343,7 @@ def _recorded_stream(split: Split, name: str, identity: Mapping[str, Any]) -> St
     cannot be made here.
     """
     weights = identity.get("weights")
-    file = split.stream_provenance(name).get("weights_file")
+    file = split.open_stream(name).provenance.get("weights_file")
     if file and isinstance(weights, Mapping):
         identity = {**identity, "weights": {"kind": weights["kind"], "argument": file}}
     try:
@@ -357,7 +357,7 @@ def _import_command(split: Split, stream: str, imported: Mapping[str, Any]) -> s
     provenance = split.provenance
     options = list[str]()
     if imported["format"] == "arrays":
-        provenance = split.stream_provenance(stream)
+        provenance = split.open_stream(stream).provenance
         options += ["--array", imported["array"]]
     else:
         options += ["--crop-scale", str(imported["crop_scale"])]

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import cache
 from cache import Split
 from cache.write.parts import Part
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import find_differences, report_other_work
@@ -40,7 +40,7 @@ from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
 
-Shards = TypeVar("Shards", bound=cache.StreamShards)
+Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,8 +69,8 @@ class StreamState:
         name = plan.spec.name
         if plan.replace or name not in split.streams:
             return cls(plan, missing_rows(split, None))
-        recorded = split.stream_manifest(name)["backbone"]
-        return cls(plan, missing_rows(split, name), recorded, split.stream_provenance(name))
+        recorded = split.open_stream(name).manifest["backbone"]
+        return cls(plan, missing_rows(split, name), recorded, split.open_stream(name).provenance)
 
 
 def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
     return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
 
 
-def _open_files(opened: Callable[..., Shards], plan: ExtractionPlan) -> Shards:
+def _open_files(opened: Callable[..., Opened], plan: ExtractionPlan) -> Opened:
     """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
     stream = plan.spec.stream
     names = plan.root, plan.split, plan.spec.name
@@ -177,8 +177,8 @@ class CommittedStream:
         # none are committed, of those that are staged
         self._recorded = StreamState.find(plan, split).recorded or writer.made or None
         writer.reopen(reopened)
-        require_same_commit(writer, split)
-        target = share.union(reopened).intersection(writer.pending)
+        require_same_commit(writer.shards, split)
+        target = share.union(reopened).intersection(writer.shards.pending)
         self.task = StreamTask(replace(plan, replace=False), target, self._recorded)
         # staged by a killed run or another process
         self._finished = share.intersection(state.missing.shards) - target
@@ -192,11 +192,13 @@ class CommittedStream:
         extraction.kept += int(self._split.rows_by_shard()[sorted(self._finished)].sum())
         writer = self._writer
         writer.accept_staged()
-        if not self.task.target.isdisjoint(writer.pending):
+        pending = writer.shards.pending
+        if not self.task.target.isdisjoint(pending):
             if writer.refused:
                 raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
             raise _committed_meanwhile(self._plan.split)
-        is_empty = writer.live_shards and writer.pending == writer.live_shards
+        live = writer.shards.live_shards
+        is_empty = live and pending == live
         if self._recorded or not is_empty:
             self._commit(extraction.problems)
         extraction.problem = self._describe_missing(extraction.lost)
@@ -256,7 +258,7 @@ class CommittedStream:
                 f"{self._plan.split}, {self._plan.spec.name}: shards were computed with different "
                 f"{', '.join(varying)}: they agree to rounding only"
             )
-            err.print(f"{DOUBT} {plain(text)}")
+            err.warn(text)
         note["without_features"] = problems + self._earlier_reasons()
         return note
 
@@ -264,7 +266,7 @@ class CommittedStream:
         """Why rows of the stream had no features before this run; empty if none of them is left."""
         reasons = Counter[str](self._recorded_note.get("without_features"))
         with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
-            if reasons and not self._split.undecodable(self._plan.spec.name):
+            if reasons and not self._split.open_stream(self._plan.spec.name).undecodable():
                 return Counter()
         return reasons
 
@@ -279,12 +281,12 @@ def _warn_of_refused(writer: cache.StreamWriter) -> None:
     if writer.refused:
         n_refused = count(len(writer.refused), "staged shard")
         text = f"{n_refused} computed again, first: {writer.refused[0]}"
-        err.print(f"{DOUBT} {plain(text)}")
+        err.warn(text)
 
 
 def require_same_commit(files: cache.StreamShards, split: Split) -> None:
     """Raise cache.CacheChanged if there has been a commit since the split was opened."""
-    if files.split_digest != split.manifest["digest"]:
+    if files.split.digest != split.manifest["digest"]:
         raise _committed_meanwhile(split.name)
 
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pipeline.cli.console import duration, err, plain
+from pipeline.cli.console import err, plain
 from pipeline.cli.progress import EVERY, Progress, silent
+from pipeline.cli.text import duration
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, Pool

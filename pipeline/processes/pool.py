@@ -19,6 +19,7 @@ What becomes of the tasks of a process that ended is in `Pool._replace_process`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import pickle
@@ -64,12 +65,18 @@ def video_threads(n_processes: int) -> dict[str, str]:
     return {VIDEO_THREADS: str(max(1, cores(0) // n_processes))}
 
 
+class _Outcome(NamedTuple):
+    """What the work returned or raised for a task."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
 class Result(NamedTuple, Generic[T, R]):
     """The result of a task."""
 
     task: T
-    # (return value, None) or (None, exception), pickled; or why processes ended at the task
-    outcome: bytes | Failed
+    outcome: bytes | Failed  # an `_Outcome`, pickled; or why processes ended at the task
     seconds: float = 0.0  # run time
     worker: int = 0  # index in the pool's `works`
 
@@ -79,10 +86,10 @@ class Result(NamedTuple, Generic[T, R]):
         """
         if isinstance(self.outcome, Failed):
             return self.outcome
-        value, error = pickle.loads(self.outcome)  # noqa: S301 - of our own process
-        if error is not None:
-            raise error
-        return value  # type: ignore[no-any-return]
+        outcome: _Outcome = pickle.loads(self.outcome)  # noqa: S301 - of our own process
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True, eq=False)
@@ -161,15 +168,15 @@ class Pool(Generic[T, R]):
         self._jobs = jobs
         self._timeout = timeout
         self._skips = skips
-        self._memory = memory
-        self._env = env
-        self._preload = preload
         self._workers = [_Worker[T](number, work) for number, work in enumerate(works)]
         self._has_more_jobs = True  # `jobs` has not ended
         self._fruitless = 0  # processes in a row that ended before they started a task
         self._fds = [os.memfd_create("shared") for _ in shared]
         for fd, size in zip(self._fds, shared, strict=True):
             os.ftruncate(fd, size)
+        self._start_process = functools.partial(
+            Process, _serve, preload=preload, fds=self._fds, env=env, memory=memory
+        )
         self.shared = [mmap.mmap(fd, size) for fd, size in zip(self._fds, shared, strict=True)]
 
     def __enter__(self) -> Self:
@@ -201,7 +208,7 @@ class Pool(Generic[T, R]):
         while has_sent:
             has_sent = False
             for worker in self._workers:
-                has_sent |= self._submit(worker)
+                has_sent |= self._send_task(worker)
 
     def poll(self, patience: float = POLL_INTERVAL) -> list[Result[T, R]]:
         """Send tasks, wait at most `patience` s for results, and return those that have come.
@@ -218,13 +225,13 @@ class Pool(Generic[T, R]):
         self.submit()
         return results
 
-    def _submit(self, worker: _Worker[T]) -> bool:
+    def _send_task(self, worker: _Worker[T]) -> bool:
         """Send one more task to a worker's process, and start the process if there is none. Returns
         False if nothing was sent: the process has no room, or there is no task now.
         """
         if len(worker.running) >= self.ahead:
             return False
-        submitted = self._next(worker)
+        submitted = self._take_task(worker)
         if submitted is None:
             return False
         message = self._message(submitted)
@@ -236,14 +243,7 @@ class Pool(Generic[T, R]):
             return False
 
         if worker.process is None:
-            worker.process = Process(
-                _serve,
-                worker.work,
-                preload=self._preload,
-                fds=self._fds,
-                env=self._env,
-                memory=self._memory,
-            )
+            worker.process = self._start_process(worker.work)
         if not worker.running:
             worker.process.reset_silence()
             worker.n_sent = 0
@@ -260,7 +260,7 @@ class Pool(Generic[T, R]):
             arguments += (submitted.job.skipped,)
         return pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
 
-    def _next(self, worker: _Worker[T]) -> _Submitted[T] | None:
+    def _take_task(self, worker: _Worker[T]) -> _Submitted[T] | None:
         """Take a worker's next task: one that is to be sent again, else one of the worker's job,
         else one of the next job. Returns None if there is none now.
         """
@@ -268,7 +268,7 @@ class Pool(Generic[T, R]):
             return worker.pending.popleft()
         while True:
             if worker.job is None:
-                worker.job = self._next_job()
+                worker.job = self._open_job()
                 if worker.job is None:
                     return None
             try:
@@ -280,7 +280,7 @@ class Pool(Generic[T, R]):
                     return None
                 return _Submitted(worker.job, task)
 
-    def _next_job(self) -> _OpenJob[T] | None:
+    def _open_job(self) -> _OpenJob[T] | None:
         """Open the next job. Returns None if there is none now, or if there are no more (then
         `_has_more_jobs` becomes False).
         """
@@ -307,8 +307,9 @@ class Pool(Generic[T, R]):
             if process.place in (PREPARING, NO_TASK):  # or it starts
                 patience = max(patience, START)
             if process.silence() > patience:
-                failed = process.kill(timeout=patience)
-                yield from self._replace_process(worker, process, failed)
+                process.kill()
+                hung = Failed("reader_timeout", f"made no progress for {patience:g} s")
+                yield from self._replace_process(worker, process, hung)
             return
         try:
             while worker.running:
@@ -376,11 +377,11 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
             alive(0)
             began = time.perf_counter()
             try:
-                outcome = pickle.dumps((work(*arguments), None), pickle.HIGHEST_PROTOCOL)
+                outcome = pickle.dumps(_Outcome(work(*arguments)), pickle.HIGHEST_PROTOCOL)
             except MemoryError:
                 raise
             except Exception as error:
-                outcome = pickle.dumps((None, _sendable(error)))
+                outcome = pickle.dumps(_Outcome(error=_sendable(error)))
             pipe.send((time.perf_counter() - began, outcome))
             alive(NO_TASK)
 

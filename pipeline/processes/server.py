@@ -10,9 +10,8 @@ Three kinds of processes have a part here, each with a part of this file:
 
 The connection is a pair of sockets; the server's is its standard input. The parent sends either
 
-- `(number, n_fds, _ProcessRequest)`, to start a process, followed by one byte that carries its
-  `n_fds` file descriptors; or
-- `number`, to end that process. The server replies with its exit code, or None.
+- a `_StartRequest`, followed by one byte that carries the file descriptors of the process; or
+- an `_EndRequest`. The server replies with the exit code of the process, or None.
 
 Pickled messages go through a `Connection`, descriptors through a `socket` of the same connection:
 each end has both, on two file descriptors. Their messages follow each other as they were sent.
@@ -39,6 +38,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -66,15 +66,38 @@ KEEP_FREED: Final = dict.fromkeys(
 )
 
 
-class _ProcessRequest(NamedTuple):
-    """What the server is to run in a new process."""
+class _Call(NamedTuple):
+    """What a new process is to run."""
 
     path: list[str]  # `sys.path`
     preload: bytes  # pickled function, or None
-    call: bytes  # pickled: (function, arguments)
+    main: bytes  # pickled: (function, arguments)
     folder: str  # working folder
     env: dict[str, str]  # environment variables that differ from the server's
     memory: int | None  # limit in bytes, as of `Process`
+
+
+class _StartRequest(NamedTuple):
+    """Asks the server to start a process."""
+
+    number: int  # the name of the process in later requests
+    n_fds: int  # number of its file descriptors
+    call: _Call
+
+
+class _EndRequest(NamedTuple):
+    """Asks the server to end a process."""
+
+    number: int
+
+
+@dataclass
+class _Silence:
+    """The time without a sign of life of a process."""
+
+    n_signs: int  # signs of life before
+    polled: float = field(default_factory=time.monotonic)  # time of the last look at them
+    seconds: float = 0.0
 
 
 class Process:
@@ -106,16 +129,16 @@ class Process:
         os.ftruncate(pulse_fd, Pulse.SIZE)
         self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
         self._pulse.set_place(NO_TASK)
-        self.reset_silence()
-        request = _ProcessRequest(
+        self._silence = _Silence(self._pulse.n_signs)
+        call = _Call(
             path=list(sys.path),
             preload=pickle.dumps(preload),
-            call=pickle.dumps((main, args)),
+            main=pickle.dumps((main, args)),
             folder=str(Path.cwd()),
             env=dict(env or {}),
             memory=memory,
         )
-        self._server, self._number = _start(request, [remote.fileno(), pulse_fd, *fds])
+        self._server, self._number = _start(call, [remote.fileno(), pulse_fd, *fds])
         remote.close()
         os.close(pulse_fd)
 
@@ -126,9 +149,7 @@ class Process:
 
     def reset_silence(self) -> None:
         """Let `silence` begin anew, because the parent gives the process a task."""
-        self._n_seen = self._pulse.n_signs  # signs of life until now
-        self._polled = time.monotonic()  # time of the last look at them
-        self._silence = 0.0  # s without another sign
+        self._silence = _Silence(self._pulse.n_signs)
 
     def silence(self) -> float:
         """Seconds without a sign of life, as far as the parent has watched.
@@ -136,33 +157,28 @@ class Process:
         At most `POLL_INTERVAL` of the time between two calls counts, because the parent may have
         been busy.
         """
-        if self._pulse.n_signs != self._n_seen:
+        if self._pulse.n_signs != self._silence.n_signs:
             self.reset_silence()
+        silence = self._silence
         now = time.monotonic()
-        self._silence += min(POLL_INTERVAL, now - self._polled)
-        self._polled = now
-        return self._silence
+        silence.seconds += min(POLL_INTERVAL, now - silence.polled)
+        silence.polled = now
+        return silence.seconds
 
-    def kill(self, *, timeout: float | None = None) -> Failed:
-        """End the process, if it has not ended by itself, and wait. Returns why it ended.
-
-        timeout: the limit in s that it exceeded, if that is why it is ended.
-        """
+    def kill(self) -> Failed:
+        """End the process, if it has not ended by itself, and wait. Returns why it had ended."""
         self.pipe.close()
-        return _how_it_ended(self._server.end(self._number), timeout)
+        return _how_it_ended(self._server.end(self._number))
 
 
-def _how_it_ended(code: int | None, timeout: float | None = None) -> Failed:
+def _how_it_ended(code: int | None) -> Failed:
     """Why a process ended.
 
     code: its exit code, or minus the number of the signal that ended it; None: unknown.
-    timeout: as of `Process.kill`.
 
     >>> _how_it_ended(-11)
     Failed(reason='reader_crashed', message='crashed with SIGSEGV')
     """
-    if timeout is not None:
-        return Failed("reader_timeout", f"made no progress for {timeout:g} s")
     if code == OUT_OF_MEMORY:
         return Failed("reader_memory", "needed more memory than a process may take")
     if code == -signal.SIGKILL:
@@ -198,13 +214,13 @@ class _Server:
         )
         remote.close()
 
-    def start(self, request: _ProcessRequest, fds: list[int]) -> int:
+    def start(self, call: _Call, fds: list[int]) -> int:
         """Request a process, and return its number without waiting for it. Raises OSError if the
         server has ended.
         """
         with self._lock:
             self._n_requested += 1
-            self._pipe.send((self._n_requested, len(fds), request))
+            self._pipe.send(_StartRequest(self._n_requested, len(fds), call))
             socket.send_fds(self._socket, [b"."], fds)  # descriptors need a byte to go with
             return self._n_requested
 
@@ -212,7 +228,7 @@ class _Server:
         """Kill the process of a number. Returns its code as of `_how_it_ended`."""
         code: int | None = None
         with self._lock, contextlib.suppress(OSError, EOFError):
-            self._pipe.send(number)
+            self._pipe.send(_EndRequest(number))
             if self._pipe.poll(END_TIME):
                 code = self._pipe.recv()
             else:  # no reply: end the server, and with it all of its processes
@@ -234,7 +250,7 @@ _server: _Server | None = None  # the server that was started last, unless it ha
 _starting = threading.Lock()
 
 
-def _start(request: _ProcessRequest, fds: list[int]) -> tuple[_Server, int]:
+def _start(call: _Call, fds: list[int]) -> tuple[_Server, int]:
     """Start a process, and a server if this process has none. Returns the server and the number
     that it has for the process.
     """
@@ -242,10 +258,10 @@ def _start(request: _ProcessRequest, fds: list[int]) -> tuple[_Server, int]:
     with _starting:
         if _server is not None and _server.owner == os.getpid():
             with contextlib.suppress(OSError):  # it was ended
-                return _server, _server.start(request, fds)
+                return _server, _server.start(call, fds)
         _close()  # it has ended, or this process is a fork of its owner
         _server = _Server()
-        return _server, _server.start(request, fds)
+        return _server, _server.start(call, fds)
 
 
 @atexit.register
@@ -276,45 +292,44 @@ def serve() -> None:
         if not pipe.poll(POLL_INTERVAL):
             continue
         try:
-            message = pipe.recv()
-            if isinstance(message, int):  # the number of a process to end
-                code = _end(children.pop(message)) if message in children else None
-                pipe.send(code)
+            request = pipe.recv()
+            if isinstance(request, _EndRequest):
+                child = children.pop(request.number, None)
+                pipe.send(None if child is None else _end(child))
                 continue
-            number, n_fds, request = message  # of a process to start
-            fds = socket.recv_fds(control, 1, n_fds)[1]
+            fds = socket.recv_fds(control, 1, request.n_fds)[1]
         except (EOFError, OSError):
             return
-        _preload_modules(request, preloaded)
+        _preload_modules(request.call, preloaded)
         gc.freeze()
         server = os.getpid()
         child = os.fork()
         if child == 0:  # in the new process, which does not return from `_run`
             control.close()
             pipe.close()
-            _run(request, fds, server)
-        children[number] = child
+            _run(request.call, fds, server)
+        children[request.number] = child
         for fd in fds:
             os.close(fd)
 
 
-def _preload_modules(request: _ProcessRequest, preloaded: set[bytes]) -> None:
+def _preload_modules(call: _Call, preloaded: set[bytes]) -> None:
     """Import the modules of a process in the server, so that only the first process waits for that.
 
-    preloaded: the `preload` of earlier requests, which are not called again; this one is added.
+    preloaded: the `preload` of earlier calls, which are not called again; this one is added.
     """
-    sys.path[:] = request.path  # it may have grown since the server started
+    sys.path[:] = call.path  # it may have grown since the server started
     with contextlib.suppress(Exception):  # the process meets and reports it again
-        if request.preload not in preloaded:
-            preloaded.add(request.preload)
-            function = pickle.loads(request.preload)  # noqa: S301 - the parent's
+        if call.preload not in preloaded:
+            preloaded.add(call.preload)
+            function = pickle.loads(call.preload)  # noqa: S301 - the parent's
             if function is not None:
                 function()
-        pickle.loads(request.call)  # noqa: S301 - it imports what is called
+        pickle.loads(call.main)  # noqa: S301 - it imports what is called
 
 
-def _run(request: _ProcessRequest, fds: list[int], server: int) -> None:
-    """Call the function of a request, and exit: a process's main function.
+def _run(call: _Call, fds: list[int], server: int) -> None:
+    """Make a call, and exit: a process's main function.
 
     fds: its end of `Process.pipe`, the memory of its pulse, then those that the caller of `Process`
     gave. server: the id of its parent.
@@ -326,11 +341,11 @@ def _run(request: _ProcessRequest, fds: list[int], server: int) -> None:
         if os.getppid() != server:  # it had ended before
             return
         processes.pulse = Pulse(mmap.mmap(fds[1], Pulse.SIZE))
-        os.chdir(request.folder)
-        os.environ.update(request.env)
-        main, args = pickle.loads(request.call)  # noqa: S301 - the parent's
-        if request.memory is not None:
-            _limit_memory(request.memory)
+        os.chdir(call.folder)
+        os.environ.update(call.env)
+        main, args = pickle.loads(call.main)  # noqa: S301 - the parent's
+        if call.memory is not None:
+            _limit_memory(call.memory)
         main(pipe, fds[2:], *args)
         code = 0
     except MemoryError:

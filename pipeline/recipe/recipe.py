@@ -33,7 +33,6 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
-from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import (
     body_for_fits,
     body_of,
@@ -143,17 +142,17 @@ class Recipe:
         `names` has it. Raises PipelineError for a name that is not enabled, PlugInError for a named
         dataset that cannot be loaded.
         """
-        broken = datasets.broken(s.data.datasets)
-        enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
+        loaded = datasets.load_all(s.data.datasets)
+        enabled = {name: s.dataset(name) for name in loaded.records}
         for name in names:
             dataset, _, split = name.partition("/")
-            if dataset in broken:
-                raise PlugInError(broken[dataset])
+            if dataset in loaded.broken:
+                raise loaded.broken[dataset]
+            if dataset not in datasets.names():
+                raise datasets.unknown(dataset)
             if dataset not in enabled:
                 not_enabled = f"{dataset!r} is not among {', '.join(enabled)}. Add it."
-                raise PipelineError(
-                    datasets.unknown(dataset) or f"{s.file} [data] datasets: {not_enabled}"
-                )
+                raise PipelineError(f"{s.file} [data] datasets: {not_enabled}")
             if split:
                 enabled[dataset].check_split(split)
 

@@ -260,7 +260,7 @@ def extract(
             plan = extraction.plan
             split = cache.open(plan.root)[plan.split]
             if plan.spec.name in split.streams and plan.missing is not None:
-                committed = split.stream_shards(plan.spec.name)
+                committed = split.open_stream(plan.spec.name).shards
                 if not set(plan.missing.shards).isdisjoint(committed):
                     warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]

@@ -138,5 +138,5 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
             stored["tables"] += n_bytes
     stored["commits"] = {"columns": split.provenance.get("finished")}
     for name in split.streams:
-        stored["commits"][name] = split.stream_provenance(name).get("finished")
+        stored["commits"][name] = split.open_stream(name).provenance.get("finished")
     return stored

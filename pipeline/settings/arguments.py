@@ -29,13 +29,14 @@ from typing import Any, Final, get_args, get_type_hints
 import cache
 from cache.write.parts import Part
 from pipeline import datasets
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import globs
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
+from pipeline.plug_ins import PlugInError
 from pipeline.settings import sections
 from pipeline.settings.file import (
     LUIGI,
@@ -58,9 +59,8 @@ class _DatasetName(argparse.Action):
 
     def __call__(self, _parser: Any, args: argparse.Namespace, value: Any, *_: Any) -> None:
         args.dataset, _, args.split = value.partition("/")
-        unknown = datasets.unknown(args.dataset)
-        if unknown:
-            raise argparse.ArgumentError(self, unknown)
+        if args.dataset not in datasets.names():
+            raise argparse.ArgumentError(self, str(datasets.unknown(args.dataset)))
 
 
 class _SplitName(argparse.Action):
@@ -118,11 +118,11 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     return [split for split in splits if split in names or dataset_of[split] in names]
 
 
-def warn_of_broken(names: Iterable[str]) -> dict[str, str]:
+def warn_of_broken(names: Iterable[str]) -> dict[str, PlugInError]:
     """Print a warning about each dataset that cannot be loaded. Returns their errors by name."""
-    broken = datasets.broken(names)
-    for text in broken.values():
-        err.print(f"{DOUBT} {plain(text)}: skipped")
+    broken = datasets.load_all(names).broken
+    for error in broken.values():
+        err.warn(f"{error}: skipped")
     return broken
 
 
@@ -358,7 +358,7 @@ def body_of(
         kind = "demo" if demo else "real"
         why = f"it is not a {kind} body"
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
-    err.print(f"{DOUBT} {plain(remark)}")
+    err.warn(remark)
     return None
 
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import cache
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.cli.text import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
@@ -88,7 +88,7 @@ def forbid_new_cache(s: Settings, root: cache.Root) -> None:
 @functools.cache
 def _warn_once(text: str) -> None:
     """Print a warning, unless this process has printed it before."""
-    err.print(f"{DOUBT} {plain(text)}")
+    err.warn(text)
 
 
 def _may_be_created(s: Settings, root: cache.Root) -> str:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cache import CacheError, local_folder
 from cache.format.layout import check_names
 from pipeline import datasets, plug_ins
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
 from pipeline.conversion.selection import RowSelection
@@ -28,6 +28,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
+from pipeline.plug_ins import PlugInError
 from pipeline.processes import cores
 from pipeline.processes.settings import Dask
 from pipeline.settings.file import LUIGI, NO_FILE, Section, SettingsFile
@@ -138,18 +139,19 @@ class Settings:
     def workers(self) -> int:
         return cores(self.convert.workers)
 
-    def known_splits(self, names: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
+    def known_splits(
+        self, names: Sequence[str] = ()
+    ) -> tuple[list[str], Mapping[str, PlugInError]]:
         """The splits of these datasets (default: of all datasets).
 
         Also returns dataset -> error for datasets whose package is broken.
         """
         names = names or datasets.names()
-        broken = datasets.broken(names)
+        loaded = datasets.load_all(names)
         splits: list[str] = []
-        for name in names:
-            if name not in broken:
-                splits += [f"{name}/{split}" for split in datasets.get(name).splits]
-        return splits, broken
+        for name in loaded.records:
+            splits += [f"{name}/{split}" for split in datasets.get(name).splits]
+        return splits, loaded.broken
 
 
 class SettingValue(NamedTuple):
@@ -243,12 +245,10 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     Datasets that cannot be loaded are left out: they fail when they are used.
     """
     names = [name for name in datasets.names() if name in source.sections]
-    broken = datasets.broken(names)
     readers = {}
-    for name in names:
-        if name not in broken:
-            make = functools.partial(datasets.get, name)
-            readers[name] = configure([source.section(name)], type(make()), make)
+    for name, reader in datasets.load_all(names).records.items():
+        make = functools.partial(datasets.get, name)
+        readers[name] = configure([source.section(name)], reader, make)
     return readers
 
 
@@ -332,9 +332,8 @@ def _detector_named(
     """
     where = source.section("detect").where
     for name in settings.datasets:
-        unknown = datasets.unknown(name)
-        if unknown:
-            raise ConfigError(f"{where('datasets')}: {unknown}")
+        if name not in datasets.names():
+            raise ConfigError(f"{where('datasets')}: {datasets.unknown(name)}")
     detector = settings.detector or implied
     if detector is None:
         return None
@@ -379,7 +378,7 @@ def _refuse(message: str, *, warn: bool) -> None:
     """Raise ConfigError, or print the message as a warning."""
     if not warn:
         raise ConfigError(message)
-    err.print(f"{DOUBT} {plain(message)}")
+    err.warn(message)
 
 
 def _check_datasets(

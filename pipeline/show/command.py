@@ -17,7 +17,7 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, whole
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.console import STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, size
 from pipeline.datasets.base import Dataset
@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
         choice = _choose_video(args, choice)
     shown = _read_tracks(args, choice)
     for warning in shown.warnings:
-        err.print(f"{DOUBT} {plain(f'{shown.name}: {warning}')}")
+        err.warn(f"{shown.name}: {warning}")
 
     drawn = count(len(shown.tracks), "track")
     with bar(f"show {shown.name}", err, unit="frame" if is_clip else "track") as progress:

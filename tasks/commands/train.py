@@ -42,9 +42,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _model(name: str) -> str:
-    unknown = models.unknown(name)
-    if unknown:
-        raise argparse.ArgumentTypeError(unknown)
+    if name not in models.names():
+        raise argparse.ArgumentTypeError(str(models.unknown(name)))
     return name
 
 

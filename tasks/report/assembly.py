@@ -202,7 +202,9 @@ def _commits(opened: cache.FeatureCache, name: str) -> Any:
     """Digests of a split and its streams, or why they cannot be read."""
     try:
         split = opened[name]
-        streams = {stream: split.stream_manifest(stream).get("digest") for stream in split.streams}
+        streams = {
+            stream: split.open_stream(stream).manifest.get("digest") for stream in split.streams
+        }
         return [split.manifest.get("digest"), streams]
     except UNREADABLE as error:
         return str(error)

@@ -58,7 +58,7 @@ class OpenedCache:
             return DEMO
         for split in self.splits:
             for name in split.streams:
-                if split.stream_manifest(name).get("stand_in") or is_untrained(split, name):
+                if split.open_stream(name).manifest.get("stand_in") or is_untrained(split, name):
                     return UNTRAINED
         return ""
 
@@ -109,9 +109,9 @@ def open_splits(root: cache.Root) -> OpenedCache:
                 opened.missing[name, stream] = missing_rows(split, stream).rows
             opened.splits.append(split)
             if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
-                not_installed = datasets.not_installed(name.partition("/")[0])
-                if not_installed:
-                    opened.problems.append(f"{name}: split of {not_installed}")
+                dataset = name.partition("/")[0]
+                if dataset not in datasets.names():
+                    opened.problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
         except UNREADABLE as error:
             opened.problems.append(f"{name}: {error_text(error)}")
     return opened

@@ -176,10 +176,10 @@ def extract(root, stream, *, at_most, staged, written):
     """
     with StreamWriter(root, SPLIT, stream, plan="weights", **FORMS[stream]) as writer:
         workers = StreamShards(root, SPLIT, stream, plan="weights", **FORMS[stream])
-        for shard in writer.pending[:at_most]:
-            rows = writer.rows(shard)
+        for shard in writer.shards.pending[:at_most]:
+            rows = writer.shards.rows(shard)
             keys = keys_of(cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop))
-            carried, data, ok = writer.carried(keys)
+            carried, data, ok = writer.shards.carried(keys)
             own = numbers_of(keys)
             for row in np.flatnonzero(~carried).tolist():
                 data[row], ok[row] = own[row], decodable(keys)[row]
@@ -221,7 +221,7 @@ def differences_of(split, state, *, listed=True):
         shards = {*map(int, split.manifest["shards"][name])}
         found.append((f"shards of {name}", shards, {*state.shards}))
     for stream, shards in state.streams.items() if set(state.streams) <= set(split.streams) else ():
-        found.append((f"shards of {stream}", split.stream_shards(stream), sorted(shards)))
+        found.append((f"shards of {stream}", split.open_stream(stream).shards, sorted(shards)))
     return _unequal(found) or _unequal(_rows(split, expected, state))
 
 

@@ -239,7 +239,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
     assert (cache.verify(root).problems, cache.verify(root).notes) == ((), [])
     assert not (root / SPLIT / "track_action").exists()
     # by whose keys new rows take their features over
-    assert split.stream_shards("resnet50") == [0, 1]
+    assert split.open_stream("resnet50").shards == [0, 1]
     live = cache.StreamShards(root, SPLIT, "resnet50", dim=4, dtype="float16", plan="others")
     assert live.live_shards == [2, 3]
     assert live.carried(toy.keys(np.arange(57)))[0].all()

@@ -156,7 +156,7 @@ class Histories(RuleBasedStateMachine):
             """What a killed extraction has finished is journalled, and comes with the next
             commit.
             """
-            shards = frozenset(cache.open(root)[SPLIT].stream_shards(stream)) - has
+            shards = frozenset(cache.open(root)[SPLIT].open_stream(stream).shards) - has
             assert shards <= pending
             assert len(shards) >= min(at_most, len(pending))
             return self.state.extracted(stream, shards)
@@ -200,7 +200,7 @@ class Histories(RuleBasedStateMachine):
         copied = cache.open(self.other)[SPLIT]
         starts = {track.name: track.start for track in copied.tracks}
         order = {name: self.state.videos[name] for name in copied.videos.names}
-        has = {name: frozenset(copied.stream_shards(name)) for name in copied.streams}
+        has = {name: frozenset(copied.open_stream(name).shards) for name in copied.streams}
         shards = frozenset(map(int, copied.manifest["shards"]["bbox"]))
         pending = {stream: self._rows_without(held) for stream, held in self.state.streams.items()}
         as_copied = State(

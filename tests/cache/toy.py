@@ -101,8 +101,8 @@ def write_stream(
 ):
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
     with StreamWriter(root, SPLIT, stream, dim=dim, dtype=dtype, plan="weights") as into:
-        for shard in into.pending if shards is None else shards:
-            rows = np.asarray(into.rows(shard))
+        for shard in into.shards.pending if shards is None else shards:
+            rows = np.asarray(into.shards.rows(shard))
             ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))
             into.write(
                 shard, np.where(ok[:, None] == UNDEFINED, 0, features(rows, dim)), ok, keys(rows)

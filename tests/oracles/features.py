@@ -37,7 +37,7 @@ def computed_rows(split, name):
 def compute_rows(split, name, rows):
     """Features (n, dim) of a stream's rows, NaN where they are unknown."""
     stream = _recorded_stream(split, name)
-    computer, _ = load(stream, Machine(), split.stream_manifest(name)["backbone"])
+    computer, _ = load(stream, Machine(), split.open_stream(name).manifest["backbone"])
     computed = np.full((len(rows), stream.dim), np.nan, np.float32)
     if not stream.reads.crops:
         labels = label_batch(split, np.asarray(rows, np.int64), stream.reads)
@@ -63,9 +63,9 @@ def compute_rows(split, name, rows):
 
 def _recorded_stream(split, name):
     """The stream with its recorded options, and the file of weights that provenance.json names."""
-    identity = split.stream_manifest(name)["identity"]
+    identity = split.open_stream(name).manifest["identity"]
     stream = streams.of_identity(identity)
-    file = split.stream_provenance(name).get("weights_file")
+    file = split.open_stream(name).provenance.get("weights_file")
     if stream is None and file is not None:
         weights = {"kind": identity["weights"]["kind"], "argument": file}
         stream = streams.of_identity({**identity, "weights": weights})
@@ -121,7 +121,7 @@ def differences(split, name, rows=None):
     chosen = computed_rows(split, name) if rows is None else np.asarray(rows)
     stored = column(split, f"features/{name}", chosen).astype(np.float64)
     computed = compute_rows(split, name, chosen.tolist()).astype(np.float64)
-    recorded = (split.stream_manifest(name)["backbone"] or {}).get("parts", [])
+    recorded = (split.open_stream(name).manifest["backbone"] or {}).get("parts", [])
     starts = [int(part["offset"]) for part in recorded[1:]]
     largest = np.zeros(len(chosen))
     for stored_part, part in zip(
@@ -142,7 +142,7 @@ def main(root, n):
     opened = cache.open(root)
     for split in (opened[name] for name in opened.splits):
         for name in split.streams:
-            if split.stream_manifest(name).get("identity", {}).get("kind") == IMPORTED:
+            if split.open_stream(name).manifest.get("identity", {}).get("kind") == IMPORTED:
                 continue
             rows = computed_rows(split, name)
             rows = np.sort(rng.choice(rows, min(n, len(rows)), replace=False))

@@ -285,7 +285,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
         shutil.copytree(noise, tmp_path / name)
     assert extract("calm").shards == 20
     monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "cpu"})
-    calm = cache.open(tmp_path / "calm")[SPLIT].stream_manifest("colour")["backbone"]
+    calm = cache.open(tmp_path / "calm")[SPLIT].open_stream("colour").manifest["backbone"]
     assert calm == {"stand_in": True}
     assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [7, 6]
     assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 7
@@ -293,7 +293,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     done = extract("parts")
     assert (done.computed, done.shards) == (0, 20)
     assert (
-        cache.open(tmp_path / "parts")[SPLIT].stream_manifest("colour")["backbone"]["device"]
+        cache.open(tmp_path / "parts")[SPLIT].open_stream("colour").manifest["backbone"]["device"]
         == "cpu"
     )
     assert into.rows(tmp_path / "parts", SPLIT, "features/colour").keys()

@@ -142,15 +142,13 @@ class MemorySplit:
         runs = zip(edges, [*edges[1:], len(rows)], strict=True)
         return np.array([run for run in runs if there[run[0]]], np.int64).reshape(-1, 2)
 
-    def stream_manifest(self, stream):
-        digest = f"{stream} of {self.manifest['digest']}"
-        size = self.rows[stream].shape[1] if stream in self.rows else FEATURE_SIZE
-        return {"digest": digest, "dim": size, "dtype": "float32", "stand_in": False}
-
     crop = cache.CropPolicy()
 
-    def crop_policy(self, stream):
-        return self.crop
+    def open_stream(self, stream):
+        digest = f"{stream} of {self.manifest['digest']}"
+        size = self.rows[stream].shape[1] if stream in self.rows else FEATURE_SIZE
+        manifest = {"digest": digest, "dim": size, "dtype": "float32", "stand_in": False}
+        return SimpleNamespace(manifest=manifest, identity={}, crop=self.crop)
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"

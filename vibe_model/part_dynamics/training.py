@@ -100,7 +100,7 @@ def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split])
     """Raise DataError if a split's stream was computed by another embedding."""
     digest = runs.file_digest(embedding)
     for name, split in splits.items():
-        identity = split.stream_manifest(stream).get("identity") or {}
+        identity = split.open_stream(stream).identity
         weights = identity.get("weights") or {}
         if weights.get("file_sha256", digest) != digest:
             raise DataError(

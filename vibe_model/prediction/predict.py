@@ -447,7 +447,7 @@ def _assemble_track(
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
     # the network's crop, without the crop scale
-    read["bbox"][..., 2:] *= split.crop_policy(stream).scale
+    read["bbox"][..., 2:] *= split.open_stream(stream).crop.scale
     in_track = rows - track.start
 
     track_number = int(split.track_of(whole[0, :1])[0])

@@ -210,7 +210,7 @@ def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
         "stand_in": job.stand_in,
         "checkpoint": job.trained.about,
         "body_sha256": job.trained.generator.body.digest,
-        "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
+        "features": dict(split.open_stream(job.stream).identity),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
         "smooth": job.smooth,

@@ -104,7 +104,7 @@ class Present(NamedTuple):
 
         Raises DataError if `stream` has features of jittered crops.
         """
-        if split.crop_policy(stream).jitter is not None:
+        if split.open_stream(stream).crop.jitter is not None:
             raise DataError(
                 f"the stream {stream!r} has randomly moved and mirrored crops, for training "
                 "only. Name the stream of plain crops."

@@ -38,7 +38,7 @@ class Tracks(Dataset[dict[str, Any]]):
         self.split = split
         self.streams = tuple(streams)
         for stream in self.streams:
-            split.stream_manifest(stream)  # raises CacheError if the split lacks it
+            split.open_stream(stream)  # raises CacheError if the split lacks it
         self.fields = tuple(fields)
         # reads no row; raises CacheError for an unknown field
         split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)

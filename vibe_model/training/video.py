@@ -324,7 +324,7 @@ class VideoRun(TrainingLoop):
         """Identity of a stream's network, from the first split that records it; else None."""
         for name, streams in self.config.streams.items():
             if stream in streams:
-                manifest = self.splits[name].stream_manifest(stream)
+                manifest = self.splits[name].open_stream(stream).manifest
                 if "identity" in manifest:
                     identity: Mapping[str, Any] = manifest["identity"]
                     return identity
@@ -363,7 +363,7 @@ def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     stand_in = False
     for split, streams in config.streams.items():
         for stream in streams:
-            manifest = splits[split].stream_manifest(stream)
+            manifest = splits[split].open_stream(stream).manifest
             stand_in |= bool(manifest.get("stand_in", False))
             argument = arguments.get(stream, "features")
             size = config.feature_size
@@ -386,9 +386,9 @@ def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
 def _network_of(split: Split, stream: str) -> dict[str, Any]:
     """Identity of a stream's network, without the entries that may differ between splits."""
-    identity = dict(split.stream_manifest(stream)["identity"])
+    identity = dict(split.open_stream(stream).manifest["identity"])
     # jittered copies may differ in their crops, imported streams in the file that each comes from
-    identity["crop"] = replace(split.crop_policy(stream), jitter=None)
+    identity["crop"] = replace(split.open_stream(stream).crop, jitter=None)
     if identity.get("kind") == "imported":
         identity.pop("file_sha256", None)
     return identity

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
-from pipeline.plug_ins import Registry
+from pipeline.plug_ins import ClassRegistry
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
 from pipeline.skeletons import Float32s
@@ -121,7 +121,9 @@ class DetectionResources(Computing):
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
-_REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, Detector, "name")
+_REGISTRY: Final[ClassRegistry[Detector]] = ClassRegistry(
+    "detector", ENTRY_POINTS, Detector, "name"
+)
 names = _REGISTRY.names
 find = _REGISTRY.find
 get = _REGISTRY.get

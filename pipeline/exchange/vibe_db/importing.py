@@ -139,7 +139,7 @@ def _result(
     """What the import tells of the split as it is committed now."""
     without_features = 0
     if stream is not None:
-        without_features = split.undecodable(stream)
+        without_features = split.open_stream(stream).undecodable()
     provenance = opened.provenance
     return ImportedSplit(
         rows=int(split.manifest["rows"]),
@@ -229,7 +229,7 @@ def _write_stream(root: cache.Root, name: str, stream: str, opened: _OpenedFile)
     identity = entries["identity"]
     split = cache.open(root)[name]
     if stream in split.streams:
-        differences = describe(split.stream_manifest(stream).get("identity", {}), identity)
+        differences = describe(split.open_stream(stream).identity, identity)
         if differences:
             raise _other_stream(name, stream, differences)
         if is_current(split, stream):

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,8 @@ from cache import Split
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels
-from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
-from pipeline.features.engine.shards import Checked, StreamRun
+from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork, Slots
+from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
 from pipeline.features.inputs import Pixels
@@ -156,34 +156,42 @@ def _compute_jobs(
 ) -> Meter:
     """Load the networks, and compute shards with them and with decoding processes."""
     workers = planner.workers
+    computers = [stream.load(machine) for stream in planner.streams]
     outputs: list[Output] = []
-    networks: list[LoadedNetwork | None] = []
-    for stream in planner.streams:
-        computer = stream.load(machine)
-        network = None if computer is None else LoadedNetwork(stream, computer, workers)
-        networks.append(network)
-        row_stream = stream.stream if network is None else None
-        outputs.append(Output(stream.stream.policy.size, row_stream))
-    loaded = [network for network in networks if network is not None]
+    slots_of: list[Slots | None] = []
+    for stream, computer in zip(planner.streams, computers, strict=True):
+        size = stream.stream.policy.size
+        if computer is None:
+            outputs.append(Output(size, stream.stream))
+            slots_of.append(None)
+        else:
+            outputs.append(Output(size, None))
+            slots_of.append(Slots(size, computer.batch_size, computer.lanes, workers))
     pool = Pool[Task, Decoded](
         [CropDecoding(outputs)] * workers,
-        _tasks_of_jobs(planner, jobs, networks),
+        _tasks_of_jobs(planner, jobs, slots_of),
         ahead=AHEAD,
         timeout=timeout,
         skips=True,
-        shared=[network.n_bytes for network in loaded],
+        shared=[slots.n_bytes for slots in slots_of if slots is not None],
         env=video_threads(workers),
     )
     devices = [stream.device for stream in planner.streams if stream.device]
     meter = Meter(
         decoders=workers,
-        lanes=max((network.lanes for network in loaded), default=1),
+        lanes=max((computer.lanes for computer in computers if computer is not None), default=1),
         device=devices[0] if devices else "",
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(pool)
-        for network, memory in zip(loaded, pool.shared, strict=True):
-            stack.enter_context(network.use(memory))
+        memories = iter(pool.shared)
+        networks: list[LoadedNetwork | None] = []
+        for stream, computer, slots in zip(planner.streams, computers, slots_of, strict=True):
+            network = None
+            if slots is not None:
+                network = LoadedNetwork(stream, computer, slots, next(memories))
+                stack.enter_context(network.adopting())
+            networks.append(network)
         report(meter)
         _Loop(networks, planner, pool, meter, report).run()
     return meter
@@ -192,29 +200,38 @@ def _compute_jobs(
 def _tasks_of_jobs(
     planner: Planner,
     jobs: Iterator[Job | None],
-    networks: Sequence[LoadedNetwork | None],
+    slots_of: Sequence[Slots | None],
 ) -> Iterator[Iterator[Task | None] | None]:
-    """Yield the tasks of each job; None if there is no job now."""
-    most_rows = [network.task_rows for network in networks if network is not None]
+    """Yield the tasks of each job; None if there is no job now. slots_of: by stream, as for
+    `_take_slots`.
+    """
+    most_rows = [slots.task_rows for slots in slots_of if slots is not None]
     n_rows = min(most_rows, default=FEWEST_ROWS)
     for job in jobs:
-        yield None if job is None else _take_slots(planner.tasks(job, n_rows), networks)
+        yield None if job is None else _take_slots(planner.tasks(job, n_rows), slots_of)
 
 
-def _take_slots(
-    tasks: Iterator[Task], networks: Sequence[LoadedNetwork | None]
-) -> Iterator[Task | None]:
-    """Yield tasks with slots for the crops of networks; None while there is no room."""
+def _take_slots(tasks: Iterator[Task], slots_of: Sequence[Slots | None]) -> Iterator[Task | None]:
+    """Yield tasks with slots for their crops; None while there is no room. slots_of: by stream;
+    None if decoding processes compute its rows.
+    """
     for task in tasks:
-        crops_of = []
-        for network, crops in zip(networks, task.crops, strict=True):
-            if network is not None:
-                crops_of.append((network, crops.rows))
-        while not all(network.has_room(len(rows)) for network, rows in crops_of):
+        with_slots = []
+        for slots, crops in zip(slots_of, task.crops, strict=True):
+            if slots is not None:
+                with_slots.append((slots, crops.rows))
+        while not all(slots.has_room(len(rows)) for slots, rows in with_slots):
             yield None
-        for network, rows in crops_of:
-            rows["slot"] = network.take(len(rows))
+        for slots, rows in with_slots:
+            rows["slot"] = slots.take(len(rows))
         yield task
+
+
+class _Writing(NamedTuple):
+    """A finished shard that the writing thread writes."""
+
+    future: Future[None]
+    count_rows: Callable[[], None]  # to be called when it is written
 
 
 class _Loop:
@@ -241,10 +258,9 @@ class _Loop:
         self._meter = meter
         self._report = report
         self._saved = time.monotonic()  # when checkpoints were last begun
-        # batches that are being computed
-        self._computing: dict[Future[Checked], tuple[LoadedNetwork, int]] = {}
-        # what the writing thread has to do, in order, and what follows: shards, and checkpoints
-        self._writing = deque[tuple[Future[None], Callable[[], None] | None]]()
+        # what the writing thread has to do, in order
+        self._writing = deque[_Writing]()  # shards
+        self._saving = deque[Future[None]]()  # checkpoints
 
     def run(self) -> None:
         """Send tasks, compute full batches, write finished shards, until all is done.
@@ -258,12 +274,11 @@ class _Loop:
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._pool.has_more or self._has_open or self._writing:
+                while self._has_work:
                     self._submit()
-                    self._begin_to_compute(threads)
+                    self._compute_batches(threads)
                     self._begin_to_write(writer)
                     self._receive_tasks()
-                    self._receive_batches()
                     self._receive_written()
                     self._report(self._meter, REPORT_EVERY)
             finally:  # also after an error: start no other batch, and save the computed rows
@@ -271,12 +286,10 @@ class _Loop:
                 self._begin_to_save(writer)
 
     @property
-    def _has_open(self) -> bool:
-        return any(stream.has_open for stream in self._streams)
-
-    @property
-    def _has_full_batch(self) -> bool:
-        return any(network.full for network in self._loaded)
+    def _has_work(self) -> bool:
+        """Whether a row is to be computed, or a shard or checkpoint to be written."""
+        has_open = any(stream.has_open for stream in self._streams)
+        return bool(self._pool.has_more or has_open or self._writing or self._saving)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is
@@ -284,17 +297,19 @@ class _Loop:
         """
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
-        may_get_tasks = self._pool.has_more and self._computing
-        if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
+        is_computing = any(network.is_computing for network in self._loaded)
+        may_get_tasks = self._pool.has_more and is_computing
+        has_full_batch = any(network.slots.has_full_batch for network in self._loaded)
+        if self._pool.is_idle and not has_full_batch and not may_get_tasks:
             for network in self._loaded:
-                network.close_batch()
+                network.slots.close_batch()
             self._pool.submit()  # what waited for slots of a batch without any crop
 
-    def _begin_to_compute(self, threads: ThreadPoolExecutor) -> None:
+    def _compute_batches(self, threads: ThreadPoolExecutor) -> None:
+        """Store the batches that have been computed, and let the threads compute full ones."""
         for network in self._loaded:
-            for batch, labels in network.take_full():
-                future = threads.submit(network.compute, batch, labels, self._meter)
-                self._computing[future] = network, batch
+            self._meter.rows += network.store_computed()
+            network.compute_full(threads, self._meter)
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         """Let the writing thread write finished shards, and checkpoints of the others when they are
@@ -302,24 +317,24 @@ class _Loop:
         """
         for stream in self._streams:
             for shard in stream.take_finished():
-                written = writer.submit(stream.write, shard, self._meter)
-                self._writing.append((written, functools.partial(stream.count, shard)))
-        is_saving = any(follow is None for _, follow in self._writing)
-        if time.monotonic() - self._saved > CHECKPOINT_EVERY and not is_saving:
+                future = writer.submit(stream.write, shard, self._meter)
+                self._writing.append(_Writing(future, functools.partial(stream.count, shard)))
+        if time.monotonic() - self._saved > CHECKPOINT_EVERY and not self._saving:
             self._begin_to_save(writer)
 
     def _begin_to_save(self, writer: ThreadPoolExecutor) -> None:
         self._saved = time.monotonic()
         for stream in self._streams:
             for save in stream.save():
-                self._writing.append((writer.submit(save), None))
+                self._saving.append(writer.submit(save))
 
     def _receive_written(self) -> None:
-        while self._writing and self._writing[0][0].done():
-            written, follow = self._writing.popleft()
-            written.result()
-            if follow is not None:
-                follow()
+        while self._saving and self._saving[0].done():
+            self._saving.popleft().result()
+        while self._writing and self._writing[0].future.done():
+            writing = self._writing.popleft()
+            writing.future.result()
+            writing.count_rows()
 
     def _receive_tasks(self) -> None:
         """Take finished tasks from the processes."""
@@ -348,10 +363,4 @@ class _Loop:
                 self._meter.rows += stream.store(rows, checked)
             else:
                 filled_rows = np.where(stream.is_missing(rows), rows, NO_ROW)
-                network.fill(crops.rows["slot"], filled_rows)
-
-    def _receive_batches(self) -> None:
-        """Take finished batches from the networks' threads."""
-        for future in [future for future in self._computing if future.done()]:
-            network, batch = self._computing.pop(future)
-            self._meter.rows += network.store(batch, future.result())
+                network.slots.fill(crops.rows["slot"], filled_rows)

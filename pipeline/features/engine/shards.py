@@ -306,9 +306,10 @@ class StreamRun:
 
     def write(self, shard: _OpenShard, meter: Meter) -> None:
         """Stage a finished shard in the cache."""
-        self._files.made = self._files.made or self.provenance or {}
         with meter.measure("write"):
-            self._files.stage(shard.number, shard.values, shard.ok, shard.keys)
+            self._files.stage(
+                shard.number, shard.values, shard.ok, shard.keys, made=self.provenance
+            )
 
     def count(self, shard: _OpenShard) -> None:
         """Count the rows of a shard that has been written."""

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.arrays import Floats
-from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.console import err
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
@@ -256,7 +256,7 @@ class _CudaNetwork(Network):
             raise
         except Exception as error:  # the compiler's errors have no common class
             self._forward = uncompiled
-            err.print(f"{DOUBT} {plain(_not_compiled(error))}")
+            err.warn(_not_compiled(error))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory of all crops, so that the GPU copies crops while it computes. Raises

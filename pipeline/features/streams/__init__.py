@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.features.streams.base import Stream
-from pipeline.plug_ins import Registry
+from pipeline.plug_ins import ClassRegistry
 
 ENTRY_POINTS: Final = "vibe_pipeline.streams"
 
-_REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, Stream, "kind")
+_REGISTRY: Final[ClassRegistry[Stream]] = ClassRegistry("stream", ENTRY_POINTS, Stream, "kind")
 names = _REGISTRY.names
 find = _REGISTRY.find
 get = _REGISTRY.get
-not_installed = _REGISTRY.not_installed
 label = _REGISTRY.label
 calling = _REGISTRY.calling
 

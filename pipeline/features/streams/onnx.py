@@ -293,7 +293,7 @@ def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> Float
     Returns an array (B, T, ...): the output's shape for each of T frames in B windows. Raises
     PipelineError if the stream has no output of this name.
     """
-    recorded = (split.stream_manifest(stream)["backbone"] or {}).get("parts", [])
+    recorded = (split.open_stream(stream).manifest["backbone"] or {}).get("parts", [])
     parts = {part["name"]: part for part in recorded}
     if name not in parts:
         names = ", ".join(map(str, parts)) or "none"

@@ -29,14 +29,8 @@ from numpy.typing import NDArray
 from pipeline.cli.text import count
 from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.numbering import NumberedFrame
-from pipeline.files.pixels.video import (
-    HLG,
-    PQ,
-    OpenVideo,
-    Undecodable,
-    VideoHeader,
-    View,
-)
+from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader
+from pipeline.files.pixels.view import HLG, PQ, View
 from pipeline.skeletons import Doubles, Ints
 
 HDR: Final = {PQ: "PQ", HLG: "HLG"}  # transfer functions of HDR videos -> their names

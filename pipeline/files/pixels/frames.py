@@ -29,15 +29,9 @@ from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.numbering import NumberedFrame
-from pipeline.files.pixels.video import Image as Image
-from pipeline.files.pixels.video import (
-    OpenVideo,
-    Painter,
-    Undecodable,
-    VideoHeader,
-    View,
-    open_video,
-)
+from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader, open_video
+from pipeline.files.pixels.view import Image as Image
+from pipeline.files.pixels.view import Painter, View
 from pipeline.files.raw.files import (
     cached,
     digest_or_problem,

@@ -61,7 +61,7 @@ class Numbering:
 
     - It is damaged, or needs one that is: its frame is lost, and keeps its number.
     - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
-      packet has no number. Only some codecs have them (FRAMELESS_PACKETS).
+      packet has no number. Only some codecs have them (`video.CODECS`).
     - It is shown before the first key frame, and drawn over frames that the file lacks.
 
     The decoder does not tell which. So while nothing is damaged, no frame of the last two is lost.

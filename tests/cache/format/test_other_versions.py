@@ -22,7 +22,7 @@ def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
     before = toy.tree(root)
 
     with pytest.raises(cache.CacheError, match=REFUSED):
-        cache.open(root)[SPLIT].stream_manifest("resnet50")
+        cache.open(root)[SPLIT].open_stream("resnet50")
     with pytest.raises(cache.CacheError, match=REFUSED):
         toy.write(root, toy.videos(), plan="second")
         toy.write_stream(root)

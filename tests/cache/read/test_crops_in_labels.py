@@ -51,7 +51,7 @@ def cut_out(split, policy):
 
 @pytest.mark.parametrize("stream", POLICIES)
 def test_keypoints_are_those_of_the_policys_box(split, stream):
-    assert split.crop_policy(stream) == POLICIES[stream]
+    assert split.open_stream(stream).crop == POLICIES[stream]
     boxes, flipped = cut_out(split, POLICIES[stream])
     windows = split.windows(LENGTH, LENGTH, stream)
     found = split.read(windows, stream, fields=["kp_2d"])["kp_2d"].reshape(-1, 49, 3)

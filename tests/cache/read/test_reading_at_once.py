@@ -39,8 +39,8 @@ def root(tmp_path_factory):
     columns = {"frame_index": rows, "bbox": bbox, "valid": rows % 5 != 0}
     split_of(folder, columns, rows_per_shard=8, rows_per_chunk=4)
     with StreamWriter(folder, "toy/train", "resnet50", dim=3, plan="p") as stream:
-        for shard in stream.pending:
-            numbers = np.asarray(stream.rows(shard))
+        for shard in stream.shards.pending:
+            numbers = np.asarray(stream.shards.rows(shard))
             keys = np.stack([numbers, numbers], axis=1).astype(np.uint64)
             stream.write(shard, features_of(numbers), np.ones(len(numbers), bool), keys)
         stream.commit({})
@@ -185,8 +185,8 @@ def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_ma
     n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
     split_of(tmp_path, {"frame_index": np.arange(n_rows)}, rows_per_shard=1024, rows_per_chunk=64)
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:
-        for shard in stream.pending:
-            rows = np.asarray(stream.rows(shard))
+        for shard in stream.shards.pending:
+            rows = np.asarray(stream.shards.rows(shard))
             features = np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
             stream.write(
                 shard,

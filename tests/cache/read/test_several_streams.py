@@ -128,4 +128,4 @@ def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
     with pytest.raises(CacheError, match="does not have shard 0"):
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=4, plan="weights") as writer:
-        assert writer.pending == [0, 2]
+        assert writer.shards.pending == [0, 2]

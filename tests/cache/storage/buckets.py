@@ -86,12 +86,12 @@ def three_runs(root, toy):
     again = [toy.video("b", [7, 20], seed=1), toy.video("g", [40])]
     toy.write(root, again, drop=["b", "a"], plan="second")
     with StreamWriter(root, SPLIT, STREAM, dim=4, plan="weights") as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
+        for shard in writer.shards.pending:
+            rows = np.asarray(writer.shards.rows(shard))
             # what is appended has the keys of rows 10 to 42
             earlier = np.where(rows < 192, rows - 160 + 10, rows)
             keys = toy.keys(earlier)
-            mask, features, ok = writer.carried(keys)
+            mask, features, ok = writer.shards.carried(keys)
             assert mask.any() == (shard == 5)
             own = toy.features(earlier, 4)
             np.testing.assert_array_equal(features[mask & (ok == 1)], own[mask & (ok == 1)])

@@ -93,8 +93,8 @@ def use(root):
     repr(split)
     split.read([[4, 8]], fields=["features", "valid", "hands"])
     split.windows(4, stream="resnet50")
-    split.pending_rows("resnet50")
-    split.undecodable("resnet50")
+    split.open_stream("resnet50").pending_rows()
+    split.open_stream("resnet50").undecodable()
     split.rows("height", 0, 40)
     assert [*split.tracks, *split.videos]
     cache.content_digest(split)
@@ -112,7 +112,7 @@ def test_a_wrong_entry_of_a_manifest_ends_in_no_other_error(place, small, tmp_pa
         body = {key: value for key, value in other.items() if key != "digest"}
         file.write_bytes(json_file({**body, "digest": cache.fingerprint(body)}))
         try:
-            cache.open(root)[SPLIT].stream_manifest("resnet50")
+            cache.open(root)[SPLIT].open_stream("resnet50")
         except CacheError:
             n_refused += 1
             if n_refused % 10:

@@ -138,7 +138,7 @@ def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root, toy):
         spoil(root / SPLIT / f"features/resnet50/c/{shard}/0")
         assert repaired(root).streams == {(SPLIT, "resnet50"): (shard,)}
         with cache.StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
-            assert (shard in writer.pending) == missed
+            assert (shard in writer.shards.pending) == missed
 
 
 def test_what_the_report_names_stays_where_it_is_intact_by_now(root):

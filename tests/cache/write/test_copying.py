@@ -49,7 +49,7 @@ def contents(root, *streams):
     numbers = {}
     for track in split.tracks:
         shards = {track.start // size, (track.stop - 1) // size}
-        has = [name for name in streams if shards <= set(split.stream_shards(name))]
+        has = [name for name in streams if shards <= set(split.open_stream(name).shards)]
         names = [
             *split.columns,
             *(f"features/{name}{part}" for name in has for part in ("", "_ok", "_key")),
@@ -71,8 +71,8 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     assert (cache.verify(to).ok, cache.verify(to).notes) == (True, [])
     # The callers' entries, notes and stamps go along.
     assert (split.manifest["plan"], split.manifest["stand_in"]) == ("second", True)
-    assert split.stream_manifest("resnet50")["weights"] == "known"
-    assert split.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
+    assert split.open_stream("resnet50").manifest["weights"] == "known"
+    assert split.open_stream("resnet50").manifest["split_digest"] == split.manifest["digest"]
     assert (split.provenance["raw"], split.provenance["copied"]["digest"]) == (
         "/raw",
         old.manifest["digest"],

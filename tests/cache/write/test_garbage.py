@@ -70,7 +70,7 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, 
 def begin_stream(root, toy):
     """The first shard of a stream `late`."""
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
-        writer.write(*toy.given(writer, 0))
+        writer.write(*toy.given(writer.shards, 0))
 
 
 @pytest.mark.parametrize("part", ["", "_ok", "_key"])
@@ -97,7 +97,7 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(root, toy, monkeypatch
     def begin():
         if not writers:
             writers.append(StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w").__enter__())
-            writers[0].write(*toy.given(writers[0], 0))
+            writers[0].write(*toy.given(writers[0].shards, 0))
 
     def listdir(path):
         if Path(path) == late and not late.exists():
@@ -116,8 +116,8 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(root, toy, monkeypatch
         system.setattr(os, "rmdir", rmdir)
         cache.gc(root, unfinished=True)
     (writer,) = writers
-    for shard in writer.pending:
-        writer.write(*toy.given(writer, shard))
+    for shard in writer.shards.pending:
+        writer.write(*toy.given(writer.shards, shard))
     writer.commit({})
     writer.__exit__()
     assert cache.verify(root).ok

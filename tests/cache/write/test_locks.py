@@ -87,7 +87,7 @@ def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks, toy):
         (tracks / SPLIT / "features/resnet50/.writing/lock").unlink()
         toy.write_stream(tracks)
         files = toy.tree(tracks)
-        shard, features, ok, keys = toy.given(writer, 0)
+        shard, features, ok, keys = toy.given(writer.shards, 0)
         writer.write(shard, features + 1, ok, keys)
     assert toy.tree(tracks) == files
 

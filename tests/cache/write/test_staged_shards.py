@@ -41,8 +41,8 @@ def test_a_shard_of_another_state_of_the_split_is_not_taken(root, toy, tmp_path)
     toy.write(root, toy.videos(seed=1))  # replaced: other rows under the same numbers
     shutil.copytree(kept, root / WRITING)
     with writer_of(root) as writer:
-        assert writer.list_staged() == {}
-        assert writer.pending == [0, 1, 2, 3, 4]
+        assert writer.shards.list_staged() == {}
+        assert writer.shards.pending == [0, 1, 2, 3, 4]
 
 
 def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
@@ -53,11 +53,11 @@ def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
             shards.stage(*toy.given(shards, 0))
         writer.accept_staged()
         with pytest.raises(CacheError, match="shard 0: is not pending"):
-            writer.write(*toy.given(writer, 0))
+            writer.write(*toy.given(writer.shards, 0))
         shard, features, ok, keys = toy.given(wide, 1)
         wide.stage(shard, features, ok, keys)
         writer.accept_staged()
-        assert writer.pending == [1, 2, 3, 4]
+        assert writer.shards.pending == [1, 2, 3, 4]
         assert writer.refused == []
 
 
@@ -70,13 +70,13 @@ def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(ro
         (gone,) = (root / WRITING).glob("staged/*/file-1-*-resnet50_ok")
         gone.unlink()
         writer.accept_staged()
-        assert writer.pending == [1, 3, 4]
+        assert writer.shards.pending == [1, 3, 4]
         (refused,) = writer.refused
         assert "found no such file" in refused
         assert sorted(shards.list_staged()) == [0, 2]
         shards.stage(*toy.given(shards, 1))
         writer.accept_staged()
-        assert writer.pending == [3, 4]
+        assert writer.shards.pending == [3, 4]
 
 
 def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
@@ -116,10 +116,12 @@ def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
 @pytest.mark.parametrize("stream", FORMS)
 def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, toy, stream):
     with writer_of(root, stream) as writer:
-        shard, data, ok, keys = toy.given(writer, 1)
+        shard, data, ok, keys = toy.given(writer.shards, 1)
         data = data.astype(FORMS[stream]["dtype"])
         rows = np.arange(0, len(keys), 3)
-        writer.checkpoint(shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows])
+        writer.shards.checkpoint(
+            shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows]
+        )
     changed = keys.copy()
     changed[3, 0] += 1
     for same, given in ((rows, keys), (rows[rows != 3], changed)):
@@ -129,7 +131,9 @@ def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, 
         assert flags[mask].tolist() == np.asarray(ok, np.uint8)[same].tolist()
     if stream == "resnet50":  # no shard takes it: it would fail again and again
         data[6, 0] = np.nan
-        writer.checkpoint(shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows])
+        writer.shards.checkpoint(
+            shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows]
+        )
         mask = shards_of(root, stream, plan="weights").kept(shard, keys)[0]
         assert np.flatnonzero(mask).tolist() == rows[rows != 6].tolist()
     assert not shards_of(root, stream, plan="others").kept(shard, keys)[0].any()

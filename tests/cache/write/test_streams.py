@@ -20,15 +20,17 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])
     split = cache.open(tmp_path)["toy/train"]
-    assert split.undecodable("resnet50") == 1
+    assert split.open_stream("resnet50").undecodable() == 1
     found = split.read([[17, 20]], "resnet50", ["features"])["features"]
     np.testing.assert_array_equal(found[0], [[0] * 4, *toy.features(np.array([18, 19]), 4)])
     # Carried over by their keys: b was in rows 10-37, and is appended from 160.
     toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])
     with writer_of(tmp_path) as writer:
-        assert writer.pending == [5]
+        assert writer.shards.pending == [5]
         others = np.array([[99, 99], [5, 0], [1, 5]], np.uint64)
-        mask, features, ok = writer.carried(np.concatenate([toy.keys(np.arange(10, 37)), others]))
+        mask, features, ok = writer.shards.carried(
+            np.concatenate([toy.keys(np.arange(10, 37)), others])
+        )
         assert mask.tolist() == [True] * 27 + [False] * 3  # one word alone makes no key equal
         features, ok = features[:27], ok[:27]
         assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
@@ -51,7 +53,7 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
     toy.write_stream(tracks, shards=[0])
     split = cache.open(tracks)["toy/train"]
     with writer_of(tracks) as writer:
-        writer.write(*toy.given(writer, 1))
+        writer.write(*toy.given(writer.shards, 1))
         with pytest.raises(CacheError, match="no file"):
             split.rows("features/resnet50", 40, 44)
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
@@ -64,7 +66,7 @@ def test_keys_are_found_in_every_sorted_run(tmp_path, toy, monkeypatch):
     toy.write(tmp_path, [], drop=["a"])
     rows = np.random.default_rng(0).permutation(200)
     with writer_of(tmp_path) as writer:
-        mask, features, ok = writer.carried(toy.keys(rows))
+        mask, features, ok = writer.shards.carried(toy.keys(rows))
     np.testing.assert_array_equal(mask, rows < 143)
     np.testing.assert_array_equal(ok, rows < 143)
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
@@ -75,7 +77,7 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy)
         pass
     toy.write(tmp_path, [toy.video("a", [10])])
     with writer_of(tmp_path) as writer:
-        shard, features, ok, keys = toy.given(writer, 0)
+        shard, features, ok, keys = toy.given(writer.shards, 0)
         for given, match in (
             ((shard, features[:, :3], ok, keys), "expected features"),
             ((1, features, ok, keys), "not pending"),
@@ -131,9 +133,9 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
     with pytest.raises(CacheError, match="does not have shard"):
         split.read(split.windows(4, 4)[:1])
     with writer_of(backup) as writer:
-        assert writer.pending == [0, 1, 2, 3, 4]
-        assert not writer.carried(toy.keys(np.arange(10)))[0].any()
-        writer.write(*toy.given(writer, 0))
+        assert writer.shards.pending == [0, 1, 2, 3, 4]
+        assert not writer.shards.carried(toy.keys(np.arange(10)))[0].any()
+        writer.write(*toy.given(writer.shards, 0))
         # killed here, the manifest names no shard that was written over
         assert cache.verify(backup).ok
         writer.commit({"weights": "known"})

@@ -98,7 +98,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
         ):
             file.unlink() if notes is None else file.write_bytes(notes)
         split = cache.open(root)[toy.SPLIT]
-        assert (split.provenance, split.stream_provenance("resnet50")) == ({}, {})
+        assert (split.provenance, split.open_stream("resnet50").provenance) == ({}, {})
         assert cache.verify(root).ok
     (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
@@ -224,11 +224,11 @@ def test_what_is_lost_or_damaged_since_is_written_again(tmp_path, toy, name):
 
 def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tracks, toy):
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
-        writer.write(*toy.given(writer, 1))
+        writer.write(*toy.given(writer.shards, 1))
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
-        assert writer.pending == [0, 2, 3, 4]
+        assert writer.shards.pending == [0, 2, 3, 4]
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="new") as writer:
-        assert writer.pending == [0, 1, 2, 3, 4]
+        assert writer.shards.pending == [0, 1, 2, 3, 4]
 
 
 def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_were_written_over_do_not_come_back(

@@ -268,7 +268,7 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, types):
     own = "[mine]\nkind = resnet50\nweights = untrained:3\nprecision = exact"
     luigi_cfg(more=f"[features]\nstreams = mine pr_vipe\nworkers = 1\n{own}")
     types(EXTRACT)
-    identity = penn.split.stream_manifest("mine")["identity"]
+    identity = penn.split.open_stream("mine").manifest["identity"]
     assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     # make data would find nothing to do either
@@ -276,7 +276,7 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, types):
     wrong = "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE"
     types(f"{EXTRACT} --kind resnet50 --weights spn:x", wrong, code=2)
     types(f"{EXTRACT} --stream other --kind resnet50 --weights untrained:4")
-    assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
+    assert penn.split.open_stream("other").manifest["identity"]["weights"]["argument"] == "4"
     # what is set is not left out for what is recorded
     types(f"{EXTRACT} --set mine.precision=fast", "precision was exact, is fast", code=2)
 
@@ -288,7 +288,7 @@ def test_set_of_a_kind_s_section_leaves_the_keys_of_a_stream_s_own_section(
     sections = "[resnet50]\nweights = untrained:1\n[fine]\nkind = resnet50\nprecision = exact"
     luigi_cfg(more=f"[features]\nstreams = fine\nworkers = 1\n{sections}")
     types(f"{EXTRACT} --set resnet50.precision=fast --set resnet50.weights=untrained:3")
-    identity = penn.split.stream_manifest("fine")["identity"]
+    identity = penn.split.open_stream("fine").manifest["identity"]
     assert identity["precision"] == "exact", "[fine] has it"
     assert identity["weights"]["argument"] == "3", "[fine] lacks it, and --set is over the file"
 
@@ -301,7 +301,9 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     types(f"{EXTRACT} --stream homography")
     named = f"{EXTRACT} --stream pr_vipe --kind resnet50"
     types(named)
-    kinds = [penn.split.stream_manifest(name)["identity"]["kind"] for name in penn.split.streams]
+    kinds = [
+        penn.split.open_stream(name).manifest["identity"]["kind"] for name in penn.split.streams
+    ]
     assert kinds == ["homography", "resnet50"]
     types(f"{EXTRACT} --stream pr_vipe", "kind was resnet50, is pr_vipe", code=2)
     types(named, "up to date")

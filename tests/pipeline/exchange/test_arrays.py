@@ -135,7 +135,7 @@ def test_a_row_of_the_stream_is_the_file_s_row(name, dtype, root, tmp_path):
     assert done == ImportedArray(N, N, 0, "tracks" if keyed else "rows", stand_in=False)
     expected = x.reshape(N, 6).astype(np.float16 if dtype == "float16" else np.float32)
     assert stored(root).dtype == expected.dtype and stored(root).tobytes() == expected.tobytes()
-    manifest = cache.open(root)[NAME].stream_manifest("mine")
+    manifest = cache.open(root)[NAME].open_stream("mine").manifest
     assert manifest["imported"]["shape"] == [N, 3, 2] and manifest["imported"]["dtype"] == dtype
     assert manifest["imported"]["file"] == name and manifest["identity"]["kind"] == "imported"
     assert not imported(root, tmp_path / name).is_written
@@ -345,7 +345,7 @@ def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, types, c
     command = "import TMP/x.npz penn_action/train --cache CACHE --format arrays --array x"
     types(command, "--as NAME", code=2)
     types(f"{command} --as mine")
-    assert penn.split.undecodable("mine") == 1
+    assert penn.split.open_stream("mine").undecodable() == 1
     types(f"{command} --as mine", "mine is up to date")
     types("status --cache CACHE", "1 row without features in mine")
     extract = "extract penn_action/train --stream mine --kind imported --cache CACHE"

@@ -99,7 +99,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports
         rtol = 1e-5 if name.startswith("insta") else 0
         for field, values in batches[0].items():
             assert_allclose(batches[1][field], values, rtol, rtol / 1000, err_msg=field)
-        manifest = splits[1].stream_manifest("resnet50")
+        manifest = splits[1].open_stream("resnet50").manifest
         assert manifest["stand_in"] is True and manifest["backbone"]["stand_in"] is True
         assert manifest["identity"]["weights"]["weights"] == {"kind": "untrained", "argument": "0"}
     (tmp_path / "again").mkdir()
@@ -275,7 +275,7 @@ def test_real_data_with_features_of_random_weights_is_no_demo_data(tmp_path, typ
         assert "DEMO DATA" not in types(command, "UNTRAINED")
     imported = cache.open(tmp_path / "d")["posetrack/train"]
     assert imported.manifest["stand_in"] is False
-    assert imported.stream_manifest("resnet50")["stand_in"] is True
+    assert imported.open_stream("resnet50").manifest["stand_in"] is True
 
 
 def test_rows_that_are_left_out_in_two_steps_for_one_reason_are_all_counted():

@@ -177,7 +177,7 @@ def test_what_is_not_finite_is_unknown_or_left_out_and_counted(tmp_path):
     assert confidences.tolist() == [0, 0.5, 1, 0]
     assert split.rows("has_3d", 0, 4).tolist() == [1, 0, 1, 1]
     assert split.rows("has_smpl", 0, 4).tolist() == [1, 1, 0, 1]
-    assert done.without_features == split.undecodable("resnet50") == 2
+    assert done.without_features == split.open_stream("resnet50").undecodable() == 2
     frames = done.totals["frames"]
     assert frames == {
         "found": 40,
@@ -256,7 +256,7 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     origin = split.manifest["reader"]["imported"]
     assert (origin["file"], origin["format"], origin["crop_scale"]) == ("db.pt", "vibe", 1.2)
     assert (split.tracks[0].crop_scale, split.manifest["stand_in"]) == (1.2, False)
-    manifest = split.stream_manifest("resnet50")
+    manifest = split.open_stream("resnet50").manifest
     assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] is None
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())

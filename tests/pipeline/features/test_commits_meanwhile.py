@@ -21,7 +21,7 @@ def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path,
         if not committed:
             committed.append("the inner run reports, too")
             run()
-            committed[:] = [cache.open(root)[SPLIT].stream_manifest("colour")]
+            committed[:] = [cache.open(root)[SPLIT].open_stream("colour").manifest]
 
     monkeypatch.setattr(stream_extraction, "report_other_work", report)
     monkeypatch.setattr(
@@ -30,5 +30,5 @@ def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path,
         lambda *args: loaded.append(args) or load_provenance(*args),
     )
     run()
-    assert [cache.open(root)[SPLIT].stream_manifest("colour")] == committed
+    assert [cache.open(root)[SPLIT].open_stream("colour").manifest] == committed
     assert loaded == []  # the network is not loaded only to tell its provenance

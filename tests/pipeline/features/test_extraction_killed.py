@@ -35,8 +35,8 @@ run.CHECKPOINT_EVERY, written = 0.0, []
 kind, name = {"checkpoints": (cache.StreamShards, "checkpoint"), "shards": (cache.StreamShards, "stage")}[sys.argv[2]]
 write = getattr(kind, name)
 
-def write_or_die(*args):
-    write(*args)
+def write_or_die(*args, **options):
+    write(*args, **options)
     written.append(args)
     len(written) < 3 or os.kill(os.getpid(), signal.SIGKILL)
 

@@ -44,7 +44,7 @@ def test_terms_are_recorded_not_compared(
     with monkeypatch.context() as patch:  # weights without terms
         patch.setattr(WeightsSpec, "terms", lambda _: {})
         into.extract(penn.root, **given)
-    before = penn.split.stream_manifest("resnet50")
+    before = penn.split.open_stream("resnet50").manifest
     held = into.tree(penn.root)
     assert "licence" not in before["backbone"]
     assert not before["stand_in"] and not before["backbone"]["stand_in"]
@@ -63,7 +63,7 @@ def test_terms_are_recorded_not_compared(
         penn.add(video)
         penn.convert()
         assert into.extract(penn.root, **given).kept == 0
-        now = penn.split.stream_manifest("resnet50")
+        now = penn.split.open_stream("resnet50").manifest
         assert now["identity"] == before["identity"]
         record = weights_of(penn.split, "resnet50")
         assert (record["licence"], record["source"]) == (text, "a file")
@@ -127,7 +127,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn, root, into, ne
     assert (replacing.replace, replacing.why) == (True, "--replace")
     network.batches.clear()
     assert (extract.extract_together([replacing])[0].computed, len(network.batches)) == (24, 2)
-    assert penn.split.stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
+    assert penn.split.open_stream("resnet50").manifest["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
 
 

@@ -14,13 +14,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.video import (
-    FRAMELESS_PACKETS,
-    HOLES,
-    SHOWS_AGAIN,
-    OpenVideo,
-    open_video,
-)
+from pipeline.files.pixels.video import CODECS, OpenVideo, open_video
 from tests.pipeline.files.made_clips import (
     DAMAGED,
     HEIGHT,
@@ -224,7 +218,7 @@ def test_metadata_without_a_name_costs_no_clip(tmp_path):
     assert [number_in(np.rot90(image)) for image in images if image is not None] == list(range(N))
 
 
-@pytest.mark.parametrize("name", sorted({*FRAMELESS_PACKETS, *SHOWS_AGAIN, *HOLES}))
+@pytest.mark.parametrize("name", CODECS)
 def test_codecs_have_one_name_whichever_decoder_reads_them(name):
     assert av.Codec(name, "r").canonical_name == name
 

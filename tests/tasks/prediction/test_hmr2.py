@@ -145,7 +145,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert summary["checkpoint"]["kind"] == "hmr2.0"
     assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]
-    assert split.crop_policy("hmr2").size == 256
+    assert split.open_stream("hmr2").crop.size == 256
     model = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu").generator
     for track in split.tracks:
         rows = np.array([[track.start, track.stop]])

@@ -5,6 +5,7 @@ variants.
 import copy
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(
     made_with = {
         "identity": {"kind": "pr_vipe", "weights": {"kind": "file", "file_sha256": "another"}}
     }
-    monkeypatch.setattr(type(splits["a/train"]), "stream_manifest", lambda *_: made_with)
+    opened = SimpleNamespace(manifest=made_with, identity=made_with["identity"])
+    monkeypatch.setattr(type(splits["a/train"]), "open_stream", lambda *_: opened)
     with pytest.raises(DataError, match="pr_vipe was computed by another embedding"):
         PartDynamicsTrainer(config, TinyBody()).prepare(splits)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -379,8 +380,9 @@ def test_demo_data_are_not_mixed_with_real_data(kind, config, run, splits, tmp_p
 @only_vibe
 def test_features_of_different_networks_are_not_mixed(config, splits):
     def made_by(split, identity):
-        manifest = {**splits[split].stream_manifest("x"), "identity": identity}
-        splits[split].stream_manifest = lambda stream: manifest
+        manifest = {**splits[split].open_stream("x").manifest, "identity": identity}
+        opened = SimpleNamespace(manifest=manifest, crop=splits[split].crop)
+        splits[split].open_stream = lambda stream: opened
 
     spin, other = (
         {"weights": {"kind": "spin", "file_sha256": d}, "precision": "fast"} for d in ("aa", "bb")
