@@ -53,12 +53,7 @@ def video(name, lengths, columns=DECLARED):
 
 
 def write(root, videos, columns=DECLARED, **drop):
-    with toy.writer(root, "plan", extra=columns) as writer:
-        following = writer.begin(**drop)
-        for entry, tracks in videos:
-            if entry.name not in following.journalled:
-                following.append(entry, tracks)
-        following.commit({})
+    toy.write(root, videos, extra=columns, **drop)
 
 
 def require(root, columns=DECLARED):

@@ -21,11 +21,11 @@ def replaced(made, toy, tmp_path_factory):
     followed.
     """
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
-    with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
-        following = writer.begin(["b", "d", "f"])
-        for name, lengths in {"b": [40], "d": [1, 30]}.items():
-            following.append(*toy.video(name, lengths, seed=5))
-        following.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    others = [
+        toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()
+    ]
+    of_second = {"plan": "second", "provenance": {"raw": "/raw"}}
+    toy.write(root, others, drop=["b", "d", "f"], **of_second)
     toy.write_stream(root, bad_rows=[170, 200])
     (root / SPLIT / "stamps.json").write_text("{}")
     return root

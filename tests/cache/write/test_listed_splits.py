@@ -11,7 +11,7 @@ import pytest
 
 import cache
 from cache import MissingSplit
-from tests.cache.storage.buckets import NARROW, narrow
+from tests.cache.storage.buckets import write_narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
 
@@ -21,10 +21,7 @@ PARALLEL = 8
 
 def convert(root, split, toy):
     """A first commit of a split, of one video."""
-    with cache.SplitWriter(root, split, plan="p", **NARROW) as writer:
-        following = writer.begin()
-        following.append(*narrow(toy.video("a", [5])))
-        following.commit({})
+    write_narrow(root, toy.video("a", [5]), split=split)
 
 
 def listed(root):

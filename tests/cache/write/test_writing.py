@@ -102,9 +102,8 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
         assert cache.verify(root).ok
     (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
-        with toy.writer(root, plan, provenance={"raw": plan}) as writer:
-            following = writer.begin(["a"] if plan == "second" else ["b"])
-            following.commit({})
+        drop = ["a"] if plan == "second" else ["b"]
+        toy.write(root, [], drop=drop, plan=plan, provenance={"raw": plan})
         assert cache.open(root)[toy.SPLIT].provenance["raw"] == plan
     notes = json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]
     assert [note["software"]["numpy"] for note in notes.values()] == [np.__version__] * 2
@@ -120,9 +119,7 @@ def test_the_last_hundred_commits_are_noted_whatever_their_digests(root, toy):
         for digest, minute in minutes.items()
     }
     file.write_text(json.dumps({"commits": notes}))
-    with toy.writer(root, "next") as writer:
-        following = writer.begin(["a"])
-        following.commit({})
+    toy.write(root, [], drop=["a"], plan="next")
     noted = json.loads(file.read_text())["commits"]
     current = cache.open(root)[toy.SPLIT].manifest["digest"]
     assert noted.keys() == {current, *(digest for digest, minute in minutes.items() if minute > 20)}
