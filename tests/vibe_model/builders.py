@@ -10,6 +10,7 @@ import torch
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 from torch import nn
+from torch.testing import assert_close
 
 import cache
 from cache.windows import windows_of
@@ -222,6 +223,24 @@ def rotations_of(pose):
     """SciPy's rotation matrices (..., J, 3, 3) of axis-angle vectors (..., 3 J), in rad."""
     matrices = Rotation.from_rotvec(np.asarray(pose).reshape(-1, 3)).as_matrix()
     return matrices.reshape(*pose.shape[:-1], -1, 3, 3)
+
+
+def n_numbers(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def assert_agrees(prediction, body, project, atol=1e-5):
+    """Rotations, joints and points (B, T, ...) are those of the prediction's theta."""
+    flat = {name: value.flatten(0, 1) for name, value in prediction.items() if name != "deltas"}
+    camera, pose, betas = flat["theta"].split((3, 72, 10), dim=1)
+    rotmat = torch.tensor(rotations_of(pose), dtype=pose.dtype)
+    joints = body(betas=betas, rotmat=rotmat).joints
+    for name, expected in (
+        ("rotmat", rotmat),
+        ("kp_3d", joints),
+        ("kp_2d", project(joints, camera)),
+    ):
+        assert_close(flat[name], expected, atol=atol, rtol=0)
 
 
 def everything_matters(module, seed=0):

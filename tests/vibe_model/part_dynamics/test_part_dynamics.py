@@ -11,7 +11,7 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from tests.vibe_model.builders import TinyBody, everything_matters, small_vibe
+from tests.vibe_model.builders import TinyBody, everything_matters, n_numbers, small_vibe
 from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
 from vibe_model.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
 
@@ -106,10 +106,9 @@ def test_regions_share_out_the_joints_and_sizes_are_as_documented():
     assert sorted(joint for region in REGIONS for joint in region) == list(range(24))
     with torch.device("meta"):  # millions of numbers that are not needed
         model, plain = PartDynamics(TinyBody()), PartDynamics(TinyBody(), regions=1)
-    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
     conv1, conv2 = model.decoder.layers[0].conv1, model.decoder.layers[0].conv2
-    assert (count(model.decoder.split), count(model.current)) == (2_877_440, 2_623_488)
-    assert (count(conv1), count(conv2)) == (1_029_165, 332_815)
+    assert (n_numbers(model.decoder.split), n_numbers(model.current)) == (2_877_440, 2_623_488)
+    assert (n_numbers(conv1), n_numbers(conv2)) == (1_029_165, 332_815)
     assert plain.decoder.layers[0].conv1.weight.numel() == 981_552
 
 

@@ -4,6 +4,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
+from tests.vibe_model.builders import n_numbers
 from vibe_model import MotionDiscriminator
 
 
@@ -29,7 +30,7 @@ def test_the_published_configuration_has_the_published_names_and_counts():
         for kind in ("weight", "bias")
     ]
     assert set(model.state_dict()) == {*gru, *rest}
-    assert sum(p.numel() for p in model.parameters()) == 11_762_690
+    assert n_numbers(model) == 11_762_690
 
 
 def test_attention_starts_small():
