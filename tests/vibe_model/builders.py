@@ -225,10 +225,6 @@ def rotations_of(pose):
     return matrices.reshape(*pose.shape[:-1], -1, 3, 3)
 
 
-def n_numbers(module):
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def assert_agrees(prediction, body, project, atol=1e-5):
     """Rotations, joints and points (B, T, ...) are those of the prediction's theta."""
     flat = {name: value.flatten(0, 1) for name, value in prediction.items() if name != "deltas"}

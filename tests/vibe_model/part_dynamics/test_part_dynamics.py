@@ -11,7 +11,7 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from tests.vibe_model.builders import TinyBody, everything_matters, n_numbers, small_vibe
+from tests.vibe_model.builders import TinyBody, everything_matters, small_vibe
 from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
 from vibe_model.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
 
@@ -102,14 +102,8 @@ def test_at_the_start_every_factor_is_a_half():
     assert_close(gated(states), plain(states) / 2)
 
 
-def test_regions_share_out_the_joints_and_sizes_are_as_documented():
+def test_regions_share_out_the_joints():
     assert sorted(joint for region in REGIONS for joint in region) == list(range(24))
-    with torch.device("meta"):  # millions of numbers that are not needed
-        model, plain = PartDynamics(TinyBody()), PartDynamics(TinyBody(), regions=1)
-    conv1, conv2 = model.decoder.layers[0].conv1, model.decoder.layers[0].conv2
-    assert (n_numbers(model.decoder.split), n_numbers(model.current)) == (2_877_440, 2_623_488)
-    assert (n_numbers(conv1), n_numbers(conv2)) == (1_029_165, 332_815)
-    assert plain.decoder.layers[0].conv1.weight.numel() == 981_552
 
 
 def test_without_corrections_it_is_vibe_and_its_neighbours_are_the_same_pose():
