@@ -58,9 +58,9 @@ def writer(root, plan, **options):
     return SplitWriter(root, SPLIT, plan=plan, **{"columns": columns, **SIZES, **options})
 
 
-def unfinished(root, appended, plan="next"):
+def unfinished(root, appended, plan="next", **options):
     """A conversion that ends when it has appended these videos; its staged work."""
-    with writer(root, plan) as split:
+    with writer(root, plan, **options) as split:
         following = split.begin()
         for one in appended:
             following.append(*one)
