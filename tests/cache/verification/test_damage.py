@@ -19,6 +19,7 @@ from cache import CacheError
 from cache.format import shard as shards
 from tests.cache.made_up import SPLIT
 from tests.cache.toy import flipped, spoil
+from tests.trees import everything
 
 STREAM = "resnet50"
 
@@ -168,9 +169,9 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     toy.unfinished(tmp_path, [toy.video("a", [40])], "p")
     assert "nothing is committed" in notes()
     toy.write(tmp_path, toy.videos(), plan="p")
-    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    before = everything(tmp_path)
     assert notes() == ""
-    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
+    assert everything(tmp_path) == before
     toy.unfinished(tmp_path, [toy.video("z", [40])])
     assert "the same command continues it" in notes()
     # a first conversion's first changes: no group is there

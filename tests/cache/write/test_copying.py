@@ -11,6 +11,7 @@ import pytest
 
 import cache
 from cache import CacheError, MissingSplit
+from tests import trees
 
 SPLIT = "toy/train"
 
@@ -184,7 +185,7 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
             (home / name).write_text("left by a killed writer")
     snapshot = shutil.copytree(root, tmp_path / "snapshot", copy_function=os.link)
     one, other = (root, snapshot) if changed == "cache" else (snapshot, root)
-    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    before = trees.contents(other)
 
     toy.write(one, [*toy.videos(), toy.video("new", [40])], drop=["b"], plan="new")
     cache.delete_stream(one, "toy/train", "resnet50")
@@ -195,4 +196,4 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     damaged.write_bytes(data[:-1])
     assert cache.repair(one, cache.verify(one)).refused == []
     cache.gc(one, unfinished=True)
-    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    assert trees.contents(other) == before

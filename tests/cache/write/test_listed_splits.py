@@ -2,7 +2,6 @@
 writer.
 """
 
-import itertools
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ from tests.cache.storage.buckets import write_narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
 
-_numbers = itertools.count()
 PARALLEL = 8
 
 
@@ -41,14 +39,9 @@ def unmount_a_link(folder):
     folder.symlink_to("/mnt/not-mounted")
 
 
-@pytest.fixture
-def url(memory):
-    return f"s3://listed/{next(_numbers)}"
-
-
-def test_splits_that_are_committed_at_once_are_all_listed(tmp_path, url, toy):
+def test_splits_that_are_committed_at_once_are_all_listed(tmp_path, bucket, toy):
     names = [f"set_{number}/train" for number in range(PARALLEL)]
-    for root in (tmp_path / "cache", url):
+    for root in (tmp_path / "cache", bucket):
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(lambda name, root=root: convert(root, name, toy), names))
         assert listed(root) == names == list(cache.open(root).splits)

@@ -11,6 +11,7 @@ import zarr
 
 import cache
 from cache import CacheError, SplitWriter, StreamWriter
+from tests.trees import contents
 
 
 def column_of(videos, name):
@@ -272,12 +273,12 @@ def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_t
         with pytest.raises(CacheError, match="commit first"):
             writer.begin()
         following.commit({})
-        files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        files = contents(tmp_path)
         with pytest.raises(CacheError, match="is made"):
             following.append(*toy.video("b", [70]))
         with pytest.raises(CacheError, match="is made"):
             following.commit({})
-        assert files == {file: file.read_bytes() for file in files}
+        assert files == contents(tmp_path)
         late = writer.begin()
         late.append(*toy.video("b", [70]))
         late.commit({})

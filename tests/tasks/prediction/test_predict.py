@@ -24,6 +24,7 @@ from tests.results import read_file
 from tests.tasks.prediction.conftest import (
     SHORT,
     SPLIT,
+    of_model,
     save_checkpoint,
     small_config,
     the_body,
@@ -243,23 +244,14 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
 
 def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys):
     clips, name = world.clips(tmp_path / "clips"), "My dance** [dQw4w9WgXcQ].mp4"
-    of_model = (
-        "--checkpoint",
-        world.checkpoint,
-        "--body",
-        tmp_path,
-        "--device",
-        "cpu",
-        "--weights",
-        "untrained:0",
-    )
+    model = (*of_model(world.checkpoint, tmp_path), "--weights", "untrained:0")
     words = (
         "--cache",
         tmp_path / "cache",
         "--out",
         tmp_path / "out",
         "--no-overlay",
-        *of_model,
+        *model,
         *SHORT,
     )
 

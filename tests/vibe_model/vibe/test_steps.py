@@ -15,19 +15,10 @@ from vibe_model import losses
 SUPERVISED = ("kp_2d", "kp_3d", "pose", "shape")
 
 
-def without_dropout(trainer):
-    for network in (trainer.generator, trainer.discriminator):
-        for module in network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-
-
 @pytest.fixture
-def step(tmp_path):
-    """A trainer without dropout and its first batch."""
-    trainer, batch = first_batch(vibe_config(tmp_path), vibe_splits())
-    without_dropout(trainer)
-    return trainer, batch
+def step(tmp_path, without_dropout):
+    """A trainer and its first batch."""
+    return first_batch(vibe_config(tmp_path), vibe_splits())
 
 
 def test_each_network_is_trained_by_its_own_side_of_the_published_losses(step):
