@@ -155,6 +155,7 @@ def a_model(terminal):
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
     page = (folder / "demo/runs/report.html").read_text()
     assert re.search(r"<t[dh][^>]*>\s*Former", page)
+    assert "velocity" in page  # its own loss
     types("tasks train --model former", r"run +demo/runs/former-")
     (best,) = (folder / "demo/runs").glob("former-*/best.pt")
     types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former")
