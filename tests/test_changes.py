@@ -9,7 +9,6 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-import cache
 from pipeline import plug_ins, table
 from pipeline.clips.detectors import Detector
 from pipeline.datasets.base import Dataset
@@ -18,7 +17,6 @@ from pipeline.features.streams.base import Stream
 from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB
 from tests.docs.markdown import ROOT, document, tables
-from tests.made_splits import track_of, write_split, write_stream
 from vibe_model import models
 from vibe_model.evaluation.protocols import PROTOCOLS
 from vibe_model.metrics import METRICS
@@ -163,30 +161,3 @@ def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path):
     digests = [(name, sha256(data)) for name, data in sorted(contents.items())]
     assert files.folder_digest(tmp_path) == sha256(repr(sizes).encode())
     assert files.contents_digest(tmp_path) == sha256(repr(digests).encode())
-
-
-@pytest.mark.parametrize(
-    "stored", ["float16", "bfloat16", "float32", "float64", "int8", "int16", "uint8"]
-)
-def test_a_stream_is_read_as_the_numbers_that_were_written_whatever_stores_them(tmp_path, stored):
-    numbers = np.array([0, 1, -2, 0.5, 96, -0.25, 3, 64], np.float32)
-    n = len(numbers)
-    columns = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 9, np.float32)}
-    columns["kp_2d"] = np.ones((n, 49, 3), np.float32)
-    video = (cache.VideoEntry(name="a"), [track_of("a/0", columns)])
-    write_split(tmp_path, "toy/train", [video], {})
-
-    def rows_of(rows):
-        return np.tile(numbers[np.asarray(rows) % n, None], (1, 4))
-
-    try:
-        write_stream(tmp_path, "toy/train", "some", rows_of, dim=4, dtype=stored)
-    except (cache.CacheError, TypeError, ValueError):
-        assert stored not in ("float16", "float32")
-        return  # refused
-    split = cache.open(tmp_path)["toy/train"]
-    for read in ("float16", "float32", "float64"):
-        features = split.read([[0, n]], "some", ["features"], dtype=read)["features"]
-        assert features.dtype == read
-        np.testing.assert_array_equal(features[0], rows_of(np.arange(n)))
-    assert cache.verify(tmp_path).ok

@@ -1,14 +1,12 @@
 """Clips are read alike with the lowest and the highest allowed versions of PyAV and OpenCV."""
 
-import os
-import subprocess
-import sys
 import tomllib
-import venv
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests.environments import PIP, fresh_python, run_apart
 
 ROOT = Path(__file__).parents[1]
 READING = (
@@ -31,40 +29,22 @@ def lowest(name):
     return f"{name}=={bound}.*" if name == "opencv-python" else f"{name}=={bound}"
 
 
-def ran(words, folder):
-    """A finished process in a folder, which knows nothing of the tests that run here."""
-    own = ("PYTEST", "COVERAGE")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "timeout": 1800,
-    }
-    return subprocess.run([*map(str, words)], cwd=folder, env=environment, check=False, **pipes)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["lowest", "highest"])
 def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(tmp_path, end):
     choose = {"lowest": lowest, "highest": lambda name: str(required(name))}[end]
     packages = [choose("av"), choose("opencv-python")]
     home = tmp_path / "environment"
-    venv.create(home, with_pip=False, symlinks=True)
-    (site,) = home.glob("lib/python*/site-packages")
-    (site / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    python, of_tests = fresh_python(home), {"PYTHONPATH": str(ROOT)}
     options = ["--quiet", "--no-deps", "--ignore-installed", "--only-binary=:all:", "--retries=1"]
-    installed = ran([*pip, "install", *options, *packages], tmp_path)
+    installed = run_apart([*PIP, "--python", python, "install", *options, *packages], tmp_path)
     if installed.returncode != 0:
         pytest.skip(f"a package index is needed: {installed.stdout.strip().splitlines()[-1]}")
 
-    shown = ran([python, "-c", SHOW], tmp_path).stdout.split()
+    shown = run_apart([python, "-c", SHOW], tmp_path).stdout.split()
     assert all(Path(file).is_relative_to(home) for file in shown[:2]), shown
     for version, package in zip(shown[2:], packages, strict=True):
         assert version in Requirement(package).specifier
     options = ["-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}"]
-    done = ran([python, "-m", "pytest", *options, *READING], ROOT)
+    done = run_apart([python, "-m", "pytest", *options, *READING], ROOT, **of_tests)
     assert done.returncode == 0, done.stdout[-5000:]

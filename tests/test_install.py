@@ -4,13 +4,10 @@ the image.
 
 import ast
 import configparser
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from pipeline import datasets
 from pipeline.__main__ import main
 from tasks import settings
+from tests.environments import PIP, fresh_python, run_apart
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "tasks", "vibe_model")
@@ -29,16 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def ran(words, folder, code=0):
     """What a command printed that knows nothing of this checkout."""
-    own = ("PYTHONPATH", "LUIGI_CONFIG_PATH", "COVERAGE_PROCESS_START")
-    environment = {key: value for key, value in os.environ.items() if key not in own}
-    environment |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "timeout": 300,
-    }
-    done = subprocess.run([*map(str, words)], cwd=folder, env=environment, check=False, **pipes)
+    done = run_apart(words, folder)
     assert done.returncode == code, done.stdout
     return done.stdout
 
@@ -59,17 +48,8 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
     into = tmp_path_factory.mktemp("wheel")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    ran([*pip, "--no-build-isolation", "--wheel-dir", into, source], into)
+    build = ["wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    ran([*PIP, *build, "--wheel-dir", into, source], into)
     (made,) = into.glob("*.whl")
     return made
 
@@ -162,25 +142,8 @@ def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(tm
 
 
 def environment(home, *install):
-    """The folder of commands of a fresh environment with one installation. Other packages are the
-    running one's.
-    """
-    venv.create(home, with_pip=False, symlinks=True)
-    (site,) = home.glob("lib/python*/site-packages")
-    # Folders named so have no .pth files run in them: this checkout's editable installation stays
-    # unknown.
-    (site / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    python = home / "bin" / "python"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--python",
-        python,
-        "install",
-        "--quiet",
-    ]
+    """The folder of commands of a fresh environment with one installation."""
+    pip = [*PIP, "--python", fresh_python(home), "install", "--quiet"]
     ran([*pip, "--no-deps", "--no-index", *install], home)
     return home / "bin"
 

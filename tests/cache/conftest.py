@@ -1,5 +1,6 @@
 """The small splits that tests of the cache share: made once, copied to be changed."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def memory():
             store, "from_url", lambda url, **_: stores.setdefault(url, store.MemoryStore())
         )
         yield
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def bucket(memory):
+    """The URL of an empty place in it."""
+    return f"s3://memory/{next(_numbers)}"
 
 
 def _copied(made, tmp_path):

@@ -189,17 +189,13 @@ class Model:
         self.pending.append(change)
         return change
 
-    def _create(self, path):
+    def _set(self, path, made):
         folder, name = self._at(path)
-        self._change(folder, {name: File()})
+        self._change(folder, {name: made()})
 
-    def _mkdir(self, path):
-        folder, name = self._at(path)
-        self._change(folder, {name: Folder()})
-
-    def _remove(self, path):
-        folder, name = self._at(path)
-        self._change(folder, {name: None})
+    _create = partialmethod(_set, made=File)
+    _mkdir = partialmethod(_set, made=Folder)
+    _remove = partialmethod(_set, made=lambda: None)
 
     def _rename(self, path, to):
         (folder, name), (target, new) = self._at(path), self._at(to)

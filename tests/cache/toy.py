@@ -9,10 +9,12 @@ import numpy as np
 import cache
 from cache import UNDEFINED, SplitWriter, StreamWriter, TrackRows, VideoEntry
 from cache.format.layout import json_file
+from tests.made_splits import track_of, write_split
 from tests.trees import tree  # noqa: F401 - tests have it as `toy.tree`
 
 columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 rows_per_shard, rows_per_chunk = 32, 8
+SIZES = {"rows_per_shard": rows_per_shard, "rows_per_chunk": rows_per_chunk}
 SPLIT = "toy/train"
 Video = tuple[VideoEntry, list[TrackRows]]
 
@@ -34,9 +36,7 @@ def track(name, n_rows, *, seed=0, frame_index=None):
         "betas": rng.normal(size=(n_rows, 10)).astype(np.float32),
         **{name: np.ones(n_rows, bool) for name in ("has_3d", "has_smpl", "valid")},
     }
-    return TrackRows(
-        name=name, video=name.split("/")[0], step=1, fps=25.0, crop_scale=1.3, columns=rows
-    )
+    return track_of(name, rows)
 
 
 def video(name, lengths, *, seed=0):
@@ -55,27 +55,26 @@ def videos(seed=0):
 
 
 def writer(root, plan, **options):
-    sizes = {"rows_per_shard": rows_per_shard, "rows_per_chunk": rows_per_chunk}
-    return SplitWriter(root, SPLIT, plan=plan, **{"columns": columns, **sizes, **options})
+    return SplitWriter(root, SPLIT, plan=plan, **{"columns": columns, **SIZES, **options})
 
 
-def unfinished(root, appended, plan="next"):
+def unfinished(root, appended, plan="next", **options):
     """A conversion that ends when it has appended these videos; its staged work."""
-    with writer(root, plan) as split:
+    with writer(root, plan, **options) as split:
         following = split.begin()
         for one in appended:
             following.append(*one)
     return root / SPLIT / ".writing/staged"
 
 
-def write(root, target, *, drop=(), plan="plan"):
-    with writer(root, plan) as split:
+def write(root, target, *, drop=(), plan="plan", **options):
+    with writer(root, plan, **options) as split:
         following = split.begin(drop)
         for entry, tracks in target:
             committed = entry.name in split.state.videos and entry.name not in drop
             if not committed and entry.name not in following.journalled:
                 following.append(entry, tracks)
-        following.commit({"dataset": "toy", "plan": plan})
+        following.commit({"dataset": "toy", "plan": plan, "stand_in": True})
 
 
 def keys(rows):
@@ -117,15 +116,12 @@ def given(shards, shard):
     return shard, features(rows, dim), np.ones(len(rows), np.uint8), keys(rows)
 
 
-def split_of(root, rows, crop_scale=1.3, **sizes):
-    """A split of one track, by its columns."""
+def split_of(root, rows, extra=(), crop_scale=1.3, own=None, **sizes):
+    """A split of one track, by its columns; own: those that are declared in `extra`."""
     rows = {"frame_index": np.arange(len(next(iter(rows.values())))), **rows}
-    one = TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=crop_scale, columns=rows)
-    with writer(root, "p", columns=rows, **sizes) as split:
-        following = split.begin()
-        following.append(VideoEntry(name="a"), [one])
-        following.commit({})
-    return cache.open(root)[SPLIT]
+    one = track_of("a/0", rows, crop_scale=crop_scale, extra=own or {})
+    videos = [(VideoEntry(name="a"), [one])]
+    return write_split(root, SPLIT, videos, extra=extra, **(SIZES | sizes))
 
 
 def flipped(data, bit):

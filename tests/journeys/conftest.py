@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.processes.server import ONE_THREAD
+from tests.environments import PIP
 from tests.fixtures import embedded  # noqa: F401
 from tests.packages import install_source
 
@@ -46,17 +47,8 @@ class Terminal:
 
     def install_by_pip(self, package):
         """Install a package by pip, which builds it in its folder."""
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-deps",
-        ]
-        offline = ["--no-index", "--no-build-isolation"]
-        subprocess.run([*pip, *offline, "--target", str(self.site), str(package)], check=True)
+        offline = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+        subprocess.run([*PIP, *offline, "--target", str(self.site), str(package)], check=True)
 
     def get_demo_data(self, penn_action, amass, body):
         """Two small datasets and the body, in these folders."""

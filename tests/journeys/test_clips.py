@@ -147,24 +147,6 @@ def gone_and_back(terminal):
     terminal.is_intact("mine")
 
 
-def broken_clips(terminal):
-    """A clip breaks, and its rows stay; another cannot be read."""
-    types = terminal.types
-    clips = terminal.folder / "clips"
-    whole = (clips / "c.mp4").read_bytes()
-    (clips / "c.mp4").write_bytes(whole[:900])
-    types(DETECT, r"c\.mp4", code=1)
-    types(CONVERT, r"the rows are kept: c\.mp4: video_unreadable", code=1)
-    types(EXTRACT, r"up to date")
-    assert rows_of(terminal, code=1) == 174
-    (clips / "c.mp4").write_bytes(whole)
-    types(DETECT)
-    types(CONVERT)
-    types(EXTRACT, r"up to date")
-    terminal.is_intact("mine")
-    assert rows_of(terminal) == 174
-
-
 def another_folder(terminal):
     """Another folder."""
     types = terminal.types
@@ -274,7 +256,6 @@ def test_a_folder_of_clips(terminal):
     left_out_by_hand(terminal)
     one_more_clip_and_a_new_name(terminal)
     gone_and_back(terminal)
-    broken_clips(terminal)
     another_folder(terminal)
     boxes_a_graph_and_an_array(terminal)
     bodies(terminal)

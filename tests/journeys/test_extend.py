@@ -11,6 +11,7 @@ import numpy as np
 import cache
 from tests.journeys.conftest import HERE, KIT, ROOT, changed
 from tests.journeys.made_inputs import write_clip
+from vibe_model.runs import CURVES
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
@@ -157,6 +158,7 @@ def a_model(terminal):
     assert re.search(r"<t[dh][^>]*>\s*Former", page)
     types("tasks train --model former", r"run +demo/runs/former-")
     (best,) = (folder / "demo/runs").glob("former-*/best.pt")
+    assert "train/velocity" in (best.parent / CURVES).read_text()
     types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former")
     bodies = (
         f"tasks predict videos/train --cache demo/cache --checkpoint {best} --no-overlay "

@@ -9,15 +9,11 @@ import pytest
 from pipeline import plug_ins
 from tasks import Report
 from tests.packages import install_page, without
-from tests.results import read_file
-from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import (
     in_memory,
     like_vibe,
-    scalars,
 )
 from vibe_model import models, training
-from vibe_model.checkpoints import load_trained
 
 TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hidden_size": "8"}
 
@@ -26,25 +22,6 @@ TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hid
 def package(site):
     """The page's package, installed for this process alone: what says that it is."""
     return install_page(site, "model")
-
-
-def test_it_trains_is_evaluated_and_loaded(package, tmp_path, monkeypatch):
-    model = models.find("former")
-    in_memory(monkeypatch, "vibe")
-    config = like_vibe(model.config, tmp_path, hidden_size=8)
-    folder = training.run(config)
-    assert {
-        "train/kp_2d",
-        "train/velocity",
-        "gradient/generator",
-        "validation/b/validation/pa_mpjpe",
-    } < {tag for tag, _ in scalars(folder)}
-
-    monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
-    trained = load_trained(folder / "best.pt", None, "cpu")
-    assert type(trained.generator).__name__ == "Former"
-    assert models.variant_of(config, "single-frame").per_frame
-    assert read_file(folder / "last.pt")["gen_state_dict"]["layers.0.linear1.bias"].abs().sum() > 0
 
 
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing(

@@ -10,6 +10,7 @@ import torch
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 from torch import nn
+from torch.testing import assert_close
 
 import cache
 from cache.windows import windows_of
@@ -196,35 +197,44 @@ def write_split(
     """A split on disk of random labels around a standing person; `undecodable` rows have no
     features.
     """
-    random = default_rng([seed, len(split)])
+    made = MemorySplit([seed, len(split)], lengths)
+    rows, known = made.rows, np.ones(sum(lengths), np.uint8)
+    px = np.float32([40, 40, 1]) * rows["kp_2d"] + np.float32([100, 100, 0])
+    every = {"frame_index": made.frame_index, "bbox": made.bbox, "kp_2d": px}
+    every |= {"kp_3d": np.insert(rows["kp_3d"], 3, 1, axis=2), "has_3d": known, "valid": known}
+    every |= {"pose": rows["theta"][:, 3:75], "betas": rows["theta"][:, 75:], "has_smpl": known}
     videos = []
-    for number, n in enumerate(lengths):
-        columns = {
-            "frame_index": np.arange(n),
-            "bbox": np.tile(np.float32([100, 100, 80, 80]), (n, 1)),
-            "kp_2d": np.float32(random.uniform(60, 140, (n, 49, 3)) * [1, 1, 0.005]),
-            "pose": np.float32(random.normal(size=(n, 72)) * 0.2),
-            "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
-            "has_smpl": np.ones(n, np.uint8),
-            "valid": np.ones(n, np.uint8),
-            "kp_3d": np.concatenate(
-                [random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2
-            ).astype(np.float32),
-            "has_3d": np.ones(n, np.uint8),
-        }
+    for track in made.tracks:
+        columns = {name: values[track.start : track.stop] for name, values in every.items()}
+        columns["frame_index"] = columns["frame_index"] - track.start
         videos.append(
-            (cache.VideoEntry(name=f"v{number}"), [made_splits.track_of(f"v{number}/0", columns)])
+            (cache.VideoEntry(name=track.video), [made_splits.track_of(track.name, columns)])
         )
     made_splits.write_split(root, split, videos, **sizes)
-    values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
-    computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731
-    made_splits.write_stream(root, split, stream, values, computed, dim=FEATURE_SIZE, dtype=dtype)
+    values = default_rng(seed).normal(size=(len(known), FEATURE_SIZE))
+    computed = lambda rows: ~np.isin(rows, undecodable)  # noqa: E731
+    form = {"dim": FEATURE_SIZE, "dtype": dtype}
+    made_splits.write_stream(root, split, stream, values.__getitem__, computed, **form)
 
 
 def rotations_of(pose):
     """SciPy's rotation matrices (..., J, 3, 3) of axis-angle vectors (..., 3 J), in rad."""
     matrices = Rotation.from_rotvec(np.asarray(pose).reshape(-1, 3)).as_matrix()
     return matrices.reshape(*pose.shape[:-1], -1, 3, 3)
+
+
+def assert_agrees(prediction, body, project, atol=1e-5):
+    """Rotations, joints and points (B, T, ...) are those of the prediction's theta."""
+    flat = {name: value.flatten(0, 1) for name, value in prediction.items() if name != "deltas"}
+    camera, pose, betas = flat["theta"].split((3, 72, 10), dim=1)
+    rotmat = torch.tensor(rotations_of(pose), dtype=pose.dtype)
+    joints = body(betas=betas, rotmat=rotmat).joints
+    for name, expected in (
+        ("rotmat", rotmat),
+        ("kp_3d", joints),
+        ("kp_2d", project(joints, camera)),
+    ):
+        assert_close(flat[name], expected, atol=atol, rtol=0)
 
 
 def everything_matters(module, seed=0):

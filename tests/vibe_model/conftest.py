@@ -1,4 +1,5 @@
 import pytest
+from torch import nn
 
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import KINDS, in_memory, undisturbed_run
@@ -7,6 +8,12 @@ from tests.vibe_model.training.tiny_runs import KINDS, in_memory, undisturbed_ru
 @pytest.fixture
 def body():
     return TinyBody()
+
+
+@pytest.fixture
+def without_dropout(monkeypatch):
+    """Two passes compute the same, and processes that train as one what a single one does."""
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, values: values)
 
 
 # Of files that set `kind`: a training that takes a second.

@@ -117,9 +117,6 @@ BAD = {
     "whole numbers": lambda m: published(
         m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.int32)}
     ),
-    "complex": lambda m: published(
-        m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.complex64)}
-    ),
     "sparse": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7).to_sparse()}),
     "meta": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, device="meta")}),
     "nan": lambda m: published(m, **{"regressor.fc2.bias": torch.full((7,), torch.nan)}),
@@ -127,10 +124,6 @@ BAD = {
     "a name that is no text": lambda m: {"gen_state_dict": {**other_weights(m), 3: torch.zeros(1)}},
     "no weights": lambda m: {"epoch": 3},
     "two sets of weights": lambda m: {**published(m), **spin(m)},
-    "a spin file with another tensor": lambda m: {
-        "model": {**spin(m)["model"], "fc.weight": torch.zeros(2)}
-    },
-    "a number of objects": lambda m: {**published(m), "performance": np.array([None], object)},
 }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import cache
-from cache import StreamWriter
-from tests.cache.toy import split_of
+from tests.cache.toy import SPLIT, split_of
+from tests.made_splits import write_stream
 
 ROOT = Path(__file__).parents[3]
 N_ROWS, T = 1040, 6  # 130 shards of 8 rows
@@ -38,12 +38,7 @@ def root(tmp_path_factory):
     bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
     columns = {"frame_index": rows, "bbox": bbox, "valid": rows % 5 != 0}
     split_of(folder, columns, rows_per_shard=8, rows_per_chunk=4)
-    with StreamWriter(folder, "toy/train", "resnet50", dim=3, plan="p") as stream:
-        for shard in stream.shards.pending:
-            numbers = np.asarray(stream.shards.rows(shard))
-            keys = np.stack([numbers, numbers], axis=1).astype(np.uint64)
-            stream.write(shard, features_of(numbers), np.ones(len(numbers), bool), keys)
-        stream.commit({})
+    write_stream(folder, SPLIT, "resnet50", features_of, dim=3)
     return folder
 
 
@@ -184,17 +179,11 @@ def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_ma
 ):
     n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
     split_of(tmp_path, {"frame_index": np.arange(n_rows)}, rows_per_shard=1024, rows_per_chunk=64)
-    with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:
-        for shard in stream.shards.pending:
-            rows = np.asarray(stream.shards.rows(shard))
-            features = np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
-            stream.write(
-                shard,
-                features,
-                np.ones(len(rows), bool),
-                np.stack([rows, rows], axis=1).astype(np.uint64),
-            )
-        stream.commit({})
+
+    def features(rows):
+        return np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
+
+    write_stream(tmp_path, SPLIT, "resnet50", features, dim=dim)
     command = [sys.executable, "-c", READ_IN_LITTLE_MEMORY, str(tmp_path), str(allowed_mib)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -2,15 +2,11 @@
 worker.
 """
 
-import pickle
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 import cache
-from cache import CacheChanged
 
 
 @pytest.fixture
@@ -62,11 +58,3 @@ def test_a_batch_is_one_read_in_any_order(split, monkeypatch):
         assert item["resnet50"].dtype == torch.float16
     with pytest.raises(IndexError, match=f"index {len(windows)} is out of bounds"):
         windows[len(windows)]
-
-
-def test_a_worker_that_starts_after_another_commit_notices_it(split, toy):
-    sent = pickle.dumps(cache.torch_windows(split, 2, 1))
-    assert len(pickle.loads(sent)) == len(split.windows(2, 1, "resnet50"))
-    toy.write(Path(split.root), [toy.video("c", [30])])
-    with pytest.raises(CacheChanged):
-        pickle.loads(sent)

@@ -61,9 +61,9 @@ def narrow(video):
     ]
 
 
-def write_narrow(root, *videos, plan="p", drop=(), **entries):
+def write_narrow(root, *videos, split=SPLIT, plan="p", drop=(), **entries):
     """A commit of these videos, where they are not there yet."""
-    with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
+    with SplitWriter(root, split, plan=plan, **NARROW) as writer:
         following = writer.begin(drop)
         for video in videos:
             if video[0].name not in {*writer.state.videos, *following.journalled} - {*drop}:

@@ -28,13 +28,6 @@ obstore = pytest.importorskip(
 
 CROPS = f"{SPLIT}/features/crops"
 FORM = {"dim": 3, "dtype": "float32"}
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def url(memory):
-    """An empty place."""
-    return f"s3://memory/{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")
@@ -81,36 +74,36 @@ def test_a_batch_takes_few_requests(both, toy, monkeypatch):
     assert len(windows) > 2 * len(requests)
 
 
-def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url, toy):
-    write_narrow(url, toy.video("a", [20, 30]))
-    split, key = cache.open(url)[SPLIT], f"{SPLIT}/bbox/c/1/0"
-    whole, windows = objects(url)[key], split.windows(16, 2)
+def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(bucket, toy):
+    write_narrow(bucket, toy.video("a", [20, 30]))
+    split, key = cache.open(bucket)[SPLIT], f"{SPLIT}/bbox/c/1/0"
+    whole, windows = objects(bucket)[key], split.windows(16, 2)
     expected = split.read(windows, stream=None, fields=["bbox"])["bbox"]
     for opened_before in (False, True):
-        reader = split if opened_before else cache.open(url)[SPLIT]
-        cache.store_at(url).remove([key])
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no file"):
+        reader = split if opened_before else cache.open(bucket)[SPLIT]
+        cache.store_at(bucket).remove([key])
+        with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected a shard.* found no file"):
             reader.read(windows, stream=None, fields=["bbox"])
-        put(url, key, whole)
+        put(bucket, key, whole)
         np.testing.assert_array_equal(
             reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected
         )
     for data in (flipped(whole, 40), flipped(whole, 4 * len(whole)), whole[:-1], whole[:100], b""):
-        put(url, key, data)
+        put(bucket, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected{size}"):
-            cache.open(url)[SPLIT].read(windows, stream=None, fields=["bbox"])
+        with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected{size}"):
+            cache.open(bucket)[SPLIT].read(windows, stream=None, fields=["bbox"])
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])
-def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url, toy, what):
-    write_narrow(url, toy.video("a", [40]))
-    split = cache.open(url)[SPLIT]
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(bucket, toy, what):
+    write_narrow(bucket, toy.video("a", [40]))
+    split = cache.open(bucket)[SPLIT]
     here, there = multiprocessing.Pipe(duplex=False)
 
     def read():  # pragma: no cover - another process
         try:
-            (split if what == "held" else cache.open(url)[SPLIT]).rows("bbox", 0, 8)
+            (split if what == "held" else cache.open(bucket)[SPLIT]).rows("bbox", 0, 8)
         except CacheError as error:
             there.send(str(error))
 
@@ -119,19 +112,19 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url, toy, what
     assert here.poll(120), "the child waits"
     message = here.recv()
     child.kill()
-    assert message.startswith(f"{url}: this process was forked")
+    assert message.startswith(f"{bucket}: this process was forked")
     assert "spawn" in message
     split.rows("bbox", 0, 8)  # and the parent goes on
 
 
-def test_a_staged_shard_takes_no_others_place(url, toy):
-    write_narrow(url, toy.video("a", [20, 60]))
+def test_a_staged_shard_takes_no_others_place(bucket, toy):
+    write_narrow(bucket, toy.video("a", [20, 60]))
     plans = ("quality 95", "quality 90")
     with (
-        StreamWriter(url, SPLIT, "crops", plan=plans[0], **FORM) as first,
-        StreamWriter(url, SPLIT, "crops", plan=plans[1], **FORM) as second,
+        StreamWriter(bucket, SPLIT, "crops", plan=plans[0], **FORM) as first,
+        StreamWriter(bucket, SPLIT, "crops", plan=plans[1], **FORM) as second,
     ):
-        shards, others = (StreamShards(url, SPLIT, "crops", plan=plan, **FORM) for plan in plans)
+        shards, others = (StreamShards(bucket, SPLIT, "crops", plan=plan, **FORM) for plan in plans)
         for stager in (shards, others):
             stager.stage(*toy.given(stager, 0))
         first.accept_staged()
@@ -146,32 +139,32 @@ def test_a_staged_shard_takes_no_others_place(url, toy):
         assert "crops/c/1/0: expected no object yet, found other content" in refused
         first.write(*toy.given(shards, 2))
         first.commit({})
-    rows = cache.open(url)[SPLIT].rows("features/crops", 33, 71)
+    rows = cache.open(bucket)[SPLIT].rows("features/crops", 33, 71)
     np.testing.assert_array_equal(rows, toy.features(np.arange(33, 71), 3))
-    assert cache.verify(url).ok
+    assert cache.verify(bucket).ok
 
 
-def test_what_no_writer_has_accepted_stays_until_it_is_old(url, toy):
+def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket, toy):
     def staged():
-        return sorted(key for key in cache.store_at(url).files(CROPS) if "/file-" in key)
+        return sorted(key for key in cache.store_at(bucket).files(CROPS) if "/file-" in key)
 
-    write_narrow(url, toy.video("a", [20, 60]))
-    shards = StreamShards(url, SPLIT, "crops", plan="quality 90", **FORM)
+    write_narrow(bucket, toy.video("a", [20, 60]))
+    shards = StreamShards(bucket, SPLIT, "crops", plan="quality 90", **FORM)
     shards.stage(*toy.given(shards, 1))
     late = staged()
-    with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
+    with StreamWriter(bucket, SPLIT, "crops", plan="quality 95", **FORM) as writer:
         # no lock shows whether they are of another writer that is running
         assert len(staged()) == 3
         writer.write(*toy.given(shards, 0))
         writer.commit({})
     assert staged() == late
-    done = cache.gc(url)
+    done = cache.gc(bucket)
     assert not done.removed
     assert any("unfinished work" in text for text in done.skipped)
-    assert cache.gc(url, older_than=0).removed == [f"{CROPS}/.writing/staged"]
+    assert cache.gc(bucket, older_than=0).removed == [f"{CROPS}/.writing/staged"]
     assert staged() == []
     np.testing.assert_array_equal(
-        cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
+        cache.open(bucket)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
     )
 
 
@@ -183,15 +176,15 @@ def test_another_scheme_is_refused(toy):
             act(root)
 
 
-def test_an_empty_place_and_a_split_are_no_cache(url, both):
+def test_an_empty_place_and_a_split_are_no_cache(bucket, both):
     for reason in (r"no zarr\.json", "a part of one"):
-        with pytest.raises(CacheError, match=f"{url}: expected a feature cache, found {reason}"):
-            cache.open(url)
+        with pytest.raises(CacheError, match=f"{bucket}: expected a feature cache, found {reason}"):
+            cache.open(bucket)
         for name in ("zarr.json", "manifest.json"):  # here, every address is a bucket of its own
-            put(url, name, (both[1] / SPLIT / name).read_bytes())
+            put(bucket, name, (both[1] / SPLIT / name).read_bytes())
 
 
-def test_a_server_that_stops_is_an_error_and_nothing_is_committed(url, toy, monkeypatch):
+def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, toy, monkeypatch):
     real, count = obstore.put, itertools.count()
 
     def failing(store, key, data, **options):
@@ -201,5 +194,5 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(url, toy, monk
 
     monkeypatch.setattr(obstore, "put", failing)
     with pytest.raises(CacheError, match=r"connection reset.* Finished work is kept"):
-        toy.write(url, toy.videos())
-    assert cache.FeatureCache(url).splits == ()
+        toy.write(bucket, toy.videos())
+    assert cache.FeatureCache(bucket).splits == ()

@@ -2,8 +2,6 @@
 the same objects.
 """
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -25,33 +23,25 @@ obstore = pytest.importorskip(
 
 from cache.storage import object_store  # noqa: E402  not without obstore
 
-_numbers = itertools.count()
 
-
-@pytest.fixture
-def url(memory):
-    """An empty place."""
-    return f"s3://memory/{next(_numbers)}"
-
-
-def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothing(url, toy):
-    write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
+def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothing(bucket, toy):
+    write_narrow(bucket, *(toy.video(name, [5]) for name in "abe"))
     seen = []
-    slow = cache.store_at(url)
+    slow = cache.store_at(bucket)
     put_small = slow.put_small
 
     def tracks():
-        split = cache.open(url)[SPLIT]
+        split = cache.open(bucket)[SPLIT]
         assert split.manifest["by"] == "quick"
         return {track.video for track in split.tracks}
 
     def late(files, home, **options):
         if f"{SPLIT}/bbox/zarr.json" in files and not seen:  # after its manifest
             seen.append(True)
-            write_narrow(url, toy.video("z", [40]), plan="quick", drop=["e"], by="quick")
+            write_narrow(bucket, toy.video("z", [40]), plan="quick", drop=["e"], by="quick")
             put_small(files, home, **options)
             assert tracks() == {"b", "x", "z"}  # with the slow one's shapes beside it
-            report = cache.verify(url)
+            report = cache.verify(bucket)
             assert report.problems == () and "of an earlier commit" in "".join(report.notes)
             return
         put_small(files, home, **options)
@@ -60,10 +50,10 @@ def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothi
     write_narrow(slow, toy.video("x", [9]), plan="slow", drop=["a"], by="slow")
     assert seen
     assert tracks() == {"b", "x", "z"}
-    assert cache.verify(url).problems == ()
+    assert cache.verify(bucket).problems == ()
 
 
-def test_a_put_whose_answer_was_lost_counts(url, toy, monkeypatch):
+def test_a_put_whose_answer_was_lost_counts(bucket, toy, monkeypatch):
     real = obstore.put
 
     def twice(store, key, data, **options):
@@ -72,10 +62,10 @@ def test_a_put_whose_answer_was_lost_counts(url, toy, monkeypatch):
         return real(store, key, data, **options)
 
     monkeypatch.setattr(obstore, "put", twice)
-    write_narrow(url, toy.video("a", [5]), toy.video("b", [9]))
-    write_narrow(url, drop=["a"], plan="second")
-    assert cache.verify(url).ok
-    assert cache.open(url)[SPLIT].videos.names == ["b"]
+    write_narrow(bucket, toy.video("a", [5]), toy.video("b", [9]))
+    write_narrow(bucket, drop=["a"], plan="second")
+    assert cache.verify(bucket).ok
+    assert cache.open(bucket)[SPLIT].videos.names == ["b"]
 
 
 class Deaths:
@@ -107,17 +97,17 @@ class Deaths:
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
-    carried_out, every, url, toy, monkeypatch
+    carried_out, every, bucket, toy, monkeypatch
 ):
     """Every request of the run; and quickly, some of them."""
     # one request after the other: dead means dead
     monkeypatch.setattr(object_store, "IN_FLIGHT", 1)
     deaths = Deaths(monkeypatch)
-    two_commits(f"{url}/calm", toy)
-    n_requests, expected = deaths.seen, objects(f"{url}/calm")
+    two_commits(f"{bucket}/calm", toy)
+    n_requests, expected = deaths.seen, objects(f"{bucket}/calm")
     assert n_requests > 60
     for number in range(1, n_requests + 1, every):
-        root = f"{url}/{number}"
+        root = f"{bucket}/{number}"
         deaths.left, deaths.after = number, carried_out
         with pytest.raises(Killed):
             two_commits(root, toy)
@@ -131,17 +121,17 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
 
 
 @pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
-def test_of_two_writers_that_race_exactly_one_commits(moment, url, toy):
+def test_of_two_writers_that_race_exactly_one_commits(moment, bucket, toy):
     """The second one does all of its work at a moment of the first one's, and wins."""
     # of other rows, the first one's shards are refused
     seed = 0 if moment == "manifest" else 1
-    store, done = cache.store_at(url), []
+    store, done = cache.store_at(bucket), []
     put, replace_ = store.put, store.replace
 
     def overtake(at):
         if at == moment and not done:
             done.append(at)
-            write_narrow(url, toy.video("a", [20, 25]), plan="quick", by="quick")
+            write_narrow(bucket, toy.video("a", [20, 25]), plan="quick", by="quick")
 
     def overtaken_put(key, data, **options):
         overtake("first shard")
@@ -160,8 +150,8 @@ def test_of_two_writers_that_race_exactly_one_commits(moment, url, toy):
         following = writer.begin()
         following.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
         following.commit({"by": "slow"})
-    split = cache.open(url)[SPLIT]
+    split = cache.open(bucket)[SPLIT]
     assert done and split.manifest["by"] == "quick"
-    assert cache.verify(url).problems == ()
+    assert cache.verify(bucket).problems == ()
     expected = np.concatenate([track.columns["bbox"] for track in toy.video("a", [20, 25])[1]])
     np.testing.assert_array_equal(split.rows("bbox", 0, 45), expected)

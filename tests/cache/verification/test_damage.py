@@ -19,6 +19,7 @@ from cache import CacheError
 from cache.format import shard as shards
 from tests.cache.made_up import SPLIT
 from tests.cache.toy import flipped, spoil
+from tests.trees import everything
 
 STREAM = "resnet50"
 
@@ -168,9 +169,9 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     toy.unfinished(tmp_path, [toy.video("a", [40])], "p")
     assert "nothing is committed" in notes()
     toy.write(tmp_path, toy.videos(), plan="p")
-    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    before = everything(tmp_path)
     assert notes() == ""
-    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
+    assert everything(tmp_path) == before
     toy.unfinished(tmp_path, [toy.video("z", [40])])
     assert "the same command continues it" in notes()
     # a first conversion's first changes: no group is there
@@ -212,25 +213,14 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
     assert again is True
 
 
-@pytest.fixture
-def whole(tmp_path, root):
-    """A cache with two splits and streams. May be changed."""
-    copy = tmp_path / "whole"
-    shutil.copytree(root, copy)
-    shutil.copytree(copy / SPLIT, copy / "toy/other")
-    cache.delete_stream(copy, SPLIT, STREAM)
-    return copy
-
-
 @pytest.mark.parametrize(
     "name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
 )
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}"])
-def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole, name, place, toy):
-    shutil.rmtree(whole / SPLIT)
-    shutil.copytree(whole / "toy/other", whole / SPLIT)
-    outside = whole.parent / "out"
-    before = sorted(outside.rglob("*")) if outside.exists() else []
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(root, name, place, toy):
+    outside = root.parent / "out/a.txt"
+    outside.parent.mkdir()
+    outside.write_text("mine")
     table = {"dtype": "uint8", "shape": [1], "sha256": "0" * 64}
     outer = {**table, "sha256": f"0{name}"}
     for entry, more in (
@@ -238,39 +228,38 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole, name, p
         ("tables", {name: table}),
         ("tables", {"track_start": outer}),
     ):
-        manifest = whole / place / "manifest.json"
+        manifest = root / place / "manifest.json"
         intact = manifest.read_bytes()
         held = json.loads(intact).get(entry, {})
         if entry == "tables" and place != SPLIT:  # a stream has none: they are not looked at
             continue
         toy.rewrite(manifest, **{entry: {**held, **more}})
-        assert not cache.verify(whole).ok
-        cache.gc(whole, unfinished=True)
-        cache.repair(whole, cache.verify(whole))
+        assert not cache.verify(root).ok
+        cache.gc(root, unfinished=True)
+        cache.repair(root, cache.verify(root))
         manifest.write_bytes(intact)
-    assert (sorted(outside.rglob("*")) if outside.exists() else []) == before
-    assert cache.verify(whole).ok
+    assert {*root.parent.rglob("*")} - {*root.rglob("*")} == {root, outside.parent, outside}
+    assert outside.read_text() == "mine"
+    assert cache.verify(root).ok
 
 
-def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(
-    whole,
-):
-    streams = whole / "toy/other/features"
+def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(root):
+    streams = root / SPLIT / "features"
     shutil.copytree(streams / STREAM, streams / f"{STREAM}-old")
-    report = cache.verify(whole)
+    report = cache.verify(root)
     assert [damage.stream for damage in report.damaged] == [f"{STREAM}-old"]
     assert f"of stream {STREAM!r}" in report.problems[0]
-    split = cache.open(whole)["toy/other"]
+    split = cache.open(root)[SPLIT]
     assert len(split.rows(f"features/{STREAM}", 0, 4)) == 4, "the others can be read"
     with pytest.raises(CacheError, match="that of stream"):
         split.rows(f"features/{STREAM}-old", 0, 4)
-    shutil.copy(whole / "toy/other/manifest.json", streams / f"{STREAM}-old/manifest.json")
-    assert f"the manifest of stream '{STREAM}-old'" in cache.verify(whole).problems[0]
+    shutil.copy(root / SPLIT / "manifest.json", streams / f"{STREAM}-old/manifest.json")
+    assert f"the manifest of stream '{STREAM}-old'" in cache.verify(root).problems[0]
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1, 2]"], ids=["brackets", "a list"])
-def test_json_that_is_no_manifest_is_damage(whole, text):
-    (whole / SPLIT / "manifest.json").write_text(text)
-    assert not cache.verify(whole).ok
+def test_json_that_is_no_manifest_is_damage(root, text):
+    (root / SPLIT / "manifest.json").write_text(text)
+    assert not cache.verify(root).ok
     with pytest.raises(CacheError, match="a manifest in JSON"):
-        cache.open(whole)[SPLIT]
+        cache.open(root)[SPLIT]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, ExtraColumn, TrackRows, VideoEntry
+from cache import CacheError, ExtraColumn
 from cache.format.layout import json_file
 from tests.cache import toy
 
@@ -25,22 +25,12 @@ TABLES = ("track_start", "track_height", "run_stop", "video_name", "video_accoun
 def small(tmp_path):
     """A split of 40 rows with extra columns, and a stream of it."""
     root = tmp_path / "cache"
-    columns = {
-        "frame_index": np.arange(40),
-        "valid": np.ones(40, bool),
-    }
     extra = [
         ExtraColumn(name="height", about="of the body", unit="m", per="track", dtype="float32"),
         ExtraColumn(name="hands", about="seen", shape=(2,), dtype="int8", mirror=((0, 1),)),
     ]
     values = {"height": np.float32(1.8), "hands": np.zeros((40, 2), np.int8)}
-    track = TrackRows(
-        name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=columns, extra=values
-    )
-    with toy.writer(root, "p", columns=columns, extra=extra) as writer:
-        following = writer.begin()
-        following.append(VideoEntry(name="a"), [track])
-        following.commit({"dataset": "toy"})
+    toy.split_of(root, {"valid": np.ones(40, bool)}, extra, own=values)
     toy.write_stream(root, bad_rows=[3], identity={"crop": {}})
     return root
 

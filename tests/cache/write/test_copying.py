@@ -11,6 +11,7 @@ import pytest
 
 import cache
 from cache import CacheError, MissingSplit
+from tests import trees
 
 SPLIT = "toy/train"
 
@@ -21,11 +22,11 @@ def replaced(made, toy, tmp_path_factory):
     followed.
     """
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
-    with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
-        following = writer.begin(["b", "d", "f"])
-        for name, lengths in {"b": [40], "d": [1, 30]}.items():
-            following.append(*toy.video(name, lengths, seed=5))
-        following.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    others = [
+        toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()
+    ]
+    of_second = {"plan": "second", "provenance": {"raw": "/raw"}}
+    toy.write(root, others, drop=["b", "d", "f"], **of_second)
     toy.write_stream(root, bad_rows=[170, 200])
     (root / SPLIT / "stamps.json").write_text("{}")
     return root
@@ -184,7 +185,7 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
             (home / name).write_text("left by a killed writer")
     snapshot = shutil.copytree(root, tmp_path / "snapshot", copy_function=os.link)
     one, other = (root, snapshot) if changed == "cache" else (snapshot, root)
-    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    before = trees.contents(other)
 
     toy.write(one, [*toy.videos(), toy.video("new", [40])], drop=["b"], plan="new")
     cache.delete_stream(one, "toy/train", "resnet50")
@@ -195,4 +196,4 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     damaged.write_bytes(data[:-1])
     assert cache.repair(one, cache.verify(one)).refused == []
     cache.gc(one, unfinished=True)
-    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    assert trees.contents(other) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache import CacheError, StreamWriter
+from cache import StreamWriter
 from cache.storage.local import LocalStore
 
 HOME = Path("toy/train")
@@ -173,14 +173,3 @@ def test_what_is_younger_than_asked_for_stays(root):
     assert found.removed == []
     assert "younger" in found.skipped[0]
     assert stray.exists()
-
-
-def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root):
-    split = cache.open(root)[HOME.as_posix()]
-    column, features = split.column("kp_2d"), split.column("features/resnet50")
-    assert column[40:50].shape == (10, 49, 3)
-    for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0"):
-        (root / HOME / name).unlink()
-    for array in (column, features):
-        with pytest.raises(CacheError, match="no file"):
-            array[40:50]

@@ -2,7 +2,6 @@
 writer.
 """
 
-import itertools
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -11,20 +10,16 @@ import pytest
 
 import cache
 from cache import MissingSplit
-from tests.cache.storage.buckets import NARROW, narrow
+from tests.cache.storage.buckets import write_narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
 
-_numbers = itertools.count()
 PARALLEL = 8
 
 
 def convert(root, split, toy):
     """A first commit of a split, of one video."""
-    with cache.SplitWriter(root, split, plan="p", **NARROW) as writer:
-        following = writer.begin()
-        following.append(*narrow(toy.video("a", [5])))
-        following.commit({})
+    write_narrow(root, toy.video("a", [5]), split=split)
 
 
 def listed(root):
@@ -44,14 +39,9 @@ def unmount_a_link(folder):
     folder.symlink_to("/mnt/not-mounted")
 
 
-@pytest.fixture
-def url(memory):
-    return f"s3://listed/{next(_numbers)}"
-
-
-def test_splits_that_are_committed_at_once_are_all_listed(tmp_path, url, toy):
+def test_splits_that_are_committed_at_once_are_all_listed(tmp_path, bucket, toy):
     names = [f"set_{number}/train" for number in range(PARALLEL)]
-    for root in (tmp_path / "cache", url):
+    for root in (tmp_path / "cache", bucket):
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(lambda name, root=root: convert(root, name, toy), names))
         assert listed(root) == names == list(cache.open(root).splits)

@@ -9,6 +9,7 @@ import pytest
 from cache import CacheError, StreamShards, StreamWriter
 from cache.storage import local
 from cache.write.staged import StagedWork
+from tests.trees import contents
 
 SPLIT = "toy/train"
 WRITING = f"{SPLIT}/features/resnet50/.writing"
@@ -100,7 +101,7 @@ def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
 
 def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
     shards = shards_of(root)
-    before = {file for file in (root / WRITING).rglob("*") if file.is_file()}
+    before = contents(root / WRITING)
 
     def full(file, data):
         file.write_bytes(data[: len(data) // 2])
@@ -110,7 +111,7 @@ def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
     for _ in range(2):
         with pytest.raises(OSError, match="No space"):
             shards.stage(*toy.given(shards, 0))
-    assert {file for file in (root / WRITING).rglob("*") if file.is_file()} == before
+    assert contents(root / WRITING) == before
 
 
 @pytest.mark.parametrize("stream", FORMS)

@@ -98,6 +98,9 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy)
     for other in ({"dim": 5}, {"dtype": "float32"}):
         with pytest.raises(CacheError, match="Choose another name"), writer_of(tmp_path, **other):
             pass
+    for unknown in ("bfloat16", "float64", "int8", "int16", "uint8"):
+        with pytest.raises((CacheError, TypeError, ValueError)):
+            toy.write_stream(tmp_path, stream="other", dtype=unknown)
 
 
 def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks, toy):

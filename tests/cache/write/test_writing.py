@@ -11,6 +11,7 @@ import zarr
 
 import cache
 from cache import CacheError, SplitWriter, StreamWriter
+from tests.trees import contents
 
 
 def column_of(videos, name):
@@ -102,9 +103,8 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
         assert cache.verify(root).ok
     (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
-        with toy.writer(root, plan, provenance={"raw": plan}) as writer:
-            following = writer.begin(["a"] if plan == "second" else ["b"])
-            following.commit({})
+        drop = ["a"] if plan == "second" else ["b"]
+        toy.write(root, [], drop=drop, plan=plan, provenance={"raw": plan})
         assert cache.open(root)[toy.SPLIT].provenance["raw"] == plan
     notes = json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]
     assert [note["software"]["numpy"] for note in notes.values()] == [np.__version__] * 2
@@ -120,9 +120,7 @@ def test_the_last_hundred_commits_are_noted_whatever_their_digests(root, toy):
         for digest, minute in minutes.items()
     }
     file.write_text(json.dumps({"commits": notes}))
-    with toy.writer(root, "next") as writer:
-        following = writer.begin(["a"])
-        following.commit({})
+    toy.write(root, [], drop=["a"], plan="next")
     noted = json.loads(file.read_text())["commits"]
     current = cache.open(root)[toy.SPLIT].manifest["digest"]
     assert noted.keys() == {current, *(digest for digest, minute in minutes.items() if minute > 20)}
@@ -275,12 +273,12 @@ def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_t
         with pytest.raises(CacheError, match="commit first"):
             writer.begin()
         following.commit({})
-        files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        files = contents(tmp_path)
         with pytest.raises(CacheError, match="is made"):
             following.append(*toy.video("b", [70]))
         with pytest.raises(CacheError, match="is made"):
             following.commit({})
-        assert files == {file: file.read_bytes() for file in files}
+        assert files == contents(tmp_path)
         late = writer.begin()
         late.append(*toy.video("b", [70]))
         late.commit({})

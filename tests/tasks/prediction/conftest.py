@@ -26,6 +26,11 @@ SPLIT = "videos/train"
 SHORT = ("--set", "videos.min_frames=5")
 
 
+def of_model(checkpoint, body):
+    """The options of a checkpoint and its body."""
+    return ("--checkpoint", checkpoint, "--body", body, "--device", "cpu")
+
+
 @dataclass
 class World:
     raw: Path  # of Kinetics' demo data
@@ -51,13 +56,10 @@ class World:
 
     def predict(self, out, *words, labels=None, checkpoint=None):
         """The command, for the clip with its labels."""
-        of_model = ("--checkpoint", checkpoint or self.checkpoint, "--body", out, "--device", "cpu")
+        model = of_model(checkpoint or self.checkpoint, out)
         places = ("--cache", out / "cache", "--out", out, "--weights", "untrained:0", *SHORT)
         return main(
-            [
-                str(w)
-                for w in ("predict", self.clips(out / "raw", labels), *of_model, *places, *words)
-            ]
+            [str(w) for w in ("predict", self.clips(out / "raw", labels), *model, *places, *words)]
         )
 
     def predicted(self, out, *words, labels=None):

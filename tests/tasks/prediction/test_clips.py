@@ -19,7 +19,7 @@ from tests.bodies import the_body
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
 from tests.results import read_file
-from tests.tasks.prediction.conftest import SHORT, save_checkpoint
+from tests.tasks.prediction.conftest import SHORT, of_model, save_checkpoint
 from vibe_model.checkpoints import load_trained
 from vibe_model.hmmr.config import PRESETS
 from vibe_model.prediction.motions import TO_WORLD
@@ -62,8 +62,8 @@ def run(*words):
 
 
 def with_model(folder, out):
-    of_model = ("--checkpoint", folder.parent / "hmmr.pt", "--body", folder, "--device", "cpu")
-    return (*of_model, "--weights", "untrained:0", "--out", out, "--cache", out / "cache", *SHORT)
+    model = of_model(folder.parent / "hmmr.pt", folder)
+    return (*model, "--weights", "untrained:0", "--out", out, "--cache", out / "cache", *SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +168,7 @@ def test_a_split_with_features_is_predicted_without_a_picture(
     out, folder, patch, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
-    words = (
-        "--checkpoint",
-        folder.parent / "hmmr.pt",
-        "--body",
-        folder,
-        "--device",
-        "cpu",
-        "--out",
-        tmp_path,
-    )
+    words = (*of_model(folder.parent / "hmmr.pt", folder), "--out", tmp_path)
     assert run("videos/train", "--cache", out / "cache", *words, "--tracks", "dance*") == 0
     before, after = files(out), files(tmp_path)
     assert after.keys() == {name for name in before if name.startswith("dance")}

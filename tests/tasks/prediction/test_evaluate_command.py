@@ -11,15 +11,15 @@ from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import _chosen_splits
 from tests.results import read_file
-from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
+from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
 from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
 
 
 @pytest.fixture
 def words(world, job, tmp_path):
-    places = ("--checkpoint", world.checkpoint, "--cache", job.root, "--body", tmp_path)
-    return ["evaluate", *map(str, places), "--split", SPLIT, "--device", "cpu"]
+    words = (*of_model(world.checkpoint, tmp_path), "--cache", job.root, "--split", SPLIT)
+    return ["evaluate", *map(str, words)]
 
 
 def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path, capsys):

@@ -45,10 +45,14 @@ class Oracle(VideoModel):
         return out | ({"verts": self.verts[row]} if vertices else {})
 
 
+def matrices(theta):
+    """(..., 85) -> (..., 24, 3, 3)"""
+    return axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
+
+
 def true_verts(body, theta):
     theta = torch.tensor(theta)
-    rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
-    return body(betas=theta[:, 75:], rotmat=rotmat).verts.numpy()
+    return body(betas=theta[:, 75:], rotmat=matrices(theta)).verts.numpy()
 
 
 class Bodies(VideoModel):
@@ -62,9 +66,11 @@ class Bodies(VideoModel):
 
     def regress(self, features):
         self.n_windows += len(features)
-        theta = self.theta[features[..., 0].long()]
-        pose = axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
-        return Estimate(pose, theta[..., 75:], theta[..., :3])
+        return self.at(features[..., 0].long())
+
+    def at(self, rows):
+        theta = self.theta[rows]
+        return Estimate(matrices(theta), theta[..., 75:], theta[..., :3])
 
 
 @functools.cache

@@ -40,17 +40,19 @@ def of_genders(*genders):
     return split, Oracle(body, true_verts(body, rows["theta"]), rows["kp_2d"][..., :2]), labels
 
 
+def distances(body, *verts):
+    """Of each row's vertices about their own hips, in mm."""
+    regressor = body.J_regressor_h36m.numpy()[HIPS]
+    own, label = (v - (regressor @ v).mean(1, keepdims=True) for v in verts)
+    return 1000 * np.linalg.norm(own - label, axis=-1).mean(-1)
+
+
 def test_vertices_of_a_split_with_genders_are_those_of_the_bodies_that_its_joints_are_of():
     # of a gender that is not declared: the first one's
     split, oracle, labels = of_genders("male", "female", "neutral")
     result = evaluate_split(oracle, split, OPTIONS)
-    regressor = oracle.body.J_regressor_h36m.numpy()[HIPS]
-    own, label = (
-        v - (regressor @ v).mean(1, keepdims=True) for v in (oracle.verts.detach().numpy(), labels)
-    )
-    assert result["pve"] == pytest.approx(
-        1000 * np.linalg.norm(own - label, axis=-1).mean(), rel=1e-4
-    )
+    expected = distances(oracle.body, oracle.verts.detach().numpy(), labels).mean()
+    assert result["pve"] == pytest.approx(expected, rel=1e-4)
     assert result["pve"] > 10  # the stand-ins of the genders differ
     assert result["label_body"] == "female, male"
     exact = Oracle(oracle.body, labels, oracle.kp_2d)
@@ -70,9 +72,7 @@ def test_unposed_vertices_of_a_split_with_genders_are_of_both_bodies():
     own = true_verts(oracle.body, theta)  # the oracle's shape is 0
     theta[:, 75:] = split.rows["theta"][:, 75:]
     label = true_verts(oracle.body.of("female"), theta)
-    regressor = oracle.body.J_regressor_h36m.numpy()[HIPS]
-    own, label = (v - (regressor @ v).mean(1, keepdims=True) for v in (own, label))
-    error = 1000 * np.linalg.norm(own - label, axis=-1).mean(-1)
+    error = distances(oracle.body, own, label)
     expected = np.mean([error[track.start : track.stop].mean() for track in split.tracks])
     found = evaluate_split(oracle, split, OPTIONS, protocol="hmmr")
     assert found["pve_unposed"] == pytest.approx(expected, rel=1e-4)

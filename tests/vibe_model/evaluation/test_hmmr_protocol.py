@@ -7,15 +7,13 @@ import pytest
 import torch
 from numpy.random import default_rng
 
-from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.evaluation.made_models import OPTIONS, Oracle, true_verts
+from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, matrices, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.hmmr import HMMR
 from vibe_model.hmmr.dynamics import _KnownPoses, dynamics
 from vibe_model.metrics import METRICS
-from vibe_model.networks.video_model import Estimate, VideoModel
 
 LENGTHS = (9, 5, 4)
 TRACKS = [slice(0, 9), slice(9, 14), slice(14, 18)]
@@ -99,40 +97,23 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
     assert not {"pck", "auc", "pck_2d"} & set(found)
 
 
-class Prophet(VideoModel):
-    """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late`
-    frames too late.
-    """
+class Prophet(Bodies):
+    """Knows what comes, `late` frames too late."""
 
     steps = (-2, 3)
+    regress = None
 
     def __init__(self, body, theta, late=0):
-        super().__init__()
-        self.body, self.late = body, late
-        self.theta = torch.nn.Parameter(torch.as_tensor(theta))
-
-    regress = None
+        super().__init__(body, theta)
+        self.late = late
 
     def regress_stills(self, features):
         assert features.shape[1] == 1
-        rows, found = features[..., 0].long(), {}
-        for step in (0, *self.steps):
-            theta = self.theta[
-                (rows + step - (self.late if step else 0)).clamp(0, len(self.theta) - 1)
-            ]
-            pose = matrices(theta)
-            found[step] = Estimate(pose, theta[..., 75:], theta[..., :3])
+        rows, last = features[..., 0].long(), len(self.theta) - 1
+        found = {0: self.at(rows)}
+        for step in self.steps:
+            found[step] = self.at((rows + step - self.late).clamp(0, last))
         return found
-
-    def pose(self, estimate, eval_joints=False, vertices=True):
-        assert eval_joints
-        flat = {"betas": estimate.shape.flatten(0, 1), "rotmat": estimate.rotmat.flatten(0, 1)}
-        joints = self.body.joints(**flat, order="common14")
-        return {"kp_3d": joints.unflatten(0, estimate.camera.shape[:2])}
-
-
-def matrices(theta):
-    return axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
 
 
 def moving(seed, lengths, **options):

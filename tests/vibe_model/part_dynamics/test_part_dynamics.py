@@ -105,15 +105,8 @@ def test_at_the_start_every_factor_is_a_half():
     assert_close(gated(states), plain(states) / 2)
 
 
-def test_regions_share_out_the_joints_and_sizes_are_as_documented():
+def test_regions_share_out_the_joints():
     assert sorted(joint for region in REGIONS for joint in region) == list(range(24))
-    with torch.device("meta"):  # millions of numbers that are not needed
-        model, plain = PartDynamics(TinyBody()), PartDynamics(TinyBody(), regions=1)
-    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
-    conv1, conv2 = model.decoder.layers[0].conv1, model.decoder.layers[0].conv2
-    assert (count(model.decoder.split), count(model.current)) == (2_877_440, 2_623_488)
-    assert (count(conv1), count(conv2)) == (1_029_165, 332_815)
-    assert plain.decoder.layers[0].conv1.weight.numel() == 981_552
 
 
 def test_without_corrections_it_is_vibe_and_its_neighbours_are_the_same_pose():

@@ -98,11 +98,9 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(
     )
 
 
+@pytest.mark.usefixtures("without_dropout")
 def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config, splits):
     trainer, batch = first_batch(config, splits)
-    for module in trainer.generator.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
     labels = batch.labels
     assert labels["pr_vipe"].any()
     with torch.no_grad():

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cache
-from tests.made_splits import write_stream
+from tests import made_splits
 from tests.vibe_model.builders import SMALL, write_split
 from vibe_model.vibe.config import TrainConfig
 
@@ -25,11 +25,8 @@ def write(root, name, lengths, seed=0, dtype="float16"):
 
 def drop_a_video(root, name):
     """Commit a split without its first video."""
-    with cache.SplitWriter(
-        root, name, columns=cache.open(root)[name].columns, plan="new"
-    ) as writer:
-        following = writer.begin(drop=["v0"])
-        following.commit({"stand_in": True})
+    columns = cache.open(root)[name].columns
+    made_splits.write_split(root, name, [], drop=["v0"], columns=columns, plan="new")
 
 
 def assert_same(ours, theirs):
@@ -71,7 +68,7 @@ def of_windows(tmp_path_factory):
         write(root, f"{name}/train", lengths, seed)
         for stream, dim in (("resnet50.j1", 6), ("pairs", 3)):
             values = lambda rows, dim=dim: np.float32(rows[:, None] + np.arange(dim))  # noqa: E731
-            write_stream(
+            made_splits.write_stream(
                 root, f"{name}/train", stream, values, recorded={}, dim=dim, dtype="float32"
             )
     return root

@@ -19,6 +19,7 @@ from cache import CacheError
 from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from tests.results import read_file
+from tests.trees import everything
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
@@ -260,10 +261,10 @@ def test_a_finished_run_stays_and_the_callers_state_changes_no_number(
     assert (folder / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
     assert_close(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
-    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    before = everything(folder)
     monkeypatch.setattr(training.VideoRun, "carry_out", lambda _: pytest.fail("it is finished"))
     assert training.run(config) == folder == runs.run_folder(config, splits)
-    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    assert everything(folder) == before
 
 
 @quickly_prior

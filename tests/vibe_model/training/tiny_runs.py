@@ -158,6 +158,14 @@ def first_batch(config, splits):
     return run.trainer, next(run.batches(0))
 
 
+def gradients(terms, *networks):
+    """Of the sum of these terms, by parameter, for each network; those of before are gone."""
+    for network in networks:
+        network.zero_grad()
+    torch.stack([*terms]).sum().backward()
+    return [{name: p.grad.clone() for name, p in of.named_parameters()} for of in networks]
+
+
 class Killed(BaseException):
     """Raised by a test instead of a signal."""
 

@@ -9,52 +9,33 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.vibe_model.training.tiny_runs import first_batch, vibe_config, vibe_splits
+from tests.vibe_model.training.tiny_runs import first_batch, gradients, vibe_config, vibe_splits
 from vibe_model import losses
 
 SUPERVISED = ("kp_2d", "kp_3d", "pose", "shape")
 
 
-def without_dropout(trainer):
-    for network in (trainer.generator, trainer.discriminator):
-        for module in network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-
-
 @pytest.fixture
-def step(tmp_path):
-    """A trainer without dropout and its first batch."""
-    trainer, batch = first_batch(vibe_config(tmp_path), vibe_splits())
-    without_dropout(trainer)
-    return trainer, batch
-
-
-def gradients(network):
-    return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+def step(tmp_path, without_dropout):
+    """A trainer and its first batch."""
+    return first_batch(vibe_config(tmp_path), vibe_splits())
 
 
 def test_each_network_is_trained_by_its_own_side_of_the_published_losses(step):
     trainer, batch = step
     weights = trainer.config.weights
     terms = trainer.losses(batch)
-    torch.stack(list(terms.values())).sum().backward()
-    found = [gradients(network) for network in (trainer.generator, trainer.discriminator)]
+    found = gradients(terms.values(), trainer.generator, trainer.discriminator)
 
-    trainer.generator.zero_grad()
-    trainer.discriminator.zero_grad()
     predicted = trainer.generator(batch.labels["features"].float(), vertices=False)
     fake = predicted["theta"][..., 6:75]
     supervised = losses.generator_losses(predicted, batch.labels, weights)
     adversarial = 0.5 * (trainer.discriminator(fake) - 1).square().mean()
-    (sum(supervised.values()) + adversarial).backward()
-    expected = [gradients(trainer.generator)]
-    trainer.discriminator.zero_grad()
+    expected = gradients([*supervised.values(), adversarial], trainer.generator)
     fake_side = 0.5 * trainer.discriminator(fake.detach()).square().mean()
     real = trainer.discriminator(batch.real_theta[..., 6:75])
     real_side = 0.5 * (real - 1).square().mean()
-    (fake_side + real_side).backward()
-    expected.append(gradients(trainer.discriminator))
+    expected += gradients([fake_side, real_side], trainer.discriminator)
 
     sides = {
         "adversarial": adversarial,
@@ -101,10 +82,9 @@ def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(st
     by_precision = {}
     for precision in ("fp32", "bf16"):
         trainer.config = replace(trainer.config, precision=precision)
-        trainer.generator.zero_grad()
         terms = trainer.losses(batch)
-        torch.stack(list(terms.values())).sum().backward()
-        every = torch.cat([grad.flatten() for grad in gradients(trainer.generator).values()])
+        (found,) = gradients(terms.values(), trainer.generator)
+        every = torch.cat([gradient.flatten() for gradient in found.values()])
         by_precision[precision] = terms, every
     exact, exact_gradient = by_precision["fp32"]
     rounded, rounded_gradient = by_precision["bf16"]

@@ -48,11 +48,8 @@ def test_the_embedding_is_that_of_plain_numpy():
         assert_allclose(found.detach(), expected, atol=1e-10)
 
 
-def test_sizes_and_start_are_the_published_ones():
+def test_the_start_is_the_published_one():
     network = PrVIPE()
-    # layers, biases and norms, heads, raw_a, b
-    n = 39 * 1024 + 4 * 1024**2 + 5 * 3 * 1024 + 2 * (32 * 1024 + 32) + 2
-    assert sum(parameter.numel() for parameter in network.parameters()) == n
     assert math.exp(network.raw_a.item()) == pytest.approx(0.522, abs=1e-3)
     assert network.b.item() == -0.5
     assert network.blocks[0].linear1.weight.std().item() == pytest.approx(
