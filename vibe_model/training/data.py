@@ -296,11 +296,13 @@ def stream_batches(
     def read_next() -> TrainingBatch | None:
         try:
             batch = next(source, None)
-        except RuntimeError as error:  # a process was killed, for lack of memory perhaps
-            if "exited unexpectedly" not in str(error):
+        except (RuntimeError, ConnectionResetError, EOFError) as error:
+            if not _was_killed(error):
                 raise
             do = "Check the machine's memory, or set read_workers = 0."
-            raise DataError(f"{error}, while it read batches. {do}") from error
+            raise DataError(
+                f"a process exited unexpectedly, while it read batches: {error}. {do}"
+            ) from error
         if batch is None:
             return None
         return on_device(batch, device, batches.table)
@@ -311,6 +313,15 @@ def stream_batches(
             next_batch = reader.submit(read_next)  # is read while the caller trains
             yield batch
             batch = next_batch.result()
+
+
+def _was_killed(error: Exception) -> bool:
+    """Whether DataLoader raises this because one of its processes was killed, for lack of memory
+    perhaps; also while it sent a batch. torch has no type for it.
+    """
+    if isinstance(error, RuntimeError):
+        return "exited unexpectedly" in str(error)
+    return not str(error).startswith("Caught ")  # as errors do that were raised in the process
 
 
 def on_device(

@@ -229,10 +229,21 @@ def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
             batches[step]
 
 
-def test_an_error_while_reading_ahead_is_raised(mixed, splits):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("the disk is gone"), OSError),
+        (RuntimeError("a size does not fit"), RuntimeError),
+        (EOFError("Caught EOFError in DataLoader worker process 0."), EOFError),
+        # what DataLoader raises if a process is killed while it sends a batch
+        (ConnectionResetError(104, "Connection reset by peer"), DataError),
+        (EOFError(), DataError),
+    ],
+)
+def test_an_error_while_reading_ahead_is_raised(error, expected, mixed, splits):
     batches = TrainingBatches(mixed, splits)
-    splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(OSError("the disk is gone"))
-    with pytest.raises(OSError, match="the disk is gone"):
+    splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(error)
+    with pytest.raises(expected, match=str(error).replace("[", r"\[")):
         next(stream_batches(batches, 0, device=CPU))
 
 
