@@ -237,7 +237,7 @@ def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
         (EOFError("Caught EOFError in DataLoader worker process 0."), EOFError),
         # what DataLoader raises if a process is killed while it sends a batch
         (ConnectionResetError(104, "Connection reset by peer"), DataError),
-        (EOFError(), DataError),
+        (EOFError("cut off"), DataError),
     ],
 )
 def test_an_error_while_reading_ahead_is_raised(error, expected, mixed, splits):
