@@ -206,3 +206,21 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root):
             "stream": {"identity", "backbone", "stand_in"},
         }
         assert documented == own | callers[heading]
+
+
+def test_json_files_are_sorted_indented_by_one_space_and_end_with_a_line_feed(root):
+    files = sorted(root.rglob("*.json"))
+    assert {"manifest.json", "provenance.json", "zarr.json"} <= {file.name for file in files}
+    for file in files:
+        found = file.read_text(encoding="utf-8")
+        assert (
+            found
+            == json.dumps(json.loads(found), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        )
+
+
+@pytest.mark.parametrize(("rows", "chunk"), [(0, 1), (8, 0), (8, 3), (2**24 + 64, 64)])
+def test_a_shard_is_a_multiple_of_its_chunks_up_to_16_777_216_rows(rows, chunk):
+    with pytest.raises(cache.CacheError, match="choose a positive multiple, up to 16,777,216"):
+        layout.Geometry(rows, chunk)
+    assert layout.Geometry(2**24, 64).chunks == 2**18

@@ -35,6 +35,7 @@ def test_batches_are_what_read_gives_in_any_worker(split, start):
     whole, rest = divmod(len(rows), 5)
     assert [len(batch["features"]) for batch in batches] == [5] * whole + [rest] * (rest > 0)
     assert all(equal(batch, split.read(rows[5 * k : 5 * k + 5])) for k, batch in enumerate(batches))
+    assert equal(windows[7], split.read(rows[7:8]))
 
 
 def test_a_batch_is_one_read_in_any_order(split, monkeypatch):
