@@ -129,3 +129,20 @@ def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=4, plan="weights") as writer:
         assert writer.shards.pending == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "problem"),
+    [
+        ({"stream": 1}, TypeError, "a stream is a name or None; found .1"),
+        ({"streams": "resnet50"}, TypeError, "streams must be a sequence of names"),
+        ({"history": {"resnet50": 1}}, TypeError, "streams must be a sequence of names"),
+        ({"stream": "resnet50", "streams": ["pairs.j1"]}, ValueError, "found both"),
+        ({"streams": ["kp_2d"]}, ValueError, "are names of labels, too"),
+        ({"streams": ["resnet50"], "history": {"pairs.j1": 1}}, ValueError, "pairs.j1: 1"),
+        ({"streams": ["resnet50"], "history": {"resnet50": -1}}, ValueError, "resnet50: -1"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_refused(split, arguments, error, problem):
+    with pytest.raises(error, match=problem):
+        split.read(split.windows(2, 2), **arguments)
