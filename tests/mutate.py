@@ -78,7 +78,7 @@ def runs_at_import(tree, line):
 
 
 def tests_of(coverage, file, line):
-    """Tests that run a line, or any line of the file if it is None; the nearest by name first."""
+    """Tests that run a line, or any line of the file if `line` is None; the nearest by name first."""
     rows = coverage.execute(
         "select distinct context from arc join file on file.id = file_id join context on "
         "context.id = context_id where path like ? and coalesce(? in (fromno, tono), true)",
@@ -90,7 +90,8 @@ def tests_of(coverage, file, line):
 
     def distance(test):
         path = test.partition("::")[0]
-        return stem not in path, -len(words & set(re.split(r"\W|_", path))), test
+        n_shared = len(words & set(re.split(r"\W|_", path)))
+        return "journeys" in path, stem not in path, -n_shared, test  # journeys take long
 
     return sorted(tests, key=distance)
 
@@ -140,7 +141,8 @@ def main():
             if args.only and number not in args.only:
                 continue
             file, line = path.relative_to(clone), node.lineno
-            tests = tests_of(coverage, file, None if runs_at_import(tree, line) else line)
+            tests = [] if runs_at_import(tree, line) else tests_of(coverage, file, line)
+            tests = tests or tests_of(coverage, file, None)  # a later line of a statement, too
             before, after = change(node)
             path.write_text(ast.unparse(tree))
             begun = time.monotonic()
