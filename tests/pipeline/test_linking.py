@@ -99,6 +99,31 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them():
     assert len(link([thin[None]] * 3, range(3))) == 1
 
 
+def larger():
+    """A person at 100, enlarged about the joints' mean."""
+    points = person(100)
+    middle = points[:, :2].mean(axis=0)
+    points[:, :2] = middle + 1.3 * (points[:, :2] - middle)
+    return points
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (person(98), person(102) * [1, 1, 0.5]),  # equally near, and surer
+        (person(100), larger()),  # the same mean, and of the person's size
+    ],
+)
+def test_of_two_detections_at_one_place_a_track_takes_the_surer_and_the_more_alike(
+    right, wrong, is_first
+):
+    last = [right, wrong] if is_first else [wrong, right]
+    detections = [person(100)[None]] * 9 + [np.stack(last)]
+    tracks = link(detections, range(10))
+    assert tracks[0].tolist() == [*([t, 0] for t in range(9)), [9, int(not is_first)]]
+
+
 @settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
 def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed):

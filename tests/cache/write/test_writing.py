@@ -11,6 +11,7 @@ import zarr
 
 import cache
 from cache import CacheError, SplitWriter, StreamWriter
+from cache.format.layout import Column
 from tests.trees import contents
 
 
@@ -133,6 +134,14 @@ def with_columns(toy, **columns):
         name: array for name, array in {**track.columns, **columns}.items() if array is not None
     }
     return entry, [replace(track, columns=changed)]
+
+
+@pytest.mark.parametrize("end", [np.iinfo(np.int32).min, np.iinfo(np.int32).max])
+def test_integers_fit_up_to_the_ends_of_their_range(end):
+    column = Column("n", "a number", dtype="int32")
+    assert column.problem(np.array([end], np.int64), 1) == ""
+    beyond = end + np.sign(end)
+    assert "outside of the range of int32" in column.problem(np.array([beyond], np.int64), 1)
 
 
 REFUSED = {

@@ -127,7 +127,7 @@ def test_a_person_without_a_row_in_a_frame_is_cleared(exportable, into, tmp_path
     assert cleared == {(holes[0], True)}  # once, until the person is back
 
 
-def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch):
+def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch, capsys):
     """The viewer shows the latest content of an entity until it is cleared."""
     raw = tmp_path / "raw"
     shutil.copytree(embedded.raw("emdb"), raw)
@@ -150,6 +150,7 @@ def test_what_a_row_lacks_is_cleared(root, embedded, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.exchange.rerun.from_cache", with_holes)
     options = (f"body={embedded.body}", f"raw={raw}", "tracks=1")
     assert export(root, "emdb/emdb1", tmp_path / "a.rrd", *options) == 0
+    assert "1 frame cannot be read from the raw folder" in " ".join(capsys.readouterr().out.split())
     content = read(tmp_path / "a.rrd")
     cleared = defaultdict(set)
     for path, components in content.items():

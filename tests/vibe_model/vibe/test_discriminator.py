@@ -5,6 +5,7 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from vibe_model import MotionDiscriminator
+from vibe_model.vibe.config import VARIANTS
 
 
 def small(**settings):
@@ -57,3 +58,11 @@ def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
     pooled = np.concatenate([states.mean(1), states.max(1)], axis=1)
     expected = pooled @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
     assert_allclose(model(motion).detach(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("attention")])
+def test_a_variant_has_the_layers_and_the_size_of_its_name(variant):
+    layers, size = map(int, variant.removeprefix("attention-").split("x"))
+    title, changes = VARIANTS[variant]
+    assert (changes["attention_layers"], changes["disc_size"]) == (layers, size)
+    assert str([layers, size]) in title
