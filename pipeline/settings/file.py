@@ -137,7 +137,7 @@ class Section(dict[str, str]):
                 continue
             hint = did_you_mean(key, names)
             if not names:
-                hint = f"; [{self.name}] has no settings"
+                hint = f"; {self.name} has none"
             elif not hint:
                 hint = f"; known: {', '.join(names)}"
             raise ConfigError(f"{self.where(key)}: unknown key{hint}")

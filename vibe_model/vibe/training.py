@@ -116,7 +116,7 @@ def step_losses(
         batch: features (B, T, feature_size), float16 or float32, and the labels that
             `losses.generator_losses` takes.
         real_theta: (B', T, 85) real motion for the discriminator.
-        weights: a factor for each term, as in `losses.adversarial_terms`.
+        weights: a factor for each term that is computed.
         prior: Function from generated motion (B, T, 69) to the scalar loss term "mposer", without
             its weight.
         precision: "bf16": matrix products of encoder, regressor and discriminator in bfloat16.

@@ -143,7 +143,7 @@ def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path, t
     (tmp_path / "raw").mkdir()
     write_bar(tmp_path / "raw/a.avi", 5)
     for command, said in {
-        "detect RAW --out TMP/out --detector demo": "--every: unknown key; [demo] has no settings",
+        "detect RAW --out TMP/out --detector demo": "--every: unknown key; demo has none",
         "prepare videos --raw RAW --cache CACHE --detector none": "--every 4: no detector runs here",
     }.items():
         types(f"{command} --every 4", said, code=2)
