@@ -246,6 +246,14 @@ def test_each_cell_of_the_rule(before, option, tmp_path):
         check(replace(first), now, **{name: name == option for name in NONE})
 
 
+def test_a_video_that_was_away_while_the_reader_changed_is_read_when_it_is_back(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    for now, other in (("3/5", False), ("", True), ("3/5", False)):
+        check(lab, now, **{**NONE, "other": other})
+    assert lab.was_read
+    assert lab.committed["v"] == (5, "")
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_a_video_without_one_of_its_files_is_missing(drop, tmp_path):
     lab = Lab(tmp_path / "lab")
