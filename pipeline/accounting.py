@@ -68,7 +68,8 @@ class VideoAccount:
     message: str = ""  # the error message behind `set_aside`
     # sentences about differences that cost no frame, or that explain a reason
     notes: list[str] = field(default_factory=list)
-    # names of the people in the tracks, if the labels have them; None: an unnamed person
+    # Names of the people in the tracks, in their order, if the labels have them; None: an unnamed
+    # person. Whoever drops a track later deletes its name, too.
     subjects: list[str | None] = field(default_factory=list)
     # names of its tracks in the user's list of tracks to leave out
     left_out: list[str] = field(default_factory=list)
@@ -249,9 +250,6 @@ UNSETTLED: Final = frozenset(
     {NOT_NOW, "reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
 )
 
-# Reasons to reject a video although nothing is wrong with it
-NOT_LABELLED: Final = frozenset({"no_annotations", "no_keypoints"})
-
 # Reasons for frames that sampling skips; no person is lost by them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled", ABOVE_MAX_FPS})
 
@@ -346,9 +344,9 @@ def is_error(set_aside: str) -> bool:
 
     set_aside: as in `VideoAccount`; "" for a video that was not rejected.
     """
-    return bool(set_aside) and set_aside not in NOT_LABELLED
+    return bool(set_aside) and not reason(set_aside).by_design
 
 
 def describe_no_rows(why: str, n: int) -> str:
-    """A line about n videos that were rejected for one of the reasons NOT_LABELLED."""
+    """A line about n videos that were rejected for one of the reasons by design."""
     return f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"

@@ -196,7 +196,7 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
     videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
     rejected = []
-    without_rows = Counter[str]()  # one of NOT_LABELLED -> number of videos
+    without_rows = Counter[str]()  # a reason by design -> number of videos
     noted = []
     for video in row.videos:
         name = video["name"]

@@ -38,7 +38,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
         required=True,
         help="output file, or a folder for a file with its usual name",
     )
-    add("--stream", help="feature stream, for formats with features (default: resnet50; parquet: none)")
+    add(
+        "--stream",
+        help="feature stream, for formats with features (default: resnet50; parquet: none)",
+    )
     add(
         "--option",
         action="append",
