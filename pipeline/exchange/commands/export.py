@@ -40,7 +40,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add(
         "--stream",
-        help="feature stream, for formats with features (default: resnet50; parquet: none)",
+        help="stream, for formats with features (default: resnet50; parquet: none)",
     )
     add(
         "--option",
