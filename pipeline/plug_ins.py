@@ -127,7 +127,7 @@ class Registry(Generic[T]):
                 raise
             why = f"{type(error).__name__}: {error}"
             raise PlugInError(f"{entry.label} cannot be loaded: {why}") from error
-        if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
+        if not self._is_record(loaded) or getattr(loaded, self.named_by, None) != name:
             expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{entry.label}: {entry.target} is not {expected}")
         return loaded

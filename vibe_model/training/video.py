@@ -66,7 +66,7 @@ class VideoTrainer(Trainer):
         super().__init__(config, group)
         for name in config.missing_checkpoints:
             raise config.checkpoint_error(name)
-        self.generator = models.model_of(config).build(config, body).to(self.group.device)
+        self.generator = models.build_generator(config, body).to(self.group.device)
 
     def train_step(self, batch: TrainingBatch) -> StepResult:
         """`Trainer.train_step`. Raises PlugInError if another package's model fails."""
@@ -121,7 +121,7 @@ def _prepare(
     Returns the function that makes the run in a process of the group.
     """
     body = load_body(config.body)
-    trainer_type = models.model_of(config).load_trainer()
+    trainer_type = models.load_trainer(config)
     stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
     stand_in |= _check_streams(config, splits)
 

@@ -148,7 +148,7 @@ def undisturbed_run(kind, folder, progress=None):
 
 def ready(config, splits):
     """A run of a model of video features, about to take its first step."""
-    trainer = models.model_of(config).load_trainer()(config, TinyBody())
+    trainer = models.load_trainer(config)(config, TinyBody())
     return video.VideoRun(config, trainer, splits, stand_in=True, report=None)
 
 
