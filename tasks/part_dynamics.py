@@ -38,13 +38,14 @@ class TrainPrVIPE(CheckpointTask):
     result_format = "Hit@1 across cameras {hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
 
     @classmethod
-    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003 - the same for all
         """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
         return _embedding_in_settings() or best_of(config)
 
     @classmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:  # noqa: ARG003 - the same for all runs
+    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:  # noqa: ARG003 - the same for all
+        """This task, unless [features] names a trained embedding, which replaces it."""
         if _embedding_in_settings():
             return []
         return [cls()]
@@ -59,10 +60,11 @@ class TrainPrVIPE(CheckpointTask):
         return config
 
     def requires(self) -> list[luigi.Task]:
-        return [
-            Convert(dataset=name.split("/")[0], split=name.split("/")[1])
-            for name in self.config().splits
-        ]
+        conversions = list[luigi.Task]()
+        for name in self.config().splits:
+            dataset, split = name.split("/")
+            conversions.append(Convert(dataset=dataset, split=split))
+        return conversions
 
 
 class TrainPartDynamics(Train):
