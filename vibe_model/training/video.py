@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
+from torch.optim import Adam
 
 from pipeline.errors import DataError
 from vibe_model import models, runs
@@ -76,8 +77,12 @@ class VideoTrainer(Trainer):
     def learner(
         self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0
     ) -> Learner:
-        """Make the learner of a network. name: in saved states; "gen" for the generator."""
-        return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
+        """Make the learner of a network, with Adam. name: in saved states; "gen" for the
+        generator.
+        """
+        # fused: updates all parameters in one pass over memory
+        adam = Adam(network.parameters(), lr, weight_decay=weight_decay, fused=True)
+        return Learner(self.config, network, name, adam)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Hook with the open splits, called before the first step. May raise DataError."""
