@@ -17,9 +17,8 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cache
 from pipeline.cli.progress import Progress
@@ -44,15 +43,14 @@ OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 
 
-@dataclass(slots=True)
-class _PredictedVideos:
-    """Counts and problems of a prediction."""
+class _PredictedVideos(NamedTuple):
+    """What was predicted and written."""
 
-    tracks: int = 0
-    bodies: int = 0  # person-frames
-    frames: int = 0  # frames of all overlays
-    problems: list[str] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
+    tracks: int
+    bodies: int  # person-frames
+    frames: int  # frames of all overlays
+    problems: list[str]  # why overlays are missing
+    summary: dict[str, Any]  # the content of predictions.json
 
 
 def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
@@ -79,7 +77,10 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         )
     _remove_previous_files(job.out)
 
-    predicted = _PredictedVideos()
+    n_tracks = 0
+    n_bodies = 0
+    n_frames = 0
+    problems = []
     videos = []
     people = itertools.chain([first], people)
     # people of one video follow one another
@@ -91,9 +92,9 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         for bodies in people_of_video:
             rows.append(_write_person(job, bodies, entry, about))
             overlay_bodies.add(bodies)
-            predicted.tracks += 1
-            predicted.bodies += len(bodies)
-            progress(predicted.bodies, n_rows, entry.name)
+            n_bodies += len(bodies)
+            progress(n_bodies, n_rows, entry.name)
+        n_tracks += len(rows)
         video = _video_facts(entry, overlay_bodies.fps, rows)
         if raw is not None:
             file = job.out / OVERLAY
@@ -101,14 +102,14 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
                 file = job.out / OVERLAYS / file_name(entry.name, ".mp4")
             source = sources.parse(raw, entry.source)
             try:
-                video["overlay"], n_frames = _draw(job, file, source, overlay_bodies)
-                predicted.frames += n_frames
+                video["overlay"], n_drawn = _draw(job, file, source, overlay_bodies)
+                n_frames += n_drawn
             except PipelineError as error:
-                predicted.problems.append(str(error))
+                problems.append(str(error))
         videos.append(video)
-    predicted.summary = about | {"videos": videos}
-    write_json(job.out / SUMMARY, predicted.summary)
-    return predicted
+    summary = about | {"videos": videos}
+    write_json(job.out / SUMMARY, summary)
+    return _PredictedVideos(n_tracks, n_bodies, n_frames, problems, summary)
 
 
 def _video_facts(
