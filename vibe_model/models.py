@@ -21,7 +21,6 @@ from vibe_model.settings import RunConfig, VideoConfig
 if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_model.networks.video_model import VideoModel
-    from vibe_model.training.video import VideoTrainer
 
 C = TypeVar("C", bound=VideoConfig)
 
@@ -122,11 +121,14 @@ def model_of(config: VideoConfig) -> Model:
     return find(config.MODEL)
 
 
-def load_trainer(config: VideoConfig) -> type[VideoTrainer]:
-    """The trainer of the configuration's model. Raises PlugInError if it cannot be imported."""
+def load_trainer(config: VideoConfig) -> Callable[..., Any]:
+    """The VideoTrainer of the configuration's model, called with (config, body, process group).
+
+    Raises PlugInError if another package's cannot be imported.
+    """
     model = model_of(config)
     with calling(model.section, f"importing {model.trainer}"):
-        trainer: type[VideoTrainer] = plug_ins.load(model.trainer)
+        trainer: Callable[..., Any] = plug_ins.load(model.trainer)
         return trainer
 
 
