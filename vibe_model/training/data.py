@@ -268,6 +268,14 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
     return columns
 
 
+def _is_of_killed_worker(error: Exception) -> bool:
+    """Whether a worker was killed, for lack of memory perhaps, and did not raise this itself."""
+    if isinstance(error, RuntimeError):
+        return "exited unexpectedly" in str(error)
+    # It sent a batch, and was gone when the batch was received.
+    return "in DataLoader worker process" not in str(error)
+
+
 def stream_batches(
     batches: TrainingBatches,
     start: int,
@@ -296,11 +304,13 @@ def stream_batches(
     def read_next() -> TrainingBatch | None:
         try:
             batch = next(source, None)
-        except RuntimeError as error:  # a process was killed, for lack of memory perhaps
-            if "exited unexpectedly" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if not workers or not _is_of_killed_worker(error):
                 raise
-            do = "Check the machine's memory, or set read_workers = 0."
-            raise DataError(f"{error}, while it read batches. {do}") from error
+            raise DataError(
+                f"a process exited unexpectedly while it read batches ({error!r}). Check the "
+                "machine's memory, or set read_workers = 0."
+            ) from error
         if batch is None:
             return None
         return on_device(batch, device, batches.table)
