@@ -146,8 +146,7 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
 def prepare(config: VideoConfig) -> VideoRun:
     """A training run, ready for its first step."""
     splits = cache.open(config.cache)
-    model = models.model_of(config)
-    trainer = model.load_trainer()(
+    trainer = models.load_trainer(config)(
         config, Body.stand_in(), ProcessGroup(device=torch.device(config.device))
     )
     read = {name: splits[name] for name in config.splits}

@@ -56,16 +56,13 @@ load: Final = pkgutil.resolve_name  # imports "module:attribute"
 def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Make a module's `__getattr__` that imports names on first use, such as those that need torch.
 
-    homes: Name -> its module, or "module:attribute" if it has another name there.
+    homes: Name -> its module.
     """
 
     def attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home = homes[name]
-        if ":" not in home:
-            home = f"{home}:{name}"
-        return load(home)
+        return load(f"{homes[name]}:{name}")
 
     return attribute
 
@@ -127,7 +124,7 @@ class Registry(Generic[T]):
                 raise
             why = f"{type(error).__name__}: {error}"
             raise PlugInError(f"{entry.label} cannot be loaded: {why}") from error
-        if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
+        if not self._is_record(loaded) or getattr(loaded, self.named_by, None) != name:
             expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{entry.label}: {entry.target} is not {expected}")
         return loaded

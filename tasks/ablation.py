@@ -25,7 +25,7 @@ from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
 from tasks.evaluation import MEAN_BODY, Metrics, ResultRow, metric_titles, rows_of_run
 from tasks.settings import settings
-from tasks.training import Train, read_metrics, splits_of, train_config
+from tasks.training import CONFIGURED_SEED, Train, read_metrics, splits_of, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
@@ -40,7 +40,6 @@ Runs = Mapping[str, Mapping[str, Metrics]]
 TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
-CONFIGURED_SEED: Final = -1  # value of `Train.seed` that stands for the seed of luigi.cfg
 # errors that the paper reports
 _PAPER_METRICS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 

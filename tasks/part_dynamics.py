@@ -12,7 +12,7 @@ from tasks.base import PipelineTask
 from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
-from tasks.training import CheckpointTask, Train, best_of
+from tasks.training import CONFIGURED_SEED, CheckpointTask, Train, best_of
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import check_inputs, pr_vipe_settings
@@ -38,13 +38,14 @@ class TrainPrVIPE(CheckpointTask):
     result_format = "Hit@1 across cameras {hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
 
     @classmethod
-    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003 - the same for all runs
         """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
         return _embedding_in_settings() or best_of(config)
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:  # noqa: ARG003 - the same for all runs
+        """This task, unless [features] names a trained embedding, which replaces it."""
         if _embedding_in_settings():
             return []
         return [cls()]
@@ -53,16 +54,17 @@ class TrainPrVIPE(CheckpointTask):
         if self.variant:
             raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
         config = pr_vipe_settings(settings())
-        if self.seed >= 0:
+        if self.seed != CONFIGURED_SEED:
             config = replace(config, seed=self.seed)
         check_inputs(settings(), config, PR_VIPE)
         return config
 
     def requires(self) -> list[luigi.Task]:
-        return [
-            Convert(dataset=name.split("/")[0], split=name.split("/")[1])
-            for name in self.config().splits
-        ]
+        conversions = list[luigi.Task]()
+        for name in self.config().splits:
+            dataset, split = name.split("/")
+            conversions.append(Convert(dataset=dataset, split=split))
+        return conversions
 
 
 class TrainPartDynamics(Train):

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
+CONFIGURED_SEED: Final = -1  # the value of `seed` that stands for the seed of luigi.cfg
 
 
 class _TrainingTask(PipelineTask):
@@ -66,7 +67,7 @@ class _TrainingTask(PipelineTask):
     unit = "step"
     resources = NETWORK
     variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
-    seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
+    seed = luigi.IntParameter(default=CONFIGURED_SEED, description=f"-1: {AS_SET}")
 
     @abstractmethod
     def config(self) -> RunConfig:
@@ -87,7 +88,7 @@ class _TrainingTask(PipelineTask):
     @property
     def seed_note(self) -> str:
         """The seed for the task's name; "" for that of luigi.cfg."""
-        return f", seed {self.seed}" if self.seed >= 0 else ""
+        return f", seed {self.seed}" if self.seed != CONFIGURED_SEED else ""
 
 
 class CheckpointTask(_TrainingTask):
@@ -173,7 +174,7 @@ def splits_of(metrics: Mapping[str, Any]) -> list[str]:
     return [name for name in metrics if "/" in name]
 
 
-def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def model_config(model: Model, variant: str = "", seed: int = CONFIGURED_SEED) -> VideoConfig:
     """A model's configuration by luigi.cfg, with paths for the checkpoints that other tasks make.
 
     variant, seed: As in `_config_from_settings`. Raises ConfigError.
@@ -189,14 +190,14 @@ def _config_from_settings(model: Model, variant: str, seed: int) -> VideoConfig:
     """A model's configuration by luigi.cfg, checked (`check_inputs`). Raises ConfigError.
 
     Settings of checkpoints that are not set are None. variant, seed: Override those of luigi.cfg,
-    unless they are "" and -1.
+    unless they are "" and `CONFIGURED_SEED`.
     """
-    config = model_settings(settings(), model, variant, None if seed < 0 else seed)
+    config = model_settings(settings(), model, variant, None if seed == CONFIGURED_SEED else seed)
     check_inputs(settings(), config, model)
     return config
 
 
-def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
+def train_config(variant: str = "", seed: int = CONFIGURED_SEED) -> TrainConfig:
     """VIBE's configuration, from `model_config`."""
     config = model_config(VIBE, variant, seed)
     assert isinstance(config, TrainConfig)
@@ -306,8 +307,7 @@ class ExtractBeside(Extract):
         tasks: list[PipelineTask] = [Extract(dataset=self.dataset, split=self.split)]
         trained_by = self._spec().stream.trained_by
         if trained_by:
-            # the variant and the seed that luigi.cfg sets
-            tasks += _checkpoint_task(trained_by).required_tasks(variant="", seed=-1)
+            tasks += _checkpoint_task(trained_by).required_tasks(variant="", seed=CONFIGURED_SEED)
         return tasks
 
     def recipe(self) -> Recipe:

@@ -363,7 +363,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         }
         generator: VideoModel = Hmr2Head(body_model)
     else:
-        generator = models.model_of(config).build(config, body_model)
+        generator = models.build_generator(config, body_model)
     _fill(generator, checkpoint, content)
     return Trained(
         generator=generator.to(target).eval(),

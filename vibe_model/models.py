@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic.dataclasses import is_pydantic_dataclass
 
@@ -30,12 +30,12 @@ class Training:
     """A section of luigi.cfg that is trained: its settings and their defaults."""
 
     title: str  # in tables
-    section: str  # of luigi.cfg; a model's is its name
     config: type[RunConfig]
     presets: Mapping[str, Callable[..., RunConfig]]  # functions that make a configuration
     preset: str  # default
-    elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings of other sections
-    elsewhere_sections: str = "[paths] or [features]"  # those sections, for messages
+    # settings that other sections decide, and those sections, for messages
+    inherited: tuple[str, ...] = ("cache", "runs", "body", "stream")
+    inherited_from: str = "[paths] or [features]"
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
@@ -43,18 +43,23 @@ class Training:
                 f"preset: expected one of {', '.join(self.presets) or 'none'}, found "
                 f"{self.preset!r}"
             )
-        for of_config in self.config.__mro__:
-            if "__dataclass_fields__" in vars(of_config) and not is_pydantic_dataclass(of_config):
+        for base in self.config.__mro__:
+            if "__dataclass_fields__" in vars(base) and not is_pydantic_dataclass(base):
                 raise ConfigError(
-                    f"config: expected a pydantic dataclass, found {of_config.__name__} of the "
+                    f"config: expected a pydantic dataclass, found {base.__name__} of the "
                     "standard library, whose values would not be checked: write `from "
                     "pydantic.dataclasses import dataclass`"
                 )
 
     @property
+    def section(self) -> str:
+        """Name of the section; a model has the same name."""
+        return self.config.MODEL
+
+    @property
     def settable(self) -> tuple[str, ...]:
         """Settings that the section may have."""
-        not_here = {*self.elsewhere, *self.config.FIXED}
+        not_here = {*self.inherited, *self.config.FIXED}
         return tuple(field.name for field in fields(self.config) if field.name not in not_here)
 
 
@@ -62,7 +67,6 @@ class Training:
 class Model(Training):
     """A model of video features."""
 
-    section: str = ""  # the configuration's MODEL
     config: type[VideoConfig]
     presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # changes of a configuration by name
@@ -82,16 +86,11 @@ class Model(Training):
             raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
         field_names = {field.name for field in fields(self.config)}
         for variant, changes in self.variants.items():
-            strange = sorted(changes.keys() - field_names)
-            if strange:
-                close = did_you_mean(strange[0], field_names)
-                raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
-        object.__setattr__(self, "section", self.section or self.config.MODEL)
-        if self.section != self.config.MODEL:
-            raise ConfigError(
-                f"{self.config.__name__}.MODEL: expected {self.section!r}, found "
-                f"{self.config.MODEL!r}"
-            )
+            unknown_settings = sorted(changes.keys() - field_names)
+            if unknown_settings:
+                name = unknown_settings[0]
+                close = did_you_mean(name, field_names)
+                raise ConfigError(f"variant {variant!r}: {name}: no such setting{close}")
 
     def require_variant(self, name: str, setting: str = "variant") -> None:
         """Raise ConfigError unless `name` is a variant, or several joined by "+".
@@ -105,20 +104,9 @@ class Model(Training):
                     f"found {part!r}"
                 )
 
-    def load_trainer(self) -> Any:
-        """The VideoTrainer's class. Raises PlugInError if another package's cannot be imported."""
-        with _REGISTRY.calling(self.section, f"importing {self.trainer}"):
-            return plug_ins.load(self.trainer)
-
-    def build(self, config: VideoConfig, body: Body) -> VideoModel:
-        """Build a generator with new parameters. Raises PlugInError if another package's fails."""
-        with _REGISTRY.calling(self.section, self.generator):
-            generator = cast("VideoModel", plug_ins.load(self.generator)(config, body))
-            generator.model_name = self.section
-            return generator
-
 
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, Model, "section")
+# what this module offers of it; `Registry` describes each
 names = _REGISTRY.names
 find = _REGISTRY.find
 every = _REGISTRY.every
@@ -131,6 +119,26 @@ calling = _REGISTRY.calling
 def model_of(config: VideoConfig) -> Model:
     """The model of a configuration."""
     return find(config.MODEL)
+
+
+def load_trainer(config: VideoConfig) -> Callable[..., Any]:
+    """The VideoTrainer of the configuration's model, called with (config, body, process group).
+
+    Raises PlugInError if another package's cannot be imported.
+    """
+    model = model_of(config)
+    with calling(model.section, f"importing {model.trainer}"):
+        trainer: Callable[..., Any] = plug_ins.load(model.trainer)
+        return trainer
+
+
+def build_generator(config: VideoConfig, body: Body) -> VideoModel:
+    """Build a generator with new parameters. Raises PlugInError if another package's fails."""
+    model = model_of(config)
+    with calling(model.section, model.generator):
+        generator: VideoModel = plug_ins.load(model.generator)(config, body)
+        generator.model_name = model.section
+        return generator
 
 
 def variant_of(config: C, name: str) -> C:

@@ -201,9 +201,9 @@ def _parse_settings(
             f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}"
         )
     for key in section:
-        if key in training.elsewhere:
+        if key in training.inherited:
             raise ConfigError(
-                f"{section.where(key)}: is set in {training.elsewhere_sections}, not here"
+                f"{section.where(key)}: is set in {training.inherited_from}, not here"
             )
     section.check_keys((*besides, *training.settable))
     return section.parse(training.config)

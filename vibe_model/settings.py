@@ -95,6 +95,7 @@ class Reading(NamedTuple):
 class RunConfig:
     """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
+    MODEL: ClassVar[str]  # name of what is trained, and of its section of luigi.cfg
     # Part of the run's fingerprint, such as {"version": 4}. It is raised by hand if, after a change
     # of the code, equal inputs and settings give other numbers.
     VERSION: ClassVar[Mapping[str, int]]
@@ -224,7 +225,6 @@ class RunConfig:
 class VideoConfig(RunConfig):
     """Settings of every model, beside those of every training."""
 
-    MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # loss terms that have a setting `<term>_weight`
     # Checkpoints of other trainings that the model may read. Setting with the checkpoint's path ->
     # (Luigi task that trains it, setting with which no checkpoint is needed), such as

@@ -91,8 +91,8 @@ SHORT: Final = {"S6/Seq2/video_2": 3911}  # training video -> its frames, fewer 
 TEST_SPARE: Final = 2  # images that test videos have after the labelled ones: TS3 has 1, TS4 has 2
 FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
 # for `ReleasePart.patterns`: any training sequence; video_{0,1,2,4,5,6,7,8}
-SEQUENCE: Final = "S<1..8>/Seq<1,2>"
-CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
+SEQUENCE_PATTERN: Final = "S<1..8>/Seq<1,2>"
+CAMERA_PATTERN: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class MpiInf3dhp(Dataset):
         parts=(
             ReleasePart(
                 "label files",
-                (f"{SEQUENCE}/annot.mat",),
+                (f"{SEQUENCE_PATTERN}/annot.mat",),
                 "get_dataset.sh",
                 ("train",),
                 known=len(SEQUENCES),
@@ -118,9 +118,9 @@ class MpiInf3dhp(Dataset):
             ReleasePart(
                 "pictures or videos",
                 (
-                    f"{SEQUENCE}/imageFrames/{CAMERA}/",
-                    f"{SEQUENCE}/{CAMERA}/",
-                    f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+                    f"{SEQUENCE_PATTERN}/imageFrames/{CAMERA_PATTERN}/",
+                    f"{SEQUENCE_PATTERN}/{CAMERA_PATTERN}/",
+                    f"{SEQUENCE_PATTERN}/imageSequence/{CAMERA_PATTERN}.{{avi,mp4}}",
                 ),
                 "get_dataset.sh (vnect_cameras.zip)",
                 ("train",),
@@ -128,7 +128,7 @@ class MpiInf3dhp(Dataset):
             ),
             ReleasePart(
                 "camera calibrations",
-                (f"{SEQUENCE}/camera.calibration",),
+                (f"{SEQUENCE_PATTERN}/camera.calibration",),
                 "get_dataset.sh",
                 ("train",),
                 known=len(SEQUENCES),
@@ -205,7 +205,7 @@ class MpiInf3dhp(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if split == "train":
             listed = list(_train_videos(raw))
-            expected = f"{SEQUENCE}/"
+            expected = f"{SEQUENCE_PATTERN}/"
         else:
             listed = list(_test_videos(raw))
             expected = f"{TEST_SETS[0]}/TS<1..6>/"
@@ -281,13 +281,13 @@ def _train_videos(raw: Path) -> Iterator[RawVideo]:
     """
     for sequence in _list_folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
-        by_camera = {camera: inputs(raw, *_candidate_paths(sequence, camera)) for camera in CAMERAS}
-        cameras = [camera for camera, (files, folders) in by_camera.items() if files or folders]
-        if not cameras and (raw / labels[0]).exists():
-            cameras = list(CAMERAS)
-        for camera in cameras:
-            files, folders = by_camera[camera]
-            yield RawVideo(f"{sequence}/video_{camera}", files=(*labels, *files), folders=folders)
+        by_camera = []
+        for camera in CAMERAS:
+            files, folders = inputs(raw, *_candidate_paths(sequence, camera))
+            by_camera.append(RawVideo(f"{sequence}/video_{camera}", (*labels, *files), folders))
+        filmed = [video for video in by_camera if video.paths != labels]
+        if filmed or (raw / labels[0]).exists():
+            yield from filmed or by_camera
 
 
 def _test_videos(raw: Path) -> Iterator[RawVideo]:
@@ -311,7 +311,9 @@ def _list_folders(raw: Path, glob: str, pattern: str) -> list[str]:
 
 
 def _candidate_paths(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """(image folders, video files) where a camera's frames may be, the usual ones first."""
+    """(image folders, video files) where a camera's frames may be, the usual ones first: arguments
+    of `inputs` and `pictures_or_video`.
+    """
     name = f"video_{camera}"
     folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
     parent = Path(sequence, "imageSequence")
@@ -333,7 +335,9 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     """Read annot.mat and camera.calibration, and find the frames. Notes an unusable calibration."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
-    labels = load_annot(raw / video.files[0], camera)
+    labels_file = raw / video.files[0]
+    calibration_file = raw / video.files[1]
+    labels = load_annot(labels_file, camera)
     account.found = len(labels.kp_2d)
     n_released = SHORT.get(video.name, account.found)
     source = pictures_or_video(raw, *_candidate_paths(sequence, camera), n_released, account)
@@ -344,13 +348,13 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
         source.require_decodable()
         fps = source.record().fps
     try:
-        calibrated, intrinsics, extrinsics = Calibration.read(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = Calibration.read(calibration_file, camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Film(source, fps)
     # The labels are in pixels of images of the calibrated size.
     do = "Extract the videos' frames as they are: all of them, at their own size."
-    require_size(source, calibrated, raw / video.files[1], do)
+    require_size(source, calibrated, calibration_file, do)
     if extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
     return labels, _Film(source, fps, intrinsics=intrinsics, extrinsics=extrinsics)
@@ -371,8 +375,8 @@ def _boxes_and_reasons(
     columns = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
     kp_2d = labels.kp_2d[:, columns]
     kp_3d = labels.kp_3d[:, columns]
-    # Comparisons with NaN are false. Joints from 0 up to the image's width and height are inside,
-    # as usual with this dataset.
+    # Comparisons with NaN are false. Joints from 0 to just below the image's width and height are
+    # inside, as usual with this dataset.
     in_image = (kp_2d >= 0) & (kp_2d < film.source.size())
     is_inside = np.all(in_image, axis=(1, 2))
     inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)

@@ -50,6 +50,7 @@ MODULE = "__init__.py"
     [
         ("entry_points.txt", ":MODEL", ":GONE", "cannot be loaded: AttributeError"),
         ("entry_points.txt", "former =", "formerly =", "is not a Model whose section is 'formerly'"),
+        (MODULE, "MODEL: ClassVar[str]", "NAME: ClassVar[str]", "is not a Model whose section is 'former'"),
         (MODULE, "from pydantic.dataclasses import", "from dataclasses import", "found FormerConfig of the st"),
         (MODULE, '{"n_layers"', '{"n_layer"', "'single-frame': n_layer: no such setting; did you mean 'n_layers'"),
     ],
@@ -81,13 +82,13 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(
 
 
 def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch):
-    model = models.find("former")
+    config = models.find("former").config()
     monkeypatch.setitem(sys.modules, "former.network", None)  # its import fails
-    for use in (model.load_trainer, lambda: model.build(model.config(), None)):
+    for use in (models.load_trainer, lambda config: models.build_generator(config, None)):
         with pytest.raises(
             plug_ins.PlugInError, match=r"model 'former' of package former failed in"
         ):
-            use()
+            use(config)
 
 
 EVALUATED = "        state = self.embed"

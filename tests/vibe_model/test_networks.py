@@ -4,8 +4,10 @@ import torch
 
 from tests.vibe_model.builders import TinyBody
 from vibe_model import VIBE, MotionDiscriminator
-from vibe_model.hmmr import HMMR, PoseDiscriminator
-from vibe_model.part_dynamics import PartDynamics, PrVIPE
+from vibe_model.hmmr.generator import HMMR
+from vibe_model.hmmr.training import PoseDiscriminator
+from vibe_model.part_dynamics.generator import PartDynamics
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.vibe.mposer import MPoser
 
 

@@ -263,18 +263,18 @@ def _means(job: _EvaluationJob, sigmas: Sequence[float]) -> dict[tuple[str, floa
                 keypoints=options.keypoints,
             )
 
-    tracks = predict_tracks(
+    predicted_tracks = predict_tracks(
         job.generator,
         job.split,
+        select_tracks(job.split, options.tracks),
         stream=options.stream,
         extra_streams=options.extra_streams,
         seqlen=options.seqlen,
-        tracks=options.tracks,
         batch_size=options.batch_size,
         drop_last=list(by_drop_last),
         around=results is not None and results.output.predictions,
     )
-    for predictions in tracks:  # of one track, by `drop_last`
+    for predictions in predicted_tracks:  # of one track, by `drop_last`
         bodies = dict(zip(by_drop_last, predictions, strict=True))
         scored = {
             (drop_last, sigma): scorer.add(bodies[drop_last])

@@ -43,7 +43,7 @@ class VideoModel(nn.Module, ABC):
     """
 
     body: Body
-    model_name: str = ""  # set by `Model.build`
+    model_name: str = ""  # set by `models.build_generator`
     project: ClassVar[staticmethod[[Tensor, Tensor], Tensor]] = staticmethod(project)
     # steps in frames to predicted past and future bodies, such as -5 and 5
     steps: tuple[int, ...] = ()

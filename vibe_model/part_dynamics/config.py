@@ -77,10 +77,11 @@ class PartDynamicsConfig(VideoConfig):
     uses_pr_vipe: bool = True  # the decoder reads the embedding of the 2D pose
     uses_homography: bool = True  # the decoder reads the last 15 homographies
     regions: PositiveInt = 5  # 5: body regions; 1: a plain convolution with as many parameters
-    recombine: Literal["multiply", "add", "none"] = "multiply"  # how a region reads the others
+    # how a region reads the others; without effect for one region
+    recombine: Literal["multiply", "add", "none"] = "multiply"
     # frames to the predicted neighbours before and after; 0: no neighbours
     delta: NonNegativeInt = 5
-    width: NonNegativeInt = 0  # of a region's state; 0: 256, or 572 with one region
+    width: NonNegativeInt = 0  # channels of a region's state; 0: as in `generator.WIDTHS`
     hidden_size: PositiveInt = 1024  # of the GRU
     regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
 
@@ -125,14 +126,14 @@ PRESETS: Final[Mapping[str, Callable[..., PartDynamicsConfig]]] = {
         regressor_size=256,
     ),
 }
+# name -> changes to the settings
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},
-    "no-u": {"uses_pr_vipe": False},
-    "no-d": {"uses_homography": False},
-    "no-dt": {"delta": 0},
-    "no-unc": {"uncertainty_weight": 0.0},
+    "no-u": {"uses_pr_vipe": False},  # without the 2D pose's embedding and its uncertainty
+    "no-d": {"uses_homography": False},  # without the dynamic feature, the image motion
+    "no-dt": {"delta": 0},  # without neighbouring frames
+    "no-unc": {"uncertainty_weight": 0.0},  # without the uncertainty loss
     "one-region": {"regions": 1},
     "recombine-add": {"recombine": "add"},
     "recombine-none": {"recombine": "none"},
 }
-"""Name -> changes to the settings."""

@@ -209,12 +209,13 @@ class PartDynamics(VideoModel):
     """Video features, 2D pose embeddings and image motion -> one body per frame, and its
     neighbours.
 
-    `sigma` holds the standard deviations of a homography's 9 numbers, which normalise them.
+    A homography H is given as the 9 numbers of H - I, so 0 is no motion. `sigma` holds their
+    standard deviations, which normalise them.
 
     Args:
         regions: 5, or 1 for a plain convolution with as many parameters.
-        recombine: "multiply", "add" or "none".
-        uses: Streams to read besides the features, of SIZES.
+        recombine: "multiply", "add" or "none"; one region has no others to read.
+        extra_streams: Streams to read besides the features, of SIZES.
         delta: Frames to the predicted neighbours before and after; 0: no neighbours.
         width: Channels of a region's state; 0: as in `WIDTHS`.
     """
@@ -227,7 +228,7 @@ class PartDynamics(VideoModel):
         *,
         regions: int = 5,
         recombine: Recombine = "multiply",
-        uses: tuple[str, ...] = ("pr_vipe", "homography"),
+        extra_streams: tuple[str, ...] = ("pr_vipe", "homography"),
         delta: int = 5,
         width: int = 0,
         hidden_size: int = 1024,
@@ -235,18 +236,18 @@ class PartDynamics(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
-        self.uses = tuple(uses)
+        self.extra_streams = extra_streams
         self.joints: tuple[tuple[int, ...], ...] = REGIONS  # of each region
         if regions == 1:
             self.joints = (tuple(range(24)),)
             recombine = "none"
         width = width or WIDTHS[regions]
-        n_inputs = feature_size + sum(SIZES[name] for name in uses)
+        n_inputs = feature_size + sum(SIZES[name] for name in extra_streams)
         self.encoder = TemporalEncoder(hidden_size=hidden_size, feature_size=feature_size)
         self.decoder = RegionDecoder(n_inputs, regions, width, recombine)
-        self.current = xavier(regions * width, feature_size, SMALL)
+        self.current = xavier(regions * width, feature_size, SMALL)  # corrects the encoded features
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
-        # Neighbour's side -> a head for each region, in the order of `steps`. Without neighbours,
+        # Neighbour's side -> the head of each region, in the order of `steps`. Without neighbours,
         # both are empty (`VideoModel.steps`).
         self.deltas = nn.ModuleDict()
         if delta:
@@ -256,7 +257,7 @@ class PartDynamics(VideoModel):
                 for joints in self.joints:
                     heads.append(_Neighbour(width, len(joints)))
                 self.deltas[side] = heads
-        self.register_buffer("sigma", torch.ones(9))
+        self.register_buffer("sigma", torch.ones(HOMOGRAPHY_SIZE))
         self.body = body
 
     def forward(
@@ -271,13 +272,14 @@ class PartDynamics(VideoModel):
         "deltas".
 
         homography: 15 successive rows of the stream as stored, oldest first. "deltas" has the same
-        dict by step in frames, -5 and 5, indexed by the frame that predicts them, with the camera
-        (1, 0, 0) and that frame's shape. Raises ValueError if a stream of `uses` is None.
+        dict by step in frames, as in `steps`, indexed by the frame that predicts them, with the
+        camera (1, 0, 0) and that frame's shape. Raises ValueError if one of `extra_streams` is
+        None.
         """
         by_step = self.regress_around(features, pr_vipe, homography)
-        current = self.pose(by_step.pop(0), eval_joints, vertices)
+        bodies = self.pose(by_step.pop(0), eval_joints, vertices)
         deltas = pose_neighbours(self.body, by_step, eval_joints=eval_joints, vertices=vertices)
-        return {**current, "deltas": deltas}
+        return {**bodies, "deltas": deltas}
 
     def regress(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -293,14 +295,14 @@ class PartDynamics(VideoModel):
         pose, shape, camera, states = self._regress_parts(features, pr_vipe, homography)
         by_step = {0: Estimate.of_6d(pose, shape, camera)}
         for step, heads in zip(self.steps, self.deltas.values(), strict=True):
-            moved = self._move(heads, states, pose)
-            by_step[step] = Estimate.of_6d(moved, shape, camera)
+            neighbour = self._neighbour_pose(heads, states, pose)
+            by_step[step] = Estimate.of_6d(neighbour, shape, camera)
         return by_step
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
     ) -> dict[int, Estimate]:
-        """`regress_around` for still images: all homographies are the identity."""
+        """`regress_around` for still images: no motion, so that all homographies are 0."""
         if homography is not None:
             homography = torch.zeros_like(homography)
         return self.regress_around(features, pr_vipe, homography)
@@ -310,9 +312,9 @@ class PartDynamics(VideoModel):
     ) -> _Regressed:
         encoded: Tensor = self.encoder(features)
         inputs = [encoded]
-        if "pr_vipe" in self.uses:
+        if "pr_vipe" in self.extra_streams:
             inputs.append(_require_stream("pr_vipe", pr_vipe))
-        if "homography" in self.uses:
+        if "homography" in self.extra_streams:
             inputs.append(self._normalise(_require_stream("homography", homography)))
         states: Tensor = self.decoder(torch.cat(inputs, dim=-1))
         corrected = encoded + self.current(states.flatten(2))
@@ -325,20 +327,20 @@ class PartDynamics(VideoModel):
 
     def _normalise(self, homography: Tensor) -> Tensor:
         """Divide homographies (B, T, 135) by their standard deviations, and clip them."""
-        by_pair = homography.reshape(*homography.shape[:2], -1, 9)
+        by_pair = homography.reshape(*homography.shape[:2], -1, HOMOGRAPHY_SIZE)
         deviations = by_pair / self.sigma.clamp(min=1e-6)
         return deviations.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
 
-    def _move(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
+    def _neighbour_pose(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
         """The pose of a neighbouring frame, (B, T, 144). heads: those of one side, by region."""
         assert isinstance(heads, nn.ModuleList)
         rotations = pose.view(*pose.shape[:2], 24, 6)
         moved = torch.zeros_like(rotations)
         for region, head in enumerate(heads):
             joints = constant(self.joints[region], rotations)
-            current = rotations[..., joints, :]
-            change = head(states[..., region, :], current.flatten(-2))
-            moved[..., joints, :] = current + change.view_as(current)
+            of_region = rotations[..., joints, :]
+            change = head(states[..., region, :], of_region.flatten(-2))
+            moved[..., joints, :] = of_region + change.view_as(of_region)
         return moved.flatten(-2)
 
 
@@ -380,7 +382,7 @@ def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
         return VIBE(body, n_layers=0, **sizes)
     return PartDynamics(
         body,
-        uses=tuple(config.extra_streams),
+        extra_streams=tuple(config.extra_streams),
         regions=config.regions,
         recombine=config.recombine,
         delta=config.delta,

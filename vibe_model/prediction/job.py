@@ -113,8 +113,11 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
             name += labels.suffix
         links[keypoints / name] = labels
 
+    _require_no_files(links)
     _remove_label_links(clip.name, keypoints)
-    _write_links(links)
+    for link, target in links.items():
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
     _copy_demo_marker(clip, raw)
     return raw
 
@@ -142,15 +145,13 @@ def _remove_label_links(clip_name: str, keypoints: Path) -> None:
             Path(entry).unlink()
 
 
-def _write_links(links: Mapping[Path, Path]) -> None:
-    """Write or replace links, link -> target. Raises ConfigError for a file in a link's place."""
+def _require_no_files(links: Mapping[Path, Path]) -> None:
+    """Raise ConfigError for a file in a link's place. links: link -> target."""
     for link, target in links.items():
         if link.exists() and not link.is_symlink():
             raise ConfigError(
                 f"{link}: expected a link to {target}, found a file. Move the file away."
             )
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
 
 
 def _copy_demo_marker(clip: Path, raw: Path) -> None:

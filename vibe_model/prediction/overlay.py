@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.clip import caption, frames_of, rate_of
-from pipeline.show.video_file import SUFFIX, video_writer
+from pipeline.show.video_file import video_writer
 from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
@@ -111,9 +111,8 @@ class PredictedBodies:
 class _BodyDrawing:
     """Poses bodies and draws them into the source's images."""
 
-    def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
+    def __init__(self, generator: VideoModel) -> None:
         self.generator = generator
-        self.opacity = opacity
         self.painter = BodyPainter(generator.body.faces.cpu().numpy())
 
     def vertices(self, records: Array, moved: int | None = None) -> Float32s:
@@ -138,7 +137,7 @@ class _BodyDrawing:
         nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
         farthest_first = np.argsort(nearness, kind="stable").tolist()
         bodies = [project_body(records[i], verts[i]) for i in farthest_first]
-        return self.painter.paint(image, bodies, self.opacity)
+        return self.painter.paint(image, bodies, OPACITY)
 
     def views(
         self, image: Image, records: Array, verts: Floats, moved: Mapping[str, Floats]
@@ -196,11 +195,11 @@ def write_overlay(
     """Write all the source's frames with bodies drawn over them. Returns the file and its number of
     frames.
 
-    The file has the suffix of the best available video format, or `.png` for a single frame. Past
-    and future bodies, if the model predicts them, are beside each frame. A frame that cannot be
-    decoded repeats the one before it.
+    Past and future bodies, if the model predicts them, are beside each frame. A frame that cannot
+    be decoded repeats the one before it.
 
     Args:
+        file: An mp4 file; a single frame is written as a png file of this name.
         text: Caption in the corner of every frame.
 
     Raises:
@@ -226,7 +225,7 @@ def write_overlay(
             caption(image, text)
             write(image)
             written += 1
-    return file.with_suffix(SUFFIX), written
+    return file, written
 
 
 def _time_label(step: int, fps: float) -> str:

@@ -16,7 +16,7 @@ import functools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -42,13 +42,12 @@ from vibe_model.prediction.windows import (
     Present,
     WindowInput,
     read_inputs,
-    select_tracks,
 )
 from vibe_model.result_files import replace_file
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
-    from cache import Split
+    from cache import Split, TrackRecord
 
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
@@ -59,7 +58,7 @@ REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
 class TrackBodies:
     """The bodies in F frames of one track, in row order, and where they are in the images."""
 
-    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
+    track: TrackRecord
     rows: Ints  # (F,) of the split
     run: Ints  # (F,) frames with equal numbers are neighbours, one step apart
     frame_index: Ints  # (F,) of the source, counted from 0
@@ -134,27 +133,26 @@ class _Predicted(NamedTuple):
 class _TrackPlan(NamedTuple):
     """A track, and its windows for each way of cutting it."""
 
-    track: Any  # cache.TrackRecord
+    track: TrackRecord
     cuts: list[list[EvalWindow]]
 
 
 def predict_tracks(
     generator: VideoModel,
     split: Split,
+    tracks: Iterable[TrackRecord],
     *,
     stream: str,
     extra_streams: Mapping[str, Reading] = NOTHING,
     seqlen: int = 16,
-    tracks: str = "*",
     batch_size: int = 16,
     drop_last: Sequence[bool] = (False,),
     around: bool = False,
     stills: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
-    """Predict every selected track, in row order, once for each way of cutting it into windows
-    (`Present.windows`).
+    """Predict each track once for each way of cutting it into windows (`Present.windows`).
 
-    seqlen: frames per window; batch_size: windows per batch; tracks: pattern of track names;
+    tracks: those of `select_tracks`; seqlen: frames per window; batch_size: windows per batch;
     around: also past and future bodies; stills: treat frames without neighbours as still images.
     Frames without features are skipped. The generator is in evaluation mode while it predicts.
     Raises DataError for non-finite predictions.
@@ -163,7 +161,7 @@ def predict_tracks(
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
 
     def plan_tracks() -> Iterator[_TrackPlan]:
-        for track in select_tracks(split, tracks):
+        for track in tracks:
             cuts = [
                 present.windows(
                     track,
@@ -419,7 +417,7 @@ def _call_model(
 
 def _assemble_track(
     split: Split,
-    track: Any,
+    track: TrackRecord,
     windows: Sequence[EvalWindow],
     estimates: Mapping[WindowInput, _Predicted],
     present: Present,

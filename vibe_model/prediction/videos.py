@@ -12,15 +12,13 @@ predicts the next track when the files of the one before are written.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import numpy as np
 
 import cache
 from pipeline.cli.progress import Progress
@@ -40,74 +38,78 @@ from vibe_model.result_files import write_json
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"
-OVERLAY: Final = "overlay"  # of a single video
+OVERLAY: Final = "overlay.mp4"  # of a single video
 OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 
 
-@dataclass(slots=True)
-class _PredictedVideos:
-    """Counts and problems of a prediction."""
+class _PredictedVideos(NamedTuple):
+    """What was predicted and written."""
 
-    tracks: int = 0
-    bodies: int = 0  # person-frames
-    frames: int = 0  # frames of all overlays
-    problems: list[str] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
-
-    def add_person(self, person: _PredictedPerson) -> None:
-        self.tracks += 1
-        self.bodies += len(person.bodies)
-
-
-class _PredictedPerson(NamedTuple):
-    """The predicted bodies of a person in a video."""
-
-    video: int  # number of the video in the split
-    bodies: TrackBodies
+    tracks: int
+    bodies: int  # person-frames
+    frames: int  # frames of all overlays
+    problems: list[str]  # why overlays are missing
+    summary: dict[str, Any]  # the content of predictions.json
 
 
 def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
-    """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job.
+    """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job
+    when the first bodies are predicted.
 
     A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
     PipelineError if nothing is predicted, and if the raw folder of the overlays' images is missing.
     """
-    _remove_previous_files(job.out)
     split = job.split()
-    predicted = _PredictedVideos()
     about = _about(job, split)
-    videos = []
     raw = None
     if job.overlay:
         raw = raw_folder(split, job.raw)
     chosen = select_tracks(split, job.tracks)
+    n_rows = sum(track.stop - track.start for track in chosen)
     n_videos = len({track.video for track in chosen})
+
+    people = _predict_people(job, split, chosen)
+    first = next(people, None)
+    if first is None:
+        raise PipelineError(
+            f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
+        )
+    _remove_previous_files(job.out)
+
+    n_tracks = 0
+    n_bodies = 0
+    n_frames = 0
+    problems = []
+    videos = []
+    people = itertools.chain([first], people)
     # people of one video follow one another
-    predictions = _predict_people(job, split, chosen, progress)
-    for number, people in itertools.groupby(predictions, key=lambda person: person.video):
+    by_video = itertools.groupby(people, functools.partial(_video_number, split))
+    for number, people_of_video in by_video:
         entry = split.videos[number]
-        bodies = PredictedBodies(job.out, job.trained.generator.steps)
+        overlay_bodies = PredictedBodies(job.out, job.trained.generator.steps)
         rows = []
-        for person in people:
-            rows.append(_write_person(job, person, entry, about))
-            bodies.add(person.bodies)
-            predicted.add_person(person)
-        video = _video_facts(entry, bodies.fps, rows)
+        for bodies in people_of_video:
+            rows.append(_write_person(job, bodies, entry, about))
+            overlay_bodies.add(bodies)
+            n_bodies += len(bodies)
+            progress(n_bodies, n_rows, entry.name)
+        n_tracks += len(rows)
+        video = _video_facts(entry, overlay_bodies.fps, rows)
         if raw is not None:
             file = job.out / OVERLAY
             if n_videos > 1:
                 file = job.out / OVERLAYS / file_name(entry.name, ".mp4")
             source = sources.parse(raw, entry.source)
-            video["overlay"] = _draw(job, predicted, file, source, bodies)
+            try:
+                video["overlay"], n_drawn = _draw(job, file, source, overlay_bodies)
+                n_frames += n_drawn
+            except PipelineError as error:
+                problems.append(str(error))
         videos.append(video)
-    if not predicted.tracks:
-        raise PipelineError(
-            f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
-        )
-    predicted.summary = about | {"videos": videos}
-    write_json(job.out / SUMMARY, predicted.summary)
-    return predicted
+    summary = about | {"videos": videos}
+    write_json(job.out / SUMMARY, summary)
+    return _PredictedVideos(n_tracks, n_bodies, n_frames, problems, summary)
 
 
 def _video_facts(
@@ -125,47 +127,41 @@ def _video_facts(
 
 
 def _predict_people(
-    job: PredictionJob,
-    split: cache.Split,
-    chosen: Sequence[cache.TrackRecord],
-    progress: Progress,
-) -> Iterator[_PredictedPerson]:
+    job: PredictionJob, split: cache.Split, chosen: Sequence[cache.TrackRecord]
+) -> Iterator[TrackBodies]:
     """Predict the bodies of each chosen track, then smooth them as the job says.
 
-    Reports a track's frames to `progress` when the caller asks for the next track. Skips tracks
-    without a decoded frame.
+    Skips tracks without a decoded frame.
     """
-    total = sum(track.stop - track.start for track in chosen)
-    n_done = 0
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
         split,
+        chosen,
         stream=job.stream,
         extra_streams=trained.config.extra_streams,
         seqlen=trained.config.seqlen,
-        tracks=job.tracks,
         around=True,  # past and future bodies too, for models that predict them
         stills=True,  # these also from single frames, such as photos
     )
     for (bodies,) in predictions:  # one way of cutting tracks into windows, so one prediction each
-        if not len(bodies):
-            continue
-        track = int(split.track_of(np.array([bodies.track.start]))[0])
-        video = int(split.tracks.video[track])
-        yield _PredictedPerson(video, bodies.smooth_time(job.smooth))
-        n_done += len(bodies)  # the caller has written their files by now
-        progress(n_done, total, bodies.track.video)
+        if len(bodies):
+            yield bodies.smooth_time(job.smooth)
+
+
+def _video_number(split: cache.Split, bodies: TrackBodies) -> int:
+    """The number of the bodies' video in the split."""
+    (track,) = split.track_of(bodies.rows[:1])
+    return int(split.tracks.video[track])
 
 
 def _write_person(
     job: PredictionJob,
-    person: _PredictedPerson,
+    bodies: TrackBodies,
     entry: cache.VideoEntry,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the files of one person. Returns their entry in predictions.json."""
-    bodies = person.bodies
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about={**about, "video": entry.name})
     first = int(bodies.frame_index[0])
@@ -183,24 +179,15 @@ def _write_person(
 
 
 def _draw(
-    job: PredictionJob,
-    predicted: _PredictedVideos,
-    file: Path,
-    source: FrameSource,
-    bodies: PredictedBodies,
-) -> dict[str, Any] | None:
-    """Write the overlay of a video. Returns its entry in predictions.json.
-
-    Returns None for an overlay that cannot be drawn, and adds the reason to `predicted.problems`.
+    job: PredictionJob, file: Path, source: FrameSource, bodies: PredictedBodies
+) -> tuple[dict[str, Any], int]:
+    """Write the overlay of a video. Returns its entry in predictions.json, and its number of
+    frames. Raises PipelineError for an overlay that cannot be drawn.
     """
     text = DEMO_MARK if job.stand_in else ""
-    try:
-        overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
-    except PipelineError as error:
-        predicted.problems.append(str(error))
-        return None
-    predicted.frames += n_frames
-    return {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
+    overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
+    facts = {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
+    return facts, n_frames
 
 
 def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from pipeline.skeletons import Array, Ints
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
-    from cache import Split
+    from cache import Split, TrackRecord
 
 
 _SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
@@ -57,11 +57,10 @@ class EvalWindow(NamedTuple):
         return WindowInput(self.start, self.stop, self.before, self.after)
 
 
-def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
+def select_tracks(split: Split, pattern: str = "*") -> list[TrackRecord]:
     """Tracks whose names match a pattern (`*`, `?`, `[...]`), in row order.
 
-    The pattern 1/10 selects all tracks of about a tenth of the videos. Each track has `name`,
-    `video`, and its rows [`start`, `stop`).
+    The pattern 1/10 selects all tracks of about a tenth of the videos.
     """
     share = _SHARE.fullmatch(pattern)
     if share:
@@ -114,7 +113,7 @@ class Present(NamedTuple):
 
     def windows(
         self,
-        track: Any,
+        track: TrackRecord,
         *,
         seqlen: int,
         drop_last: bool,
@@ -145,7 +144,7 @@ class Present(NamedTuple):
                 windows += cover(start, stop, length)
         return windows
 
-    def _whole_windows(self, track: Any, seqlen: int) -> list[EvalWindow]:
+    def _whole_windows(self, track: TrackRecord, seqlen: int) -> list[EvalWindow]:
         """Cut a track into windows of `seqlen` rows; drop those with a row without features."""
         has_features = self._stretch_of(np.arange(track.start, track.stop)) >= 0
         windows = []

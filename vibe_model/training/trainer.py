@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.errors import CheckpointError, ConfigError
@@ -212,29 +213,19 @@ class _TrainingState:
 
 
 class Learner:
-    """A network, its Adam optimiser, and the schedule of its learning rate.
+    """A network, its optimiser, and the schedule of its learning rate.
 
     name: The network's name in saved states and curves.
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        network: nn.Module,
-        name: str,
-        *,
-        lr: float,
-        weight_decay: float = 0.0,
-        fused: bool = False,
+        self, config: RunConfig, network: nn.Module, name: str, optimiser: Optimizer
     ) -> None:
-        """fused: Use torch's fused Adam, which updates all parameters in one pass over memory."""
         self.network = network
         self.name = name
-        self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
-            network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None
-        )
+        self.optimiser = optimiser
         self.schedule = ReduceLROnPlateau(
-            self.optimiser,
+            optimiser,
             mode="min",
             factor=config.plateau_factor,
             patience=config.plateau_patience,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
+from torch.optim import Adam
 
 from pipeline.errors import DataError
 from vibe_model import models, runs
@@ -66,7 +67,7 @@ class VideoTrainer(Trainer):
         super().__init__(config, group)
         for name in config.missing_checkpoints:
             raise config.checkpoint_error(name)
-        self.generator = models.model_of(config).build(config, body).to(self.group.device)
+        self.generator = models.build_generator(config, body).to(self.group.device)
 
     def train_step(self, batch: TrainingBatch) -> StepResult:
         """`Trainer.train_step`. Raises PlugInError if another package's model fails."""
@@ -76,8 +77,12 @@ class VideoTrainer(Trainer):
     def learner(
         self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0
     ) -> Learner:
-        """Make the learner of a network. name: in saved states; "gen" for the generator."""
-        return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
+        """Make the learner of a network, with Adam. name: in saved states; "gen" for the
+        generator.
+        """
+        # fused: updates all parameters in one pass over memory
+        adam = Adam(network.parameters(), lr, weight_decay=weight_decay, fused=True)
+        return Learner(self.config, network, name, adam)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Hook with the open splits, called before the first step. May raise DataError."""
@@ -121,7 +126,7 @@ def _prepare(
     Returns the function that makes the run in a process of the group.
     """
     body = load_body(config.body)
-    trainer_type = models.model_of(config).load_trainer()
+    trainer_type = models.load_trainer(config)
     stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
     stand_in |= _check_streams(config, splits)
 

@@ -201,6 +201,7 @@ class MPoserConfig(RunConfig):
     none.
     """
 
+    MODEL: ClassVar[str] = "mposer"
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "checkpoint_every"})
 
@@ -266,10 +267,9 @@ OF_VIBE: Final = (
 
 MPOSER: Final = Training(
     title="MPoser",
-    section="mposer",
     config=MPoserConfig,
     presets={"amass": MPoserConfig, "embedded": MPoserConfig.embedded},
     preset="amass",
-    elsewhere=(*OF_VIBE, "motion"),
-    elsewhere_sections="[vibe] or [paths]",
+    inherited=(*OF_VIBE, "motion"),
+    inherited_from="[vibe] or [paths]",
 )

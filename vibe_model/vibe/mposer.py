@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
@@ -68,10 +69,18 @@ class MPoser(nn.Module):
     mean and log variance; the decoder reads the code in every frame.
     """
 
-    def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
+    def __init__(
+        self,
+        hidden_size: int = 512,
+        latent_size: int = 64,
+        n_layers: int = 1,
+        *,
+        stand_in: bool = False,
+    ) -> None:
+        """stand_in: Whether it was trained on demo motion."""
         super().__init__()
         self.latent_size = latent_size
-        self.stand_in = False  # whether it was trained on demo motion
+        self.stand_in = stand_in
         self.encoder = nn.GRU(MOTION_SIZE, hidden_size, n_layers, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
@@ -106,10 +115,10 @@ class MPoser(nn.Module):
         _, hidden_size = shapes["encoder.weight_hh_l0"]
         latent_size, _ = shapes["mean.weight"]
         layers = [name for name in tensors if re.fullmatch(r"encoder\.weight_hh_l\d+", str(name))]
-        prior = cls(hidden_size, latent_size, n_layers=len(layers))
+        stand_in = bool(content.get("stand_in", False))
+        prior = cls(hidden_size, latent_size, len(layers), stand_in=stand_in)
         check_tensors(path, prior.state_dict(), tensors)
         prior.load_state_dict(dict(tensors))
-        prior.stand_in = bool(content.get("stand_in", False))
         return prior.requires_grad_(False).eval()
 
     def encode(self, motion: Tensor) -> Code:
@@ -185,10 +194,8 @@ class _MPoserTrainer(Trainer):
         super().__init__(config, group)
         prior = MPoser(config.hidden_size, config.latent_size, config.n_layers)
         self.prior = prior.to(self.group.device)
-        learner = Learner(
-            config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.learners = {"mposer": learner}
+        adam = Adam(self.prior.parameters(), config.lr, weight_decay=config.weight_decay)
+        self.learners = {"mposer": Learner(config, self.prior, "mposer", adam)}
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)

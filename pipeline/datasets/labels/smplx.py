@@ -21,14 +21,16 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_npz, npz_shape, numbers
 from pipeline.skeletons import Array, Doubles, Floats
 
-N_POSE = 165
+N_POSE: Final = 165
 N_JOINTS: Final = 55
-N_BETAS = 16
-NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
-# Left-right permutation of the joints: the body's 22, then jaw, eyes and hands.
+N_BETAS: Final = 16
+# left-right permutation of the joints
 MIRRORED: Final = (
-    *MIRRORED_SMPL[:22],
-    *(22, 24, 23, *range(40, 55), *range(25, 40)),
+    *MIRRORED_SMPL[:22],  # pelvis to wrists
+    22,  # jaw
+    *(24, 23),  # eyes
+    *range(40, 55),  # hands
+    *range(25, 40),
 )
 
 
@@ -42,7 +44,7 @@ def is_smplx(file: Path, key: str) -> bool:
     return False
 
 
-def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
+def load_rest_joints(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
     """Read the joints of the rest pose from SMPLX_NEUTRAL.npz. Raises RawDataError.
 
     Returns the joints of the mean shape, (55, 3) m, and their change per unit of each shape
@@ -51,8 +53,8 @@ def load_rest(file: Path, n_betas: int) -> tuple[Doubles, Doubles]:
     stored = StoredArrays(file, load_npz(file, ("v_template", "shapedirs", "J_regressor")))
     vertices = stored.take("v_template", None, 3)
     regressor = stored.take("J_regressor", N_JOINTS, len(vertices))
-    shapes = stored.value("shapedirs")[..., :n_betas]
-    directions = numbers(file, "shapedirs", shapes, (len(vertices), 3, n_betas))
+    stored_directions = stored.value("shapedirs")[..., :n_betas]
+    directions = numbers(file, "shapedirs", stored_directions, (len(vertices), 3, n_betas))
     return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)
 
 
@@ -67,7 +69,8 @@ def _mirror_pose(pose: Floats) -> Floats:
 
 
 def labels(pose: Doubles, betas: Doubles) -> dict[str, Array]:
-    """Make `Track.extra` from pose, (T, 165) or (T, 55, 3) rad, and betas, (n,) or (T, n).
+    """Make `Track.extra` from pose, (T, 165) or (T, 55, 3) rad, and betas, (n,) or (T, n); all
+    columns except `smplx_trans`.
 
     Only the first 16 betas are used; missing ones are 0.
     """
@@ -90,7 +93,7 @@ def columns(
     """
     pose = "SMPL-X axis-angle of 55 joints, global orientation as in pose; flat_hand_mean"
     shape = f"SMPL-X shape: {betas}, then zeros"
-    declared = (
+    declared = [
         cache.ExtraColumn(
             name="smplx_pose",
             about=pose,
@@ -106,13 +109,18 @@ def columns(
             dtype="int32",
             per="track",
         ),
-        cache.ExtraColumn(
+    ]
+    if trans:
+        translation = cache.ExtraColumn(
             name="smplx_trans",
             about="of the SMPL-X body",
             unit="m",
             shape=(3,),
             mirror=mirrored_axis,
             gaps=gaps,
-        ),
-    )
-    return declared if trans else declared[:-1]
+        )
+        declared.append(translation)
+    return tuple(declared)
+
+
+NAMES: Final = tuple(column.name for column in columns("", trans=True))

@@ -31,7 +31,7 @@ class SmplxJoints:
     @classmethod
     def load(cls, file: Path) -> Self:
         """Read SMPLX_NEUTRAL.npz. Raises RawDataError for another file."""
-        rest, by_beta = smplx.load_rest(file, N_BETAS)
+        rest, by_beta = smplx.load_rest_joints(file, N_BETAS)
         stored = load_npz(file, ("hands_meanl", "hands_meanr"))
         hands = [numbers(file, key, values, (45,)) for key, values in stored.items()]
         mean = np.concatenate(hands)

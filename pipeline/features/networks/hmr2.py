@@ -58,14 +58,14 @@ class Shape:
     million parameters.
     """
 
-    width: int = 1280  # numbers per patch
-    depth: int = 32  # blocks of the ViT
-    heads: int = 16
-    hidden: int = 5120  # numbers between the two layers of a block's MLP
-    dim: int = 1024  # numbers of the decoder's token
-    layers: int = 6  # layers of the decoder
+    encoder_width: int = 1280  # numbers per patch
+    encoder_layers: int = 32  # blocks of the ViT
+    encoder_heads: int = 16
+    encoder_hidden: int = 5120  # numbers between the two layers of a block's MLP
+    decoder_width: int = 1024  # numbers of the token
+    decoder_layers: int = 6
     decoder_heads: int = 8
-    head_dim: int = 64
+    decoder_head_width: int = 64
     decoder_hidden: int = 1024
 
 
@@ -87,7 +87,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     fill(network, file, state, label="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
-        "licence": KINDS["spin"].licence,
+        "licence": KINDS["spin"].licence,  # that of SMPL and its training data
         "source": "github.com/shubham-goel/4D-Humans",
         "sha256": tensor_digest(network),
         "stand_in": False,
@@ -98,9 +98,9 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     return Loaded(
         network.eval().requires_grad_(False),
         provenance,
-        REGION,
-        Normalisation(REGION[1]),
-        shape.dim,
+        region=REGION,
+        normalisation=Normalisation(REGION[1]),
+        dim=shape.decoder_width,
     )
 
 
@@ -122,19 +122,19 @@ class _Hmr2Network(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """The ViT: pixels (B, 3, height, width) -> (B, patches, `shape.width`) float32."""
+    """The ViT: pixels (B, 3, height, width) -> (B, patches, `shape.encoder_width`) float32."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.patch_embed = nn.ModuleDict(
-            {"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)}
+            {"proj": nn.Conv2d(3, shape.encoder_width, PATCH, stride=PATCH, padding=PADDING)}
         )
         patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
         # The first position belongs to a class token. The network has no such token, and adds its
         # position to all patches.
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
-        self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.depth))
-        self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.encoder_width))
+        self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.encoder_layers))
+        self.last_norm = nn.LayerNorm(shape.encoder_width, BACKBONE_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         position = self.pos_embed.float()
@@ -151,9 +151,9 @@ class _TransformerBlock(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        width = shape.width
-        self.heads = shape.heads
-        hidden = shape.hidden
+        width = shape.encoder_width
+        self.heads = shape.encoder_heads
+        hidden = shape.encoder_hidden
         self.norm1 = nn.LayerNorm(width, BACKBONE_EPS)
         attention = {"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)}
         self.attn = nn.ModuleDict(attention)
@@ -171,6 +171,30 @@ class _TransformerBlock(nn.Module):
         return x + _apply(self.mlp["fc2"], hidden)
 
 
+def _decoder_layer(shape: Shape) -> nn.ModuleList:
+    """The parameters of one decoder layer: self-attention, cross-attention and MLP, each with a
+    norm before it. Names are those of the published checkpoint.
+    """
+    dim = shape.decoder_width
+    inner = shape.decoder_heads * shape.decoder_head_width
+    hidden = shape.decoder_hidden
+    attention: dict[str, nn.Module] = {
+        "to_qkv": nn.Linear(dim, 3 * inner, bias=False),
+        "to_out": nn.Sequential(nn.Linear(inner, dim)),
+    }
+    cross: dict[str, nn.Module] = {
+        "to_kv": nn.Linear(shape.encoder_width, 2 * inner, bias=False),
+        "to_q": nn.Linear(dim, inner, bias=False),
+        "to_out": nn.Sequential(nn.Linear(inner, dim)),
+    }
+    net = {"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)}
+    parts = nn.ModuleList()
+    for part in (attention, cross, {"net": nn.ModuleDict(net)}):
+        named = {"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}
+        parts.append(nn.ModuleDict(named))
+    return parts
+
+
 class _Decoder(nn.Module):
     """The decoder: patches (B, patches, width) float32 -> (B, dim) float32. A single token, which
     is 0 at first, attends to the patches.
@@ -181,10 +205,10 @@ class _Decoder(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.decoder_heads
-        self.to_token_embedding = nn.Linear(1, shape.dim)
-        self.pos_embedding = nn.Parameter(torch.zeros(1, 1, shape.dim))
+        self.to_token_embedding = nn.Linear(1, shape.decoder_width)
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 1, shape.decoder_width))
         self.transformer = nn.ModuleDict(
-            {"layers": nn.ModuleList(_layer(shape) for _ in range(shape.layers))}
+            {"layers": nn.ModuleList(_decoder_layer(shape) for _ in range(shape.decoder_layers))}
         )
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -194,41 +218,17 @@ class _Decoder(nn.Module):
         for attention, cross, mlp in layers:
             qkv = _apply(attention["fn"]["to_qkv"], _norm(attention["norm"], x))
             _, _, v = qkv.chunk(3, dim=-1)  # a single token attends to itself with weight 1
-            x = x + _apply(attention["fn"]["to_out"]["0"], v)
+            x = x + _apply(attention["fn"]["to_out"][0], v)
 
             q = _apply(cross["fn"]["to_q"], _norm(cross["norm"], x))
             k, v = _apply(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
             attended = _attention(q, k, v, self.heads)
-            x = x + _apply(cross["fn"]["to_out"]["0"], attended)
+            x = x + _apply(cross["fn"]["to_out"][0], attended)
 
-            first, last = mlp["fn"]["net"].values()
-            hidden = gelu(_apply(first, _norm(mlp["norm"], x)))
-            x = x + _apply(last, hidden)
+            net = mlp["fn"]["net"]
+            hidden = gelu(_apply(net["0"], _norm(mlp["norm"], x)))
+            x = x + _apply(net["3"], hidden)
         return x[:, 0]
-
-
-def _layer(shape: Shape) -> nn.ModuleList:
-    """The parameters of one decoder layer: self-attention, cross-attention and MLP, each with a
-    norm before it. Names are those of the published checkpoint.
-    """
-    dim = shape.dim
-    inner = shape.decoder_heads * shape.head_dim
-    hidden = shape.decoder_hidden
-    attention: dict[str, nn.Module] = {
-        "to_qkv": nn.Linear(dim, 3 * inner, bias=False),
-        "to_out": nn.ModuleDict({"0": nn.Linear(inner, dim)}),
-    }
-    cross: dict[str, nn.Module] = {
-        "to_kv": nn.Linear(shape.width, 2 * inner, bias=False),
-        "to_q": nn.Linear(dim, inner, bias=False),
-        "to_out": nn.ModuleDict({"0": nn.Linear(inner, dim)}),
-    }
-    net = {"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)}
-    parts = nn.ModuleList()
-    for part in (attention, cross, {"net": nn.ModuleDict(net)}):
-        named = {"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}
-        parts.append(nn.ModuleDict(named))
-    return parts
 
 
 def _apply(layer: Any, x: Tensor) -> Tensor:

@@ -7,7 +7,14 @@ import torch
 from pipeline.features.networks import hmr2
 
 TINY = hmr2.Shape(
-    width=32, depth=2, heads=4, hidden=48, layers=2, decoder_heads=2, head_dim=8, decoder_hidden=24
+    encoder_width=32,
+    encoder_layers=2,
+    encoder_heads=4,
+    encoder_hidden=48,
+    decoder_layers=2,
+    decoder_heads=2,
+    decoder_head_width=8,
+    decoder_hidden=24,
 )
 
 

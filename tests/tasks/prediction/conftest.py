@@ -81,7 +81,7 @@ def save_checkpoint(file, built=None, **facts):
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        generator = models.model_of(built).build(built, the_body())
+        generator = models.build_generator(built, the_body())
     content = {
         "gen_state_dict": dict(generator.state_dict()),
         "config": built.as_dict(),

@@ -29,8 +29,9 @@ from vibe_model.prediction.predict import TrackBodies, predict_tracks
 
 def bodies_of(job):
     bodies = PredictedBodies(job.out)
+    split = job.split()
     for (track,) in predict_tracks(
-        job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN
+        job.trained.generator, split, split.tracks, stream=job.stream, seqlen=SEQLEN
     ):
         bodies.add(track)
     return bodies

@@ -13,7 +13,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
-from pipeline.errors import CheckpointError, StandInMixed
+from pipeline.errors import CheckpointError, ConfigError, PipelineError, StandInMixed
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
@@ -123,14 +123,41 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
     ]
     videos = [{"tracks": [{"file": name} for name in listed], "overlay": None}]
     (out / "predictions.json").write_text(json.dumps({"videos": videos}))
-    with pytest.raises(cache.CacheError):
-        predict_videos(replace(job, out=out, name="kinetics/none"), lambda *_: None)
-    left = {
-        path.relative_to(tmp_path).as_posix()
-        for folder in (out, outside)
-        for path in folder.rglob("*")
-    }
-    assert left == {"out/bodies", "out/bodies/mine.npz", "out/link", "outside/b.npz"}
+    before = paths_below(tmp_path)
+    predict_videos(replace(job, out=out, overlay=False), lambda *_: None)
+    assert before - paths_below(tmp_path) == {"out/bodies/a.npz"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "kinetics/none"}, {"raw": Path("none")}, {"tracks": "none"}]
+)
+def test_a_call_that_predicts_nothing_leaves_an_earlier_prediction(job, tmp_path, changes):
+    out = tmp_path / "out"
+    out.mkdir()
+    predict_videos(replace(job, out=out, overlay=False), lambda *_: None)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    with pytest.raises((cache.CacheError, PipelineError)):
+        predict_videos(replace(job, out=out, **changes), lambda *_: None)
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_a_file_in_the_place_of_a_clips_link_leaves_the_other_links(tmp_path):
+    clip = tmp_path / "a.mp4"
+    labels = tmp_path / "keypoints/a.json"
+    labels.parent.mkdir()
+    for file in (clip, labels):
+        file.touch()
+    places = (clip, tmp_path / "cache", tmp_path / "out")
+    raw = jobs.clips_folder(*places)
+    (raw / "a.mp4").unlink()
+    (raw / "a.mp4").touch()
+    with pytest.raises(ConfigError, match="Move the file away"):
+        jobs.clips_folder(*places)
+    assert (raw / "keypoints/a.mp4.json").resolve() == labels
+
+
+def paths_below(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 # --------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, matrices, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
-from vibe_model.hmmr import HMMR
 from vibe_model.hmmr.dynamics import _KnownPoses, dynamics
+from vibe_model.hmmr.generator import HMMR
 from vibe_model.metrics import METRICS
 
 LENGTHS = (9, 5, 4)

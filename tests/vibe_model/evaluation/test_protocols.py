@@ -16,7 +16,7 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import EvalOutput, evaluate_all, evaluate_split
-from vibe_model.hmmr import HMMR
+from vibe_model.hmmr.generator import HMMR
 
 
 @pytest.fixture

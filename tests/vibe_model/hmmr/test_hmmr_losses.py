@@ -9,9 +9,8 @@ from numpy.random import default_rng
 
 from tests.vibe_model.builders import rotations_of
 from vibe_model import cameras
-from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import losses as hmmr_losses
-from vibe_model.hmmr.generator import Sets
+from vibe_model.hmmr.generator import HMMR, Sets
 
 B, T, F = 2, 20, 64
 COMMON14 = range(25, 39)

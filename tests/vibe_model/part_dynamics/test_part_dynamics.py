@@ -12,8 +12,14 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from tests.vibe_model.builders import TinyBody, everything_matters, small_vibe
-from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
-from vibe_model.part_dynamics.generator import REGIONS, RegionDecoder, _RegionConvolution
+from vibe_model.part_dynamics import losses as part_dynamics_losses
+from vibe_model.part_dynamics.generator import (
+    REGIONS,
+    PartDynamics,
+    RegionDecoder,
+    _RegionConvolution,
+)
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
 
@@ -144,7 +150,7 @@ def test_what_is_read_is_what_it_uses():
     )
     with pytest.raises(ValueError, match=r"homography: expected \(B, T, 135\)"):
         model.regress(features.double(), pr_vipe.double())
-    plain = small_model(uses=(), delta=0, regions=1)
+    plain = small_model(extra_streams=(), delta=0, regions=1)
     assert plain(features)["deltas"] == {}
 
 

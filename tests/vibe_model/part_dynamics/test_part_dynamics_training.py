@@ -18,8 +18,8 @@ from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
-from vibe_model.part_dynamics import PrVIPE
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, _motion_deviations
 from vibe_model.training.data import TrainingBatch, on_device
 

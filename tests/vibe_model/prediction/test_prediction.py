@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
 from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, save_npz, smooth
-from vibe_model.prediction.windows import Present
+from vibe_model.prediction.windows import Present, select_tracks
 from vibe_model.vibe.networks import Estimate
 
 
@@ -71,8 +71,9 @@ def model():
     return model
 
 
-def predict(model, split, smooth=0.0, **settings):
-    found = predict_tracks(model, split, stream="resnet50", **{"seqlen": 4, **settings})
+def predict(model, split, smooth=0.0, tracks="*", **settings):
+    chosen = select_tracks(split, tracks)
+    found = predict_tracks(model, split, chosen, stream="resnet50", **{"seqlen": 4, **settings})
     return {bodies.track.name: bodies.smooth_time(smooth) for (bodies,) in found}
 
 
@@ -121,7 +122,7 @@ def test_tracks_are_read_when_they_are_asked_for_and_training_can_go_on_between_
         rows.extend(np.asarray(windows)[:, 1]),
         read(windows, **given),
     )[1]
-    tracks = predict_tracks(model, split, stream="resnet50", seqlen=4, batch_size=1)
+    tracks = predict_tracks(model, split, split.tracks, stream="resnet50", seqlen=4, batch_size=1)
     next(tracks)
     assert max(rows) == 9
     assert model.training

@@ -132,7 +132,7 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert (trained.config.MODEL, type(trained.generator)) == (
         kind,
-        type(models.find(kind).build(config, TinyBody())),
+        type(models.build_generator(config, TinyBody())),
     )
     best = read_file(undisturbed / "best.pt")
     assert best.get("extra_streams", {}).keys() == config.extra_streams.keys()

@@ -15,8 +15,8 @@ from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
 from vibe_model import TrainConfig, models, runs
 from vibe_model.hmmr import training as hmmr_training
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.part_dynamics import PrVIPE
 from vibe_model.part_dynamics.config import PartDynamicsConfig
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.settings import VideoConfig
 from vibe_model.training import video
 from vibe_model.vibe import mposer
@@ -148,7 +148,7 @@ def undisturbed_run(kind, folder, progress=None):
 
 def ready(config, splits):
     """A run of a model of video features, about to take its first step."""
-    trainer = models.model_of(config).load_trainer()(config, TinyBody())
+    trainer = models.load_trainer(config)(config, TinyBody())
     return video.VideoRun(config, trainer, splits, stand_in=True, report=None)
 
 

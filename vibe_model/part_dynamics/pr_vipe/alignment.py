@@ -1,5 +1,6 @@
 """NP-MPJPE of all pairs of two sets of poses, on any device.  [training, evaluation]
 
+NP-MPJPE is the mean distance of the joints of normalised poses after the best similarity transform.
 The triplet loss compares every pose of a batch with every other, and retrieval every query with the
 gallery: millions of similarity transforms of 3 x 3 matrices. A batched SVD of them is slow, so the
 best rotations are computed in closed form.
@@ -14,7 +15,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_TINY: Final = 1e-30  # instead of 0, to divide by
+_TINY: Final = 1e-30  # instead of 0, to divide by, in float64
+_LEAST_SPREAD: Final = 1e-12  # the same of a pose's squared size, in float32
 _EQUAL: Final = 1e-7  # difference of two eigenvalues that count as one, relative to the norm
 
 
@@ -26,20 +28,18 @@ def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
     goal = others - others.mean(1, keepdim=True)
     # the least squares of scale * R source - goal, with M = sum over joints of goal source^T:
     # R has the largest trace of R^T M, and scale = trace(R^T M) / |source|^2
-    products = torch.einsum("bjx,ajy->abxy", goal, source)  # M
-    rotation = _closest_rotations(products)
-    entries = rotation * products  # whose sum is the trace of R^T M
-    trace = entries.sum((-2, -1))
-    spread = source.square().sum((-2, -1))
-    scale = trace / spread.clamp(min=1e-12)[:, None]
+    correlation = torch.einsum("bjx,ajy->abxy", goal, source)  # M
+    rotation = _closest_rotations(correlation)
+    trace = (rotation * correlation).sum((-2, -1))  # of R^T M
+    squared_size = source.square().sum((-2, -1))
+    scale = trace / squared_size.clamp(min=_LEAST_SPREAD)[:, None]
     similarity = scale[..., None, None] * rotation
     aligned = torch.einsum("abxy,ajy->abjx", similarity, source)
-    apart = aligned - goal
-    errors: Tensor = apart.norm(dim=-1)
+    errors: Tensor = (aligned - goal).norm(dim=-1)
     return errors.mean(-1)
 
 
-def _closest_rotations(products: Tensor) -> Tensor:
+def _closest_rotations(correlation: Tensor) -> Tensor:
     """Rotations R (..., 3, 3) with the largest trace of R^T M for matrices M, computed in float64
     without an SVD.
 
@@ -47,12 +47,12 @@ def _closest_rotations(products: Tensor) -> Tensor:
     1987), whose eigenvalues are sums of M's singular values a >= b >= |c|, c with the sign of
     det(M). Where the largest one is not single, any of its eigenvectors is taken.
     """
-    matrix = products.double()
+    matrix = correlation.double()
     norm = torch.linalg.matrix_norm(matrix, keepdim=True)
     matrix = matrix / norm.clamp(min=_TINY)
-    quadratic = _quaternion_products(matrix.device)
+    quaternion_to_rotation = _quaternion_to_rotation(matrix.device)
     # trace(R(q)^T M) = q^T H q
-    flat = matrix.flatten(-2) @ quadratic.T
+    flat = matrix.flatten(-2) @ quaternion_to_rotation.T
     horn = flat.view(*matrix.shape[:-2], 4, 4)
 
     a, b, c = _singular_values(matrix)[..., None, None]
@@ -61,12 +61,13 @@ def _closest_rotations(products: Tensor) -> Tensor:
         b - a - c,
         a - b - c,
     )
-    # The product of (H - eigenvalue) over them projects onto the largest one's eigenvectors.
+    # The product of (H - eigenvalue) over them, in any order, projects onto the largest one's
+    # eigenvectors. A factor is left out if its eigenvalue equals the largest: the product would be
+    # 0.
     projector = torch.eye(4).to(horn)
     for eigenvalue in other_eigenvalues:
         product = horn @ projector - eigenvalue * projector
         size = product.abs().amax((-2, -1), keepdim=True)
-        # left out if it equals the largest: the product would be 0
         projector = torch.where(size > _EQUAL, product / size, projector)
     projector = projector @ projector  # squares the remainders of the others
 
@@ -75,10 +76,9 @@ def _closest_rotations(products: Tensor) -> Tensor:
     largest = sizes.argmax(-1, keepdim=True)
     quaternion = torch.take_along_dim(projector, largest, -1)  # (..., 4, 1)
     squared = quaternion.square().sum(-2, keepdim=True)
-    pairs = quaternion @ quaternion.mT
-    unit_pairs = pairs / squared
-    rotation = unit_pairs.flatten(-2) @ quadratic
-    return rotation.view_as(matrix).to(products)
+    products = quaternion @ quaternion.mT / squared  # q_i q_j of the unit quaternion
+    rotation = products.flatten(-2) @ quaternion_to_rotation
+    return rotation.view_as(matrix).to(correlation)
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def _singular_values(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
-def _quaternion_products(device: torch.device) -> Tensor:
+def _quaternion_to_rotation(device: torch.device) -> Tensor:
     """The matrix (16, 9) that maps the products q_i q_j of a unit quaternion, w first, to its
     rotation matrix.
 

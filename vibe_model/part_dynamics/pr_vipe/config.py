@@ -25,6 +25,7 @@ STATE: Final = "pr_vipe_state_dict"  # key of the network in best.pt
 class PrVIPEConfig(RunConfig):
     """Pr-VIPE's settings, in addition to those of every training."""
 
+    MODEL: ClassVar[str] = "pose_embedding"  # not "pr_vipe", which is the stream's section
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
         {"name", "cache", "runs", "body", "checkpoint_every"}
@@ -124,7 +125,4 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
     ),
 }
 
-# Its section is not called [pr_vipe], which is the stream's.
-PR_VIPE: Final = Training(
-    title="Pr-VIPE", section="pose_embedding", config=PrVIPEConfig, presets=PRESETS, preset="usual"
-)
+PR_VIPE: Final = Training(title="Pr-VIPE", config=PrVIPEConfig, presets=PRESETS, preset="usual")

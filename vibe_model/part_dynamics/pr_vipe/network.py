@@ -136,15 +136,14 @@ class PrVIPE(nn.Module):
         mean_b: Tensor,
         std_b: Tensor,
         samples: int = SAMPLES,
-        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Probability that rows i of both sides show the same pose: means and stds (N, size) ->
         (N,) in [0.05, 0.95].
 
         The mean over all pairs of `samples` samples of either side.
         """
-        a = _draw_samples(mean_a, std_a, samples, generator)  # (N, K, size)
-        b = _draw_samples(mean_b, std_b, samples, generator)
+        a = _draw_samples(mean_a, std_a, samples)  # (N, K, size)
+        b = _draw_samples(mean_b, std_b, samples)
         pairs = self._probability(torch.cdist(a, b))  # (N, K, K)
         return pairs.mean((-2, -1))
 
@@ -155,14 +154,13 @@ class PrVIPE(nn.Module):
         mean_b: Tensor,
         std_b: Tensor,
         samples: int = SAMPLES,
-        generator: torch.Generator | None = None,
     ) -> Tensor:
         """-log of the matching probability of all rows of side a with all rows of side b, (A, B).
 
         Draws each row's samples once. Without gradients, computes some rows at a time.
         """
-        a = _draw_samples(mean_a, std_a, samples, generator)
-        b = _draw_samples(mean_b, std_b, samples, generator)
+        a = _draw_samples(mean_a, std_a, samples)
+        b = _draw_samples(mean_b, std_b, samples)
         columns = b.flatten(0, 1)  # (B K, size)
         n_rows = len(a)
         if not torch.is_grad_enabled():
@@ -185,12 +183,10 @@ class PrVIPE(nn.Module):
         return (1 - SMOOTHING) * probability + SMOOTHING / 2
 
 
-def _draw_samples(
-    mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None
-) -> Tensor:
+def _draw_samples(mean: Tensor, std: Tensor, samples: int) -> Tensor:
     """Draw samples of normal distributions: mean and std (N, size) -> (N, samples, size)."""
     shape = (len(mean), samples, mean.shape[1])
-    noise = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+    noise = torch.randn(shape, dtype=mean.dtype, device=mean.device)
     return mean[:, None] + std[:, None] * noise
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Adagrad, Adam, Optimizer
 
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
@@ -73,12 +74,14 @@ class _PrVIPETrainer(Trainer):
         embedding = PrVIPE(config.size, config.hidden_size, config.dropout)
         self.embedding = embedding.to(self.group.device)
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
-        learner = Learner(config, self.embedding, STATE.removesuffix("_state_dict"), lr=config.lr)
+        parameters = self.embedding.parameters()
+        optimiser: Optimizer
         if config.optimiser == "adagrad":
-            learner.optimiser = torch.optim.Adagrad(
-                self.embedding.parameters(), lr=config.lr, initial_accumulator_value=0.1
-            )
-        self.learners = {"embedding": learner}
+            optimiser = Adagrad(parameters, config.lr, initial_accumulator_value=0.1)
+        else:
+            optimiser = Adam(parameters, config.lr)
+        name = STATE.removesuffix("_state_dict")
+        self.learners = {"embedding": Learner(config, self.embedding, name, optimiser)}
 
     def train_step(self, batch: TrainingBatch) -> StepResult:
         if self.config.optimiser == "adam":
