@@ -20,12 +20,7 @@ from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import read_inputs, select_tracks
 from vibe_model.settings import Reading
-from vibe_model.training.data import (
-    TrainingBatch,
-    TrainingBatches,
-    _is_of_killed_worker,
-    stream_batches,
-)
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.video import _check_streams
 from vibe_model.vibe.config import TrainConfig
 
@@ -267,20 +262,6 @@ def test_a_worker_reads_what_is_read_without_and_when_it_is_killed_training_ends
     worker.kill()
     with pytest.raises(DataError, match=r"exited unexpectedly.*read_workers = 0"):
         list(ready)
-
-
-@pytest.mark.parametrize(
-    ("error", "was_killed"),
-    [
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), True),
-        (EOFError(), True),  # while its batch was received
-        (ConnectionResetError(104, "Connection reset by peer"), True),
-        (RuntimeError("CUDA error"), False),
-        (ConnectionError("Caught ConnectionError in DataLoader worker process 0."), False),
-    ],
-)
-def test_the_error_of_a_killed_worker_is_told_from_one_that_it_raised(error, was_killed):
-    assert _is_of_killed_worker(error) is was_killed
 
 
 def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, tmp_path):
