@@ -148,6 +148,20 @@ class TestOpening:
             assert opened.get(name) is None
 
 
+def test_a_reader_that_stays_open_reads_on_after_a_commit_that_only_adds(tmp_path, toy):
+    toy.write(tmp_path, [toy.video("a", [40])])
+    toy.write_stream(tmp_path)
+    stays_open, old = (cache.open(tmp_path)["toy/train"] for _ in range(2))
+    windows = old.windows(4, 4, "resnet50")
+    before = old.read(windows)
+    toy.write(tmp_path, [toy.video("b", [40])])
+    assert len(cache.open(tmp_path)["toy/train"].tracks) == 2
+    for name, values in stays_open.read(windows).items():
+        np.testing.assert_array_equal(values, before[name])
+    for name in stays_open.columns:  # opened only now
+        assert stays_open.column(name)[:40].tobytes() == stays_open.rows(name, 0, 40).tobytes()
+
+
 @pytest.mark.parametrize(
     "name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"]
 )
