@@ -227,6 +227,13 @@ def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_
     assert track.extra["smplx_n_betas"] == 11
 
 
+def test_a_damaged_file_is_not_taken_for_smplx(tmp_path):
+    write_motion(tmp_path)
+    (tmp_path / "ACCAD/s1/wave_stageii.npz").write_bytes(b"damaged")
+    dataset = AMASS.detect_layout(tmp_path, "train")
+    assert dataset.extra_columns("train", body=False) == AMASS.extra_columns("train", body=False)
+
+
 SIDES = [(1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21), (23, 24)]
 SIDES += [(25 + finger, 40 + finger) for finger in range(15)]
 

@@ -47,8 +47,10 @@ def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(raw):
 def test_the_flags_decide_the_split_and_both_may_be_set(flags, raw):
     edit_labels(raw / LABELS, lambda data: data | {"emdb1": flags[0], "emdb2": flags[1]})
     for split, flag in zip(EMDB.splits, flags, strict=True):
-        tracks = EMDB.tracks(raw, split, report=Accounting())
+        report = Accounting()
+        tracks = EMDB.tracks(raw, split, report=report)
         assert (SEQ in {track.video for track in tracks}) == flag
+        assert (SEQ in {account.name for account in report if account.other_split}) != flag
 
 
 def halve(raw):
