@@ -153,7 +153,7 @@ def test_tracks_are_spread_over_the_split_or_those_of_a_video(embedded, root):
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     assert len(names) == 3
-    for choice, expected in ((Choice(tracks=2), names[::2]), (Choice(video="0003"), names[1:2])):
+    for choice, expected in ((Choice(n_tracks=2), names[::2]), (Choice(video="0003"), names[1:2])):
         assert [
             t.record.name for t in from_cache(root, "penn_action/train", choice).tracks
         ] == expected
@@ -173,7 +173,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
         return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
     monkeypatch.setattr(type(dataset), "read", watched)
-    found = from_raw(dataset, "train", raw, Choice(tracks=2))
+    found = from_raw(dataset, "train", raw, Choice(n_tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
     assert [track.record.video for track in found.tracks] == ["0003", "0005"]
     assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {
