@@ -265,9 +265,9 @@ def test_the_page_declares_every_format_as_it_is_read():
     modules = {**vars(box_lines), **vars(keypoints_json), **vars(mmpose)}
     for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         (row,) = (row for name, row in rows.items() if form.name in name)
-        assert row[2].strip().startswith(str(form.first)), form
-        if form.box:
-            assert f"`{form.box}`" in row[3], form
+        assert row[2].strip().startswith(str(form.first_frame)), form
+        if form.box_form:
+            assert f"`{form.box_form}`" in row[3], form
 
 
 @pytest.mark.parametrize(
