@@ -64,25 +64,23 @@ class _Table(Sequence[_R], ABC):
 
 
 class TrackTable(_Table[TrackRecord]):
-    """The track table: records one by one, or whole columns as arrays."""
+    """The track table: records one by one, or whole columns as arrays.
 
-    start: Ints  # (N,) first row
-    stop: Ints  # (N,) last row + 1
-    step: NDArray[np.int32]  # (N,) frames of the video from one row to the next
-    fps: Doubles  # (N,) frames a second of the video, NaN where not known
-    crop_scale: Doubles  # (N,) crop side / box side
-    video: NDArray[np.int32]  # (N,) number in `Split.videos`
-    extra: dict[str, Array]  # extra track columns by name: (N, ...)
+    Attributes:
+        start, stop, step, fps, crop_scale: (N,) as in `TrackRecord`.
+        video: (N,) number in `Split.videos`.
+        extra: extra track columns by name, (N, ...).
+    """
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.start = tables["track_start"]
-        self.stop = tables["track_stop"]
-        self.step = tables["track_step"]
-        self.fps = tables["track_fps"]
-        self.crop_scale = tables["track_crop_scale"]
-        self.video = tables["track_video"]
-        self.extra = {}
+        self.start: Ints = tables["track_start"]
+        self.stop: Ints = tables["track_stop"]
+        self.step: NDArray[np.int32] = tables["track_step"]
+        self.fps: Doubles = tables["track_fps"]
+        self.crop_scale: Doubles = tables["track_crop_scale"]
+        self.video: NDArray[np.int32] = tables["track_video"]
+        self.extra: dict[str, Array] = {}
         for name, table in tables.items():
             is_declared = name in TABLES or name in TEXTS
             if name.startswith("track_") and not is_declared:

@@ -234,7 +234,7 @@ class SplitPlan:
     # messages
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
     refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
-    staged: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
+    staged: str | None = None  # a line about the staged work of parts
 
     @property
     def name(self) -> str:
