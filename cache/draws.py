@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -96,27 +96,21 @@ class Draws:
         drawn = []
         n_before = 0  # windows of the earlier splits
         for name, size in self._sizes.items():
-            for part in self._split_elements(name, round_number):
-                drawn.append(part + n_before)
+            element = _floor_product(round_number, self._per_round[name])
+            end = _floor_product(round_number + 1, self._per_round[name])
+            while element < end:
+                # the split's sequence is one order of its windows after the other
+                repetition, first = divmod(element, size)
+                order = generator_for(*self._key, "split", name, repetition).permutation(size)
+                order += n_before
+                part = order[first : first + end - element]
+                drawn.append(part)
+                element += len(part)
             n_before += size
         order = np.concatenate(drawn)
         generator_for(*self._key, "round", round_number).shuffle(order)
         self._last = (round_number, order)
         return order
-
-    def _split_elements(self, name: str, round_number: int) -> Iterator[Ints]:
-        """The elements of a split's sequence in a round. The sequence is one order of its windows
-        after the other.
-        """
-        size = self._sizes[name]
-        element = _floor_product(round_number, self._per_round[name])
-        end = _floor_product(round_number + 1, self._per_round[name])
-        while element < end:
-            repetition, first = divmod(element, size)
-            order = generator_for(*self._key, "split", name, repetition).permutation(size)
-            part = order[first : first + end - element]
-            yield part
-            element += len(part)
 
 
 def _floor_product(number: int, fraction: Fraction) -> int:

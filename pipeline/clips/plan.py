@@ -110,8 +110,7 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
         return True
     folder, _, name = clip.rpartition("/")
-    has_labels = any(labels.find(name, folder))
-    if not has_labels:
+    if not any(labels.find(name, folder)):
         # labels of a similar name are probably the clip's: conversion says how to rename them
         return any(labels.find_similar(name, folder))
 

@@ -52,7 +52,7 @@ def ordered_map(
     Processes start when the first result is requested. All have ended after the last result, an
     error, Ctrl-C, or `close`. Raises PipelineError if processes cannot start.
     """
-    ordered: _OrderedResults[T, R] = _OrderedResults(items, same_group, MAX_WAITING * workers)
+    ordered = _OrderedResults[T, R](items, same_group, MAX_WAITING * workers)
     works = [functools.partial(_run_item, job)] * workers
     with Pool[tuple[int, T], R](
         works, ordered.groups(), ahead=1, timeout=timeout, memory=memory, preload=preload

@@ -117,8 +117,7 @@ class Section(dict[str, str]):
         """The key of this section that an error message is about: the first of its words that is
         one; "" without one.
         """
-        words = re.findall(r"\w+", message)
-        return next((word for word in words if word in self), "")
+        return next((word for word in re.findall(r"\w+", message) if word in self), "")
 
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the key that it is about. Without a key of this

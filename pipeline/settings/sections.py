@@ -22,7 +22,6 @@ from pipeline import datasets, plug_ins
 from pipeline.cli.console import err
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
-from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
@@ -130,11 +129,6 @@ class Settings:
         return tuple(name for name in self.data.datasets if name in datasets.WITH_DEMO_DATA)
 
     @property
-    def selection(self) -> RowSelection:
-        """[convert]: which of the readers' tracks and rows are taken."""
-        return RowSelection(self.convert.max_fps, self.convert.leave_out)
-
-    @property
     def workers(self) -> int:
         return cores(self.convert.workers)
 
@@ -195,22 +189,32 @@ def load(
 
 def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
     """Parse and check settings that are read. Raises as `load` does."""
-    has_file = source.path.exists()
     _check_sections(source, tolerant=tolerant)
-    values = _parse_sections(source, has_file=has_file)
-    data = values.pop("data", DataSettings(()))
-    if has_file:
+    named_paths = None
+    data = DataSettings(())
+    if source.path.exists():
+        named_paths = _parse_section(source, "paths", Paths)
+        data = _parse_section(source, "data", DataSettings)
         data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
+    else:  # these have required keys: only check those that are set
+        configure([source.section("paths")], Paths, dict)
+        configure([source.section("data")], DataSettings, dict)
+    embedded = _parse_section(source, "embedded", Embedded)
+    detect = _parse_section(source, "detect", DetectSettings)
     implied = None  # the detector that is used if none is named
-    if values["embedded"].enabled and "detector" not in source.section("detect"):
+    if embedded.enabled and "detector" not in source.section("detect"):
         implied = DEMO
     settings = Settings(
         source=source,
-        named_paths=values.pop("paths", None),
+        named_paths=named_paths,
         data=data,
-        **values,
+        embedded=embedded,
+        detect=detect,
+        convert=_parse_section(source, "convert", ConvertSettings),
+        features=_parse_section(source, "features", Features),
+        dask=_parse_section(source, "dask", Dask),
         readers=_readers_of(source),
-        detector=_detector_named(source, values["detect"], implied),
+        detector=_detector_named(source, detect, implied),
     )
     # parse the streams, to check them, if the file has settings of streams; a command that names
     # its own stream first looks for it in the cache
@@ -221,21 +225,6 @@ def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
         _check_folders(settings.named_paths, source)
     _check_devices(settings)
     return settings
-
-
-def _parse_sections(source: SettingsFile, *, has_file: bool) -> dict[str, Any]:
-    """Parse the sections of SECTION_TYPES: name -> record. Without a file, those that have required
-    keys are checked, but left out.
-    """
-    values = {}
-    for name, spec in SECTION_TYPES.items():
-        section = source.section(name)
-        if has_file or name not in ("paths", "data"):
-            values[name] = _dataclass_of(section, spec)
-        else:
-            section.check_keys(field.name for field in fields(spec))
-            section.parse(spec)
-    return values
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
@@ -251,11 +240,12 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     return readers
 
 
-def _dataclass_of(section: Section, spec: type[Any]) -> Any:
-    """Parse a section as its dataclass of SECTION_TYPES.
+def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
+    """Parse a section as the dataclass that SECTION_TYPES has for it.
 
     Raises ConfigError for invalid values, and for a missing key that is required.
     """
+    section = source.section(name)
     try:
         return configure([section], spec, spec)
     except ValidationError as error:
@@ -280,8 +270,7 @@ def configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]
         return make(**values)
     except ConfigError as error:
         message = str(error)
-        named = [layer for layer in layers if layer.find_key(message)]
-        layer = named[0] if named else layers[-1]
+        layer = next((layer for layer in layers if layer.find_key(message)), layers[-1])
         raise ConfigError(layer.prefix_line(message)) from error
 
 

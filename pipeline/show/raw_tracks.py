@@ -17,20 +17,20 @@ from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
-from pipeline.errors import describe_error
+from pipeline.errors import describe_error, did_you_mean
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
 from pipeline.show.shown import (
     MOST_LISTED,
+    NO_SUCH_VIDEO,
     Choice,
     PageContent,
     ShownTrack,
     evenly_spaced,
+    no_video,
     refuse_other_body,
     shown_track,
-    unknown_video,
-    video_without_tracks,
 )
 from pipeline.track import Track
 
@@ -163,8 +163,8 @@ class _RawTracks:
             split = f"{self._dataset.name}/{self._split}"
             names = [video.name for video in self.videos]
             if name not in self.accounts:
-                raise unknown_video(split, name, names)
-            raise video_without_tracks(split, name, self.accounts[name].rejection, names)
+                raise no_video(split, name, NO_SUCH_VIDEO, names, did_you_mean(name, names))
+            raise no_video(split, name, self.accounts[name].rejection, names)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:

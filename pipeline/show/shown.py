@@ -14,7 +14,7 @@ import numpy as np
 
 import cache
 from pipeline import grades
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.errors import PipelineError
 from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
@@ -24,6 +24,7 @@ from pipeline.track import FLAGS, Track
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
+NO_SUCH_VIDEO: Final = "there is no such video"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +120,13 @@ def shown_track(
     )
 
 
-def unknown_video(name: str, video: str, others: Sequence[str]) -> PipelineError:
-    """The error for a chosen video that split `name` does not have. others: with tracks."""
-    problem = "there is no such video"
-    similar = did_you_mean(video, others)
-    if not similar:
-        return video_without_tracks(name, video, problem, others)
-    return PipelineError(f"{name}, video {video!r}: {problem}{similar}")
-
-
-def video_without_tracks(
-    name: str, video: str, reason: str, others: Sequence[str]
+def no_video(
+    name: str, video: str, reason: str, others: Sequence[str], suggestion: str = ""
 ) -> PipelineError:
-    """The error for a chosen video of split `name` that has no tracks. others: with tracks."""
-    examples = ", ".join(others[:3]) or "none"
-    return PipelineError(f"{name}, video {video!r}: {reason}; others have tracks: {examples}")
+    """The error for a chosen video of split `name` without tracks.
+
+    others: Names of videos with tracks. suggestion: End of the message (default: some of `others`).
+    """
+    if not suggestion:
+        suggestion = f"; others have tracks: {', '.join(others[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")

@@ -15,20 +15,20 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.show.shown import (
     MOST_LISTED,
+    NO_SUCH_VIDEO,
     Choice,
     PageContent,
     ShownTrack,
     evenly_spaced,
+    no_video,
     refuse_other_body,
     shown_track,
-    unknown_video,
-    video_without_tracks,
 )
 
 
@@ -116,13 +116,14 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
-        raise unknown_video(split.name, video, names_with_tracks)
+        similar = did_you_mean(video, names_with_tracks)
+        raise no_video(split.name, video, NO_SUCH_VIDEO, names_with_tracks, similar)
     number = names.index(video)
-    numbers: list[int] = np.flatnonzero(split.tracks.video == number).tolist()
+    numbers = grades.tracks_of(split, number)
     if not numbers:
         state = video_state(split.videos[number].account)
         reason = ": ".join(filter(None, state))
-        raise video_without_tracks(split.name, video, reason, names_with_tracks)
+        raise no_video(split.name, video, reason, names_with_tracks)
     return numbers
 
 
