@@ -165,9 +165,8 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            is_empty_folder = name in self._store.list_names(folder) and not self._store.file_sizes(
-                key
-            )
+            names = self._store.list_names(folder)
+            is_empty_folder = name in names and not self._store.file_sizes(key)
             if not files and not is_empty_folder:
                 continue
             if self._is_young(key):

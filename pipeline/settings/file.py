@@ -93,8 +93,8 @@ class Section(dict[str, str]):
             source += f", line {line}"
         return f"{source} [{self.name}] {key}".rstrip()
 
-    def line(self, key: str = "") -> int:
-        """Line number, from 1, of a key or of the section's heading; 0 if the file lacks it."""
+    def line(self, key: str) -> int:
+        """Line number, from 1, of a key or, for "", of the heading; 0 if the file lacks it."""
         if not self.file.is_file():
             return 0
         heading = ""
