@@ -12,7 +12,7 @@ from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice
+from pipeline.show.shown import Choice, no_video
 from pipeline.show.tracks import from_cache
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
@@ -211,3 +211,8 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
     page = drawn(shown(made(tmp_path, kp_2d=None)))
     assert len(pictures(page)) == 2  # the frame and the crop
     assert not page.main.of_class("joint")
+
+
+def test_a_reason_that_speaks_of_no_such_video_is_not_taken_for_a_misspelt_name():
+    error = no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
+    assert str(error).endswith("the list has no such video; others have tracks: a.mp4, bb.mp4")
