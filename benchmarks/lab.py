@@ -155,7 +155,7 @@ def contents(root: Path) -> Contents:
         columns = {
             name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
         }
-        labels = (track.fps, track.step, track.crop_scale, columns)
+        labels = (repr((track.fps, track.step, track.crop_scale)), columns)
         rows = stored_rows(split, track.start, track.stop) if has_stream else None
         entries[track.name] = Entry(track.video, labels, rows)
 
