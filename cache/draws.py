@@ -1,7 +1,7 @@
 """The random order in which a training reads the windows of several splits.  [cache]
 
-`Draws` is an endless sequence of windows, of which a `Mixture` takes the draws of one step. It
-depends only on its key, so that any process finds the same draws from any step on.
+`Draws` is an endless sequence of windows, of which a `Mixture` (`cache/mixture.py`) takes the draws
+of one step. It depends only on its key, so that any process finds the same draws from any step on.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from cache.arrays import Ints
 
 
-def random_numbers(*key: str | int) -> np.random.Generator:
-    """NumPy's generator for a key of texts and integers. Each key gives other numbers."""
+def generator_for(*key: str | int) -> np.random.Generator:
+    """NumPy's generator for a key of texts and integers. Each key gives other random numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
@@ -69,50 +69,50 @@ class Draws:
 
     def take(self, start: int, count: int) -> Ints:
         """Return draws `start` to `start + count - 1`: (count,) numbers of windows, which count
-        through all splits in the order of `sizes`.
+        through all splits in the order of `sizes`. count: 1 or more.
         """
         stop = start + count
         # `start` is in this round or a later one: floors make rounds begin earlier than on average
-        round_ = _floor(start, self._rounds_per_draw)
+        round_number = _floor_product(start, self._rounds_per_draw)
         parts = []
         while start < stop:
-            first = self._first_draw(round_)
-            end = min(self._first_draw(round_ + 1), stop)
+            first = self._first_draw(round_number)
+            end = min(self._first_draw(round_number + 1), stop)
             if start < end:
-                parts.append(self._order(round_)[start - first : end - first])
+                parts.append(self._order(round_number)[start - first : end - first])
                 start = end
-            round_ += 1
+            round_number += 1
         return np.concatenate(parts)
 
-    def _first_draw(self, round_: int) -> int:
+    def _first_draw(self, round_number: int) -> int:
         """Number of draws in all earlier rounds."""
-        return sum(_floor(round_, n) for n in self._per_round.values())
+        return sum(_floor_product(round_number, n) for n in self._per_round.values())
 
-    def _order(self, round_: int) -> Ints:
+    def _order(self, round_number: int) -> Ints:
         """All draws of a round, from memory if they were computed last."""
         last = self._last  # read once: another thread may replace it
-        if last is not None and last[0] == round_:
+        if last is not None and last[0] == round_number:
             return last[1]
         drawn = []
         n_before = 0  # windows of the earlier splits
         for name, size in self._sizes.items():
-            start = _floor(round_, self._per_round[name])
-            stop = _floor(round_ + 1, self._per_round[name])
-            while start < stop:
+            element = _floor_product(round_number, self._per_round[name])
+            end = _floor_product(round_number + 1, self._per_round[name])
+            while element < end:
                 # the split's sequence is one order of its windows after the other
-                repetition, first = divmod(start, size)
-                order = random_numbers(*self._key, "split", name, repetition).permutation(size)
+                repetition, first = divmod(element, size)
+                order = generator_for(*self._key, "split", name, repetition).permutation(size)
                 order += n_before
-                part = order[first : first + stop - start]
+                part = order[first : first + end - element]
                 drawn.append(part)
-                start += len(part)
+                element += len(part)
             n_before += size
         order = np.concatenate(drawn)
-        random_numbers(*self._key, "round", round_).shuffle(order)
-        self._last = (round_, order)
+        generator_for(*self._key, "round", round_number).shuffle(order)
+        self._last = (round_number, order)
         return order
 
 
-def _floor(number: int, fraction: Fraction) -> int:
-    """The product, rounded down; much faster than `math.floor(number * fraction)`."""
+def _floor_product(number: int, fraction: Fraction) -> int:
+    """The product, rounded down. Much faster than `math.floor(number * fraction)`."""
     return number * fraction.numerator // fraction.denominator

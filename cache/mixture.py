@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cache.arrays import Array, Ints
-from cache.draws import Draws, random_numbers
+from cache.draws import Draws, generator_for
 from cache.errors import CacheError
 from cache.windows import Ranges, StreamRows, is_within
 
@@ -213,7 +213,7 @@ class _PartWindows:
         n_copies = len(self.part.copy_streams)
         copies = np.zeros(count, np.int64)
         if n_copies > 1:  # with a key of its own, so that the copy does not depend on the window
-            generator = random_numbers(self._seed, self.part.name, "copy", step)
+            generator = generator_for(self._seed, self.part.name, "copy", step)
             copies = generator.integers(n_copies, size=count)
         copies = copies[self._share]
 

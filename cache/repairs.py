@@ -130,7 +130,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
 
     files = []
     for folder in place.shard_folders(commit.manifest["shards"], damaged):
-        for key in place.store.files(folder) or [folder]:
+        for key in place.store.file_sizes(folder) or [folder]:
             if place.store.exists(key):
                 files.append(key)
     invalidate(place.store.root, place.split, place.stream, damaged)

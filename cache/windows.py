@@ -106,7 +106,7 @@ def is_within(rows: Ints, ranges: Ranges) -> Bools:
     return np.asarray(n_begun > n_ended)
 
 
-def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
+def ranges_where(flags: Bools, first_row: int) -> Ranges:
     """The ranges in which `flags` is True. `first_row`: the row of the first flag.
 
     >>> ranges_where(np.array([True, True, False, True]), first_row=5).tolist()

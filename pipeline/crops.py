@@ -22,7 +22,7 @@ CROP_SIZE: Final = 224  # px, the side of a crop
 LARGEST_PX: Final = 2.0**20
 
 
-def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Doubles:
+def crop_affine(bbox: Floats, scale: float, size: int = CROP_SIZE) -> Doubles:
     """Affine map from image pixels to crop pixels: boxes (..., 4) cxcywh px -> (..., 2, 3).
 
     The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple, Self, TypeVar, overload
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,39 +23,24 @@ from cache.format.tables import Tables
 _R = TypeVar("_R")
 
 
-class _TrackFields(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """One committed track: rows [start, stop) of its split.
+
+    Comparisons ignore `gender`, `intrinsics` and `extra`.
+    """
+
     name: str
     video: str
     start: int
     stop: int
-    fps: float
-    step: int
-    crop_scale: float
-
-
-class TrackRecord(_TrackFields):
-    """One committed track: rows [start, stop) of its split.
-
-    The tuple is (name, video, start, stop, fps, step, crop_scale). Comparisons ignore the further
-    attributes `gender`, `intrinsics` ((3, 3) float64 px, or None) and `extra` (track columns).
-    """
-
-    gender: str
-    intrinsics: Doubles | None
-    extra: Mapping[str, Array]
-
-    def __new__(
-        cls,
-        *fields: Any,
-        gender: str = "neutral",
-        intrinsics: Doubles | None = None,
-        extra: Mapping[str, Array] = MappingProxyType({}),
-    ) -> Self:
-        record = super().__new__(cls, *fields)
-        record.gender = gender
-        record.intrinsics = intrinsics
-        record.extra = extra
-        return record
+    fps: float  # of the video; NaN where not known
+    step: int  # frames of the video from one row to the next
+    crop_scale: float  # crop side / box side
+    gender: str = field(default="neutral", compare=False, repr=False)
+    intrinsics: Doubles | None = field(default=None, compare=False, repr=False)  # (3, 3) px
+    # extra track columns by name
+    extra: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
 
 
 class _Table(Sequence[_R], ABC):
@@ -79,24 +64,26 @@ class _Table(Sequence[_R], ABC):
 
 
 class TrackTable(_Table[TrackRecord]):
-    """The track table: records one by one, or whole columns as arrays."""
+    """The track table: records one by one, or whole columns as arrays.
+
+    Attributes:
+        start, stop, step, fps, crop_scale: (N,) as in `TrackRecord`.
+        video: (N,) number in `Split.videos`.
+        extra: extra track columns by name, (N, ...).
+    """
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.start: Ints = tables["track_start"]  # (N,) first row
-        self.stop: Ints = tables["track_stop"]  # (N,) last row + 1
-        # (N,) frames of the video from one row to the next
+        self.start: Ints = tables["track_start"]
+        self.stop: Ints = tables["track_stop"]
         self.step: NDArray[np.int32] = tables["track_step"]
-        # (N,) frames a second of the video, NaN where not known
         self.fps: Doubles = tables["track_fps"]
-        # (N,) crop side / box side
         self.crop_scale: Doubles = tables["track_crop_scale"]
-        self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
+        self.video: NDArray[np.int32] = tables["track_video"]
         self.extra: dict[str, Array] = {}
-        """Extra track columns by name: (N, ...)."""
         for name, table in tables.items():
-            is_usual = name in TABLES or name in TEXTS
-            if name.startswith("track_") and not is_usual:
+            is_declared = name in TABLES or name in TEXTS
+            if name.startswith("track_") and not is_declared:
                 self.extra[name.removeprefix("track_")] = table
 
     def __len__(self) -> int:
@@ -106,13 +93,13 @@ class TrackTable(_Table[TrackRecord]):
         tables = self.tables
         intrinsics = tables["track_intrinsics"][number].copy()
         return TrackRecord(
-            _decode_text(tables["track_name"][number]),
-            _decode_text(tables["video_name"][self.video[number]]),
-            int(self.start[number]),
-            int(self.stop[number]),
-            float(self.fps[number]),
-            int(self.step[number]),
-            float(self.crop_scale[number]),
+            name=_decode_text(tables["track_name"][number]),
+            video=_decode_text(tables["video_name"][self.video[number]]),
+            start=int(self.start[number]),
+            stop=int(self.stop[number]),
+            fps=float(self.fps[number]),
+            step=int(self.step[number]),
+            crop_scale=float(self.crop_scale[number]),
             gender=_decode_text(tables["track_gender"][number]),
             intrinsics=None if np.isnan(intrinsics).all() else intrinsics,
             extra={name: values[number].copy() for name, values in self.extra.items()},
@@ -120,6 +107,7 @@ class TrackTable(_Table[TrackRecord]):
 
     @property
     def names(self) -> list[str]:
+        """The names of all tracks, decoded at each access."""
         return self.tables.texts("track_name")
 
     @property
@@ -150,6 +138,7 @@ class VideoTable(_Table[VideoEntry]):
 
     @property
     def names(self) -> list[str]:
+        """The names of all videos, decoded at each access."""
         return self.tables.texts("video_name")
 
     @property
@@ -160,6 +149,7 @@ class VideoTable(_Table[VideoEntry]):
         return _VideosByName(self)
 
     def account(self, number: int) -> dict[str, Any]:
+        """A video's frame accounting: JSON text, those of all videos end to end in one table."""
         stops = self.tables["video_account_stop"]
         start = stops[number - 1] if number else 0
         text = self.tables["video_account"][start : stops[number]]

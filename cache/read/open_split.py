@@ -100,7 +100,7 @@ class OpenSplit(OpenCommit):
                 streams.append(name)
         return tuple(streams)
 
-    def place(self, stream: str | None = None) -> Place:
+    def place(self, stream: str | None) -> Place:
         """The `Place` of this split, or of one of its streams."""
         return replace(self.commit.place, stream=stream)
 

@@ -353,7 +353,7 @@ class _RangedRows(Rows):
                 expected = f"chunk {numbers[-1]} of the shard"
                 raise shards.damage(location, expected, "a shard without it")
             begins = [number * size for number in numbers]
-            parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
+            parts = self._store.read_ranges(key, begins, size)
         except FileNotFoundError:
             raise shards.missing(location) from None
         rows = {}

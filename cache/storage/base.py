@@ -24,15 +24,23 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 Etag = Hashable  # differs between a file and the one that has replaced it
 Root = Path | str  # a folder, or a URL such as s3://bucket/prefix
-# keys of the files that this package writes below folders that it removes: shards, small files
-# beside them, and all in a writer's folder. Other files are a user's, and stay.
+# keys of the files that this package writes below folders that it removes; others are a user's,
+# and stay
 _OWN: Final = re.compile(
-    r"(.*/)?(c(/[0-9]+)+|(zarr|manifest|provenance)\.json|\.[^/]+\.tmp|\.(writing|commit)/.*)"
+    r"""
+    (.*/)?(
+        c(/[0-9]+)+                                 # a shard
+        | (zarr|manifest|provenance)\.json          # the small files beside shards
+        | \.[^/]+\.tmp                              # a temporary file
+        | \.(writing|commit)/.*                     # all in a writer's folder
+    )
+    """,
+    re.VERBOSE,
 )
 
 
 def is_own_file(key: str) -> bool:
-    """Whether this package gives files in folders of arrays and writers such a name.
+    """Whether a key is one of those that this package gives to files in folders that it removes.
 
     >>> is_own_file("3dpw/train/bbox/c/5/0"), is_own_file("3dpw/train/scripts/c/main.c")
     (True, False)
@@ -96,11 +104,11 @@ class Store(ABC):
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         """Fill `out` with the bytes of a file from `start` on. Raises FileNotFoundError."""
 
-    def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
-        """Read the byte ranges [start, end) of one file. Raises FileNotFoundError."""
+    def read_ranges(self, key: str, starts: list[int], size: int) -> list[bytes]:
+        """Read `size` bytes of one file from each start on. Raises FileNotFoundError."""
         parts = []
-        for start, end in zip(starts, ends, strict=True):
-            part = np.empty(end - start, np.uint8)
+        for start in starts:
+            part = np.empty(size, np.uint8)
             self.read_into(key, start, part)
             parts.append(part.tobytes())
         return parts
@@ -118,7 +126,7 @@ class Store(ABC):
         """Sorted names of the files and folders directly in a folder; [] if it does not exist."""
 
     @abstractmethod
-    def files(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         """The size in bytes of every file below a folder, at any depth, by key."""
 
     def refuse_links(self, key: str) -> None:  # noqa: B027  an object store has none
@@ -187,7 +195,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def zarr(self, folder: str = "") -> ZarrStore:
+    def zarr(self, folder: str) -> ZarrStore:
         """The folder as zarr-python sees it, read-only."""
 
     def read(self, key: str) -> bytes:

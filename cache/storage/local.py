@@ -158,7 +158,7 @@ class LocalStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def files(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         sizes = {}
         top = self.root  # a link may lead to it
         if folder:
@@ -262,7 +262,7 @@ class LocalStore(Store):
     def lock(self, folder: str) -> WriterLock:
         return WriterLock(self._path_to_write(f"{folder}/lock"))
 
-    def zarr(self, folder: str = "") -> ZarrStore:
+    def zarr(self, folder: str) -> ZarrStore:
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import
 
         class RegularFiles(ZarrLocalStore):

@@ -77,13 +77,14 @@ class ObjectStore(Store):
         files = dict(zip(names, map_parallel(read, names), strict=True))
         return {key: data for key, data in files.items() if data is not None}
 
-    def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
+    def read_ranges(self, key: str, starts: list[int], size: int) -> list[bytes]:
         with self._errors(key):  # one request
-            parts = self._api.get_ranges(self._objects, key, starts=starts, ends=ends)
+            lengths = [size] * len(starts)
+            parts = self._api.get_ranges(self._objects, key, starts=starts, lengths=lengths)
             return [bytes(part) for part in parts]
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
-        parts = self.read_ranges(key, [start], [start + len(out)])
+        parts = self.read_ranges(key, [start], len(out))
         out[:] = np.frombuffer(parts[0], np.uint8)
 
     def size(self, key: str) -> int | None:
@@ -101,7 +102,7 @@ class ObjectStore(Store):
         keys += listing["common_prefixes"]
         return sorted({key.rstrip("/").rpartition("/")[2] for key in keys})
 
-    def files(self, folder: str) -> dict[str, int]:
+    def file_sizes(self, folder: str) -> dict[str, int]:
         sizes = {}
         with self._errors(folder):
             for page in self._api.list(self._objects, folder or None):
@@ -149,7 +150,7 @@ class ObjectStore(Store):
     def remove(self, keys: Collection[str]) -> None:
         names: list[str] = []
         for key in keys:
-            names += [name for name in self.files(key) if is_own_file(name)] or [key]
+            names += [name for name in self.file_sizes(key) if is_own_file(name)] or [key]
         for first in range(0, len(names), 1000):  # as many as one request takes
             with self._errors(names[first]), suppress(FileNotFoundError):
                 self._api.delete(self._objects, names[first : first + 1000])
@@ -157,7 +158,7 @@ class ObjectStore(Store):
     def lock(self, folder: str) -> Lock:  # noqa: ARG002  the manifest's conditional put decides
         return Lock()
 
-    def zarr(self, folder: str = "") -> ZarrStore:
+    def zarr(self, folder: str) -> ZarrStore:
         from zarr.storage import ObjectStore as ZarrObjectStore
 
         with self._errors(folder):

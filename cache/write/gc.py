@@ -165,7 +165,8 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            is_empty_folder = name in self._store.list_names(folder) and not self._store.files(key)
+            names = self._store.list_names(folder)
+            is_empty_folder = name in names and not self._store.file_sizes(key)
             if not files and not is_empty_folder:
                 continue
             if self._is_young(key):
@@ -195,7 +196,7 @@ class _Sweep:
 
     def _files(self, key: str) -> dict[str, int]:
         """Key -> size of this package's files in a folder, or of the file that the key names."""
-        sizes = self._store.files(key)
+        sizes = self._store.file_sizes(key)
         files = {name: size for name, size in sizes.items() if is_own_file(name)}
         if not sizes:
             size = self._store.size(key)

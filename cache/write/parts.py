@@ -34,7 +34,7 @@ class Part:
     """One part of an array job."""
 
     number: int  # from 1
-    of: int  # how many parts the job has
+    n_parts: int  # of the job
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This part's share of the items: consecutive ones. Each item is in exactly one share.
@@ -42,8 +42,8 @@ class Part:
         >>> [Part(number, 3).share("abcde") for number in (1, 2, 3)]
         ['a', 'bc', 'de']
         """
-        start = len(items) * (self.number - 1) // self.of
-        stop = len(items) * self.number // self.of
+        start = len(items) * (self.number - 1) // self.n_parts
+        stop = len(items) * self.number // self.n_parts
         return items[start:stop]
 
     @contextmanager
@@ -52,15 +52,15 @@ class Part:
         running.
         """
         store = store_at(root)
-        file = {f"{folder}/{RUNNING}{self.number}-of-{self.of}": b""}
-        store.put_small(file, folder, shared=True)
+        sign_of_life = {f"{folder}/{RUNNING}{self.number}-of-{self.n_parts}": b""}
+        store.put_small(sign_of_life, folder, shared=True)
         ended = threading.Event()
 
         def renew() -> None:
             while not ended.wait(RENEW):
                 # After a short network fault, the next write may succeed.
                 with suppress(OSError, CacheError):
-                    store.put_small(file, folder, shared=True)
+                    store.put_small(sign_of_life, folder, shared=True)
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
@@ -69,7 +69,7 @@ class Part:
         finally:
             ended.set()
             thread.join()
-            store.remove([*file])
+            store.remove([*sign_of_life])
 
 
 def refuse_running_parts(root: Root | Store, folder: str) -> None:
@@ -80,10 +80,9 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
         if name.startswith(RUNNING):
             with suppress(FileNotFoundError):
                 ages[name] = store.age(f"{folder}/{name}")
-    if not ages or min(ages.values()) >= FRESH:
-        return
-    youngest = min(ages, key=ages.__getitem__)
-    raise _busy(store.location(f"{folder}/{youngest}"), ages[youngest])
+    youngest = min(ages, key=ages.__getitem__, default=None)
+    if youngest is not None and ages[youngest] < FRESH:
+        raise _busy(store.location(f"{folder}/{youngest}"), ages[youngest])
 
 
 class _OtherWork(NamedTuple):
@@ -101,7 +100,7 @@ def find_other_work(
     place = Place(store_at(root), split, stream)
     store = place.store
     n_pieces = 0
-    heads = []  # head of the first piece of each plan
+    first_head: dict[str, Any] | None = None  # of the first piece
     for name in store.list_names(place.staged):
         names = _pieces(place, name)
         if not names:
@@ -109,10 +108,11 @@ def find_other_work(
         head = _read_head(store, f"{place.staged}/{name}/{names[0]}")
         if head.get("plan") != plan:
             n_pieces += len(names)
-            heads.append(head)
-    if not heads:
+            if first_head is None:
+                first_head = head
+    if first_head is None:
         return None
-    return _OtherWork(n_pieces, heads[0].get("plan"), str(heads[0].get("host", "")))
+    return _OtherWork(n_pieces, first_head.get("plan"), str(first_head.get("host", "")))
 
 
 def _pieces(place: Place, plan: str) -> list[str]:
@@ -130,22 +130,21 @@ def _read_head(store: Store, key: str) -> dict[str, Any]:
     return {} if piece is None else piece.head
 
 
-def staged_by_parts(root: Root | Store, split: str) -> list[str]:
-    """A list of one line about the work that parts have staged for a split and its streams; [] if
-    there is none.
+def staged_by_parts(root: Root | Store, split: str) -> str | None:
+    """A line about the work that parts have staged for a split and its streams; None if there is
+    none.
     """
     texts = list[str]()
     for place in places_of(store_at(root), split):
         with suppress(PermissionError):
             texts += _staged_texts(place)
     if not texts:
-        return []
-    return [f"staged by parts: {'; '.join(texts)}"]
+        return None
+    return f"staged by parts: {'; '.join(texts)}"
 
 
 def _staged_texts(place: Place) -> list[str]:
     """Texts about what parts have staged for one split or stream, and which have not ended."""
-    signs = place.store.list_names(place.writing)
     shards = set()
     n_videos = 0
     for plan in place.store.list_names(place.staged):
@@ -160,7 +159,7 @@ def _staged_texts(place: Place) -> list[str]:
         texts.append(f"shards of {place.stream}: {len(shards):,}")
     if n_videos:
         texts.append(f"videos: {n_videos:,}")
-    for name in signs:
+    for name in place.store.list_names(place.writing):
         if name.startswith(RUNNING):
             texts.append(f"not ended: {name.removeprefix(RUNNING)}")
     return texts

@@ -93,6 +93,16 @@ class StreamShards:
         plan: the plan of the `StreamWriter`. Checkpoints of the same plan are used again, and its
             writer accepts staged shards.
 
+    Attributes:
+        columns: the three arrays.
+        split, commit: the commits of the split and the stream when this was opened.
+        committed_rows: the rows that the stream has for the split's rows.
+        committed: their shards: number -> array -> the manifest's record.
+        live_shards: numbers of the shards that have rows of committed tracks.
+        accepted: shards of the next commit, by number. Only a `StreamWriter`, which has the lock,
+            accepts shards.
+        work: this plan's checkpoints and staged shards.
+
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
 
@@ -113,26 +123,17 @@ class StreamShards:
             raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
         self.place = Place(store_at(root), split, stream)
         self.columns = stream_columns(stream, dim, dtype)
-        """The three arrays."""
         self._refuse_unmounted()
-        commit = Commit.load(self.place)  # None: the stream does not exist yet
+        stream_commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
-        """The split's commit when this was opened."""
-        self.commit = commit or self._empty_commit()
-        """The stream's commit when this was opened."""
+        self.commit = stream_commit or self._empty_commit()
         self._refuse_other_form()
         self.committed_rows = OpenStream(self.commit, self.split)
-        """The rows that the stream has for the split's rows."""
         shards = self.commit.shards
         self.committed = {shard: shards[shard] for shard in self.committed_rows.shards}
-        """The shards that the stream has for the split's rows: number -> array -> the manifest's
-        record."""
         self.live_shards: list[int] = np.flatnonzero(self.split.live_by_shard).tolist()
-        """Numbers of the shards that have rows of committed tracks."""
         self.accepted: dict[int, StagedShard] = {}
-        """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
         self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
-        """This plan's checkpoints and staged shards."""
         self._files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
 
     def _refuse_unmounted(self) -> None:
@@ -217,7 +218,7 @@ class StreamShards:
             stream = self.committed_rows
             result.mask[:] = rows >= 0
             result.ok[result.mask] = stream.read("_ok", rows[result.mask])[:, 0]
-            has_features = result.ok != UNDECODABLE
+            has_features = result.mask & (result.ok != UNDECODABLE)
             result.features[has_features] = stream.read("", rows[has_features])[:, 0]
         return result
 
@@ -345,9 +346,10 @@ class StreamShards:
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         has_features = live & (ok != UNDECODABLE)
         arrays = {name: column.empty(n_rows) for name, column in self.columns.items()}
-        features, stored_ok, stored_keys = arrays.values()
-        stored_ok[live] = ok[live]
-        stored_keys[live] = keys[live]
+        stream = self.place.stream
+        arrays[f"{stream}_ok"][live] = ok[live]
+        arrays[f"{stream}_key"][live] = keys[live]
+        features = arrays[str(stream)]
         # Numbers beyond the dtype's range become infinite, and are refused below.
         with np.errstate(over="ignore"):
             features[has_features] = data[has_features]

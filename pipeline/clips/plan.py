@@ -110,8 +110,7 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
         return True
     folder, _, name = clip.rpartition("/")
-    has_labels = any(labels.find(name, folder))
-    if not has_labels:
+    if not any(labels.find(name, folder)):
         # labels of a similar name are probably the clip's: conversion says how to rename them
         return any(labels.find_similar(name, folder))
 
@@ -162,7 +161,7 @@ def plan_detection(
         "options": identity(detector),
         "stand_in": demo,
     }
-    lost: list[ClipFiles] = []
+    lost: dict[str, ClipFiles] = {}
     if not one_clip:
         lost = _find_lost_clips(raw, out, clips)
     if only is not None:
@@ -179,12 +178,13 @@ def _plan_clips(
     detector: Detector,
     about: Mapping[str, Any],
     clips: Iterable[str],
-    lost: Sequence[ClipFiles],
+    lost: dict[str, ClipFiles],
 ) -> DetectionPlan:
-    """Plan what to do for each clip. about: as in `DetectionPlan`. lost: files without a clip."""
-    # a clip with the fingerprint of a lost file is that file's clip under a new name
-    complete = [target for target in lost if target.file.exists() and is_whole(target.file)]
-    lost_by_fingerprint = {target.fingerprint: target for target in complete}
+    """Plan what to do for each clip.
+
+    about: as in `DetectionPlan`. lost: fingerprint -> a file without a clip. A clip with this
+    fingerprint is the file's clip under a new name, and is taken out of `lost`.
+    """
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
     failed = {}
@@ -204,8 +204,8 @@ def _plan_clips(
             n_up_to_date += 1
         elif target.failed.is_file():
             failed[target] = target.failed.read_text()
-        elif target.fingerprint in lost_by_fingerprint:
-            renamed[target] = lost_by_fingerprint.pop(target.fingerprint)
+        elif target.fingerprint in lost:
+            renamed[target] = lost.pop(target.fingerprint)
         else:
             missing.append(target)
 
@@ -264,16 +264,17 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
     return ClipFiles(out, video.path, fingerprint(decided_by))
 
 
-def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFiles]:
-    """Find files of `detect` in `out` whose clips are no longer in `raw` (deleted or renamed).
-
-    Results have the fingerprint that the file states, not that of a clip.
+def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
+    """Find complete files of `detect` in `out` whose clips are no longer in `raw` (deleted or
+    renamed), by the fingerprint that the file states.
     """
-    lost = []
+    lost = {}
     for clip in sorted({*list_labelled_clips(out)} - {*clips}):
         if (raw / clip).exists():
             continue
         detection = read_detection(keypoint_file(out, clip))
         if detection is not None and detection.clip == clip:
-            lost.append(ClipFiles(out, clip, detection.fingerprint))
+            target = ClipFiles(out, clip, detection.fingerprint)
+            if is_whole(target.file):
+                lost[target.fingerprint] = target
     return lost

@@ -89,7 +89,8 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
-    steps += map(plain, plan.staged)
+    if plan.staged is not None:
+        steps.append(plain(plan.staged))
     if not plan.up_to_date:
         steps += _extractions(plan)
     for problem in (*plan.problems, *plan.refusals):

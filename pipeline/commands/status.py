@@ -168,8 +168,9 @@ def _add_notes(
     if args.splits:
         folders = choose_splits(args.splits, opened.splits)
     for name in folders:
-        for text in staged_by_parts(opened.store, name):
-            result.add_line(f"{name}: {text}", IDLE)
+        staged = staged_by_parts(opened.store, name)
+        if staged is not None:
+            result.add_line(f"{name}: {staged}", IDLE)
 
     limit = None if args.all else FEW
     every = command("status", "--all", "--cache", str(args.cache))

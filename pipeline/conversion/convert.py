@@ -47,7 +47,6 @@ from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes
-from pipeline.processes import MEMORY, TIMEOUT
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = [
@@ -96,8 +95,6 @@ def convert(
     workers: int = 1,
     strict: bool = False,
     dask: Dask = NO_CLUSTER,
-    timeout: float = TIMEOUT,
-    memory: int = MEMORY,
     progress: Progress = silent,
 ) -> Conversion:
     """Read the plan's videos and commit their rows.
@@ -111,8 +108,6 @@ def convert(
             that its workers cannot read.
         strict: Raise PipelineError for a video that was rejected because of an error, now or
             earlier, and commit nothing.
-        timeout: Seconds without progress after which a process is ended and its video rejected.
-        memory: Bytes that a process may use before it is ended and its video rejected.
 
     Raises cache.CacheError if another process writes the split, PipelineError if a video should
     keep its rows and the columns change.
@@ -124,7 +119,7 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = Doubts(plan, strict=strict)
 
-    read_raw = functools.partial(read_videos, plan, workers=workers, timeout=timeout, memory=memory)
+    read_raw = functools.partial(read_videos, plan, workers=workers)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         if dask.scheduler is not None:

@@ -35,7 +35,7 @@ from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, remember
 from pipeline.files.raw.opening import faults, note_fault
-from pipeline.processes import MEMORY, TIMEOUT, Failed
+from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
 from pipeline.track import Track
 
@@ -91,8 +91,6 @@ def read_videos(
     videos: Sequence[RawVideo],
     *,
     workers: int,
-    timeout: float = TIMEOUT,
-    memory: int = MEMORY,
 ) -> Generator[ReadVideo]:
     """Read every video, by other processes, and yield the results in order.
 
@@ -100,8 +98,6 @@ def read_videos(
 
     Args:
         workers: number of processes.
-        timeout: seconds after which a process that hangs is ended.
-        memory: memory limit of a process.
     """
     body = plan.body if plan.reader["body"] else None
     arguments = plan.dataset, plan.split, plan.raw, body
@@ -109,8 +105,6 @@ def read_videos(
         functools.partial(read_video, *arguments, max_fps=plan.selection.max_fps),
         videos,
         workers,
-        timeout=timeout,
-        memory=memory,
         same_group=_share_label_file,
         preload=functools.partial(_body, body, plan.dataset.genders[0]),
     )

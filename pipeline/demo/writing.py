@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.writer_lock import WriterLock
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Progress
 from pipeline.clips import files as clips
 from pipeline.demo import body as procedural_body
 from pipeline.demo.layouts import ReleaseLayout, Request
@@ -73,14 +73,14 @@ def synthesize(
     body: Path,
     datasets: Iterable[str] = tuple(LAYOUTS),
     *,
-    seed: int = 0,
-    size: str = "default",
-    workers: int | None = None,
-    progress: Progress = silent,
+    seed: int,
+    size: str,
+    workers: int | None,
+    progress: Progress,
 ) -> None:
     """Write `raw/<dataset>/` for each dataset, and the procedural body's files into `body/`.
 
-    The same seed and size give the same bytes for any number of `workers` (processes; default: all
+    The same seed and size give the same bytes for any number of `workers` (processes; None: all
     cores). Replaces demo data of another seed, size or version; each folder appears when it is
     complete. Progress counts videos. Raises PipelineError, before writing, if a folder to replace
     contains other files.

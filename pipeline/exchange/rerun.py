@@ -101,7 +101,7 @@ def export(
             f"--out {out}: expected a name that ends in .rrd, as Rerun's viewer opens no other"
         )
     require_new_file(out)
-    choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
+    choice = Choice(options.tracks, video=options.video, n_frames=sys.maxsize)
     shown = from_cache(root, name, choice, raw=options.raw, body=options.body)
     recording = rr.RecordingStream("vibe-pipeline")
     with write_aside(out) as part:

@@ -24,9 +24,11 @@ from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
-DATA_TERMS: Final = "trained on data with other terms"  # stated beside the licence of weights
+# texts about the licence of weights, which may be fetched or the user's own
+DATA_TERMS: Final = "trained on data with other terms"
 NOT_KNOWN: Final = "not known"
-LARGEST: Final = 1 << 28  # bytes of a file in a wheel
+LARGEST: Final = 1 << 28  # most bytes of a file in a wheel
+DELETE: Final = "Delete the file, and run it again."
 # Which wheels pip is asked for. They are only unpacked, so they need not fit this Python.
 TARGET: Final = (
     "--python-version",
@@ -42,7 +44,7 @@ QUIET: Final = ("--quiet", "--no-input", "--disable-pip-version-check", "--retri
 class PackageFile(NamedTuple):
     """A file in a package of PyPI, or of npm if the package's name is "@scope/name"."""
 
-    package: str
+    package: str  # spelled as in the name of its wheel: foo_bar for foo-bar
     version: str
     path: str  # path in the package; in the cache folder, the file has the same name
     sha256: str
@@ -69,30 +71,36 @@ def fetch_files(*files: PackageFile) -> list[Path]:
     if missing:
         _fetch(missing)
     for file in files:
-        _require(whole_file_digest(file.cached_path), file.sha256, str(file.cached_path))
+        found = whole_file_digest(file.cached_path)
+        if found != file.sha256:
+            raise MissingAssets(
+                f"{file.cached_path}: expected sha256 {file.sha256}, found {found}. {DELETE}"
+            )
     return [file.cached_path for file in files]
 
 
 def _fetch(files: Sequence[PackageFile]) -> None:
     """Download files of one package into the cache folder."""
-    instead = " and ".join(f"the file {file.path} as {file.cached_path}" for file in files)
-    with open_wheel(files[0].package, files[0].version, f"or {instead}") as wheel:
+    places = " and ".join(f"the file {file.path} as {file.cached_path}" for file in files)
+    with provide_wheel(files[0].package, files[0].version, places) as wheel:
         for file in files:
-            content = _read(wheel, file.path)
-            _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
+            content = _read_member(wheel, file.path)
+            found = hashlib.sha256(content).hexdigest()
+            if found != file.sha256:
+                raise _wheel_error(wheel, f"{file.path} with sha256 {file.sha256}", found)
             # shared: another process may fetch the same file now
             write_atomic(file.cached_path, content, shared=True)
 
 
 @contextmanager
-def open_wheel(
-    package: str, version: str, instead: str = "", *, sha256: str = ""
+def provide_wheel(
+    package: str, version: str, alternative: str = "", *, sha256: str = ""
 ) -> Iterator[Path]:
     """Yield the path of a package's wheel (a tgz for npm). If the cache folder has none, it is
     downloaded, and deleted after the block.
 
     Args:
-        instead: For the error message: which file the user may put where instead.
+        alternative: For the error message: which file the user may put where instead of the wheel.
         sha256: The wheel's expected SHA-256, if the package has only one wheel.
 
     Raises MissingAssets if there is no wheel and the download fails, or if it has another SHA-256.
@@ -103,17 +111,19 @@ def open_wheel(
     with tempfile.TemporaryDirectory(dir=folder) as download_folder:
         wheel = next(folder.glob(client.pattern), None)
         if wheel is None:
-            error = _run([client.program, *client.command[1:], *client.options, download_folder])
+            error = _run([*client.command, download_folder])
             wheel = next(Path(download_folder).glob(client.pattern), None)
-        if wheel is None:
-            choice = f", {instead}" if instead else ""
-            raise MissingAssets(
-                f"{package} {version}: {client.name} cannot download it ({error}). Put its "
-                f"{client.form}, {client.pattern}, into {folder}{choice}. Where "
-                f"there is a network: {' '.join(client.command)}"
-            )
+            if wheel is None:
+                choice = f", or {alternative}" if alternative else ""
+                raise MissingAssets(
+                    f"{package} {version}: {client.name} cannot download it ({error}). Put its "
+                    f"{client.form}, {client.pattern}, into {folder}{choice}. Where there is a "
+                    f"network: {' '.join(client.typed)}"
+                )
         if sha256:
-            _require(whole_file_digest(wheel), sha256, str(wheel))
+            found = whole_file_digest(wheel)
+            if found != sha256:
+                raise _wheel_error(wheel, f"sha256 {sha256}", found)
         yield wheel
 
 
@@ -121,22 +131,22 @@ class _Client(NamedTuple):
     """The program that downloads a package."""
 
     name: str  # pip or npm, for messages
-    program: str  # its path, in place of the first word of `command`
     form: str  # what the downloaded file is: wheel or archive
     pattern: str  # glob pattern of the downloaded file's name
-    command: Sequence[str]  # the command as people type it
-    options: Sequence[str]  # further options; the target folder follows them
+    typed: Sequence[str]  # the command as people type it
+    command: Sequence[str]  # the command as it runs here; the target folder follows
 
 
 def _client(package: str, version: str) -> _Client:
     """npm for a package of npm, else pip."""
     if package.startswith("@"):
         pattern = f"{_plain(package)}-{version}.tgz"
-        command = ["npm", "pack", f"{package}@{version}"]
-        return _Client("npm", "npm", "archive", pattern, command, ["--pack-destination"])
-    command = ["python", "-m", "pip", "download", *TARGET, f"{package}=={version}", "--no-deps"]
+        typed = ["npm", "pack", f"{package}@{version}"]
+        return _Client("npm", "archive", pattern, typed, [*typed, "--pack-destination"])
+    options = ["-m", "pip", "download", *TARGET, f"{package}=={version}", "--no-deps"]
     pattern = f"{package}-{version}-*.whl"
-    return _Client("pip", sys.executable, "wheel", pattern, command, [*QUIET, "--dest"])
+    command = [sys.executable, *options, *QUIET, "--dest"]
+    return _Client("pip", "wheel", pattern, ["python", *options], command)
 
 
 def _plain(package: str) -> str:
@@ -156,19 +166,20 @@ def _run(command: list[str]) -> str:
     return lines[-1] if lines else "no message"
 
 
-def _read(wheel: Path, path: str) -> bytes:
-    """Read a file in a wheel or tgz, at most LARGEST bytes. Raises MissingAssets if the archive is
-    damaged or lacks the file.
+def _read_member(wheel: Path, path: str) -> bytes:
+    """Read a file in a wheel or tgz. Raises MissingAssets if the archive is damaged or lacks the
+    file, and for a file of more than LARGEST bytes.
     """
     try:
         if wheel.suffix == ".tgz":
             with tarfile.open(wheel) as packed:
                 member = packed.extractfile(path)
-                if member is None:  # a folder
-                    return b""
-                return member.read(LARGEST)
-        with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
-            return stream.read(LARGEST)
+                if member is None:
+                    raise IsADirectoryError("a folder")
+                content = member.read(LARGEST + 1)
+        else:
+            with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
+                content = stream.read(LARGEST + 1)
     except (
         OSError,
         KeyError,
@@ -178,14 +189,17 @@ def _read(wheel: Path, path: str) -> bytes:
         tarfile.TarError,
         zlib.error,
     ) as error:
-        raise MissingAssets(
-            f"{wheel}: expected an archive with {path}, found {error}. Delete it."
-        ) from error
+        raise _wheel_error(wheel, f"an archive with {path}", str(error)) from error
+    if len(content) > LARGEST:
+        raise _wheel_error(wheel, f"an archive with {path}", f"it with more than {LARGEST:,} bytes")
+    return content
 
 
-def _require(found: str, expected: str, file: str) -> None:
-    """Raise MissingAssets if a file's SHA-256 is not the expected one."""
-    if found != expected:
-        raise MissingAssets(
-            f"{file}: expected sha256 {expected}, found {found}. Delete the file, and run it again."
-        )
+def _wheel_error(wheel: Path, expected: str, found: str) -> MissingAssets:
+    """The error for a wheel with other content. One that was downloaded is deleted by now."""
+    if wheel.parent == cache_folder():
+        return MissingAssets(f"{wheel}: expected {expected}, found {found}. {DELETE}")
+    return MissingAssets(
+        f"{wheel.name}, downloaded now: expected {expected}, found {found}. Run it again. If that "
+        "does not help, check which package index pip or npm uses."
+    )

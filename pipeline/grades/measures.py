@@ -90,12 +90,9 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
 
 
 def grades_of(
-    people: Sequence[Columns],
-    fps: float = math.nan,
-    source: FrameSource | None = None,
-    clip: Mapping[str, Any] = MappingProxyType({}),
+    people: Sequence[Columns], fps: float, source: FrameSource | None, clip: Mapping[str, Any]
 ) -> list[Grade]:
-    """Grade all tracks of a video (`grade`), and add how much they cover each other."""
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other."""
     grades = [grade(columns, fps, source, clip) for columns in people]
     for number, share in enumerate(_overlaps(people)):
         grades[number] = grades[number]._replace(overlap_percent=100 * share)

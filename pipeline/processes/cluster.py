@@ -74,8 +74,8 @@ def run_parts(
     devices: Sequence[str] = (),
     *,
     most: int,
-    shared: Path | None = None,
-    plug_ins: Sequence[object] = (),
+    shared: Path | None,
+    plug_ins: Sequence[object],
     on_gpus: bool = True,
     progress: Progress = silent,
 ) -> Generator[tuple[Sequence[T], R]]:

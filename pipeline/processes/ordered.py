@@ -1,7 +1,7 @@
 """`map` on supervised processes, with results in order.  raw -> [tracks, crops] -> features
 
 Readers of raw files call `ordered_map`. It gives the items to a `Pool` in groups, and holds results
-back until the earlier ones have come (`_Ordered`).
+back until the earlier ones have come (`_OrderedResults`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pipeline.processes.pool import Pool, Result
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD: Final = 16  # most items that are sent to a process ahead
+MAX_AHEAD: Final = 16  # items that are sent to a process ahead
 AHEAD_TIME: Final = 0.1  # s: their intended run time
-POLL_EVERY: Final = 0.01  # s
-WAITING: Final = 1 << 26  # most bytes of results per process that wait for an earlier result
+# A poll waits for results up to POLL_INTERVAL if they are needed. If not, polls are this far apart:
+MIN_POLL_GAP: Final = 0.01  # s
+MAX_WAITING: Final = 1 << 26  # bytes of results per process that wait for an earlier result
 
 
 def ordered_map(
@@ -40,28 +41,29 @@ def ordered_map(
     two processes, the second one fresh, crash at it or need more than `memory` bytes. An exception
     of the job is raised here, in order, with the process's traceback as a note.
 
-    No item starts while more than `WAITING` bytes of results per process wait for an earlier one.
+    No item starts while more than `MAX_WAITING` bytes of results per process wait for an earlier
+    one.
 
     Args:
         same_group: whether one process should run both of two neighbouring items, which share a
             file, for example.
         preload: see `Process`.
 
-    All processes have ended after the last result, an error, Ctrl-C, or `close`. Raises
-    PipelineError if processes cannot start.
+    Processes start when the first result is requested. All have ended after the last result, an
+    error, Ctrl-C, or `close`. Raises PipelineError if processes cannot start.
     """
-    ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
+    ordered = _OrderedResults[T, R](items, same_group, MAX_WAITING * workers)
     works = [functools.partial(_run_item, job)] * workers
     with Pool[tuple[int, T], R](
-        works, ordered.jobs(), ahead=1, timeout=timeout, memory=memory, preload=preload
+        works, ordered.groups(), ahead=1, timeout=timeout, memory=memory, preload=preload
     ) as pool:
-        for index in range(len(items)):
-            result = ordered.result(index, pool)
+        for _ in items:
+            result = ordered.next_result(pool)
             if result.seconds:
                 # short tasks are sent ahead, but not so many that other processes lack work
                 for_a_while = AHEAD_TIME / result.seconds
                 fair_share = (len(items) - ordered.n_grouped) / (2 * workers)
-                pool.ahead = max(1, int(min(AHEAD, for_a_while, fair_share)))
+                pool.ahead = max(1, int(min(MAX_AHEAD, for_a_while, fair_share)))
             yield result.get()
 
 
@@ -71,29 +73,30 @@ def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
     return job(item)
 
 
-class _Ordered(Generic[T, R]):
-    """The two ends of `ordered_map`: jobs for a pool, made of the items, and results in order.
+class _OrderedResults(Generic[T, R]):
+    """The two ends of `ordered_map`: groups of items, as jobs for a pool, and results in order.
 
-    A job is a group of neighbouring items that one process should run. If too many bytes of
-    results wait for an earlier one, jobs pause. The item whose result is awaited never pauses.
+    One process should run all items of a group, which are neighbours. An item with its index is a
+    task. If too many bytes of results wait for an earlier one, groups pause. The item whose result
+    is awaited never pauses.
 
-    `result` polls the pool, and the pool, while it is polled, takes tasks from `jobs`.
+    `next_result` polls the pool, and the pool, while it is polled, takes tasks from `groups`.
     """
 
     def __init__(
-        self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int
+        self, items: Sequence[T], same_group: Callable[[T, T], bool], max_waiting: int
     ) -> None:
         self._items = items
         self._same_group = same_group
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._results: dict[int, Result[tuple[int, T], R]] = {}  # by the index of the item
         self._waiting = 0  # about the bytes of `_results`; a `Failed` counts as 2
         self._awaited = 0  # index of the item whose result is returned next
         self._polled = 0.0  # time of the last poll, s
-        self.n_grouped = 0  # number of items that are in a group
+        self.n_grouped = 0  # number of items in the groups that the pool has got so far
 
-    def jobs(self) -> Iterator[Iterator[tuple[int, T] | None]]:
-        """Yield the groups, as jobs for a pool."""
+    def groups(self) -> Iterator[Iterator[tuple[int, T] | None]]:
+        """Yield the groups, each as an iterator of its tasks."""
         items = self._items
         while self.n_grouped < len(items):
             start = self.n_grouped
@@ -105,22 +108,22 @@ class _Ordered(Generic[T, R]):
             yield self._group(start, self.n_grouped)
 
     def _group(self, start: int, stop: int) -> Iterator[tuple[int, T] | None]:
-        """Yield the items of a group with their index, or None while too many results wait."""
+        """Yield the tasks of a group, or None while too many results wait."""
         for index in range(start, stop):
-            while index > self._awaited and self._waiting > self._most_waiting:
+            while index > self._awaited and self._waiting > self._max_waiting:
                 yield None
             yield index, self._items[index]
 
-    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> Result[tuple[int, T], R]:
-        """Wait for the result of an item. Items must be requested in order."""
-        self._awaited = index
+    def next_result(self, pool: Pool[tuple[int, T], R]) -> Result[tuple[int, T], R]:
+        """Wait for the result of the next item."""
         # also if the result has come: processes wait for tasks
-        if time.monotonic() - self._polled > POLL_EVERY:
+        if time.monotonic() - self._polled > MIN_POLL_GAP:
             self._poll(pool, 0)
-        while index not in self._results:
+        while self._awaited not in self._results:
             self._poll(pool, POLL_INTERVAL)
-        result = self._results.pop(index)
+        result = self._results.pop(self._awaited)
         self._waiting -= len(result.outcome)
+        self._awaited += 1
         return result
 
     def _poll(self, pool: Pool[tuple[int, T], R], patience: float) -> None:

@@ -26,6 +26,7 @@ from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.conversion.plan import ConversionPlan, committed_split
+from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, compare_stream, is_current, plan_extraction
@@ -76,6 +77,7 @@ class Recipe:
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
     def plan_conversion(self) -> convert.ConversionPlan:
+        options = self.settings.convert
         return convert.plan_conversion(
             self.dataset,
             self.split,
@@ -83,7 +85,7 @@ class Recipe:
             root=self.root,
             body=self.body,
             drop_removed=self.drop_removed,
-            selection=self.settings.selection,
+            selection=RowSelection(options.max_fps, options.leave_out),
         )
 
     def plan_extraction(self) -> list[ExtractionPlan]:
@@ -234,7 +236,7 @@ class SplitPlan:
     # messages
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
     refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
-    staged: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
+    staged: str | None = None  # a line about the staged work of parts
 
     @property
     def name(self) -> str:

@@ -126,7 +126,7 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
     """
     streams = dict.fromkeys(split.streams, 0)
     stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
-    for key, n_bytes in split.store.files(split.name).items():
+    for key, n_bytes in split.store.file_sizes(split.name).items():
         # shards lie at COLUMN/c/... and at features/ARRAY/c/...
         top, *names = key.removeprefix(f"{split.name}/").split("/")
         stream = stream_of(names[0]) if names[1:2] == ["c"] else None

@@ -48,7 +48,7 @@ from pipeline.settings.file import (
 )
 from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.schema import SECTION_TYPES
-from pipeline.settings.sections import declared_names
+from pipeline.settings.sections import training_sections
 
 CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
@@ -315,7 +315,7 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
     """
     for section, key, _ in parse_overrides(args.settings):
         if reads is None:
-            is_read = section not in (*LUIGI, *declared_names())
+            is_read = section not in (*LUIGI, *training_sections())
             every = "all settings but those of training and Luigi"
         else:
             is_read = section in reads or f"{section}.{key}" in reads

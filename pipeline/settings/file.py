@@ -93,8 +93,8 @@ class Section(dict[str, str]):
             source += f", line {line}"
         return f"{source} [{self.name}] {key}".rstrip()
 
-    def line(self, key: str = "") -> int:
-        """Line number, from 1, of a key or of the section's heading; 0 if the file lacks it."""
+    def line(self, key: str) -> int:
+        """Line number, from 1, of a key or, for "", of the heading; 0 if the file lacks it."""
         if not self.file.is_file():
             return 0
         heading = ""
@@ -113,21 +113,23 @@ class Section(dict[str, str]):
         values = {key: text for key, text in self.items() if key not in keys}
         return Section(self.file, self.name, values, self.options)
 
-    def prefix_line(self, message: str) -> str:
-        """Prefix an error message with the line of the key that it is about.
+    def find_key(self, message: str) -> str:
+        """The key of this section that an error message is about: the first of its words that is
+        one; "" without one.
+        """
+        return next((word for word in re.findall(r"\w+", message) if word in self), "")
 
-        Checks of several settings write messages that begin with a key's name, or have it among
-        their words. Without a key of this section, the line is the section's.
+    def prefix_line(self, message: str) -> str:
+        """Prefix an error message with the line of the key that it is about. Without a key of this
+        section, the line is the section's.
 
         >>> options = {"epochs": "--set"}
         >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, options)
         >>> section.prefix_line("epochs: expected 1")
         '--set [vibe] epochs: expected 1'
         """
-        for key in re.findall(r"\w+", message):
-            if key in self:
-                return f"{self.where(key).removesuffix(f' {key}')} {message}"
-        return f"{self.where()} {message}"
+        key = self.find_key(message)
+        return f"{self.where(key).removesuffix(f' {key}')} {message}"
 
     def check_keys(self, known: Iterable[str]) -> None:
         """Raise ConfigError for the first unknown key, with a suggestion."""

@@ -9,7 +9,6 @@ made from the sections of their names, with the options of a command.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from pipeline import datasets, plug_ins
 from pipeline.cli.console import err
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
-from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
@@ -131,11 +129,6 @@ class Settings:
         return tuple(name for name in self.data.datasets if name in datasets.WITH_DEMO_DATA)
 
     @property
-    def selection(self) -> RowSelection:
-        """[convert]: which of the readers' tracks and rows are taken."""
-        return RowSelection(self.convert.max_fps, self.convert.leave_out)
-
-    @property
     def workers(self) -> int:
         return cores(self.convert.workers)
 
@@ -167,14 +160,14 @@ class SettingValue(NamedTuple):
         return f"{self.section}.{self.key}"
 
 
-def declared_names() -> tuple[str, ...]:
+def training_sections() -> tuple[str, ...]:
     """Names of the sections of trainings, which `vibe_model.sections` checks."""
     return (*TRAININGS, *plug_ins.list_names(plug_ins.MODELS))
 
 
 def load(
     file: Path,
-    do: str = NO_FILE,
+    hint: str = NO_FILE,
     *,
     tolerant: bool = False,
     optional: bool = False,
@@ -184,59 +177,54 @@ def load(
     Sections of trainings and of Luigi are not checked.
 
     Args:
-        do: End of the message for a missing file.
+        hint: End of the message for a missing file.
         tolerant: Skip unknown sections and datasets with a warning; a missing package may add them.
         optional: Use the defaults if the file is missing.
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
-    source = SettingsFile.read(file, do, optional=optional)
+    source = SettingsFile.read(file, hint, optional=optional)
     return parse(source.apply_overrides(), tolerant=tolerant)
 
 
 def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
     """Parse and check settings that are read. Raises as `load` does."""
-    has_file = source.path.exists()
     _check_sections(source, tolerant=tolerant)
-    values = _parse_sections(source, has_file=has_file)
-    data = values.pop("data", DataSettings(()))
-    if has_file:
+    named_paths = None
+    data = DataSettings(())
+    if source.path.exists():
+        named_paths = _parse_section(source, "paths", Paths)
+        data = _parse_section(source, "data", DataSettings)
         data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
+    else:  # these have required keys: only check those that are set
+        configure([source.section("paths")], Paths, dict)
+        configure([source.section("data")], DataSettings, dict)
+    embedded = _parse_section(source, "embedded", Embedded)
+    detect = _parse_section(source, "detect", DetectSettings)
     implied = None  # the detector that is used if none is named
-    if values["embedded"].enabled and "detector" not in source.section("detect"):
+    if embedded.enabled and "detector" not in source.section("detect"):
         implied = DEMO
-    s = Settings(
+    settings = Settings(
         source=source,
-        named_paths=values.pop("paths", None),
+        named_paths=named_paths,
         data=data,
-        **values,
+        embedded=embedded,
+        detect=detect,
+        convert=_parse_section(source, "convert", ConvertSettings),
+        features=_parse_section(source, "features", Features),
+        dask=_parse_section(source, "dask", Dask),
         readers=_readers_of(source),
-        detector=_detector_named(source, values["detect"], implied),
+        detector=_detector_named(source, detect, implied),
     )
     # parse the streams, to check them, if the file has settings of streams; a command that names
     # its own stream first looks for it in the cache
     is_named = "streams" in source.section("features").options
     if not is_named and source.sections.keys() & {"features", *streams.names()}:
-        _ = s.streams
-    if s.named_paths is not None:
-        _check_folders(s.paths, source)
-    _check_devices(s)
-    return s
-
-
-def _parse_sections(source: SettingsFile, *, has_file: bool) -> dict[str, Any]:
-    """Parse the sections of SECTION_TYPES: name -> record. Without a file, those that have required
-    keys are checked, but left out.
-    """
-    values = {}
-    for name, spec in SECTION_TYPES.items():
-        section = source.section(name)
-        if has_file or name not in ("paths", "data"):
-            values[name] = _dataclass_of(section, spec)
-        else:
-            section.check_keys(field.name for field in fields(spec))
-            section.parse(spec)
-    return values
+        _ = settings.streams
+    if settings.named_paths is not None:
+        _check_folders(settings.named_paths, source)
+    _check_devices(settings)
+    return settings
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
@@ -252,11 +240,12 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     return readers
 
 
-def _dataclass_of(section: Section, spec: type[Any]) -> Any:
-    """Parse a section as its dataclass of SECTION_TYPES.
+def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
+    """Parse a section as the dataclass that SECTION_TYPES has for it.
 
     Raises ConfigError for invalid values, and for a missing key that is required.
     """
+    section = source.section(name)
     try:
         return configure([section], spec, spec)
     except ValidationError as error:
@@ -264,26 +253,25 @@ def _dataclass_of(section: Section, spec: type[Any]) -> Any:
         raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
 
 
-def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]) -> T:
+def configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]) -> T:
     """Make a dataset, stream or detector with the options of sections.
 
-    layers: The sections; an earlier one overrides the later ones. kind: The class whose fields are
+    layers: The sections; an earlier one overrides the later ones. spec: The class whose fields are
     the options.
 
-    Raises ConfigError, with the line or the option, for unknown options and invalid values.
+    Raises ConfigError, with the line or the option, for unknown options and invalid values. An
+    error of `make` is about the option that its message names.
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(kind))
-        values |= layer.parse(kind)
+        layer.check_keys(field.name for field in fields(spec))
+        values |= layer.parse(spec)
     try:
         return make(**values)
     except ConfigError as error:
-        # blame the section with the option that the message names
-        words = set(re.findall(r"\w+", str(error)))
-        named = [layer for layer in layers if words & layer.keys()]
-        layer = named[0] if named else layers[-1]
-        raise ConfigError(layer.prefix_line(str(error))) from error
+        message = str(error)
+        layer = next((layer for layer in layers if layer.find_key(message)), layers[-1])
+        raise ConfigError(layer.prefix_line(message)) from error
 
 
 # --------------------------------------------------------------------------------------------------
@@ -302,11 +290,11 @@ def stream_of(source: SettingsFile, name: str) -> StreamSpec:
     try:
         stream_class = streams.find(kind)
     except PipelineError as error:
-        do = ""
+        hint = ""
         if KIND not in section:
-            do = f" Name its kind: --kind resnet50, or in a section [{name}]: kind = resnet50."
+            hint = f" Name its kind: --kind resnet50, or in a section [{name}]: kind = resnet50."
         where = section.where(KIND) if KIND in section else source.where("features", "streams")
-        raise ConfigError(f"{where}: {error}{do}") from error
+        raise ConfigError(f"{where}: {error}{hint}") from error
     layers = [section.drop_keys(KIND)]
     if kind != name:
         layers.append(source.section(kind))
@@ -358,15 +346,15 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
         *datasets.names(),
         *streams.names(),
         *detectors.names(),
-        *declared_names(),
+        *training_sections(),
     ]
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
-    do = "If a package adds it, install the package. docs/settings.md lists the other sections."
+    hint = "If a package adds it, install the package. docs/settings.md lists the other sections."
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
             similar = did_you_mean(name, [*section_names, *LUIGI])
-            message = f"{section.where()}: unknown section{similar or '.'} {do}"
-            _refuse(message, warn=tolerant and not (similar or section.options))
+            message = f"{section.where()}: unknown section{similar or '.'} {hint}"
+            _raise_or_warn(message, warn=tolerant and not (similar or section.options))
     # Luigi itself would end with a traceback
     exit_codes = source.section("retcode")
     for key, text in exit_codes.items():
@@ -374,7 +362,7 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
             raise ConfigError(f"{exit_codes.where(key)} = {text}: expected a whole number")
 
 
-def _refuse(message: str, *, warn: bool) -> None:
+def _raise_or_warn(message: str, *, warn: bool) -> None:
     """Raise ConfigError, or print the message as a warning."""
     if not warn:
         raise ConfigError(message)
@@ -392,7 +380,7 @@ def _check_datasets(
     for name in enabled:
         if name not in names:
             similar = did_you_mean(name, names)
-            _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and not similar)
+            _raise_or_warn(f"{line}: {datasets.unknown(name)}", warn=tolerant and not similar)
     if not enabled or len(set(enabled)) < len(enabled):
         expected = f"one or more of {', '.join(names)}, each once"
         raise ConfigError(f"{line}: expected {expected}, found {' '.join(enabled) or 'none'}")
@@ -410,16 +398,18 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
             )
 
 
-def _check_devices(s: Settings) -> None:
-    """Raise ConfigError for devices that contradict each other, or another setting."""
-    for name, settings in (("features", s.features), ("detect", s.detect)):
+def _check_devices(settings: Settings) -> None:
+    """Raise ConfigError for invalid `devices`, and for devices that contradict another setting."""
+    for section, computing in (("features", settings.features), ("detect", settings.detect)):
+        where = settings.source.section(section).where
         try:
-            key = "devices" if settings.devices and settings.processes else "device"
+            processes = computing.processes
         except ConfigError as error:
-            raise ConfigError(f"{s.source.where(name, 'devices')}: {error}") from error
-        names_gpus = key == "devices" or settings.device.startswith("cuda:")
-        if s.dask.scheduler is not None and names_gpus:
-            line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
+            raise ConfigError(f"{where('devices')}: {error}") from error
+        key = "devices" if processes else "device"
+        names_gpus = processes or computing.device.startswith("cuda:")
+        if settings.dask.scheduler is not None and names_gpus:
+            line = f"{where(key)} = {getattr(computing, key)}"
             raise ConfigError(
                 f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
             )

@@ -112,10 +112,10 @@ def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
     user chose none.
     """
     if not choice.video:
-        first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
+        first = _read_tracks(args, replace(choice, n_tracks=1, n_frames=1)).tracks
         if first:
             choice = replace(choice, video=first[0].record.video)
-    return replace(choice, frames=sys.maxsize)
+    return replace(choice, n_frames=sys.maxsize)
 
 
 def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:

@@ -17,19 +17,20 @@ from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
-from pipeline.errors import describe_error
+from pipeline.errors import describe_error, did_you_mean
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
 from pipeline.show.shown import (
     MOST_LISTED,
+    NO_SUCH_VIDEO,
     Choice,
     PageContent,
     ShownTrack,
+    evenly_spaced,
     no_video,
     refuse_other_body,
     shown_track,
-    spread,
 )
 from pipeline.track import Track
 
@@ -146,7 +147,7 @@ class _RawTracks:
                     track.columns | columns,
                     source=track.frames,
                     notes=account.notes,
-                    frames=self._choice.frames,
+                    n_frames=self._choice.n_frames,
                     grade=grade,
                 )
             )
@@ -159,11 +160,11 @@ class _RawTracks:
             if video.name == name:
                 tracks += self._read(video)
         if not tracks:
-            reason = "there is no such video"
-            if name in self.accounts:
-                reason = self.accounts[name].rejection
+            split = f"{self._dataset.name}/{self._split}"
             names = [video.name for video in self.videos]
-            raise no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
+            if name not in self.accounts:
+                raise no_video(split, name, NO_SUCH_VIDEO, names, did_you_mean(name, names))
+            raise no_video(split, name, self.accounts[name].rejection, names)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:
@@ -173,14 +174,14 @@ class _RawTracks:
         first video that has any.
         """
         n_videos = len(self.videos)
-        n_tracks = self._choice.tracks
+        n_tracks = self._choice.n_tracks
         n_parts = min(n_tracks, n_videos)
         starts = [i * n_videos // n_parts for i in range(n_parts)]
         chosen: list[ShownTrack] = []
         for start, stop in pairwise([*starts, n_videos]):
             tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
-            chosen += [tracks[i] for i in spread(len(tracks), math.ceil(n_tracks / n_parts))]
-        return [chosen[i] for i in spread(len(chosen), n_tracks)]
+            chosen += [tracks[i] for i in evenly_spaced(len(tracks), math.ceil(n_tracks / n_parts))]
+        return [chosen[i] for i in evenly_spaced(len(chosen), n_tracks)]
 
     def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
         """All tracks of the first of these videos that has any."""

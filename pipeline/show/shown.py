@@ -1,5 +1,6 @@
-"""Records of what a page shows of tracks, from raw files or a cache.  raw, cache -> [tracks] ->
-page
+"""The records that the page of `show` is made from.  raw, cache -> [tracks] -> page
+
+`raw_tracks.py` fills them from raw files, `tracks.py` from a cache.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 import cache
 from pipeline import grades
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.errors import PipelineError
 from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
@@ -23,15 +24,16 @@ from pipeline.track import FLAGS, Track
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
+NO_SUCH_VIDEO: Final = "there is no such video"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tracks to show: all of `video`, or if it is empty, `tracks` spread over the split."""
+    """Tracks to show: all of `video`, or if it is empty, `n_tracks` spread over the split."""
 
-    tracks: int = 6
+    n_tracks: int = 6
     video: str = ""
-    frames: int = PAGE_FRAMES  # per track, evenly spaced
+    n_frames: int = PAGE_FRAMES  # per track, evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -54,14 +56,14 @@ class PageContent:
     """A page's content except the pixels."""
 
     name: str  # <dataset>/<split>
-    origin: str  # source of the tracks, for the page
+    origin: str  # where the tracks are from, as the page says it: "the cache data/cache"
     raw: Path | None  # the raw folder; None if not recorded
     # folder of a body model, for tracks with SMPL parameters but without 3D joints
     body: Path | None
-    stand_in: bool
+    stand_in: bool  # demo data
     reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
     totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
-    totals_of: str  # what the totals count, for the page
+    totals_of: str  # what the totals count, as the page says it: "the whole split"
     n_rejected: int  # videos rejected because of errors
     rejected: tuple[str, ...]  # the first of them: video, reason and message
     left_out: tuple[str, ...]  # names of tracks that the user left out
@@ -77,10 +79,10 @@ def refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
         refuse_mixture(raw, stand_in, body, smpl_files.body_files(body).stand_in)
 
 
-def spread(n: int, k: int) -> list[int]:
+def evenly_spaced(n: int, k: int) -> list[int]:
     """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
 
-    >>> spread(10, 4), spread(2, 4), spread(7, 1)
+    >>> evenly_spaced(10, 4), evenly_spaced(2, 4), evenly_spaced(7, 1)
     ([0, 3, 6, 9], [0, 1], [0])
     """
     return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
@@ -92,15 +94,19 @@ def shown_track(
     *,
     source: FrameSource | None,
     notes: Sequence[str],
-    frames: int,
+    n_frames: int,
     grade: grades.Grade,
     fits: tuple[BodyFit, ...] = (),
 ) -> ShownTrack:
-    """Make the record of a track to show, from the columns of all its frames."""
+    """Make the record of a track to show.
+
+    columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
+    n_frames: how many of them to draw.
+    """
     frame_index = columns["frame_index"]
     before = np.flatnonzero(np.diff(frame_index) != track.step)
     gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
-    chosen = spread(len(frame_index), frames)
+    chosen = evenly_spaced(len(frame_index), n_frames)
     return ShownTrack(
         record=track,
         n_frames=len(frame_index),
@@ -114,11 +120,13 @@ def shown_track(
     )
 
 
-def no_video(name: str, video: str, reason: str, videos: Sequence[str]) -> PipelineError:
-    """The error for a chosen video without tracks. videos: names of videos with tracks."""
-    end = ""
-    if "no such video" in reason:
-        end = did_you_mean(video, videos)
-    if not end:
-        end = f"; others have tracks: {', '.join(videos[:3]) or 'none'}"
-    return PipelineError(f"{name}, video {video!r}: {reason}{end}")
+def no_video(
+    name: str, video: str, reason: str, others: Sequence[str], suggestion: str = ""
+) -> PipelineError:
+    """The error for a chosen video of split `name` without tracks.
+
+    others: Names of videos with tracks. suggestion: End of the message (default: some of `others`).
+    """
+    if not suggestion:
+        suggestion = f"; others have tracks: {', '.join(others[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")

@@ -15,19 +15,20 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.show.shown import (
     MOST_LISTED,
+    NO_SUCH_VIDEO,
     Choice,
     PageContent,
     ShownTrack,
+    evenly_spaced,
     no_video,
     refuse_other_body,
     shown_track,
-    spread,
 )
 
 
@@ -71,7 +72,7 @@ def from_cache(
         left_out=tuple(left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
-        tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
+        tracks=tuple(_cached_tracks(split, numbers, folder, choice.n_frames)),
         digest=str(split.manifest["digest"]),
     )
 
@@ -107,7 +108,7 @@ def _choose_tracks(split: Split, choice: Choice) -> list[int]:
     """Numbers of the chosen tracks. Raises PipelineError if the video has none."""
     if choice.video:
         return _video_tracks(split, choice.video)
-    return spread(len(split.tracks), choice.tracks)
+    return evenly_spaced(len(split.tracks), choice.n_tracks)
 
 
 def _video_tracks(split: Split, video: str) -> list[int]:
@@ -115,17 +116,19 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
-        raise no_video(split.name, video, "there is no such video", names_with_tracks)
+        similar = did_you_mean(video, names_with_tracks)
+        raise no_video(split.name, video, NO_SUCH_VIDEO, names_with_tracks, similar)
     number = names.index(video)
-    numbers: list[int] = np.flatnonzero(split.tracks.video == number).tolist()
+    numbers = grades.tracks_of(split, number)
     if not numbers:
         state = video_state(split.videos[number].account)
-        raise no_video(split.name, video, ": ".join(filter(None, state)), names_with_tracks)
+        reason = ": ".join(filter(None, state))
+        raise no_video(split.name, video, reason, names_with_tracks)
     return numbers
 
 
 def _cached_tracks(
-    split: Split, numbers: Sequence[int], raw: Path | None, frames: int
+    split: Split, numbers: Sequence[int], raw: Path | None, n_frames: int
 ) -> Iterator[ShownTrack]:
     """The tracks with these numbers; a video's tracks are graded together."""
     grade_by_name: dict[str, grades.Grade] = {}  # of the last video's tracks
@@ -136,7 +139,7 @@ def _cached_tracks(
             video_numbers = grades.tracks_of(split, video)
             source = _source_of(split, video, raw)
             grade_by_name = grades.video_grades(split, video_numbers, source)
-        yield _cached_track(split, number, raw, frames, grade_by_name[record.name])
+        yield _cached_track(split, number, raw, n_frames, grade_by_name[record.name])
 
 
 def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None:
@@ -148,7 +151,7 @@ def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None
 
 
 def _cached_track(
-    split: Split, number: int, raw: Path | None, frames: int, grade: grades.Grade
+    split: Split, number: int, raw: Path | None, n_frames: int, grade: grades.Grade
 ) -> ShownTrack:
     """Read one track with its rows, images and notes, and how well its imported bodies fit."""
     record = split.tracks[number]
@@ -162,5 +165,5 @@ def _cached_track(
             notes.append("the images in the raw folder have changed since conversion")
     fits = fits_of(entry.account, record.name)
     return shown_track(
-        record, columns, source=source, notes=notes, frames=frames, grade=grade, fits=fits
+        record, columns, source=source, notes=notes, n_frames=n_frames, grade=grade, fits=fits
     )

@@ -65,7 +65,7 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
         runs += _find_runs(np.array(frames), step, row)
         row += len(frames)
     there = np.isin(np.arange(n_rows), list(missing), invert=True)
-    cut = intersect(np.array(runs, np.int64).reshape(-1, 2), ranges_where(there))
+    cut = intersect(np.array(runs, np.int64).reshape(-1, 2), ranges_where(there, 0))
     found = windows_of(cut, seqlen=seqlen, stride=stride, tail=tail)
     expected = plain_windows(
         tracks, step, seqlen, stride, set(np.flatnonzero(there).tolist()), tail

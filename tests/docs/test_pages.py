@@ -20,7 +20,7 @@ from pipeline.datasets import RELEASES
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
 from pipeline.settings.schema import SECTION_TYPES
-from pipeline.settings.sections import declared_names
+from pipeline.settings.sections import training_sections
 from tasks import settings
 from tasks.training import train_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
@@ -143,7 +143,7 @@ def options():
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones():
-    known = {*SECTION_TYPES, *options(), *streams.names(), *detectors.names(), *declared_names()}
+    known = {*SECTION_TYPES, *options(), *streams.names(), *detectors.names(), *training_sections()}
     without_keys = {
         name for name in detectors.names() if not dataclasses.fields(detectors.find(name))
     }

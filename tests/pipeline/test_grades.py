@@ -307,12 +307,13 @@ def test_a_defect_of_the_clip_is_one_of_its_tracks(changed, reason):
 def test_people_who_cover_each_other_most_of_the_time_are_doubtful():
     alone = flat(person(np.array([4, 0, 0])))
     behind = flat(person(np.array([0.1, 0, 0])))
-    first, second, third = grades_of([flat(person()), behind, alone], 30)
+    first, second, third = grades_of([flat(person()), behind, alone], 30, None, {})
     assert first.verdict == "doubtful: others cover the person's box in 100 % of the frames"
     assert second.overlap_percent == 100
     assert (third.word, third.overlap_percent) == ("good", 0)
     crossing = flat(person(np.linspace([-4, 0, 0], [4, 0, 0], T)[:, None]))
-    assert [found.word for found in grades_of([flat(person()), crossing], 30)] == ["good", "good"]
+    both = grades_of([flat(person()), crossing], 30, None, {})
+    assert [found.word for found in both] == ["good", "good"]
 
 
 def motion():

@@ -137,7 +137,7 @@ def log_and_return_a_mebibyte(item):
 
 
 def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.processes.ordered.WAITING", 2 * MIB)
+    monkeypatch.setattr("pipeline.processes.ordered.MAX_WAITING", 2 * MIB)
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(200)], 3)
     next(results)

@@ -14,6 +14,7 @@ the camera's motion since the frame before.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 
+from cache.storage.durable import make_folder
 from pipeline import homography
-from pipeline.clips.detection.writing import open_people, people_text
+from pipeline.clips.detection.writing import people_text
 from pipeline.clips.detectors import People
 from pipeline.clips.files import ClipFiles
 from pipeline.errors import RawDataError
@@ -157,7 +159,9 @@ class OpenClip:
 
         # results of detection
         self.n_persons = 0
-        self.text = open_people(files)
+        make_folder(files.out)
+        # `people_text` of the frames in order
+        self.text = tempfile.TemporaryFile(dir=files.out)  # noqa: SIM115  closed by the detection
 
     @property
     def n_frames(self) -> int:

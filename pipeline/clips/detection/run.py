@@ -36,7 +36,7 @@ from pipeline.clips.detection.decoders import (
     Task,
 )
 from pipeline.clips.detection.report import DetectionReport
-from pipeline.clips.detection.writing import rename_clip, write_clip
+from pipeline.clips.detection.writing import clip_text, rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan
@@ -289,7 +289,8 @@ class _DetectionRun:
             self.report.damaged[clip.files.clip] = record.remarks()[0]
         with self.report.meter.measure("write"):
             info = self._info(clip, record)
-            write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
+            text = clip_text(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
+            write_clip(clip.files, text)
         self._close(clip)
         self.report.detected += 1
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -29,27 +28,16 @@ SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls vi
 PLACES: Final = 2  # decimals of px
 
 
-def open_people(files: ClipFiles) -> IO[bytes]:
-    """Open a temporary file, for the `people_text` of a clip's frames in order."""
-    make_folder(files.out)
-    return tempfile.TemporaryFile(dir=files.out)
-
-
-def write_clip(
-    files: ClipFiles,
-    info: dict[str, Any],
-    frames: Sequence[int],
-    camera: Mapping[int, Sequence[float]],
-    people: IO[bytes],
-) -> None:
+def write_clip(files: ClipFiles, text: Iterator[bytes]) -> None:
     """Write a clip's keypoint file, and delete the record of an earlier failure.
 
-    Args:
-        frames: Numbers of the decoded frames.
-        camera: Frame -> the camera's motion from the frame before.
-        people: File with the `people_text` of all frames.
+    text: Its content, from `clip_text`.
     """
-    _write(files, _clip_text(files, info, frames, camera, people))
+    make_folder(files.file.parent)
+    name = hashlib.sha256(files.clip.encode()).hexdigest()[:16]  # clips' names may be long
+    temporary = temporary_file(files.file.with_name(name), shared=True)
+    write_synced(temporary, text)
+    publish(temporary, files.file)
     files.failed.unlink(missing_ok=True)
 
 
@@ -59,7 +47,7 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
     before: the files of the clip under its earlier name.
     """
     info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
-    _write(files, _renamed_text(before.file, before.clip, files.clip, info))
+    write_clip(files, _renamed_text(before.file, before.clip, files.clip, info))
     before.file.unlink()
 
 
@@ -94,21 +82,20 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
     return text
 
 
-def _write(files: ClipFiles, text: Iterator[bytes]) -> None:
-    make_folder(files.file.parent)
-    name = hashlib.sha256(files.clip.encode()).hexdigest()[:16]  # clips' names may be long
-    temporary = temporary_file(files.file.with_name(name), shared=True)
-    write_synced(temporary, text)
-    publish(temporary, files.file)
-
-
-def _clip_text(
+def clip_text(
     files: ClipFiles,
     info: dict[str, Any],
     frames: Sequence[int],
     camera: Mapping[int, Sequence[float]],
     people: IO[bytes],
 ) -> Iterator[bytes]:
+    """Yield the text of a clip's keypoint file in parts.
+
+    Args:
+        frames: Numbers of the decoded frames.
+        camera: Frame -> the camera's motion from the frame before.
+        people: File with the `people_text` of all frames.
+    """
     yield _first_line({"description": MADE_BY, "fingerprint": files.fingerprint} | info)
     yield b'"images": ['
     comma = b""

@@ -159,10 +159,7 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
             flaw = _find_flaw(one)
             if flaw is not None:
                 raise _no_people(detector, len(images), flaw)
-        return [
-            one if one.keypoints.shape[1] else one._replace(keypoints=_no_joints(one))
-            for one in people
-        ]
+        return [_with_joints(one) for one in people]
 
     return detect
 
@@ -187,9 +184,11 @@ def _find_flaw(people: object) -> str | None:
     return None
 
 
-def _no_joints(people: People) -> Float32s:
-    """Keypoints for people who are known by boxes alone: all zero, so confidence 0."""
-    return np.zeros((len(people.scores), 17, 3), np.float32)
+def _with_joints(people: People) -> People:
+    """People who are known by boxes alone get keypoints that are all zero, so confidence 0."""
+    if people.keypoints.shape[1]:
+        return people
+    return people._replace(keypoints=np.zeros((len(people.scores), 17, 3), np.float32))
 
 
 def _no_people(detector: Detector, n_images: int, found: str) -> PipelineError:

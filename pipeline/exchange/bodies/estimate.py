@@ -80,7 +80,7 @@ class BodyEstimate:
             return self.intrinsics
         return pinhole(float(np.hypot(*size)), size)
 
-    def position(self, size: tuple[int, int], margin: float = 1.0) -> Doubles:
+    def position(self, size: tuple[int, int], margin: float) -> Doubles:
         """The translation (N, 3) m in the camera: `trans`, or else computed from `crop_camera`.
 
         The latter is a weak-perspective camera (s, tx, ty) in crops that are `margin` times as

@@ -112,14 +112,14 @@ def test_tables_accounts_and_windows_read_as_documented(root, split):
     table = {name: read_table(f"track_{name}", manifest, files) for name in TRACKS}
     videos = [text(row) for row in read_table("video_name", manifest, files)]
     theirs = [
-        (text(name), videos[video], start, stop, fps, step, scale)
+        cache.TrackRecord(text(name), videos[video], start, stop, fps, step, scale)
         for name, (video,), (start,), (stop,), (step,), (fps,), (scale,) in zip(
             *(table[key] for key in TRACKS[:7]), strict=True
         )
     ]
-    assert theirs == [tuple(track) for track in ours.tracks]
+    assert theirs == list(ours.tracks)
     assert (len(table["name"]), len(videos)) == (manifest["tracks"], manifest["videos"])
-    assert sum(stop - start for _, _, start, stop, *_ in theirs) == manifest["rows"]
+    assert sum(track.stop - track.start for track in theirs) == manifest["rows"]
     assert {text(row) for row in table["gender"]} == {"neutral"}
     assert all(math.isnan(number) for row in table["intrinsics"] for number in row)
 

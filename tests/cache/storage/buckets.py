@@ -24,7 +24,7 @@ class Killed(BaseException):
 def objects(url, *, every=False):
     """Every object below the cache, those that are of writers only with `every`."""
     store = cache.store_at(url)
-    keys = store.files("")
+    keys = store.file_sizes("")
     return {
         key: store.read(key)
         for key in keys

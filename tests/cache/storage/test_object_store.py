@@ -146,7 +146,7 @@ def test_a_staged_shard_takes_no_others_place(bucket, toy):
 
 def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket, toy):
     def staged():
-        return sorted(key for key in cache.store_at(bucket).files(CROPS) if "/file-" in key)
+        return sorted(key for key in cache.store_at(bucket).file_sizes(CROPS) if "/file-" in key)
 
     write_narrow(bucket, toy.video("a", [20, 60]))
     shards = StreamShards(bucket, SPLIT, "crops", plan="quality 90", **FORM)

@@ -39,7 +39,7 @@ def test_a_file_is_read_whole_or_in_part(store):
     put(store, "a/b/c", b"0123456789")
     assert store.read("a/b/c") == b"0123456789"
     assert store.size("a/b/c") == 10
-    assert store.read_ranges("a/b/c", [2, 5], [4, 9]) == [b"23", b"5678"]
+    assert store.read_ranges("a/b/c", [2, 5], 3) == [b"234", b"567"]
     part = np.empty(3, np.uint8)
     store.read_into("a/b/c", 7, part)
     assert part.tobytes() == b"789"
@@ -63,22 +63,22 @@ def test_folders_are_listed(store):
     assert store.list_names("a") == ["b", "e"]
     assert store.list_names("") == ["a", "ab"]
     assert store.list_names("none") == []
-    assert store.files("a") == {"a/b/c": 5, "a/b/d": 5, "a/e": 3}
-    assert len(store.files("")) == 4
+    assert store.file_sizes("a") == {"a/b/c": 5, "a/b/d": 5, "a/e": 3}
+    assert len(store.file_sizes("")) == 4
 
 
 def test_files_and_folders_are_removed(store):
     for key in ("a/b/c/0/0", "a/b/zarr.json", "a/b/.writing/x", "a/d/c/mine.c", "a/e", "ab/f"):
         put(store, key, b"x")
     store.remove(["a/b", "a/d", "ab/f", "none"])
-    assert sorted(store.files("")) == ["a/d/c/mine.c", "a/e"]
+    assert sorted(store.file_sizes("")) == ["a/d/c/mine.c", "a/e"]
 
 
 def test_a_renamed_file_has_its_new_name_alone(store):
     put(store, "a/b", b"x")
     put(store, "a/c", b"y")
     store.rename("a/b", "d/e")
-    assert store.files("") == {"a/c": 1, "d/e": 1}
+    assert store.file_sizes("") == {"a/c": 1, "d/e": 1}
     with pytest.raises(FileNotFoundError):
         store.rename("a/b", "d/f")
 
@@ -120,7 +120,7 @@ def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store):
 def test_small_files_replace_others(store):
     store.put_small({"a/b": b"1", "a/c/d": b"2"}, "a")
     store.put_small({"a/b": b"3"}, "a")
-    assert {key: store.read(key) for key in store.files("")} == {"a/b": b"3", "a/c/d": b"2"}
+    assert {key: store.read(key) for key in store.file_sizes("")} == {"a/b": b"3", "a/c/d": b"2"}
 
 
 def test_a_lock_is_released(store):
@@ -134,4 +134,4 @@ def test_zarr_python_reads_it(store):
 
     metadata = b'{"zarr_format": 3, "node_type": "group", "attributes": {"n": 3}}'
     store.put_small({"a/zarr.json": metadata}, "a")
-    assert dict(zarr.open_group(store.zarr(), path="a", mode="r").attrs) == {"n": 3}
+    assert dict(zarr.open_group(store.zarr(""), path="a", mode="r").attrs) == {"n": 3}

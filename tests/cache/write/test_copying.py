@@ -56,8 +56,8 @@ def contents(root, *streams):
             *(f"features/{name}{part}" for name in has for part in ("", "_ok", "_key")),
         ]
         numbers[track.name] = (
-            track[4:],
-            {name: split.rows(name, *track[2:4]).tobytes() for name in names},
+            (track.fps, track.step, track.crop_scale),
+            {name: split.rows(name, track.start, track.stop).tobytes() for name in names},
         )
     return numbers
 

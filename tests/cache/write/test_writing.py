@@ -63,7 +63,8 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
         "female",
     )
     np.testing.assert_array_equal(first.intrinsics, intrinsics)
-    assert tuple(second) == (tracks[1].name, "vidéo/ü", 4, 7, 25.0, 1, 1.3)
+    assert second == cache.TrackRecord(tracks[1].name, "vidéo/ü", 4, 7, 25.0, 1, 1.3)
+    assert replace(second, start=5) != second
     assert (second.gender, second.intrinsics) == ("neutral", None)
     assert split.videos[0] == entry
     assert [video.name for video in split.videos] == ["vidéo/ü", "empty"]

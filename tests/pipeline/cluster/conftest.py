@@ -162,7 +162,8 @@ def mapped(
     most=100,
 ):
     """The results of a job for each item, in the order in which parts end."""
-    parts = cluster.run_parts(Each(job), items, Dask(at, patience), most=most, shared=shared)
+    dask = Dask(at, patience)
+    parts = cluster.run_parts(Each(job), items, dask, most=most, shared=shared, plug_ins=())
     with contextlib.closing(parts):
         for _, results in parts:
             yield from results

@@ -24,7 +24,7 @@ def of(tmp_path, text):
 def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in():
     lines, found = SHIPPED.read_text().splitlines(), SettingsFile.read(SHIPPED)
     for name, section in found.sections.items():
-        assert lines[section.line() - 1] == f"[{name}]"
+        assert lines[section.line("") - 1] == f"[{name}]"
         for key, text in section.items():
             assert lines[section.line(key) - 1] == f"{key} = {text}"
 

@@ -12,6 +12,7 @@ import shutil
 import struct
 import traceback
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -322,7 +323,7 @@ TEST = ("mpi_inf_3dhp", "test", "**/annot_data.mat")
     ],
 )
 def test_a_file_at_which_a_library_fails_costs_its_own_video(
-    place, spoil, reasons, embedded, tmp_path
+    place, spoil, reasons, embedded, tmp_path, monkeypatch
 ):
     name, split, pattern = place
     raw = embedded.copy(name, tmp_path / "raw")
@@ -332,7 +333,9 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
         plan = convert.plan_conversion(
             datasets.get(name), split, raw=raw, root=tmp_path / f"cache{limit}"
         )
-        done = convert.convert(plan, timeout=limit, memory=512 * MIB)
+        limited_map = partial(ordered_map, timeout=limit, memory=512 * MIB)
+        monkeypatch.setattr("pipeline.conversion.reading.ordered_map", limited_map)
+        done = convert.convert(plan)
         assert [account.set_aside in reasons.split(" or ") for account in done.rejected] == [True]
         assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
         again = convert.plan_conversion(datasets.get(name), split, raw=raw, root=done.plan.root)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.cli.progress import silent
 from pipeline.demo import writing as synthetic
 from pipeline.demo.layouts import SIZES, _Factors
 from pipeline.errors import PipelineError
@@ -64,7 +65,8 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
         (folder / "STAND_IN.json").write_text(content)
     before = contents(tmp_path)
     with pytest.raises(PipelineError, match="other files, which are not changed"):
-        synthetic.synthesize(tmp_path / "raw", tmp_path / "body", size="tiny", workers=1)
+        place = (tmp_path / "raw", tmp_path / "body")
+        synthetic.synthesize(*place, seed=0, size="tiny", workers=1, progress=silent)
     assert contents(tmp_path) == before
     assert not (tmp_path / "body").exists()  # refused before anything was written
 

@@ -62,8 +62,9 @@ def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_pa
 
 
 def test_what_a_part_raises_comes_with_its_device():
+    how = {"most": 1, "shared": None, "plug_ins": ()}
     with pytest.raises(PipelineError, match=r"^cpu: two of one") as caught:
-        list(run_parts(_refuse, ["one", "two"], NO_CLUSTER, ("cpu", "cpu"), most=1))
+        list(run_parts(_refuse, ["one", "two"], NO_CLUSTER, ("cpu", "cpu"), **how))
     assert "In a process of its own" in caught.value.__notes__[0]
 
 

@@ -269,9 +269,9 @@ def test_the_page_declares_every_format_as_it_is_read():
         ]
         assert len(names) == 1, f"{form.name}: expected one row of the page's table, found {names}"
         row = rows[names[0]]
-        assert row[2].strip().startswith(str(form.first)), form
-        if form.box:
-            assert f"`{form.box}`" in row[3], form
+        assert row[2].strip().startswith(str(form.first_frame)), form
+        if form.box_form:
+            assert f"`{form.box_form}`" in row[3], form
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hashlib import sha256
 import pytest
 
 from pipeline.errors import MissingAssets
-from pipeline.files.packages import PackageFile, cache_folder, fetch_files, open_wheel
+from pipeline.files import packages
+from pipeline.files.packages import PackageFile, cache_folder, fetch_files, provide_wheel
 
 FILE = PackageFile("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
 WHEEL = "thing-1.0-py3-none-any.whl"
@@ -77,12 +78,13 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
 def test_other_bytes_under_the_right_name_are_refused(registry):
     wheel = make_wheel(registry, b"others")
     with pytest.raises(
-        MissingAssets, match=rf"{WHEEL}, {FILE.path}: expected sha256 {FILE.sha256}, found"
+        MissingAssets,
+        match=rf"^{WHEEL}, downloaded now: expected {FILE.path} with sha256 {FILE.sha256}, found",
     ):
         fetch_files(FILE)
     with (
-        pytest.raises(MissingAssets, match=r"expected sha256 0+, found"),
-        open_wheel("thing", "1.0", sha256="0" * 64),
+        pytest.raises(MissingAssets, match=rf"^{WHEEL}, .*expected sha256 0+, found"),
+        provide_wheel("thing", "1.0", sha256="0" * 64),
     ):
         pass
     place = cache_folder() / "thing-1.0/weights.bin"
@@ -100,10 +102,25 @@ def test_a_damaged_wheel_that_the_user_put_there_is_named(registry):
     for content in (b"", whole[:-9], start + FILE.path.encode() + b"\xff" + end[1:]):
         (folder / WHEEL).write_bytes(content)
         with pytest.raises(
-            MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete it\.$"
+            MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete the file"
         ):
             fetch_files(FILE)
     assert not FILE.cached_path.exists()
+
+
+def test_a_file_that_is_too_large_or_a_folder_is_not_called_one_with_another_digest(
+    registry, monkeypatch
+):
+    monkeypatch.setattr(packages, "LARGEST", len(b"weights") - 1)
+    make_wheel(registry)
+    with pytest.raises(MissingAssets, match=rf"with {FILE.path}, found it with more than 6 bytes"):
+        fetch_files(FILE)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    wheel = cache_folder() / "scope-thing-1.0.tgz"
+    with tarfile.open(wheel, "w:gz") as archive:
+        archive.add(registry, "package", recursive=False)
+    with pytest.raises(MissingAssets, match=rf"^{wheel}: .* with package, found a folder\."):
+        fetch_files(PackageFile("@scope/thing", "1.0", "package", FILE.sha256))
 
 
 def test_all_that_fetch_a_file_at_once_get_it(registry):

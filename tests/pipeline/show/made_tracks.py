@@ -52,7 +52,7 @@ def shown(track, *notes, frames=5):
     }
     graded = grade(columns, track.fps, track.frames)
     return shown_track(
-        track, columns, source=track.frames, notes=notes, frames=frames, grade=graded
+        track, columns, source=track.frames, notes=notes, n_frames=frames, grade=graded
     )
 
 

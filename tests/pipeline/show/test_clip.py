@@ -140,7 +140,7 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
-    choice = Choice(video=split.tracks[0].video, frames=2)
+    choice = Choice(video=split.tracks[0].video, n_frames=2)
     converted = from_cache(root, "bedlam/train", choice).tracks[0]
     read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom

@@ -12,7 +12,7 @@ from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice
+from pipeline.show.shown import Choice, no_video
 from pipeline.show.tracks import from_cache
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
@@ -153,7 +153,7 @@ def test_tracks_are_spread_over_the_split_or_those_of_a_video(embedded, root):
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     assert len(names) == 3
-    for choice, expected in ((Choice(tracks=2), names[::2]), (Choice(video="0003"), names[1:2])):
+    for choice, expected in ((Choice(n_tracks=2), names[::2]), (Choice(video="0003"), names[1:2])):
         assert [
             t.record.name for t in from_cache(root, "penn_action/train", choice).tracks
         ] == expected
@@ -173,7 +173,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
         return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
     monkeypatch.setattr(type(dataset), "read", watched)
-    found = from_raw(dataset, "train", raw, Choice(tracks=2))
+    found = from_raw(dataset, "train", raw, Choice(n_tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
     assert [track.record.video for track in found.tracks] == ["0003", "0005"]
     assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {
@@ -211,3 +211,8 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
     page = drawn(shown(made(tmp_path, kp_2d=None)))
     assert len(pictures(page)) == 2  # the frame and the crop
     assert not page.main.of_class("joint")
+
+
+def test_a_reason_that_speaks_of_no_such_video_is_not_taken_for_a_misspelt_name():
+    error = no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
+    assert str(error).endswith("the list has no such video; others have tracks: a.mp4, bb.mp4")

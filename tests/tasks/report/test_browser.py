@@ -74,7 +74,9 @@ def pages(root, tmp_path_factory):
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
     write_report(ReportContent(own, None, None, "resnet50", shown, notes), written["report"])
-    write_page(from_cache(own, "penn_action/train", Choice(tracks=2, frames=2)), written["tracks"])
+    write_page(
+        from_cache(own, "penn_action/train", Choice(n_tracks=2, n_frames=2)), written["tracks"]
+    )
     return written
 
 

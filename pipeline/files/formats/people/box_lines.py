@@ -31,11 +31,10 @@ from pipeline.files.formats.people.found import (
     LabelFormat,
     finite_score,
     floats,
-    label_error,
-    other_tool_error,
     text_lines,
     whole_number,
 )
+from pipeline.files.formats.people.label_errors import label_error, other_tool_error
 from pipeline.skeletons import Doubles
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
@@ -49,9 +48,9 @@ KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with 
 BORDER: Final = 0.02  # shares of the image by which boxes may reach beyond it
 N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
 
-CSV: Final = LabelFormat("CSV", first=0, box="x y w h")
-MOT: Final = LabelFormat("MOT", first=1, box="x y w h", pixel=1)
-YOLO: Final = LabelFormat("YOLO", first=1, box="cx cy w h", of_picture=True)
+CSV: Final = LabelFormat("CSV", first_frame=0, box_form="x y w h")
+MOT: Final = LabelFormat("MOT", first_frame=1, box_form="x y w h", first_pixel=1)
+YOLO: Final = LabelFormat("YOLO", first_frame=1, box_form="cx cy w h", in_shares=True)
 
 
 class _YoloLine(NamedTuple):
@@ -130,7 +129,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             actual = f"track {shown(track)} a second time in frame {frame}"
             raise label_error(file, key, "one box a frame", actual, HEADER)
         keys.add((track, frame))
-        people.append(FoundPerson(frame, CSV.corners(file, key, floats(file, key, box)), track))
+        people.append(FoundPerson(frame, CSV.parse_box(file, key, floats(file, key, box)), track))
     return LabelContent(people)
 
 
@@ -155,7 +154,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         if len(values) > 6:
             score = finite_score(file, key, values[6])
         box_score = score if score > 0 else 1.0  # some trackers write -1
-        box = MOT.corners(file, key, values[2:6], box_score)
+        box = MOT.parse_box(file, key, values[2:6], box_score)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
             n_skipped += 1
@@ -198,7 +197,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if ending:
                 finite_score(file, key, ending[0])
             boxes.append(values[1:N_BEFORE])
-            points = YOLO.corners(file, key, boxes[-1], size=size)
+            points = YOLO.parse_box(file, key, boxes[-1])
+            points[:, :2] *= size
             box = None
             if keypoints:
                 box = points[:, :2]
@@ -225,7 +225,7 @@ def _require_centres(folder: Path, boxes: Doubles) -> None:
         actual = f"x y x y, two corners: as a centre and a size, {reach_out.sum()} of {len(boxes)} "
         actual += "boxes reach beyond the image"
         do = "Write the centre, width and height of each box, in shares of the image."
-        raise label_error(folder, "boxes", f"{YOLO.box} in shares of the image", actual, do)
+        raise label_error(folder, "boxes", f"{YOLO.box_form} in shares of the image", actual, do)
 
 
 def _count_keypoint_numbers(file: Path, key: str, n_values: int) -> int:

@@ -29,14 +29,11 @@ from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (
-    BODY,
-    DAMAGED,
-    ONE_VIDEO,
+    BODY_JOINTS,
     ORDERS,
     FoundPerson,
     LabelContent,
     Sizes,
-    label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
     JOINT_OF_SPELLING,
@@ -46,6 +43,7 @@ from pipeline.files.formats.people.joint_orders import (
     note_if_upside_down,
     unknown_order,
 )
+from pipeline.files.formats.people.label_errors import DAMAGED, ONE_VIDEO, label_error
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
@@ -349,7 +347,7 @@ def _order_joints(
         return "coco", points
     if names is None:
         # without face and hands
-        points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]
+        points = [persons[:, : BODY_JOINTS.get(persons.shape[1])] for persons in points]
         return find_order(place, points), points
 
     column_of: dict[str, int] = {}

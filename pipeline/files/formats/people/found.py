@@ -15,11 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.names import kind, shown
-from pipeline.files.formats.other_formats import FORMATS as FORMATS
-from pipeline.files.formats.other_formats import export_of, other_than_text, owner_of_file
+from pipeline.files.formats.other_formats import FORMATS, other_than_text
+from pipeline.files.formats.people.label_errors import DAMAGED, label_error
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import LARGEST, Doubles
 
@@ -37,48 +36,19 @@ ORDERS: Final = {
     26: ("halpe_26",),
 }
 # number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
-BODY: Final = {136: 26, 133: 23}
-# how many numbers a person may have if the file does not name the joints
-NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
+BODY_JOINTS: Final = {136: 26, 133: 23}
+# how many joints a person may have if the file does not name them
+JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 # Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
 # little; boxes in pixels are far larger.
 LARGEST_SHARE: Final = 1.5
 CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left corner
-
-# what to do about an invalid file
-DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
-EXPORT: Final = (
-    "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
-    "joint in pixels."
-)
-ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-OTHER_TOOL: Final = (
-    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
-    "Ten lines in docs/adding-a-detector.md write those of another tool."
-)
 
 # the functions of `arrays`, with advice for these files
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
 floats: Final = partial(arrays.floats, do=FORMATS)
 records: Final = partial(arrays.records, do=FORMATS)
-
-
-def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
-    """The error for a label file with other content."""
-    return RawDataError(file, key, expected, found, do)
-
-
-def other_tool_error(
-    file: Path, key: str, expected: str, found: str, do: str = OTHER_TOOL
-) -> RawDataError:
-    """The error for a file in no format that is read; it names the tool, if that is known."""
-    with arrays.reading(file, expected):
-        owner = owner_of_file(file)
-    if owner:
-        found = f"{owner}, which is not read"
-        do = export_of(owner)
-    return label_error(file, key, expected, found, do)
 
 
 def text_lines(file: Path, expected: str) -> list[str]:
@@ -120,33 +90,26 @@ class LabelFormat:
     """How a format counts frames and writes boxes."""
 
     name: str
-    first: int  # the number of a video's first frame
-    box: str = ""  # "x y w h" or CENTRE_BOX; "": the format has no boxes
-    of_picture: bool = False  # positions are shares of the image's width and height, not px
-    pixel: int = 0  # the coordinate of the first pixel, 1 in formats that count pixels from 1
+    first_frame: int  # its number
+    box_form: str = ""  # "x y w h" or CENTRE_BOX; "": the format has no boxes
+    in_shares: bool = False  # positions are shares of the image's width and height, not px
+    first_pixel: int = 0  # its coordinate: 1 in formats that count pixels from 1
 
     def frame(self, file: Path, key: str, value: object) -> int:
         """Convert a frame's number in the file to the number from 0. Raises RawDataError for a
         number before the first, and for anything else.
         """
         number = whole_number(file, key, value)
-        if number < self.first:
-            expected = f"frames from {self.first} on, as in {self.name}"
-            raise label_error(file, key, expected, str(number), f"Count frames from {self.first}.")
-        return number - self.first
+        if number < self.first_frame:
+            expected = f"frames from {self.first_frame} on, as in {self.name}"
+            raise label_error(
+                file, key, expected, str(number), f"Count frames from {self.first_frame}."
+            )
+        return number - self.first_frame
 
-    def corners(
-        self,
-        file: Path,
-        key: str,
-        stored: object,
-        score: float = 1.0,
-        size: tuple[int, int] = (1, 1),
-    ) -> Doubles:
-        """Convert a stored box to its corners (2, 3): x, y in px, score.
-
-        size: px per unit of the box in x and y: the image's (width, height) for boxes in shares of
-        it, (1, 1) for boxes in px.
+    def parse_box(self, file: Path, key: str, stored: object, score: float = 1.0) -> Doubles:
+        """Convert a stored box to its corners (2, 3): x, y in px or shares of the image as in the
+        file, and the score.
 
         Raises RawDataError unless the box has 4 finite numbers in range, and a width and height
         above 0.
@@ -155,31 +118,31 @@ class LabelFormat:
         actual = str(values.tolist())
         largest = LARGEST
         unit = "px"
-        if self.of_picture:
+        if self.in_shares:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
         if not (np.abs(values) <= largest).all():  # NaN, too
-            raise label_error(file, key, f"{self.box} in {unit}", actual)
+            raise label_error(file, key, f"{self.box_form} in {unit}", actual)
 
         point = values[:2]
         extent = values[2:]
-        if self.box == CENTRE_BOX:
+        if self.box_form == CENTRE_BOX:
             corners = np.array([point - extent / 2, point + extent / 2])
         else:
             corners = np.array([point, point + extent])
-        corners -= self.pixel
+        corners -= self.first_pixel
         if (corners[1] <= corners[0]).any():
-            expected = f"a box {self.box} with a width and a height above 0"
+            expected = f"a box {self.box_form} with a width and a height above 0"
             raise label_error(file, key, expected, actual)
-        return np.column_stack([corners * size, (score, score)])
+        return np.column_stack([corners, (score, score)])
 
 
-def box_of(
-    stored: object, scale: Doubles | None = None, *, corners: bool = False
+def tolerant_box(
+    stored: object, scale: Doubles | None = None, *, as_corners: bool = False
 ) -> Doubles | None:
     """The corners (2, 2) px of a box beside joints; None for anything but four numbers.
 
-    stored: x y w h, or with `corners` x y x y; it may be in a list of its own. scale: (3,) px in
+    stored: x y w h, or with `as_corners` x y x y; it may be in a list of its own. scale: (3,) px in
     the clip for x, y and score.
     """
     if isinstance(stored, list) and len(stored) == 1:
@@ -189,7 +152,7 @@ def box_of(
     if not all(isinstance(value, int | float) and abs(value) <= LARGEST for value in stored):
         return None
     box = np.array(stored, np.float64).reshape(2, 2)
-    if not corners:
+    if not as_corners:
         box[1] += box[0]
     return box if scale is None else box * scale[:2]
 
@@ -223,8 +186,8 @@ def finite_score(file: Path, key: str, score: float) -> float:
 
 def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The `attributes` that CVAT gives an annotation; {} if there are none."""
-    attributes = entry.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
+    stored = entry.get("attributes")
+    return stored if isinstance(stored, dict) else {}
 
 
 def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:

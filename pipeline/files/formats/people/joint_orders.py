@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.found import EXPORT, ORDERS
+from pipeline.files.formats.people.found import ORDERS
+from pipeline.files.formats.people.label_errors import EXPORT
 from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored

@@ -28,24 +28,26 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.names import kind, shorten, shown, shown_names
 from pipeline.files.formats.people.found import (
-    DAMAGED,
-    EXPORT,
-    NUMBERS,
-    ONE_VIDEO,
+    JOINT_COUNTS,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
     attributes,
-    box_of,
     finite_score,
     joint_names,
-    label_error,
     numbers,
-    other_tool_error,
     records,
+    tolerant_box,
     track_id,
     whole_number,
+)
+from pipeline.files.formats.people.label_errors import (
+    DAMAGED,
+    EXPORT,
+    ONE_VIDEO,
+    label_error,
+    other_tool_error,
 )
 from pipeline.files.formats.people.mmpose import DEMO, INFERENCER, mmpose_content
 from pipeline.skeletons import Doubles
@@ -67,8 +69,8 @@ ANIMALS: Final = re.compile(
 )
 _NAME_OF_IMAGE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
-RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
-COCO: Final = LabelFormat("COCO's JSON", first=0, box="x y w h")
+RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first_frame=0, box_form="x y w h")
+COCO: Final = LabelFormat("COCO's JSON", first_frame=0, box_form="x y w h")
 
 
 def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
@@ -158,9 +160,9 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
 
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
-            box = box_of(result.get("bbox", result.get("box")))
+            box = tolerant_box(result.get("bbox", result.get("box")))
         else:
-            points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
+            points = RESULTS.parse_box(file, "bbox", result["bbox"], _score(file, result))
         people.append(FoundPerson(frame, points, _identity(file, result), box))
     if not people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
@@ -316,7 +318,7 @@ class _Annotation(NamedTuple):
     def corners(self, file: Path) -> Doubles:
         """(2, 3) px px score of its box in the clip, as in `FoundPerson`. Raises RawDataError."""
         score = _score(file, self.entry)
-        box = COCO.corners(file, f"{self.key}.bbox", self.entry["bbox"], score)
+        box = COCO.parse_box(file, f"{self.key}.bbox", self.entry["bbox"], score)
         return box * self.image.scale
 
 
@@ -358,7 +360,7 @@ def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelCo
             points = _coco_joints(file, key, entry, content.joints)
             n_labelled += int(np.count_nonzero(points[:, 2]))
             points = points * annotation.image.scale
-            box = box_of(entry.get("bbox"), annotation.image.scale)
+            box = tolerant_box(entry.get("bbox"), annotation.image.scale)
         else:
             points = annotation.corners(file)
         identity = track_id(file, key, entry)
@@ -482,7 +484,8 @@ def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
     """Read joints (J, 3) from a flat list of numbers: `n_joints` joints, or if that is 0, as many
     as a known order has.
     """
-    lengths = (3 * n_joints,) if n_joints else NUMBERS
+    counts = (n_joints,) if n_joints else JOINT_COUNTS
+    lengths = [3 * count for count in counts]
     if not isinstance(stored, list) or len(stored) not in lengths:
         actual = kind(stored)
         if isinstance(stored, list) and stored and isinstance(stored[0], list):

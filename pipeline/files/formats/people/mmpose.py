@@ -16,24 +16,21 @@ import numpy as np
 
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.people.found import (
-    EXPORT,
-    NUMBERS,
-    ONE_VIDEO,
-    OTHER_TOOL,
+    JOINT_COUNTS,
     FoundPerson,
     LabelContent,
     LabelFormat,
-    box_of,
     joint_names,
-    label_error,
     numbers,
     records,
+    tolerant_box,
     track_id,
 )
+from pipeline.files.formats.people.label_errors import EXPORT, ONE_VIDEO, OTHER_TOOL, label_error
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
-INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # it numbers by enumerate()
-DEMO: Final = LabelFormat("MMPose's demo", first=1)  # it counts before it processes a frame
+INFERENCER: Final = LabelFormat("MMPose's inferencer", first_frame=0)  # it numbers by enumerate()
+DEMO: Final = LabelFormat("MMPose's demo", first_frame=1)  # it counts before it processes a frame
 
 
 def mmpose_content(
@@ -101,10 +98,10 @@ def _instance(
     n_joints = len(names or scores)
     scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,))
     points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
-    if not names and 3 * n_joints not in NUMBERS:
-        lengths = ", ".join(str(n // 3) for n in NUMBERS)
+    if not names and n_joints not in JOINT_COUNTS:
+        lengths = ", ".join(map(str, JOINT_COUNTS))
         expected = f"{lengths} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
     identity = track_id(file, key, person)
-    box = box_of(person.get("bbox"), corners=True)
+    box = tolerant_box(person.get("bbox"), as_corners=True)
     return FoundPerson(frame, np.column_stack([points, scores]), identity, box)

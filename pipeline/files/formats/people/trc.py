@@ -23,14 +23,8 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.people.found import (
-    DAMAGED,
-    FoundPerson,
-    LabelContent,
-    floats,
-    label_error,
-    text_lines,
-)
+from pipeline.files.formats.people.found import FoundPerson, LabelContent, floats, text_lines
+from pipeline.files.formats.people.label_errors import DAMAGED, label_error
 from pipeline.skeletons import LARGEST, Doubles
 
 N_HEADER: Final = 5  # lines
