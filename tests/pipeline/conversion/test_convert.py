@@ -192,7 +192,7 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     without_rows = "1 video without rows: no_keypoints, "
     types("status --cache CACHE", f"{without_rows}the video has no keypoint files")
     with without(REASONS, "no_keypoints"):  # a reason of a reader from elsewhere
-        types("status --cache CACHE", without_rows)
+        types("status --cache CACHE", "1 unreadable video")
     into.convert(root, raw, "kinetics", strict=True)
     (raw / "train/unseen.mp4").unlink()
     clip.unlink()
