@@ -65,8 +65,8 @@ class OpenedCache:
     @property
     def splits_of_datasets(self) -> str:
         """Their numbers as text: 3 splits of 2 datasets."""
-        datasets = {split.name.partition("/")[0] for split in self.splits}
-        return f"{count(len(self.splits), 'split')} of {count(len(datasets), 'dataset')}"
+        names = {split.name.partition("/")[0] for split in self.splits}
+        return f"{count(len(self.splits), 'split')} of {count(len(names), 'dataset')}"
 
     @property
     def n_rows(self) -> int:
@@ -191,6 +191,8 @@ def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
 
 
 def _count_dropped(split: cache.Split, counted: str) -> dict[str, int]:
-    """Reason -> number of `videos`, `tracks` or `frames` dropped; empty if it was not recorded."""
+    """Reason -> number of `videos` set aside, or `tracks` or `frames` dropped; empty if it was not
+    recorded.
+    """
     totals = split.manifest.get("accounting", {}).get(counted, {})
     return {**totals.get("dropped", {}), **totals.get("set_aside", {})}

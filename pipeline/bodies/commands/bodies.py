@@ -69,12 +69,21 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.bodies.writing import SUMMARY, BodiesJob, write_bodies
     from pipeline.features.networks.base import chosen_device
 
-    # many small operations take longer on several, and much longer on busy cores
+    # many small operations take longer on several threads, and much longer on busy cores
     torch.set_num_threads(1)
     name = f"{args.dataset}/{args.split}"
     folder = args.out or Path(f"{args.dataset}-{args.split}-anny")
     device = str(chosen_device(args.device))
-    job = BodiesJob(args.cache, name, args.stream, folder, args.age, device, args.raw, args.overlay)
+    job = BodiesJob(
+        root=args.cache,
+        name=name,
+        stream=args.stream,
+        out=folder,
+        age=args.age,
+        device=device,
+        raw=args.raw,
+        overlay=args.overlay,
+    )
     with bar(f"bodies {name}", err, unit="row") as progress:
         summary = write_bodies(job, progress)
     tracks = summary["tracks"]

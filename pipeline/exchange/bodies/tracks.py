@@ -20,7 +20,8 @@ WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the too
 class ImportedTrack:
     """A track of the new split: its copied labels, and bodies, which `fill` adds.
 
-    Rows without a body have pose, betas and trans NaN.
+    Rows without a body have pose, betas and trans NaN. SMPL-X's bodies are extra columns, and leave
+    SMPL's columns as they are; no imported row is `valid`, as that is for labels.
     """
 
     def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
@@ -34,7 +35,7 @@ class ImportedTrack:
         self.columns["trans"] = self._unknown(3)
         self.columns["has_smpl"] = np.zeros(self.n_rows, np.uint8)
         self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
-        self.extra: dict[str, Array] = {}  # extra columns, as far as a person has them
+        self.extra: dict[str, Array] = {}  # by name; those that a person's file has
         self.has_body = np.zeros(self.n_rows, bool)
 
     def _unknown(self, *shape: int) -> Array:
@@ -56,11 +57,12 @@ class ImportedTrack:
         intrinsics: Doubles,
         extrinsics: Doubles | None,
     ) -> int:
-        """Write a person's bodies into the rows of their frames that have none yet. Returns their
-        number.
+        """Write a person's bodies into the rows of their frames that have no body yet, so that the
+        person who is given first stays. Returns the number of written rows.
 
-        rows: the bodies that lie on the track. trans: (N, 3) m; whole_pose: (N, 72) or (N, 165)
-        rad; intrinsics: (3, 3) px; extrinsics: (N, 4, 4) m, of its world.
+        rows: the bodies of the estimate that lie on the track, in frames of the track. For all N
+        bodies of the estimate: trans (N, 3) m, whole_pose (N, 72) or (N, 165) rad, and extrinsics
+        (N, 4, 4) m from the world to the camera. intrinsics: (3, 3) px.
         """
         track_rows = np.searchsorted(self.columns["frame_index"], estimate.frames[rows])
         is_free = ~self.has_body[track_rows]
