@@ -172,6 +172,8 @@ def server():
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ALLOW_HTTP", "true")
+        patch.setenv("AWS_TIMEOUT", "600s")  # of a busy machine
+        patch.setenv("AWS_CONNECT_TIMEOUT", "600s")
         yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
     running.stop()
 
