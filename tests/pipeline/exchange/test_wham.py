@@ -1,5 +1,6 @@
 """WHAM's files: what its code loads, against the raw files and bodies that are posed here."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.wham.export import WhamOptions, export
+from pipeline.files.formats.smpl_files import GENDERS, body_files
 from pipeline.skeletons import JOINTS
 from tests.bodies import posed, the_body
 from tests.pipeline.exchange.made_streams import add_stream, add_tokens, add_video
@@ -82,6 +85,8 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(
     (sequence,) = embedded.raw("3dpw").glob("sequenceFiles/train/*")
     check(held, f"{LABELS} transl gender")
     assert done.rows == len(held["vid"]) and done.stand_in and not done.absent
+    digests = json.loads(provenance_path(done.file).read_text())["body"]
+    assert digests == {gender: body_files(body, gender).digest for gender in GENDERS}
     release = pickle.loads(sequence.read_bytes(), encoding="latin1")
     split = cache.open(root)["3dpw/train"]
     for number, track in enumerate(split.tracks):
