@@ -59,3 +59,10 @@ def test_a_batch_is_one_read_in_any_order(split, monkeypatch):
         assert item["resnet50"].dtype == torch.float16
     with pytest.raises(IndexError, match=f"index {len(windows)} is out of bounds"):
         windows[len(windows)]
+
+
+def test_windows_of_16_frames_follow_each_other_by_default(tmp_path, toy):
+    toy.write(tmp_path, [toy.video("a", [48])])
+    toy.write_stream(tmp_path)
+    windows = cache.torch_windows(cache.open(tmp_path)["toy/train"])
+    assert [item["features"].shape for item in windows] == [(16, 4)] * 3
