@@ -275,7 +275,7 @@ def show_notes(metrics: Metrics, config: object, note: str = "") -> None:
                     console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
     _show_dynamics(metrics)
     units = units_of(metrics[split] for split in splits_of(metrics))
-    console.out.print(f"[dim]{units}; metrics.json (--json) has all{note}[/dim]\n")
+    console.out.print(f"[dim]{units}{note}[/dim]\n")
     _show_warnings(metrics, config)
 
 

@@ -117,7 +117,11 @@ class Section(dict[str, str]):
         """The key of this section that an error message is about: the first of its words that is
         one; "" without one.
         """
-        return next((word for word in re.findall(r"\w+", message) if word in self), "")
+        words: list[str] = re.findall(r"\w+", message)
+        for word in words:
+            if word in self:
+                return word
+        return ""
 
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the key that it is about. Without a key of this

@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
     for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
         console.print_table(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
-    evaluation.show_notes(metrics, model.config, f"; {NOTE}")
+    evaluation.show_notes(metrics, model.config, f". --json has all metrics; {NOTE}")
     if args.out is not None:
         shown = plain(from_here(args.out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")

@@ -100,7 +100,8 @@ def write_stream(
 ):
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
     with StreamWriter(root, SPLIT, stream, dim=dim, dtype=dtype, plan="weights") as into:
-        for shard in into.shards.pending if shards is None else shards:
+        numbers = into.shards.pending if shards is None else shards
+        for shard in numbers:
             rows = np.asarray(into.shards.rows(shard))
             ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))
             into.write(
