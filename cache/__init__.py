@@ -21,17 +21,16 @@ from cache.format.layout import (
     UNDEFINED,
     fingerprint,
 )
-from cache.format.records import TrackRows, VideoEntry
+from cache.format.records import TrackRows, VideoEntry, check_track
 from cache.format.track_tables import TrackRecord
-from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
+from cache.read.open_split import DEFAULT_STREAM
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.repairs import Repaired, repair
 from cache.storage import local_folder, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, VerifyReport, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
-from cache.write.checks import check_track
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.next_commit import NextCommit, SplitState

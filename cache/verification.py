@@ -25,7 +25,13 @@ from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
-from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
+from cache.format.folders import (
+    committed_names,
+    find_unreferenced,
+    places_of,
+    split_folders,
+    unmounted_streams,
+)
 from cache.format.layout import GROUP
 from cache.format.listing import (
     ROOT,
@@ -44,7 +50,6 @@ from cache.format.manifest import (
 from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.format.tables import StoredTable
-from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
 

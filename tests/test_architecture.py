@@ -23,7 +23,7 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
 # it
 ORDER = {
-    "cache": "arrays errors crop_policy windows storage format read write verification repairs draws mixture __init__",
+    "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
         __init__ errors estimates cli processes accounting skeletons rotations cameras boxes linking files
         track crops homography table plug_ins

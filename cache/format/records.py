@@ -1,22 +1,29 @@
-"""Videos and tracks to write, and their records in JSON.  raw -> [tracks] -> features -> windows
+"""Videos and tracks to write: their checks, and their records in JSON.  raw -> [tracks] -> features
+-> windows
 
-A caller of `NextCommit.append` gives a `VideoEntry` and its `TrackRows`. `video_record` turns them
-into the record that is stored in uncommitted work, and from which `Tables.from_records` makes the
-split's tables: all about a video and its tracks, except the rows themselves.
+A caller of `NextCommit.append` gives a `VideoEntry` and its `TrackRows`. `check_track` refuses what
+a split cannot hold. `video_record` turns them into the record that is stored in uncommitted work,
+and from which `Tables.from_records` makes the split's tables: all about a video and its tracks,
+except the rows themselves.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
 from cache.arrays import Array
+from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
-from cache.format.layout import canonical
+from cache.format.layout import COLUMNS, GENDERS, canonical
+
+# Label -> the flag column that marks its known rows. Without that column, readers would take the
+# label as unknown in all rows.
+_NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -51,16 +58,59 @@ class VideoEntry:
     account: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
-    """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
+def check_track(
+    track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()
+) -> None:
+    """Raise CacheError unless a track can be written to a split with these columns.
 
-    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
-    [(100, 103), (103, 105)]
+    Names, shapes, dtypes and values are checked. Floats may be rounded to a column's dtype;
+    integers must fit exactly. Values of `extra` columns may not equal the fill value.
+
+    Args:
+        video: name of the video that the track must belong to.
+        columns: names of the split's columns.
+        extra: the split's extra columns.
     """
-    breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
-    starts = np.concatenate([[0], breaks]) + first_row
-    stops = np.concatenate([breaks, [len(frame_index)]]) + first_row
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+    extras = columns_by_name(extra)
+
+    def refuse(problem: str) -> NoReturn:
+        raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
+
+    if track.video != video:
+        refuse(f"belongs to video {track.video!r}")
+    if track.gender not in GENDERS:
+        refuse(f"gender is {track.gender!r}, expected one of {', '.join(GENDERS)}")
+    strange = sorted(track.columns.keys() - (set(columns) & COLUMNS.keys()))
+    if strange:
+        refuse(f"columns {strange} are not among this split's: {sorted(columns)}")
+    strange = sorted(track.extra.keys() - extras.keys())
+    if strange:
+        refuse(f"extra columns {strange} are not declared; those that are: {sorted(extras)}")
+    if "frame_index" not in track.columns:
+        refuse("has no frame_index")
+    for label, flag in _NEEDS_FLAG.items():
+        if label in track.columns and flag not in track.columns:
+            refuse(f"{label} comes without {flag}, which marks its known rows")
+    n_rows = len(track.columns["frame_index"])
+    specs = {**COLUMNS, **extras}
+    for name, array in {**track.columns, **track.extra}.items():
+        problem = specs[name].problem(array, n_rows)
+        if problem:
+            refuse(f"{name} {problem}")
+    frames = track.columns["frame_index"].astype(np.int64)
+    is_increasing = n_rows > 0 and frames[0] >= 0 and (np.diff(frames) > 0).all()
+    if not is_increasing or track.step < 1:
+        refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
+
+
+def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Extra columns by name. Raises ValueError for duplicate names."""
+    declared = list(columns)
+    by_name = {column.name: column for column in declared}
+    if len(by_name) < len(declared):
+        names = [column.name for column in declared]
+        raise ValueError(f"extra columns {names}: expected each name once")
+    return by_name
 
 
 def video_record(
@@ -107,3 +157,15 @@ def _track_record(track: TrackRows, start: int, extra: Collection[ExtraColumn]) 
         if column.per == "track" and column.name in track.extra:
             record[column.array] = track.extra[column.name].tolist()
     return record
+
+
+def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
+    """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
+
+    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    [(100, 103), (103, 105)]
+    """
+    breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
+    starts = np.concatenate([[0], breaks]) + first_row
+    stops = np.concatenate([breaks, [len(frame_index)]]) + first_row
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))

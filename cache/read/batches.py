@@ -5,7 +5,8 @@ A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
 
     {"features": (32, 16, 2048), "kp_2d": (32, 16, 49, 3), "valid": (32, 16), ...}
 
-`Split.read` parses its arguments with `StreamFields.parse`, and a `Batch` does the rest:
+`Split.read` parses its arguments that choose streams with `StreamFields.parse`, and a `Batch` does
+the rest:
 
     1. It checks the windows and the names of the fields.
     2. It makes a `_Field` for each name: read from a feature stream, computed from columns
@@ -27,21 +28,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from cache.arrays import Array, Ints
 from cache.errors import CacheError
+from cache.format.layout import COLUMNS
 from cache.read import labels
-from cache.read.arguments import FLOATS, DefaultName, StreamFields, float_dtype
-from cache.read.open_split import TRACK_FIELDS, OpenSplit
+from cache.read.open_split import TRACK_FIELDS, DefaultName, OpenSplit
 from cache.read.streams import StreamWindows
 
 _FLOAT32: Final = np.dtype(np.float32)
+FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,77 @@ class _Field:
     fill: Callable[[Array], None]  # fills an array of this shape with the field, not mirrored
 
 
-def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
-    """The caller's buffer for a field, or a new array.
+class StreamFields(NamedTuple):
+    """The fields of a batch that come from streams.
 
-    Raises ValueError for a buffer that is not writable, or has another shape or dtype.
+    `read(stream="resnet50")` reads one stream as the field `features`, without flags:
+
+        features={"features": "resnet50"}, flags={}, history={}
+
+    `read(streams=("resnet50",), history={"resnet50": 4})` names each field after its stream:
+
+        features={"resnet50": "resnet50"}
+        flags={"resnet50_ok": "resnet50"}
+        history={"resnet50": 4}
+
+    `read(streams={"resnet50": "resnet50.j1"}, ...)` reads another stream, as fields of the same
+    names.
     """
-    if name not in buffers:
-        return np.empty(field.shape, field.dtype)
-    buffer = buffers[name]
-    has_form = buffer.shape == field.shape and buffer.dtype == field.dtype
-    if not has_form or not buffer.flags.writeable:
-        expected = f"expected writable {field.dtype}{field.shape}"
-        raise ValueError(f"out[{name!r}] is {buffer.dtype}{buffer.shape}, {expected}")
-    return buffer
+
+    features: Mapping[str, str]  # name of a field of features -> its stream
+    flags: Mapping[str, str]  # name of a field `<name>_ok` -> the field of features
+    history: Mapping[str, int]  # field of features -> number of rows to read before each window
+
+    @classmethod
+    def parse(
+        cls,
+        stream: str | None,
+        streams: Sequence[str] | Mapping[str, str] | None = None,
+        history: Mapping[str, int] | None = None,
+    ) -> StreamFields:
+        """Make the fields from the arguments of `Split.read` with the same names.
+
+        Raises ValueError or TypeError when the arguments do not fit together.
+        """
+        history = history or {}
+        names = [*(streams.values() if isinstance(streams, Mapping) else streams or ())]
+        nameless = [name for name in (stream, *names) if not isinstance(name, str | None)]
+        if nameless:
+            raise TypeError(f"a stream is a name or None; found {nameless}")
+        if streams is None and not history:
+            return cls({} if stream is None else {"features": stream}, {}, {})
+        if streams is None or isinstance(streams, str):
+            raise TypeError(
+                f"streams must be a sequence of names, also for history; found {streams!r}"
+            )
+        if not (stream is None or isinstance(stream, DefaultName)):
+            raise ValueError(f"expected stream or streams, found both: {stream!r}, {names}")
+        unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
+        if unclear:
+            raise ValueError(
+                f"streams: {unclear} are names of labels, too; read these streams by stream=NAME"
+            )
+        strange = []
+        for name, rows in history.items():
+            is_count = isinstance(rows, int | np.integer) and rows >= 0
+            if name not in streams or not is_count:
+                strange.append(f"{name}: {rows!r}")
+        if strange:
+            raise ValueError(
+                f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
+            )
+        flags = {f"{name}_ok": name for name in streams}
+        return cls(dict(zip(streams, names, strict=True)), flags, history)
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams, in the given order."""
+        return list(self.features.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Every field that comes from a stream."""
+        return [*self.features, *self.flags]
 
 
 class Batch:
@@ -94,7 +155,7 @@ class Batch:
     ) -> dict[str, Array]:
         """Read the fields; `Split.read` describes the arguments and the result."""
         names = _check_fields(self._split, fields, self._chosen.names)
-        feature_dtype = float_dtype(dtype)
+        feature_dtype = _float_dtype(dtype)
         buffers = out or {}
         strange = sorted(set(buffers) - set(names))
         if strange:
@@ -176,6 +237,21 @@ class Batch:
             values[mirrored] = extra.mirrored(rows, self._split.name)
 
 
+def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
+    """The caller's buffer for a field, or a new array.
+
+    Raises ValueError for a buffer that is not writable, or has another shape or dtype.
+    """
+    if name not in buffers:
+        return np.empty(field.shape, field.dtype)
+    buffer = buffers[name]
+    has_form = buffer.shape == field.shape and buffer.dtype == field.dtype
+    if not has_form or not buffer.flags.writeable:
+        expected = f"expected writable {field.dtype}{field.shape}"
+        raise ValueError(f"out[{name!r}] is {buffer.dtype}{buffer.shape}, {expected}")
+    return buffer
+
+
 def _read_if_stored(split: OpenSplit, starts: Ints, seqlen: int, name: str) -> Array | None:
     """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
     if name not in split.manifest["shards"]:
@@ -253,3 +329,12 @@ def _check_fields(
         columns = ", ".join(dict.fromkeys((*split.columns, *split.extra)))
         raise CacheError(f"{split.name}: no field or column {name!r}; columns: {columns}.")
     return list(fields)
+
+
+def _float_dtype(given: DTypeLike) -> np.dtype[Any]:
+    """The dtype of read features. Raises ValueError unless it is one of `FLOATS`."""
+    with suppress(TypeError):
+        dtype: np.dtype[Any] = np.dtype(given)
+        if dtype in FLOATS:
+            return dtype
+    raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")

@@ -14,7 +14,7 @@ from zarr.storage import StorePath, WrapperStore
 
 from cache.format.layout import shard_key
 from cache.format.shard import missing
-from cache.read.open_commit import OpenCommit
+from cache.read.streams import OpenCommit
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

@@ -20,13 +20,18 @@ from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.track_tables import TrackTable
-from cache.read.arguments import DEFAULT_STREAM
-from cache.read.open_commit import OpenCommit
-from cache.read.streams import OpenStream
+from cache.read.streams import OpenCommit, OpenStream
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
 TRACK_FIELDS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
+
+
+class DefaultName(str):
+    """The default of `stream`, distinct from the same name passed by the caller."""
+
+
+DEFAULT_STREAM: Final = DefaultName("resnet50")
 
 
 class OpenSplit(OpenCommit):

@@ -28,9 +28,8 @@ from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
 from cache.format.track_tables import TrackTable, VideoTable
-from cache.read.arguments import DEFAULT_STREAM, StreamFields
-from cache.read.batches import Batch
-from cache.read.open_split import TRACK_FIELDS, OpenSplit
+from cache.read.batches import Batch, StreamFields
+from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, OpenSplit
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of

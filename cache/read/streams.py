@@ -1,8 +1,9 @@
-"""Readers of committed streams.  tracks -> features -> [windows]
+"""Open commits and their streams, and read windows of features.  tracks -> features -> [windows]
 
-An `OpenStream` opens the stream's three arrays: features, `_ok` flags and `_key`. For a batch, a
-`StreamWindows` checks that it has features for all rows, and fills arrays with features and flags.
-A row has features if its flag is COMPUTED or UNDEFINED (`HAS_VALUE`).
+An `OpenCommit` opens the arrays of a split's or stream's commit on first use. An `OpenStream` is
+one of a stream, with three arrays: features, `_ok` flags and `_key`. For a batch, a `StreamWindows`
+checks that it has features for all rows, and fills arrays with features and flags. A row has
+features if its flag is COMPUTED or UNDEFINED (`HAS_VALUE`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
-from cache.errors import CacheError
+from cache.errors import CacheChanged, CacheError
 from cache.format.layout import (
     COMPUTED,
     HAS_VALUE,
@@ -25,13 +26,56 @@ from cache.format.layout import (
     Geometry,
     stream_columns,
 )
-from cache.format.manifest import Commit, shard_rows
+from cache.format.manifest import Commit, has_shards, shard_rows
 from cache.format.shard import ShardLayout
-from cache.read.open_commit import OpenCommit
 from cache.read.rows import Rows
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
 
 _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
+
+
+class OpenCommit:
+    """One commit, with readers of its arrays, each opened on first use."""
+
+    def __init__(self, commit: Commit) -> None:
+        self.commit = commit
+        self.require_current = _StalenessCheck(commit)
+        self._readers: dict[str, Rows] = {}  # by array
+
+    def reader(self, array: str) -> Rows:
+        """The reader of an array that the manifest names."""
+        if array not in self._readers:
+            commit = self.commit
+            layout = ShardLayout(commit.columns[array], commit.geometry)
+            records = commit.manifest["shards"][array]
+            self._readers[array] = Rows.open(
+                commit.place, layout, commit.extent, records, self.require_current
+            )
+        return self._readers[array]
+
+
+class _StalenessCheck:
+    """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
+    have been replaced since. A later commit that still names all of them is allowed.
+
+    Readers refer to this object, not to their `OpenCommit`: so shards are closed as soon as nothing
+    else refers to that.
+    """
+
+    def __init__(self, commit: Commit) -> None:
+        self._place = commit.place
+        self._etag = commit.etag
+        self._shards = commit.manifest["shards"]
+
+    def __call__(self) -> None:
+        place = self._place
+        if place.store.etag(place.manifest) == self._etag:
+            return
+        current = Commit.load_manifest(place)
+        if current is None or not has_shards(current.manifest, self._shards):
+            home = place.store.location(place.manifest_folder)
+            raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
+        self._etag = current.etag
 
 
 class OpenStream(OpenCommit):

@@ -29,7 +29,12 @@ from typing import Any, ClassVar, Final, Self
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.folders import committed_names, places_of
+from cache.format.folders import (
+    committed_names,
+    find_unnamed_shards,
+    find_unnamed_tables,
+    places_of,
+)
 from cache.format.layout import json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import (
@@ -41,7 +46,6 @@ from cache.format.manifest import (
 from cache.format.place import Place
 from cache.format.shard import sha256
 from cache.format.tables import StoredTable, Tables
-from cache.format.unreferenced import find_unnamed_shards, find_unnamed_tables
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format.folders import places_of, split_folders
+from cache.format.folders import find_unreferenced, places_of, split_folders
 from cache.format.listing import missing_error, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
-from cache.format.unreferenced import find_unreferenced
 from cache.read.split import FeatureCache, require_cache
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store, is_own_file

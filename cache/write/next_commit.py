@@ -25,11 +25,10 @@ from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import Column
 from cache.format.manifest import Commit, shards_entry
-from cache.format.records import TrackRows, VideoEntry, video_record
+from cache.format.records import TrackRows, VideoEntry, check_track, video_record
 from cache.format.tables import Tables, encode_texts
 from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
-from cache.write.checks import check_track
 from cache.write.split_shards import SplitShards, StagedShards, Video
 from cache.write.staged import Plan, ShardFiles, StagedWork
 

@@ -24,11 +24,11 @@ from cache.format.folders import create_groups
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
+from cache.format.records import columns_by_name
 from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
-from cache.write.checks import columns_by_name
 from cache.write.next_commit import NextCommit, SplitState
 from cache.write.staged import Plan
 

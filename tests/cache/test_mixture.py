@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheError
-from cache.draws import Draws
-from cache.mixture import Mixture, MixturePart
+from cache.mixture import Draws, Mixture, MixturePart
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
