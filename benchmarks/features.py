@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torchvision.models import resnet50
 
 import cache
-from pipeline import crops
+from pipeline import boxes
 from pipeline.features.extract import extract_together
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
@@ -161,7 +161,7 @@ def usual(root: Path, key: str) -> float:
     """Crops a second of the usual way."""
     network = resnet50(weights=None).eval()
     network.fc = torch.nn.Identity()
-    network(torch.zeros(1, 3, crops.CROP_SIZE, crops.CROP_SIZE))  # start-up
+    network(torch.zeros(1, 3, boxes.CROP_SIZE, boxes.CROP_SIZE))  # start-up
     split = cache.open(root / "cache")[f"{key}/train"]
     total: int = split.manifest["rows"] // 4
     coming = itertools.islice(usual_crops(split, root / "raw", CASES[key]), total)
@@ -174,11 +174,11 @@ def usual(root: Path, key: str) -> float:
 def usual_crops(split: cache.Split, raw: Path, case: Case) -> Iterator[Floats]:
     """(3, 224, 224) normalised, track by track."""
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-    place, size = sources.parse(raw, case.spec).place, (crops.CROP_SIZE, crops.CROP_SIZE)
+    place, size = sources.parse(raw, case.spec).place, (boxes.CROP_SIZE, boxes.CROP_SIZE)
     for track in split.tracks:
         capture = cv2.VideoCapture(str(place if case.video else place / "%06d.jpg"))
         for box in split.rows("bbox", track.start, track.stop):
-            affine = crops.crop_affine(box, track.crop_scale)
+            affine = boxes.crop_affine(box, track.crop_scale)
             crop = cv2.warpAffine(capture.read()[1], affine, size, flags=cv2.INTER_LINEAR)
             rgb = crop[..., ::-1].astype(np.float32) / np.float32(255)
             yield ((rgb - mean) / std).transpose(2, 0, 1)

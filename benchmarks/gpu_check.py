@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 import cache
-from pipeline.crops import CROP_SIZE
+from pipeline.boxes import CROP_SIZE
 from pipeline.features import networks
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine

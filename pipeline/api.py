@@ -12,10 +12,10 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets import Dataset, RawVideo
+from pipeline.datasets.base import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
     ROW_RATE,

@@ -14,8 +14,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import err, out, plain
-from pipeline.cli.results import print_json
+from pipeline.cli.console import err, out, plain, print_json
 from pipeline.cli.text import error_text, text_of
 from pipeline.commands.preparation.detector import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean

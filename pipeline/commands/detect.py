@@ -7,9 +7,8 @@ from dataclasses import fields
 from typing import Final
 
 from pipeline.cli.command_line import Command, every_option, json_option
-from pipeline.cli.console import err, out
+from pipeline.cli.console import err, out, print_json
 from pipeline.cli.progress import bar
-from pipeline.cli.results import print_json
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import plan_detection, usual_detector

@@ -16,8 +16,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, plain
-from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.console import DONE, DOUBT, CommandResult, plain, print_result
 from pipeline.cli.text import command
 from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool

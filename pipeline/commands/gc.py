@@ -7,8 +7,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole
-from pipeline.cli.console import DOUBT, IDLE
-from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result
 from pipeline.cli.text import count, size
 from pipeline.settings.arguments import cache_option
 

@@ -26,11 +26,10 @@ import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG
-from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
-from pipeline.datasets.release import Origin
+from pipeline.datasets.base import Origin
 from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits

@@ -18,8 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, plain
-from pipeline.cli.results import CommandResult, print_result
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED, ExtractionPlan

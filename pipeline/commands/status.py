@@ -24,9 +24,18 @@ from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, describe_no_rows, is_error
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DOUBT, IDLE, err, new_table, out, plain
+from pipeline.cli.console import (
+    DOUBT,
+    IDLE,
+    CommandResult,
+    err,
+    new_table,
+    out,
+    plain,
+    print_document,
+    print_result,
+)
 from pipeline.cli.progress import bar
-from pipeline.cli.results import CommandResult, print_document, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few, size
 from pipeline.conversion import committed
 from pipeline.conversion.plan import recorded_plan

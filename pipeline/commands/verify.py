@@ -20,17 +20,16 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, err, plain
+from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import bar
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few, size
 from pipeline.conversion.committed import DROP, convert_command
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
+from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import fill_command, missing_rows
-from pipeline.features.videos import require_videos, videos_of
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH

@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.labels import smplx
+from pipeline.datasets.labels.smpl import smplx_columns
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import ClassRegistry, PlugInError
 
@@ -67,7 +67,7 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
         for split in reader.splits:
             declared += reader.extra_columns(split, body=True)
     # SMPL-X columns are missing from `extra_columns` unless the raw folder has SMPL-X files
-    declared += smplx.columns("", trans=True)
+    declared += smplx_columns("", trans=True)
     for extra in declared:
         if extra.name == column and callable(extra.mirror):
             return extra.mirror

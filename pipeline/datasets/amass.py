@@ -32,13 +32,18 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
-from pipeline.datasets.labels import smplx
-from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.labels.smpl import (
+    SMPLX_N_POSE,
+    SMPLX_NAMES,
+    is_smplx,
+    smplx_columns,
+    smplx_labels,
+)
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.formats.messages import shown
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
-from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
@@ -167,7 +172,7 @@ class Amass(Dataset):
                 ending = re.search(r"_(poses|stageii)$", file.stem)
                 subset = file.parts[:-1][:1]  # () for a file that is in no subset's folder
                 samples[subset, ending and ending[0]] = file
-        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in samples.values())
+        has_smplx = any(is_smplx(raw / file, "poses") for file in samples.values())
         if has_smplx:
             return _WithSmplx(**asdict(self))
         return self
@@ -250,14 +255,14 @@ class Amass(Dataset):
 
         pose = resample_rotations(motion.pose, positions)  # (T, 24 SMPL or 55 SMPL-X joints, 3)
         extra: dict[str, Array] = {}
-        if pose.shape[1] * 3 == smplx.N_POSE:
+        if pose.shape[1] * 3 == SMPLX_N_POSE:
             if self.labels.extra:
-                extra = smplx.labels(pose, motion.betas)
+                extra = smplx_labels(pose, motion.betas)
             else:
                 account.notes.append(
                     "SMPL-X without smplx_pose: another file of its subset and ending is SMPL-H"
                 )
-            pose = pose[:, SMPL_JOINTS[smplx.N_POSE]]
+            pose = pose[:, SMPL_JOINTS[SMPLX_N_POSE]]
         track = self.track(
             split,
             video,
@@ -279,8 +284,8 @@ class _WithSmplx(Amass):
 
     labels = replace(
         Amass.labels,
-        extra=smplx.columns("up to 16 numbers of the release, for the track's gender"),
-        optional_extra=smplx.NAMES,  # which motions of SMPL-H do not have
+        extra=smplx_columns("up to 16 numbers of the release, for the track's gender"),
+        optional_extra=SMPLX_NAMES,  # which motions of SMPL-H do not have
     )
 
 

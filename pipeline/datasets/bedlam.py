@@ -33,9 +33,8 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
-from pipeline.datasets.labels import smplx
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
     N_BETAS,
@@ -47,13 +46,21 @@ from pipeline.datasets.labels.bedlam import (
     label_files,
     load_scene,
 )
-from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smpl_labels
+from pipeline.datasets.labels.smpl import (
+    EXTRINSICS,
+    INTRINSICS,
+    SMPLX_NAMES,
+    UP,
+    is_smplx,
+    smpl_labels,
+    smplx_columns,
+    smplx_labels,
+)
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import file_state
-from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.messages import shown_names
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
@@ -136,7 +143,7 @@ class Bedlam(Dataset):
         columns=("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl"),
         body_columns=("kp_3d", "has_3d"),
         extra=(EXTRINSICS, UP, INTRINSICS),
-        optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES),
+        optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *SMPLX_NAMES),
     )
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
     folders: ClassVar[tuple[str, ...]] = LABELS  # of label files, the preferred first
@@ -148,7 +155,7 @@ class Bedlam(Dataset):
         reader = _Smplx2 if isinstance(self, Bedlam2) else _Smplx
         with contextlib.suppress(RawDataError):  # without labels, which `videos` reports
             for scene, file in label_files(raw, self.folders).items():
-                if _split_of(scene) == split and smplx.is_smplx(raw / file, "pose_cam"):
+                if _split_of(scene) == split and is_smplx(raw / file, "pose_cam"):
                     return reader(**asdict(self))
         return self
 
@@ -239,8 +246,8 @@ class Bedlam2(Bedlam):
 
 
 def _smplx_labels(betas: str) -> LabelRules:
-    """The rules of a raw folder with SMPL-X labels. betas: as in `smplx.columns`."""
-    return replace(Bedlam.labels, extra=(*Bedlam.labels.extra, *smplx.columns(betas, trans=True)))
+    """The rules of a raw folder with SMPL-X labels. betas: as in `smplx_columns`."""
+    return replace(Bedlam.labels, extra=(*Bedlam.labels.extra, *smplx_columns(betas, trans=True)))
 
 
 @dataclass(frozen=True)
@@ -348,7 +355,7 @@ def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> di
     trans = rows.trans + rows.extrinsics[:, :3, 3]
     if rows.is_smplx:
         smpl = _empty_smpl(len(rows.number), has_body=body is not None)
-        extra |= smplx.labels(rows.pose, rows.betas)
+        extra |= smplx_labels(rows.pose, rows.betas)
         extra["smplx_trans"] = trans.astype(np.float32)
     else:
         smpl = smpl_labels(rows.pose, rows.betas, trans, np.eye(4), body, evaluation=False)

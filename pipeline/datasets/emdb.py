@@ -25,14 +25,13 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
-from pipeline.datasets.release import ImageFolders, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.messages import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures

@@ -34,15 +34,15 @@ import numpy as np
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import list_clips
+from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
-from pipeline.datasets.release import Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture_name
-from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.messages import shown_names
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures

@@ -24,9 +24,9 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import list_clips
+from pipeline.datasets.base import Mistake, Release, ReleasePart
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
-from pipeline.datasets.release import Mistake, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo

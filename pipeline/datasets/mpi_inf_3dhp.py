@@ -34,7 +34,7 @@ import numpy as np
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels.fits import fit_labels
 from pipeline.datasets.labels.mpi_inf_3dhp import (
@@ -54,7 +54,6 @@ from pipeline.datasets.pixels import (
     pictures_or_video,
     require_size,
 )
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
 from pipeline.files.pixels.frames import Pictures, Video

@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
 from pipeline.datasets.pixels import (
     RESIZED,
@@ -33,7 +33,6 @@ from pipeline.datasets.pixels import (
     require_size,
     require_source_pixels,
 )
-from pipeline.datasets.release import ImageFolders, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.frames import Pictures

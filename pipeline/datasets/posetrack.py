@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.labels.posetrack import (
     DOWNLOAD_ADVICE,
     IMAGE_ARCHIVES,
@@ -39,10 +39,9 @@ from pipeline.datasets.labels.posetrack import (
 )
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.messages import shown
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo

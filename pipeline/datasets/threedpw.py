@@ -31,14 +31,13 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.messages import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures

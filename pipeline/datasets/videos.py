@@ -25,9 +25,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
+from pipeline.datasets.base import Release
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
-from pipeline.datasets.release import Release
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo

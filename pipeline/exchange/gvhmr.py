@@ -30,7 +30,7 @@ from pipeline.cameras import resample_rotations
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
-from pipeline.datasets.labels.smplx import load_rest_joints
+from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import (
@@ -205,7 +205,7 @@ class _BedlamMotions:
         self._rows = SplitRows(split, stream)
         self._crop = split.open_stream(stream).crop
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
-        self._rest, self._by_beta = load_rest_joints(smplx, N_BETAS)
+        self._rest, self._by_beta = load_smplx_rest_joints(smplx, N_BETAS)
         checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)
         segments = segments_of(self._rows, checks)
         self.segments = segments.only(segments.stop - segments.start >= _MIN_ROWS, TOO_SHORT)

@@ -30,9 +30,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
 
 import cache
+from pipeline.boxes import crop_person
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image

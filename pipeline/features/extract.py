@@ -26,7 +26,15 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
-from pipeline.features.inputs import Pixels, pixels, raw_folder
+from pipeline.features.inputs import (
+    Pixels,
+    computable_shards,
+    find_lost,
+    pixels,
+    raw_folder,
+    require_videos,
+    videos_of,
+)
 from pipeline.features.plan import ExtractionPlan, MissingRows
 from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import (
@@ -38,12 +46,6 @@ from pipeline.features.stream_extraction import (
 )
 from pipeline.features.stream_extraction import Extraction as Extraction
 from pipeline.features.streams.base import Machine
-from pipeline.features.videos import (
-    computable_shards,
-    find_lost,
-    require_videos,
-    videos_of,
-)
 from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask

@@ -3,12 +3,14 @@ features
 
 A stream computes a feature for each row of a split, which is a frame of a track. What it reads for
 that are *inputs*: stored columns of the row and of its neighbours (labels), and crops of the
-images. This module finds them for many rows at once, in four parts:
+images. This module finds them for many rows at once, in five parts:
 
 - labels: `column`, `label`, `label_batch`, `crop_labels`;
 - crops: `find_crops`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
-- pixels: `Pixels` decodes a video. `videos.py` finds the videos that are lost.
+- pixels: `Pixels` decodes a video;
+- lost videos: before an extraction, `find_lost` finds them, and `computable_shards` the shards with
+  rows of other videos. Videos and shards are named by their numbers in the split.
 
 Words:
     row: always by its number in the split, (n,) ascending unless said otherwise.
@@ -21,7 +23,7 @@ Words:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -340,3 +342,57 @@ def raw_folder(split: Split, given: Path | None) -> Path:
         if given is None:
             raise PipelineError(f"{origin}. {RAW}")
     return committed.raw_folder(split, given)
+
+
+def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
+    """Numbers of the videos with rows in these shards, ascending."""
+    size = split.rows_per_shard
+    tracks = split.tracks  # sorted by row, and disjoint
+    videos = set[int]()
+    for shard in shards:
+        first = np.searchsorted(tracks.stop, shard * size, side="right")
+        last = np.searchsorted(tracks.start, (shard + 1) * size)
+        videos.update(tracks.video[first:last].tolist())
+    return sorted(videos)
+
+
+def find_lost(
+    pixels_of: Callable[[int], Pixels],
+    videos: Iterable[int],
+    check: Callable[[Pixels], None] = Pixels.require_place,
+) -> dict[int, str]:
+    """Those of the videos that are lost -> why.
+
+    check: raises VideoLost. By default, it finds missing videos alone; `Pixels.check` finds changed
+    and unreadable ones, too, and takes longer.
+    """
+    lost = {}
+    for video in videos:
+        try:
+            check(pixels_of(video))
+        except VideoLost as error:
+            lost[video] = str(error)
+    return lost
+
+
+def computable_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
+    """Those of the shards that have rows of videos that are not lost."""
+    return [shard for shard in shards if not set(videos_of(split, [shard])).issubset(lost)]
+
+
+def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
+    """Raise PipelineError unless the files of all videos of these shards exist. To be called before
+    stored features are replaced: those of a missing video could not be computed again.
+    """
+    pixels_of = pixels(split, raw)
+    videos = videos_of(split, shards)
+    lost = find_lost(pixels_of, videos)
+    if lost:
+        number, why = next(iter(lost.items()))
+        folder = raw_folder(split, raw)
+        drop = committed.drop_command(split, folder)
+        raise PipelineError(
+            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
+            f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "
+            f"or delete their rows: {drop}"
+        )

@@ -22,8 +22,7 @@ from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
-from pipeline.grades.joints import LIMBS, CameraMotion, Joints, Timing
-from pipeline.grades.motions import CONTACT_M, numbers_of_motion
+from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
 from pipeline.grades.words import Grade
 from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
 from pipeline.track import usual_step

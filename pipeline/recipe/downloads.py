@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.cli.text import count as count_of
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import ImageFolders, ReleasePart, globs
+from pipeline.datasets.base import Dataset, ImageFolders, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files

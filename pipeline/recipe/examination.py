@@ -2,7 +2,7 @@
 
 `examine` takes a dataset and its raw folder and returns an `Examination`, which `doctor` prints.
 Each dataset declares the parts of its release, as patterns of file names with the number of files,
-and known mistakes, such as a file under another name (`pipeline.datasets.release`). Only names of
+and known mistakes, such as a file under another name (`pipeline.datasets.base`). Only names of
 files and folders are compared with these: seconds for a full download. Two things are opened: the
 keypoints of the first few clips, and the first frames of clips of the user's own.
 
@@ -22,8 +22,7 @@ from typing import Final, NamedTuple
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import Mistake, Release, ReleasePart, globs
+from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.people.detections import read_detections

@@ -31,8 +31,7 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import globs
+from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in

@@ -27,9 +27,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
 import cache
+from pipeline.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.show.bodies import projected_joints

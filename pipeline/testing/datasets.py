@@ -20,9 +20,8 @@ import pytest
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin, Release
 from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.release import Origin, Release
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import OTHER_SIZE, Pictures

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option, whole
+from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
-from pipeline.cli.results import print_json
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, every_option, json_option
+from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
-from pipeline.cli.results import print_json
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.commands import prepare

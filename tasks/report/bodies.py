@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import cache
+from pipeline.boxes import crop_person
 from pipeline.cli.text import error_text
-from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources

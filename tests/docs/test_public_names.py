@@ -17,7 +17,7 @@ NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)
 PROMISED = """
 cache.open cache.FeatureCache cache.Split cache.verify cache.mixture.Mixture
 pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.track.Track
-pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_keypoints
+pipeline.skeletons.convert pipeline.boxes.crop_person pipeline.boxes.normalise_keypoints
 pipeline.boxes.smooth_boxes
 pipeline.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
 vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
@@ -33,7 +33,7 @@ vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec
 pipeline.clips.detectors.Detector pipeline.clips.detectors.People
 pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
-pipeline.datasets.release.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
+pipeline.datasets.base.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
 pipeline.testing.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol
 """

@@ -30,13 +30,13 @@ from cache.storage.durable import write_atomic
 from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
 from pipeline.bodies.writing import SUMMARY
+from pipeline.boxes import crop_person
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, from_here, size
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
-from pipeline.crops import crop_person
 from pipeline.errors import MissingAssets
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video

@@ -28,7 +28,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import labels_of, require_own_labels, require_own_name
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,
@@ -43,7 +43,6 @@ from pipeline.datasets.pixels import (
     require_frames,
     require_pixels,
 )
-from pipeline.datasets.release import Origin
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord

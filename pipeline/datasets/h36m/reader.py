@@ -34,7 +34,7 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
 from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
@@ -48,7 +48,6 @@ from pipeline.datasets.h36m.release_layout import (
     VIDEOS,
 )
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
-from pipeline.datasets.release import ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import add_confidence, convert

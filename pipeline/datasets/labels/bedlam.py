@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.labels import smplx
+from pipeline.datasets.labels.smpl import SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_npz
 from pipeline.skeletons import Array, Bools, Doubles, Ints
@@ -105,7 +105,7 @@ class SceneLabels:
 
     @property
     def is_smplx(self) -> bool:
-        return bool(self.pose.shape[1] == smplx.N_POSE)
+        return bool(self.pose.shape[1] == SMPLX_N_POSE)
 
     def select(self, rows: Bools | Ints) -> SceneLabels:
         """The labels of some rows."""
@@ -134,8 +134,8 @@ def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabe
     stored = StoredArrays(file, load_npz(file, KEYS, ("sub",)), AGAIN)
     pose = stored.take("pose_cam", None, None)
     n_rows, n_pose = pose.shape
-    if n_pose not in (N_POSE, smplx.N_POSE):
-        expected = f"{N_POSE} (SMPL) or {smplx.N_POSE} (SMPL-X) numbers per row"
+    if n_pose not in (N_POSE, SMPLX_N_POSE):
+        expected = f"{N_POSE} (SMPL) or {SMPLX_N_POSE} (SMPL-X) numbers per row"
         raise RawDataError(file, "pose_cam", expected, str(n_pose), AGAIN)
 
     pattern = r"(seq_[0-9]{6})/\1_([0-9]{4})\.png"
@@ -149,7 +149,7 @@ def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabe
     n_betas = betas.shape[1]
     if n_pose == N_POSE and n_betas not in (N_BETAS, N_BETAS + 1):
         raise RawDataError(file, "shape", "10 or 11 numbers per row", str(n_betas), AGAIN)
-    if n_pose == smplx.N_POSE and not 1 <= n_betas <= smplx.N_BETAS:
+    if n_pose == SMPLX_N_POSE and not 1 <= n_betas <= SMPLX_N_BETAS:
         raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
 
     if "sub" in stored.content:

@@ -27,8 +27,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from pipeline.exchange.vibe_db.joblib_files import NAMES, load_joblib
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
-from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.other_formats import ZIP, owner_of, owner_of_file
+from pipeline.files.formats.messages import ZIP, owner_of, owner_of_file, shown_names
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.files.raw.opening import open_unbuffered

@@ -27,8 +27,7 @@ from pipeline.cameras import rigid
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
-from pipeline.datasets.labels import smplx
-from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
@@ -46,7 +45,7 @@ LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
-    *smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True),
+    *smplx_columns(f"{N_BETAS} numbers", trans=True, gaps=True),
     replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True),
     replace(EXTRINSICS, gaps=True),
     UP,

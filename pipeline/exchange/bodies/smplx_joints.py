@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline.datasets.labels import smplx
+from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw.files import whole_file_digest
@@ -31,7 +31,7 @@ class SmplxJoints:
     @classmethod
     def load(cls, file: Path) -> Self:
         """Read SMPLX_NEUTRAL.npz. Raises RawDataError for another file."""
-        rest, by_beta = smplx.load_rest_joints(file, N_BETAS)
+        rest, by_beta = load_smplx_rest_joints(file, N_BETAS)
         stored = load_npz(file, ("hands_meanl", "hands_meanr"))
         hands = [numbers(file, key, values, (45,)) for key, values in stored.items()]
         mean = np.concatenate(hands)

@@ -22,8 +22,7 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
 from pipeline.files.formats.arrays import numbers, reading
-from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.other_formats import owner_of
+from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.skeletons import Doubles, Ints
 
 CROP: Final = 256  # px, of PHALP's crops

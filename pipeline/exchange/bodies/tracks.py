@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 import cache
-from pipeline.datasets.labels import smplx
+from pipeline.datasets.labels.smpl import smplx_labels
 from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate
 from pipeline.exchange.bodies.projection import Keypoints
 from pipeline.skeletons import Array, Doubles, Ints
@@ -78,7 +78,7 @@ class ImportedTrack:
             self.extra["up"] = WORLD_UP
 
         if estimate.is_smplx:
-            labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
+            labels = smplx_labels(whole_pose[rows], estimate.betas[rows])
             labels["smplx_trans"] = trans[rows].astype(np.float32)
             for name, values in labels.items():
                 if values.ndim:

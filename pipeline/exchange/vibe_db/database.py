@@ -25,7 +25,7 @@ from pipeline.exchange.vibe_db import joblib_files
 from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
 from pipeline.files.formats.arrays import matches_shape
-from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.messages import shown_names
 from pipeline.skeletons import Array
 
 _NAMES_AT_ONCE: Final = 65536

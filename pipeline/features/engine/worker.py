@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
-from pipeline.crops import crop_person
+from pipeline.boxes import crop_person
 from pipeline.features.computing import compute_row
 from pipeline.features.inputs import Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.arrays import Floats
+from pipeline.boxes import CROP_SIZE
 from pipeline.cli.console import err
-from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms

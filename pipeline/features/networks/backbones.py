@@ -32,8 +32,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
+from pipeline.boxes import CROP_SIZE
 from pipeline.cli.console import err, plain
-from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.arrays import Floats
-from pipeline.crops import CROP_SIZE
+from pipeline.boxes import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Provenance
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from cache.arrays import Doubles
+from pipeline.boxes import crop_affine, crop_person, normalise_keypoints
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
@@ -31,7 +32,6 @@ from pipeline.clips.detectors.blaze_pose import (
     estimate_pose,
     find_people,
 )
-from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image

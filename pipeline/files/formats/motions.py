@@ -26,8 +26,7 @@ from pipeline.files.formats.arrays import (
     refuse,
     refuse_other,
 )
-from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.other_formats import owner_of
+from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST, Doubles

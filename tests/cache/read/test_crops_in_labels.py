@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import CacheError, CropPolicy, Jitter
 from cache.read import labels
-from pipeline.crops import normalise_keypoints
+from pipeline.boxes import normalise_keypoints
 from pipeline.skeletons import JOINTS
 from tests.bodies import the_body
 from tests.cache.toy import split_of

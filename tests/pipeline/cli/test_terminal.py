@@ -17,7 +17,7 @@ from pipeline.__main__ import parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
-from pipeline.cli.results import print_json
+from pipeline.cli.console import print_json
 from tasks.__main__ import parser as parser_of_tasks
 
 ROOT = Path(__file__).parents[3]

@@ -7,8 +7,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.datasets import RELEASES
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import Release, ReleasePart, globs
+from pipeline.datasets.base import Dataset, Release, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from cache import CropPolicy, Jitter
-from pipeline import crops
+from pipeline.boxes import crop_person
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.plan import plan_extraction
@@ -84,7 +84,7 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted):
             for i in np.flatnonzero(ok[name] == cache.COMPUTED).tolist():
                 shown = np.ascontiguousarray(picture(frames[name][i]))
                 is_mirrored = bool(mirrored[i])
-                crop = crops.crop_person(shown, cuts[i], 1.2, policy.size, mirrored=is_mirrored)
+                crop = crop_person(shown, cuts[i], 1.2, policy.size, mirrored=is_mirrored)
                 assert_array_equal(found[name][i, part], take(crop))
     for name, whole in toy.rows("features/whole").items():
         corners = [picture(frame)[0, 0] for frame in frames[name]]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
+from pipeline.files.formats.people import keypoints_json, mmpose, text_files
 from pipeline.skeletons import joint_names
 from tests.pipeline.files.made_detections import (
     CASES,
@@ -168,6 +168,11 @@ MISTAKES = [  # the files, words of the message
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
     ({"": "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n"}, "without track, x, y, w, h"),
     ({"": f"{CSV}ann,0,1,2,3,4\n"}, "a second time"),
+    (
+        {"": f"{CSV},1,1,2,3,4\n"},
+        "'line 3': expected a name or number, found a text '' as the track",
+    ),
+    ({"": f"{CSV}ann,-1,1,2,3,4\n"}, "expected a whole number, found a text '-1' as the frame"),
     ({"": MOT.replace("\n8,", "\n0,")}, "frames from 1 on, as in MOT"),
     ({"": "".join(f"{t + 1},1,0.2,0.3,0.1,0.9,1\n" for t in EVERY)}, "up to 0.9: shares of the"),
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
@@ -197,7 +202,7 @@ MISTAKES = [  # the files, words of the message
     ),
     (
         change_of("coco", lambda c: c["annotations"][2].update(keypoints=[1] * 48)),
-        r"annotations\[2\].*51 numbers",
+        r"annotations\[2\].*51 numbers.*each named joint",
     ),
     (
         change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])),
@@ -262,7 +267,7 @@ def test_the_page_declares_every_format_as_it_is_read():
         for line in page.read_text().splitlines()
         if len(row := line.strip("|").split("|")) == 6
     }
-    modules = {**vars(box_lines), **vars(keypoints_json), **vars(mmpose)}
+    modules = {**vars(text_files), **vars(keypoints_json), **vars(mmpose)}
     for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         names = [name for name in rows if form.name in name.split(", ")] or [
             name for name in rows if form.name in name

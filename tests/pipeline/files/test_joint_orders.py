@@ -13,8 +13,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.found import ORDERS
-from pipeline.files.formats.people.joint_orders import check_named_order, find_order
+from pipeline.files.formats.people.joint_orders import ORDERS, check_named_order, find_order
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24

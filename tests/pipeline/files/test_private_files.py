@@ -13,7 +13,7 @@ from scipy.io import savemat
 from pipeline.datasets.labels import mpi_inf_3dhp
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays, h36m, hdf5, motions, pickles, sequences
-from pipeline.files.formats.people import box_lines, keypoints_json, trc
+from pipeline.files.formats.people import keypoints_json, text_files
 
 SECRET = "hunter2"
 LINE = f"machine lab login me password {SECRET}"
@@ -53,8 +53,8 @@ CASES = {
     "pickle": (write_pickle, motions.load_motion),
     "text as a pickle": (write_text(LINE), pickles.load_labels),
     "text as json": (write_text(LINE), lambda file: arrays.load_json(file, do="")),
-    "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), box_lines.content_of),
-    "csv header": (write_text(f"{SECRET},track,frame"), box_lines.content_of),
+    "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), text_files.box_content),
+    "csv header": (write_text(f"{SECRET},track,frame"), text_files.box_content),
     "json keys": (write_json(NAMES), keypoints_json.content_of),
     "image name": (write_json([{"image_id": LINE}]), keypoints_json.content_of),
     "categories": (
@@ -63,7 +63,7 @@ CASES = {
         ),
         keypoints_json.content_of,
     ),
-    "trc": (write_text(f"{LINE}\n" * 7), lambda file: trc.content_of([file])),
+    "trc": (write_text(f"{LINE}\n" * 7), lambda file: text_files.trc_content([file])),
     "xml tags": (write_text(f"<a><{SECRET * 6}/></a>"), h36m.load_metadata),
     "sequence": (
         write_text(f'{{"{LINE}": {{"1": {{"1": {{}}}}}}}}'),

@@ -14,10 +14,9 @@ from cache import ExtraColumn
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.conversion import convert
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
-from pipeline.datasets.release import Origin
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.errors import refuse
-from pipeline.files.formats.people.found import FoundPerson, Sizes
-from pipeline.files.formats.people.label_errors import label_error
+from pipeline.files.formats.people.label_content import FoundPerson, Sizes
+from pipeline.files.formats.people.label_values import label_error
 from pipeline.skeletons import Bools, Doubles
 
 AROUND: Final = 0.1  # joints outside a box by this share of its size count as inside

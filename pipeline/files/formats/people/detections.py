@@ -5,7 +5,7 @@ a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMP
            text, CSV, TRC
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
-A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
+A reader of the format (`keypoints_json`, `text_files`) returns the people in the order of the
 file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
 (`box_fit`) and scores.
 """
@@ -24,26 +24,21 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.names import kind, shown_names
-from pipeline.files.formats.other_formats import export_of, owner_of_file
-from pipeline.files.formats.people import box_lines, keypoints_json, trc
+from pipeline.files.formats.messages import export_of, kind, owner_of_file, shown_names
+from pipeline.files.formats.people import keypoints_json, text_files
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
-from pipeline.files.formats.people.found import (
-    BODY_JOINTS,
-    ORDERS,
-    FoundPerson,
-    LabelContent,
-    Sizes,
-)
 from pipeline.files.formats.people.joint_orders import (
+    BODY_JOINTS,
     JOINT_OF_SPELLING,
+    ORDERS,
     check_named_order,
     find_order,
     joint_called,
     note_if_upside_down,
     unknown_order,
 )
-from pipeline.files.formats.people.label_errors import DAMAGED, ONE_VIDEO, label_error
+from pipeline.files.formats.people.label_content import FoundPerson, LabelContent, Sizes
+from pipeline.files.formats.people.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
@@ -119,9 +114,9 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     """
     if not place.is_dir():
         return read_results(place, sizes)
-    persons = trc.person_files(place, list_names(place))
+    persons = text_files.trc_files(place, list_names(place))
     if persons:
-        return _assemble(place, trc.content_of(persons))
+        return _assemble(place, text_files.trc_content(persons))
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
@@ -142,7 +137,7 @@ def _read_numbered(
     unused = [file for file in results[:1] if file not in file_of.values()]
     if numbered[0][1].suffix == ".txt":
         tool = "YOLO"
-        content = box_lines.yolo_content(numbered, sizes()[0])
+        content = text_files.yolo_content(numbered, sizes()[0])
         file_of = {}  # file numbers begin at 1, so they are no frame numbers
     else:
         tool = "OpenPose"
@@ -173,11 +168,11 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     if file.suffix.lower() == ".trc":
-        content = trc.content_of([file])
+        content = text_files.trc_content([file])
     elif start in (b"[", b"{") or file.suffix.lower() == ".json":
         content = keypoints_json.content_of(file, sizes)
     else:
-        content = box_lines.content_of(file)
+        content = text_files.box_content(file)
     return _assemble(file, content, sizes)
 
 
@@ -358,7 +353,7 @@ def _order_joints(
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {shown_names(names)}"
-        raise unknown_order(place, expected, actual)
+        raise unknown_order(place, expected, actual, "Give the joints these names.")
     stored = points
     points = [persons[:, [*column_of.values()]] for persons in points]
     skeleton = tuple(column_of)

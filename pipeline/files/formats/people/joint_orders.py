@@ -20,9 +20,21 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.found import ORDERS
-from pipeline.files.formats.people.label_errors import EXPORT
+from pipeline.files.formats.people.label_values import EXPORT
 from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
+
+# number of joints -> the known orders, the usual one first
+ORDERS: Final = {
+    17: ("coco", "h36m_lifters", "h36m", "posetrack"),
+    18: ("openpose_coco", "coco_neck"),
+    25: ("body_25", "body_25b"),
+    23: ("coco_feet",),
+    26: ("halpe_26",),
+}
+# number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
+BODY_JOINTS: Final = {136: 26, 133: 23}
+# how many joints a person may have if the file does not name them
+JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
@@ -254,9 +266,9 @@ def _median(values: Doubles) -> float:
     return float(np.median(finite))
 
 
-def unknown_order(place: Path, expected: str, found: str) -> RawDataError:
+def unknown_order(place: Path, expected: str, found: str, do: str) -> RawDataError:
     """The error for joints in another order."""
-    return RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order")
+    return RawDataError(place, "joints", expected, found, do, reason="unknown_joint_order")
 
 
 def _unknown_order(
@@ -265,17 +277,20 @@ def _unknown_order(
     """The error that none of the orders fits, or that several do."""
     faults = "; ".join(f"as {fit.order}, {fit.fault()}" for fit in fits)
     actual = f"{n_joints} joints in an order that is not known, or not of people: {faults}"
+    do = EXPORT
     if fitting:
         names = " or ".join(fit.order for fit in fitting)
         actual = f"{n_joints} joints without names that may be {names}"
-    return unknown_order(place, "joints in a known order", actual)
+        do = "Name the joints, in COCO's JSON."
+    return unknown_order(place, "joints in a known order", actual, do)
 
 
 def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDataError:
     """The error that joints are not those that the file names, with the orders that they fit."""
     orders = " or ".join(fitting)
     actual = f"names that the numbers contradict: {fault}. Without names they fit {orders}"
-    return unknown_order(place, "joints where their names say", actual)
+    do = "Name the joints in the order of their numbers."
+    return unknown_order(place, "joints where their names say", actual, do)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -26,28 +26,28 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
-from pipeline.files.formats.names import kind, shorten, shown, shown_names
-from pipeline.files.formats.people.found import (
-    JOINT_COUNTS,
+from pipeline.files.formats.messages import kind, shorten, shown, shown_names
+from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
+from pipeline.files.formats.people.label_content import (
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
-    attributes,
-    finite_score,
-    joint_names,
-    numbers,
-    records,
     tolerant_box,
-    track_id,
-    whole_number,
 )
-from pipeline.files.formats.people.label_errors import (
+from pipeline.files.formats.people.label_values import (
     DAMAGED,
     EXPORT,
     ONE_VIDEO,
+    attributes,
+    finite_score,
+    joint_names,
     label_error,
+    numbers,
     other_tool_error,
+    records,
+    track_id,
+    whole_number,
 )
 from pipeline.files.formats.people.mmpose import DEMO, INFERENCER, mmpose_content
 from pipeline.skeletons import Doubles
@@ -491,7 +491,9 @@ def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
         if isinstance(stored, list) and stored and isinstance(stored[0], list):
             actual = f"{len(stored)} lists"
         expected = f"one list of {', '.join(map(str, lengths))} numbers a person"
+        do = EXPORT
         if n_joints:
             expected += f", 3 for each of {n_joints} names in categories"
-        raise label_error(file, key, expected, actual, EXPORT)
+            do = "Write x, y and score of each named joint."
+        raise label_error(file, key, expected, actual, do)
     return numbers(file, key, stored, (len(stored),)).reshape(-1, 3)

@@ -14,19 +14,24 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.files.formats.names import kind
-from pipeline.files.formats.people.found import (
-    JOINT_COUNTS,
+from pipeline.files.formats.messages import kind
+from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
+from pipeline.files.formats.people.label_content import (
     FoundPerson,
     LabelContent,
     LabelFormat,
+    tolerant_box,
+)
+from pipeline.files.formats.people.label_values import (
+    EXPORT,
+    ONE_VIDEO,
+    OTHER_TOOL,
     joint_names,
+    label_error,
     numbers,
     records,
-    tolerant_box,
     track_id,
 )
-from pipeline.files.formats.people.label_errors import EXPORT, ONE_VIDEO, OTHER_TOOL, label_error
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
 INFERENCER: Final = LabelFormat("MMPose's inferencer", first_frame=0)  # it numbers by enumerate()

@@ -1,4 +1,4 @@
-"""The common form of the persons in all detectors' files.  [raw] -> tracks -> features -> windows
+"""What files of detectors contain: people in frames.  [raw] -> tracks -> features -> windows
 
 The reader of each format returns `LabelContent`, with a `FoundPerson` for each person in each
 frame. A `LabelFormat` says how a format counts frames and pixels, and how it writes boxes.
@@ -6,20 +6,14 @@ frame. A `LabelFormat` says how a format counts frames and pixels, and how it wr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.files.formats import arrays
-from pipeline.files.formats.names import kind, shown
-from pipeline.files.formats.other_formats import FORMATS, other_than_text
-from pipeline.files.formats.people.label_errors import DAMAGED, label_error
-from pipeline.files.raw.files import read_regular
+from pipeline.files.formats.people.label_values import label_error, numbers, whole_number
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -27,38 +21,10 @@ from pipeline.skeletons import LARGEST, Doubles
 # that need no sizes do not call it.
 Sizes = Callable[[], Sequence[tuple[int, int]]]
 
-# number of joints -> the known orders, the usual one first
-ORDERS: Final = {
-    17: ("coco", "h36m_lifters", "h36m", "posetrack"),
-    18: ("openpose_coco", "coco_neck"),
-    25: ("body_25", "body_25b"),
-    23: ("coco_feet",),
-    26: ("halpe_26",),
-}
-# number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
-BODY_JOINTS: Final = {136: 26, 133: 23}
-# how many joints a person may have if the file does not name them
-JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 # Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
 # little; boxes in pixels are far larger.
 LARGEST_SHARE: Final = 1.5
 CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left corner
-
-# the functions of `arrays`, with advice for these files
-whole_number: Final = partial(arrays.whole_number, do=FORMATS)
-numbers: Final = partial(arrays.numbers, do=FORMATS)
-floats: Final = partial(arrays.floats, do=FORMATS)
-records: Final = partial(arrays.records, do=FORMATS)
-
-
-def text_lines(file: Path, expected: str) -> list[str]:
-    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
-    with arrays.reading(file, expected, do=DAMAGED):
-        content = read_regular(file)
-        problem = other_than_text(content)
-        if content.strip() and problem:
-            arrays.refuse(problem)
-        return content.decode("utf-8-sig").splitlines()
 
 
 class FoundPerson(NamedTuple):
@@ -155,49 +121,3 @@ def tolerant_box(
     if not as_corners:
         box[1] += box[0]
     return box if scale is None else box * scale[:2]
-
-
-def joint_names(file: Path, key: str, names: Any) -> list[str]:
-    """Check the names of the joints in a file, and return them. Raises RawDataError unless they are
-    a list of different texts.
-    """
-    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    expected = "the names of the joints, each once"
-    if not are_texts:
-        raise label_error(file, key, expected, kind(names))
-    earlier = set[str]()
-    for name in names:
-        if name in earlier:
-            raise label_error(file, key, expected, f"{shown(name)} twice")
-        earlier.add(name)
-    return list(names)
-
-
-def finite_score(file: Path, key: str, score: float) -> float:
-    """Check a detection's confidence, and return it. Raises RawDataError for NaN and infinity."""
-    try:
-        number = float(score)
-    except OverflowError:  # a whole number of hundreds of digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise label_error(file, key, "a finite confidence", kind(score))
-    return number
-
-
-def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `attributes` that CVAT gives an annotation; {} if there are none."""
-    stored = entry.get("attributes")
-    return stored if isinstance(stored, dict) else {}
-
-
-def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
-    """The person's `track_id`, which CVAT puts into `attributes`; None if there is none, or it is
-    negative, as some tools write it without a tracker. Raises RawDataError for other values.
-    """
-    if "track_id" not in entry:
-        entry = attributes(entry)
-    if "track_id" not in entry:
-        return None
-    do = "Number people by whole numbers, or leave track_id out."
-    identity = whole_number(file, f"{key}.track_id", entry["track_id"], do=do)
-    return None if identity < 0 else identity

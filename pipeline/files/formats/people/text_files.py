@@ -1,5 +1,7 @@
-"""Text lines with one person in one frame each: CSV and MOT in one file, YOLO in one file per
-frame.  [raw] -> tracks
+"""Text files of people in frames: CSV, MOT, YOLO and TRC.  [raw] -> tracks
+
+In a line of CSV, MOT and YOLO is one person in one frame. CSV and MOT are one file for a clip, YOLO
+is a file for each frame, and TRC (Sports2D, in pixels) a file for each person.
 
 CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size
        in px:               anna,0,100,40,60,150
@@ -8,12 +10,27 @@ MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
 YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics'
        save_txt):           0 0.2 0.24 0.09 0.31 0.9 7
 
-`detections` calls `content_of` for a file, and `yolo_content` for a folder of YOLO's files.
+TRC files have five lines of header: line 3 has the rate, and line 4 each joint's name, followed by
+two empty fields. Then come rows with a number, a time in s, and x, y, z of each joint. Sports2D
+counts the number from the first frame that it was told to read, but the time from the clip's first
+frame at the stated rate, so the time gives the frame. The header always gives m as the unit, even
+if the file is in px. With tabs shown as blanks:
+
+    PathFileType 4 (X/Y/Z) clip_px_person00.trc
+    DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame OrigNumFrames
+    30 30 90 22 m 30 0 90
+    Frame# Time Hip   RHip   ...
+      X1 Y1 Z1 X2 Y2 Z2 ...
+    0 0.0 412.5 310.1 0.0 398.7 311.9 0.0 ...
+
+`detections` calls `box_content` for a file of CSV or MOT, `yolo_content` for a folder of YOLO's
+files, and `trc_content` for files of TRC.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,24 +40,30 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.names import kind, shown
-from pipeline.files.formats.people.found import (
+from pipeline.files.formats.messages import kind, shown
+from pipeline.files.formats.people.label_content import (
     LARGEST_SHARE,
     FoundPerson,
     LabelContent,
     LabelFormat,
+)
+from pipeline.files.formats.people.label_values import (
+    DAMAGED,
     finite_score,
     floats,
+    label_error,
+    other_tool_error,
     text_lines,
     whole_number,
 )
-from pipeline.files.formats.people.label_errors import label_error, other_tool_error
-from pipeline.skeletons import Doubles
+from pipeline.skeletons import LARGEST, Doubles
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
+LONGEST_TRACK: Final = 200  # characters of its name
+MOST_DIGITS: Final = 12  # of a frame's number
 # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
 MOT_PEOPLE: Final = (-1, 1, 2, 7)
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
@@ -52,6 +75,13 @@ CSV: Final = LabelFormat("CSV", first_frame=0, box_form="x y w h")
 MOT: Final = LabelFormat("MOT", first_frame=1, box_form="x y w h", first_pixel=1)
 YOLO: Final = LabelFormat("YOLO", first_frame=1, box_form="cx cy w h", in_shares=True)
 
+# TRC
+TRC_HEADER: Final = 5  # lines
+# The largest coordinate tells px from m: people in m do not reach that far, and in px all do.
+LEAST_PX: Final = 20.0
+IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
+TAKE_PX: Final = "Take Sports2D's files with _px in their names."
+
 
 class _YoloLine(NamedTuple):
     """A person's line in a file of YOLO."""
@@ -62,7 +92,7 @@ class _YoloLine(NamedTuple):
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
-def content_of(file: Path) -> LabelContent:
+def box_content(file: Path) -> LabelContent:
     """A clip's boxes in one file: MOT if it begins with a number, else CSV. Raises RawDataError."""
     lines = _lines(file)
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
@@ -117,12 +147,12 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     for (key, _), row in zip(lines[1:], rows, strict=True):
         padded = row + [""] * len(names)
         track, number, *box = (padded[column].strip() for column in columns)
-        is_name = track.isprintable() and 0 < len(track) <= 200
-        is_count = number.isdecimal() and len(number) <= 12
-        if not (is_name and is_count):
+        if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+            actual = f"{kind(track)} as the track"
+            raise label_error(file, key, "a name or number", actual, "Name every person.")
+        if not (number.isdecimal() and len(number) <= MOST_DIGITS):
             actual = f"{kind(number)} as the frame"
-            do = "Count frames from 0, and give every person a name."
-            raise label_error(file, key, "a track and a whole number", actual, do)
+            raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
 
         frame = int(number)
         if (track, frame) in keys:
@@ -273,3 +303,89 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
         yield FoundPerson(line.frame, points, identity, line.box)
+
+
+def trc_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The TRC files among the names in a folder. If the names of some say that they are in px, only
+    those.
+    """
+    files = sorted(name for name in names if name.lower().endswith(".trc"))
+    in_px = [name for name in files if IN_PX in name]
+    return [folder / name for name in in_px or files]
+
+
+def trc_content(files: Sequence[Path]) -> LabelContent:
+    """Read the people of a clip, one from each file. A person's identity is the number at the end
+    of the file's name, or else the name. Raises RawDataError.
+    """
+    content = LabelContent()
+    for file in files:
+        joints, frames, points = _read_trc(file)
+        if content.joints is not None and joints != content.joints:
+            expected = f"the joints of {files[0].name}"
+            raise label_error(file, "line 4", expected, f"{len(joints)} joints, other names")
+        content.joints = joints
+        number = re.search(r"[0-9]+$", file.stem)
+        identity: str | int = file.stem
+        if number is not None:
+            identity = int(number[0])
+        for frame, person in zip(frames, points, strict=True):
+            if person[:, 2].any():
+                content.people.append(FoundPerson(frame, person, identity))
+    content.notes.append("joints of TRC files have no confidence: 1 where there is a joint")
+    return content
+
+
+def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
+    """Read a file: the joints' names, the frames from 0, and points (T, J, 3): x, y in px, score 1
+    or 0 (missing).
+    """
+    expected = "a TRC file: text, with five lines of header"
+    lines = text_lines(file, expected)
+    if len(lines) < TRC_HEADER:
+        raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
+    fields = lines[3].split("\t")
+    names = [name.strip() for name in fields]
+    joints = [name for name in names[2:] if name]
+    if not joints or not lines[0].startswith("PathFileType"):
+        actual = f"other text, and {len(joints)} names of joints"
+        raise label_error(file, "line 1", "the header of a TRC file", actual)
+
+    first = lines[2].split("\t")[:1]
+    rate = floats(file, "line 3", first)[0]
+    if not rate > 0:
+        raise label_error(file, "line 3", "frames per second", str(rate))
+    n_numbers = 2 + 3 * len(joints)
+    numbered = [*enumerate(lines, start=1)][TRC_HEADER:]
+    data = [(number, line) for number, line in numbered if line.strip()]
+    rows = np.empty((len(data), n_numbers))
+    for i, (number, line) in enumerate(data):
+        fields = line.split("\t")
+        key = f"line {number}"
+        if len(fields) < n_numbers:
+            actual = f"{len(fields)} fields"
+            raise label_error(file, key, f"{n_numbers} fields", actual, DAMAGED)
+        # blank fields are numbers that are not known
+        rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
+
+    frames = np.rint(rows[:, 1] * rate)
+    if not (np.abs(frames) < LARGEST).all():
+        raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
+    points = rows[:, 2:].reshape(len(rows), len(joints), 3).copy()
+    is_missing = ~np.isfinite(points).all(axis=-1)
+    points[is_missing] = 0
+    _require_px(file, points)
+    points[..., 2] = points[..., :2].any(axis=-1)
+    return joints, frames.astype(int).tolist(), points
+
+
+def _require_px(file: Path, points: Doubles) -> None:
+    """Raise RawDataError if the points (T, J, 3) are not x, y in px with z = 0, but positions in
+    space or in m. Missing points are 0.
+    """
+    if not points.any():
+        return
+    largest = np.abs(points).max()
+    if points[..., 2].any() or largest < LEAST_PX:
+        actual = "positions in space, or in m"
+        raise label_error(file, "rows", "x and y in px, z 0", actual, TAKE_PX)

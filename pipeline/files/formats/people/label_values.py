@@ -1,0 +1,111 @@
+"""Checked values of detectors' files, and errors about them, with advice.  [raw] -> tracks"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats import arrays
+from pipeline.files.formats.messages import (
+    FORMATS,
+    export_of,
+    kind,
+    other_than_text,
+    owner_of_file,
+    shown,
+)
+from pipeline.files.raw.files import read_regular
+
+# what to do about an invalid file
+DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
+EXPORT: Final = (
+    "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
+    "joint in pixels."
+)
+ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
+OTHER_TOOL: Final = (
+    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
+    "Ten lines in docs/adding-a-detector.md write those of another tool."
+)
+# the functions of `arrays`, with advice for these files
+whole_number: Final = partial(arrays.whole_number, do=FORMATS)
+numbers: Final = partial(arrays.numbers, do=FORMATS)
+floats: Final = partial(arrays.floats, do=FORMATS)
+records: Final = partial(arrays.records, do=FORMATS)
+
+
+def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
+    """The error for a label file with other content."""
+    return RawDataError(file, key, expected, found, do)
+
+
+def other_tool_error(
+    file: Path, key: str, expected: str, found: str, do: str = OTHER_TOOL
+) -> RawDataError:
+    """The error for a file in no format that is read; it names the tool, if that is known."""
+    with arrays.reading(file, expected):
+        owner = owner_of_file(file)
+    if owner:
+        found = f"{owner}, which is not read"
+        do = export_of(owner)
+    return label_error(file, key, expected, found, do)
+
+
+def text_lines(file: Path, expected: str) -> list[str]:
+    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
+    with arrays.reading(file, expected, do=DAMAGED):
+        content = read_regular(file)
+        problem = other_than_text(content)
+        if content.strip() and problem:
+            arrays.refuse(problem)
+        return content.decode("utf-8-sig").splitlines()
+
+
+def joint_names(file: Path, key: str, names: Any) -> list[str]:
+    """Check the names of the joints in a file, and return them. Raises RawDataError unless they are
+    a list of different texts.
+    """
+    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    expected = "the names of the joints, each once"
+    if not are_texts:
+        raise label_error(file, key, expected, kind(names))
+    earlier = set[str]()
+    for name in names:
+        if name in earlier:
+            raise label_error(file, key, expected, f"{shown(name)} twice")
+        earlier.add(name)
+    return list(names)
+
+
+def finite_score(file: Path, key: str, score: float) -> float:
+    """Check a detection's confidence, and return it. Raises RawDataError for NaN and infinity."""
+    try:
+        number = float(score)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise label_error(file, key, "a finite confidence", kind(score))
+    return number
+
+
+def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `attributes` that CVAT gives an annotation; {} if there are none."""
+    stored = entry.get("attributes")
+    return stored if isinstance(stored, dict) else {}
+
+
+def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
+    """The person's `track_id`, which CVAT puts into `attributes`; None if there is none, or it is
+    negative, as some tools write it without a tracker. Raises RawDataError for other values.
+    """
+    if "track_id" not in entry:
+        entry = attributes(entry)
+    if "track_id" not in entry:
+        return None
+    do = "Number people by whole numbers, or leave track_id out."
+    identity = whole_number(file, f"{key}.track_id", entry["track_id"], do=do)
+    return None if identity < 0 else identity
