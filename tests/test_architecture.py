@@ -25,8 +25,8 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
-        __init__ errors estimates cli processes accounting skeletons rotations cameras boxes linking files
-        track crops homography table plug_ins
+        __init__ errors estimates cli processes accounting skeletons rotations cameras files
+        track boxes linking homography table plug_ins
         clips grades body datasets conversion features api settings recipe
         commands __main__
         {" ".join(LEAVES)}
