@@ -24,7 +24,7 @@ from numpy.lib import format as npy_format
 
 from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
-from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, text_of
+from pipeline.exchange.pickled_arrays import Blocks, stored_arrays, text_of
 from pipeline.files.formats.arrays import (
     FileState,
     file_state,

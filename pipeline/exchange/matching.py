@@ -24,8 +24,8 @@ import numpy as np
 import cache
 from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import AGAIN, ArrayFile
+from pipeline.exchange.pickled_arrays import text_of
 from pipeline.exchange.rows import spans
-from pipeline.exchange.vibe_db.joblib_files import text_of
 from pipeline.skeletons import Bools, Ints
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length

@@ -25,7 +25,7 @@ from cache.windows import join_adjacent
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
-from pipeline.exchange.vibe_db.joblib_files import Blocks
+from pipeline.exchange.pickled_arrays import Blocks
 from pipeline.features.plan import missing_rows, weights_of
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 

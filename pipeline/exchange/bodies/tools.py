@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.cameras import is_rotation, rigid
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
-from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
+from pipeline.exchange.pickled_arrays import RESULTS, RESULTS_AGAIN, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.skeletons import Doubles, Ints
@@ -42,7 +42,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     keys = _keys_of(content)
     for needed, reader in _READERS:
         if keys.issuperset(needed):
-            with reading(file, EXPECTED, do=AGAIN):
+            with reading(file, RESULTS, do=RESULTS_AGAIN):
                 for estimate in reader(_ResultDict(file, "", content)):
                     # ffmpeg repeats frames of a variable rate
                     _, first = np.unique(estimate.frames, return_index=True)
@@ -52,7 +52,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     if not owner:
         named = shown_names(keys) if keys else "no keys"
         owner = f"{type(content).__name__} with {named}"
-    raise RawDataError(file, "file", EXPECTED, owner, _READ)
+    raise RawDataError(file, "file", RESULTS, owner, _READ)
 
 
 def clip_of(file: Path, tool: str) -> str:
@@ -115,7 +115,7 @@ class _ResultDict:
 
     def error(self, key: str, expected: str, found: str) -> RawDataError:
         key = (self.path + key).strip(".") or "file"
-        return RawDataError(self.file, key, expected, found, AGAIN)
+        return RawDataError(self.file, key, expected, found, RESULTS_AGAIN)
 
     def below(self, key: object) -> _ResultDict:
         """The dict below a key. Raises RawDataError if there is none."""
@@ -128,7 +128,7 @@ class _ResultDict:
 
     def take(self, key: str, *shape: int | None) -> Doubles:
         """Read finite numbers of this shape. Raises RawDataError for others."""
-        read = numbers(self.file, self.path + key, self.content.get(key), shape, do=AGAIN)
+        read = numbers(self.file, self.path + key, self.content.get(key), shape, do=RESULTS_AGAIN)
         if not np.isfinite(read).all():
             raise self.error(key, "finite numbers", "NaN or infinity")
         return read

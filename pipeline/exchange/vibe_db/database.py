@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.errors import RawDataError
+from pipeline.exchange import pickled_arrays
 from pipeline.exchange.array_files import ArrayFile, open_arrays
-from pipeline.exchange.vibe_db import joblib_files
-from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
+from pipeline.exchange.pickled_arrays import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
 from pipeline.files.formats.arrays import matches_shape
 from pipeline.files.formats.messages import shown_names
@@ -97,7 +97,7 @@ def open_database(file: Path, layout: Layout) -> Database:
     Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
     length is wrong; UnsafePickle if it would run code.
     """
-    arrays = open_arrays(file, do=joblib_files.AGAIN)
+    arrays = open_arrays(file, do=pickled_arrays.AGAIN)
     if arrays.format not in FORMATS:
         expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
         raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)

@@ -29,6 +29,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
+from pipeline.exchange.pickled_arrays import Blocks, write_joblib
 from pipeline.exchange.rows import (
     NO_FEATURES,
     NO_JOINTS_3D,
@@ -46,7 +47,6 @@ from pipeline.exchange.rows import (
     segments_of,
     spans,
 )
-from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.vibe_db.layouts import (
     NAMED,
     PICTURE,

@@ -24,6 +24,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
+from pipeline.exchange.pickled_arrays import Blocks, write_joblib
 from pipeline.exchange.rows import (
     RowCheck,
     Segments,
@@ -38,7 +39,6 @@ from pipeline.exchange.rows import (
     segments_of,
     spans,
 )
-from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.fields import RowFields, UnknownField, WhamField
 from pipeline.exchange.wham.layouts import LAYOUTS, FileLayout

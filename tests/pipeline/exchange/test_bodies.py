@@ -14,9 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
-from pipeline.exchange.bodies.files import load_results
 from pipeline.exchange.bodies.projection import NOTED, fit
 from pipeline.exchange.bodies.tools import _ResultDict, clip_of, read_estimates
+from pipeline.exchange.pickled_arrays import load_results
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 

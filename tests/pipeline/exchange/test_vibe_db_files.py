@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
-from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, write_joblib
+from pipeline.exchange.pickled_arrays import Blocks, stored_arrays, write_joblib
 from tests.hostile import Call
 
 HELD = {
