@@ -1,25 +1,33 @@
-"""One person's body as a tool, such as WHAM or PHALP, estimated it.  [files of tools] -> bodies
+"""One person's body as a tool, such as WHAM or PHALP, estimated it, and its joints.  [files of
+tools] -> bodies
 
 The readers of the tools' files (`pipeline.exchange.bodies.tools`) make one `BodyEstimate` for each
-person; `importing` compares it with the clip (`has_size`), undoes the tool's reduction of the clip
-(`convert_to_clip`), and matches it with the tracks.
+person; `matching` undoes the tool's reduction of the clip (`convert_to_clip`), poses the body model
+(`BodyModels`), and matches the person with the tracks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 import numpy as np
 
-from pipeline.skeletons import Doubles, Ints
+from pipeline.body import Body
+from pipeline.datasets.labels.smpl import load_smplx_rest_joints
+from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.skeletons import JOINTS, Doubles, Ints, correspondence
 
 N_POSE: Final = 72
 N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 N_BETAS: Final = 10
 _MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
+_N_JOINTS: Final = N_BODY // 3  # of SMPL-X: pelvis to wrists, in SMPL's order
+_N_FACE: Final = 9  # numbers of SMPL-X's jaw and eyes, which come before the hands
 ALIKE: Final = 0.02  # largest difference between the scales of width and height of resized images
 _OF_FRAMES: Final = (  # fields with one row for each frame
     "frames",
@@ -146,3 +154,80 @@ def pinhole(focal: float, size: tuple[int, int]) -> Doubles:
     """The intrinsics (3, 3) px of a camera whose principal point is the middle of the image."""
     width, height = size
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyModels:
+    """The body models by which estimated bodies are posed."""
+
+    smpl: Body
+    smplx: _SmplxJoints | None = None
+
+    @classmethod
+    def load(cls, smpl: Body, smplx_file: Path | None) -> Self:
+        """SMPL's body, and SMPL-X's of SMPLX_NEUTRAL.npz. Raises RawDataError for another file."""
+        smplx = None
+        if smplx_file is not None:
+            smplx = _SmplxJoints.load(smplx_file)
+        return cls(smpl, smplx)
+
+    def joints(self, estimate: BodyEstimate) -> Doubles:
+        """Joints of the estimated bodies in spin49, (N, 49, 3) m, without translation."""
+        if not estimate.is_smplx:
+            return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
+        assert self.smplx is not None
+        parents = self.smpl.smpl.parents.tolist()
+        return self.smplx.joints(estimate.pose, estimate.betas, parents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SmplxJoints:
+    """SMPL-X's skeleton. Pavlakos et al., CVPR 2019."""
+
+    rest: Doubles  # (22, 3) m
+    by_beta: Doubles  # (22, 3, 10) m
+    hands: Doubles  # (90,) rad: the hands' mean pose, of fingers relative to flat ones
+    digest: str
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read SMPLX_NEUTRAL.npz. Raises RawDataError for another file."""
+        rest, by_beta = load_smplx_rest_joints(file, N_BETAS)
+        stored = load_npz(file, ("hands_meanl", "hands_meanr"))
+        hands = [numbers(file, key, values, (45,)) for key, values in stored.items()]
+        mean = np.concatenate(hands)
+        return cls(rest[:_N_JOINTS], by_beta[:_N_JOINTS], mean, whole_file_digest(file))
+
+    def joints(self, pose: Doubles, betas: Doubles, parents: Sequence[int]) -> Doubles:
+        """pose (N, 66 or more) rad, betas (N, 10) -> spin49 (N, 49, 3) m without translation; NaN
+        for joints that are not of the skeleton. parents: of SMPL's joints, which are the same.
+        """
+        from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+        n = len(pose)
+        rest = self.rest + np.einsum("jcb,nb->njc", self.by_beta, betas)
+        rotvec = pose[:, :N_BODY].reshape(-1, 3)
+        local = Rotation.from_rotvec(rotvec).as_matrix()
+        rotations = local.reshape(n, _N_JOINTS, 3, 3)  # relative to the parent; then in the camera
+        posed = rest.copy()
+        for joint in range(1, _N_JOINTS):
+            parent = parents[joint]
+            bone = rest[:, joint] - rest[:, parent]
+            posed_bone = np.einsum("nij,nj->ni", rotations[:, parent], bone)
+            posed[:, joint] = posed[:, parent] + posed_bone
+            rotations[:, joint] = rotations[:, parent] @ rotations[:, joint]
+        from_columns, to_columns = correspondence(JOINTS["smpl"][:_N_JOINTS], "spin49")
+        joints = np.full((n, len(JOINTS["spin49"]), 3), np.nan)
+        joints[:, to_columns] = posed[:, from_columns]
+        return joints
+
+    def whole_pose(self, pose: Doubles) -> Doubles:
+        """A pose (N, 66) with face and hands, (N, 165) rad: the hands at their mean. A whole pose
+        stays as it is.
+        """
+        if pose.shape[1] != N_BODY:
+            return pose
+        face = np.zeros(_N_FACE)
+        face_and_hands = np.concatenate([face, self.hands])
+        face_hand_poses = np.tile(face_and_hands, (len(pose), 1))
+        return np.hstack([pose, face_hand_poses])

@@ -4,7 +4,7 @@ tracks
 A split of clips in one cache becomes a split with bodies in another cache (`import_bodies`):
 
     result files -> the clip of each (`_Clip`) -> people (`BodyEstimate`) -> tracks of the clip on
-    whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`ImportedTrack`)
+    whose 2D joints the projected bodies lie (`TrackMatch`) -> rows (`_LabelledTrack`)
 
 A clip's fingerprint changes with all that its rows depend on (`_add_fingerprint`). Only clips whose
 fingerprint is not the committed one are matched and written. Estimates are no ground truth: `valid`
@@ -17,28 +17,24 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 import cache
-from pipeline.body import Body
 from pipeline.cameras import rigid
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
-from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns
+from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
-from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
-from pipeline.exchange.bodies.projection import NOTED, REFUSED, ProjectionFit, fit
-from pipeline.exchange.bodies.smplx_joints import SmplxJoints
+from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate, BodyModels
+from pipeline.exchange.bodies.matching import Keypoints, TrackMatch, match_people
 from pipeline.exchange.bodies.tools import camera_file, clip_of, read_estimates, stem_of
-from pipeline.exchange.bodies.tracks import ImportedTrack
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import JOINTS, PELVIS, Doubles, Ints
-from pipeline.track import FARTHEST_M
+from pipeline.skeletons import JOINTS, PELVIS, Array, Doubles
 
 VERSION: Final = 5  # raised whenever the same files would give other labels; 5: bodies by row
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
@@ -50,46 +46,30 @@ EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     replace(EXTRINSICS, gaps=True),
     UP,
 )
-ELSEWHERE: Final = 1.0  # heights of the box; a body that is farther away belongs to someone else
+# fields that a track has in both caches, besides its columns
+COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
+WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the tools' worlds
 
 
 @dataclass(frozen=True, slots=True)
 class _ImportedBodies:
-    """Result of an import. `why` is "" if everything was up to date."""
+    """Result of an import."""
 
-    with_body: int  # number of rows with a body, in the clips that were written
-    # clip with result files -> its notes; none for a clip that was not written
-    notes: Mapping[str, Sequence[str]]
-    why: str  # why clips were written
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BodyModels:
-    """The body models by which estimated bodies are posed."""
-
-    smpl: Body
-    smplx: SmplxJoints | None = None
-
-    def joints(self, estimate: BodyEstimate) -> Doubles:
-        """Joints of the estimated bodies in spin49, (N, 49, 3) m, without translation."""
-        if not estimate.is_smplx:
-            return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
-        assert self.smplx is not None
-        parents = self.smpl.smpl.parents.tolist()
-        return self.smplx.joints(estimate.pose, estimate.betas, parents)
+    clips: int = 0  # number of new or changed clips
+    with_body: int = 0  # number of their rows with a body
+    # clip with result files -> its notes; for new or changed clips
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    is_written: bool = True  # False: all clips were up to date
 
 
 @dataclass(slots=True, eq=False)
 class _Clip:
-    """The result files of one clip, all from the same tool; and what matching them finds."""
+    """The result files of one clip, all from the same tool."""
 
     tool: str
     is_smplx: bool
     files: list[Path] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
-    # Added by `_add_bodies`, for the clip's entry:
-    notes: list[str] = field(default_factory=list)
-    fits: dict[str, list[BodyFit]] = field(default_factory=dict)  # by the track's name
 
     def add(self, file: Path) -> None:
         """Add a result file, and TRAM's camera file with it."""
@@ -136,20 +116,19 @@ def import_bodies(
     to_drop = before.keys() - current  # changed, or removed from the clips' split
     if not changed and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
-        return _ImportedBodies(0, {}, "")
+        return _ImportedBodies(is_written=False)
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=EXTRA
     ) as writer:
         following = writer.begin(drop=to_drop)  # all other committed clips stay
-        n_with_body = _write_clips(following, split, changed, by_clip, bodies)
+        imported = _write_clips(following, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
         following.commit(
             {"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting}
         )
-    why = f"{count(len(changed), 'clip')} new or changed"
-    return _ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
+    return imported
 
 
 def _write_clips(
@@ -158,8 +137,8 @@ def _write_clips(
     entries: Sequence[cache.VideoEntry],
     by_clip: Mapping[str, _Clip],
     bodies: BodyModels,
-) -> int:
-    """Append these clips of the split, with their bodies. Returns the number of rows with a body.
+) -> _ImportedBodies:
+    """Append these clips of the split, with their bodies.
 
     Clips that a killed import of the same files has finished are in `following.journalled`: they
     are matched again for their notes and rows, but not appended again.
@@ -167,18 +146,20 @@ def _write_clips(
     by_video = itertools.groupby(split.tracks, lambda track: track.video)
     tracks = {video: list(group) for video, group in by_video}
     n_with_body = 0
+    new_notes = {}
     for entry in entries:
-        labelled = [ImportedTrack(split, track) for track in tracks.get(entry.name, ())]
+        labelled = [_LabelledTrack(split, track) for track in tracks.get(entry.name, ())]
         if entry.name in by_clip:
-            clip = by_clip[entry.name]
-            _add_bodies(clip, labelled, (entry.width, entry.height), bodies)
-            notes = [*entry.account.get("notes", ()), *clip.notes]
-            account = {**entry.account, "notes": notes, "body_fits": clip.fits}
+            size = entry.width, entry.height
+            added = _add_bodies(by_clip[entry.name].files, labelled, size, bodies)
+            new_notes[entry.name] = added.notes
+            notes = [*entry.account.get("notes", ()), *added.notes]
+            account = {**entry.account, "notes": notes, "body_fits": added.fits}
             entry = replace(entry, account=account)
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
         if entry.name not in following.journalled:
             following.append(entry, [track.rows() for track in labelled])
-    return n_with_body
+    return _ImportedBodies(len(entries), n_with_body, new_notes)
 
 
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
@@ -287,156 +268,147 @@ def _require_same_files(
         )
 
 
-class _TrackMatch(NamedTuple):
-    """The bodies of an estimated person that lie on a track's 2D joints."""
+@dataclass(frozen=True, slots=True)
+class _AddedBodies:
+    """What a clip's entry records of its bodies."""
 
-    distance: float  # median over `rows`
-    track: ImportedTrack
-    rows: Ints  # of the estimate
-    fit: ProjectionFit
-    estimate: BodyEstimate
-    joints: Doubles  # spin49 (N, 49, 3) m, without translation
+    fits: Mapping[str, list[BodyFit]]  # track's name -> of each person on it
+    notes: list[str]
 
 
 def _add_bodies(
-    clip: _Clip, tracks: Sequence[ImportedTrack], size: tuple[int, int], bodies: BodyModels
-) -> None:
+    files: Sequence[Path],
+    tracks: Sequence[_LabelledTrack],
+    size: tuple[int, int],
+    bodies: BodyModels,
+) -> _AddedBodies:
     """Fill in the bodies of a clip's people, in the tracks on whose joints they lie.
 
-    Of several people on a track, the closest is used first. Raises RawDataError if people lie only
-    beside tracks, and none on a track.
+    Of several people on a track, the closest is used first. Raises as `match_people`.
     """
-    matches = _match_people(clip, tracks, size, bodies)
-    for distance, track, rows, fitted, estimate, joints in sorted(
-        matches, key=lambda match: match.distance
-    ):
-        pose = estimate.pose
-        if bodies.smplx is not None:
-            pose = bodies.smplx.whole_pose(pose)
-        trans = estimate.position(size, fitted.margin)
-        extrinsics = _extrinsics_of(estimate, trans, joints)
-        camera = estimate.pixel_intrinsics(size)
-        n_rows = track.fill(estimate, rows, trans, pose, camera, extrinsics)
-        if n_rows:
-            name = track.track.name
-            cause = fitted.cause if distance > NOTED else ""
-            body_fit = BodyFit(estimate.name, round(distance, 4), cause)
-            clip.fits.setdefault(name, []).append(body_fit)
-            rows_filled = f"{n_rows:,} of {count(track.n_rows, 'frame')}"
-            clip.notes.append(f"{name}: {rows_filled}: {_describe_fit(estimate, body_fit)}")
-
-
-def _match_people(
-    clip: _Clip, tracks: Sequence[ImportedTrack], size: tuple[int, int], bodies: BodyModels
-) -> list[_TrackMatch]:
-    """Find the tracks on which the bodies of each person lie. Adds notes to the clip.
-
-    Raises what `_add_bodies` raises.
-    """
-    matches: list[_TrackMatch] = []
-    misfits: list[RawDataError] = []  # of people who lie only beside tracks
     keypoints = [track.keypoints for track in tracks]
     fps = np.nan
     if tracks:
-        fps = tracks[0].track.fps
-    for file in clip.files:
-        for stored in read_estimates(file):
-            estimate = stored.convert_to_clip(size, fps)
-            for reason, n in estimate.dropped.items():
-                clip.notes.append(f"{estimate.name}: {count(n, 'frame')}: {reason}")
-            joints = bodies.joints(estimate)
-            fitted = fit(estimate, joints, keypoints, size)
-            if np.isnan(fitted.distance):
-                clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
-            elif fitted.distance > REFUSED:
-                actual = _describe_misfit(estimate, fitted)
-                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
-                if not ELSEWHERE < fitted.distance < np.inf:
-                    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-                    do = "Put it right in the tool's settings, or leave the file out."
-                    misfits.append(RawDataError(file, "projection", expected, actual, do))
-            else:
-                found_matches = _match_tracks(fitted, tracks, estimate, joints)
-                clip.notes += _note_rows_without_body(estimate, fitted, found_matches)
-                matches += found_matches
-    if misfits and not matches:
-        raise misfits[0]
-    return matches
+        fps = tracks[0].record.fps
+    people = match_people(files, bodies, keypoints, size, fps)
+    notes = [*people.notes]
+    fits: dict[str, list[BodyFit]] = {}
+    for match in people.matches:
+        track = tracks[match.track]
+        pose = match.estimate.pose
+        if bodies.smplx is not None:
+            pose = bodies.smplx.whole_pose(pose)
+        n_rows = track.fill(match, pose, _extrinsics_of(match))
+        if n_rows:
+            name = track.record.name
+            fits.setdefault(name, []).append(match.body_fit)
+            rows_filled = f"{n_rows:,} of {count(track.n_rows, 'frame')}"
+            notes.append(f"{name}: {rows_filled}: {_describe_fit(match)}")
+    return _AddedBodies(fits, notes)
 
 
-def _match_tracks(
-    fitted: ProjectionFit,
-    tracks: Sequence[ImportedTrack],
-    estimate: BodyEstimate,
-    joints: Doubles,
-) -> list[_TrackMatch]:
-    """Find the bodies of a person on each track on which most of them lie; a body on one track."""
-    matches = []
-    is_free = np.ones(len(estimate.frames), bool)
-    medians = fitted.medians
-    for number in np.argsort(medians).tolist():
-        rows = fitted.find_rows_of_track(number)
-        rows = rows[is_free[rows]]
-        if medians[number] <= REFUSED and len(rows):
-            is_free[rows] = False
-            distance = float(np.median(fitted.distances[number, rows]))
-            matches.append(_TrackMatch(distance, tracks[number], rows, fitted, estimate, joints))
-    return matches
-
-
-def _extrinsics_of(estimate: BodyEstimate, trans: Doubles, joints: Doubles) -> Doubles | None:
-    """Extrinsics (N, 4, 4) m of an estimate, from its world to the camera; None without a world.
+def _extrinsics_of(match: TrackMatch) -> Doubles | None:
+    """Extrinsics (N, 4, 4) m of a person, from its world to the camera; None without a world.
 
     Some tools give the same body twice: in the camera, and in a world of the person's own. Then the
     extrinsics follow: R from R R_w = R_c, and t = p_c - R p_w, for a point of the body that is at
-    p_w in the world and at p_c in the camera. trans: (N, 3) m in the camera. joints: (N, 49, 3) m
-    without translation.
+    p_w in the world and at p_c in the camera.
     """
+    estimate = match.estimate
     if estimate.world_root is None or estimate.world_place is None:
         return estimate.extrinsics
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     in_camera = Rotation.from_rotvec(estimate.pose[:, :3])
     rotation = in_camera * Rotation.from_rotvec(estimate.world_root).inv()
-    point = joints[:, PELVIS]
+    point = match.joints[:, PELVIS]
     in_world = estimate.world_place + point
     if estimate.is_place_of_hips:
-        point = joints[:, HIPS].mean(axis=1)
+        point = match.joints[:, HIPS].mean(axis=1)
         in_world = estimate.world_place
-    shift = point + trans - rotation.apply(in_world)
+    shift = point + match.trans - rotation.apply(in_world)
     return rigid(rotation.as_matrix(), shift)
 
 
-def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
+def _describe_fit(match: TrackMatch) -> str:
     """A person's fit, and what to know about its labels, as a note."""
-    text = str(body_fit)
-    if estimate.trans is None:
+    text = str(match.body_fit)
+    if match.estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
-    if estimate.world_root is not None:
+    if match.estimate.world_root is not None:
         text += "; its world is of this person alone"
     return text
 
 
-def _describe_misfit(estimate: BodyEstimate, fitted: ProjectionFit) -> str:
-    """How far a person is from all tracks, and why."""
-    if np.isinf(fitted.distance):
-        return f"{estimate.name} is behind the camera, or over {FARTHEST_M:,.0f} m away"
-    return f"{fitted.distance:.0%} in {estimate.name}; likely: {fitted.cause}"
+class _LabelledTrack:
+    """A track of the new split: its copied labels, and bodies, which `fill` adds.
 
+    Rows without a body have pose, betas and trans NaN. SMPL-X's bodies are extra columns, and leave
+    SMPL's columns as they are; no imported row is `valid`, as that is for labels.
+    """
 
-def _note_rows_without_body(
-    estimate: BodyEstimate, fitted: ProjectionFit, matches: Sequence[_TrackMatch]
-) -> list[str]:
-    """Notes about the bodies that are not taken."""
-    n_unchecked = int(np.isnan(fitted.closest).sum())
-    n_off = len(estimate.frames) - n_unchecked - sum(len(match.rows) for match in matches)
-    notes = []
-    if n_off:
-        notes.append(
-            f"{estimate.name}: {count(n_off, 'frame')} in which the body lies on no track: not "
-            f"taken (over {REFUSED:.0%} of the box off, on another person, or behind the camera)"
-        )
-    if n_unchecked:
-        frames = count(n_unchecked, "frame")
-        notes.append(f"{estimate.name}: {frames} without a 2D joint to compare: not taken")
-    return notes
+    def __init__(self, split: cache.Split, record: cache.TrackRecord) -> None:
+        self.record = record
+        self.n_rows = record.stop - record.start
+        self.columns: dict[str, Array] = {}
+        for name in split.columns:
+            self.columns[name] = np.array(split.rows(name, record.start, record.stop))
+        self.columns["pose"] = self._unknown(N_POSE)
+        self.columns["betas"] = self._unknown(N_BETAS)
+        self.columns["trans"] = self._unknown(3)
+        self.columns["has_smpl"] = np.zeros(self.n_rows, np.uint8)
+        self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
+        self.extra: dict[str, Array] = {}  # by name; those that a person's file has
+        self.has_body = np.zeros(self.n_rows, bool)
+
+    def _unknown(self, *shape: int) -> Array:
+        """A column (n_rows, *shape) of NaN."""
+        return np.full((self.n_rows, *shape), np.nan, np.float32)
+
+    @property
+    def keypoints(self) -> Keypoints:
+        """The track's 2D joints, with which bodies are compared."""
+        columns = self.columns
+        return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
+
+    def fill(self, match: TrackMatch, pose: Doubles, extrinsics: Doubles | None) -> int:
+        """Write a person's bodies on the track into the rows of their frames that have no body yet,
+        so that the person who is given first stays. Returns the number of written rows.
+
+        For all N bodies of the estimate: pose (N, 72) or with face and hands (N, 165) rad, and
+        extrinsics (N, 4, 4) m from the world to the camera.
+        """
+        estimate = match.estimate
+        track_rows = np.searchsorted(self.columns["frame_index"], estimate.frames[match.rows])
+        is_free = ~self.has_body[track_rows]
+        rows = match.rows[is_free]
+        track_rows = track_rows[is_free]
+
+        self.has_body[track_rows] = True
+        cameras = self.extra.setdefault("intrinsics", self._unknown(3, 3))
+        cameras[track_rows] = match.intrinsics
+        if extrinsics is not None:
+            worlds = self.extra.setdefault("extrinsics", self._unknown(4, 4))
+            worlds[track_rows] = extrinsics[rows]
+            self.extra["up"] = WORLD_UP
+
+        if estimate.is_smplx:
+            labels = smplx_labels(pose[rows], estimate.betas[rows])
+            labels["smplx_trans"] = match.trans[rows].astype(np.float32)
+            for name, values in labels.items():
+                if values.ndim:
+                    column = self.extra.setdefault(name, self._unknown(values.shape[1]))
+                    column[track_rows] = values
+                else:  # one value for the track
+                    self.extra[name] = values
+        else:
+            self.columns["pose"][track_rows] = pose[rows]
+            self.columns["betas"][track_rows] = estimate.betas[rows]
+            self.columns["trans"][track_rows] = match.trans[rows]
+            self.columns["has_smpl"][track_rows] = 1
+        return len(rows)
+
+    def rows(self) -> cache.TrackRows:
+        """The track as the writer of the split takes it."""
+        copied = {name: getattr(self.record, name) for name in COPIED}
+        return cache.TrackRows(**copied, columns=self.columns, extra=self.extra)

@@ -105,18 +105,19 @@ def _refuse_other_options(args: argparse.Namespace) -> None:
 def _import_bodies(args: argparse.Namespace) -> int:
     """Import estimated bodies as labels."""
     from pipeline.body import Body  # imports torch
-    from pipeline.exchange.bodies.importing import BodyModels, import_bodies
-    from pipeline.exchange.bodies.smplx_joints import SmplxJoints
+    from pipeline.exchange.bodies.estimate import BodyModels
+    from pipeline.exchange.bodies.importing import import_bodies
 
     name = f"{args.dataset}/{args.split}"
     if args.clips is None or args.body is None:
         raise ConfigError("--format bodies: name the clips' cache and SMPL's body: --clips, --body")
-    bodies = BodyModels(Body.load(args.body), args.smplx and SmplxJoints.load(args.smplx))
+    bodies = BodyModels.load(Body.load(args.body), args.smplx)
     result = import_bodies(args.file, args.clips, args.cache, name, bodies)
-    if not result.why:
+    if not result.is_written:
         out.print(plain(f"{name}: up to date"))
         return 0
-    rows = f"{count(result.with_body, 'row')} with a body ({result.why})"
+    why = f"{count(result.clips, 'clip')} new or changed"
+    rows = f"{count(result.with_body, 'row')} with a body ({why})"
     out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
     for video, notes in result.notes.items():
         for note in notes:

@@ -17,10 +17,9 @@ import cache
 from pipeline.body import Body
 from pipeline.cameras import project
 from pipeline.demo.body import procedural
-from pipeline.exchange.bodies.estimate import pinhole
-from pipeline.exchange.bodies.importing import BodyModels, import_bodies
-from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
-from pipeline.exchange.bodies.smplx_joints import SmplxJoints
+from pipeline.exchange.bodies.estimate import BodyModels, pinhole
+from pipeline.exchange.bodies.importing import import_bodies
+from pipeline.exchange.bodies.matching import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS, PELVIS
 from tests.made_splits import track_of, write_split
@@ -175,7 +174,7 @@ def smplx_file(folder):
 @functools.cache
 def models():
     with tempfile.TemporaryDirectory() as folder:
-        return BodyModels(smpl(), SmplxJoints.load(smplx_file(Path(folder))))
+        return BodyModels.load(smpl(), smplx_file(Path(folder)))
 
 
 def gvhmr(**changed):

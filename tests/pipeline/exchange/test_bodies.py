@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
-from pipeline.exchange.bodies.projection import NOTED, fit
+from pipeline.exchange.bodies.matching import NOTED, fit
 from pipeline.exchange.bodies.tools import _ResultDict, clip_of, read_estimates
 from pipeline.exchange.pickled_arrays import load_results
 from tests.hostile import Call

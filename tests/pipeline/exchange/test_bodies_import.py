@@ -15,8 +15,8 @@ from pipeline.__main__ import main
 from pipeline.cameras import project
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import estimates_of, fits_of
-from pipeline.exchange.bodies.importing import _ImportedBodies, import_bodies
-from pipeline.exchange.bodies.projection import SMPLX_PELVIS
+from pipeline.exchange.bodies.importing import import_bodies
+from pipeline.exchange.bodies.matching import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
 from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
@@ -50,7 +50,7 @@ def clips(request, usual_clips, tmp_path):
 class Imported(NamedTuple):
     """A tool's files of the clip `walk`, and the split with their bodies."""
 
-    done: _ImportedBodies
+    done: object
     split: cache.Split
     files: list[Path]
 
@@ -65,7 +65,7 @@ def imported(tmp_path_factory):
         write_clips(folder / "clips")
         files = planted.files_of(folder, tool)
         done = run(folder, *files)
-        assert run(folder, *files).why == ""
+        assert not run(folder, *files).is_written
         return Imported(done, cache.open(folder / "c")[NAME], files)
 
     return of
@@ -224,11 +224,11 @@ def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path):
     with pytest.raises(PipelineError, match=r"lost, of walk\.mp4: wham_output\.pkl, which is not"):
         run(tmp_path, other)
     write_split(tmp_path / "clips", NAME, [], drop=["walk.mp4"], columns=COLUMNS)
-    assert run(tmp_path, other).why == "0 clips new or changed"
+    assert run(tmp_path, other).clips == 0
     split = cache.open(tmp_path / "c")[NAME]
     assert [track.video for track in split.tracks] == ["other.mp4"]
     assert split.rows("has_smpl", split.tracks[0].start, split.tracks[0].stop).all()
-    assert run(tmp_path, other).why == ""
+    assert not run(tmp_path, other).is_written
 
 
 def test_splits_of_another_origin_are_not_written_over(tmp_path):

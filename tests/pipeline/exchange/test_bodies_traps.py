@@ -8,7 +8,7 @@ import pytest
 import cache
 from pipeline.cameras import compose
 from pipeline.errors import RawDataError
-from pipeline.exchange.bodies.projection import NOTED, REFUSED, SMPLX_PELVIS
+from pipeline.exchange.bodies.matching import NOTED, REFUSED, SMPLX_PELVIS
 from pipeline.skeletons import JOINTS
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips

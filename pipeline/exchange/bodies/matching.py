@@ -1,26 +1,33 @@
-"""Check that estimated bodies lie on the people: distances of projected joints from 2D joints.
+"""Match estimated people with the tracks on whose 2D joints their bodies lie.  [files of other
+programs] -> tracks
 
-`fit` compares each body of a person with each track. If most bodies are far from all tracks, it
-corrects each mistake that tools and settings are known to make, and names the one whose correction
-helps.
+`match_people` reads the people of a clip's result files. `fit` compares the projected bodies of
+each person with each track. If most bodies are far from all tracks, it corrects each mistake that
+tools and settings are known to make, and names the one whose correction helps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pipeline.cameras import project
-from pipeline.exchange.bodies.estimate import BodyEstimate
+from pipeline.cli.text import count
+from pipeline.errors import RawDataError
+from pipeline.estimates import BodyFit
+from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
+from pipeline.exchange.bodies.tools import read_estimates
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49, PELVIS, Bools, Doubles, Ints
 from pipeline.track import FARTHEST_M
 
 # Distances of bodies, as shares of the box's height:
 NOTED: Final = 0.05  # beyond it, a note is written
 REFUSED: Final = 0.15  # beyond it, a body is not imported
+ELSEWHERE: Final = 1.0  # a body that is farther away belongs to someone else
 CONFIDENT: Final = 0.3  # least confidence of a 2D joint that is compared
 _LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
 CLEARLY: Final = 0.5  # a likely cause, or another track, leaves at most this share of the distance
@@ -33,7 +40,113 @@ SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, about: SMPL-X's rest p
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ProjectionFit:
+class Keypoints:
+    """2D joints of one person: frame_index (T,), kp_2d (T, 49, 3) px px confidence, height (T,) px
+    of the box.
+    """
+
+    frame_index: Ints
+    kp_2d: Doubles
+    height: Doubles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrackMatch:
+    """The bodies of an estimated person that lie on a track's 2D joints."""
+
+    track: int  # its number among the clip's tracks
+    rows: Ints  # these bodies, of the N in the estimate
+    distance: float  # median over `rows`, in heights of the box
+    cause: str  # likeliest cause of the person's distance; "" if it is small
+    estimate: BodyEstimate
+    joints: Doubles  # spin49 (N, 49, 3) m, without translation
+    trans: Doubles  # (N, 3) m in the camera
+    intrinsics: Doubles  # (3, 3) px, for the clip's pictures
+
+    @property
+    def body_fit(self) -> BodyFit:
+        """How well these bodies fit the track, as the manifest records it."""
+        cause = self.cause if self.distance > NOTED else ""
+        return BodyFit(self.estimate.name, round(self.distance, 4), cause)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedPeople:
+    """The people of a clip who lie on tracks, the closest to a track first; and notes."""
+
+    matches: list[TrackMatch]
+    notes: list[str]
+
+
+def match_people(
+    files: Sequence[Path],
+    models: BodyModels,
+    tracks: Sequence[Keypoints],
+    size: tuple[int, int],
+    fps: float,
+) -> MatchedPeople:
+    """Find the tracks of a clip on which the bodies of each person in its result files lie.
+
+    size: width and height px of the clip. fps: its rate; NaN: unknown.
+
+    Raises RawDataError if people lie only beside tracks, and none on a track.
+    """
+    matches: list[TrackMatch] = []
+    notes: list[str] = []
+    misfits: list[RawDataError] = []  # of people who lie only beside tracks
+    for file in files:
+        for stored in read_estimates(file):
+            estimate = stored.convert_to_clip(size, fps)
+            for reason, n in estimate.dropped.items():
+                notes.append(f"{estimate.name}: {count(n, 'frame')}: {reason}")
+            joints = models.joints(estimate)
+            fitted = fit(estimate, joints, tracks, size)
+            if np.isnan(fitted.distance):
+                notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
+            elif fitted.distance > REFUSED:
+                actual = _describe_misfit(estimate, fitted)
+                notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
+                if not ELSEWHERE < fitted.distance < np.inf:
+                    misfits.append(_misfit_error(file, actual))
+            else:
+                matches_of_person = _match_tracks(fitted, estimate, joints, size)
+                notes += _note_rows_without_body(estimate, fitted, matches_of_person)
+                matches += matches_of_person
+    if misfits and not matches:
+        raise misfits[0]
+    return MatchedPeople(sorted(matches, key=lambda match: match.distance), notes)
+
+
+def _match_tracks(
+    fitted: _ProjectionFit, estimate: BodyEstimate, joints: Doubles, size: tuple[int, int]
+) -> list[TrackMatch]:
+    """Find the bodies of a person on each track on which most of them lie; a body on one track."""
+    trans = estimate.position(size, fitted.margin)
+    intrinsics = estimate.pixel_intrinsics(size)
+    matches = []
+    is_free = np.ones(len(estimate.frames), bool)
+    medians = fitted.medians
+    for number in np.argsort(medians).tolist():
+        rows = fitted.find_rows_of_track(number)
+        rows = rows[is_free[rows]]
+        if medians[number] <= REFUSED and len(rows):
+            is_free[rows] = False
+            match = TrackMatch(
+                track=number,
+                rows=rows,
+                distance=float(np.median(fitted.distances[number, rows])),
+                cause=fitted.cause,
+                estimate=estimate,
+                joints=joints,
+                trans=trans,
+                intrinsics=intrinsics,
+            )
+            matches.append(match)
+    return matches
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ProjectionFit:
     """How well the N bodies of one person fit the 2D joints of each of T tracks."""
 
     # (T, N) in heights of the box; nan if there is no joint to compare, infinite for a body with a
@@ -64,23 +177,12 @@ class ProjectionFit:
         return np.flatnonzero(is_closest & (distances <= REFUSED))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Keypoints:
-    """2D joints of one person: frame_index (T,), kp_2d (T, 49, 3) px px confidence, height (T,) px
-    of the box.
-    """
-
-    frame_index: Ints
-    kp_2d: Doubles
-    height: Doubles
-
-
 def fit(
     estimate: BodyEstimate,
     joints: Doubles,
     tracks: Sequence[Keypoints],
     size: tuple[int, int],
-) -> ProjectionFit:
+) -> _ProjectionFit:
     """Compare projected bodies with the 2D joints of tracks, in the frames that both have.
 
     joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
@@ -94,7 +196,7 @@ def fit(
     for margin in margins:
         trans = estimate.position(size, margin)
         distances = [comparison.distances(trans) for comparison in comparisons]
-        fits.append(ProjectionFit(np.reshape(distances, (len(tracks), len(joints))), margin))
+        fits.append(_ProjectionFit(np.reshape(distances, (len(tracks), len(joints))), margin))
     best = min(fits, key=lambda fitted: fitted.distance)
     if not NOTED < best.distance < np.inf:
         return best
@@ -120,7 +222,7 @@ class _JointComparison:
     size: tuple[int, int]
 
     def distances(self, trans: Doubles, frames: Ints | None = None) -> Doubles:
-        """The distance (N,) of each body, as in `ProjectionFit`. frames: (N,) other ones than the
+        """The distance (N,) of each body, as in `_ProjectionFit`. frames: (N,) other ones than the
         estimate's.
         """
         if frames is None:
@@ -198,7 +300,7 @@ class _JointComparison:
 
     def _row_distances(self, projected: Doubles, rows_2d: Ints) -> Doubles:
         """The distance (n,) of each row of projected joints (n, J, 2) px: the median over the
-        compared ones, as in `ProjectionFit`.
+        compared ones, as in `_ProjectionFit`.
         """
         keypoints, is_seen = self._compared_keypoints(rows_2d)
         height = self.keypoints.height[rows_2d]
@@ -233,3 +335,35 @@ def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:
     if not length:
         return 1.0
     return float((projected * seen[used]).sum()) / length
+
+
+def _misfit_error(file: Path, actual: str) -> RawDataError:
+    """The error for a file with a person who lies only beside tracks."""
+    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+    do = "Put it right in the tool's settings, or leave the file out."
+    return RawDataError(file, "projection", expected, actual, do)
+
+
+def _describe_misfit(estimate: BodyEstimate, fitted: _ProjectionFit) -> str:
+    """How far a person is from all tracks, and why."""
+    if np.isinf(fitted.distance):
+        return f"{estimate.name} is behind the camera, or over {FARTHEST_M:,.0f} m away"
+    return f"{fitted.distance:.0%} in {estimate.name}; likely: {fitted.cause}"
+
+
+def _note_rows_without_body(
+    estimate: BodyEstimate, fitted: _ProjectionFit, matches: Sequence[TrackMatch]
+) -> list[str]:
+    """Notes about the bodies that are not taken."""
+    n_unchecked = int(np.isnan(fitted.closest).sum())
+    n_off = len(estimate.frames) - n_unchecked - sum(len(match.rows) for match in matches)
+    notes = []
+    if n_off:
+        notes.append(
+            f"{estimate.name}: {count(n_off, 'frame')} in which the body lies on no track: not "
+            f"taken (over {REFUSED:.0%} of the box off, on another person, or behind the camera)"
+        )
+    if n_unchecked:
+        frames = count(n_unchecked, "frame")
+        notes.append(f"{estimate.name}: {frames} without a 2D joint to compare: not taken")
+    return notes
