@@ -47,14 +47,13 @@ from pipeline.exchange.rows import (
     segments_of,
     spans,
 )
-from pipeline.exchange.vibe_db.layouts import (
+from pipeline.exchange.vibe_db.database import (
     NAMED,
     PICTURE,
     DatabaseField,
     Layout,
     layout_of,
     names_of,
-    usual_name,
 )
 from pipeline.skeletons import Array, Ints, convert, joint_names
 
@@ -86,7 +85,7 @@ def export(
     layout = layout_of(dataset, split_name, split.columns)
     file = out
     if out.is_dir():
-        file = out / usual_name(layout, dataset, split_name)
+        file = out / layout.usual_name(dataset, split_name)
     _require_file_kind(file, layout)
     require_new_file(file)
     if "features" in layout.fields:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,12 +33,9 @@ from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.arrays import open_writer, write_shards
-from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.matching import Match
-from pipeline.exchange.vibe_db.database import Database, open_database
-from pipeline.exchange.vibe_db.layouts import Layout, layout_of
-from pipeline.exchange.vibe_db.provenance import Provenance, read_provenance
-from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
+from pipeline.exchange.vibe_db.database import Database, Layout, layout_of, open_database
+from pipeline.exchange.vibe_db.tracks import FileReader
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
 from pipeline.processes.software import staging_plan
@@ -91,73 +88,61 @@ def import_database(
         PipelineError: the split exists and has another origin.
         cache.CacheError: another process writes the split.
     """
-    opened = _open_file(file, name, joints_2d, crop_scale)
-    origin = _origin(opened)
+    tracks = _open_file(file, name, joints_2d, crop_scale)
+    origin = _origin(tracks)
     is_written = False
     if not _is_committed(root, name, origin):
-        refuse_mixed_cache(root, name, stand_in=opened.provenance.is_demo)
-        _write_tracks(root, name, opened.tracks, origin, progress)
+        refuse_mixed_cache(root, name, stand_in=tracks.database.provenance.is_demo)
+        _write_tracks(root, name, tracks, origin, progress)
         is_written = True
     cache.finish_commits(root, name)  # of an import that was killed
     imported_stream = None
-    if "features" in opened.tracks.database.fields:
+    if "features" in tracks.database.fields:
         imported_stream = stream
-        is_written |= _write_stream(root, name, stream, opened)
-    return _result(cache.open(root)[name], imported_stream, opened, is_written=is_written)
-
-
-class _OpenedFile(NamedTuple):
-    """A database file, and what our export recorded of it."""
-
-    tracks: FileReader
-    provenance: Provenance
+        is_written |= _write_stream(root, name, stream, tracks)
+    return _result(cache.open(root)[name], imported_stream, tracks, is_written=is_written)
 
 
 def _open_file(
     file: Path, name: str, joints_2d: str | None, crop_scale: float | None
-) -> _OpenedFile:
+) -> FileReader:
     """Open a database file, to be read as the split `name`."""
     dataset, _, part = name.partition("/")
     reader = datasets.get(dataset)
     reader.check_split(part)
     stamped = StampedFile.stamp(file)
-    provenance = read_provenance(file, stamped.sha256)
-    _require_own_dataset(file, name, provenance)
-
     would_fill = reader.columns(part, body=True)
     usual = layout_of(dataset, part, would_fill)
-    database = open_database(file, usual)
-    layout = _resolve_layout(usual, database, provenance, joints_2d, crop_scale)
-    columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
-    tracks = FileReader(database, layout, dataset, part, columns, stamped)
-    return _OpenedFile(tracks, provenance)
+    database = open_database(stamped, usual, name)
+    layout = _resolve_layout(usual, database, joints_2d, crop_scale)
+    needs_evaluation = "kp_3d_eval" in would_fill
+    return FileReader(database, layout, dataset, part, needs_evaluation, stamped)
 
 
 def _result(
-    split: cache.Split, stream: str | None, opened: _OpenedFile, *, is_written: bool
+    split: cache.Split, stream: str | None, tracks: FileReader, *, is_written: bool
 ) -> ImportedSplit:
     """What the import tells of the split as it is committed now."""
     without_features = 0
     if stream is not None:
         without_features = split.open_stream(stream).undecodable()
-    provenance = opened.provenance
+    provenance = tracks.database.provenance
     return ImportedSplit(
         rows=int(split.manifest["rows"]),
         tracks=len(split.tracks),
         totals=split.manifest["accounting"],
         stream=stream,
         without_features=without_features,
-        ignored=opened.tracks.database.ignored,
+        ignored=tracks.database.ignored,
         is_demo=provenance.is_demo,
         is_untrained=provenance.is_stand_in and not provenance.is_demo,
         is_written=is_written,
     )
 
 
-def _origin(opened: _OpenedFile) -> dict[str, Any]:
+def _origin(tracks: FileReader) -> dict[str, Any]:
     """The manifest's `reader` entry."""
-    tracks = opened.tracks
-    provenance = opened.provenance
+    provenance = tracks.database.provenance
     joints_2d = None
     if "kp_2d" in tracks.columns:
         joints_2d = list(joint_names(tracks.layout.joints_2d))
@@ -219,13 +204,12 @@ def _write_tracks(
         )
 
 
-def _write_stream(root: cache.Root, name: str, stream: str, opened: _OpenedFile) -> bool:
+def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader) -> bool:
     """Write the features of the committed rows. Returns False if they are up to date.
 
     Raises PipelineError for a stream of another origin.
     """
-    tracks = opened.tracks
-    entries = _stream_entries(opened)
+    entries = _stream_entries(tracks)
     identity = entries["identity"]
     split = cache.open(root)[name]
     if stream in split.streams:
@@ -253,30 +237,20 @@ def _write_stream(root: cache.Root, name: str, stream: str, opened: _OpenedFile)
     return True
 
 
-def _stream_entries(opened: _OpenedFile) -> dict[str, Any]:
+def _stream_entries(tracks: FileReader) -> dict[str, Any]:
     """Entries of the stream's manifest."""
-    provenance = opened.provenance
+    provenance = tracks.database.provenance
     backbone = provenance.backbone
     if backbone is None:
         backbone = {"weights": provenance.weights, "sha256": None, "stand_in": False}
     identity = {
         "kind": "imported",
         "version": VERSION,
-        "file_sha256": opened.tracks.file.sha256,
+        "file_sha256": tracks.file.sha256,
         "weights": provenance.weights,
         "precision": None,
     }
     return {"identity": identity, "backbone": backbone, "stand_in": provenance.is_stand_in}
-
-
-def _require_own_dataset(file: Path, name: str, provenance: Provenance) -> None:
-    """Raise PipelineError if the file was exported from a split of another dataset."""
-    source = provenance.split
-    if source is not None and source.partition("/")[0] != name.partition("/")[0]:
-        raise PipelineError(
-            f"{file}: was exported from {source} ({provenance_path(file).name}), "
-            f"so it cannot become {name}. Import it as a split of its own dataset."
-        )
 
 
 def _other_tracks(
@@ -306,7 +280,6 @@ def _other_stream(name: str, stream: str, differences: str) -> PipelineError:
 def _resolve_layout(
     layout: Layout,
     database: Database,
-    provenance: Provenance,
     joints_2d: str | None,
     crop_scale: float | None,
 ) -> Layout:
@@ -315,29 +288,27 @@ def _resolve_layout(
     joints_2d, crop_scale: the user's options. Raises PipelineError for a crop scale out of range,
     RawDataError for joints in an unknown order.
     """
-    scales = crop_scale, provenance.crop_scale, layout.crop_scale
+    scales = crop_scale, database.provenance.crop_scale, layout.crop_scale
     scale = next(scale for scale in scales if scale is not None)
     if not isinstance(scale, int | float) or not 0 < scale < 10:
         raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
     layout = replace(layout, crop_scale=float(scale))
     if "joints2D" in database.fields:
-        layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, joints_2d))
+        layout = replace(layout, joints_2d=_joints_2d(layout, database, joints_2d))
     if "joints3D" in database.fields:
         layout = replace(layout, joints_3d=_joints_3d(layout, database))
     return layout
 
 
-def _joints_2d(
-    layout: Layout, database: Database, provenance: Provenance, chosen: str | None
-) -> Skeleton:
+def _joints_2d(layout: Layout, database: Database, chosen: str | None) -> Skeleton:
     """Joint order of joints2D. chosen: the user's option."""
     n_joints = database.fields["joints2D"].shape[1]
     is_usual = n_joints == len(joint_names(layout.joints_2d))
     order: Skeleton
     if chosen is not None:
         order = ORDERS[chosen]
-    elif provenance.joints_2d is not None:
-        order = provenance.joints_2d
+    elif database.provenance.joints_2d is not None:
+        order = database.provenance.joints_2d
     elif is_usual and layout.joints_2d == "penn_action":
         raise _ambiguous_order(database)
     elif is_usual or n_joints not in _BY_NUMBER:

@@ -26,9 +26,9 @@ import numpy as np
 import cache
 from cache.read.labels import COMMON_JOINTS
 from pipeline.accounting import VideoAccount
+from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
-from pipeline.exchange.vibe_db.database import Database, Segment
-from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
+from pipeline.exchange.vibe_db.database import PICTURE, Database, Layout, Segment, names_of
 from pipeline.skeletons import (
     HIP,
     LARGEST,
@@ -53,6 +53,7 @@ _LARGEST_FRAME: Final = 2**40
 _EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
 UNITS: Final = ("pose", "has_smpl")  # a column whose units are checked, and its flag
 _OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
+_LAST_NUMBER: Final = re.compile(r"([0-9]{1,18})([^0-9/]*)\Z")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,25 +66,6 @@ class _ImportedVideo:
     rows: Ints  # row numbers in the file, in the order of the tracks' rows
 
 
-def columns_of(database: Database, layout: Layout, *, evaluation: bool) -> tuple[str, ...]:
-    """The cache's columns that the file can fill."""
-    fields = database.fields
-    columns = ["frame_index"]
-    if "joints2D" in fields:
-        columns += ["bbox", "kp_2d"]
-    if "joints3D" in fields:
-        columns += ["has_3d"]
-        if layout.joints_3d == "spin49":
-            columns += ["kp_3d"]
-        if evaluation or layout.joints_3d == "common14":
-            columns += ["kp_3d_eval"]
-    if "theta" in fields or {"pose", "shape"} <= fields.keys():
-        columns += ["pose", "betas", "has_smpl"]
-    if "valid" in fields or "valid_i" in fields:
-        columns += ["valid"]
-    return tuple(columns)
-
-
 @dataclass(frozen=True, slots=True)
 class FileReader:
     """Reads the videos of a split from a database file."""
@@ -92,8 +74,27 @@ class FileReader:
     layout: Layout
     dataset: str
     split: str
-    columns: tuple[str, ...]  # the cache's columns to fill
+    needs_evaluation: bool  # whether the split has kp_3d_eval, besides kp_3d
     file: StampedFile
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The cache's columns that the file can fill."""
+        fields = self.database.fields
+        columns = ["frame_index"]
+        if "joints2D" in fields:
+            columns += ["bbox", "kp_2d"]
+        if "joints3D" in fields:
+            columns += ["has_3d"]
+            if self.layout.joints_3d == "spin49":
+                columns += ["kp_3d"]
+            if self.needs_evaluation or self.layout.joints_3d == "common14":
+                columns += ["kp_3d_eval"]
+        if "theta" in fields or {"pose", "shape"} <= fields.keys():
+            columns += ["pose", "betas", "has_smpl"]
+        if "valid" in fields or "valid_i" in fields:
+            columns += ["valid"]
+        return tuple(columns)
 
     def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all
@@ -183,10 +184,10 @@ class FileReader:
         if stored is not None and stored.dtype.kind in "biu":
             frame_index = self.database.read(field, rows).astype(np.int64)
         elif stored is not None:
-            frame_index = parse_numbers(self.database.texts(field, rows))
+            frame_index = _parse_numbers(self.database.texts(field, rows))
         if frame_index is None and image_names:
             field = "img_name"
-            frame_index = parse_numbers(image_names)
+            frame_index = _parse_numbers(image_names)
             if frame_index is not None and frame_index.min() >= self.layout.first_picture:
                 frame_index = frame_index - self.layout.first_picture
         if frame_index is None:
@@ -363,3 +364,53 @@ def _nan_unless(is_known: Bools, values: Array) -> Float32s:
     n_trailing = values.ndim - 1
     row_is_known = is_known.reshape(-1, *[1] * n_trailing)
     return np.where(row_is_known, values, np.nan).astype(np.float32)
+
+
+def _parse_numbers(texts: Sequence[str]) -> Ints | None:
+    """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no
+    number.
+    """
+    numbers = []
+    for text in texts:
+        match = _LAST_NUMBER.search(text)
+        if match is None:
+            return None
+        numbers.append(int(match[1]))
+    return np.array(numbers, np.int64)
+
+
+def source_of(names: Sequence[str], frame_index: Ints) -> str:
+    """The pixel source whose frames have these names; "" if there is none in a raw folder.
+
+    >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
+    'pictures:a/{:06d}.jpg+1'
+    >>> source_of(["/elsewhere/000007.jpg"], np.array([6]))
+    ''
+    """
+    numbers = _parse_numbers(names)
+    if numbers is None or not len(numbers):
+        return ""
+    first, *other_numbers = set((numbers - frame_index).tolist())  # numbers of the image of frame 0
+    if other_numbers:
+        return ""
+    # guess the source from the first name, then compare the names of all its frames
+    match = _LAST_NUMBER.search(names[0])
+    assert match is not None
+    before = names[0][: match.start()]
+    after = match[2]
+    if before.endswith("#") and not after and first == 0:
+        candidate = f"video:{before.removesuffix('#')}"
+    else:
+        texts = [name[len(before) : len(name) - len(after)] for name in names]
+        padded = [len(text) for text in texts if text.startswith("0")]
+        digits = padded[0] if padded else 1
+        candidate = f"pictures:{before}{{:0{digits}d}}{after}+{first}"
+    try:
+        name_of = names_of(candidate)
+    except (PipelineError, ValueError):  # an absolute path, or one with '..'
+        return ""
+    assert name_of is not None
+    for frame, name in zip(frame_index.tolist(), names, strict=True):
+        if name_of(frame) != name:
+            return ""
+    return candidate

@@ -16,8 +16,8 @@ import numpy as np
 from pipeline import cameras
 from pipeline.cameras import compose
 from pipeline.exchange.rows import RowCheck, Segments, SplitRows
+from pipeline.exchange.vibe_db.database import PICTURE
 from pipeline.exchange.vibe_db.export import to_crop_pixels
-from pipeline.exchange.vibe_db.layouts import PICTURE
 from pipeline.exchange.wham.bodies import REGRESSED, Bodies
 from pipeline.skeletons import JOINTS, Array, Doubles, Ints, convert, opposite_joints
 

@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline.errors import PipelineError
 from pipeline.exchange.rows import Segments
+from pipeline.exchange.vibe_db.database import layout_of, names_of
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
-from pipeline.exchange.vibe_db.layouts import layout_of, names_of, source_of, usual_name
+from pipeline.exchange.vibe_db.tracks import source_of
 from pipeline.skeletons import JOINTS, joint_names
 from tests.pipeline.exchange.made_streams import add_features, add_video
 
@@ -67,7 +68,7 @@ def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(n
     dataset, _, split = name.partition("/")
     layout = layout_of(dataset, split, ())
     file, n_2d, n_3d, fields = SPLITS[name]
-    assert (usual_name(layout, dataset, split), set(layout.fields)) == (file, fields)
+    assert (layout.usual_name(dataset, split), set(layout.fields)) == (file, fields)
     assert "joints2D" not in fields or len(joint_names(layout.joints_2d)) == n_2d
     assert "joints3D" not in fields or len(joint_names(layout.joints_3d)) == n_3d
 
