@@ -6,14 +6,18 @@ joblib. The file has one of three kinds: `videos`, training rows as tensors; `se
 lists of tensors with one entry per track, whose first frame stands there twice; `motions`, AMASS's
 motions as arrays. WHAM cuts its windows from all rows with one `vid`, so each segment of
 consecutive frames has a number of its own. Fields that cannot be written are reported.
+
+Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024.
+lib/data_utils/ writes these files, lib/data/datasets/ reads them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic.dataclasses import dataclass as validated
@@ -26,6 +30,14 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.pickled_arrays import Blocks, write_joblib
 from pipeline.exchange.rows import (
+    NO_EXTRINSICS,
+    NO_FEATURES,
+    NO_INTRINSICS,
+    NO_JOINTS_3D,
+    NO_RATE,
+    NO_SIZE,
+    NO_SMPL,
+    NO_TRANS,
     RowCheck,
     Segments,
     SplitRows,
@@ -39,13 +51,12 @@ from pipeline.exchange.rows import (
     segments_of,
     spans,
 )
-from pipeline.exchange.wham.bodies import Bodies
-from pipeline.exchange.wham.fields import RowFields, UnknownField, WhamField
-from pipeline.exchange.wham.layouts import LAYOUTS, FileLayout
+from pipeline.exchange.wham.fields import NO_GENDER, REGRESSOR_FILES, SMPL_FILES, Bodies, RowFields
 from pipeline.exchange.wham.motions import MotionFields, find_motions
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture
+from pipeline.skeletons import Array
 
 USUAL: Final = ResNet50.kind  # default stream of `export`
 
@@ -121,7 +132,7 @@ def export(
     return Exported(file, content.n_rows, summary, reasons, left_out, provenance["stand_in"])
 
 
-def _file_of(out: Path, layout: FileLayout) -> Path:
+def _file_of(out: Path, layout: _FileLayout) -> Path:
     """The file to write: `out`, or the file with WHAM's name in the folder `out`. Raises
     PipelineError for another suffix than WHAM's.
     """
@@ -136,7 +147,7 @@ def _file_of(out: Path, layout: FileLayout) -> Path:
 
 
 def _arrange(
-    layout: FileLayout,
+    layout: _FileLayout,
     rows: SplitRows,
     segments: Segments,
     stationary: str | None,
@@ -170,7 +181,7 @@ def _provenance(split: cache.Split, bodies: Bodies | None, used: Sequence[str]) 
     }
 
 
-def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
+def _bodies(split: cache.Split, layout: _FileLayout, options: WhamOptions) -> Bodies | None:
     """Load the bodies. Raises StandInMixed, and PipelineError for motions without a body."""
     if options.body is None:
         if layout.kind == "motions":
@@ -188,7 +199,7 @@ def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bod
 
 
 def _stream_notes(
-    split: cache.Split, layout: FileLayout, stream: str, stationary: str
+    split: cache.Split, layout: _FileLayout, stream: str, stationary: str
 ) -> dict[str, str]:
     """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that
     is out of date, or for named features that are missing.
@@ -214,15 +225,15 @@ def _stream_notes(
 
 
 def _fields(
-    layout: FileLayout, rows: SplitRows, bodies: Bodies | None, notes: Mapping[str, str]
-) -> tuple[dict[str, WhamField], dict[str, str]]:
+    layout: _FileLayout, rows: SplitRows, bodies: Bodies | None, notes: Mapping[str, str]
+) -> tuple[dict[str, _WhamField], dict[str, str]]:
     """Fields of the layout to write; and why the others are absent. notes: of streams."""
-    fields: dict[str, WhamField] = {}
+    fields: dict[str, _WhamField] = {}
     absent: dict[str, str] = {}
     for name, field in layout.fields.items():
         if name == "features" and name in notes:
             absent[name] = notes[name]
-        elif isinstance(field, UnknownField):
+        elif isinstance(field, _UnknownField):
             absent[name] = f"needs {field.needs}"
         elif field.needs is not None and (bodies is None or not bodies.has(field.needs)):
             absent[name] = f"needs {field.needs}: --body DIR"
@@ -252,7 +263,7 @@ class _Content(NamedTuple):
         return sum(part.rows for part in self.parts)
 
 
-def _parts(layout: FileLayout, segments: Segments, rows: SplitRows) -> list[_FilePart]:
+def _parts(layout: _FileLayout, segments: Segments, rows: SplitRows) -> list[_FilePart]:
     """One part with all rows; for evaluation lists, one per track, with its first row twice."""
     if layout.kind == "videos":
         return [_FilePart([*spans(segments.start, segments.stop)], segments.n_rows, {})]
@@ -272,7 +283,7 @@ def _parts(layout: FileLayout, segments: Segments, rows: SplitRows) -> list[_Fil
 
 
 def _entries(
-    fields: Mapping[str, WhamField], content: _Content, layout: FileLayout, progress: Progress
+    fields: Mapping[str, _WhamField], content: _Content, layout: _FileLayout, progress: Progress
 ) -> dict[str, Any]:
     """The file's entries by their names in it. Their numbers are computed when they are written."""
     add = counting(progress, len(fields) * content.n_rows)
@@ -288,3 +299,136 @@ def _entries(
                 items.append(array_of(compute, part.pieces, part.rows, field.dtype, add_rows))
         entries[name] = items if layout.kind == "sequences" else items[0]
     return entries
+
+
+def _column(name: str) -> Callable[[SplitRows, range], Array]:
+    """The function that reads a column of the cache."""
+    return lambda split, rows: split.column(name, rows)
+
+
+@dataclass(frozen=True)
+class _WhamField:
+    """One array or entry of WHAM's files."""
+
+    # `RowFields` and rows -> their values; of motions: `MotionFields` and their numbers
+    compute: Callable[[Any, range], Array]
+    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
+    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
+    needs: str | None = None  # files of the body, as `Bodies.has` names them
+    dtype: str | None = "<f4"  # as written; None: as computed
+
+
+@dataclass(frozen=True, slots=True)
+class _UnknownField:
+    """A field that no cache has."""
+
+    needs: str
+
+
+_Fields = Mapping[str, _WhamField | _UnknownField]  # by their names in the file
+
+
+@dataclass(frozen=True, slots=True)
+class _FileLayout:
+    """One of WHAM's files: rows of all videos, or lists with one entry per sequence."""
+
+    file: str
+    fields: _Fields
+    kind: Literal["videos", "motions", "sequences"] = "videos"
+    all_rows: tuple[RowCheck, ...] = (NO_SIZE,)  # checks that all rows must pass
+
+
+_GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
+
+_BBOX: Final = _WhamField(RowFields.boxes, columns=("bbox",))
+_POSE: Final = _WhamField(_column("pose"), (NO_SMPL,))
+_BETAS: Final = _WhamField(_column("betas"), (NO_SMPL,))
+_JOINTS_2D: Final = _WhamField(RowFields.labelled_joints_2d, columns=("kp_2d",))
+_EXTRINSICS: Final = _WhamField(_column("extrinsics"), (NO_EXTRINSICS,))
+_GENDER: Final = _WhamField(RowFields.are_female, (NO_GENDER,), dtype="<i8")
+_FEATURES: Final = _WhamField(RowFields.features, (NO_FEATURES,))
+
+_LABELS: Final[_Fields] = {
+    "vid": _WhamField(RowFields.segment_numbers, dtype="<i8"),
+    "frame_id": _WhamField(_column("frame_index"), dtype="<i8"),
+    "bbox": _BBOX,
+    "res": _WhamField(RowFields.resolutions),
+    "pose": _POSE,
+    "betas": _BETAS,
+    "kp2d": _WhamField(RowFields.keypoints, columns=("kp_2d",)),
+}
+_REAL: Final[_Fields] = {
+    **_LABELS,
+    "joints3D": _WhamField(RowFields.labelled_joints, (NO_JOINTS_3D,)),
+    "joints2D": _JOINTS_2D,
+    "cam_poses": _EXTRINSICS,
+    "features": _FEATURES,
+    "stationaries": _WhamField(RowFields.contacts),
+}
+_PW3D: Final[_Fields] = {  # bodies of the people's gender
+    **_LABELS,
+    "transl": _WhamField(RowFields.body_places, _GENDERED, needs=SMPL_FILES),
+    "joints3D": _WhamField(RowFields.body_joints, _GENDERED, needs=REGRESSOR_FILES),
+    "joints2D": _WhamField(
+        RowFields.project_joints, (*_GENDERED, NO_INTRINSICS), needs=REGRESSOR_FILES
+    ),
+    "cam_poses": _EXTRINSICS,
+    "gender": _GENDER,
+    "features": _FEATURES,
+}
+_INSTA: Final[_Fields] = {**_LABELS, "joints2D": _JOINTS_2D, "features": _FEATURES}
+_BEDLAM: Final[_Fields] = {
+    "vid": _LABELS["vid"],
+    "pose": _POSE,
+    "betas": _BETAS,
+    "root": _WhamField(RowFields.world_roots, (NO_SMPL, NO_EXTRINSICS)),
+    "w_trans": _WhamField(
+        RowFields.world_places, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), needs=SMPL_FILES
+    ),
+    "c_trans": _WhamField(_column("trans"), (NO_TRANS,)),
+    "extrinsics": _EXTRINSICS,
+    "intrinsics": _WhamField(RowFields.intrinsics, (NO_INTRINSICS,)),
+    "bbox": _BBOX,
+    "features": _FEATURES,
+}
+_AMASS: Final[_Fields] = {
+    "vid": _WhamField(MotionFields.vid, dtype=None),
+    "pose": _WhamField(MotionFields.pose, (NO_SMPL,)),
+    "betas": _WhamField(MotionFields.betas, (NO_SMPL,)),
+    "transl": _WhamField(MotionFields.transl, (NO_SMPL, NO_TRANS), needs=SMPL_FILES),
+}
+_FROM_MIRRORED: Final = _UnknownField("HMR2.0 on mirrored crops, which no stream contains")
+_FROM_FIRST: Final = _UnknownField(
+    "bodies from HMR2.0's heads on the first crop, which no stream contains"
+)
+_SEQUENCES: Final[_Fields] = {
+    **_LABELS,
+    "gender": _GENDER,
+    "cam_poses": _EXTRINSICS,
+    "features": _FEATURES,
+    "flipped_bbox": _WhamField(RowFields.flipped_boxes, columns=("bbox",)),
+    "flipped_kp2d": _WhamField(RowFields.flipped_keypoints, columns=("kp_2d",)),
+    "flipped_features": _FROM_MIRRORED,
+    "init_kp3d": _FROM_FIRST,
+    "init_pose": _FROM_FIRST,
+    "flipped_init_kp3d": _FROM_MIRRORED,
+    "flipped_init_pose": _FROM_MIRRORED,
+}
+
+
+def _sequences(file: str) -> _FileLayout:
+    return _FileLayout(file, _SEQUENCES, kind="sequences")
+
+
+LAYOUTS: Final[Mapping[str, _FileLayout]] = {
+    "3dpw/train": _FileLayout("3dpw_train_vit.pth", _PW3D),
+    "mpi_inf_3dhp/train": _FileLayout("mpii3d_train_vit.pth", _REAL),
+    "h36m/train": _FileLayout("human36m_train_vit.pth", _REAL),
+    "insta_variety/train": _FileLayout("insta_train_vit.pth", _INSTA, all_rows=()),
+    "bedlam/train": _FileLayout("bedlam_train_vit.pth", _BEDLAM, all_rows=(NO_RATE,)),
+    "amass/train": _FileLayout("amass.pth", _AMASS, kind="motions", all_rows=()),
+    "3dpw/validation": _sequences("3dpw_val_vit.pth"),
+    "3dpw/test": _sequences("3dpw_test_vit.pth"),
+    "emdb/emdb1": _sequences("emdb_1_vit.pth"),
+    "emdb/emdb2": _sequences("emdb_2_vit.pth"),
+}

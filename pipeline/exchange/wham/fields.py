@@ -1,24 +1,28 @@
 """Arrays of WHAM's files, computed from rows of a split.  tracks, features -> [files of other
 programs]
 
-A `WhamField` names the method of `RowFields` that computes its array for some rows, as `export`
-needs them.
+`export` names for each array of a file the method of `RowFields` that computes it for some rows.
+Some need `Bodies`: SMPL's files in a folder, and perhaps WHAM's regressor J_regressor_wham.npy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from pipeline import cameras
+from pipeline.body import Body, PosedJoints, rotations_of
 from pipeline.cameras import compose
 from pipeline.exchange.rows import RowCheck, Segments, SplitRows
 from pipeline.exchange.vibe_db.database import PICTURE
 from pipeline.exchange.vibe_db.export import to_crop_pixels
-from pipeline.exchange.wham.bodies import REGRESSED, Bodies
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.arrays import numbers, reading
 from pipeline.skeletons import JOINTS, Array, Doubles, Ints, convert, opposite_joints
 
 GENDERS: Final = ("male", "female")
@@ -29,33 +33,11 @@ NO_GENDER: Final = RowCheck(
     "no gender (male or female)",
     test=lambda split, rows: np.isin(split.genders(rows), GENDERS),
 )
-
-
-@dataclass(frozen=True)
-class WhamField:
-    """One array or entry of WHAM's files."""
-
-    # `RowFields` and rows -> their values; of motions: `MotionFields` and their numbers
-    compute: Callable[[Any, range], Array]
-    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
-    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
-    needs: str | None = None  # files of the body, as `Bodies.has` names them
-    dtype: str | None = "<f4"  # as written; None: as computed
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownField:
-    """A field that no cache has."""
-
-    needs: str
-
-
-def _coco(kp_2d: Array) -> Array:
-    """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
-    named = convert(kp_2d, source="spin49", target="coco")
-    openpose = convert(kp_2d, source="spin49", target=_OPENPOSE)
-    is_annotated = named[..., 2:] > 0
-    return np.where(is_annotated, named, openpose)
+_REGRESSOR_FILE: Final = "J_regressor_wham.npy"
+REGRESSED: Final = 31  # its joints: 17 of COCO's, 14 of LSP's
+# files that a field needs, as messages name them
+SMPL_FILES: Final = "SMPL's files"
+REGRESSOR_FILES: Final = f"{SMPL_FILES} with {_REGRESSOR_FILE} ({REGRESSED}, 6890)"
 
 
 class RowFields(SplitRows):
@@ -225,3 +207,76 @@ class RowFields(SplitRows):
         """Rotations from world to camera, (n, 3, 3)."""
         extrinsics = self.column("extrinsics", rows)
         return extrinsics[:, :3, :3].astype(np.float64)
+
+
+def _coco(kp_2d: Array) -> Array:
+    """(..., 49, 3) -> (..., 17, 3) in COCO's order: annotated joints, else OpenPose's."""
+    named = convert(kp_2d, source="spin49", target="coco")
+    openpose = convert(kp_2d, source="spin49", target=_OPENPOSE)
+    is_annotated = named[..., 2:] > 0
+    return np.where(is_annotated, named, openpose)
+
+
+class Bodies:
+    """Bodies of the files in `folder`, each loaded once. Methods raise what `Body.load` raises."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._load_body = functools.cache(functools.partial(Body.load, folder))
+        self._load_joints = functools.cache(self._posed_joints)
+
+    def digests(self) -> dict[str, str]:
+        """Gender -> SHA-256 of its files, for existing files."""
+        digests = {}
+        for gender in smpl_files.GENDERS:
+            if any(self._folder.glob(f"SMPL_{gender.upper()}.*")):
+                digests[gender] = smpl_files.body_files(self._folder, gender).digest
+        return digests
+
+    @functools.cached_property
+    def regressor(self) -> Doubles | None:
+        """Regressor (31, 6890) from posed vertices to WHAM's joints; None without a file. Raises
+        RawDataError.
+        """
+        file = self._folder / _REGRESSOR_FILE
+        if not file.is_file():
+            return None
+        do = "Copy it from WHAM's dataset/body_models again."
+        with reading(file, "an array, as numpy.save writes it", do=do):
+            stored = np.load(file, allow_pickle=False)
+        return numbers(file, _REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
+
+    def has(self, files: str) -> bool:
+        """Whether the folder has SMPL_FILES or REGRESSOR_FILES."""
+        return files == SMPL_FILES or self.regressor is not None
+
+    def joints(self, gender: str, pose: Array, betas: Array) -> tuple[Doubles, Doubles]:
+        """The pelvis (n, 3) m of the rest pose, and WHAM's joints (n, 31, 3) m without translation,
+        of bodies with pose (n, 72) rad and betas (n, 10). Without a regressor there are no joints.
+        """
+        shape = torch.tensor(betas).float()
+        with torch.no_grad():
+            posed = self._load_joints(gender)(shape, rotations_of(pose))
+        joints = posed.double().numpy()
+        return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
+
+    def lowest(self, gender: str, pose: Array, betas: Array, trans: Array) -> float:
+        """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans
+        (3,).
+        """
+        body = self._load_body(gender)
+        shape = torch.tensor(betas[None]).float()
+        with torch.no_grad():
+            posed = body(betas=shape, rotmat=rotations_of(pose))
+        lowest = posed.verts[0, :, 1].max()
+        return float(lowest + trans[1])
+
+    def _posed_joints(self, gender: str) -> PosedJoints:
+        """A gender's body that computes the pelvis and WHAM's joints."""
+        regressor = self.regressor
+        if regressor is None:
+            regressor = np.zeros((0, smpl_files.N_VERTICES))
+        body = smpl_files.load(self._folder, gender)
+        n_joints = smpl_files.N_JOINTS
+        regressed = range(n_joints, n_joints + len(regressor))  # they come after SMPL's own
+        return PosedJoints(body, regressor, [0, *regressed])

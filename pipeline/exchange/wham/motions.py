@@ -18,7 +18,7 @@ import cache
 from pipeline import cameras
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.exchange.rows import FPS, RATE_NOISE, Segments
-from pipeline.exchange.wham.bodies import Bodies
+from pipeline.exchange.wham.fields import Bodies
 from pipeline.skeletons import Doubles, Ints
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
@@ -49,7 +49,7 @@ def _frame_positions(n_rows: int, rate: float) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Motions:
+class _Motions:
     """The motions of a split. m: a motion's number of frames at 30 fps."""
 
     split: cache.Split
@@ -72,7 +72,7 @@ class Motions:
         return resample_linear(self.read_column("trans", number), self.positions(number))
 
 
-def find_motions(split: cache.Split, segments: Segments) -> Motions:
+def find_motions(split: cache.Split, segments: Segments) -> _Motions:
     """The motions in these segments. Leaves out segments of fewer than 25 frames at 30 fps. Raises
     PipelineError for duplicate names.
     """
@@ -87,7 +87,7 @@ def find_motions(split: cache.Split, segments: Segments) -> Motions:
     long_segments = segments.only(is_long, TOO_SHORT)
     track_names = [track.video.replace("/", "_") for track in split.tracks]
     names = long_segments.names(split, track_names)
-    return Motions(split, long_segments, rates[is_long], lengths[is_long], names)
+    return _Motions(split, long_segments, rates[is_long], lengths[is_long], names)
 
 
 class MotionFields:
@@ -95,7 +95,7 @@ class MotionFields:
     ground. Its methods get a motion as a range with its number.
     """
 
-    def __init__(self, motions: Motions, bodies: Bodies) -> None:
+    def __init__(self, motions: _Motions, bodies: Bodies) -> None:
         self._motions = motions
         self._bodies = bodies
         self._names = np.array(motions.names)
