@@ -23,16 +23,8 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile, open_arrays
-from pipeline.exchange.matching import (
-    BY_NAMES,
-    NO_FILE_ROW,
-    KeyArrays,
-    Match,
-    choose_array,
-    find_keys,
-    match_rows,
-)
+from pipeline.exchange.array_files import AGAIN
+from pipeline.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
 from pipeline.features.plan import IMPORTED, is_current
 from pipeline.features.stream_extraction import require_same_commit
 from pipeline.features.streams.base import Reads, Stream
@@ -82,10 +74,20 @@ def import_array(
             and the file has no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    source_array = _GivenArray.open(file, array)
+    source_array = GivenArray.open(file, array)
     split = cache.open(root)[name]
-    identity = source_array.identity()
-    source = source_array.source()
+    identity = {
+        "kind": IMPORTED,
+        "version": VERSION,
+        "file_sha256": source_array.file.sha256,
+        "weights": None,
+    }
+    # what else decides the stream's rows
+    source: dict[str, Any] = {
+        "format": FORMAT,
+        "array": source_array.name,
+        "matched_by": source_array.matched_by,
+    }
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
     earlier = _EarlierImport.find(split, stream)
@@ -96,7 +98,7 @@ def import_array(
         return replace(_result(split, stream), is_written=False, replaced=names)
     earlier.require_array(split, stream)
 
-    match = match_rows(split, source_array.arrays, source_array.array, source_array.keys)
+    match = source_array.match(split)
     earlier.require_same_rows(split, stream, match)
     if match.digest is not None:
         source["rows_digest"] = match.digest
@@ -113,38 +115,6 @@ def import_array(
         entries = _manifest_entries(split, match, identity, source)
         writer.commit(entries, note={IMPORTED: str(source_array.arrays.file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
-
-
-class _GivenArray(NamedTuple):
-    """The array to import, and how its rows are matched."""
-
-    file: StampedFile
-    arrays: ArrayFile
-    array: str  # its name
-    keys: KeyArrays | None  # None: its rows are those of the split
-
-    @classmethod
-    def open(cls, file: Path, array: str | None) -> _GivenArray:
-        """Arguments and errors as for `import_array`."""
-        if file.is_dir():
-            file = file / "rows.parquet"
-        stamped = StampedFile.stamp(file)
-        arrays = open_arrays(file)
-        return cls(stamped, arrays, choose_array(arrays, array), find_keys(arrays))
-
-    def identity(self) -> dict[str, Any]:
-        """The identity of the stream."""
-        return {
-            "kind": IMPORTED,
-            "version": VERSION,
-            "file_sha256": self.file.sha256,
-            "weights": None,
-        }
-
-    def source(self) -> dict[str, Any]:
-        """What else decides the stream's rows, as its manifest has it."""
-        matched_by = "rows" if self.keys is None else "tracks"
-        return {"format": FORMAT, "array": self.array, "matched_by": matched_by}
 
 
 class _EarlierImport(NamedTuple):

@@ -2,11 +2,8 @@
 
 In comes a split, and a file with an array of numbers that other software computed, one row for each
 frame of a person. Out goes, for each row of the split, the number of its row in the file. The
-import of arrays calls, in this order:
-
-    choose_array  the array of numbers
-    find_keys     the arrays of track names and frames, if the file has them
-    match_rows    the rows
+import of arrays opens the file as a `GivenArray`, the array of numbers and the arrays of track
+names and frames, if the file has them, and matches its rows.
 
 If the file has track names and frames, each row of the file and of the split gets a key, its
 track's number and its frame in one integer, and rows with equal keys belong together. Otherwise the
@@ -17,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 import cache
 from pipeline.errors import RawDataError
-from pipeline.exchange.array_files import AGAIN, ArrayFile
+from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile, open_arrays
 from pipeline.exchange.pickled_arrays import text_of
 from pipeline.exchange.rows import spans
 from pipeline.skeletons import Bools, Ints
@@ -42,7 +40,7 @@ _NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
-class KeyArrays(NamedTuple):
+class _KeyArrays(NamedTuple):
     """Names of the two arrays of a file that tell whose row each is."""
 
     tracks: str
@@ -61,7 +59,62 @@ class Match(NamedTuple):
     digest: str | None
 
 
-def choose_array(arrays: ArrayFile, name: str | None) -> str:
+class GivenArray(NamedTuple):
+    """The array to import, and how its rows are matched."""
+
+    file: StampedFile
+    arrays: ArrayFile
+    name: str
+    # None: its rows are those of the split in their order, and the file must have exactly these
+    keys: _KeyArrays | None
+
+    @classmethod
+    def open(cls, file: Path, name: str | None) -> GivenArray:
+        """Open a file of arrays, or the folder of a Parquet export. name: of the array; None: the
+        only one, or `features`. Raises RawDataError for an invalid file.
+        """
+        if file.is_dir():
+            file = file / "rows.parquet"
+        stamped = StampedFile.stamp(file)
+        arrays = open_arrays(file)
+        return cls(stamped, arrays, _choose_array(arrays, name), _find_keys(arrays))
+
+    @property
+    def matched_by(self) -> str:
+        return "rows" if self.keys is None else "tracks"
+
+    def match(self, split: cache.Split) -> Match:
+        """Find the row in the file of each row of the split. Raises RawDataError for a file with
+        rows that do not belong there.
+        """
+        ranges = [*spans(split.tracks.start, split.tracks.stop)]
+        rows = np.concatenate([_NO_ROWS, *map(np.asarray, ranges)])
+        n_rows = self.arrays.open(self.name).shape[0]
+        if self.keys is None and n_rows != len(rows):
+            expected = f"{len(rows):,} rows as {split.name}"
+            do = f"Name the file of this split, or {BY_NAMES}"
+            raise RawDataError(self.arrays.file, "file", expected, f"{n_rows:,}", do)
+
+        frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
+        split_keys = (split.track_of(rows) << _FRAME_BITS) + np.concatenate([_NO_ROWS, *frames])
+        if self.keys is None:
+            digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
+            digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
+            return Match(self.arrays, self.name, rows, np.arange(len(rows)), digest)
+
+        file_keys = _read_keys(self.arrays, self.keys, split.tracks.names, n_rows)
+        # Keys of the split ascend, as its tracks ascend by row, and frames within a track. For a
+        # row of the file that is in the split, `split_row` is the position of its row in `rows`.
+        split_row = np.searchsorted(split_keys, file_keys)
+        is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
+        _require_rows_of(split.name, self.arrays, self.keys, file_keys, ~is_in_split)
+
+        position = np.full(len(rows), NO_FILE_ROW, np.int64)
+        position[split_row] = np.arange(len(file_keys))
+        return Match(self.arrays, self.name, rows, position, None)
+
+
+def _choose_array(arrays: ArrayFile, name: str | None) -> str:
     """The array to import: the named one; without a name, the only one, or `features`.
 
     Raises RawDataError if there is no such array, or if it does not hold numbers.
@@ -82,14 +135,14 @@ def choose_array(arrays: ArrayFile, name: str | None) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile) -> KeyArrays | None:
+def _find_keys(arrays: ArrayFile) -> _KeyArrays | None:
     """The arrays of track names and frames; None if the file has neither, and rows match by
     position. Raises RawDataError for a single one.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
-        return KeyArrays(tracks[0], frames[0])
+        return _KeyArrays(tracks[0], frames[0])
     single = [*tracks, *frames][:1]
     if single:
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
@@ -98,43 +151,10 @@ def find_keys(arrays: ArrayFile) -> KeyArrays | None:
     return None
 
 
-def match_rows(split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArrays | None) -> Match:
-    """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
-    that do not belong there.
-
-    keys: from `find_keys`; None: by position, and the file must have exactly the split's rows.
-    """
-    ranges = [*spans(split.tracks.start, split.tracks.stop)]
-    rows = np.concatenate([_NO_ROWS, *map(np.asarray, ranges)])
-    n_rows = arrays.open(array).shape[0]
-    if keys is None and n_rows != len(rows):
-        expected = f"{len(rows):,} rows as {split.name}"
-        do = f"Name the file of this split, or {BY_NAMES}"
-        raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
-
-    frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
-    split_keys = (split.track_of(rows) << _FRAME_BITS) + np.concatenate([_NO_ROWS, *frames])
-    if keys is None:
-        digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
-        digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
-        return Match(arrays, array, rows, np.arange(len(rows)), digest)
-
-    file_keys = _read_keys(arrays, keys, split.tracks.names, n_rows)
-    # Keys of the split ascend, as its tracks ascend by row, and frames within a track. For a row of
-    # the file that is in the split, `split_row` is the position of its row in `rows`.
-    split_row = np.searchsorted(split_keys, file_keys)
-    is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
-    _require_rows_of(split.name, arrays, keys, file_keys, ~is_in_split)
-
-    position = np.full(len(rows), NO_FILE_ROW, np.int64)
-    position[split_row] = np.arange(len(file_keys))
-    return Match(arrays, array, rows, position, None)
-
-
 def _require_rows_of(
     split_name: str,
     arrays: ArrayFile,
-    keys: KeyArrays,
+    keys: _KeyArrays,
     file_keys: Ints,
     is_foreign: Bools,
 ) -> None:
@@ -163,7 +183,7 @@ def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
     return next(itertools.islice(values, row, None))
 
 
-def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int) -> Ints:
+def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Ints:
     """The key (n_rows,) of each row of the file, or NO_ROW. names: of the split's tracks, in their
     order.
     """
