@@ -119,7 +119,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "Write a split as files for other programs.",
         ),
         "fits": (
-            "pipeline.exchange.commands.fits",
+            "pipeline.exchange.fits",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
             "option `fits`.",
         ),

@@ -1,4 +1,5 @@
-"""Collect SMPL fits of 4D-Humans or CameraHMR in an SQLite file (the store).
+"""`python -m pipeline fits`: SMPL fits of 4D-Humans or CameraHMR -> an SQLite file in a raw folder
+(the store), for conversion.
 
 Dataset readers look fits up in the store by the names of images.
 
@@ -10,6 +11,7 @@ Black, 3DV 2025). Pickles may only name arrays.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -18,17 +20,23 @@ import re
 import sqlite3
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli.command_line import Command
+from pipeline.cli.console import DOUBT, err, out, plain
+from pipeline.cli.progress import Progress, bar, silent
+from pipeline.cli.text import count
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
-from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, picture_name
+from pipeline.files.formats.fits import FILE, N_BETAS, N_JOINTS, N_POSE, picture_name
 from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.raw.files import open_regular
+from pipeline.settings.file import PATH
 from pipeline.skeletons import LARGEST
 
 ENDING: Final = ".data.pyd"
@@ -45,7 +53,80 @@ SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pick
 FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
 
 
-class FitsRead(NamedTuple):
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "files",
+        type=PATH,
+        nargs="+",
+        metavar="FILE",
+        help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files",
+    )
+    sub.add_argument(
+        "--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite"
+    )
+    text = "regular expression whose first group extracts the image's name from its key"
+    sub.add_argument("--key", default="", metavar="REGEX", help=f"{text} (default: the whole key)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Read new files. Returns 1 if one cannot be read."""
+    with bar(f"fits {args.raw.name}", err, unit="file") as progress:
+        collected = collect(sorted(args.files), args.raw / FILE, args.key, progress)
+    text = f"{count(collected.n_fits, 'fit')} read of {count(collected.n_read, 'file')}"
+    if collected.n_known:
+        text += f", {count(collected.n_known, 'file')} read before"
+    out.print(text)
+    for why, n in sorted(collected.skipped.items()):
+        out.print(f"  {DOUBT} skipped {count(n, 'person')}: {plain(why)}")
+    for error in collected.errors:
+        out.print(f"  {DOUBT} {plain(str(error))}")
+    return 1 if collected.errors else 0
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What was read into a store."""
+
+    n_fits: int = 0
+    n_read: int = 0  # files
+    n_known: int = 0  # files that an earlier run has read
+    skipped: Counter[str] = field(default_factory=Counter)  # reason -> number of persons
+    errors: list[RawDataError] = field(default_factory=list)  # of files that cannot be read
+
+
+def collect(
+    files: Sequence[Path], store: Path, key: str = "", progress: Progress = silent
+) -> _Collected:
+    """Read tars and .npz files into `store`. key: `--key`.
+
+    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
+    and PipelineError for an invalid `key`, or one that differs from the store's.
+    """
+    pattern = None
+    try:
+        if key:
+            pattern = re.compile(key)
+    except re.error as error:
+        raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
+    collected = _Collected()
+    try:
+        with contextlib.closing(_open(store, key)) as database:
+            for n_done, file in enumerate(files, 1):
+                try:
+                    _read_into(database, file, pattern, collected)
+                except RawDataError as error:
+                    collected.errors.append(error)
+                progress(n_done, len(files))
+    except sqlite3.Error as error:
+        do = (
+            "Check that its folder exists and is writable, the disk is not full, and no other "
+            "`fits` is running."
+        )
+        raise PipelineError(f"{store}: cannot be written: {error}. {do}") from error
+    return collected
+
+
+class _FitsRead(NamedTuple):
     """Fits in a file."""
 
     fits: list[tuple[str, bytes]]  # image name, encoded fit (`_encode_person`)
@@ -57,7 +138,7 @@ class _Skipped(Exception):
     """A person is not stored; its text is the reason."""
 
 
-def read(file: Path, pattern: re.Pattern[str] | None = None) -> FitsRead:
+def _read(file: Path, pattern: re.Pattern[str] | None = None) -> _FitsRead:
     """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar. pattern: `--key`.
 
     Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names
@@ -82,7 +163,7 @@ def read(file: Path, pattern: re.Pattern[str] | None = None) -> FitsRead:
             continue
         fits.append((name, fit))
         digest.update(name.encode() + b"\0" + fit)
-    return FitsRead(fits, skipped, digest.hexdigest())
+    return _FitsRead(fits, skipped, digest.hexdigest())
 
 
 def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
@@ -178,18 +259,21 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
 
 
 def _read_into(
-    database: sqlite3.Connection, file: Path, pattern: re.Pattern[str] | None
-) -> FitsRead | None:
-    """Read a tar or .npz into the store, in one transaction that replaces its earlier fits.
-
-    Returns None, and reads nothing, if a file of this name and size has been read before.
+    database: sqlite3.Connection,
+    file: Path,
+    pattern: re.Pattern[str] | None,
+    collected: _Collected,
+) -> None:
+    """Read a tar or .npz into the store, in one transaction that replaces its earlier fits. A file
+    whose name and size have been read before is not read.
     """
     # with its folder: datasets' tars have equal numbers
     name = PurePosixPath(*file.absolute().parts[-2:]).as_posix()
     before = database.execute("SELECT size FROM tars WHERE name = ?", (name,)).fetchone()
     if before is not None and before[0] == file.stat().st_size:
-        return None
-    content = read(file, pattern)
+        collected.n_known += 1
+        return
+    content = _read(file, pattern)
     with database:
         database.execute("DELETE FROM fits WHERE tar = ?", (name,))
         database.executemany(
@@ -197,35 +281,9 @@ def _read_into(
         )
         record = (name, file.stat().st_size, content.digest)
         database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
-    return content
+    collected.n_read += 1
+    collected.n_fits += len(content.fits)
+    collected.skipped += content.skipped
 
 
-def read_all(
-    files: Iterable[Path], store: Path, key: str = ""
-) -> Iterator[FitsRead | RawDataError | None]:
-    """Read tars and .npz files into `store`.
-
-    Yields for each file its fits, None if it was read before, or its error.
-
-    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
-    and PipelineError for an invalid `key`, or one that differs from the store's.
-    """
-    pattern = None
-    try:
-        if key:
-            pattern = re.compile(key)
-    except re.error as error:
-        raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
-    try:
-        with contextlib.closing(_open(store, key)) as database:
-            for file in files:
-                try:
-                    yield _read_into(database, file, pattern)
-                except RawDataError as error:
-                    yield error
-    except sqlite3.Error as error:
-        do = (
-            "Check that its folder exists and is writable, the disk is not full, and no other "
-            "`fits` is running."
-        )
-        raise PipelineError(f"{store}: cannot be written: {error}. {do}") from error
+COMMAND: Final = Command(_options, _run)

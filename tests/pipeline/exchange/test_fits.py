@@ -174,9 +174,9 @@ def test_keys_of_another_form_are_names_by_an_expression(raw, tmp_path):
     assert fitted(raw).has_smpl.tolist() == [True, False, False]
     for key in ("^insta_(.*)$", "("):
         with pytest.raises(PipelineError, match="--key"):
-            list(writing.read_all([file], raw / fits.FILE, key))
+            writing.collect([file], raw / fits.FILE, key)
     with pytest.raises(PipelineError, match="cannot be written"):
-        list(writing.read_all([file], tmp_path / "no" / fits.FILE))
+        writing.collect([file], tmp_path / "no" / fits.FILE)
 
 
 @pytest.mark.parametrize("pose", [(3, 72), (3, 24, 3)])
@@ -207,10 +207,10 @@ def test_a_file_of_camerahmr_with_other_numbers_of_poses_costs_itself_alone(
     np.savez(tmp_path / "insta1-release.npz", **arrays)
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
     files = [tmp_path / "insta1-release.npz", good]
-    error, read = writing.read_all(files, tmp_path / fits.FILE)
-    assert isinstance(error, RawDataError)
+    collected = writing.collect(files, tmp_path / fits.FILE)
+    [error] = collected.errors
     assert f"numbers of shape ({n_names}, 72), found ({pose[0]}, 72)" in str(error)
-    assert len(read.fits) == 1
+    assert collected.n_fits == 1
 
 
 def test_a_pickle_that_would_run_code_is_refused(raw, tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_a_pickle_that_would_run_code_is_refused(raw, tmp_path, monkeypatch):
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
     bad = tar(tmp_path / "1.tar", {NAMES[0]: [person(0, extra_info=Call(os.mkdir, "was_run"))]})
     with pytest.raises(UnsafePickle, match="mkdir"):
-        list(writing.read_all([good, bad], raw / fits.FILE))
+        writing.collect([good, bad], raw / fits.FILE)
     assert not Path("was_run").exists()
     with fits.FitStore.open(raw / fits.FILE) as store:
         assert (len(store.find(NAMES[1])), len(store.find(NAMES[0]))) == (1, 0)
