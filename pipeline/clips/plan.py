@@ -29,14 +29,17 @@ from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import (
     KEYPOINTS,
+    KINDS,
     VERSION,
     ClipFiles,
+    describe_others,
     is_whole,
     keypoint_file,
+    list_clips,
+    list_labelled_clips,
     read_detection,
 )
 from pipeline.clips.labels import ClipLabels
-from pipeline.clips.listing import KINDS, describe_others, list_clips, list_labelled_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in

@@ -42,8 +42,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
-from pipeline.recipe.digests import list_digests
-from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
+from pipeline.recipe.contents import list_digests, stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,

@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import fill_command, missing_rows
-from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
+from pipeline.recipe.contents import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 

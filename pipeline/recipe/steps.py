@@ -17,8 +17,8 @@ from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, out, plain, task_line
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
-from pipeline.clips.detection.report import DetectionReport
-from pipeline.clips.listing import describe_others
+from pipeline.clips.detection.results import DetectionReport
+from pipeline.clips.files import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
 from pipeline.conversion.parts import read_part

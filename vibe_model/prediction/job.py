@@ -17,9 +17,8 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
 from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels, require_own_name
-from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec

@@ -26,7 +26,7 @@ import numpy as np
 
 from cache.storage.durable import make_folder
 from pipeline import homography
-from pipeline.clips.detection.writing import people_text
+from pipeline.clips.detection.results import people_text
 from pipeline.clips.detectors import People
 from pipeline.clips.files import ClipFiles
 from pipeline.errors import RawDataError

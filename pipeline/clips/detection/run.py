@@ -35,8 +35,7 @@ from pipeline.clips.detection.decoders import (
     OpenClip,
     Task,
 )
-from pipeline.clips.detection.report import DetectionReport
-from pipeline.clips.detection.writing import clip_text, rename_clip, write_clip
+from pipeline.clips.detection.results import DetectionReport, clip_text, rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan

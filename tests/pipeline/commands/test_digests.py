@@ -6,7 +6,7 @@ import pytest
 
 import cache
 from pipeline.errors import PipelineError
-from pipeline.recipe.digests import read_list
+from pipeline.recipe.contents import read_list
 
 
 @pytest.fixture

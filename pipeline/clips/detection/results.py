@@ -1,6 +1,8 @@
-"""Write and rename keypoint files.  pixels -> [raw keypoints] -> tracks
+"""Results of a detection: keypoint files, and its report.  pixels -> [raw keypoints] -> tracks
 
-`pipeline.clips.files` describes their format.
+Each clip gets a keypoint file, in the format that `pipeline.clips.files` describes: `write_clip`
+writes the text that `clip_text` joins, `rename_clip` moves it. Each part of a detection makes a
+`DetectionReport`; those of all parts are added up, and `pipeline.commands.detect` prints the sum.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
 from cache.storage.durable import make_folder, publish, temporary_file, write_synced
+from pipeline.cli.text import count, rate
 from pipeline.clips.detectors import People
 from pipeline.clips.files import (
     END,
@@ -22,6 +26,7 @@ from pipeline.clips.files import (
     read_info,
 )
 from pipeline.files.raw.files import open_regular
+from pipeline.processes.meter import Meter
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls visible (2)
@@ -151,3 +156,63 @@ def _image_folder(clip: str) -> bytes:
 
 def _first_line(info: dict[str, Any]) -> bytes:
     return f'{{"info": {json.dumps(info)},\n'.encode()
+
+
+@dataclass(slots=True)
+class DetectionReport:
+    """Counts and problems of one run of detection."""
+
+    detected: int = 0  # number of clips detected in this run
+    up_to_date: int = 0  # number of clips whose file was up to date before
+    renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
+    problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no keypoint file
+    frames: int = 0  # number of frames in which people were searched in this run
+    persons: int = 0  # number of detections in these frames
+    # clip with frames that cannot be decoded -> the first remark of its record
+    damaged: dict[str, str] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)  # where the time went
+
+    def add(self, part: DetectionReport) -> None:
+        """Add the counts and problems of a part."""
+        self.detected += part.detected
+        self.frames += part.frames
+        self.persons += part.persons
+        self.problems |= part.problems
+        self.damaged |= part.damaged
+        self.meter.include_part(part.meter)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Messages for the user, besides `problems`."""
+        return [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
+
+    @property
+    def _speed(self) -> float:
+        """Frames a second."""
+        return self.frames / self.meter.elapsed
+
+    def __str__(self) -> str:
+        """Summary: "4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"."""
+        text = count(self.detected, "clip")
+        if self.renamed:
+            text += f", {len(self.renamed):,} renamed"
+        text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
+        if self.frames:
+            text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.meter.bottleneck})"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for --json."""
+        return {
+            "done": self.detected,
+            "up_to_date": self.up_to_date,
+            "renamed": self.renamed,
+            "problems": self.problems,
+            "frames": self.frames,
+            "persons": self.persons,
+            "damaged": self.damaged,
+            "decoding": self.meter.seconds.get("decode", 0.0),
+            "seconds": self.meter.elapsed,
+            "frames_a_second": round(self._speed, 2),
+            "bottleneck": self.meter.bottleneck if self.frames else "",
+        }
