@@ -1,5 +1,5 @@
-"""Contents of a cache as text and numbers, which `status` prints in place of its own table.  [tracks,
-features]
+"""Contents of a cache as text and numbers, which `status` prints in place of its own table.
+[tracks, features]
 
     videos_csv, tracks_csv   a line for each video, with how many of its frames were kept and its
                              worst grades; or for each track, with its own
