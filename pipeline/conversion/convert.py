@@ -29,6 +29,7 @@ import cache
 from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount, is_error
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
+from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import (
     EARLIER_READER,
     earlier_reader,
@@ -38,12 +39,17 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
-from pipeline.conversion.kept import UNUSABLE, Kept, reasons_of_kind
+from pipeline.conversion.kept import (
+    UNUSABLE,
+    Kept,
+    reasons_of_kind,
+    why_kept,
+    why_renamed_kept,
+)
 from pipeline.conversion.parts import read_here, read_on_cluster, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips, read_videos
 from pipeline.conversion.selection import mixed_rates_note
-from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes
@@ -194,7 +200,16 @@ def _append_videos(
         if strict:
             _refuse_rejected(plan, [account])
         committed = following.state.videos.get(name)
-        stays = None if committed is None else why_kept(plan, raw_video, video, committed)
+        stays = None
+        if committed is not None:
+            stays = why_kept(
+                committed,
+                video.entry,
+                video.account_with_images,
+                labels_of(plan.raw, raw_video),
+                drop_removed=plan.drop_removed,
+                is_other_reader=bool(plan.differs),
+            )
         if stays is None:
             following.append(video.entry, video.tracks)
         else:
@@ -219,7 +234,8 @@ def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str
         return kept
     account_of = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        stays = why_renamed_kept(name, account_of[name], following.state.videos[old_name].account)
+        before = VideoAccount.from_dict(following.state.videos[old_name].account)
+        stays = why_renamed_kept(name, account_of[name], before)
         if stays is not None:
             following.keep(old_name)
             kept[old_name] = stays

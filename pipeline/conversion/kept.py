@@ -4,7 +4,7 @@ Files that were lost, cut off or damaged in part look like corrected ones, and a
 mounted looks like deleted videos. So rows stay until their files are restored, or until the user
 lets them go. One record says so of a split: `kept`, a mapping of videos to `Kept`. The first line
 that holds decides; lines 1 and 2 without reading the video (`find_kept`), the others by what was
-read of it now (`pipeline.conversion.staying`):
+read of it now (`why_kept`, and `why_renamed_kept` for the last one):
 
     the raw folder has now                                      kept as     not if
     no file of the video, or not all of its files               MISSING     drop
@@ -26,12 +26,17 @@ read of it now (`pipeline.conversion.staying`):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
 import cache
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
+from pipeline.cli.text import count
+from pipeline.clips.files import read_detection
+from pipeline.conversion.committed import OTHER_SPLIT
+from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 
 MISSING: Final = "missing"
@@ -75,11 +80,70 @@ def find_kept(
             kept[name] = Kept(UNUSABLE, unusable)
     if not kept:  # no look at the tracks, of which there may be millions
         return kept
-    with_rows = _names_with_rows(split)
+    names = split.videos.names
+    with_rows = {names[number] for number in np.unique(split.tracks.video).tolist()}
     return {name: why for name, why in kept.items() if name in with_rows}
 
 
-def _names_with_rows(split: cache.Split) -> frozenset[str]:
-    """Names of the committed videos that have at least one track."""
-    names = split.videos.names
-    return frozenset(names[number] for number in np.unique(split.tracks.video).tolist())
+def why_kept(
+    committed: cache.VideoEntry,
+    current: cache.VideoEntry,
+    account: VideoAccount,
+    labels: Path | None,
+    *,
+    drop_removed: bool,
+    is_other_reader: bool,
+) -> Kept | None:
+    """Why the cache keeps what it has of a committed video that was read again. None if it does
+    not: it takes what was read.
+
+    current, account: what was read now, with rows without an image counted as dropped. labels: the
+    video's labels now. is_other_reader: whether the commit is by another reader.
+    """
+    if account.set_aside == NOT_NOW:
+        return Kept(NOT_NOW, account.rejection, account)
+    before = VideoAccount.from_dict(committed.account)
+    has_same_content = committed.fingerprint == current.fingerprint
+    if account.read >= before.read:
+        is_rejected_again = has_same_content and account.set_aside and not is_other_reader
+        if is_rejected_again and account == before:
+            return Kept(AS_BEFORE, account.rejection, account)
+        return None
+    is_settled = is_other_reader and has_same_content and account.set_aside not in UNSETTLED
+    if drop_removed or is_settled:
+        return None
+    if not account.set_aside and _is_detected_again(committed, current, labels):
+        return None
+    return Kept(UNUSABLE, _describe_loss(account, before), account)
+
+
+def why_renamed_kept(name: str, account: VideoAccount, before: VideoAccount) -> Kept | None:
+    """Why a renamed video keeps the rows under its old name: it has none under its new `name`, such
+    as a clip that was renamed without its keypoint file. None if it does not.
+
+    account, before: those under the new and the old name.
+    """
+    if account.tracks_kept or not before.tracks_kept:
+        return None
+    why = f": {account.set_aside}" if account.set_aside else ""
+    return Kept(MISSING, f"rows under its new name {name}{why}")
+
+
+def _is_detected_again(
+    committed: cache.VideoEntry, current: cache.VideoEntry, labels: Path | None
+) -> bool:
+    """Whether `detect` has written other keypoints for the same clip: by the user's settings."""
+    is_same_clip = file_part(current.pixels) == file_part(committed.pixels)
+    return is_same_clip and labels is not None and read_detection(labels) is not None
+
+
+def _describe_loss(account: VideoAccount, before: VideoAccount) -> str:
+    """Why a video has fewer rows than the commit, by the account of what was read now."""
+    if account.set_aside:
+        return account.rejection
+    reasons = [f"{n:,} {reason}" for reason, n in account.dropped.items()]
+    if account.other_split:
+        reasons = [OTHER_SPLIT]
+    frames_text = f"{account.found:,} frames labelled, {before.found:,} before"
+    rows_text = f"{account.kept:,} of {count(before.kept, 'row')} left"
+    return f"{account.name}: {rows_text} ({', '.join([frames_text, *reasons])})."
