@@ -16,7 +16,7 @@ from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain, print_json
 from pipeline.cli.text import error_text, text_of
-from pipeline.commands.preparation.detector import load_networks
+from pipeline.commands.preparation import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable
 from pipeline.plug_ins import load

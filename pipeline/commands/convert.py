@@ -73,7 +73,9 @@ def _plan(args: argparse.Namespace) -> ConversionPlan:
         return recorded_plan(
             split, args.raw, args.body, drop_removed=drop_removed, retry=args.retry
         )
-    recipe = Recipe.by_arguments(args, args.split)
+    recipe = Recipe.by_options(
+        args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body
+    )
     drop_removed = args.drop_removed or recipe.drop_removed
     return replace(recipe, drop_removed=drop_removed).plan_conversion()
 

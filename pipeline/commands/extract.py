@@ -1,6 +1,6 @@
 """`python -m pipeline extract`: tracks -> feature streams, for one split.
 
-`specs_of` tells which streams to compute, with which kinds and options. `prepare` uses it, too.
+`RequestedStreams` are the streams to compute, with their kinds and options, also for `prepare`.
 `--stream` names [features] streams; `--kind`, `--weights` and `--precision` name keys of the first
 stream's section. An existing stream must have been extracted with the same options.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Final
 
 import cache
@@ -31,7 +32,76 @@ from pipeline.settings.arguments import (
     split_arguments,
 )
 from pipeline.settings.file import PATH, SettingsFile
-from pipeline.settings.sections import kind_of, stream_of
+from pipeline.settings.sections import Settings, kind_of, stream_of
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedStreams:
+    """The streams that a command names, and the settings that define them."""
+
+    source: SettingsFile
+    names: tuple[str, ...]
+    raw: Path | None  # the raw folder now; None: as recorded
+    replaces: bool  # whether existing streams are computed from scratch
+
+    @classmethod
+    def by_options(
+        cls,
+        settings: Settings,
+        raw: Path | None,
+        *,
+        weights: str | None,
+        kind: str | None = None,
+        precision: str | None = None,
+        replaces: bool = False,
+    ) -> RequestedStreams:
+        """The streams of [features], or the one that `kind` names. The other options, if they are
+        given, are keys of the first stream's section.
+        """
+        is_named = "streams" in settings.source.section("features").options
+        names = settings.stream_names if kind is None or is_named else (kind,)
+        source = settings.source.override_keys(
+            names[0], kind=kind, weights=weights, precision=precision
+        )
+        return cls(source, names, raw, replaces)
+
+    @property
+    def sections(self) -> list[str]:
+        """The sections that define them: [features], and those of the streams and their kinds."""
+        kinds = [kind_of(self.source, name) for name in self.names]
+        return list(dict.fromkeys(["features", *self.names, *kinds]))
+
+    def specs(self, committed: cache.Split | None) -> list[StreamSpec]:
+        """The streams to extract of a split; committed: None if it is not converted yet.
+
+        Raises PipelineError for an existing stream whose kind no setting names.
+        """
+        specs = []
+        for name in self.names:
+            if committed is not None and name in committed.streams:
+                _refuse_unnamed(self.source, committed, name)
+            specs.append(replace(stream_of(self.source, name), raw=self.raw))
+        return specs
+
+    def list_without_weights(
+        self, specs: Sequence[StreamSpec], committed: cache.Split | None
+    ) -> list[StreamSpec]:
+        """The new streams with random weights that no option of the command names."""
+        existing = () if committed is None or self.replaces else committed.streams
+        unweighted = []
+        for spec in specs:
+            sections = (self.source.section(spec.name), self.source.section(spec.stream.kind))
+            has_named_weights = any("weights" in section.options for section in sections)
+            if spec.stream.stand_in and spec.name not in existing and not has_named_weights:
+                unweighted.append(spec)
+        return unweighted
+
+    def refuse_random_weights(
+        self, specs: Sequence[StreamSpec], committed: cache.Split | None, data: str
+    ) -> None:
+        """Raise ConfigError for a new stream of real data, by name, without trained weights."""
+        for spec in self.list_without_weights(specs, committed):
+            spec.refuse_random_weights(data, self.source.where(spec.name, "weights"))
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -70,13 +140,15 @@ def _run(args: argparse.Namespace) -> int:
     if empty:
         return 1
 
-    stand_in = bool(committed.manifest.get("stand_in"))
-    requested = specs_of(args, name, committed, stand_in=stand_in)
-    specs = [spec for spec in requested if _has_columns(spec, committed)]
+    requested = _requested(args)
+    all_specs = requested.specs(committed)
+    if not committed.manifest.get("stand_in"):
+        requested.refuse_random_weights(all_specs, committed, name)
+    specs = [spec for spec in all_specs if _has_columns(spec, committed)]
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     with bar(f"extract {name}", err) as progress:
         result = extract(plans, args.cfg, progress, args.part)
-    return result.print("extract", name) or int(len(specs) < len(requested))
+    return result.print("extract", name) or int(len(specs) < len(all_specs))
 
 
 def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
@@ -87,54 +159,18 @@ def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
     return not refusal
 
 
-def reads(args: argparse.Namespace) -> list[str]:
-    """Sections that the command reads: [features], and those of the streams and of their kinds."""
-    names = _stream_names(args)
-    source = _named_keys(args, names)
-    return list(dict.fromkeys(["features", *names, *(kind_of(source, name) for name in names)]))
+def _reads(args: argparse.Namespace) -> list[str]:
+    return _requested(args).sections
 
 
-def specs_of(
-    args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool
-) -> list[StreamSpec]:
-    """The streams that the arguments name, else those of [features].
-
-    Args:
-        committed: The split in the cache; None if it is not converted yet.
-        stand_in: Whether the split is demo data.
-
-    Raises RandomWeights for a new stream of real data with random weights that the command does not
-    name, PipelineError for an existing stream whose kind no setting names.
-    """
-    names = _stream_names(args)
-    source = _named_keys(args, names)
-    specs = []
-    for stream_name in names:
-        exists = committed is not None and stream_name in committed.streams
-        if committed is not None and exists:
-            _refuse_unnamed(source, committed, stream_name)
-        spec = stream_of(source, stream_name)
-        is_new = args.replace or not exists
-        if is_new and not stand_in and not _has_named_weights(source, spec):
-            spec.refuse_random_weights(name, source.where(stream_name, "weights"))
-        specs.append(replace(spec, raw=args.raw))
-    return specs
-
-
-def _stream_names(args: argparse.Namespace) -> tuple[str, ...]:
-    """The names of the streams: of --stream, else of --kind, else of [features]."""
-    is_named = "streams" in args.cfg.source.section("features").options
-    if args.kind is not None and not is_named:
-        return (args.kind,)
-    names: tuple[str, ...] = args.cfg.stream_names
-    return names
-
-
-def _named_keys(args: argparse.Namespace, names: Sequence[str]) -> SettingsFile:
-    """The settings with those keys of the first stream's section that options name."""
-    source: SettingsFile = args.cfg.source
-    return source.override_keys(
-        names[0], kind=args.kind, weights=args.weights, precision=args.precision
+def _requested(args: argparse.Namespace) -> RequestedStreams:
+    return RequestedStreams.by_options(
+        args.cfg,
+        args.raw,
+        kind=args.kind,
+        weights=args.weights,
+        precision=args.precision,
+        replaces=args.replace,
     )
 
 
@@ -148,14 +184,8 @@ def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: s
     )
 
 
-def _has_named_weights(source: SettingsFile, spec: StreamSpec) -> bool:
-    """Whether an option of the command names the stream's weights."""
-    sections = (source.section(spec.name), source.section(spec.stream.kind))
-    return any("weights" in section.options for section in sections)
-
-
 KEPT: Final = (
     "computed rows are kept (other processes lose up to a minute); the same command "
     "continues from there"
 )
-COMMAND: Final = Command(_options, _run, reads=reads, kept=KEPT)
+COMMAND: Final = Command(_options, _run, reads=_reads, kept=KEPT)

@@ -1,20 +1,19 @@
 """`python -m pipeline prepare`: raw files -> tracks, features and a page, for all splits of a
 dataset.
 
-`Preparation.resolve` makes a recipe of each split from the arguments and luigi.cfg, and chooses the
-detector. `Preparation.run` plans the recipes and prints the plan; checks now what would fail later;
-finds people in clips, once for all splits; then converts every split, extracts the streams of every
-split, and writes a page of every split. An error ends a step of one split, and the others go on. At
-the end it prints a summary. `python -m tasks predict` runs a preparation, too, for videos.
+`run` prints the plan of a `Preparation`, and checks now what would fail later. It finds people in
+clips, once for all splits; then it converts every split, extracts the streams of every split, and
+writes a page of every split. An error ends a step of one split, and the others go on. At the end it
+prints a summary.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,40 +22,31 @@ from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, command, error_text, few, from_here
+from pipeline.cli.text import FEW, command, count, error_text, few, from_here, size
 from pipeline.clips import detectors
 from pipeline.clips.plan import usual_detector
-from pipeline.commands import extract as extract_command
+from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
-from pipeline.commands.preparation.detector import (
-    NO_DETECTOR,
-    choose_detector,
-    keeps_other_keypoints,
-    load_networks,
-)
-from pipeline.commands.preparation.pages import check_page, is_page_current, page_file, write_page
+from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.plan import stream_label
-from pipeline.features.spec import RandomWeights, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
+from pipeline.recipe.recipe import Recipe, SplitPlan
 from pipeline.recipe.steps import LAYOUT, StepResult, accounting_lines
 from pipeline.settings import sections
 from pipeline.settings.arguments import BODY, cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
+from pipeline.settings.sections import Settings
 
-# defaults of the options, for other commands that run a preparation
-DEFAULTS: Final = {
-    **dict.fromkeys(("weights", "stream", "body", "kind", "precision")),
-    **dict.fromkeys(("plan", "all", "replace"), False),
-}
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
+NOTHING: Final = StepResult(details=())
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
@@ -93,7 +83,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
     add("--device", type=option_type(DeviceName), help=help_)
     from_settings(sub, detector="detect.detector", stream="features.streams")
-    sub.set_defaults(kind=None, precision=None, replace=False)  # of extract's options
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
@@ -101,231 +90,184 @@ def _reads(args: argparse.Namespace) -> list[str]:
     detector = list[str]()
     if args.dataset in args.cfg.detect.datasets:
         detector.append(args.detector or usual_detector(args.raw))
-    streams = extract_command.reads(args)
-    return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *streams]
+    streams = RequestedStreams.by_options(args.cfg, args.raw, weights=args.weights)
+    return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *streams.sections]
 
 
 def _run(args: argparse.Namespace) -> int:
-    return Preparation.resolve(args).run()
+    settings = name_device(args.cfg, args.device)
+    recipe = Recipe.by_options(
+        settings, args.dataset, raw=args.raw, root=args.cache, named_body=args.body
+    )
+    if recipe.dataset.labels.uses_body and recipe.body is None:
+        raise _no_body(recipe.dataset)
+    requested = RequestedStreams.by_options(settings, args.raw, weights=args.weights)
+    choice = DetectorChoice(name=args.detector, every=args.every, downloads=not args.plan)
+    preparation = Preparation.resolve(recipe, choice, _streams_by_split(recipe, requested))
+    return run(preparation, plan_only=args.plan, every_video=args.all)
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """One run of `prepare`: the recipes (what to convert and extract) of a dataset's splits."""
-
-    args: argparse.Namespace
-    dataset: Dataset
-    recipes: Sequence[Recipe]  # one for each split of the dataset
-    without_weights: bool  # no weights are named, so no features are extracted
-
-    @classmethod
-    def resolve(cls, args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
-        """Resolve the recipes of all splits. streams: overrides those of the arguments.
-
-        Raises PipelineError and ConfigError for missing and contradictory inputs.
-        """
-        args = _name_device(args)
-        recipe = Recipe.by_arguments(args, "")
-        dataset = recipe.dataset
-        if dataset.labels.uses_body and recipe.body is None:
-            raise _no_body(dataset)
-        streams_of = _streams_by_split(args, dataset, streams)
-        detector = choose_detector(args)
-        by_any_detector = detector is not None and keeps_other_keypoints(args, detector.name)
-        recipe = replace(recipe, detector=detector, by_any_detector=by_any_detector)
-        recipes = [
-            replace(recipe, split=split, streams=streams_of.get(split, ()))
-            for split in dataset.splits
-        ]
-        without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
-        return cls(args, dataset, recipes, without_weights)
-
-    def run(self) -> int:
-        """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
-        was skipped; with --plan, 2 if a split cannot be planned.
-        """
-        args = self.args
-        plans = self.plans()
-        if not plans:
-            raise _no_videos(args)
-        runnable = [plan for plan in plans if not plan.problems]
-        if not runnable:
-            raise PipelineError(plans[0].problems[0])
-        self._print_plan(plans)
-        self.check(plans)
-        n_flaws = len(plans) - len(runnable)
-        if args.plan:
-            has_lost = any(plan.lost_videos for plan in plans)
-            return 2 if n_flaws else int(has_lost)
-
-        detected = self._detect(plans)
-        n_flaws += detected.flaws + self._run_steps(runnable)
-        n_flaws += _print_summary(args.cache, runnable)
-        return int(n_flaws > 0)
-
-    def plans(self) -> list[SplitPlan]:
-        """Plan all splits, except those that neither have nor had videos."""
-        plans = list[SplitPlan]()
-        for plan in plan_splits(self.recipes):
-            is_empty = plan.conversion is not None and not plan.conversion.listed
-            if plan.committed is not None or not is_empty:
-                plans.append(plan)
-        return plans
-
-    def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
-        """Show the progress of a step of a split or dataset within the block."""
-        return bar(f"  {task_line(verb, what, '')}", err, unit=unit)
-
-    def check(self, plans: Sequence[SplitPlan]) -> None:
-        """Raise errors of later steps now: weights, packages, device, read-only folders. With
-        --plan, weights that would be downloaded are not checked.
-        """
-        missing = missing_files(self.recipes)
-        if missing:
-            raise PipelineError(" ".join(missing))
-        upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
-        failures = load_networks(self.args.cfg, _unique(upcoming), downloads=not self.args.plan)
-        if failures:
-            raise PipelineError(" ".join(failures))
-        folder = cache.local_folder(self.args.cache)
-        if upcoming and folder is not None:
-            require_writable(folder, "Name another cache: --cache DIR")
-        for plan in plans:
-            check_page(plan.recipe)
-
-    # ----------------------------------------------------------------------------------------------
-    # steps
-
-    def _detect(self, plans: Sequence[SplitPlan]) -> StepResult:
-        """Detect people once for all splits, and print the result. Flaws: clips that cannot be
-        used.
-        """
-        recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
-        if not recipes:
-            return NOTHING
-        recipe = recipes[0]  # any one: all share the raw folder and the detector
-        with self.bar("detect", self.dataset.name, "clip") as progress:
-            result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
-        result.report("detect", self.dataset.name)
-        return result
-
-    def _run_steps(self, plans: Sequence[SplitPlan]) -> int:
-        """Run the other steps, each for every split. Prints the errors, and returns the number of
-        flaws, of which an error is one.
-        """
-        n_flaws = 0
-        by_verb = {"convert": self._convert, "extract": self._extract, "show": self._show}
-        for (verb, step), plan in itertools.product(by_verb.items(), plans):
-            try:
-                result = step(plan)
-                n_flaws += result.flaws
-                result.report(verb, plan.name)
-            except ERRORS as error:
-                n_flaws += 1
-                detail = plain(error_text(error, [self.args.cache]), keep=LAYOUT)
-                err.print(f"{WRONG} {task_line(verb, plan.name, detail)}")
-        return n_flaws
-
-    def _convert(self, plan: SplitPlan) -> StepResult:
-        """Convert a split. Flaws: clips that are damaged."""
-        conversion = plan.conversion
-        if conversion is None or not plan.up_to_date:
-            conversion = plan.recipe.plan_conversion()
-        with self.bar("convert", plan.name, "video") as progress:
-            result = steps.convert(conversion, plan.recipe.settings, progress)
-        if conversion.up_to_date:
-            result = replace(result, details=(), notes=())
-        return replace(result, warnings=())  # the summary has them
-
-    def _extract(self, plan: SplitPlan) -> StepResult:
-        """Extract the streams of a split. Flaws: rows without features."""
-        split = _split_now(plan)
-        # conversion has reported a split without rows
-        if plan.up_to_date or split is None or not split.manifest["rows"]:
-            return NOTHING
-        upcoming = [stream for stream in plan.recipe.plan_extraction() if not stream.up_to_date]
-        with self.bar("extract", plan.name) as progress:
-            return steps.extract(upcoming, plan.recipe.settings, progress)
-
-    def _show(self, plan: SplitPlan) -> StepResult:
-        """Write the page of a split, if its content has changed."""
-        if is_page_current(plan.recipe, _split_now(plan)):
-            return NOTHING
-        with self.bar("show", plan.name, "track") as progress:
-            return write_page(plan.recipe, progress)
-
-    def _print_plan(self, plans: Sequence[SplitPlan]) -> None:
-        """Print the plans of all splits, and whether features will be missing."""
-        texts = list[str]()
-        for plan in plans:
-            texts += lines(plan, None if self.args.all else FEW)
-        for text in texts:
-            out.print(text)
-        if self.without_weights:
-            out.warn(WITHOUT_WEIGHTS)
-        out.print()
-
-
-def _name_device(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments with the settings that `--device` names, if it is given: the keys `device` of
-    [detect] and [features].
+def name_device(settings: Settings, device: str | None) -> Settings:
+    """The settings with this device as the keys `device` of [detect] and [features]; None: as they
+    are.
     """
-    if args.device is None:
-        return args
-    source = args.cfg.source
+    if device is None:
+        return settings
+    source = settings.source
     for section in ("detect", "features"):
-        source = source.override(section, "device", str(args.device), "--device")
-    return argparse.Namespace(**{**vars(args), "cfg": sections.parse(source, tolerant=True)})
+        source = source.override(section, "device", str(device), "--device")
+    return sections.parse(source, tolerant=True)
 
 
 def _streams_by_split(
-    args: argparse.Namespace, dataset: Dataset, streams: Sequence[StreamSpec]
-) -> dict[str, tuple[StreamSpec, ...]]:
-    """The streams to extract of each split: `streams`, or those that the arguments name. A split
-    for which no weights are named is left out.
+    recipe: Recipe, requested: RequestedStreams
+) -> dict[str, Sequence[StreamSpec]]:
+    """The streams to extract of each split. A split for which no weights are named is left out.
+
+    Raises ConfigError for streams without weights that an option names.
     """
-    demo = is_stand_in(args.raw)
-    streams_of = dict[str, tuple[StreamSpec, ...]]()
-    for split in dataset.splits:
-        name = f"{dataset.name}/{split}"
-        committed = committed_split(args.cache, name)
-        try:
-            specs = streams or extract_command.specs_of(args, name, committed, stand_in=demo)
-        except RandomWeights:
-            if "streams" in args.cfg.source.section("features").options:
-                raise
-            continue
-        streams_of[split] = tuple(
-            spec for spec in specs if dataset.has_pixels or not spec.stream.reads.crops
-        )
-    return streams_of
-
-
-def _unique(streams: Iterable[Sequence[StreamSpec]]) -> list[StreamSpec]:
-    """Each stream of several splits once, by its name."""
-    by_name = dict[str, StreamSpec]()
-    for specs in streams:
-        by_name |= {spec.name: spec for spec in specs}
-    return [*by_name.values()]
+    are_named = "streams" in requested.source.section("features").options
+    streams = dict[str, Sequence[StreamSpec]]()
+    for split in recipe.dataset.splits:
+        name = f"{recipe.dataset.name}/{split}"
+        committed = committed_split(recipe.root, name)
+        specs = requested.specs(committed)
+        if not is_stand_in(recipe.raw):
+            if are_named:
+                requested.refuse_random_weights(specs, committed, name)
+            elif requested.list_without_weights(specs, committed):
+                continue
+        streams[split] = specs
+    return streams
 
 
 # --------------------------------------------------------------------------------------------------
-# errors
+# steps
 
 
-def _no_body(dataset: Dataset) -> PipelineError:
-    return PipelineError(
-        f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after "
-        "features. (`convert` and `extract` work without.)"
-    )
+def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool = False) -> int:
+    """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was
+    skipped; with `plan_only`, 2 if a split cannot be planned.
+
+    every_video: name every video in the plan instead of the first few.
+    """
+    plans = preparation.plans()
+    if not plans:
+        raise _no_videos(preparation.recipes[0])
+    runnable = [plan for plan in plans if not plan.problems]
+    if not runnable:
+        raise PipelineError(plans[0].problems[0])
+    _print_plan(preparation, plans, None if every_video else FEW)
+    preparation.check(plans, downloads=not plan_only)
+    for plan in plans:
+        _check_page(plan.recipe)
+    n_flaws = len(plans) - len(runnable)
+    if plan_only:
+        has_lost = any(plan.lost_videos for plan in plans)
+        return 2 if n_flaws else int(has_lost)
+
+    n_flaws += _detect(plans) + _run_steps(runnable) + _print_summary(runnable)
+    return int(n_flaws > 0)
 
 
-def _no_videos(args: argparse.Namespace) -> PipelineError:
-    do = "Name its raw folder: --raw DIR"
-    return PipelineError(f"{args.raw}: found no videos of {args.dataset}. {do}")
+def _bar(verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
+    """Show the progress of a step of a split or dataset within the block."""
+    return bar(f"  {task_line(verb, what, '')}", err, unit=unit)
 
 
-NOTHING: Final = StepResult(details=())
+def _detect(plans: Sequence[SplitPlan]) -> int:
+    """Detect people once for all splits, and print the result. Returns the number of clips that
+    cannot be used.
+    """
+    recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
+    if not recipes:
+        return 0
+    recipe = recipes[0]  # any one: all share the raw folder and the detector
+    name = recipe.dataset.name
+    with _bar("detect", name, "clip") as progress:
+        result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
+    result.report("detect", name)
+    return result.flaws
+
+
+def _run_steps(plans: Sequence[SplitPlan]) -> int:
+    """Run the other steps, each for every split. Prints the errors, and returns the number of
+    flaws, of which an error is one.
+    """
+    n_flaws = 0
+    by_verb = {"convert": _convert, "extract": _extract, "show": _show}
+    for (verb, step), plan in itertools.product(by_verb.items(), plans):
+        try:
+            result = step(plan)
+            n_flaws += result.flaws
+            result.report(verb, plan.name)
+        except ERRORS as error:
+            n_flaws += 1
+            detail = plain(error_text(error, [plan.recipe.root]), keep=LAYOUT)
+            err.print(f"{WRONG} {task_line(verb, plan.name, detail)}")
+    return n_flaws
+
+
+def _convert(plan: SplitPlan) -> StepResult:
+    """Convert a split. Flaws: clips that are damaged."""
+    conversion = plan.conversion
+    if conversion is None or not plan.up_to_date:
+        conversion = plan.recipe.plan_conversion()
+    with _bar("convert", plan.name, "video") as progress:
+        result = steps.convert(conversion, plan.recipe.settings, progress)
+    if conversion.up_to_date:
+        result = replace(result, details=(), notes=())
+    return replace(result, warnings=())  # the summary has them
+
+
+def _extract(plan: SplitPlan) -> StepResult:
+    """Extract the streams of a split. Flaws: rows without features."""
+    split = _split_now(plan)
+    # conversion has reported a split without rows
+    if plan.up_to_date or split is None or not split.manifest["rows"]:
+        return NOTHING
+    upcoming = [stream for stream in plan.recipe.plan_extraction() if not stream.up_to_date]
+    with _bar("extract", plan.name) as progress:
+        return steps.extract(upcoming, plan.recipe.settings, progress)
+
+
+def _show(plan: SplitPlan) -> StepResult:
+    """Write the page of a split with tracks, unless it shows them."""
+    from pipeline.show.page import shows, write_split_page
+
+    recipe = plan.recipe
+    split = _split_now(plan)
+    page = _page_file(recipe)
+    if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
+        return NOTHING
+    page.parent.mkdir(parents=True, exist_ok=True)
+    with _bar("show", plan.name, "track") as progress:
+        n = write_split_page(
+            recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
+        )
+    detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
+    return StepResult(details=[detail])
+
+
+def _page_file(recipe: Recipe) -> Path:
+    """The file of a split's page, beside the cache, or in the working folder for a cache in an
+    object store: CACHE-DATASET-SPLIT.html.
+    """
+    root = cache.local_folder(recipe.root)
+    folder = Path() if root is None else root.parent
+    # two caches in one folder have different pages
+    cache_name = Path(recipe.root).absolute().name
+    return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
+
+
+def _check_page(recipe: Recipe) -> None:
+    """Raise PipelineError if a split's page cannot be written."""
+    from pipeline.show.page import is_page
+
+    page = _page_file(recipe)
+    if page.exists() and not is_page(page):
+        raise _other_file(page)
+    require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
 
 def _split_now(plan: SplitPlan) -> cache.Split | None:
@@ -335,14 +277,32 @@ def _split_now(plan: SplitPlan) -> cache.Split | None:
     return committed_split(plan.recipe.root, plan.name)
 
 
-def _print_summary(root: cache.Root, plans: Sequence[SplitPlan]) -> int:
+# --------------------------------------------------------------------------------------------------
+# output
+
+
+def _print_plan(
+    preparation: Preparation, plans: Sequence[SplitPlan], most_videos: int | None
+) -> None:
+    """Print the plans of all splits, and whether features will be missing."""
+    texts = list[str]()
+    for plan in plans:
+        texts += lines(plan, most_videos)
+    for text in texts:
+        out.print(text)
+    if preparation.without_weights:
+        out.warn(WITHOUT_WEIGHTS)
+    out.print()
+
+
+def _print_summary(plans: Sequence[SplitPlan]) -> int:
     """Print the content of each split in the cache. Returns the number of rejected videos."""
-    status = command("status", "--all", "--cache", str(root))
+    status = command("status", "--all", "--cache", str(plans[0].recipe.root))
     n_rejected = 0
     for plan in plans:
         split = _split_now(plan)
         if split is not None:
-            n_rejected += _print_split(split, page_file(plan.recipe), status)
+            n_rejected += _print_split(split, _page_file(plan.recipe), status)
     out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
     return n_rejected
 
@@ -369,6 +329,25 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     for text in few(rejected, FEW, status):
         out.print(f"  {DOUBT} {plain(text)}")
     return n_rejected
+
+
+def _no_body(dataset: Dataset) -> PipelineError:
+    return PipelineError(
+        f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after "
+        "features. (`convert` and `extract` work without.)"
+    )
+
+
+def _no_videos(recipe: Recipe) -> PipelineError:
+    do = "Name its raw folder: --raw DIR"
+    return PipelineError(f"{recipe.raw}: found no videos of {recipe.dataset.name}. {do}")
+
+
+def _other_file(page: Path) -> PipelineError:
+    return PipelineError(
+        f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
+        "replaced. Move it."
+    )
 
 
 COMMAND: Final = Command(

@@ -64,7 +64,7 @@ class StreamSpec:
         )
 
     def refuse_random_weights(self, data: str, setting: str) -> None:
-        """Raise RandomWeights if the stream is only fit for demo data.
+        """Raise ConfigError if the stream is only fit for demo data.
 
         Args:
             data: the name or folder of real data, for which it would be computed.
@@ -74,12 +74,8 @@ class StreamSpec:
             # another package's stream may have no option `weights`, or one of another type
             weights = getattr(self.stream, "weights", self.stream)
             forms = getattr(weights, "forms", FORMS)
-            raise RandomWeights(
+            raise ConfigError(
                 f"{setting} = {weights}: random weights are for demo data, and {data} is real "
                 f"data. Name trained weights: {forms}. For a trial run: extract --weights "
                 "untrained:0."
             )
-
-
-class RandomWeights(ConfigError):
-    """Features of real data would be computed with random weights."""

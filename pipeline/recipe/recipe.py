@@ -11,7 +11,6 @@ carries out the plans.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -113,24 +112,33 @@ class Recipe:
                 spec.refuse_random_weights(str(self.raw), setting)
 
     @classmethod
-    def by_arguments(cls, args: argparse.Namespace, split: str) -> Recipe:
+    def by_options(
+        cls,
+        settings: Settings,
+        name: str,
+        split: str = "",
+        *,
+        raw: Path,
+        root: cache.Root,
+        named_body: Path | None,
+    ) -> Recipe:
         """Make the recipe of a split whose raw folder a command names.
 
-        args: has `dataset`, `raw`, `cache`, `body` (a folder or None), and `cfg`. Raises
-        PipelineError if `raw` is not the dataset's own folder, ConfigError if it is in the cache or
-        the cache in it.
+        name: the dataset. split: "" for the recipe that all splits share. named_body: the body's
+        folder; None: as luigi.cfg says. Raises PipelineError if `raw` is not the dataset's own
+        folder, ConfigError if it is in the cache or the cache in it.
         """
-        dataset = args.cfg.dataset(args.dataset)
-        refuse_one_folder(args.raw, args.cache)
-        check_own_folder(args.raw, dataset)
+        dataset = settings.dataset(name)
+        refuse_one_folder(raw, root)
+        check_own_folder(raw, dataset)
         return cls(
             dataset,
             split,
-            args.raw,
-            args.cache,
-            args.cfg,
-            body=body_of(args, dataset, demo=is_stand_in(args.raw)),
-            drop_removed=args.cfg.convert.removed == "drop",
+            raw,
+            root,
+            settings,
+            body=body_of(settings, named_body, dataset, demo=is_stand_in(raw)),
+            drop_removed=settings.convert.removed == "drop",
         )
 
     @classmethod

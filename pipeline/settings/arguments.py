@@ -325,9 +325,14 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
 
 
 def body_of(
-    args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None
+    settings: sections.Settings,
+    named: Path | None,
+    dataset: Dataset,
+    *,
+    demo: bool,
+    needed: bool | None = None,
 ) -> Path | None:
-    """Choose the body folder: `--body`, else [paths] body, which depends on whether it is needed:
+    """Choose the body folder: `named`, else [paths] body, which depends on whether it is needed:
 
         needed  dataset              [paths] body
         True                         used if it suits the data; else a warning is printed
@@ -338,8 +343,7 @@ def body_of(
     A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
     folder suits real data, whose reader reports it, unless [embedded] will make a demo body there.
     """
-    named: Path | None = args.body
-    body: Path | None = args.cfg.value("paths.body")
+    body: Path | None = settings.value("paths.body")
     if named is not None or body is None:
         return named
     if needed is None:
@@ -348,7 +352,7 @@ def body_of(
         needed = dataset.labels.uses_body
     if not needed:
         return None
-    will_be_demo = args.cfg.embedded.enabled and not body.is_dir()
+    will_be_demo = settings.embedded.enabled and not body.is_dir()
     if is_stand_in(body) == demo and not will_be_demo:
         return body
 

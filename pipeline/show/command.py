@@ -138,7 +138,7 @@ def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:
 def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
     """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body."""
     needed = "pose" in dataset.columns(args.split, body=False)
-    body = body_of(args, dataset, demo=demo, needed=needed)
+    body = body_of(args.cfg, args.body, dataset, demo=demo, needed=needed)
     if body is not None and body != args.body and not body.is_dir():
         return None
     return body

@@ -24,9 +24,11 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.commands import prepare
+from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.recipe.recipe import Recipe
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
@@ -177,8 +179,13 @@ def _predict_clips(
     from vibe_model.prediction import job as jobs
 
     streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
-    preparation = prepare.Preparation.resolve(_prepare_arguments(args, raw, loaded), streams)
-    result = _PredictedSplits(is_incomplete=bool(preparation.run()))
+    settings = prepare.name_device(loaded, None if args.device == "auto" else args.device)
+    recipe = Recipe.by_options(settings, OwnVideos.name, raw=raw, root=args.cache, named_body=None)
+    detector = args.detector or loaded.value("detect.detector")
+    choice = DetectorChoice(name=detector, every=args.every)
+    streams_of = dict.fromkeys(OwnVideos.splits, streams)
+    preparation = Preparation.resolve(recipe, choice, streams_of)
+    result = _PredictedSplits(is_incomplete=bool(prepare.run(preparation)))
     tracks = args.tracks
     clip = Path(args.named)
     if clip.is_file() and tracks == "*":  # not those of clips of earlier commands
@@ -218,25 +225,6 @@ def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dic
         )
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
     return splits
-
-
-def _prepare_arguments(
-    args: argparse.Namespace, raw: Path, loaded: sections.Settings
-) -> argparse.Namespace:
-    """The options of `python -m pipeline prepare videos` for these clips, in its own form.
-
-    Those that `predict` does not have are at their defaults.
-    """
-    return argparse.Namespace(
-        **prepare.DEFAULTS,
-        dataset=OwnVideos.name,
-        raw=raw,
-        cache=args.cache,
-        detector=args.detector or loaded.value("detect.detector"),
-        every=args.every,
-        device=None if args.device == "auto" else args.device,
-        cfg=loaded,
-    )
 
 
 def _write(

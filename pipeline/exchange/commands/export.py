@@ -151,7 +151,7 @@ def _default_body(args: argparse.Namespace) -> dict[str, str]:
         return {}
     split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
     demo = bool(split.manifest.get("stand_in"))
-    body = body_of(args, dataset, demo=demo, needed="pose" in split.columns)
+    body = body_of(args.cfg, args.body, dataset, demo=demo, needed="pose" in split.columns)
     if body is None or not body.is_dir():
         return {}
     return {"body": str(body)}

@@ -1,0 +1,180 @@
+"""What a preparation of a dataset does: the recipes of its splits.  [raw -> tracks -> features]
+
+`Preparation.resolve` makes the recipes. It also chooses the detector for clips without keypoints,
+and loads or downloads its weights, so that a missing file is reported before any work. If nothing
+names a detector, clips with keypoints of any detector are left alone. `plans` compares the recipes
+with the cache, and `check` raises what would fail later. The commands `prepare` and `python -m
+tasks predict` run it (`pipeline.commands.prepare`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cache
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detector
+from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.plan import unlabelled_clips, usual_detector
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
+from pipeline.features import computing
+from pipeline.features.spec import StreamSpec
+from pipeline.files.pixels.frames import Video
+from pipeline.files.places import require_writable
+from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
+from pipeline.settings.sections import Settings, detector_of
+
+NO_DETECTOR: Final = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorChoice:
+    """What the user names of the detector for clips without keypoints."""
+
+    name: str | None  # a detector, or NO_DETECTOR; None: the usual one
+    every: int | None  # search every N-th frame; None: as the detector's section says
+    downloads: bool = True  # whether its weights may be downloaded now
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """The recipes (what to detect, convert and extract) of a dataset's splits."""
+
+    recipes: Sequence[Recipe]  # one for each split of the dataset
+    without_weights: bool  # no weights are named, so no features are extracted
+
+    @classmethod
+    def resolve(
+        cls,
+        recipe: Recipe,
+        choice: DetectorChoice,
+        streams: Mapping[str, Sequence[StreamSpec]],
+    ) -> Preparation:
+        """Make the recipes of all splits of a dataset.
+
+        recipe: has what they share. streams: those to extract, by split; a split for which no
+        weights are named is left out.
+
+        Raises ConfigError for invalid options, MissingAssets for missing weights of the detector.
+        """
+        dataset = recipe.dataset
+        detector = _choose_detector(recipe, choice)
+        recipe = replace(
+            recipe,
+            detector=detector,
+            by_any_detector=detector is not None and _keeps_others(recipe, choice, detector.name),
+        )
+        recipes = []
+        for split in dataset.splits:
+            specs = streams.get(split, ())
+            readable = [spec for spec in specs if dataset.has_pixels or not spec.stream.reads.crops]
+            recipes.append(replace(recipe, split=split, streams=tuple(readable)))
+        return cls(recipes, dataset.has_pixels and len(streams) < len(dataset.splits))
+
+    def plans(self) -> list[SplitPlan]:
+        """Plan all splits, except those that neither have nor had videos."""
+        plans = list[SplitPlan]()
+        for plan in plan_splits(self.recipes):
+            is_empty = plan.conversion is not None and not plan.conversion.listed
+            if plan.committed is not None or not is_empty:
+                plans.append(plan)
+        return plans
+
+    def check(self, plans: Sequence[SplitPlan], *, downloads: bool) -> None:
+        """Raise errors of later steps now: weights, packages, device, read-only folders.
+
+        downloads: whether weights may be downloaded, to check them.
+        """
+        missing = missing_files(self.recipes)
+        if missing:
+            raise PipelineError(" ".join(missing))
+        upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
+        if not upcoming:
+            return
+        by_name = dict[str, StreamSpec]()  # several splits have streams of one name
+        for recipe in upcoming:
+            by_name |= {spec.name: spec for spec in recipe.streams}
+        failures = load_networks(upcoming[0].settings, [*by_name.values()], downloads=downloads)
+        if failures:
+            raise PipelineError(" ".join(failures))
+        folder = cache.local_folder(upcoming[0].root)
+        if folder is not None:
+            require_writable(folder, "Name another cache: --cache DIR")
+
+
+def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool) -> list[str]:
+    """Load the networks that this process will run. Returns messages about weights that are missing
+    or invalid, and about a missing device.
+
+    downloads: Also load networks whose weights may have to be downloaded.
+    """
+    messages = list[str]()
+    if settings.dask.scheduler or settings.features.processes:
+        return messages
+    for spec in specs:
+        stream = spec.stream
+        if not (downloads or stream.weights_file or stream.stand_in):
+            continue
+        try:
+            computing.load(stream, settings.features.machine(), None)
+        except PipelineError as error:
+            messages.append(str(error))
+    return messages
+
+
+# --------------------------------------------------------------------------------------------------
+# the detector
+
+
+def _choose_detector(recipe: Recipe, choice: DetectorChoice) -> Detector | None:
+    """Choose the detector for clips without keypoints; None if no clip needs one."""
+    settings = recipe.settings
+    if recipe.dataset.name not in settings.detect.datasets or choice.name == NO_DETECTOR:
+        if choice.every is not None:
+            raise ConfigError(
+                f"--every {choice.every}: no detector runs here. Leave the option out."
+            )
+        return None
+    name = choice.name or usual_detector(recipe.raw)
+    detectors.find(name)  # a misspelt name is refused even if no clip needs a detector
+    if not _has_clips_to_detect(recipe, choice, name):
+        return None
+    try:
+        detector = detector_of(settings.source.override_keys(name, every=choice.every), name)
+        if choice.downloads or not detector.downloads:
+            detectors.identity(detector)  # reads or downloads its weights
+    except (ConfigError, MissingAssets) as error:
+        raise type(error)(f"{str(error).rstrip('.')}. {_other_ways(recipe.raw)}") from error
+    return detector
+
+
+def _has_clips_to_detect(recipe: Recipe, choice: DetectorChoice, detector: str) -> bool:
+    """Whether a clip without keypoints can be read. The conversion names those that cannot."""
+    raw = recipe.raw
+    if raw.is_file():
+        return False  # the dataset's reader reports the expected files
+    clips = unlabelled_clips(raw, by_any_detector=_keeps_others(recipe, choice, detector))
+    return any(_is_whole(raw, clip) for clip in clips)
+
+
+def _is_whole(raw: Path, clip: str) -> bool:
+    """Whether a clip is a video that is not cut off (`Video.require_whole`)."""
+    try:
+        Video(raw, clip).require_whole()
+    except RawDataError:
+        return False
+    return True
+
+
+def _keeps_others(recipe: Recipe, choice: DetectorChoice, detector: str) -> bool:
+    """Whether keypoints of other detectors are kept: no option or section names this one."""
+    is_named = choice.name or choice.every is not None or recipe.settings.source.section(detector)
+    return not is_named
+
+
+def _other_ways(raw: Path) -> str:
+    """What to do if a detector cannot be used."""
+    return f"Or name another --detector, or put keypoints of another tool into {raw}/{KEYPOINTS}."

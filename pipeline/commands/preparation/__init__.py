@@ -1,1 +1,0 @@
-"""Parts of `prepare`: its detector, its pages, its summary."""
