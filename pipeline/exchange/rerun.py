@@ -39,8 +39,7 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.shown import Choice, PageContent, ShownTrack
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import bones
 

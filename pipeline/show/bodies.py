@@ -21,7 +21,7 @@ from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
-from pipeline.show.shown import ShownTrack
+from pipeline.show.tracks import ShownTrack
 from pipeline.skeletons import Array, Floats, Ints
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
 from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
 from pipeline.show.drawing import CAPTION_FOR, SIDE_COLOURS, Skeleton, flat, rgb
-from pipeline.show.shown import PageContent, ShownTrack
+from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
 from pipeline.skeletons import Array
 

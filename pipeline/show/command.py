@@ -27,9 +27,7 @@ from pipeline.files.raw import is_stand_in
 from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.show.page import write_page
-from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice, PageContent
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
 CLIP: Final = ".mp4"  # for a clip

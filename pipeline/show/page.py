@@ -43,8 +43,7 @@ from pipeline.show.drawing import (
     view_box,
     views,
 )
-from pipeline.show.shown import Choice, PageContent, ShownTrack
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 

@@ -1,35 +1,93 @@
-"""Read tracks to show from a split of a cache.  cache -> [tracks] -> page
+"""The tracks that `show` draws: read from a cache, or as conversion would read them from raw files.
+raw, cache -> [tracks] -> page
 
-`from_cache` chooses tracks, and reads each with its grade and its source of images.
+`from_cache` and `from_raw` choose tracks, and read each with its grade and its source of images.
+`from_raw` reads as many videos as the choice needs, and accounts for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 import cache
 from cache import Split
 from pipeline import grades
+from pipeline.accounting import Accounting, VideoAccount, is_error
 from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
-from pipeline.errors import PipelineError, did_you_mean
-from pipeline.estimates import estimates_of, fits_of
+from pipeline.conversion.identity import reader_parts
+from pipeline.conversion.reading import UNEXPECTED
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError, describe_error, did_you_mean
+from pipeline.estimates import BodyFit, estimates_of, fits_of
+from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from pipeline.show.shown import (
-    MOST_LISTED,
-    NO_SUCH_VIDEO,
-    Choice,
-    PageContent,
-    ShownTrack,
-    evenly_spaced,
-    no_video,
-    refuse_other_body,
-    shown_track,
-)
+from pipeline.files.raw import RawVideo, refuse_mixture
+from pipeline.files.raw.files import caching
+from pipeline.show.drawing import load_body
+from pipeline.skeletons import Array
+from pipeline.track import FLAGS, Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
+PAGE_FRAMES: Final = 5
+NO_SUCH_VIDEO: Final = "there is no such video"
+MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tracks to show: all of `video`, or if it is empty, `n_tracks` spread over the split."""
+
+    n_tracks: int = 6
+    video: str = ""
+    n_frames: int = PAGE_FRAMES  # per track, evenly spaced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
+class ShownTrack:
+    """A track with facts about all its frames, and the columns of the frames to draw."""
+
+    record: Track | cache.TrackRecord
+    n_frames: int
+    source: FrameSource | None  # None without images
+    gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
+    flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
+    notes: tuple[str, ...]
+    grade: grades.Grade
+    fits: tuple[BodyFit, ...]  # of estimated bodies
+    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageContent:
+    """A page's content except the pixels."""
+
+    name: str  # <dataset>/<split>
+    origin: str  # where the tracks are from, as the page says it: "the cache data/cache"
+    raw: Path | None  # the raw folder; None if not recorded
+    # folder of a body model, for tracks with SMPL parameters but without 3D joints
+    body: Path | None
+    stand_in: bool  # demo data
+    reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
+    totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
+    totals_of: str  # what the totals count, as the page says it: "the whole split"
+    n_rejected: int  # videos rejected because of errors
+    rejected: tuple[str, ...]  # the first of them: video, reason and message
+    left_out: tuple[str, ...]  # names of tracks that the user left out
+    n_tracks: int | None  # in the split; None if it was not read as a whole
+    warnings: tuple[str, ...]
+    tracks: tuple[ShownTrack, ...]
+    digest: str = ""  # of the committed split, for `shows`
 
 
 def from_cache(
@@ -55,7 +113,7 @@ def from_cache(
     split = cache.open(root)[name]
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
-    refuse_other_body(folder or Path(name), stand_in, body)
+    _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, rejections = rejected_videos(split)
     numbers = _choose_tracks(split, choice)
     return PageContent(
@@ -74,6 +132,59 @@ def from_cache(
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.n_frames)),
         digest=str(split.manifest["digest"]),
+    )
+
+
+def from_raw(
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    choice: Choice,
+    *,
+    body: Path | None = None,
+) -> PageContent:
+    """Read the chosen tracks from a raw folder; reads only as many videos as needed.
+
+    A video on which the reader fails is rejected, with a warning unless the error is a
+    RawDataError.
+
+    Raises:
+        RawDataError: the folder is not the dataset's.
+        PipelineError: the split is missing, or the video has no track.
+        StandInMixed, MissingAssets: as `from_cache`.
+    """
+    dataset.check_split(split)
+    parts = reader_parts(dataset, split, raw, body)
+    _refuse_other_body(raw, parts["stand_in"], body)
+    model = None
+    if dataset.labels.uses_body and body:
+        model = load_body(body)
+    reader = _RawTracks(dataset, split, raw, choice, model)
+    tracks = reader.choose_tracks()
+    accounts = list(reader.accounts.values())
+    failures = [account for account in accounts if is_error(account.set_aside)]
+    n_read = f"{len(accounts):,} of {len(reader.videos):,}"
+    warnings = []
+    defects = [account for account in failures if account.set_aside == UNEXPECTED]
+    if defects:  # the reader itself has failed
+        suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        video = f"{defects[0].name}{suffix}"
+        warnings.append(f"The reader failed on video {video}: {defects[0].message}")
+    return PageContent(
+        name=f"{dataset.name}/{split}",
+        origin=f"the raw folder {raw}, not from a cache",
+        raw=raw,
+        body=body,
+        stand_in=parts["stand_in"],
+        reader=parts,
+        totals=Accounting(accounts).totals(),
+        totals_of=f"the videos that were read for this page: {n_read}",
+        n_rejected=len(failures),
+        rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
+        left_out=(),
+        n_tracks=None,
+        warnings=tuple(warnings),
+        tracks=tuple(tracks),
     )
 
 
@@ -108,7 +219,7 @@ def _choose_tracks(split: Split, choice: Choice) -> list[int]:
     """Numbers of the chosen tracks. Raises PipelineError if the video has none."""
     if choice.video:
         return _video_tracks(split, choice.video)
-    return evenly_spaced(len(split.tracks), choice.n_tracks)
+    return _evenly_spaced(len(split.tracks), choice.n_tracks)
 
 
 def _video_tracks(split: Split, video: str) -> list[int]:
@@ -167,3 +278,161 @@ def _cached_track(
     return shown_track(
         record, columns, source=source, notes=notes, n_frames=n_frames, grade=grade, fits=fits
     )
+
+
+class _RawTracks:
+    """Tracks of a raw folder, read video by video.
+
+    Attributes:
+        videos: All of the split.
+        accounts: Name -> account of the videos that were read so far.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None
+    ) -> None:
+        self._dataset = dataset.detect_layout(raw, split)
+        self._split = split
+        self._raw = raw
+        self._choice = choice
+        self._body = body
+        self.videos: Sequence[RawVideo] = self._dataset.videos(raw, split)
+        self.accounts: dict[str, VideoAccount] = {}
+
+    def choose_tracks(self) -> list[ShownTrack]:
+        """Read the tracks of the choice. Raises PipelineError if the video has none."""
+        choice = self._choice
+        if choice.video:
+            return self._read_video(choice.video)
+        return self._spread_out()
+
+    def _read(self, video: RawVideo) -> list[ShownTrack]:
+        """Read and grade a video's tracks, and account for it."""
+        tracks: Sequence[Track] = ()
+        with caching():
+            try:
+                tracks, account = self._dataset.read_accounted(
+                    self._raw, self._split, video, self._body
+                )
+            except Exception as error:  # keep the other videos
+                account = VideoAccount(video.name)
+                account.reject(UNEXPECTED, describe_error(error))
+        self.accounts[video.name] = account
+        people = [track.columns | dict(track.extra) for track in tracks]
+        fps = tracks[0].fps if tracks else math.nan
+        source = tracks[0].frames if tracks else None
+        graded = grades.grades_of(people, fps, source, account.clip)
+        extra = self._dataset.extra_columns(self._split, body=self._body is not None)
+        of_rows = {column.name for column in extra if column.per == "row"}
+        shown = []
+        for track, grade in zip(tracks, graded, strict=True):
+            columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
+            shown.append(
+                shown_track(
+                    track,
+                    track.columns | columns,
+                    source=track.frames,
+                    notes=account.notes,
+                    n_frames=self._choice.n_frames,
+                    grade=grade,
+                )
+            )
+        return shown
+
+    def _read_video(self, name: str) -> list[ShownTrack]:
+        """All tracks of the video with this name. Raises PipelineError if there is none."""
+        tracks: list[ShownTrack] = []
+        for video in self.videos:
+            if video.name == name:
+                tracks += self._read(video)
+        if not tracks:
+            split = f"{self._dataset.name}/{self._split}"
+            names = [video.name for video in self.videos]
+            if name not in self.accounts:
+                raise no_video(split, name, NO_SUCH_VIDEO, names, did_you_mean(name, names))
+            raise no_video(split, name, self.accounts[name].rejection, names)
+        return tracks
+
+    def _spread_out(self) -> list[ShownTrack]:
+        """Tracks of videos spread evenly over the split.
+
+        The split is cut into as many parts as tracks are wanted. Each part gives tracks of its
+        first video that has any.
+        """
+        n_videos = len(self.videos)
+        n_tracks = self._choice.n_tracks
+        n_parts = min(n_tracks, n_videos)
+        starts = [i * n_videos // n_parts for i in range(n_parts)]
+        chosen: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, n_videos]):
+            tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
+            n_chosen = math.ceil(n_tracks / n_parts)
+            chosen += [tracks[i] for i in _evenly_spaced(len(tracks), n_chosen)]
+        return [chosen[i] for i in _evenly_spaced(len(chosen), n_tracks)]
+
+    def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
+        """All tracks of the first of these videos that has any."""
+        for video in videos:
+            tracks = self._read(video)
+            if tracks:
+                return tracks
+        return []
+
+
+def shown_track(
+    track: Track | cache.TrackRecord,
+    columns: Mapping[str, Array],
+    *,
+    source: FrameSource | None,
+    notes: Sequence[str],
+    n_frames: int,
+    grade: grades.Grade,
+    fits: tuple[BodyFit, ...] = (),
+) -> ShownTrack:
+    """Make the record of a track to show.
+
+    columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
+    n_frames: how many of them to draw.
+    """
+    frame_index = columns["frame_index"]
+    before = np.flatnonzero(np.diff(frame_index) != track.step)
+    gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
+    chosen = _evenly_spaced(len(frame_index), n_frames)
+    return ShownTrack(
+        record=track,
+        n_frames=len(frame_index),
+        source=source,
+        gaps=tuple((start, stop) for start, stop in gaps.tolist()),
+        flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
+        notes=tuple(notes),
+        grade=grade,
+        fits=fits,
+        rows={name: column[chosen] for name, column in columns.items()},
+    )
+
+
+def _evenly_spaced(n: int, k: int) -> list[int]:
+    """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
+
+    >>> _evenly_spaced(10, 4), _evenly_spaced(2, 4), _evenly_spaced(7, 1)
+    ([0, 3, 6, 9], [0, 1], [0])
+    """
+    return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
+
+
+def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
+    """Raise StandInMixed if body and tracks are not both real or both demo data."""
+    if body is not None:
+        refuse_mixture(raw, stand_in, body, smpl_files.body_files(body).stand_in)
+
+
+def no_video(
+    name: str, video: str, reason: str, others: Sequence[str], suggestion: str = ""
+) -> PipelineError:
+    """The error for a chosen video of split `name` without tracks.
+
+    others: Names of videos with tracks. suggestion: End of the message (default: some of `others`).
+    """
+    if not suggestion:
+        suggestion = f"; others have tracks: {', '.join(others[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")

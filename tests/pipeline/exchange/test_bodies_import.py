@@ -18,8 +18,7 @@ from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import import_bodies
 from pipeline.exchange.bodies.matching import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
-from pipeline.show.shown import Choice
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, from_cache
 from tests.made_splits import write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.shown import PageContent, shown_track
+from pipeline.show.tracks import PageContent, shown_track
 from pipeline.track import Track
 
 # px, the joints of `made`

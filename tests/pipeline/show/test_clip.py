@@ -17,9 +17,7 @@ from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import _PosedBody, _weak_perspective, intrinsics_of
-from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, from_cache, from_raw
 from pipeline.show.video_file import video_writer
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 

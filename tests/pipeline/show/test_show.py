@@ -11,9 +11,7 @@ import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
-from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice, no_video
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, from_cache, from_raw, no_video
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
 

@@ -14,8 +14,7 @@ import pytest
 from numpy.random import default_rng
 
 from pipeline.show.page import write_page
-from pipeline.show.shown import Choice
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, from_cache
 from tasks.report.assembly import ReportContent, write_report
 from tests.tasks.report.conftest import person, write_split, write_stream
 from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
