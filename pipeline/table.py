@@ -139,7 +139,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "from raw files.",
         ),
         "synthesize": (
-            "pipeline.demo.command",
+            "pipeline.demo.writing",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
         ),
         "try": (

@@ -1,4 +1,5 @@
-"""Writes the demo data: small datasets in their official layouts, from rendered bodies.
+"""`python -m pipeline synthesize`: the demo data, small datasets in their official layouts, from
+rendered bodies, and a demo body.
 
     motion -> pixels and labels -> raw, and then like any download: raw -> tracks -> features ->
     windows
@@ -15,6 +16,7 @@ deleted, except for files of `detect` (`_find_foreign`).
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -26,7 +28,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.writer_lock import WriterLock
-from pipeline.cli.progress import Progress
+from pipeline.cli.command_line import Command, whole
+from pipeline.cli.console import err, out, plain
+from pipeline.cli.progress import Progress, bar
 from pipeline.clips import files as clips
 from pipeline.demo import body as procedural_body
 from pipeline.demo.layouts import ReleaseLayout, Request
@@ -35,8 +39,9 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import load
-from pipeline.processes import Failed
+from pipeline.processes import Failed, cores
 from pipeline.processes.ordered import ordered_map
+from pipeline.settings.file import PATH
 
 # of the layouts, in the order in which they are written
 MODULES: Final = (
@@ -66,6 +71,33 @@ BODY_WHAT: Final = (
     "A procedural body in SMPL's file format, with no measured person in it: for the "
     "embedded data only."
 )
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/"
+    )
+    sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
+    sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
+    sub.add_argument(
+        "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Write the demo data and the demo body."""
+    with bar("synthesize", err, unit="video") as progress:
+        workers = cores(args.workers)
+        synthesize(
+            args.out / "raw",
+            args.out / "body",
+            seed=args.seed,
+            size=args.size,
+            workers=workers,
+            progress=progress,
+        )
+    out.print(plain(f"demo data in {args.out / 'raw'}, demo body in {args.out / 'body'}"))
+    return 0
 
 
 def synthesize(
@@ -303,3 +335,6 @@ def _layout(name: str) -> ReleaseLayout:
             "enabled = false)."
         )
     return LAYOUTS[name]
+
+
+COMMAND: Final = Command(_options, _run)

@@ -1,7 +1,14 @@
 """Uses pipeline.demo. Tests that other packages run on their own datasets and streams.
 
-Derive a test class and override its fixtures. The functions behind them return a list of problems,
-empty if none was found.
+Contracts are pytest classes. Subclass one in a test file and override its fixtures:
+
+    class TestMine(StreamContract):
+        @pytest.fixture
+        def stream(self) -> Stream:
+            return MyStream()
+
+A test fails with the list of broken promises. The functions behind them return this list:
+`reader_problems`, ... Fixtures that a docstring names must be defined; others have a default.
 """
 
 from pipeline.testing.datasets import DatasetContract

@@ -26,7 +26,6 @@ from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import OTHER_SIZE, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.testing.common import fail_if_any, version_problems
 from pipeline.testing.labels import LabelMistakes, track_problems
 from pipeline.track import Track
 
@@ -312,3 +311,16 @@ def _source_problems(raw: Path, video: RawVideo, track: Track) -> Iterator[str]:
     for frame in frames:
         if frame.kind == OTHER_SIZE:
             yield f"{track.name}: frame {frame.index}: {frame.problem}"
+
+
+def fail_if_any(problems: list[str]) -> None:
+    """Fail the test with one line for each broken promise."""
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+def version_problems(plug_in: Any) -> Iterator[str]:
+    """Problems of `version`, which must be a positive integer."""
+    version = plug_in.version
+    if not isinstance(version, int) or version < 1:
+        yield f"version is {version!r}: expected an integer >= 1"

@@ -30,7 +30,7 @@ from pipeline.features import computing
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from pipeline.skeletons import Ints
-from pipeline.testing.common import fail_if_any, version_problems
+from pipeline.testing.datasets import fail_if_any, version_problems
 
 N: Final = 9  # rows to compute
 BATCH_SIZE: Final = 4  # so that the last batch is padded
