@@ -1,12 +1,12 @@
-"""A lab that works, is killed and repairs damage: does its cache hold what it must, after thousands
-of steps?
+"""A lab that works and is killed: does its cache hold what it must, after thousands of steps?
 
     .venv/bin/python benchmarks/crashes.py --steps 1000 --minutes 120 --out benchmarks/crashes.md
 
 A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images, exchanges two
-videos) and converts, extracts or collects garbage; or it damages a file and repairs the cache. Its
-command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, after the
-parts of an array job of which one may be killed, or ends by SIGKILL or SIGTERM at a random moment.
+videos) and converts, extracts or collects garbage. Its command (`python -m pipeline`) runs
+undisturbed, beside a reader, with another writer, after two parts of an array job, on two workers
+of a Dask cluster or in processes of two devices, of which one may be killed, or ends by SIGKILL or
+SIGTERM at a random moment.
 Then the cache must verify, all tracks must be as before or as after, and the command must succeed
 when repeated.
 
@@ -14,7 +14,8 @@ After each step, all that readers get of each track is compared with a cache mad
 folder at once. Without --drop-removed, tracks of videos that are missing now, or would lose rows,
 must stay as they were.
 Shards have 16 rows, so that there are many. Tests of each single change of a file:
-tests/cache/test_histories.py; of killed training: tests/vibe_model/training/test_training.py.
+tests/cache/test_histories.py; of damaged files: tests/cache/verification/; of killed training:
+tests/vibe_model/training/test_training.py.
 
 Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder,
 which stays. `--seed S --steps N` repeats the same steps, except for the moments of kills.
@@ -23,7 +24,9 @@ which stays. `--seed S --steps N` repeats the same steps, except for the moments
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import random
 import shutil
 import signal
@@ -36,9 +39,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from distributed import LocalCluster
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-import cache
 from benchmarks.common import parser, report, table
 from benchmarks.lab import (
     SPLIT,
@@ -50,8 +54,14 @@ from benchmarks.lab import (
     state_of,
     videos_of,
 )
-from benchmarks.lab_processes import FRESH, reader_beside, run_command, shrink
-from cache.format.layout import TABLE_FOLDER
+from benchmarks.lab_processes import (
+    FRESH,
+    SHRUNK,
+    reader_beside,
+    run_command,
+    shrink,
+    worker_processes,
+)
 from cache.write import parts
 from pipeline.__main__ import main as pipeline_main
 from pipeline.files.raw.changes import CONTENTS
@@ -59,8 +69,9 @@ from pipeline.files.raw.changes import CONTENTS
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
 # and their frequencies
-KINDS: Final = {"convert": 10, "extract": 7, "gc": 1, "damage": 3}
-WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts")
+KINDS: Final = {"convert": 10, "extract": 7, "gc": 1}
+WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts", "dask", "devices")
+SHARED: Final = ("parts", "dask", "devices")  # ways in which several processes do the work
 DROP: Final = "--drop-removed"
 
 
@@ -95,9 +106,7 @@ class Steps:
             kind = self.rng.choices([*KINDS], [*KINDS.values()])[0]
         self.notes = [kind]
 
-        if kind == "damage":
-            self._damage()
-        elif kind == "convert":
+        if kind == "convert":
             self._convert()
         else:
             self._command(self.words(kind), self.current)
@@ -133,13 +142,13 @@ class Steps:
         for _ in range(self.rng.choice((1, 1, 2, 4))):
             self.notes.append(self.lab.edit(self.rng))
         words = self.words("convert")
-        expected = dict(self.fresh())
+        expected = self.fresh()
 
         if self.rng.random() < 0.5:
             words.append(DROP)
             self.notes.append(DROP)
         else:
-            expected |= self.lost(expected)
+            expected = {**expected, **self.lost(expected)}
         self._command(words, expected)
 
     def lost(self, computed: Contents) -> Contents:
@@ -169,7 +178,7 @@ class Steps:
         """Run a command in one of several ways, and then undisturbed."""
         command = words[0]
         way = self.rng.choice(WAYS)
-        if command == "gc" and way == "parts":
+        if command == "gc" and way in SHARED:
             way = "calm"
         self.notes.append(f"-> {way}")
 
@@ -179,6 +188,8 @@ class Steps:
             self._with_reader(words)
         elif way == "parts":
             self._in_parts(words)
+        elif way in SHARED:
+            self._on_workers(words, way, expected)
         elif way != "calm":
             self._disturbed(words, way, expected)
 
@@ -210,19 +221,41 @@ class Steps:
 
     def _in_parts(self, words: list[str]) -> None:
         """Run two parts of an array job, of which one may be killed. They commit nothing."""
-        shares = [[*words, "--part", f"{number}/2"] for number in (1, 2)]
-        if DROP in words:
-            for share in shares:
-                share.remove(DROP)
-        processes = [self._started(share) for share in shares]
+        shared = [word for word in words if word != DROP]
+        processes = [self._started([*shared, "--part", f"{number}/2"]) for number in (1, 2)]
         if self.rng.random() < 0.5:
             self.notes.append("one killed")
             victim = self.rng.choice(processes)
-            victim.join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
+            self._let_run(victim, words)
             victim.kill()
         self._join(processes, words)
         time.sleep(parts.FRESH)  # commands refuse to run beside a part that was killed just now
         self.require([self.current])
+
+    def _on_workers(self, words: list[str], way: str, expected: Contents) -> None:
+        """Run a command whose work is done by a cluster or by two devices; videos are read by two
+        processes. One worker or process may be killed.
+        """
+        if way == "dask":
+            options = ["--scheduler", self.cluster.scheduler_address]
+            words = [word for word in words if word not in ("--device", "cpu")] + options
+        else:
+            words = [{"cpu": "cpu,cpu", "1": "2"}.get(word, word) for word in words]
+        process = self._started(words)
+        if self.rng.random() < 0.5:
+            self._let_run(process, words)
+            victims = worker_processes(self.cluster if way == "dask" else process)
+            if victims:
+                self.notes.append("one killed")
+                os.kill(self.rng.choice(victims), signal.SIGKILL)
+        self._join([process], words)
+        self.current = self.require([self.current, expected])
+
+    @functools.cached_property
+    def cluster(self) -> Any:
+        """A Dask cluster of two workers, which starts again a worker that was killed."""
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the workers
+        return LocalCluster(n_workers=2, dashboard_address=None, preload=[SHRUNK])  # type: ignore[no-untyped-call]
 
     def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:
         """Kill or end a command, or run another one on the same split."""
@@ -234,7 +267,7 @@ class Steps:
                 other_words.append(DROP)
             processes.append(self._started(other_words))
         else:
-            processes[0].join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
+            self._let_run(processes[0], words)
             if way == "ended":
                 processes[0].terminate()
             else:
@@ -245,6 +278,10 @@ class Steps:
             self.end(["verify", "--cache", str(self.root)], (0,))
         self.current = self.require([self.current, expected])
 
+    def _let_run(self, process: Any, words: Sequence[str]) -> None:
+        """Wait until a random moment, before a command's end or a second after it."""
+        process.join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
+
     def _join(self, processes: Sequence[Any], words: Sequence[str]) -> None:
         """Wait for processes, which must have ended as commands do."""
         for process in processes:
@@ -254,42 +291,6 @@ class Steps:
                 self.n_killed += 1
             if process.exitcode not in ENDED or "defect" in text or "Traceback" in text:
                 raise Difference(f"{words[0]} ended with {process.exitcode}: {text}")
-            process.log.unlink()
-
-    def _damage(self) -> None:
-        """Damage a file. Verification names it, readers get no other data, and it is repaired or
-        restored.
-        """
-        self._update(self.root)
-        self.current = contents(self.root)
-        files = [
-            file
-            for file in sorted((self.root / SPLIT).rglob("*"))
-            if file.is_file() and "c" in file.parts
-        ]
-        file = self.rng.choice(files)
-        data = file.read_bytes()
-        key = file.relative_to(self.root).as_posix()
-        offset = self.rng.randrange(len(data))
-        damaged = bytearray(data)
-        damaged[offset] ^= 1 << self.rng.randrange(8)
-        file.write_bytes(damaged)
-        self.notes.append(key)
-
-        printed = self.end(["verify", "--cache", str(self.root)], (1,))
-        if key not in printed:
-            raise Difference(f"verify did not name {key}: {printed}")
-        with contextlib.suppress(cache.CacheError):
-            self.require([self.current])
-
-        folder = file.relative_to(self.root / SPLIT).parts[0]
-        if folder == TABLE_FOLDER:  # a repair does not restore tables
-            file.write_bytes(data)
-        else:
-            self.end(["verify", "--repair", "--cache", str(self.root)], (0,))
-        self._update(self.root)
-        self.end(["verify", "--cache", str(self.root)], (0,))
-        self.current = self.require([self.fresh()], complete=True)
 
     def require(self, states: Collection[Contents], *, complete: bool = False) -> Contents:
         """The contents of the cache. Raises Difference unless they are one of `states`.
@@ -339,27 +340,21 @@ def main() -> int:
     while steps.step < args.steps and time.perf_counter() - began < 60 * args.minutes and not wrong:
         try:
             print(steps.do(), flush=True)
-        except Exception as error:
-            wrong = (
-                f"seed {args.seed}, step {steps.step}: "
-                f"{', '.join(steps.notes)}\n{type(error).__name__}: {error}"
-            )
-            if not isinstance(error, Difference):
-                traceback.print_exc()
+        except Exception:
+            notes = ", ".join(steps.notes)
+            wrong = f"seed {args.seed}, step {steps.step}: {notes}\n{traceback.format_exc()}"
 
-    minutes = (time.perf_counter() - began) / 60
-    n_differences = "1" if wrong else "no"
     lines = [
-        f"Seed {args.seed}, {minutes:.0f} minutes.",
+        f"Seed {args.seed}, {(time.perf_counter() - began) / 60:.0f} minutes.",
         "",
-        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {n_differences} "
-        "difference.**",
+        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: "
+        f"{int(bool(wrong))} differences.**",
         "",
     ]
     if wrong:
         lines += [f"```text\n{wrong}\n```", ""]
     lines += table(("step", "times"), ((kind, f"{n:,}") for kind, n in steps.kinds.most_common()))
-    report("DEMO DATA.", "A working lab that is killed and damaged", lines, args)
+    report("DEMO DATA.", "A working lab that is killed", lines, args)
     if wrong:
         print(f"{wrong}\nThe lab and its cache are in {work}")
     else:

@@ -1,6 +1,6 @@
-"""Processes of a lab: a command in a process that can be killed, and a reader beside it.
+"""Processes of a lab: a command in a process that can be killed, a reader beside it, and a cluster.
 
-`crashes.py` starts them. Both write small shards and renew their signs of life often (`shrink`), so
+`crashes.py` starts them. All write small shards and renew their signs of life often (`shrink`), so
 that a short run has many shards, and a killed part is soon taken for dead.
 """
 
@@ -15,6 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+import psutil  # type: ignore[import-untyped]
+from distributed import LocalCluster
+
 from benchmarks.lab import state_of
 from cache.write import parts, split_writer
 from pipeline.__main__ import main as pipeline_main
@@ -22,6 +25,8 @@ from pipeline.__main__ import main as pipeline_main
 # forks a process that has imported these modules
 FRESH: Final = multiprocessing.get_context("forkserver")
 FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
+# what a worker of a cluster runs when it starts
+SHRUNK: Final = "from benchmarks.lab_processes import shrink\nshrink()\n"
 
 
 def shrink() -> None:
@@ -46,6 +51,15 @@ def run_command(words: Sequence[str], log: str) -> None:
         contextlib.redirect_stderr(out),
     ):
         sys.exit(pipeline_main(list(words)))
+
+
+def worker_processes(parent: Any) -> list[int]:
+    """The process numbers of a cluster's workers, or of a process's children."""
+    if isinstance(parent, LocalCluster):
+        return [nanny.pid for nanny in parent.workers.values() if nanny.pid]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+    return []
 
 
 @contextlib.contextmanager
