@@ -97,9 +97,38 @@ class _FittedTrack(NamedTuple):
     about: str  # JSON: how the bodies were made, and from which joints
 
 
-def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
-    """Write the files that are missing or out of date. Returns the content of bodies.json; if
-    nothing was to do, with `up_to_date`.
+class TrackSummary(NamedTuple):
+    """A track's entry in bodies.json."""
+
+    name: str
+    file: str  # below the output folder
+    rows: int  # with a body
+    grade: str
+    grade_reasons: Sequence[str]
+    height_m: float | None  # None: its legs are not seen
+    height_spread_m: float
+    height_prior_share: float
+    mean_distance_mm: float  # from the joints
+    parameters: Mapping[str, float]
+
+
+class WrittenBodies(NamedTuple):
+    """The bodies of a split, as bodies.json lists them."""
+
+    tracks: Sequence[TrackSummary]
+    overlays: Sequence[str]  # files below the output folder
+    left_out: int  # rows without joints
+    stand_in: bool  # demo data
+    is_written: bool  # False: everything was up to date
+
+
+def read_summary(out: Path) -> WrittenBodies:
+    """The bodies that an earlier run has written into this folder."""
+    return _written(json.loads((out / SUMMARY).read_bytes()), is_written=False)
+
+
+def write_bodies(job: BodiesJob, progress: Progress) -> WrittenBodies:
+    """Write the files that are missing or out of date.
 
     A file stays if its track's joints and frames are the same, so a killed run continues, and a new
     video costs only itself. Raises PipelineError if the stream has no joints, or the frames of the
@@ -111,7 +140,7 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     if before.get("inputs") == inputs:
         missing = [file for file in _files_of(before) if not (job.out / file).is_file()]
         if not missing:
-            return before | {"up_to_date": True}
+            return _written(before, is_written=False)
     writer = _BodiesWriter(job, split, progress)
     of_video = split.tracks.video.tolist()
     for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
@@ -121,13 +150,21 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
             f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit"
         )
     summary = {"inputs": inputs, **writer.about, "left_out": writer.left_out}
-    summary |= {"tracks": writer.tracks, "overlays": writer.overlays}
+    tracks = [track._asdict() for track in writer.tracks]
+    summary |= {"tracks": tracks, "overlays": writer.overlays}
     text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(job.out / SUMMARY, f"{text}\n".encode())
     # of tracks that are gone, and former overlays
     for file in {*_files_of(before)} - {*_files_of(summary)}:
         (job.out / file).unlink(missing_ok=True)
-    return summary
+    return _written(summary, is_written=True)
+
+
+def _written(summary: Mapping[str, Any], *, is_written: bool) -> WrittenBodies:
+    """The content of bodies.json as a record."""
+    tracks = [TrackSummary(**track) for track in summary["tracks"]]
+    overlays = summary["overlays"]
+    return WrittenBodies(tracks, overlays, summary["left_out"], summary["stand_in"], is_written)
 
 
 class _BodiesWriter:
@@ -147,7 +184,7 @@ class _BodiesWriter:
         self._total = sum(track.stop - track.start for track in split.tracks)
         self.about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
         self.about["stand_in"] = bool(split.manifest.get("stand_in"))
-        self.tracks: list[dict[str, Any]] = []
+        self.tracks: list[TrackSummary] = []
         self.overlays: list[str] = []
         self.left_out = 0  # rows without joints
 
@@ -185,8 +222,7 @@ class _BodiesWriter:
             camera = _estimate_camera(fitted.keypoints, names, rows.kp_2d)
             person = _FittedTrack(rows.frame_index, fitted, camera, text)
             _write_track(file, person, names)
-        measures = _measures(person.fitted, grade)
-        self.tracks.append({"name": name, "file": path} | measures)
+        self.tracks.append(_summarise(name, path, person.fitted, grade))
         return person
 
     def _add_overlay(self, entry: Any, source: Any, people: Sequence[_FittedTrack]) -> None:
@@ -223,23 +259,25 @@ def _overlay_folder(job: BodiesJob, split: cache.Split) -> Path | None:
     return raw_folder(split, job.raw)
 
 
-def _measures(fitted: FittedBodies, grade: Grade) -> dict[str, Any]:
-    """A track's entries in bodies.json. Without legs there is no height."""
+def _summarise(name: str, path: str, fitted: FittedBodies, grade: Grade) -> TrackSummary:
+    """A track's entry in bodies.json. Without legs there is no height."""
     distance_mm = 1000 * float(fitted.distance.mean())
     grade = grade._replace(body_distance_mm=distance_mm)
     height = None
     if not grade.legs_visible_percent < LEGS_SEEN:  # nan: not known
         height = round(float(fitted.height), 3)
-    return {
-        "rows": len(fitted.distance),
-        "grade": grade.word,
-        "grade_reasons": grade.reasons,
-        "height_m": height,
-        "height_spread_m": SPREAD_M,
-        "height_prior_share": PRIOR_SHARE,
-        "mean_distance_mm": round(distance_mm, 2),
-        "parameters": dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
-    }
+    return TrackSummary(
+        name=name,
+        file=path,
+        rows=len(fitted.distance),
+        grade=grade.word,
+        grade_reasons=grade.reasons,
+        height_m=height,
+        height_spread_m=SPREAD_M,
+        height_prior_share=PRIOR_SHARE,
+        mean_distance_mm=round(distance_mm, 2),
+        parameters=dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
+    )
 
 
 def _write_track(file: Path, person: _FittedTrack, keypoint_names: list[str]) -> None:

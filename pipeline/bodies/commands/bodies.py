@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
@@ -14,6 +13,9 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
+
+if TYPE_CHECKING:
+    from pipeline.bodies.writing import TrackSummary
 
 ADULT: Final = 0.67
 
@@ -85,46 +87,40 @@ def _run(args: argparse.Namespace) -> int:
         overlay=args.overlay,
     )
     with bar(f"bodies {name}", err, unit="row") as progress:
-        summary = write_bodies(job, progress)
-    tracks = summary["tracks"]
-    rows = sum(track["rows"] for track in tracks)
-    distance = sum(track["rows"] * track["mean_distance_mm"] for track in tracks) / rows
+        written = write_bodies(job, progress)
+    tracks = written.tracks
+    rows = sum(track.rows for track in tracks)
+    distance = sum(track.rows * track.mean_distance_mm for track in tracks) / rows
     out.print(
         plain(
             f"{name}: {count(len(tracks), 'track')}, {count(rows, 'row')}, {distance:.1f} mm "
             "from the joints"
         )
     )
-    if summary["left_out"]:
-        out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
+    if written.left_out:
+        out.print(f"  {DOUBT} {count(written.left_out, 'row')} without joints left out")
     for line in few([*map(_track_text, tracks)], FEW, str(from_here(folder / SUMMARY))):
         out.print(plain(f"  {line}"))
-    if summary["stand_in"]:
+    if written.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
-    state = "up to date in" if "up_to_date" in summary else "in"
+    state = "in" if written.is_written else "up to date in"
     out.print(plain(f"{state} {from_here(folder)} (listed in {SUMMARY})"))
     return 0
 
 
-def _track_text(track: Mapping[str, Any]) -> str:
-    """A track of bodies.json in a line: its height, and its grade.
-
-    >>> track = {"name": "a.mp4/0", "height_m": 1.64, "height_spread_m": 0.08}
-    >>> _track_text(track | {"grade": "good", "grade_reasons": []})
-    'a.mp4/0: 1.64 m +- 0.08 tall (estimated, mostly the average person), good'
-    """
-    reasons = ", ".join(track["grade_reasons"])
-    verdict = ": ".join(filter(None, (track["grade"], reasons)))
-    return f"{track['name']}: {_height_text(track)}, {verdict}"
+def _track_text(track: TrackSummary) -> str:
+    """A track in a line: its height, and its grade."""
+    reasons = ", ".join(track.grade_reasons)
+    verdict = ": ".join(filter(None, (track.grade, reasons)))
+    return f"{track.name}: {_height_text(track)}, {verdict}"
 
 
-def _height_text(track: Mapping[str, Any]) -> str:
-    """The estimated height of a track of bodies.json as text, with its uncertainty."""
-    height = track["height_m"]
-    if height is None:
+def _height_text(track: TrackSummary) -> str:
+    """The estimated height of a track as text, with its uncertainty."""
+    if track.height_m is None:
         return "no height, since legs are not seen"
-    spread = track["height_spread_m"]
-    return f"{height:.2f} m +- {spread:.2f} tall (estimated, mostly the average person)"
+    spread = track.height_spread_m
+    return f"{track.height_m:.2f} m +- {spread:.2f} tall (estimated, mostly the average person)"
 
 
 COMMAND: Final = Command(_options, _run)

@@ -29,7 +29,7 @@ import cache
 from cache.storage.durable import write_atomic
 from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
-from pipeline.bodies.writing import SUMMARY
+from pipeline.bodies.writing import SUMMARY, TrackSummary, read_summary
 from pipeline.boxes import crop_person
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
@@ -76,7 +76,7 @@ PORTRAIT_SCALE: Final = 1.1  # side of a person's image in the table / side of t
 class _ClipTrack(NamedTuple):
     """Where and when a person is in the clip."""
 
-    fitted: dict[str, Any]  # the person's entry in bodies.json
+    fitted: TrackSummary
     frame_index: Array  # (N,) frame numbers of the track's rows
     middle_frame: int  # the one that the page shows
     middle_bbox: Array  # (4,) the box in it: cx, cy, width, height px
@@ -87,7 +87,7 @@ class _DrawnPerson(NamedTuple):
     """A person of the clip: a row of the page's table."""
 
     colour: str
-    fitted: dict[str, Any]  # the person's entry in bodies.json
+    fitted: TrackSummary
     seconds: tuple[float, float]  # first and last time at which the person is seen
     grade: Grade
     images: list[Image]  # one with joints, one with the body
@@ -150,9 +150,9 @@ def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> 
     """The variables of the page's template, except the digest. joints: the drawn video. bodies: the
     folder of fitted bodies.
     """
-    summary = json.loads((bodies / SUMMARY).read_bytes())
-    clips = (joints, bodies / summary["overlays"][0])
-    posters, people = _people(split, summary["tracks"], raw, clips)
+    written = read_summary(bodies)
+    clips = (joints, bodies / written.overlays[0])
+    posters, people = _people(split, written.tracks, raw, clips)
     detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
     weights = [
         ("Weights", "The MediaPipe Authors", file["licence"], file["source"]) for file in detected
@@ -214,11 +214,11 @@ def _run_command(words: list[str]) -> int:
 
 
 def _people(
-    split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
+    split: cache.Split, fitted: Sequence[TrackSummary], raw: Path, clips: Sequence[Path]
 ) -> tuple[list[Image], list[_DrawnPerson]]:
     """Return an image of each drawn clip, and the rows of the table.
 
-    fitted: the people's entries in bodies.json. clips: the drawn videos, of joints and of bodies.
+    clips: the drawn videos, of joints and of bodies.
     """
     tracks = [_read_track(split, person) for person in fitted]
     poster_frame = int(np.median(np.concatenate([track.frame_index for track in tracks])))
@@ -235,13 +235,13 @@ def _people(
         rgb = PEOPLE[len(people) % len(PEOPLE)]
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         person = track.fitted
-        grade = grades[person["name"]]._replace(body_distance_mm=person["mean_distance_mm"])
+        grade = grades[person.name]._replace(body_distance_mm=person.mean_distance_mm)
         people.append(_DrawnPerson(colour, person, track.seconds, grade, images))
     return [images[poster_frame] for images in drawn], people
 
 
-def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _ClipTrack:
-    record = split.tracks[split.tracks.names.index(fitted["name"])]
+def _read_track(split: cache.Split, fitted: TrackSummary) -> _ClipTrack:
+    record = split.tracks[split.tracks.names.index(fitted.name)]
     frame_index = split.rows("frame_index", record.start, record.stop)
     middle = len(frame_index) // 2
     bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
