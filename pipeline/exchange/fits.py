@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -126,44 +126,29 @@ def collect(
     return collected
 
 
-class _FitsRead(NamedTuple):
-    """Fits in a file."""
-
-    fits: list[tuple[str, bytes]]  # image name, encoded fit (`_encode_person`)
-    skipped: Counter[str]  # reason -> number of persons
-    digest: str  # SHA-256 of the fits and names
-
-
 class _Skipped(Exception):
     """A person is not stored; its text is the reason."""
 
 
-def _read(file: Path, pattern: re.Pattern[str] | None = None) -> _FitsRead:
-    """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar. pattern: `--key`.
+def _encoded_fits(
+    file: Path, pattern: re.Pattern[str] | None, skipped: Counter[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield image name and encoded fit (`_encode_person`) of each person in a file: CameraHMR's
+    .npz, or else 4D-Humans' tar. Counts the other persons by their reason.
 
     Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names
     anything but arrays.
     """
-    fits = []
-    skipped = Counter[str]()
-    digest = hashlib.sha256()
-    if file.suffix == ".npz":
-        people = _read_npz(file)
-    else:
-        people = _read_tar(file)
+    people = _read_npz(file) if file.suffix == ".npz" else _read_tar(file)
     for path, person in people:
         name = picture_name(path, pattern)
         if not name:
             skipped["no name by --key"] += 1
             continue
         try:
-            fit = _encode_person(person)
+            yield name, _encode_person(person)
         except _Skipped as reason:
             skipped[str(reason)] += 1
-            continue
-        fits.append((name, fit))
-        digest.update(name.encode() + b"\0" + fit)
-    return _FitsRead(fits, skipped, digest.hexdigest())
 
 
 def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
@@ -273,17 +258,19 @@ def _read_into(
     if before is not None and before[0] == file.stat().st_size:
         collected.n_known += 1
         return
-    content = _read(file, pattern)
+    skipped = Counter[str]()
+    fits = list(_encoded_fits(file, pattern, skipped))
+    digest = hashlib.sha256()
+    for image, fit in fits:
+        digest.update(image.encode() + b"\0" + fit)
     with database:
         database.execute("DELETE FROM fits WHERE tar = ?", (name,))
-        database.executemany(
-            "INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits)
-        )
-        record = (name, file.stat().st_size, content.digest)
+        database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in fits))
+        record = (name, file.stat().st_size, digest.hexdigest())
         database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
     collected.n_read += 1
-    collected.n_fits += len(content.fits)
-    collected.skipped += content.skipped
+    collected.n_fits += len(fits)
+    collected.skipped += skipped
 
 
 COMMAND: Final = Command(_options, _run)

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -24,9 +24,6 @@ from pipeline.show.drawing import CAPTION_FOR, SIDE_COLOURS, Skeleton, flat, rgb
 from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
 from pipeline.skeletons import Array
-
-if TYPE_CHECKING:
-    pass
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video

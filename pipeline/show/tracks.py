@@ -115,7 +115,10 @@ def from_cache(
     folder = _raw_folder(split, raw)
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, rejections = rejected_videos(split)
-    numbers = _choose_tracks(split, choice)
+    if choice.video:
+        numbers = _video_tracks(split, choice.video)
+    else:
+        numbers = _evenly_spaced(len(split.tracks), choice.n_tracks)
     return PageContent(
         name=name,
         origin=f"the cache {root}",
@@ -213,13 +216,6 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
             f"The raw folder {raw} does not exist, so no frame can be shown. Name it: --raw DIR"
         )
     return warnings
-
-
-def _choose_tracks(split: Split, choice: Choice) -> list[int]:
-    """Numbers of the chosen tracks. Raises PipelineError if the video has none."""
-    if choice.video:
-        return _video_tracks(split, choice.video)
-    return _evenly_spaced(len(split.tracks), choice.n_tracks)
 
 
 def _video_tracks(split: Split, video: str) -> list[int]:

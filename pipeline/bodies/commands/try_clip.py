@@ -87,8 +87,7 @@ class _DrawnPerson(NamedTuple):
     """A person of the clip: a row of the page's table."""
 
     colour: str
-    fitted: TrackSummary
-    seconds: tuple[float, float]  # first and last time at which the person is seen
+    track: _ClipTrack
     grade: Grade
     images: list[Image]  # one with joints, one with the body
 
@@ -236,7 +235,7 @@ def _people(
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         person = track.fitted
         grade = grades[person.name]._replace(body_distance_mm=person.mean_distance_mm)
-        people.append(_DrawnPerson(colour, person, track.seconds, grade, images))
+        people.append(_DrawnPerson(colour, track, grade, images))
     return [images[poster_frame] for images in drawn], people
 
 
