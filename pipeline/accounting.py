@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -31,11 +31,7 @@ class Totals:
     frames: int | None = None  # person-frames found
 
     def as_dict(self) -> dict[str, int]:
-        return {
-            name: n
-            for name, n in (("videos", self.videos), ("frames", self.frames))
-            if n is not None
-        }
+        return {name: n for name, n in asdict(self).items() if n is not None}
 
 
 # Reasons for what the reader gives and the user does not take (`pipeline.conversion.selection`).
@@ -238,9 +234,7 @@ class Reason(NamedTuple):
     """Why a video, a track or a person-frame was left out."""
 
     meaning: str
-    # True: the reader's rules leave it out although the files are valid. False: something about the
-    # files is wrong
-    by_design: bool
+    by_design: bool  # the reader's rules leave it out; False: something about the files is wrong
 
 
 # reason of a video that could not be read for now; every run reads it again until it can
@@ -250,88 +244,73 @@ UNSETTLED: Final = frozenset(
     {NOT_NOW, "reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
 )
 
+# reason of boxes smaller than a pixel; `datasets.checks` refuses a video that has nothing else
+DEGENERATE_BOX: Final = "degenerate_box"
+
 # Reasons for frames that sampling skips; no person is lost by them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled", ABOVE_MAX_FPS})
 
-_WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, which count them"
-
+# Reasons by which the reader's rules leave something out although the files are valid
+_BY_DESIGN: Final = {
+    ABOVE_MAX_FPS: "the frame follows the one before sooner than [convert] max_fps",
+    "after_last_detection": "the frame is after the last one in which the person can be seen",
+    "before_first_detection": "the frame is before the first one in which the person can be seen",
+    "face_only": "too many frames show only the face and shoulders of the person",
+    "joint_outside_picture": "a joint is outside the image",
+    "joints_shake": "a joint of the person shakes more than the reader allows",
+    LEFT_OUT: "the track is in the list that [convert] leave_out names",
+    "limbs_vary": "the length of an arm or leg varies more than the reader allows",
+    "low_grade": "the person's grade is worse than the reader allows",
+    "low_score": "the score of the detection is too low",
+    "no_annotations": "images without annotations",
+    "no_box": "the person has no box in the frame, or not yet, or no more",
+    "no_detection": "the person is not seen well enough in any frame",
+    "no_frame_left": "all frames of the track were left out for other reasons, which count them",
+    "no_keypoints": (
+        "the video has no keypoint files: no detector was run; or the person has only a box"
+    ),
+    "no_visible_joint": "no joint of the person is visible",
+    "not_sampled": "the frame is between those that the reader takes",
+    "not_good": "the release marks the frame's labels as not good",
+    "resampled": "the frame is not among those at 25 fps, to which the motion was resampled",
+    "too_few_visible_joints": "fewer joints of the person are visible than the reader asks for",
+    "track_too_short": "too few frames are left of the person for training",
+}
+# and those by which something about the files is wrong
+_FAULTS: Final = {
+    "bad_camera": "a camera in the label file is not a rotation, or does not see the person",
+    "bad_label_file": "a label file cannot be read, or has unexpected content",
+    DEGENERATE_BOX: "the person's box has no extent",
+    "duplicate_person": "the labels have one person twice in a frame",
+    "frame_count_mismatch": "the numbers of frames and labels differ, so the match is unknown",
+    "frame_damaged": "the video is damaged here: the frame cannot be decoded",
+    "huge_box": "the person's box reaches far out of the image",
+    "keypoints_outside": "most joints are outside the image: they are of another size or video",
+    "label_not_finite": "NaN, infinity or a huge number in the labels",
+    "name_not_utf8": "the name of a file or folder is not UTF-8: rename it",
+    "no_label": "there are images, but no label, or only one of two",
+    "no_picture": "there is a label, but the image is missing or cannot be read",
+    "no_tfrecord": "the file is not a TFRecord, but empty, compressed or a web page",
+    NOT_NOW: "permission denied, or the disk did not answer; the next run reads it again",
+    "other_picture_size": "the images have another size than their labels or camera state",
+    "other_unit": "the labels are in another unit: mm, degrees, per cent, shares of the image",
+    "path_outside": "the labels name an image outside the dataset's folder",
+    "reader_crashed": "the process that read the video crashed",
+    "reader_memory": "reading the video needs more memory than a process may take",
+    "reader_timeout": "reading the video made no progress for longer than the time limit",
+    "record_damaged": "a record of the file is damaged, or the file ends early",
+    "unexpected_error": "the reader raised an unexpected exception, a bug of the reader",
+    "unknown_joint_order": "the joints are in no known joint order",
+    "unsafe_pickle": "reading the file could run code: it was not read",
+    "video_missing": "there are labels, but no video",
+    "video_unreadable": "the video cannot be opened or decoded",
+}
 REASONS: Final[dict[str, Reason]] = {
-    ABOVE_MAX_FPS: Reason("the frame follows the one before sooner than [convert] max_fps", True),
-    "after_last_detection": Reason(
-        "the frame is after the last one in which the person can be seen", True
-    ),
-    "bad_camera": Reason(
-        "a camera in the label file is not a rotation, or does not see the person", False
-    ),
-    "bad_label_file": Reason("a label file cannot be read, or has unexpected content", False),
-    "before_first_detection": Reason(
-        "the frame is before the first one in which the person can be seen", True
-    ),
-    "degenerate_box": Reason("the person's box has no extent", False),
-    "duplicate_person": Reason("the labels have one person twice in a frame", False),
-    "face_only": Reason("too many frames show only the face and shoulders of the person", True),
-    "frame_count_mismatch": Reason(
-        "the numbers of frames and labels differ, so the match is unknown", False
-    ),
-    "frame_damaged": Reason("the video is damaged here: the frame cannot be decoded", False),
-    "huge_box": Reason("the person's box reaches far out of the image", False),
-    "joint_outside_picture": Reason("a joint is outside the image", True),
-    "joints_shake": Reason("a joint of the person shakes more than the reader allows", True),
-    "keypoints_outside": Reason(
-        "most joints are outside the image: they are of another size or video", False
-    ),
-    "label_not_finite": Reason("NaN, infinity or a huge number in the labels", False),
-    LEFT_OUT: Reason("the track is in the list that [convert] leave_out names", True),
-    "limbs_vary": Reason("the length of an arm or leg varies more than the reader allows", True),
-    "low_grade": Reason("the person's grade is worse than the reader allows", True),
-    "low_score": Reason("the score of the detection is too low", True),
-    "name_not_utf8": Reason("the name of a file or folder is not UTF-8: rename it", False),
-    "no_annotations": Reason("images without annotations", True),
-    "no_box": Reason("the person has no box in the frame, or not yet, or no more", True),
-    "no_detection": Reason("the person is not seen well enough in any frame", True),
-    "no_frame_left": Reason(_WHOLE_TRACK, True),
-    "no_keypoints": Reason(
-        "the video has no keypoint files: no detector was run; or the person has only a box", True
-    ),
-    "no_label": Reason("there are images, but no label, or only one of two", False),
-    "no_picture": Reason("there is a label, but the image is missing or cannot be read", False),
-    "no_tfrecord": Reason("the file is not a TFRecord, but empty, compressed or a web page", False),
-    "no_visible_joint": Reason("no joint of the person is visible", True),
-    "not_sampled": Reason("the frame is between those that the reader takes", True),
-    "not_good": Reason("the release marks the frame's labels as not good", True),
-    "not_readable_now": Reason(
-        "permission denied, or the disk did not answer; the next run reads it again", False
-    ),
-    "other_picture_size": Reason(
-        "the images have another size than their labels or camera state", False
-    ),
-    "other_unit": Reason(
-        "the labels are in another unit: mm, degrees, per cent, shares of the image", False
-    ),
-    "path_outside": Reason("the labels name an image outside the dataset's folder", False),
-    "reader_crashed": Reason("the process that read the video crashed", False),
-    "reader_memory": Reason("reading the video needs more memory than a process may take", False),
-    "reader_timeout": Reason(
-        "reading the video made no progress for longer than the time limit", False
-    ),
-    "record_damaged": Reason("a record of the file is damaged, or the file ends early", False),
-    "resampled": Reason(
-        "the frame is not among those at 25 fps, to which the motion was resampled", True
-    ),
-    "too_few_visible_joints": Reason(
-        "fewer joints of the person are visible than the reader asks for", True
-    ),
-    "track_too_short": Reason("too few frames are left of the person for training", True),
-    "unexpected_error": Reason(
-        "the reader raised an unexpected exception, a bug of the reader", False
-    ),
-    "unknown_joint_order": Reason("the joints are in no known joint order", False),
-    "unsafe_pickle": Reason("reading the file could run code: it was not read", False),
-    "video_missing": Reason("there are labels, but no video", False),
-    "video_unreadable": Reason("the video cannot be opened or decoded", False),
+    **{name: Reason(meaning, by_design=True) for name, meaning in _BY_DESIGN.items()},
+    **{name: Reason(meaning, by_design=False) for name, meaning in _FAULTS.items()},
 }
 
-UNKNOWN: Final = Reason("a reason of another package: see its documentation", False)
+UNKNOWN: Final = Reason("a reason of another package: see its documentation", by_design=False)
 
 
 def reason(name: str) -> Reason:

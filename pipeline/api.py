@@ -11,8 +11,7 @@ from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.clips.detectors import Detect, Detector, People
-from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
@@ -33,6 +32,7 @@ from pipeline.files.formats.arrays import load_json, load_mat, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
+from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
 from pipeline.plug_ins import import_on_use
 from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13

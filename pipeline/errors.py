@@ -6,10 +6,12 @@ import difflib
 import re
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 
 class PipelineError(Exception):
@@ -74,14 +76,18 @@ def refuse(error: RawDataError) -> None:
 
 
 @contextmanager
-def reading_refused() -> Iterator[list[RawDataError]]:
-    """Collect the errors of `refuse` instead of raising them, to check invalid data further."""
-    refusals: list[RawDataError] = []
-    token = _REFUSALS.set(refusals)
+def within(variable: ContextVar[T | None], value: T) -> Iterator[T]:
+    """Let a variable have a value until the end of the block, which gets the value."""
+    token = variable.set(value)
     try:
-        yield refusals
+        yield value
     finally:
-        _REFUSALS.reset(token)
+        variable.reset(token)
+
+
+def reading_refused() -> AbstractContextManager[list[RawDataError]]:
+    """Collect the errors of `refuse` instead of raising them, to check invalid data further."""
+    return within(_REFUSALS, [])
 
 
 class MissingAssets(PipelineError, FileNotFoundError):

@@ -32,7 +32,8 @@ from pipeline.features.inputs import raw_folder
 from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
-from pipeline.grades import Grade, video_grades
+from pipeline.grades import video_grades
+from pipeline.grades.words import Grade
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer

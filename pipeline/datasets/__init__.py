@@ -12,24 +12,7 @@ from typing import Final
 import cache
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.smpl import smplx_columns
-from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import ClassRegistry, PlugInError
-
-__all__ = [
-    "ENTRY_POINTS",
-    "OWN_CLIPS",
-    "RELEASES",
-    "WITH_DEMO_DATA",
-    "Dataset",
-    "RawVideo",
-    "find_installed",
-    "get",
-    "load_all",
-    "mirror_of",
-    "missing_label",
-    "names",
-    "unknown",
-]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 

@@ -34,17 +34,11 @@ from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
-from pipeline.datasets.labels.smpl import (
-    SMPLX_N_POSE,
-    SMPLX_NAMES,
-    is_smplx,
-    smplx_columns,
-    smplx_labels,
-)
+from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.messages import shown
-from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
-from pipeline.files.formats.smpl_files import gender_of
+from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion, load_motion
+from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
 from pipeline.skeletons import Array, Doubles

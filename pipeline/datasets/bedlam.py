@@ -37,8 +37,6 @@ from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Relea
 from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
-    N_BETAS,
-    N_POSE,
     SKIPPED,
     UNNAMED,
     SceneLabels,
@@ -61,6 +59,7 @@ from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import file_state
 from pipeline.files.formats.messages import shown_names
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo

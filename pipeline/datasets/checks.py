@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
@@ -94,7 +94,7 @@ def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount)
     """Refuse tracks in other units than those of the columns (`other_unit`), and a video that gave
     no tracks because most boxes are smaller than a pixel.
     """
-    n_tiny = account.dropped["degenerate_box"]
+    n_tiny = account.dropped[DEGENERATE_BOX]
     if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
         actual = f"{n_tiny} of {account.found} boxes smaller than a pixel"
         _refuse_unit(labels, "joints", "joints in pixels", actual)

@@ -39,7 +39,7 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.messages import shown
 from pipeline.files.formats.pickles import load_labels
-from pipeline.files.formats.smpl_files import gender_of
+from pipeline.files.formats.smpl_files import N_BETAS, gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import (
@@ -64,7 +64,6 @@ BOX_FACTOR: Final = 1.1
 MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
-N_BETAS: Final = 10
 NO_LIST: Final = -1  # "number of entries" of a value that is not a list
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 LABELS = "sequenceFiles.zip"

@@ -1,24 +1,303 @@
-"""Grades of tracks: a word with its reasons, and the numbers behind it.  raw -> [tracks] ->
+"""Grades of tracks: what is seen, shaking joints, changing limbs, sliding feet.  raw -> [tracks] ->
 features
+
+`video_grades` grades the tracks of a video in the cache; `grades_of`, those of a video from a
+reader; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
+page docs/datasets/videos.md describes the numbers.
 """
 
-from pipeline.grades.measures import (
-    BLAZE_JOINTS,
-    grade,
-    grades_of,
-    tracks_of,
-    video_grades,
-)
-from pipeline.grades.words import DOUBTFUL, GOOD, WORDS, Grade
+from __future__ import annotations
 
-__all__ = [
-    "BLAZE_JOINTS",
-    "DOUBTFUL",
-    "GOOD",
-    "WORDS",
-    "Grade",
-    "grade",
-    "grades_of",
-    "tracks_of",
-    "video_grades",
-]
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+import cache
+from pipeline.boxes import extents
+from pipeline.clips.files import moved_frames
+from pipeline.estimates import fits_of
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.pixels.frames import FrameSource, Video
+from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
+from pipeline.grades.words import Grade
+from pipeline.skeletons import BLAZE_12, LARGEST, PELVIS, Array, Bools, Doubles, keypoints_13
+from pipeline.track import usual_step
+
+Columns = Mapping[str, Array]
+
+COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
+ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
+LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
+BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
+VISIBLE: Final = 0.5  # least visibility of a joint of BlazePose that counts as seen
+MOVED: Final = 1e-5  # largest change of an element of the extrinsics of a still camera
+OUTSIDE: Final = 0.02  # of the box's side: a joint that is farther outside the image is a guess
+# of the box's side: if a limb begins nearer to the image's edge, its unseen end may be outside
+NEAR: Final = 0.05
+COVERED: Final = 0.4  # share of the box around the joints that another person must cover
+# height up to which a foot is on the ground
+CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
+
+
+def grade(
+    columns: Columns,
+    fps: float = math.nan,
+    source: FrameSource | None = None,
+    clip: Mapping[str, Any] = MappingProxyType({}),
+) -> Grade:
+    """Grade a track by its T rows, as if it were alone in its video.
+
+    Args:
+        columns: The track's arrays (T, ...), by the names in COLUMNS and BLAZE_JOINTS.
+        fps: Frame rate of the video; nan: speeds stay unknown.
+        source: The video. Without `extrinsics`, its file of `detect` says where the camera moved.
+        clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
+            image's size, and the numbers of repeated and lost frames.
+    """
+    record = ClipRecord.from_dict(clip)
+    timing = _timing_of(columns, fps, record)
+    camera = _camera_of(columns, source)
+    numbers: dict[str, float] = {}
+    size = None
+    if record is not None:
+        size = record.view.size
+        if record.n_frames:
+            numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
+            numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
+    if _has_joints(columns):
+        numbers |= _numbers_2d(columns, timing, camera, size)
+    numbers |= _numbers_3d(columns, timing, camera)
+    is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
+    if is_motion:
+        numbers |= numbers_of_motion(columns, timing)
+    return Grade(**numbers)
+
+
+def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timing:
+    """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
+    ticks = columns["frame_index"].astype(np.int64)
+    ticks_per_second = fps
+    if record is not None and not record.is_even:
+        ticks = record.clock()[ticks]
+        ticks_per_second *= record.usual_fps / record.fps
+    step = usual_step(ticks)
+    return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
+
+
+def grades_of(
+    people: Sequence[Columns], fps: float, source: FrameSource | None, clip: Mapping[str, Any]
+) -> list[Grade]:
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other."""
+    grades = [grade(columns, fps, source, clip) for columns in people]
+    for number, share in enumerate(_overlaps(people)):
+        grades[number] = grades[number]._replace(overlap_percent=100 * share)
+    return grades
+
+
+def tracks_of(split: cache.Split, video: int) -> list[int]:
+    """Numbers of a video's tracks in the split."""
+    return [int(number) for number in np.flatnonzero(split.tracks.video == video)]
+
+
+def video_grades(
+    split: cache.Split, numbers: Sequence[int], source: FrameSource | None
+) -> dict[str, Grade]:
+    """Grade all tracks of a video of the cache: name -> grade.
+
+    numbers: all tracks of one video (`tracks_of`). Adds the distance of imported bodies. Raises
+    CacheError if rows cannot be read.
+    """
+    entry = split.videos[int(split.tracks.video[numbers[0]])]
+    names = []
+    people = []
+    fps = math.nan
+    for number in numbers:
+        track = split.tracks[number]
+        names.append(track.name)
+        people.append(_columns_of(split, track))
+        fps = track.fps
+    in_order = grades_of(people, fps, source, entry.account.get("clip", {}))
+    grades = dict(zip(names, in_order, strict=True))
+    for name, grade in grades.items():
+        distances = [fit.distance for fit in fits_of(entry.account, name)]
+        if distances:
+            grades[name] = grade._replace(estimate_percent=100 * max(distances))
+    return grades
+
+
+def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array]:
+    """Read the columns of a track in the cache by which it is graded."""
+    first = track.start
+    stop = track.stop
+    columns: dict[str, Array] = {}
+    for name in COLUMNS:
+        if name in split.columns or name in split.extra:
+            columns[name] = split.rows(name, first, stop)
+    if "bbox" not in split.columns and "pose" in split.columns:
+        columns["pose"] = split.rows("pose", first, stop)
+    if BLAZE_JOINTS in split.streams:
+        with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
+            columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", first, stop)
+    return columns
+
+
+def _has_joints(columns: Columns) -> bool:
+    return "kp_2d" in columns and bool(columns["kp_2d"][..., 2].any())
+
+
+def _numbers_2d(
+    columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
+) -> dict[str, float]:
+    """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
+    kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
+    side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
+    is_seen = kp[..., 2] > 0
+    inside = is_seen
+    numbers = {}
+    if size is not None:
+        outside, near = _place_in_image(kp[..., :2], side, size)
+        inside = is_seen & ~outside
+        numbers["cut_percent"] = 100 * _cut_share(is_seen & outside, inside, near)
+    joints = Joints(timing, kp[..., :2], is_seen, side)
+    in_image = camera._replace(up=np.array([0.0, -1.0]))
+    return numbers | {
+        "visible_percent": 100 * float(inside.mean()),
+        "arms_visible_percent": 100 * float(inside[:, ARM_ENDS].mean()),
+        "legs_visible_percent": 100 * float(inside[:, LEG_ENDS].mean()),
+        "jitter_2d_percent": 100 * joints.jitter(),
+        "limb_spread_2d_percent": 100 * joints.limb_spread(),
+        "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
+        "jumps_percent": 100 * joints.jumps(),
+    }
+
+
+def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
+    """Compare joints (T, 12, 2) px with the image's edge.
+
+    Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
+    or beyond it. side: (T,) px, the box's side.
+    """
+    by_axis = np.maximum(-points, points - np.array(size))
+    beyond = by_axis.max(axis=-1)  # px; below 0 inside
+    side = side[:, None]
+    return beyond > OUTSIDE * side, beyond > -NEAR * side
+
+
+def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
+    """Share of frames in which a joint is outside the image, or a limb that begins near its edge
+    has no visible end.
+    """
+    cut = outside.any(axis=1)
+    for start, end in LIMBS:
+        begins_near = inside[:, start] & near[:, start]
+        cut |= begins_near & ~inside[:, end]
+    return float(cut.mean())
+
+
+def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
+    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
+    kp = _joints_3d(columns)
+    is_seen = kp[..., 3] > 0
+    if not is_seen.any():
+        return {}
+    points = kp[..., :3]
+    joints = Joints(timing, points, is_seen, np.ones(len(kp)))
+    in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
+    numbers = {
+        "jitter_3d_mm": 1000 * joints.jitter(),
+        "limb_spread_3d_percent": 100 * joints.limb_spread(),
+        "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
+    }
+    if not _has_joints(columns):
+        numbers["visible_percent"] = 100 * float(is_seen.mean())
+    return numbers
+
+
+def _overlaps(people: Sequence[Columns]) -> list[float]:
+    """For each track, the share of frames in which another person covers much of its box (COVERED).
+
+    The box is that around the joints; nan without joints.
+    """
+    shares = [math.nan] * len(people)
+    boxes = {}
+    for number, columns in enumerate(people):
+        if _has_joints(columns):
+            corners, is_seen = extents(columns["kp_2d"].astype(np.float64))
+            if is_seen.any():
+                boxes[number] = columns["frame_index"][is_seen], corners[is_seen]
+    for number, (frames, corners) in boxes.items():
+        is_covered = np.zeros(len(frames), np.bool_)
+        for other, (other_frames, other_corners) in boxes.items():
+            if other == number:
+                continue
+            _, rows, other_rows = np.intersect1d(frames, other_frames, return_indices=True)
+            is_covered[rows] |= _overlap_share(corners[rows], other_corners[other_rows]) > COVERED
+        shares[number] = float(is_covered.mean())
+    return shares
+
+
+def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
+    """Share of each box's area inside its other box, (n,). Both are (n, 2, 2) corners."""
+    low = np.maximum(boxes[:, 0], others[:, 0])
+    high = np.minimum(boxes[:, 1], others[:, 1])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    sides = np.diff(boxes, axis=1)[:, 0]
+    area = sides.prod(axis=-1)
+    return np.asarray(common / np.maximum(area, 1))
+
+
+def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
+    """The camera's motion and direction up: those of a motion's world, from `extrinsics`, or from
+    the video's file of `detect`, which does not know where up is.
+    """
+    if "bbox" not in columns:  # motion without a camera
+        return CameraMotion.still(len(columns["frame_index"]))
+    if "extrinsics" in columns:
+        extrinsics = columns["extrinsics"].astype(np.float64)
+        is_known = (np.abs(extrinsics) < LARGEST).all(axis=(1, 2))  # false for nan
+        extrinsics[~is_known] = np.nan
+        steps = np.diff(extrinsics, axis=0)
+        change = np.abs(steps).max(axis=(1, 2))
+        is_still = change <= MOVED  # False for nan
+        still_runs = np.append(0, np.cumsum(~is_still))
+        up = np.reshape(columns.get("up", np.nan), -1)[:3]
+        if not is_known.any() or not (np.abs(up) < LARGEST).all():
+            return CameraMotion(still_runs)
+        return CameraMotion(still_runs, extrinsics[is_known][0, :3, :3] @ up)
+    if isinstance(source, Video):
+        moved = moved_frames(source)
+        if moved is not None:
+            return CameraMotion(np.searchsorted(moved, columns["frame_index"], side="right"))
+    return CameraMotion()
+
+
+def _joints_3d(columns: Columns) -> Doubles:
+    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 of unknown joints.
+
+    They are the labels' joints or else BlazePose's, each from an origin in the body.
+    """
+    if "kp_3d" in columns:
+        joints = columns["kp_3d"].astype(np.float64)
+        joints[..., 3] *= columns["has_3d"][:, None] == 1
+        return keypoints_13(joints)[:, 1:]
+
+    n_rows = len(columns["frame_index"])
+    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_rows, 33, 4)))
+    kp = blaze.reshape(n_rows, 33, 4)[:, BLAZE_12].astype(np.float64)
+    kp[..., 3] *= kp[..., 3] >= VISIBLE
+    return kp
+
+
+def _shift_to_camera(columns: Columns) -> Doubles:
+    """(T, 3) m, the shift that moves `_joints_3d` to their position in the camera; nan if unknown.
+
+    `trans` states the pelvis's position.
+    """
+    if not {"kp_3d", "trans"} <= columns.keys():
+        return np.full((len(columns["frame_index"]), 3), np.nan)
+    pelvis = columns["kp_3d"][:, PELVIS, :3].astype(np.float64)
+    return np.asarray(columns["trans"] - pelvis)

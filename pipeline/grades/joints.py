@@ -8,7 +8,7 @@ Element i of an n-th difference is computed from rows i to i + n, and counts for
 with `size[n:]` and `_has_history(n)`.
 
 The 12 joints are those of KEYPOINTS_13 without the nose, left before right: shoulders 0 and 1,
-elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `measures` makes
+elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `grade` makes
 `Joints` of a track's 2D or 3D joints.
 
 `numbers_of_motion` computes the numbers of a motion without a camera. A body model may be missing,

@@ -31,7 +31,8 @@ from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained
 from pipeline.files.pixels import sources
-from pipeline.grades import Grade, video_grades
+from pipeline.grades import video_grades
+from pipeline.grades.words import Grade
 from pipeline.processes.software import package_version
 
 # counts of person-frames in a video's account; unknown for a video of another program

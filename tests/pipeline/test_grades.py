@@ -13,7 +13,8 @@ import cache
 from pipeline.clips import files as clips
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
-from pipeline.grades import BLAZE_JOINTS, WORDS, Grade, grade, grades_of
+from pipeline.grades import BLAZE_JOINTS, grade, grades_of
+from pipeline.grades.words import WORDS, Grade
 from pipeline.skeletons import BLAZE_12, JOINTS, KEYPOINTS_13, convert
 
 T = 400

@@ -41,7 +41,8 @@ from pipeline.errors import MissingAssets
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.grades import Grade, tracks_of, video_grades
+from pipeline.grades import tracks_of, video_grades
+from pipeline.grades.words import Grade
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
 from pipeline.show.page import VERSION, shows, templates, write

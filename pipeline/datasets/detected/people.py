@@ -30,7 +30,8 @@ from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.datasets.detected.switches import find_switches
 from pipeline.files.formats.people.detections import Detections
-from pipeline.grades import WORDS, grade
+from pipeline.grades import grade
+from pipeline.grades.words import WORDS
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE

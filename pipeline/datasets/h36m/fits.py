@@ -19,10 +19,11 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, pose_in_camera
-from pipeline.datasets.labels.fits import N_POSE, fit_labels
+from pipeline.datasets.labels.fits import fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import load_cameras, load_fits
 from pipeline.files.formats.sequences import SequenceKeys
+from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Float32s, Floats, Ints
 

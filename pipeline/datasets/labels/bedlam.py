@@ -26,9 +26,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.labels.smpl import SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_npz
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 AGAIN: Final = "Unpack the labels again."
@@ -45,8 +45,6 @@ KEYS: Final = (
     "gtkps",
 )
 UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
-N_POSE = 72
-N_BETAS = 10
 # number of joints in `gtkps` -> how many of the first ones are used
 N_JOINTS: Final = {
     24: 22,  # SMPL's order

@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.checks import finite_rows
 from pipeline.errors import RawDataError
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.skeletons import Doubles, Floats
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 MOST_OFF_M: Final = 0.025  # mean distance of a fit's joints from the labels
 MOST_BETA: Final = 3.0  # standard deviations of a component of the shape
-N_POSE: Final = 72  # a fit (82,) is a pose, then betas
-N_BETAS: Final = 10
 
 
 def fit_labels(

@@ -24,6 +24,7 @@ from pipeline import cameras
 from pipeline.cameras import mirrored_axis, pose_in_camera
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_npz, npz_shape, numbers
+from pipeline.files.formats.smpl_files import SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.skeletons import HIP, PELVIS, Array, Doubles, Floats, add_confidence
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
     mirror=mirrored_axis,
 )
 # SMPL-X
-SMPLX_N_POSE: Final = 165
 _SMPLX_N_JOINTS: Final = 55
-SMPLX_N_BETAS: Final = 16
 # left-right permutation of the joints
 _SMPLX_MIRRORED: Final = (
     *MIRRORED_SMPL[:22],  # pelvis to wrists

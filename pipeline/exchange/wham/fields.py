@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+import cache
 from pipeline import cameras
 from pipeline.body import Body, PosedJoints, rotations_of
 from pipeline.cameras import compose
@@ -228,7 +229,7 @@ class Bodies:
     def digests(self) -> dict[str, str]:
         """Gender -> SHA-256 of its files, for existing files."""
         digests = {}
-        for gender in smpl_files.GENDERS:
+        for gender in cache.GENDERS:
             if any(self._folder.glob(f"SMPL_{gender.upper()}.*")):
                 digests[gender] = smpl_files.body_files(self._folder, gender).digest
         return digests

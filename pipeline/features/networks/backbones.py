@@ -34,7 +34,13 @@ from torchvision.models.resnet import Bottleneck
 
 from pipeline.boxes import CROP_SIZE
 from pipeline.cli.console import err, plain
-from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
+from pipeline.errors import (
+    ConfigError,
+    MissingAssets,
+    PipelineError,
+    did_you_mean,
+    missing_package,
+)
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
@@ -372,8 +378,7 @@ class _TimmNetwork(LibraryNetwork):
         try:
             import timm
         except ImportError as error:
-            how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
-            raise ConfigError(f"{self} needs the library timm: {how}") from error
+            raise missing_package(str(self), "timm", "timm") from error
         name = self.name
         if pretrained and pretrained.argument:
             name = f"{name}.{pretrained.argument}"

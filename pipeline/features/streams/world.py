@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 from cache import CropPolicy
 from cache.arrays import Array, Bools, Doubles, Floats, Ints
 from pipeline import cameras
@@ -53,7 +54,7 @@ MIN_RATE: Final = 20.0  # at lower rates, a foot can leave the ground between tw
 LARGEST_EXPONENT: Final = 700.0  # exp of more overflows a float64
 # how mirroring changes the signs of a rotation's first two rows: S M S with S = diag(-1, 1, 1)
 MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])
-GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in smpl_files.GENDERS}
+GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in cache.GENDERS}
 WORLDS: Final = {  # value of the option `world` -> columns to read
     "extrinsics": ("pose", "betas", "trans", "has_smpl", "extrinsics", ROW_RATE),
     "labels": ("pose", "betas", "trans", "has_smpl", ROW_RATE),

@@ -19,11 +19,10 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.skeletons import Array, Doubles, Floats
 
 FILE: Final = "fits.sqlite"
-N_POSE = 72
-N_BETAS = 10
 N_JOINTS = 25  # OpenPose's joints, the first ones of spin49; other joints of a fit are not stored
 SIZE: Final = 4 * (N_POSE + N_BETAS + 3 * N_JOINTS)  # bytes of a stored fit
 # largest root mean square distance of the joints of a fit and a row, relative to the larger side of

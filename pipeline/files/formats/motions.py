@@ -28,17 +28,15 @@ from pipeline.files.formats.arrays import (
 )
 from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.files.formats.pickles import load_labels
+from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST, Doubles
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
-N_BETAS: Final = 10
-SMPLX_POSE: Final = 165  # numbers of a pose of SMPL-X
-SMPLX_BETAS: Final = 16  # further ones of SMPL-X are left out
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
 # Which joints of SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints are
 # the roots of the index fingers.
-SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_POSE: (*_BODY, 25, 40)}
+SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_N_POSE: (*_BODY, 25, 40)}
 RATES: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # keys of the rate in an .npz
 AIST_FPS: Final = 60.0
 MOTION_X_FPS: Final = 30.0
@@ -106,8 +104,8 @@ def _load_npz(file: Path) -> Motion:
     n_betas = len(betas)
     if n_betas < N_BETAS:
         raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
-    if width == SMPLX_POSE:
-        betas = betas[:SMPLX_BETAS]
+    if width == SMPLX_N_POSE:
+        betas = betas[:SMPLX_N_BETAS]
     else:
         betas = betas[:N_BETAS]
         poses = poses[:, SMPL_JOINTS[width]]
@@ -185,7 +183,7 @@ def _load_motion_x(file: Path) -> Motion:
     eyes = np.zeros((len(rows), 6))
     pose = np.hstack([part["root"], part["body"], part["jaw"], eyes, part["hands"]])
     return Motion(
-        pose=pose.reshape(-1, SMPLX_POSE // 3, 3),
+        pose=pose.reshape(-1, SMPLX_N_POSE // 3, 3),
         trans=part["trans"],
         betas=part["betas"].sum(axis=0) / max(len(rows), 1),
         n_betas=N_BETAS,

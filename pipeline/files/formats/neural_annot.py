@@ -35,6 +35,7 @@ from pipeline.files.formats.arrays import (
     reading,
 )
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
+from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.skeletons import JOINTS, Doubles, Ints
 
 FITS: Final = "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
@@ -45,7 +46,6 @@ ORDER: Final = "mpi_inf_3dhp_test"  # order of the 17 joints
 N_JOINTS = len(JOINTS[ORDER])
 PELVIS = JOINTS[ORDER].index("hip")
 KEYS: Final = ("pose", "shape", "trans")
-N_POSE = 72
 N_FIT = 82  # numbers of pose and shape
 N_BODY = 85  # numbers of all KEYS together
 CLOSE_M: Final = 0.005  # largest distance of the joints from the labels

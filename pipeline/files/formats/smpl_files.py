@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from cache import GENDERS
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.pickles import load_pickle
@@ -36,9 +37,11 @@ N_VERTICES: Final = 6890
 N_FACES: Final = 13776
 N_JOINTS: Final = 24
 N_EXTRA: Final = 9  # joints of J_regressor_extra, the last ones of smpl54
+N_POSE: Final = 72  # numbers of a pose
 N_BETAS: Final = 10  # VIBE and 3DPW use so many of the up to 300 in the official files
+SMPLX_N_POSE: Final = 165
+SMPLX_N_BETAS: Final = 16  # further ones are left out
 
-GENDERS: Final = ("neutral", "male", "female")
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
 LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")

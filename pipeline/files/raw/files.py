@@ -15,12 +15,13 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
+from pipeline.errors import within
 from pipeline.files.raw.opening import note_fault, open_unbuffered
 
 P = ParamSpec("P")
@@ -60,14 +61,9 @@ _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECA
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
 
 
-@contextmanager
-def caching() -> Iterator[None]:
+def caching() -> AbstractContextManager[dict[Any, Any]]:
     """Cache results of functions marked with `cached` until the end of the block."""
-    token = _CACHE.set({})
-    try:
-        yield
-    finally:
-        _CACHE.reset(token)
+    return within(_CACHE, {})
 
 
 def cached(function: Callable[P, R]) -> Callable[P, R]:

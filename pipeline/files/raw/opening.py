@@ -11,11 +11,12 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
+
+from pipeline.errors import within
 
 # Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
 _TEMPORARY: Final = frozenset(
@@ -52,17 +53,11 @@ def note_fault(error: BaseException | None) -> None:
         error = error.__cause__
 
 
-@contextmanager
-def faults() -> Iterator[list[OSError]]:
+def faults() -> AbstractContextManager[list[OSError]]:
     """Within the block, collect the temporary errors of all raw files that are read, including
     errors that are handled.
     """
-    noted: list[OSError] = []
-    token = _FAULTS.set(noted)
-    try:
-        yield noted
-    finally:
-        _FAULTS.reset(token)
+    return within(_FAULTS, [])
 
 
 def open_unbuffered(path: Path) -> io.FileIO:

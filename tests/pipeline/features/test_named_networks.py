@@ -197,7 +197,7 @@ def test_without_timm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
         ConfigError,
-        match=r"timm resnet18 needs the library timm: pip install 'vibe-pipeline\[timm\]'",
+        match=r"timm resnet18 needs the package timm: pip install 'vibe-pipeline\[timm\]'",
     ):
         stream("timm", network="resnet18")
     planned = stream("timm", network="resnet18", dim=512)  # which needs no library
