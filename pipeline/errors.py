@@ -122,7 +122,15 @@ class TrainingDiverged(PipelineError, RuntimeError):
 
 
 class ConfigError(PipelineError):  # no ValueError: pydantic would take it for one of its own
-    """A setting is unknown, of the wrong type, or contradicts another."""
+    """A setting is unknown, of the wrong type, or contradicts another.
+
+    `options`: Names of the settings that it is about, the likeliest first, from code that does not
+    know in which section they are. `Section.locate` adds the line of the first that is set.
+    """
+
+    def __init__(self, message: str, *options: str) -> None:
+        super().__init__(message)
+        self.options = options
 
 
 def missing_package(user: str, package: str, extra: str) -> ConfigError:

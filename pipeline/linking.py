@@ -371,9 +371,15 @@ class Cleaning:
     def __post_init__(self) -> None:
         if not 1 <= self.min_frames <= self.max_frames / 2:
             values = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
-            raise ConfigError(f"{values}: expected min_frames from 1 to half of max_frames")
+            raise ConfigError(
+                f"{values}: expected min_frames from 1 to half of max_frames",
+                "min_frames",
+                "max_frames",
+            )
         if not 0 < self.face_only <= 1:
-            raise ConfigError(f"face_only {self.face_only}: expected more than 0, at most 1")
+            raise ConfigError(
+                f"face_only {self.face_only}: expected more than 0, at most 1", "face_only"
+            )
 
 
 def clean(

@@ -101,7 +101,8 @@ class Model(Training):
             if part not in self.variants:
                 raise ConfigError(
                     f"{setting}: expected one of {', '.join(self.variants)}, or some joined by +; "
-                    f"found {part!r}"
+                    f"found {part!r}",
+                    setting,
                 )
 
 

@@ -215,7 +215,7 @@ def _name_section(section: Section) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(section.prefix_line(str(error))) from error
+        raise section.locate(error) from error
 
 
 def check(settings: Settings) -> None:

@@ -155,11 +155,11 @@ class RunConfig:
         try:
             return handler(values)
         except ValidationError as error:
-            raise ConfigError(_message(error)) from None
+            raise _refusal(error) from None
 
     def __post_init__(self) -> None:
         if self.name in ("", "..") or Path(self.name).name != self.name:
-            raise ConfigError(f"name: expected the name of a folder, found {self.name!r}")
+            raise ConfigError(f"name: expected the name of a folder, found {self.name!r}", "name")
         self.check_consistency()
 
     def check_consistency(self) -> None:
@@ -300,41 +300,52 @@ class VideoConfig(RunConfig):
     def check_consistency(self) -> None:
         if not self.training_splits:
             raise ConfigError(
-                "datasets_2d, datasets_3d: expected at least one split to train on, found none"
+                "datasets_2d, datasets_3d: expected at least one split to train on, found none",
+                "datasets_2d",
+                "datasets_3d",
             )
         if not self.validation:
             raise ConfigError(
-                "validation: expected at least one split, to choose the best epoch by; found none"
+                "validation: expected at least one split, to choose the best epoch by; found none",
+                "validation",
             )
         if self.processes > self.batch_size:
             raise ConfigError(
                 f"processes: expected at most batch_size, {self.batch_size}: each has a window; "
-                f"found {self.processes}"
+                f"found {self.processes}",
+                "processes",
+                "batch_size",
             )
         if self.uses_motion and not self.splits_of("motion"):
             raise ConfigError(
                 "motion: expected splits of real motion for the discriminator, found none. Or: "
-                "prior = none."
+                "prior = none.",
+                "motion",
+                "prior",
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for setting in ("leave_out", "window_weights"):
             unused = sorted({*map(split_of, getattr(self, setting))} - splits)
             if unused:
                 raise ConfigError(
-                    f"{setting}: expected splits that are trained on, found {', '.join(unused)}"
+                    f"{setting}: expected splits that are trained on, found {', '.join(unused)}",
+                    setting,
                 )
         partial = [
             entry for entry in self.leave_out if ":" in entry and split_of(entry) in self.motion
         ]
         if partial:
             raise ConfigError(
-                f"leave_out: expected whole splits of motion, found {', '.join(partial)}"
+                f"leave_out: expected whole splits of motion, found {', '.join(partial)}",
+                "leave_out",
+                "motion",
             )
         if self._has_2d_and_3d and not 0 < self.windows_2d < self.batch_size:
             raise ConfigError(
                 f"share_2d: {self.share_2d} of a batch of {self.batch_size} leaves no window "
                 "for one of 2D and 3D. "
-                "Use a larger batch, another share, or only one kind of dataset."
+                "Use a larger batch, another share, or only one kind of dataset.",
+                "share_2d",
             )
 
     @property
@@ -449,13 +460,14 @@ class VideoConfig(RunConfig):
         return tuple(dict.fromkeys((*self.streams, *self.splits_of("motion"))))
 
 
-def _message(error: ValidationError) -> str:
+def _refusal(error: ValidationError) -> ConfigError:
     """The first of pydantic's errors, in one line: "epochs: expected more than 0, found 0"."""
     detail = error.errors()[0]
     name, *keys = map(str, detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
-        return f"{name}: there is no such setting"
+        return ConfigError(f"{name}: there is no such setting", name)
     entry = ""
     if keys:  # of a mapping or a list
         entry = f" for {keys[0]}"
-    return f"{name}: {why_refused(error)}{entry}, found {detail['input']!r}"
+    message = f"{name}: {why_refused(error)}{entry}, found {detail['input']!r}"
+    return ConfigError(message, name)

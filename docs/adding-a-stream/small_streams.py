@@ -43,7 +43,9 @@ class ResNet18(NumberStream):
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
-            raise ConfigError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+            raise ConfigError(
+                f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}", "weights"
+            )
 
     @property
     def stand_in(self) -> bool:

@@ -149,7 +149,8 @@ class Amass(Dataset):
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
             raise ConfigError(
-                f"amass: resampling is {self.resampling!r}; it can be slerp or decimate"
+                f"amass: resampling is {self.resampling!r}; it can be slerp or decimate",
+                "resampling",
             )
 
     def detect_layout(self, raw: Path, split: str) -> Amass:

@@ -36,7 +36,6 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
-from pipeline.datasets.labels.fits import fit_labels
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
     TEST,
@@ -46,7 +45,7 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     load_annot,
     load_annot_data,
 )
-from pipeline.datasets.labels.smpl import EXTRINSICS
+from pipeline.datasets.labels.smpl import EXTRINSICS, fit_labels
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,

@@ -155,7 +155,9 @@ class ThreeDPW(Dataset):
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):
-            raise ConfigError(f"3dpw: model is {self.model!r}; it can be neutral or gendered")
+            raise ConfigError(
+                f"3dpw: model is {self.model!r}; it can be neutral or gendered", "model"
+            )
 
     @property
     def genders(self) -> tuple[str, ...]:

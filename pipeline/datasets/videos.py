@@ -126,13 +126,17 @@ class OwnVideos(ClipDataset):
     def __post_init__(self) -> None:
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
             expected = "percentages, 100 together at most"
-            raise ConfigError(f"videos: val {self.val}, test {self.test}: expected {expected}")
+            raise ConfigError(
+                f"videos: val {self.val}, test {self.test}: expected {expected}", "val", "test"
+            )
         if self.max_gap is not None and self.max_gap < 0:
-            raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more")
+            raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more", "max_gap")
         for limit in (self.max_jitter, self.max_limb_spread):
             if limit is not None and not limit > 0:
                 raise ConfigError(
-                    f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %"
+                    f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %",
+                    "max_jitter",
+                    "max_limb_spread",
                 )
         # these raise ConfigError for invalid options
         self.cleaning()
@@ -157,7 +161,7 @@ class OwnVideos(ClipDataset):
             if not 0 < rate <= MAX_FPS:
                 expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
                 raise ConfigError(
-                    f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}"
+                    f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}", "fps"
                 )
             is_first = math.isnan(stated)
             if is_first and fnmatch.fnmatchcase(clip, pattern.strip() or "*"):

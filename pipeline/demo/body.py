@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial.transform import Rotation
 
+from cache import GENDERS
 from pipeline.files.formats.smpl_files import (
-    GENDERS,
     MEAN_PARAMS,
     REGRESSOR_EXTRA,
     REGRESSOR_H36M,

@@ -271,7 +271,7 @@ def complete(args: argparse.Namespace) -> None:
     args.cfg = sections.parse(source, tolerant=True)
     for name, setting in options.items():
         if setting not in overrides:
-            setattr(args, name, args.cfg.value(setting))
+            setattr(args, name, _find_setting(args.cfg, setting))
 
     reads = _settings_to_read(args, options)
     if adds_rows:
@@ -279,6 +279,13 @@ def complete(args: argparse.Namespace) -> None:
     _refuse_unread(args, reads)
     if "cache" in options and options["cache"] not in overrides:
         _print_cache_of_settings(args, file)
+
+
+def _find_setting(settings: sections.Settings, name: str) -> Any:
+    """The setting SECTION.KEY of an option (`from_settings`); None for a path without luigi.cfg."""
+    section, _, key = name.partition(".")
+    record = settings.named_paths if section == "paths" else getattr(settings, section)
+    return getattr(record, key, None)
 
 
 def _settings_to_read(args: argparse.Namespace, options: dict[str, str]) -> list[str] | None:
@@ -343,9 +350,9 @@ def body_of(
     A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
     folder suits real data, whose reader reports it, unless [embedded] will make a demo body there.
     """
-    body: Path | None = settings.value("paths.body")
-    if named is not None or body is None:
+    if named is not None or settings.named_paths is None:
         return named
+    body = settings.named_paths.body
     if needed is None:
         if dataset.labels.checks_fits:
             return body_for_fits(body, demo=demo)

@@ -113,27 +113,16 @@ class Section(dict[str, str]):
         values = {key: text for key, text in self.items() if key not in keys}
         return Section(self.file, self.name, values, self.options)
 
-    def find_key(self, message: str) -> str:
-        """The key of this section that an error message is about: the first of its words that is
-        one; "" without one.
-        """
-        words: list[str] = re.findall(r"\w+", message)
-        for word in words:
-            if word in self:
-                return word
-        return ""
+    def locate(self, error: ConfigError) -> ConfigError:
+        """The error with the line of the first of its options that this section sets; without one,
+        with the section's line.
 
-    def prefix_line(self, message: str) -> str:
-        """Prefix an error message with the line of the key that it is about. Without a key of this
-        section, the line is the section's.
-
-        >>> options = {"epochs": "--set"}
-        >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, options)
-        >>> section.prefix_line("epochs: expected 1")
+        >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, {"epochs": "--set"})
+        >>> str(section.locate(ConfigError("epochs: expected 1", "epochs")))
         '--set [vibe] epochs: expected 1'
         """
-        key = self.find_key(message)
-        return f"{self.where(key).removesuffix(f' {key}')} {message}"
+        key = next((option for option in error.options if option in self), "")
+        return ConfigError(f"{self.where(key).removesuffix(f' {key}')} {error}")
 
     def check_keys(self, known: Iterable[str]) -> None:
         """Raise ConfigError for the first unknown key, with a suggestion."""

@@ -108,13 +108,6 @@ class Settings:
         """The first stream, which models read."""
         return self.streams[0]
 
-    def value(self, name: str) -> Any:
-        """A setting by SECTION.KEY; None for a path without luigi.cfg."""
-        section, _, key = name.partition(".")
-        if section == "paths":
-            section = "named_paths"
-        return getattr(getattr(self, section), key, None)
-
     def dataset(self, name: str) -> Dataset:
         """A dataset with the options of its section. Raises what `datasets.get` raises."""
         return self.readers.get(name) or datasets.get(name)
@@ -190,6 +183,20 @@ def load(
 def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
     """Parse and check settings that are read. Raises as `load` does."""
     _check_sections(source, tolerant=tolerant)
+    settings = _parse_sections(source, tolerant=tolerant)
+    # parse the streams, to check them, if the file has settings of streams; a command that names
+    # its own stream first looks for it in the cache
+    is_named = "streams" in source.section("features").options
+    if not is_named and source.sections.keys() & {"features", *streams.names()}:
+        _ = settings.streams
+    if settings.named_paths is not None:
+        _check_folders(settings.named_paths, source)
+    _check_devices(settings)
+    return settings
+
+
+def _parse_sections(source: SettingsFile, *, tolerant: bool) -> Settings:
+    """Parse each section. Raises ConfigError for missing and invalid settings in it."""
     named_paths = None
     data = DataSettings(())
     if source.path.exists():
@@ -201,10 +208,7 @@ def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
         configure([source.section("data")], DataSettings, dict)
     embedded = _parse_section(source, "embedded", Embedded)
     detect = _parse_section(source, "detect", DetectSettings)
-    implied = None  # the detector that is used if none is named
-    if embedded.enabled and "detector" not in source.section("detect"):
-        implied = DEMO
-    settings = Settings(
+    return Settings(
         source=source,
         named_paths=named_paths,
         data=data,
@@ -214,17 +218,8 @@ def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
         features=_parse_section(source, "features", Features),
         dask=_parse_section(source, "dask", Dask),
         readers=_readers_of(source),
-        detector=_detector_named(source, detect, implied),
+        detector=_detector_of_settings(source, detect, embedded),
     )
-    # parse the streams, to check them, if the file has settings of streams; a command that names
-    # its own stream first looks for it in the cache
-    is_named = "streams" in source.section("features").options
-    if not is_named and source.sections.keys() & {"features", *streams.names()}:
-        _ = settings.streams
-    if settings.named_paths is not None:
-        _check_folders(settings.named_paths, source)
-    _check_devices(settings)
-    return settings
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
@@ -259,8 +254,7 @@ def configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]
     layers: The sections; an earlier one overrides the later ones. spec: The class whose fields are
     the options.
 
-    Raises ConfigError, with the line or the option, for unknown options and invalid values. An
-    error of `make` is about the option that its message names.
+    Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
@@ -269,9 +263,8 @@ def configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]
     try:
         return make(**values)
     except ConfigError as error:
-        message = str(error)
-        layer = next((layer for layer in layers if layer.find_key(message)), layers[-1])
-        raise ConfigError(layer.prefix_line(message)) from error
+        setting = (layer for layer in layers if not layer.keys().isdisjoint(error.options))
+        raise next(setting, layers[-1]).locate(error) from error
 
 
 # --------------------------------------------------------------------------------------------------
@@ -311,18 +304,19 @@ def detector_of(source: SettingsFile, name: str) -> Detector:
     return replace(detector, **{key: getattr(below, key) for key in of_file})
 
 
-def _detector_named(
-    source: SettingsFile, settings: DetectSettings, implied: str | None
+def _detector_of_settings(
+    source: SettingsFile, settings: DetectSettings, embedded: Embedded
 ) -> Detector | None:
-    """The detector of [detect], else the one named `implied`, with the options of its section.
-
-    None if neither names one. Raises ConfigError.
+    """The detector of [detect], with the options of its section; without the key `detector`, that
+    of demo data if it is enabled, else None. Raises ConfigError.
     """
     where = source.section("detect").where
     for name in settings.datasets:
         if name not in datasets.names():
             raise ConfigError(f"{where('datasets')}: {datasets.unknown(name)}")
-    detector = settings.detector or implied
+    detector = settings.detector
+    if embedded.enabled and "detector" not in source.section("detect"):
+        detector = DEMO
     if detector is None:
         return None
     try:

@@ -31,6 +31,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
+from pipeline.grades.words import Grade
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import Array
 from pipeline.track import FLAGS, Track
@@ -63,7 +64,7 @@ class ShownTrack:
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
-    grade: grades.Grade
+    grade: Grade
     fits: tuple[BodyFit, ...]  # of estimated bodies
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
 
@@ -238,7 +239,7 @@ def _cached_tracks(
     split: Split, numbers: Sequence[int], raw: Path | None, n_frames: int
 ) -> Iterator[ShownTrack]:
     """The tracks with these numbers; a video's tracks are graded together."""
-    grade_by_name: dict[str, grades.Grade] = {}  # of the last video's tracks
+    grade_by_name: dict[str, Grade] = {}  # of the last video's tracks
     for number in numbers:
         record = split.tracks[number]
         if record.name not in grade_by_name:
@@ -258,7 +259,7 @@ def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None
 
 
 def _cached_track(
-    split: Split, number: int, raw: Path | None, n_frames: int, grade: grades.Grade
+    split: Split, number: int, raw: Path | None, n_frames: int, grade: Grade
 ) -> ShownTrack:
     """Read one track with its rows, images and notes, and how well its imported bodies fit."""
     record = split.tracks[number]
@@ -382,7 +383,7 @@ def shown_track(
     source: FrameSource | None,
     notes: Sequence[str],
     n_frames: int,
-    grade: grades.Grade,
+    grade: Grade,
     fits: tuple[BodyFit, ...] = (),
 ) -> ShownTrack:
     """Make the record of a track to show.

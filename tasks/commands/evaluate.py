@@ -96,7 +96,9 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
     """The body model's folder: --body, else [paths] body. Raises ConfigError without both."""
-    body: Path | None = args.body or loaded.value("paths.body")
+    body: Path | None = args.body
+    if body is None and loaded.named_paths is not None:
+        body = loaded.named_paths.body
     if body is None:
         raise ConfigError(
             f"{loaded.file.resolve()}: file not found. Name the body model's folder: --body DIR"

@@ -181,7 +181,7 @@ def _predict_clips(
     streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
     settings = prepare.name_device(loaded, None if args.device == "auto" else args.device)
     recipe = Recipe.by_options(settings, OwnVideos.name, raw=raw, root=args.cache, named_body=None)
-    detector = args.detector or loaded.value("detect.detector")
+    detector = args.detector or loaded.detect.detector
     choice = DetectorChoice(name=detector, every=args.every)
     streams_of = dict.fromkeys(OwnVideos.splits, streams)
     preparation = Preparation.resolve(recipe, choice, streams_of)

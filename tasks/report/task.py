@@ -177,13 +177,16 @@ def _content_of(args: argparse.Namespace, s: Settings) -> ReportContent:
 
     if args.cache is None and not args.folders:
         return _configured_content()
-    raw: Path | None = s.value("paths.raw")
-    if args.cache is not None:
-        raw = None  # as recorded at conversion
+    raw = None  # as recorded at conversion
+    body = None
+    if s.named_paths is not None:
+        body = s.named_paths.body
+        if args.cache is None:
+            raw = s.named_paths.raw
     return ReportContent(
         args.cache or s.paths.cache,
         raw,
-        s.value("paths.body"),
+        body,
         s.stream.name,
         tuple((folder.resolve().name, folder) for folder in args.folders),
     )
@@ -205,7 +208,7 @@ def _run(args: argparse.Namespace) -> int:
         out = args.out
         check_page(out)
     else:
-        folder: Path = s.value("paths.runs") or Path()
+        folder = Path() if s.named_paths is None else s.named_paths.runs
         out = _require_own(folder / PAGE)
     with bar("  report", console.out) as progress:
         mark = write_report(content, out, progress)

@@ -100,18 +100,21 @@ class HMMRConfig(VideoConfig):
         super().check_consistency()
         if self.temporal and self.width % 32:
             raise ConfigError(
-                f"width: expected a multiple of 32 (the group norm's groups), found {self.width}"
+                f"width: expected a multiple of 32 (the group norm's groups), found {self.width}",
+                "width",
             )
         if self.processes > 1:
             raise ConfigError(
-                f"processes: expected 1, since HMMR trains in one process; found {self.processes}"
+                f"processes: expected 1, since HMMR trains in one process; found {self.processes}",
+                "processes",
             )
 
     def check_feature_size(self) -> None:
         if self.temporal and not self.width and self.feature_size % 32:
             raise ConfigError(
                 f"width: {self.stream} has {self.feature_size} numbers per row, which is no "
-                "multiple of 32 (the group norm's groups). Set width, for example to 256."
+                "multiple of 32 (the group norm's groups). Set width, for example to 256.",
+                "width",
             )
 
     @property

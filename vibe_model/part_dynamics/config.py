@@ -88,7 +88,7 @@ class PartDynamicsConfig(VideoConfig):
     def check_consistency(self) -> None:
         super().check_consistency()
         if self.regions not in (1, 5):
-            raise ConfigError(f"regions: expected 5 or 1, found {self.regions}")
+            raise ConfigError(f"regions: expected 5 or 1, found {self.regions}", "regions")
 
     @property
     def extra_streams(self) -> Mapping[str, Reading]:

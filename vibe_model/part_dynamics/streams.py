@@ -66,7 +66,9 @@ class PrVipe(LabelStream):
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, EmbeddingWeights):
-            raise ConfigError(f"weights {self.weights}: expected {EmbeddingWeights.forms}")
+            raise ConfigError(
+                f"weights {self.weights}: expected {EmbeddingWeights.forms}", "weights"
+            )
 
     @property
     def trained_by(self) -> str:

@@ -231,7 +231,8 @@ class MPoserConfig(RunConfig):
         if not self.motion:
             raise ConfigError(
                 "motion: expected splits of real motion for the motion prior to learn from, "
-                "found none"
+                "found none",
+                "motion",
             )
 
     @classmethod

@@ -66,7 +66,9 @@ class TemporalEncoder(nn.Module):
         elif hidden_size != feature_size:
             raise ConfigError(
                 f"hidden_size: expected {feature_size}, the feature's size, without a linear "
-                f"layer; found {hidden_size}. Set add_linear, or hidden_size = {feature_size}."
+                f"layer; found {hidden_size}. Set add_linear, or hidden_size = {feature_size}.",
+                "hidden_size",
+                "add_linear",
             )
         self.use_residual = use_residual
 

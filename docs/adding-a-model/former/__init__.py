@@ -35,7 +35,9 @@ class FormerConfig(VideoConfig):
         if self.hidden_size % self.n_heads:
             raise ConfigError(
                 f"hidden_size: expected a multiple of n_heads, {self.n_heads}; found "
-                f"{self.hidden_size}"
+                f"{self.hidden_size}",
+                "hidden_size",
+                "n_heads",
             )
 
     @classmethod

@@ -131,7 +131,11 @@ class BlazePose(FollowingDetector):
         super().__post_init__()
         if self.weights not in FILES or not 0 <= self.min_score <= 1:
             options = f"weights {self.weights!r}, min_score {self.min_score}"
-            raise ConfigError(f"{options}: expected {', '.join(FILES)}, and a number from 0 to 1")
+            raise ConfigError(
+                f"{options}: expected {', '.join(FILES)}, and a number from 0 to 1",
+                "weights",
+                "min_score",
+            )
 
     @property
     def downloads(self) -> bool:

@@ -131,7 +131,10 @@ class RTMPose(TwoPartDetector):
         if not are_shares or self.family not in ("auto", *FAMILIES):
             raise ConfigError(
                 f"min_score {self.min_score}, max_overlap {self.max_overlap}, family "
-                f"{self.family}: expected numbers from 0 to 1, and auto, yolox or rtmdet"
+                f"{self.family}: expected numbers from 0 to 1, and auto, yolox or rtmdet",
+                "min_score",
+                "max_overlap",
+                "family",
             )
 
     @property

@@ -66,7 +66,7 @@ class FollowingDetector(Detector):
 
     def __post_init__(self) -> None:
         if not 1 <= self.every <= LONGEST:
-            raise ConfigError(f"every {self.every}: expected 1 to {LONGEST} frames")
+            raise ConfigError(f"every {self.every}: expected 1 to {LONGEST} frames", "every")
 
     @property
     def batch_size(self) -> int:

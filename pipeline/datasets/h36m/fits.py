@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, pose_in_camera
-from pipeline.datasets.labels.fits import fit_labels
+from pipeline.datasets.labels.smpl import fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import load_cameras, load_fits
 from pipeline.files.formats.sequences import SequenceKeys

@@ -245,11 +245,14 @@ class LibraryNetwork(ABC):
             with torch.inference_mode():
                 shape = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
         except Exception as error:  # each network raises something else
-            raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
+            raise ConfigError(
+                f"{self} takes no crops of {height} x {width} px: {error}", "network"
+            ) from error
         if len(shape) != 2:
             raise ConfigError(
                 f"{self} gives {tuple(shape[1:])} numbers per crop, not a vector. Name another "
-                "network."
+                "network.",
+                "network",
             )
         return int(shape[1])
 
@@ -299,7 +302,7 @@ class LibraryNetwork(ABC):
             raise
         except Exception as error:  # each network raises something else
             with_weights = f" with weights {pretrained}" if pretrained else ""
-            raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
+            raise ConfigError(f"{self} cannot be made{with_weights}: {error}", "network") from error
 
     @abstractmethod
     def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
@@ -320,7 +323,8 @@ class _TorchvisionNetwork(LibraryNetwork):
         if self.name not in networks:
             hint = did_you_mean(self.name, networks) or f"; known: {', '.join(networks)}"
             raise ConfigError(
-                f"torchvision has no network {self.name!r} that gives a vector of features{hint}"
+                f"torchvision has no network {self.name!r} that gives a vector of features{hint}",
+                "network",
             )
         options: dict[str, Any] = {}
         if self.name.startswith("vit_"):
@@ -361,7 +365,8 @@ class _TorchvisionNetwork(LibraryNetwork):
         if not linear:
             raise ConfigError(
                 f"{self} has no linear layer, whose input would be the features. Name another "
-                "network."
+                "network.",
+                "network",
             )
         network.set_submodule(linear[-1], nn.Identity())
         return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
@@ -385,7 +390,7 @@ class _TimmNetwork(LibraryNetwork):
         config = timm.get_pretrained_cfg(name)
         if config is None:
             close = did_you_mean(self.name, timm.list_models())
-            raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
+            raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}", "network")
 
         # a network of one input size, such as a ViT, is made for the size of the crops
         options = dict[str, Any]()

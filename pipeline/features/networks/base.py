@@ -157,15 +157,20 @@ def chosen_device(text: str) -> torch.device:
         return torch.device("cuda" if has_cuda else "cpu")
     kind, _, number = text.partition(":")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one GPU such as cuda:1")
+        raise ConfigError(
+            f"device {text!r}: expected auto, cpu, cuda, or one GPU such as cuda:1", "device"
+        )
     if kind == "cuda" and not has_cuda:
         raise ConfigError(
             f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or "
-            "auto."
+            "auto.",
+            "device",
         )
     if number and int(number) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0"
+            f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from "
+            "cuda:0",
+            "device",
         )
     return torch.device(text)
 

@@ -74,7 +74,7 @@ class BlazeJoints(Stream):
 
     def __post_init__(self) -> None:
         if self.weights not in FILES:
-            raise ConfigError(f"weights {self.weights!r}: expected {', '.join(FILES)}")
+            raise ConfigError(f"weights {self.weights!r}: expected {', '.join(FILES)}", "weights")
 
     @property
     def reads(self) -> Reads:

@@ -45,12 +45,13 @@ class Homography(PairStream):
     def __post_init__(self) -> None:
         if self.crop.region is not None:
             raise ConfigError(
-                "crop: a homography needs the whole crop. Set the size without a region."
+                "crop: a homography needs the whole crop. Set the size without a region.", "crop"
             )
         if self.crop.size < homography.LEAST_SIDE:
             raise ConfigError(
                 f"crop of {self.crop.size} px: too small to compute flow. Use at least "
-                f"{homography.LEAST_SIDE} px."
+                f"{homography.LEAST_SIDE} px.",
+                "crop",
             )
 
     def identity(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class _SharedNetworkStream(NumberStream):
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
+            raise ConfigError(f"precision {self.precision!r}: expected exact or fast", "precision")
 
     @property
     def network_key(self) -> Self:
@@ -178,7 +178,8 @@ class _LibraryStream(NetworkStream):
     def __post_init__(self) -> None:
         if not self.network:
             raise ConfigError(
-                f"{self.kind}: set network to a name of {self.kind} such as {self.example}"
+                f"{self.kind}: set network to a name of {self.kind} such as {self.example}",
+                "network",
             )
         super().__post_init__()
         if self.dim == 0:

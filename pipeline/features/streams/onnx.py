@@ -87,15 +87,19 @@ class Onnx(NumberStream):
 
     def __post_init__(self) -> None:
         if self.weights == Path():
-            raise ConfigError(f"weights is not set. {self.where}")
+            raise ConfigError(f"weights is not set. {self.where}", "weights")
         for word in self.inputs.split():
             name, _, condition = word.partition("=")
             if not name or condition not in CONDITIONS:
-                raise ConfigError(f"inputs {word!r}: expected NAME= one of {', '.join(CONDITIONS)}")
+                raise ConfigError(
+                    f"inputs {word!r}: expected NAME= one of {', '.join(CONDITIONS)}", "inputs"
+                )
         _require_colour("mean", self.mean, least=-math.inf)
         _require_colour("std", self.std, least=0)
         if not (self.crop_per_box > 0 and math.isfinite(self.crop_per_box)):
-            raise ConfigError(f"crop_per_box {self.crop_per_box}: expected a number above 0")
+            raise ConfigError(
+                f"crop_per_box {self.crop_per_box}: expected a number above 0", "crop_per_box"
+            )
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -277,7 +281,7 @@ def _require_colour(key: str, text: str, *, least: float) -> None:
         numbers = np.zeros(0, np.float32)
     is_valid = np.isfinite(numbers) & (numbers > least)
     if numbers.shape != (3,) or not is_valid.all():
-        raise ConfigError(f"{key} {text!r}: expected three numbers, of red, green and blue")
+        raise ConfigError(f"{key} {text!r}: expected three numbers, of red, green and blue", key)
 
 
 def _numbers(text: str) -> Floats:

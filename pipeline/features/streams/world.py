@@ -84,7 +84,7 @@ class CamAngvel(LabelStream):
     def __post_init__(self) -> None:
         if self.convention not in cameras.CONVENTIONS:
             names = " or ".join(cameras.CONVENTIONS)
-            raise ConfigError(f"convention {self.convention!r}: expected {names}")
+            raise ConfigError(f"convention {self.convention!r}: expected {names}", "convention")
 
     def __call__(self, labels: Mapping[str, Array]) -> Known:
         """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
@@ -151,10 +151,11 @@ class Stationary(LabelStream):
             expected = ", ".join(f"{stem}.pkl" for stem in GENDERS)
             raise ConfigError(
                 f"body {str(self.body)!r}: expected one of SMPL's files: "
-                f"--set stationary.body=DIR/{expected}"
+                f"--set stationary.body=DIR/{expected}",
+                "body",
             )
         if self.world not in WORLDS:
-            raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
+            raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}", "world")
 
     @property
     def reads(self) -> Reads:
@@ -288,12 +289,15 @@ class Hmr2(NetworkStream):
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            raise ConfigError(f"checkpoint is not set: --set hmr2.checkpoint=FILE. {self.where}")
+            raise ConfigError(
+                f"checkpoint is not set: --set hmr2.checkpoint=FILE. {self.where}", "checkpoint"
+            )
         super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError(
                 "crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 "
-                "region:256x192 ..."
+                "region:256x192 ...",
+                "crop",
             )
 
     def load_network(self) -> Loaded:

@@ -15,7 +15,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path, PurePath
@@ -61,9 +61,11 @@ _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECA
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
 
 
-def caching() -> AbstractContextManager[dict[Any, Any]]:
+@contextmanager
+def caching() -> Iterator[None]:
     """Cache results of functions marked with `cached` until the end of the block."""
-    return within(_CACHE, {})
+    with within(_CACHE, {}):
+        yield
 
 
 def cached(function: Callable[P, R]) -> Callable[P, R]:

@@ -98,15 +98,15 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path, data):
         assert len(str(error).splitlines()) == 1
 
 
-def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path):
+def test_an_error_is_put_beside_the_first_of_its_options_that_is_set(tmp_path):
     section = of(tmp_path, "[vibe]\nseed = 1\nbatch_size = 8\nprocesses = 9\n").section("vibe")
-    assert section.prefix_line("processes: expected at most batch_size, 8").startswith(
-        f"{tmp_path}/luigi.cfg, line 4 "
-    )
-    assert (
-        section.prefix_line("something else")
-        == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
-    )
+    file = f"{tmp_path}/luigi.cfg"
+    for options, place in (
+        (("prior", "processes", "batch_size"), f"{file}, line 4 [vibe]"),
+        (("prior",), f"{file}, line 1 [vibe]"),
+        ((), f"{file}, line 1 [vibe]"),
+    ):
+        assert str(section.locate(ConfigError("expected 8", *options))) == f"{place} expected 8"
 
 
 def test_an_option_of_a_command_sets_a_key_and_an_error_names_the_option(tmp_path):

@@ -88,13 +88,19 @@ class PrVIPEConfig(RunConfig):
     def check_consistency(self) -> None:
         if not (self.motion or self.poses_3d):
             raise ConfigError(
-                "motion, poses_3d: expected at least one split with 3D poses, found none"
+                "motion, poses_3d: expected at least one split with 3D poses, found none",
+                "motion",
+                "poses_3d",
             )
         if self.batch_size < 2:
-            raise ConfigError(f"batch_size: expected at least 2 pairs, found {self.batch_size}")
+            raise ConfigError(
+                f"batch_size: expected at least 2 pairs, found {self.batch_size}", "batch_size"
+            )
         partly = [name for name in self.validation if ":" in name]
         if partly:
-            raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
+            raise ConfigError(
+                f"validation: expected whole splits, found {', '.join(partly)}", "validation"
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:
