@@ -21,14 +21,15 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
     try:
         device = torch.device(chosen)
     except RuntimeError as error:
-        raise ConfigError(expected) from error
+        raise ConfigError(expected, "device") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(expected)
+        raise ConfigError(expected, "device")
     if device.type == "cuda" and local_rank is not None:
         if device.index is not None:
             raise ConfigError(
                 f"device: found {name!r}, but each of several processes has a GPU of its own. "
-                "Use cuda."
+                "Use cuda.",
+                "device",
             )
         device = torch.device("cuda", local_rank)
     n_gpus = 0
@@ -37,6 +38,7 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
         raise ConfigError(
             f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
-            "auto."
+            "auto.",
+            "device",
         )
     return device

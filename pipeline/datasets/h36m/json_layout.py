@@ -58,11 +58,6 @@ SOURCE: Final = (
     "images.tar.gzaa to .gzag and annotations.zip, of github.com/mks0601/3DMPPE_POSENET_RELEASE"
 )
 UNPACK: Final = f"Unpack {SOURCE} again."
-STORED: Final = (  # right before left
-    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
-    "Head (H36M)", "headtop",
-    "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
-)  # fmt: skip
 ACTIONS: Final = (  # the actions with the numbers 2 to 16, by the release's names
     "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
     "SittingDown",
@@ -186,7 +181,9 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     account.found = len(frames)
     # comparisons with NaN are false
     is_finite = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)
-    world = convert(np.where(is_finite, millimetres * METRES, np.nan), source=STORED, target="h36m")
+    world = convert(
+        np.where(is_finite, millimetres * METRES, np.nan), source="h36m_lifters", target="h36m"
+    )
     extrinsics, intrinsics = _load_camera(camera_file, CAMERAS.index(camera_name), world)
 
     (folder,) = video.folders
