@@ -354,6 +354,7 @@ def require_pixels(
     *,
     boxes: bool = False,
     do: str = SAME_VIDEO,
+    in_pixels: str = "",
 ) -> None:
     """Refuse keypoints that are not in pixels of this image.
 
@@ -364,6 +365,7 @@ def require_pixels(
         most: The share of joints that may be far outside.
         boxes: Whether the keypoints are corners of boxes, for messages.
         do: Advice for joints far outside, unless the cause is clear.
+        in_pixels: Advice for joints in shares of the image: how their tool writes pixels.
 
     Raises:
         RawDataError: `keypoints_outside`: nearly all joints are within 2 px of the corner, more
@@ -378,7 +380,7 @@ def require_pixels(
     is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
     misfit: _Misfit | None = None
     if is_tiny and len(points) >= MIN_JOINTS // 3:
-        misfit = _share_or_metres(points, size, boxes=boxes)
+        misfit = _share_or_metres(points, size, in_pixels, boxes=boxes)
     elif len(points) >= MIN_JOINTS:
         has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
         misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
@@ -399,16 +401,18 @@ class _Misfit(NamedTuple):
     do: str
 
 
-def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _Misfit:
+def _share_or_metres(
+    points: Floats, size: tuple[int, int], in_pixels: str, *, boxes: bool
+) -> _Misfit:
     """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
     if np.quantile(points.min(axis=1), STRAY_JOINTS) < -STRAY_JOINTS:
         return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
     if np.quantile(points, 1 - STRAY_JOINTS) > 1 + MARGIN:
         return _Misfit("in metres", IN_PIXELS)
-    factors = "OpenPose does, by --keypoint_scale 0."
+    do = in_pixels or f"multiply x by {size[0]}, y by {size[1]}."
     if boxes:
-        factors = f"multiply x and w by {size[0]}, y and h by {size[1]}."
-    return _Misfit("normalised to the picture's size", f"Write pixels: {factors}")
+        do = f"multiply x and w by {size[0]}, y and h by {size[1]}."
+    return _Misfit("normalised to the picture's size", f"Write pixels: {do}")
 
 
 def _find_misfit(

@@ -292,6 +292,7 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
         (width, height),
         DETECTED_OUTSIDE,
         boxes=detections.boxes_alone,
+        in_pixels=detections.in_pixels,
     )
     _require_motions(labels.place, detections.camera)
     return replace(detections, camera=_pixel_camera(detections.camera, width, height))

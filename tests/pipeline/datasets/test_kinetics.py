@@ -64,6 +64,22 @@ def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no
     np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("tool", ["OpenPose", "AlphaPose"])
+def test_shares_of_the_image_are_refused_with_the_advice_for_their_tool(raw, tool):
+    shares = person(order="body_25" if tool == "OpenPose" else "coco") / [*SIZE, 1]
+    if tool == "OpenPose":
+        write_openpose(raw, {t: [shares] for t in range(N)})
+        advice = "Write pixels: OpenPose does, by --keypoint_scale 0."
+    else:
+        keypoints = shares.reshape(-1).tolist()
+        write_alphapose(raw, [result(t, keypoints=keypoints) for t in range(N)])
+        advice = "Write pixels: multiply x by 640, y by 240."
+    tracks, account = read(raw)
+    assert not tracks
+    assert account["set_aside"] == "keypoints_outside"
+    assert advice in account["message"]
+
+
 @pytest.mark.parametrize("form", [0, [[0.0], [0.0]]])
 def test_alphapose_that_did_not_track_calls_everybody_0(raw, form):
     # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where

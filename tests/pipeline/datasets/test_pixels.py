@@ -237,7 +237,10 @@ HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
 @pytest.mark.parametrize(
     ("keypoints", "cause"),
     [
-        (people_in(640, 480) / [640, 480, 1], "normalised"),
+        (
+            people_in(640, 480) / [640, 480, 1],
+            "normalised.* Write pixels: multiply x by 640, y by 480",
+        ),
         (people_in(640, 480)[:1] / [640, 480, 1], "normalised"),  # however few
         (people_in(1920, 1440), "another resolution"),
         (people_in(640, 480) - [700, 0, 0], "another resolution"),

@@ -86,6 +86,7 @@ class Detections:
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
+    in_pixels: str = ""  # as of `LabelContent`
     # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
 
@@ -285,6 +286,7 @@ def _assemble(
         names,
         complete=content.frames is not None,
         notes=notes,
+        in_pixels=content.in_pixels,
         camera=content.camera,
     )
 

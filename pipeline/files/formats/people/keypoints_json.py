@@ -139,7 +139,8 @@ def openpose_content(
             f"keypoints of {n_scaled} frames are of a canvas of another size: scaled to the "
             "clip's size"
         )
-    return LabelContent(people, processed, notes=notes)
+    in_pixels = "OpenPose does, by --keypoint_scale 0."
+    return LabelContent(people, processed, notes=notes, in_pixels=in_pixels)
 
 
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:

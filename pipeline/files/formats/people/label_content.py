@@ -47,6 +47,7 @@ class LabelContent:
     joints: Sequence[str] | None = None  # the joints' names, if the file has them
     passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
     notes: list[str] = field(default_factory=list)  # messages about what was changed
+    in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
 
