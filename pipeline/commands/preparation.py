@@ -20,7 +20,7 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
-from pipeline.features import computing
+from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.places import require_writable
@@ -119,7 +119,7 @@ def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads:
         if not (downloads or stream.weights_file or stream.stand_in):
             continue
         try:
-            computing.load(stream, settings.features.machine(), None)
+            streams.load(stream, settings.features.machine(), None)
         except PipelineError as error:
             messages.append(str(error))
     return messages

@@ -31,10 +31,10 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
-from pipeline.features.computing import load
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.inputs import videos_of
 from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
+from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance, Stream
 from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter

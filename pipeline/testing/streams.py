@@ -26,7 +26,7 @@ from cache import COLUMNS
 from cache.arrays import Array
 from cache.crop_policy import Jitter
 from cache.format.entries import FEATURE_DTYPES
-from pipeline.features import computing
+from pipeline.features import streams
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from pipeline.skeletons import Ints
@@ -258,7 +258,7 @@ class _LoadedStream:
         self._batch_size = batch_size
         self._fill = fill
         # a Computer, a LabelComputer or None
-        self._computer, provenance = computing.load(stream, Machine("cpu", batch_size, 1), None)
+        self._computer, provenance = streams.load(stream, Machine("cpu", batch_size, 1), None)
         stored = json.loads(json.dumps(dict(provenance)))
         if not isinstance(stored.get("stand_in"), bool):
             raise TypeError("its provenance has no stand_in, true or false")
@@ -287,7 +287,7 @@ class _LoadedStream:
             stored_crops = self._sample.crops_of(row, self._stream.reads.crops)
             crops = [crop.copy() for crop in stored_crops]
             row_labels = {name: values[i].copy() for name, values in labels.items()}
-            results.append(computing.compute_row(self._stream, crops, row_labels, f"row {row}"))
+            results.append(streams.compute_row(self._stream, crops, row_labels, f"row {row}"))
             _require_unchanged("crops", {"": stored_crops}, {"": np.array(crops)})
         return results
 
@@ -297,7 +297,7 @@ class _LoadedStream:
         if self._fill is not None:
             for name in self._stream.reads.labels:
                 labels[name][~labels["in_run"]] = self._fill
-        computed, flags = computing.compute_labels(self._stream, self._computer, labels, len(rows))
+        computed, flags = streams.compute_labels(self._stream, self._computer, labels, len(rows))
         if flags.dtype != np.bool_:
             raise TypeError(f"flags are {flags.dtype}: expected bool")
         return list(computed)
@@ -316,7 +316,7 @@ class _LoadedStream:
         labels_before = copy.deepcopy(labels)
         # only the region of the crops that the stream's policy names
         crops = memory[:, *self._stream.policy.slices]
-        computed = computing.compute_batch(self._stream, self._computer, crops, labels)
+        computed = streams.compute_batch(self._stream, self._computer, crops, labels)
         self._computer.release()
         _require_unchanged("labels", labels_before, labels)
         _require_unchanged("crops", {"": memory_before}, {"": memory})

@@ -16,10 +16,10 @@ import numpy as np
 
 import cache
 from pipeline.features import streams
-from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
 from pipeline.features.engine.worker import cut_image
 from pipeline.features.inputs import column, crop_labels, find_crops, label_batch, pixels
 from pipeline.features.plan import IMPORTED
+from pipeline.features.streams import compute_batch, compute_labels, compute_row, load
 from pipeline.features.streams.base import Machine
 
 # Relative difference that no sound row reaches. Rows differ by up to 0.0004 (float16, batches of

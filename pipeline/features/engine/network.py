@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Ints
-from pipeline.features.computing import compute_batch
 from pipeline.features.engine.shards import Checked, StreamRun
 from pipeline.features.engine.worker import AHEAD, view_slots
+from pipeline.features.streams import compute_batch
 from pipeline.features.streams.base import Computer, Labels
 from pipeline.processes.meter import Meter
 

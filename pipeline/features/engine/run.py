@@ -29,13 +29,13 @@ import numpy as np
 from cache import Split
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.computing import compute_labels
 from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork, Slots
 from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
 from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
+from pipeline.features.streams import compute_labels
 from pipeline.features.streams.base import Machine
 from pipeline.processes import Failed
 from pipeline.processes.meter import Meter

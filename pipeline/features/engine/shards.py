@@ -30,8 +30,8 @@ from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
-from pipeline.features.computing import load
 from pipeline.features.inputs import CROP, column, find_crops, label_batch, row_keys
+from pipeline.features.streams import load
 from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
 from pipeline.processes.meter import Meter
 

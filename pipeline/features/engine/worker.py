@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
 from pipeline.boxes import crop_person
-from pipeline.features.computing import compute_row
 from pipeline.features.inputs import Pixels, VideoLost, crop_labels
+from pipeline.features.streams import compute_row
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import PREPARING, Failed, alive
