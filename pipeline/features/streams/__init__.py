@@ -147,5 +147,6 @@ def _require_shape(
 
 def _undeclared_error(stream: Stream, expected: str, found: str) -> PipelineError:
     return PipelineError(
-        f"{label(stream.kind)} does not compute what it declares: expected {expected}, found {found}"
+        f"{label(stream.kind)} does not compute what it declares: expected {expected}, found "
+        f"{found}"
     )
