@@ -171,7 +171,9 @@ class CommittedStream:
         report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
         # staged shards that the writer refuses are computed again
         writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
-        _warn_of_refused(writer)
+        if writer.refused:
+            n_refused = count(len(writer.refused), "staged shard")
+            err.warn(f"{n_refused} computed again, first: {writer.refused[0]}")
         self._writer = writer
         # of the rows that the stream has now, perhaps by a commit during the wait for parts; if
         # none are committed, of those that are staged
@@ -274,14 +276,6 @@ class CommittedStream:
 def _load_provenance(stream: Stream, machine: Machine) -> Provenance:
     """Load a stream and return its provenance."""
     return load(stream, machine, None)[1]
-
-
-def _warn_of_refused(writer: cache.StreamWriter) -> None:
-    """Print a line if the writer has refused staged shards."""
-    if writer.refused:
-        n_refused = count(len(writer.refused), "staged shard")
-        text = f"{n_refused} computed again, first: {writer.refused[0]}"
-        err.warn(text)
 
 
 def require_same_commit(files: cache.StreamShards, split: Split) -> None:

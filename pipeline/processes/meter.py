@@ -44,8 +44,8 @@ class Meter:
 
     def include(self, other: Meter) -> None:
         """Add the frames, rows and seconds of another meter."""
-        self.frames = self.frames + other.frames
-        self.rows = self.rows + other.rows
+        self.frames += other.frames
+        self.rows += other.rows
         self.add(**other.seconds)
 
     def include_part(self, part: Meter) -> None:

@@ -1,7 +1,6 @@
 """Settings of processes: the devices that they compute on, and a Dask cluster.
 
 [features] and [detect] have the keys of `Computing`, and [dask] is a section (`Dask`).
-`device_names` parses `devices`, such as 0,1: one process on each of two GPUs.
 """
 
 from __future__ import annotations
@@ -48,10 +47,27 @@ class Computing:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """Names of the devices that get a process each, such as ("cuda:0", "cuda:1"); (): the
-        calling process computes. Raises ConfigError for invalid names.
+        """Names of the devices that get a process each; (): the calling process computes.
+
+        Raises ConfigError for others than numbers of GPUs and names of devices, and if `device` is
+        set, too.
+
+        >>> Computing(devices="0,1").processes
+        ('cuda:0', 'cuda:1')
         """
-        return device_names(self.devices or "", self.device)
+        text = self.devices or ""
+        if text and self.device != "auto":
+            raise ConfigError(
+                f"devices {text}: device {self.device} is set, too. Name one of both."
+            )
+        words = text.replace(",", " ").split()
+        names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
+        for name in names:
+            if not re.fullmatch(r"cpu|cuda:\d+", name):
+                raise ConfigError(
+                    f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}"
+                )
+        return names
 
     def decoders(self, process: str = "") -> int:
         """The number of decoding processes.
@@ -79,23 +95,3 @@ class Dask:
 
 
 NO_CLUSTER: Final = Dask()
-
-
-def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """Parse the setting `devices`: numbers of GPUs, or names of devices.
-
-    Raises ConfigError for other texts, and if the setting `device` is given, too.
-
-    >>> device_names("0,1")
-    ('cuda:0', 'cuda:1')
-    """
-    if text and device != "auto":
-        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
-    words = text.replace(",", " ").split()
-    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
-    for name in names:
-        if not re.fullmatch(r"cpu|cuda:\d+", name):
-            raise ConfigError(
-                f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}"
-            )
-    return names

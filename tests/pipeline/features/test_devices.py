@@ -10,7 +10,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
-from pipeline.processes.settings import NO_CLUSTER, Dask, device_names
+from pipeline.processes.settings import NO_CLUSTER, Computing, Dask
 
 pytestmark = pytest.mark.processes
 
@@ -73,17 +73,18 @@ def _refuse(part, progress, device):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("devices", "device", "message"),
     [
-        (("gpu",), "expected numbers of GPUs such as 0,1,2,3, found 'gpu'"),
-        (("cuda",), "found 'cuda'"),
-        (("0,1", "cuda"), "devices 0,1: device cuda is set, too"),
+        ("gpu", "auto", "expected numbers of GPUs such as 0,1,2,3, found 'gpu'"),
+        ("cuda", "auto", "found 'cuda'"),
+        ("0,1", "cuda", "devices 0,1: device cuda is set, too"),
     ],
 )
-def test_devices_are_named_by_number(text, message):
-    assert device_names("0 cuda:3, 0, cpu,cpu") == ("cuda:0", "cuda:3", "cuda:0", "cpu", "cpu")
+def test_devices_are_named_by_number(devices, device, message):
+    named = Computing(devices="0 cuda:3, 0, cpu,cpu").processes
+    assert named == ("cuda:0", "cuda:3", "cuda:0", "cpu", "cpu")
     with pytest.raises(ConfigError, match=message):
-        device_names(*text)
+        _ = Computing(device, devices).processes
 
 
 def test_devices_beside_a_cluster_are_refused(root):
