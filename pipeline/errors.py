@@ -1,8 +1,14 @@
-"""Errors that a user can act on: file, key, expected, found, what to do."""
+"""Errors that a user can act on: file, key, expected, found, what to do.
+
+A temporary error of the system, such as a disk that does not answer, says nothing about a file's
+content: `faults` collects those that are met while files are read, so that a video is not rejected
+because of one.
+"""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import traceback
 from collections.abc import Iterable, Iterator
@@ -190,3 +196,48 @@ def describe_error(error: Exception) -> str:
     """
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})"
+
+
+# --------------------------------------------------------------------------------------------------
+# temporary errors of the system
+
+# permissions, a disk or mount that does not answer, exhausted resources.
+_TEMPORARY: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EAGAIN,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+    }
+)
+_FAULTS: Final[ContextVar[list[OSError] | None]] = ContextVar("faults", default=None)
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether an error is a temporary one of the system, which says nothing about the file."""
+    return isinstance(error, OSError) and error.errno in _TEMPORARY
+
+
+def note_fault(error: BaseException | None) -> None:
+    """Inside `faults`, record an error if it is temporary, and its causes that are temporary."""
+    noted = _FAULTS.get()
+    while noted is not None and error is not None:
+        if isinstance(error, OSError) and is_temporary(error):
+            noted.append(error)
+        error = error.__cause__
+
+
+def faults() -> AbstractContextManager[list[OSError]]:
+    """Within the block, collect the temporary errors of all raw files that are read, including
+    errors that are handled.
+    """
+    return within(_FAULTS, [])

@@ -5,7 +5,7 @@ read is rejected: it gives an account with the reason, and no tracks. Conversion
 `read_videos`, which calls `read_video` for each in another process. Rejections come from
 
 - `_read_or_reject`: the reader refuses the files, or fails;
-- `read_video`: the system failed while files were read (`files.raw.opening`);
+- `read_video`: the system failed while files were read (`errors.faults`);
 - `_reject_video`: the reading process crashed or hung;
 - `_refuse_other_files`: files changed while they were read.
 """
@@ -28,13 +28,12 @@ from pipeline.cli.text import error_text
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset
-from pipeline.errors import RawDataError, describe_error
+from pipeline.errors import RawDataError, describe_error, faults, note_fault
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, remember
-from pipeline.files.raw.opening import faults, note_fault
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
 from pipeline.track import Track

@@ -27,10 +27,9 @@ import numpy as np
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.checks import LabelRules, check_tracks
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
-from pipeline.files.raw.opening import note_fault
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -38,8 +38,7 @@ from numpy.lib.stride_tricks import as_strided
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
 from pipeline.files.formats.messages import ZIP, owner_of, owner_of_file, shown_names
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
-from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.files.raw.opening import open_unbuffered
+from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 from pipeline.skeletons import Array
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"

@@ -36,12 +36,11 @@ from cache.arrays import Array, Bools, Ints, Keys
 from cache.read.labels import mirror, normalise_keypoints
 from pipeline.accounting import NOT_NOW
 from pipeline.conversion import committed
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, is_temporary
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
-from pipeline.files.raw.opening import is_temporary
 from pipeline.processes import alive
 
 CUT: Final = np.dtype(  # the box of a crop in an image

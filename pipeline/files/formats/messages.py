@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Final
 
-from pipeline.files.raw.opening import open_unbuffered
+from pipeline.files.raw.files import open_unbuffered
 
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 HDF5: Final = "an HDF5 file"

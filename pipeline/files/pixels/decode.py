@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import NOT_NOW
+from pipeline.errors import is_temporary, note_fault
 from pipeline.files.raw.files import open_regular
-from pipeline.files.raw.opening import is_temporary, note_fault
 
 # 8192 x 8192: 200 MB decoded. The largest images of the eight datasets are 2048 x 2048.
 MAX_PIXELS: Final = 1 << 26

@@ -24,7 +24,7 @@ from typing import ClassVar, Final, Protocol
 
 import numpy as np
 
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.formats.messages import other_than_text
 from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
@@ -41,7 +41,6 @@ from pipeline.files.raw.files import (
     recall,
     remember,
 )
-from pipeline.files.raw.opening import note_fault
 from pipeline.processes import alive
 from pipeline.skeletons import Ints
 

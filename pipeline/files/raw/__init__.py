@@ -1,8 +1,8 @@
 """Raw folders, which are untrusted.  [raw] -> tracks -> features
 
 This module has what readers and commands share: `RawVideo`, the description of one video, and the
-marker file of folders with demo data. `files` and `opening` open files, and `changes` finds out
-which have changed.
+marker file of folders with demo data. `files` opens files, and `changes` finds out which have
+changed.
 """
 
 from __future__ import annotations

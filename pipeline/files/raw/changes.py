@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
+from pipeline.errors import is_temporary
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import (
     contents_digest,
@@ -38,7 +39,6 @@ from pipeline.files.raw.files import (
     folder_digest,
     span_digest,
 )
-from pipeline.files.raw.opening import is_temporary
 
 # A line for each input of a video: its kind, the numbers that NUMBERS names, and its path below the
 # raw folder.

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,8 +22,7 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
-from pipeline.errors import within
-from pipeline.files.raw.opening import note_fault, open_unbuffered
+from pipeline.errors import note_fault, within
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,6 +96,21 @@ def remember(kind: type[T], key: str, value: T) -> None:
 def recall(kind: type[T], key: str) -> T | None:
     """The value that `remember` has stored inside the same `caching` block, or None."""
     return (_CACHE.get() or {}).get((kind, (key,)))
+
+
+def open_unbuffered(path: Path) -> io.FileIO:
+    """Open a file without a buffer, to read a few bytes here and there. Raises OSError as
+    `open_regular` does.
+    """
+    try:
+        stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except OSError as error:
+        note_fault(error)
+        raise
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return stream
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import faults
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw.files import (
     caching,
@@ -20,7 +21,6 @@ from pipeline.files.raw.files import (
     read_regular,
     span_digest,
 )
-from pipeline.files.raw.opening import faults
 from tests.hostile import THINGS
 
 
