@@ -1,5 +1,5 @@
-"""Human3.6M as images and JSON files of 3DMPPE, I2L-MeshNet, Pose2Pose and HybrIK.  [raw -> tracks]
--> features
+"""Human3.6M's JSON files: a layout of 3DMPPE, I2L-MeshNet and HybrIK, and SMPL fits.  [raw ->
+tracks] -> features
 
     images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg
                                                         image 000001 is frame 0, at 50 fps
@@ -12,26 +12,38 @@ from the images, and boxes are computed from joints.
 
 `Human36M` calls `list_videos`, then `read_labels` for each video of this layout. A take is one
 of the two performances (subactions) of an action by a subject.
+
+SMPL fits of other authors go with both layouts. Each file may be in either folder:
+
+    smpl_param/Human36M_subject<k>_smpl_param.json       fits in the world; or
+    annotations/Human36M_subject<k>_SMPL_NeuralAnnot.json
+    smpl_param/Human36M_subject<k>_camera.json           cameras that go with them
+
+`label_files` lists the files of a subject, and `smpl_labels` converts the fits of a video to camera
+axes.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rotation, project, rigid
+from pipeline.cameras import is_rotation, pose_in_camera, project, rigid
 from pipeline.datasets.checks import finite_joints, require_labels
-from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, label_files
+from pipeline.datasets.labels.smpl import fit_labels
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
+from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits, load_joints
 from pipeline.files.formats.sequences import SequenceKeys
+from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
@@ -40,10 +52,15 @@ from pipeline.skeletons import (
     LARGEST,
     Bools,
     Doubles,
+    Float32s,
+    Floats,
     Ints,
     add_confidence,
     convert,
 )
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
 
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
@@ -78,6 +95,12 @@ NUMBERS: Final = {
     "S11": "3/2:2 5/1:2 6/1:3 6/2:2 10/1: 10/2:1 11/1:2",
 }
 _FOLDER: Final = re.compile(r"s_([0-9]{2})_act_([0-9]{2})_subact_([0-9]{2})_ca_([0-9]{2})")
+FILE: Final = (
+    "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
+)
+CAMERA: Final = "_camera.json"
+FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
+FOLDERS: Final = ("smpl_param", "annotations")  # the preferred first
 
 
 class LabelledFrames(NamedTuple):
@@ -285,3 +308,79 @@ def _visible_shares(
     is_in_image = np.abs(from_centre).max(axis=-1) < OUTSIDE
     is_visible = is_in_image & (in_view[..., 2] < FARTHEST)
     return np.asarray(is_visible.sum(axis=-1) / max(len(points), 1))
+
+
+def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
+    """Return a subject's files that exist, at most one of each kind.
+
+    A kind is a tuple of name endings, such as FITS; the first ending with a file in one of FOLDERS
+    is used.
+    """
+    files = list[Path]()
+    for endings in kinds:
+        for ending, folder in itertools.product(endings, FOLDERS):
+            file = Path(folder, f"{FILE}{subject[1:]}{ending}")
+            if (raw / file).is_file():
+                files.append(file)
+                break
+    return files
+
+
+def smpl_labels(
+    raw: Path,
+    video: RawVideo,
+    frame_index: Ints,
+    action: SequenceKeys | None,
+    joints: Floats,
+    body: Body | None,
+    account: VideoAccount,
+) -> dict[str, Any]:
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` from SMPL fits, in camera axes.
+
+    Frames without a usable fit have NaN, and false in `has_smpl` (`fit_labels`).
+
+    Args:
+        frame_index: (N,) the frames of the track.
+        action: (action, subaction) of the video; None if unknown.
+        joints: (N, 14, 3) m, the labelled joints of these frames, in the order of common14.
+    """
+    file = _find_file(raw, video, FITS)
+    load = None
+    if file is not None:
+        load = functools.partial(_load_in_camera, raw, video, file, frame_index, action)
+    return fit_labels(load, len(frame_index), account, body, joints)
+
+
+def _load_in_camera(
+    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: SequenceKeys | None
+) -> Float32s:
+    """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
+
+    The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or
+    metadata.xml, is missing.
+    """
+    cameras = _find_file(raw, video, (CAMERA,))
+    actual = "nothing that fits"
+    do = "See docs/datasets/h36m.md for its place."
+    if action is None:
+        raise RawDataError(fits, "mapping", "metadata.xml to go with it", actual, do)
+    if cameras is None:
+        expected = f"Human36M_subject*{CAMERA} to go with it"
+        raise RawDataError(fits, "camera", expected, actual, do)
+    camera = video.name.rpartition(".")[2]
+    rotation = load_cameras(cameras, "R").get(camera, {}).get("R")
+    if rotation is None or not is_rotation(rotation[None])[0]:
+        actual = "none" if rotation is None else str(rotation.tolist())
+        raise RawDataError(cameras, camera, "a rotation", actual, "Download the fits again.")
+    values = load_fits(fits, action, frame_index)
+    has_fit = np.isfinite(values).all(axis=1)
+    values[has_fit, :N_POSE] = pose_in_camera(values[has_fit, :N_POSE], rotation)
+    return values
+
+
+def _find_file(raw: Path, video: RawVideo, endings: tuple[str, ...]) -> Path | None:
+    """The video's first file whose name has one of these endings."""
+    for file in video.files:
+        if file.name.endswith(endings):
+            return raw / file
+    return None

@@ -37,8 +37,15 @@ from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
-from pipeline.datasets.h36m.fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
-from pipeline.datasets.h36m.json_layout import JOINTS_3D
+from pipeline.datasets.h36m.json_layout import (
+    CAMERA,
+    FILE,
+    FITS,
+    FOLDERS,
+    JOINTS_3D,
+    label_files,
+    smpl_labels,
+)
 from pipeline.datasets.h36m.release_layout import (
     FPS,
     METADATA,

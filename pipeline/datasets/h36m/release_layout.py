@@ -22,13 +22,15 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.checks import finite_joints, finite_rows
-from pipeline.datasets.h36m.fits import CAMERA, FITS, label_files
 from pipeline.datasets.h36m.json_layout import (
+    CAMERA,
+    FITS,
     METRES,
     PELVIS,
     STEP,
     LabelledFrames,
     image_folder,
+    label_files,
     needed_files,
 )
 from pipeline.datasets.numbering import LEAST_SHARE, frame_mismatch
