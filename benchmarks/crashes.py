@@ -45,21 +45,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 from benchmarks.common import parser, report, table
 from benchmarks.lab import (
+    FRESH,
+    SHRUNK,
     SPLIT,
     STREAM,
     Contents,
     Lab,
     contents,
     differences,
-    state_of,
-    videos_of,
-)
-from benchmarks.lab_processes import (
-    FRESH,
-    SHRUNK,
     reader_beside,
     run_command,
     shrink,
+    state_of,
+    videos_of,
     worker_processes,
 )
 from cache.write import parts

@@ -1,28 +1,47 @@
-"""A raw folder of Penn Action that is edited at random, and all that readers get of its cache."""
+"""A lab: a raw folder of Penn Action that is edited at random, all that readers get of its cache,
+and processes that work on it.
+
+`crashes.py` starts the processes: a command that can be killed, a reader beside it, and a cluster.
+All write small shards and renew their signs of life often (`shrink`), so that a short run has many
+shards, and a killed part is soon taken for dead.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import itertools
+import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
+import psutil  # type: ignore[import-untyped]
+from distributed import LocalCluster
 from scipy.io import loadmat
 
 import cache
+from cache.write import parts, split_writer
+from pipeline.__main__ import main as pipeline_main
 from pipeline.demo import writing as synthetic
 from pipeline.demo.files import jpeg, write_mat
 
 SPLIT = "penn_action/train"
 STREAM = "homography"
 KINDS = ("labels", "frames")
+# forks a process that has imported these modules
+FRESH: Final = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
+# what a worker of a cluster runs when it starts
+SHRUNK: Final = "from benchmarks.lab import shrink\nshrink()\n"
 
 
 class Lab:
@@ -201,3 +220,71 @@ def differences(actual: Contents, state: Contents, *, complete: bool) -> list[st
         if ours.labels != theirs.labels or ours.video != theirs.video or has_wrong_rows:
             names.append(name)
     return sorted(names)
+
+
+def shrink() -> None:
+    """Let this process write small shards, and take a part for killed after a second without a sign
+    of life.
+    """
+    for module, name, value in (
+        (split_writer, "ROWS_PER_SHARD", 16),
+        (split_writer, "ROWS_PER_CHUNK", 4),
+        (parts, "RENEW", 0.2),
+        (parts, "FRESH", 1.0),
+    ):
+        setattr(module, name, value)
+
+
+def run_command(words: Sequence[str], log: str) -> None:
+    """Run a command in this process, whose output goes to a file."""
+    shrink()
+    with (
+        Path(log).open("w") as out,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+    ):
+        sys.exit(pipeline_main(list(words)))
+
+
+def worker_processes(parent: Any) -> list[int]:
+    """The process numbers of a cluster's workers, or of a process's children."""
+    if isinstance(parent, LocalCluster):
+        return [nanny.pid for nanny in parent.workers.values() if nanny.pid]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+    return []
+
+
+@contextlib.contextmanager
+def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
+    """A process that reads a cache again and again. Yields a function that ends it and returns all
+    states it saw.
+    """
+    here, there = FRESH.Pipe()
+    process = FRESH.Process(target=_keep_reading, args=(str(root), there), daemon=True)
+    process.start()
+    here.recv()  # it is reading
+
+    def end() -> set[str]:
+        here.send("end")
+        states: set[str] = here.recv()
+        return states
+
+    try:
+        yield end
+    finally:
+        process.kill()
+        process.join()
+
+
+def _keep_reading(root: str, pipe: Connection[Any, Any]) -> None:
+    """The reader's loop."""
+    pipe.send("reading")
+    states = set[str]()
+    while not pipe.poll():
+        try:
+            states.add(state_of(Path(root)))
+        except Exception as error:  # a reader must never meet any
+            states.add(f"{type(error).__name__}: {error}")
+        time.sleep(0.005)  # leaves time for the writer
+    pipe.send(states)
