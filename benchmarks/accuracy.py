@@ -79,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.at or Path(temporary)
         calibrations = prepare(folder)
-        lines = [*results(folder, calibrations)]
+        lines = [*_results(folder, calibrations)]
     report(about, "How right are joints and bodies of a clip?", lines, args)
 
 
@@ -117,7 +117,7 @@ class Estimates(NamedTuple):
     bodies: Doubles  # (rows, 12, 3) of the fitted bodies
 
 
-class Compared(NamedTuple):
+class _Compared(NamedTuple):
     """One camera's rows of people whom two or more other cameras see, in the order of frames."""
 
     rows: Ints  # (N,) of the split
@@ -127,23 +127,23 @@ class Compared(NamedTuple):
     offsets: Doubles
 
 
-def results(folder: Path, calibrations: Mapping[str, list[Camera]]) -> Iterator[str]:
+def _results(folder: Path, calibrations: Mapping[str, list[Camera]]) -> Iterator[str]:
     """The tables."""
     split = cache.open(folder / "cache")[SPLIT]
     listed = json.loads((folder / "bodies/bodies.json").read_bytes())["tracks"]
-    bodies = joints_of_bodies(split, folder / "bodies", listed)
+    bodies = _joints_of_bodies(split, folder / "bodies", listed)
     stream = np.asarray(split.column(f"features/{STREAM}"), np.float64).reshape(-1, 33, 4)
     estimates = Estimates(stream[:, BLAZE_12, :3], bodies)
     compared = {}
     for recording, cameras in calibrations.items():
         for camera, rows in enumerate(compare(split, recording, cameras)):
             compared[f"{recording}/{CAMERAS[camera]}"] = rows
-    yield from by_camera(compared, estimates)
-    yield from by_joint(compared, estimates)
-    yield from by_track(split, compared, estimates, listed)
+    yield from _by_camera(compared, estimates)
+    yield from _by_joint(compared, estimates)
+    yield from _by_track(split, compared, estimates, listed)
 
 
-def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> list[Compared]:
+def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> list[_Compared]:
     """Each camera's rows beside what the others see."""
     names = [f"{recording}/{name}.mp4" for name in CAMERAS]
     all_names = [video.name for video in split.videos]
@@ -164,13 +164,13 @@ def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> li
                 if truth is None:
                     continue
                 row = person.seen[own].row
-                pixels = shifted_offsets(split, by_row, row, cameras[own], truth)
+                pixels = _shifted_offsets(split, by_row, row, cameras[own], truth)
                 in_camera = to_camera(cameras[own], truth)
                 found[own].append((row, person.exchanged[own], in_camera, pixels))
-    return [Compared(*map(np.array, zip(*rows, strict=True))) for rows in found]
+    return [_Compared(*map(np.array, zip(*rows, strict=True))) for rows in found]
 
 
-def shifted_offsets(
+def _shifted_offsets(
     split: cache.Split, by_row: Mapping[int, Seen], row: int, camera: Camera, truth: Doubles
 ) -> Doubles:
     """What the camera sees one frame before, at the same time, and one frame after, less the truth
@@ -186,7 +186,7 @@ def shifted_offsets(
     return found
 
 
-def joints_of_bodies(
+def _joints_of_bodies(
     split: cache.Split, folder: Path, listed: Sequence[Mapping[str, Any]]
 ) -> Doubles:
     """The 12 joints (rows, 12, 3) m of the fitted bodies, which bodies.json lists; nan without a
@@ -203,7 +203,7 @@ def joints_of_bodies(
     return joints
 
 
-def put_right(joints: Doubles, exchanged: Bools) -> Doubles:
+def _put_right(joints: Doubles, exchanged: Bools) -> Doubles:
     """Joints (N, 12, 3) whose left and right are exchanged where the network has exchanged them."""
     right = joints.copy()
     right[exchanged] = joints[exchanged][:, OTHER_SIDE]
@@ -217,16 +217,16 @@ def hip_mpjpe(joints: Doubles, truth: Doubles) -> float:
     return float(1000 * np.linalg.norm(apart, axis=-1).mean())
 
 
-def by_camera(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator[str]:
+def _by_camera(compared: Mapping[str, _Compared], estimates: Estimates) -> Iterator[str]:
     """Errors of each clip's joints and bodies."""
     yield "## By camera"
     yield ""
     rows = []
     for name, of in compared.items():
         joints = estimates.joints[of.rows]
-        right = put_right(joints, of.exchanged)
+        right = _put_right(joints, of.exchanged)
         bodies = estimates.bodies[of.rows]
-        right_bodies = put_right(bodies, of.exchanged)
+        right_bodies = _put_right(bodies, of.exchanged)
         distance = np.median(np.linalg.norm(of.offsets[:, 1], axis=-1))
         # about their mean: points that are marked too high in all frames say nothing of the time
         varying = of.offsets - np.nanmean(of.offsets[:, 1], axis=0)
@@ -263,7 +263,7 @@ def by_camera(compared: Mapping[str, Compared], estimates: Estimates) -> Iterato
     yield ""
 
 
-def by_joint(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator[str]:
+def _by_joint(compared: Mapping[str, _Compared], estimates: Estimates) -> Iterator[str]:
     """Errors of each joint after the alignment, sides put right."""
     yield "## By joint"
     yield ""
@@ -271,10 +271,10 @@ def by_joint(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator
     yield ""
     rows = []
     for name, of in compared.items():
-        right = put_right(estimates.joints[of.rows], of.exchanged)
+        right = _put_right(estimates.joints[of.rows], of.exchanged)
         distances = np.linalg.norm(procrustes_align(right, of.truth) - of.truth, axis=-1)
         by_part = 1000 * distances.reshape(-1, 6, 2).mean(axis=(0, 2))
-        lengths = lengths_of(right).mean(axis=0) / lengths_of(of.truth).mean(axis=0)
+        lengths = _lengths_of(right).mean(axis=0) / _lengths_of(of.truth).mean(axis=0)
         rows.append(
             (
                 name,
@@ -286,7 +286,7 @@ def by_joint(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator
     yield ""
 
 
-def lengths_of(joints: Doubles) -> Doubles:
+def _lengths_of(joints: Doubles) -> Doubles:
     """Lengths (N, bones) m, means of both sides."""
     lengths = []
     for start, end in BONES.values():
@@ -298,14 +298,14 @@ def lengths_of(joints: Doubles) -> Doubles:
 
 def stature(joints: Doubles) -> float:
     """Median length, m, from the ankles over knees and hips to the shoulders."""
-    legs = lengths_of(joints)[:, :2].sum(axis=1)
+    legs = _lengths_of(joints)[:, :2].sum(axis=1)
     trunk = joints[:, SHOULDERS].mean(axis=1) - joints[:, HIPS].mean(axis=1)
     return float(np.median(legs + np.linalg.norm(trunk, axis=-1)))
 
 
-def by_track(
+def _by_track(
     split: cache.Split,
-    compared: Mapping[str, Compared],
+    compared: Mapping[str, _Compared],
     estimates: Estimates,
     listed: Sequence[Mapping[str, Any]],
 ) -> Iterator[str]:

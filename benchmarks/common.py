@@ -41,7 +41,7 @@ def page(about: str, title: str, lines: Iterable[str], args: argparse.Namespace)
         str(datetime.date.today()),
         f"{cores} cores ({platform.machine()})",
         f"{memory:.0f} GiB",
-        gpu_of(args),
+        _gpu_of(args),
         f"Python {platform.python_version()}",
         f"NumPy {version('numpy')}",
         f"torch {version('torch')}",
@@ -60,7 +60,7 @@ def page(about: str, title: str, lines: Iterable[str], args: argparse.Namespace)
     return "\n".join(text)
 
 
-def gpu_of(args: argparse.Namespace) -> str:
+def _gpu_of(args: argparse.Namespace) -> str:
     """The name of the GPU of `--device`, if any."""
     if not getattr(args, "device", "").startswith("cuda"):
         return "no GPU used"

@@ -73,7 +73,7 @@ SHARED: Final = ("parts", "dask", "devices")  # ways in which several processes 
 DROP: Final = "--drop-removed"
 
 
-class Difference(Exception):
+class _Difference(Exception):
     """The cache differs from what it must be."""
 
 
@@ -215,7 +215,7 @@ class Steps:
             self.end(words, (0, 1))
             states = end()
         if states - {before, state_of(self.root)}:
-            raise Difference(f"a reader saw {states}, neither the old nor the new state")
+            raise _Difference(f"a reader saw {states}, neither the old nor the new state")
 
     def _in_parts(self, words: list[str]) -> None:
         """Run two parts of an array job, of which one may be killed. They commit nothing."""
@@ -288,7 +288,7 @@ class Steps:
             if process.exitcode == -signal.SIGKILL:
                 self.n_killed += 1
             if process.exitcode not in ENDED or "defect" in text or "Traceback" in text:
-                raise Difference(f"{words[0]} ended with {process.exitcode}: {text}")
+                raise _Difference(f"{words[0]} ended with {process.exitcode}: {text}")
 
     def require(self, states: Collection[Contents], *, complete: bool = False) -> Contents:
         """The contents of the cache. Raises Difference unless they are one of `states`.
@@ -302,7 +302,7 @@ class Steps:
             if not names:
                 return actual
             wrong.append(", ".join(names[:3]))
-        raise Difference(f"{SPLIT}: other than expected: {'; '.join(wrong)}")
+        raise _Difference(f"{SPLIT}: other than expected: {'; '.join(wrong)}")
 
     def _started(self, words: list[str]) -> Any:
         log = Path(tempfile.mkstemp(dir=self.work, suffix=".txt")[1])
@@ -318,7 +318,7 @@ class Steps:
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
             code = pipeline_main(list(words))
         if code not in codes or "defect" in out.getvalue():
-            raise Difference(
+            raise _Difference(
                 f"{' '.join(words)} ended with {code}, expected {codes}: {out.getvalue()}"
             )
         return out.getvalue()

@@ -83,7 +83,7 @@ TINY: Final = Case("64 x 48 JPEG, 1 person", (64, 48), 1)  # where only memory i
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanColours(NumberStream):
+class _MeanColours(NumberStream):
     """A crop's mean red, green and blue: a stream that costs nothing to compute, which is its own
     computer.
     """
@@ -114,7 +114,7 @@ def make(root: Path, key: str, case: Case, n_crops: int) -> None:
     source = sources.parse(root / "raw", case.spec)
     width, height = case.size
     if not source.place.exists():
-        write_pixels(source.place, case)
+        _write_pixels(source.place, case)
     n_frames = min(FRAMES, n_crops // case.persons)
     rng = np.random.default_rng(0)
 
@@ -131,7 +131,7 @@ def make(root: Path, key: str, case: Case, n_crops: int) -> None:
     write_split(root / "cache", f"{key}/train", ("frame_index", "bbox"), videos, **pixels)
 
 
-def write_pixels(place: Path, case: Case) -> None:
+def _write_pixels(place: Path, case: Case) -> None:
     """A camera that moves over a still scene: a video, or a folder of images."""
     width, height = case.size
     length = width + SHIFT * FRAMES
@@ -164,14 +164,14 @@ def usual(root: Path, key: str) -> float:
     network(torch.zeros(1, 3, boxes.CROP_SIZE, boxes.CROP_SIZE))  # start-up
     split = cache.open(root / "cache")[f"{key}/train"]
     total: int = split.manifest["rows"] // 4
-    coming = itertools.islice(usual_crops(split, root / "raw", CASES[key]), total)
+    coming = itertools.islice(_usual_crops(split, root / "raw", CASES[key]), total)
     began = time.perf_counter()
     while batch := list(itertools.islice(coming, USUAL_BATCH)):
         network(torch.from_numpy(np.stack(batch)))
     return total / (time.perf_counter() - began)
 
 
-def usual_crops(split: cache.Split, raw: Path, case: Case) -> Iterator[Floats]:
+def _usual_crops(split: cache.Split, raw: Path, case: Case) -> Iterator[Floats]:
     """(3, 224, 224) normalised, track by track."""
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     place, size = sources.parse(raw, case.spec).place, (boxes.CROP_SIZE, boxes.CROP_SIZE)
@@ -188,7 +188,7 @@ def usual_crops(split: cache.Split, raw: Path, case: Case) -> Iterator[Floats]:
 def ours(root: Path, key: str, turn: int) -> float:
     """Crops a second as `python -m pipeline extract` does."""
     spec = StreamSpec(f"ours-{turn}", weights(root, "fast"))
-    return middle_rate(root, key, Resources(device="cpu"), spec)[0]
+    return _middle_rate(root, key, Resources(device="cpu"), spec)[0]
 
 
 def weights(root: Path, precision: Any) -> ResNet50:
@@ -200,7 +200,7 @@ def weights(root: Path, precision: Any) -> ResNet50:
     return ResNet50(weights=WeightsSpec.parse(f"file:{file}"), precision=precision)
 
 
-def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
+def _middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
     """Rows a second from 20% to 80% of an extraction, and the meter of all of it."""
     steps: list[tuple[float, int]] = []
     done = extract(
@@ -213,7 +213,7 @@ def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[
 
 def memory(root: Path, key: str) -> float:
     """The peak memory of an extraction, MiB."""
-    extract(root, key, Resources(device="cpu"), StreamSpec("means", MeanColours()))
+    extract(root, key, Resources(device="cpu"), StreamSpec("means", _MeanColours()))
     return peak_mib()
 
 
@@ -237,7 +237,7 @@ def extract(
 # report
 
 
-def tables(root: Path, n_rounds: int, n_crops: int, lengths: tuple[int, int]) -> Iterator[str]:
+def _tables(root: Path, n_rounds: int, n_crops: int, lengths: tuple[int, int]) -> Iterator[str]:
     """Rates and memory."""
     yield f"{n_rounds} rounds of {n_crops:,} crops, the usual way a quarter of them."
     yield "Crops a second: the median of the rounds (lowest - highest).\n"
@@ -269,7 +269,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         lines = (
-            tables(root, 1, 40, (8, 32)) if args.small else tables(root, 3, 1600, (1_000, 40_000))
+            _tables(root, 1, 40, (8, 32)) if args.small else _tables(root, 3, 1600, (1_000, 40_000))
         )
         report("Made-up pixels.", "How fast are features extracted?", lines, args)
 

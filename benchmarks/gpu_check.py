@@ -151,14 +151,14 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     for precision, size in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
         computer = weights(root, precision).load(Machine(device_of(args), size), None)
-        rate = rate_of(computer, 0.1 if args.tiny else 5.0)
+        rate = _rate_of(computer, 0.1 if args.tiny else 5.0)
         cells = (precision, computer.arithmetic, computer.batch_size)
         rows.append((*cells, f"{rate:,.0f}", peak(args)))
     header = ("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB")
     yield from table(header, rows)
 
 
-def rate_of(computer: networks.Network, seconds: float) -> float:
+def _rate_of(computer: networks.Network, seconds: float) -> float:
     """Crops a second of a network in all its threads, on noise."""
     shape = (computer.lanes, computer.batch_size, CROP_SIZE, CROP_SIZE, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -192,12 +192,12 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         features.make(root, key, case, args.rows)
         forget_peak(args)
         made = {
-            "decode": features.MeanColours(),
+            "decode": features._MeanColours(),
             "fast": weights(root, "fast"),
             "exact": weights(root, "exact"),
         }
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
-        rates = {name: features.middle_rate(root, key, on, spec) for name, spec in specs.items()}
+        rates = {name: features._middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         columns = (split.column(f"features/{name}") for name in ("fast", "exact"))
         fast, exact = (np.asarray(column[:COMPARED], np.float64) for column in columns)

@@ -65,24 +65,24 @@ def peak(args: argparse.Namespace) -> str:
 
 def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """A step of each model: speed, memory, and its losses compared with the CPU's."""
-    make_training_data(root / "windows", 4 if args.tiny else 128)
+    _make_training_data(root / "windows", 4 if args.tiny else 128)
     yield (
         "Difference: the largest of a loss in the second step, dropout off, from the CPU's in "
         "fp32, relative.\n"
     )
     rows = []
     for model in models.every():
-        expected = second_losses(config_of(model, root, args, device="cpu"))
+        expected = _second_losses(_config_of(model, root, args, device="cpu"))
         for precision in ("fp32", "bf16"):
-            config = config_of(model, root, args, precision=precision)
-            worst = difference(second_losses(config), expected)
+            config = _config_of(model, root, args, precision=precision)
+            worst = difference(_second_losses(config), expected)
             if not worst <= AGREE[precision]:
                 raise RuntimeError(
                     f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, "
                     "relative"
                 )
             forget_peak(args)
-            rate, waits = steps_a_second(config, args)
+            rate, waits = _steps_a_second(config, args)
             sizes = f"{config.batch_size} of {config.seqlen} frames"
             figures = (
                 f"{rate:.2f}",
@@ -105,7 +105,7 @@ def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield from table(header, rows)
 
 
-def make_training_data(root: Path, n_tracks: int) -> None:
+def _make_training_data(root: Path, n_tracks: int) -> None:
     """Random labels and features, with all streams that models read."""
     make_cache(root, n_tracks)
     rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def make_training_data(root: Path, n_tracks: int) -> None:
             write_stream(root, split, name, dim, values.__getitem__, dtype="float32")
 
 
-def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
+def _config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
     """A model's default settings, on the made-up data, without losses that need a second
     network.
     """
@@ -143,7 +143,7 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
     )
 
 
-def prepare(config: VideoConfig) -> VideoRun:
+def _prepare(config: VideoConfig) -> VideoRun:
     """A training run, ready for its first step."""
     splits = cache.open(config.cache)
     trainer = models.load_trainer(config)(
@@ -153,9 +153,9 @@ def prepare(config: VideoConfig) -> VideoRun:
     return VideoRun(config, trainer, read, stand_in=True, report=None)
 
 
-def second_losses(config: VideoConfig) -> dict[str, float]:
+def _second_losses(config: VideoConfig) -> dict[str, float]:
     """Losses of a second step without dropout, after one update."""
-    ready = prepare(config)
+    ready = _prepare(config)
     for learner in ready.trainer.learners.values():
         for module in learner.network.modules():
             if isinstance(module, nn.Dropout):
@@ -175,25 +175,25 @@ def difference(losses: Mapping[str, float], expected: Mapping[str, float]) -> fl
     )
 
 
-def steps_a_second(config: VideoConfig, args: argparse.Namespace) -> tuple[float, float]:
+def _steps_a_second(config: VideoConfig, args: argparse.Namespace) -> tuple[float, float]:
     """Steps a second, and the share of the time that they wait for their windows."""
-    ready = prepare(config)
+    ready = _prepare(config)
     waited = 0.0
     with closing(ready.batches(0)) as batches:
         for _ in range(min(3, args.steps)):  # start-up
             ready.trainer.train_step(next(batches))
-        synchronise(config)
+        _synchronise(config)
         began = time.perf_counter()
         for _ in range(args.steps):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
             ready.trainer.train_step(batch)
-        synchronise(config)
+        _synchronise(config)
         elapsed = time.perf_counter() - began
     return args.steps / elapsed, waited / elapsed
 
 
-def synchronise(config: VideoConfig) -> None:
+def _synchronise(config: VideoConfig) -> None:
     if config.device.startswith("cuda"):
         torch.cuda.synchronize(config.device)

@@ -151,7 +151,7 @@ def _move(name: str, folder: Path, other: Path, *, to: str = "") -> None:
         whole.rename(other / f"labels/{new}.whole")
 
 
-class Entry(NamedTuple):
+class _Entry(NamedTuple):
     """All that readers get of one track or one video."""
 
     video: str
@@ -159,7 +159,7 @@ class Entry(NamedTuple):
     stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
 
 
-Contents = Mapping[str, Entry]
+Contents = Mapping[str, _Entry]
 
 
 def contents(root: Path) -> Contents:
@@ -168,18 +168,18 @@ def contents(root: Path) -> Contents:
         return {}
     split = cache.open(root)[SPLIT]
     has_stream = STREAM in split.streams  # asked once: another process may commit its first rows
-    entries = dict[str, Entry]()
+    entries = dict[str, _Entry]()
 
     for track in split.tracks:
         columns = {
             name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns
         }
         labels = (repr((track.fps, track.step, track.crop_scale)), columns)
-        rows = stored_rows(split, track.start, track.stop) if has_stream else None
-        entries[track.name] = Entry(track.video, labels, rows)
+        rows = _stored_rows(split, track.start, track.stop) if has_stream else None
+        entries[track.name] = _Entry(track.video, labels, rows)
 
     for video in split.videos:
-        entries[f"video {video.name}"] = Entry(video.name, (video,))
+        entries[f"video {video.name}"] = _Entry(video.name, (video,))
     return entries
 
 
@@ -190,7 +190,7 @@ def videos_of(state: Contents) -> dict[str, cache.VideoEntry]:
     }
 
 
-def stored_rows(split: cache.Split, start: int, stop: int) -> tuple[list[int], bytes] | None:
+def _stored_rows(split: cache.Split, start: int, stop: int) -> tuple[list[int], bytes] | None:
     """Flags and bytes of a track's rows in STREAM; None unless all of their shards are computed."""
     size = split.manifest["geometry"]["rows_per_shard"]
     needed = range(start // size, (stop - 1) // size + 1)

@@ -53,19 +53,19 @@ def main() -> None:
     args = options.parse_args()
     motions, seeds, epochs, steps = (60, 1, 1, 30) if args.small else (1000, 3, 8, 125)
     with tempfile.TemporaryDirectory() as folder:
-        plant(Path(folder), {TRAIN: motions, VALIDATION: 16, TEST: 32})
+        _plant(Path(folder), {TRAIN: motions, VALIDATION: 16, TEST: 32})
         results = train(Path(folder), seeds, epochs=epochs, iterations=steps)
         lines = [
             f"At most {epochs} epochs of {steps} steps; {motions} motions to train on. Errors on "
             f"32 other motions, {seeds} seeds: the median (lowest - highest); mm, accelerations mm "
             "a frame²; changes from single frames in %.\n",
-            *compared(results),
+            *_compared(results),
         ]
         about = "DEMO DATA, the procedural body; no result about the models."
         report(about, "Is a temporal model better than one of single frames?", lines, args)
 
 
-def compared(results: dict[str, list[Any]]) -> Iterator[str]:
+def _compared(results: dict[str, list[Any]]) -> Iterator[str]:
     """Errors of each model, and their changes from single frames, seed by seed."""
     rows = []
     for name, seeds in results.items():
@@ -111,7 +111,7 @@ def train(folder: Path, n_seeds: int, **lengths: int) -> dict[str, list[Any]]:
     return results
 
 
-def plant(folder: Path, n_motions: dict[str, int]) -> None:
+def _plant(folder: Path, n_motions: dict[str, int]) -> None:
     """Write a cache of made-up motions and their features."""
     torch.set_num_threads(1)
     root, body, network = folder / "cache", Body.stand_in(), np.random.default_rng(0)
@@ -119,7 +119,7 @@ def plant(folder: Path, n_motions: dict[str, int]) -> None:
     second = network.normal(size=(512, FEATURE)) / np.sqrt(512)
     for number, (name, n) in enumerate(n_motions.items()):
         rng = np.random.default_rng([1, number])
-        motions = [random_motion(rng, body) for _ in range(n)]
+        motions = [_random_motion(rng, body) for _ in range(n)]
         columns = motions[0].keys() - {"kp_3d_eval" if name == TRAIN else "kp_3d"}
         write_split(root, name, sorted(columns), ([rows] for rows in motions))
         pose, betas = (np.concatenate([rows[key] for rows in motions]) for key in ("pose", "betas"))
@@ -131,7 +131,7 @@ def plant(folder: Path, n_motions: dict[str, int]) -> None:
         write_stream(root, name, "planted", FEATURE, features.__getitem__)
 
 
-def random_motion(rng: np.random.Generator, body: Body) -> dict[str, NDArray[Any]]:
+def _random_motion(rng: np.random.Generator, body: Body) -> dict[str, NDArray[Any]]:
     """A motion's columns in camera axes."""
     betas = random_betas(rng)
     # in a world with y up

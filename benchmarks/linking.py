@@ -119,7 +119,7 @@ SCENES: Final = {
 Way = Callable[[Sequence[_Detected], Doubles], list[Ints]]
 
 
-def score(truth: Sequence[Ints], tracks: Sequence[Ints]) -> tuple[float, int]:
+def _score(truth: Sequence[Ints], tracks: Sequence[Ints]) -> tuple[float, int]:
     """IDF1, and the number of exchanges, of frames with people (P,), -1 for nobody, and their
     tracks (P,), -1 for none.
 
@@ -158,7 +158,7 @@ def ours(frames: Sequence[_Detected], shift: Doubles) -> list[Ints]:
     return tracks
 
 
-def byte_track(**options: Any) -> Way:
+def _byte_track(**options: Any) -> Way:
     """ByteTrack with these options."""
     import supervision as sv  # type: ignore[import-not-found]
     from trackers import ByteTrackTracker  # type: ignore[import-not-found]
@@ -180,18 +180,18 @@ def byte_track(**options: Any) -> Way:
     return way
 
 
-def measured(seeds: Sequence[int]) -> Iterator[str]:
+def _measured(seeds: Sequence[int]) -> Iterator[str]:
     """IDF1 and exchanges of each way in each scene."""
     from trackers import GIoU
 
-    fitted = byte_track(
+    fitted = _byte_track(
         minimum_consecutive_frames=1,
         track_activation_threshold=0.25,
         high_conf_det_threshold=0.25,
         iou=GIoU(),
         minimum_iou_threshold=-0.25,
     )
-    ways: dict[str, Way] = {"ours": ours, "ByteTrack, fitted": fitted, "ByteTrack": byte_track()}
+    ways: dict[str, Way] = {"ours": ours, "ByteTrack, fitted": fitted, "ByteTrack": _byte_track()}
     seconds = dict.fromkeys(ways, 0.0)
     n_detections = 0
     rows = []
@@ -205,7 +205,7 @@ def measured(seeds: Sequence[int]) -> Iterator[str]:
                 began = time.process_time()
                 tracks = linked(frames, shift)
                 seconds[way] += time.process_time() - began
-                scores[way].append(score(truth, tracks))
+                scores[way].append(_score(truth, tracks))
         cells = []
         for of_way in scores.values():
             idf1, n_exchanges = np.transpose(of_way)
@@ -225,12 +225,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=len(SEEDS))
     args = options.parse_args()
-    lines = measured(SEEDS[: args.seeds])
+    lines = _measured(SEEDS[: args.seeds])
     report("People who are linked over time.", "Does linking keep people apart?", lines, args)
-
-
-if __name__ == "__main__":
-    main()
 
 
 def _simulate(scene: _Scene, seed: int) -> tuple[list[_Detected], Doubles]:
@@ -369,3 +365,7 @@ def _add_nobody(seen: _Detected, rng: np.random.Generator) -> _Detected:
         np.append(seen.scores, rng.uniform(0.1, 0.5)),
         np.concatenate([seen.keypoints, [keypoints]]),
     )
+
+
+if __name__ == "__main__":
+    main()

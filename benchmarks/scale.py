@@ -52,7 +52,15 @@ from benchmarks.common import ROOT, in_a_process, parser, peak_mib, report, tabl
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 SPLITS: Final = {"train": 1.0, "val": 0.01}  # of the number of tracks; Luigi wants both
 NAME: Final = "kinetics/train"
+ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
+TRACKS: Final = 4  # a video
+SHARD: Final = layout.ROWS_PER_SHARD // (TRACKS * ROWS)  # videos
+CLASSES: Final = 400
+LINKS: Final = 30_000  # names of one file, of the 65,000 that ext4 allows
+DIM: Final = 2048
 
+RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
+KINETICS: Final = datasets.get("kinetics")
 
 # Each is measured in its own process: the cache and the raw folder -> the call.
 CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
@@ -69,18 +77,9 @@ CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
     ),
 }
 COMMANDS: Final = (".venv/bin/python -m pipeline plan", "luigi Data, nothing to do")
-ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
-TRACKS: Final = 4  # a video
-SHARD: Final = layout.ROWS_PER_SHARD // (TRACKS * ROWS)  # videos
-CLASSES: Final = 400
-LINKS: Final = 30_000  # names of one file, of the 65,000 that ext4 allows
-DIM: Final = 2048
-
-RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
-KINETICS: Final = datasets.get("kinetics")
 
 
-class Figure(NamedTuple):
+class _Figure(NamedTuple):
     """Cost of one call or command."""
 
     seconds: float
@@ -88,39 +87,39 @@ class Figure(NamedTuple):
     peak: float  # MiB: the largest resident set, mapped tables included
 
 
-def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
+def _measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, _Figure]]:
     """Make a cache of one size. Return its size in words, and the figures of all calls and
     commands.
     """
     for split, share in SPLITS.items():
         # in its own process: a command's peak begins with its parent's
-        in_a_process(_make, folder, split, max(1, int(n_tracks * share)))
+        in_a_process(make, folder, split, max(1, int(n_tracks * share)))
     root, raw = folder / "cache", folder / "raw/kinetics"
     counts = cache.open(root)[NAME].manifest
     size = (
         f"{counts['rows']:,} rows, {counts['videos']:,} videos, "
         f"{len(counts['shards']['bbox']):,} shards"
     )
-    figures = {call: in_a_process(call_figure, call, root, raw) for call in CALLS}
+    figures = {call: in_a_process(_call_figure, call, root, raw) for call in CALLS}
     plan = [sys.executable, "-m", "pipeline", "plan", NAME]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data"]
     for name, command in zip(COMMANDS, (plan, luigi), strict=True):
-        figures[name] = command_figure(command, "up to date", folder)
+        figures[name] = _command_figure(command, "up to date", folder)
     return size, figures
 
 
-def call_figure(call: str, root: Path, raw: Path) -> Figure:
+def _call_figure(call: str, root: Path, raw: Path) -> _Figure:
     """Time one of CALLS in this process."""
     work = CALLS[call](root, raw)
     began, cpu = time.perf_counter(), time.process_time()
     result = work()
-    figure = Figure(time.perf_counter() - began, time.process_time() - cpu, peak_mib())
+    figure = _Figure(time.perf_counter() - began, time.process_time() - cpu, peak_mib())
     if call.startswith("plan") and not result.up_to_date:
         raise SystemExit(f"{call}: expected nothing to do, found: {result.why}")
     return figure
 
 
-def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figure:
+def _command_figure(command: Sequence[str], expected: str, folder: Path) -> _Figure:
     """Time a whole command with its start. Ends the benchmark unless the command has nothing to
     do.
     """
@@ -140,7 +139,7 @@ def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figur
         shown = output.read()
     if status or expected not in shown or "convert " in shown.replace("· convert ", ""):
         raise SystemExit(f"{' '.join(command)}: expected {expected!r}, found {status}: {shown}")
-    return Figure(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return _Figure(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def verify_speeds(root: Path) -> Iterator[tuple[str, ...]]:
@@ -158,7 +157,7 @@ def verify_speeds(root: Path) -> Iterator[tuple[str, ...]]:
             for _ in range(3):
                 ways[0]()  # into memory
                 if state == "on the disk":
-                    drop(files)
+                    _drop(files)
                 started = time.perf_counter()
                 way()
                 times.append(time.perf_counter() - started)
@@ -167,7 +166,7 @@ def verify_speeds(root: Path) -> Iterator[tuple[str, ...]]:
         yield (state, f"{cat:,.0f}", f"{verify:,.0f}", f"**{verify / cat:.2f}**")
 
 
-def drop(files: Sequence[Path]) -> None:
+def _drop(files: Sequence[Path]) -> None:
     """Drop files from memory."""
     for file in files:
         with file.open("rb") as stream:
@@ -177,7 +176,7 @@ def drop(files: Sequence[Path]) -> None:
 
 def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
     """All sizes, and `verify` compared with `cat`."""
-    sizes = [measure(work / str(n), n) for n in args.tracks]
+    sizes = [_measure(work / str(n), n) for n in args.tracks]
     yield (
         "Clips and shards are each one file under many names; names, sizes, digests, tables and "
         "manifests are true. One run each, in a fresh process, with all files in memory. Seconds "
@@ -212,11 +211,7 @@ def main() -> None:
         report(about, "How do times and memory grow, up to a million tracks?", lines, args)
 
 
-if __name__ == "__main__":
-    main()
-
-
-def _make(folder: Path, split: str, n_tracks: int) -> None:
+def make(folder: Path, split: str, n_tracks: int) -> None:
     """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
 
     It has at least `n_tracks` tracks, in whole shards.
@@ -404,3 +399,7 @@ def _publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[s
         started=time.time(),
         keep_staged=False,
     )
+
+
+if __name__ == "__main__":
+    main()

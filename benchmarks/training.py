@@ -53,12 +53,12 @@ def main() -> None:
     options.add_argument("--small", action="store_true", help="small networks, 2 rounds of 2 steps")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lines = measure(Path(folder), small=args.small)
+        lines = _measure(Path(folder), small=args.small)
     about = "DEMO DATA: random labels and features, the procedural body; no result about VIBE."
     report(about, "How fast is a step of VIBE's training?", lines, args)
 
 
-def measure(root: Path, *, small: bool) -> Iterator[str]:
+def _measure(root: Path, *, small: bool) -> Iterator[str]:
     """Table of steps a second of each way, in turns."""
     make_cache(root, 4 if small else 128)
     sizes: Any = {"hidden_size": 16, "regressor_size": 16, "disc_size": 16} if small else {}
@@ -71,7 +71,7 @@ def measure(root: Path, *, small: bool) -> Iterator[str]:
     trainers: dict[str, Any] = {
         FP32: VIBETrainer(config, Body.stand_in(), group),
         BF16: VIBETrainer(replace(config, precision="bf16"), Body.stand_in(), group),
-        USUAL: UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group)),
+        USUAL: _UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group)),
     }
     coming = {name: stream_batches(batches, 0, device=group.device) for name in trainers}
     rates: dict[str, list[float]] = {name: [] for name in trainers}
@@ -95,7 +95,7 @@ def make_cache(root: Path, n_tracks: int) -> None:
     """
     for seed, (part, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng(seed)
-        tracks = [random_labels(rng) for _ in range(n_tracks)]
+        tracks = [_random_labels(rng) for _ in range(n_tracks)]
         columns = LABELS_2D if part == "datasets_2d" else [*tracks[0]]
         write_split(root, split, columns, ([rows] for rows in tracks))
         if part != "motion":
@@ -104,7 +104,7 @@ def make_cache(root: Path, n_tracks: int) -> None:
             write_stream(root, split, "resnet50", 2048, np.abs(features / 2).__getitem__)
 
 
-def random_labels(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+def _random_labels(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     """The columns of one track."""
     moving = rng.standard_normal((TRACK, 82)).cumsum(0) * 0.01
     theta = rng.standard_normal((1, 82)) * 0.2 + moving
@@ -124,7 +124,7 @@ def random_labels(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
 # the usual way
 
 
-class UsualTrainer:
+class _UsualTrainer:
     """Copies of our networks, and optimisers that take one parameter after the other."""
 
     def __init__(self, config: TrainConfig, ours: VIBETrainer) -> None:

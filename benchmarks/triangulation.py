@@ -57,7 +57,7 @@ class Seen(NamedTuple):
     weights: Doubles  # (12,) confidences
 
 
-class Person(NamedTuple):
+class _Person(NamedTuple):
     """A person in one frame of a recording."""
 
     seen: Mapping[int, Seen]  # camera -> the person in its frame
@@ -71,8 +71,8 @@ def cameras_of(calibration: bytes) -> list[Camera]:
     """
     cameras = []
     for camera in ET.fromstring(calibration).iterfind("cameras/camera"):
-        place = numbers_of(camera, "transform")
-        lens = numbers_of(camera, "intrinsic")
+        place = _numbers_of(camera, "transform")
+        lens = _numbers_of(camera, "intrinsic")
         axes = np.array([place[f"r{number}"] for number in ROTATION]).reshape(3, 3)
         rotation = np.diag([1.0, -1.0, -1.0]) @ axes
         position = np.array([place["x"], place["y"], place["z"]]) / 1000
@@ -89,14 +89,14 @@ def cameras_of(calibration: bytes) -> list[Camera]:
     return cameras
 
 
-def numbers_of(camera: ET.Element, name: str) -> dict[str, float]:
+def _numbers_of(camera: ET.Element, name: str) -> dict[str, float]:
     """The numbers among the attributes of an element."""
     element = camera.find(name)
     assert element is not None
     return {key: float(value) for key, value in element.attrib.items()}
 
 
-def triangulate(cameras: Sequence[Camera], points: Doubles, weights: Doubles) -> Doubles:
+def _triangulate(cameras: Sequence[Camera], points: Doubles, weights: Doubles) -> Doubles:
     """The points (12, 3) m in the world nearest to C cameras' rays (C, 12, 2), by weights (C, 12):
     the direct linear transform.
     """
@@ -120,7 +120,7 @@ def offsets(camera: Camera, joints: Doubles, points: Doubles) -> Doubles:
     return (points - in_camera[:, :2] / in_camera[:, 2:]) * camera.matrix[[0, 1], [0, 1]]
 
 
-def residuals(cameras: Sequence[Camera], joints: Doubles, points: Doubles) -> Doubles:
+def _residuals(cameras: Sequence[Camera], joints: Doubles, points: Doubles) -> Doubles:
     """Distances (C, 12) px between the images of joints (12, 3) and what C cameras see."""
     pairs = zip(cameras, points, strict=True)
     return np.stack(
@@ -147,24 +147,26 @@ def seen_by(split: cache.Split, video: int, camera: Camera) -> dict[int, list[Se
 
 def people_of(
     cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]], earlier: Sequence[Doubles]
-) -> list[Person]:
+) -> list[_Person]:
     """The people whom three or more cameras see in a frame, those with the least error first.
 
     seen: by camera. earlier: joints (12, 3) of the people of the frame before. They decide whether
     the sides of all cameras are exchanged together, which changes no error.
     """
     left = [list(people) for people in seen]
-    found = list[Person]()
+    found = list[_Person]()
     while True:
-        chosen = best_group(cameras, left)
+        chosen = _best_group(cameras, left)
         if chosen is None:
             return found
-        found.append(with_sides(cameras, chosen, earlier))
+        found.append(_with_sides(cameras, chosen, earlier))
         for camera, person in chosen.items():
             left[camera].remove(person)
 
 
-def best_group(cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]]) -> dict[int, Seen] | None:
+def _best_group(
+    cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]]
+) -> dict[int, Seen] | None:
     """The people of four cameras, else of three, whose limbs' middles are nearest to being one
     person's; None if none are near enough.
     """
@@ -174,43 +176,43 @@ def best_group(cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]]) -> dic
         group = {camera: person for camera, person in enumerate(choice) if person is not None}
         if len(group) < len(cameras) - 1:
             continue
-        error = error_of_middles(cameras, group)
+        error = _error_of_middles(cameras, group)
         order = (-len(group), error)
         if error < LARGEST_RESIDUAL and (best is None or order < best[0]):
             best = (order, group)
     return best[1] if best else None
 
 
-def error_of_middles(cameras: Sequence[Camera], group: Mapping[int, Seen]) -> float:
+def _error_of_middles(cameras: Sequence[Camera], group: Mapping[int, Seen]) -> float:
     """The median reprojection error, px, of the middles of left and right joints."""
     chosen = [cameras[camera] for camera in group]
     points = np.stack([person.points.reshape(6, 2, 2).mean(axis=1) for person in group.values()])
     weights = np.stack([person.weights.reshape(6, 2).min(axis=1) for person in group.values()])
-    return float(np.median(residuals(chosen, triangulate(chosen, points, weights), points)))
+    return float(np.median(_residuals(chosen, _triangulate(chosen, points, weights), points)))
 
 
-def with_sides(
+def _with_sides(
     cameras: Sequence[Camera], group: Mapping[int, Seen], earlier: Sequence[Doubles]
-) -> Person:
+) -> _Person:
     """The person, with the cameras' sides that agree best."""
     chosen = [cameras[camera] for camera in group]
     best = None
     for others in itertools.product((False, True), repeat=len(group) - 1):
         states = (False, *others)
-        points, weights = turned(group, states)
-        joints = triangulate(chosen, points, weights)
-        error = float((weights * residuals(chosen, joints, points)).sum())
+        points, weights = _turned(group, states)
+        joints = _triangulate(chosen, points, weights)
+        error = float((weights * _residuals(chosen, joints, points)).sum())
         if best is None or error < best[0]:
             best = (error, states, joints)
     assert best is not None
     _, states, joints = best
-    if is_other_way(joints, sum(states), len(states), earlier):
+    if _is_other_way(joints, sum(states), len(states), earlier):
         states = tuple(not state for state in states)
         joints = joints[OTHER_SIDE]
-    return Person(group, dict(zip(group, states, strict=True)), joints)
+    return _Person(group, dict(zip(group, states, strict=True)), joints)
 
 
-def is_other_way(
+def _is_other_way(
     joints: Doubles, n_exchanged: int, n_cameras: int, earlier: Sequence[Doubles]
 ) -> bool:
     """Whether left and right of all cameras are to be exchanged: as the frame before has them, else
@@ -224,7 +226,7 @@ def is_other_way(
     return 2 * n_exchanged > n_cameras
 
 
-def turned(group: Mapping[int, Seen], states: Sequence[bool]) -> tuple[Doubles, Doubles]:
+def _turned(group: Mapping[int, Seen], states: Sequence[bool]) -> tuple[Doubles, Doubles]:
     """What the cameras see, (C, 12, 2) and its weights (C, 12), with sides exchanged by state."""
     orders = [OTHER_SIDE if state else range(12) for state in states]
     pairs = [*zip(group.values(), orders, strict=True)]
@@ -233,14 +235,14 @@ def turned(group: Mapping[int, Seen], states: Sequence[bool]) -> tuple[Doubles, 
     return points, weights
 
 
-def truth_for(cameras: Sequence[Camera], person: Person, own: int) -> Doubles | None:
+def truth_for(cameras: Sequence[Camera], person: _Person, own: int) -> Doubles | None:
     """The person's joints (12, 3) m in the world by all cameras but `own`; None if these do not
     agree on each joint: a joint that is hidden from most of them has no truth.
     """
     others = {camera: seen for camera, seen in person.seen.items() if camera != own}
-    points, weights = turned(others, [person.exchanged[camera] for camera in others])
+    points, weights = _turned(others, [person.exchanged[camera] for camera in others])
     chosen = [cameras[camera] for camera in others]
-    joints = triangulate(chosen, points, weights)
-    apart = residuals(chosen, joints, points)
+    joints = _triangulate(chosen, points, weights)
+    apart = _residuals(chosen, joints, points)
     n_agreeing = ((apart < LARGEST_RESIDUAL) & (weights >= LEAST_CONFIDENCE)).sum(axis=0)
     return joints if (n_agreeing >= 2).all() else None

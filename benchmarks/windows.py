@@ -48,7 +48,7 @@ Read = Callable[[Starts, NDArray[Any]], object]  # fills (B, SEQLEN, dim)
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class _Data:
     """A cache, and its split's features as .npy and HDF5."""
 
     folder: Path
@@ -71,9 +71,9 @@ class Data:
         return self.open()[SPLIT].column(f"features/{STREAM}")
 
 
-def make(folder: Path, *, rows: int, dim: int) -> Data:
+def make(folder: Path, *, rows: int, dim: int) -> _Data:
     """Write the cache and the copies. The numbers are random, so that nothing can be compressed."""
-    data, rng = Data(folder, rows, dim), np.random.default_rng(0)
+    data, rng = _Data(folder, rows, dim), np.random.default_rng(0)
     frames = np.arange(TRACK)
     boxes = (rng.uniform(50, 300, (TRACK, 4)).astype(np.float32) for _ in range(rows // TRACK))
     videos: Iterator[Any] = ([{"frame_index": frames, "bbox": bbox}] for bbox in boxes)
@@ -97,12 +97,12 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
     return data
 
 
-def positions(starts: Starts) -> NDArray[np.int64]:
+def _positions(starts: Starts) -> NDArray[np.int64]:
     """(B, SEQLEN) rows of windows."""
     return starts[:, None] + np.arange(SEQLEN)
 
 
-def ours(data: Data) -> Read:
+def ours(data: _Data) -> Read:
     split = data.open()[SPLIT]
 
     def read(starts: Starts, out: NDArray[Any]) -> None:
@@ -112,22 +112,22 @@ def ours(data: Data) -> Read:
     return read
 
 
-def mapped_rows(data: Data) -> Read:
+def _mapped_rows(data: _Data) -> Read:
     rows = np.load(data.npy, mmap_mode="r")
 
     def read(starts: Starts, out: NDArray[Any]) -> None:
-        out[...] = rows[positions(starts)]
+        out[...] = rows[_positions(starts)]
 
     return read
 
 
-def mapped_take(data: Data) -> Read:
+def _mapped_take(data: _Data) -> Read:
     rows = np.load(data.npy, mmap_mode="r")
     # with any other mode, NumPy first fills a buffer of its own
-    return lambda starts, out: rows.take(positions(starts), 0, out, mode="clip")
+    return lambda starts, out: rows.take(_positions(starts), 0, out, mode="clip")
 
 
-def h5py_windows(data: Data) -> Read:
+def _h5py_windows(data: _Data) -> Read:
     def read(starts: Starts, out: NDArray[Any]) -> None:
         for number, start in enumerate(starts.tolist()):
             with h5py.File(data.h5) as file:
@@ -136,7 +136,7 @@ def h5py_windows(data: Data) -> Read:
     return read
 
 
-def zarr_windows(data: Data) -> Read:
+def _zarr_windows(data: _Data) -> Read:
     rows = data.column()
 
     def read(starts: Starts, out: NDArray[Any]) -> None:
@@ -146,27 +146,27 @@ def zarr_windows(data: Data) -> Read:
     return read
 
 
-def zarr_batch(data: Data) -> Read:
+def _zarr_batch(data: _Data) -> Read:
     rows = data.column()
 
     def read(starts: Starts, out: NDArray[Any]) -> None:
-        out[...] = rows.oindex[positions(starts).ravel()].reshape(out.shape)
+        out[...] = rows.oindex[_positions(starts).ravel()].reshape(out.shape)
 
     return read
 
 
 # each opens its files
-WAYS: Final[dict[str, Callable[[Data], Read]]] = {
+WAYS: Final[dict[str, Callable[[_Data], Read]]] = {
     OURS: ours,
-    "memmap, [rows]": mapped_rows,
-    "memmap, np.take into the buffer": mapped_take,
-    H5: h5py_windows,
-    ZARR: zarr_windows,
-    ZARR_ROWS: zarr_batch,
+    "memmap, [rows]": _mapped_rows,
+    "memmap, np.take into the buffer": _mapped_take,
+    H5: _h5py_windows,
+    ZARR: _zarr_windows,
+    ZARR_ROWS: _zarr_batch,
 }
 
 
-def draw(data: Data, n_windows: int, seed: int) -> Starts:
+def draw(data: _Data, n_windows: int, seed: int) -> Starts:
     """Random windows, each within one track: (n_windows,) first rows."""
     rng = np.random.default_rng(seed)
     first = rng.integers(0, data.rows // TRACK, n_windows) * TRACK
@@ -179,9 +179,9 @@ def buffer(batch: int, dim: int) -> NDArray[np.float16]:
     return out
 
 
-def compare(data: Data, starts: Starts) -> None:
+def compare(data: _Data, starts: Starts) -> None:
     """Check that all ways read the same numbers."""
-    expected = np.load(data.npy, mmap_mode="r")[positions(starts)]
+    expected = np.load(data.npy, mmap_mode="r")[_positions(starts)]
     for way, opened in WAYS.items():
         out = buffer(len(starts), data.dim)
         opened(data)(starts, out)
@@ -189,7 +189,7 @@ def compare(data: Data, starts: Starts) -> None:
             raise SystemExit(f"{way} reads other numbers than the .npy file has")
 
 
-def windows(data: Data, rounds: int, clock: Callable[[], float]) -> Iterator[str]:
+def windows(data: _Data, rounds: int, clock: Callable[[], float]) -> Iterator[str]:
     """Windows a second of each way."""
     n_windows = max(data.rows // SEQLEN // BATCH, 1) * BATCH * PASSES
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
