@@ -42,7 +42,6 @@ from pipeline.exchange.rows import (
     NO_SMPLX,
     RowCheck,
     SplitRows,
-    kind_of,
     origin_of,
     require_stream,
     segments_of,
@@ -196,7 +195,7 @@ class _BedlamMotions:
                 "smplx=SMPLX_NEUTRAL.npz"
             )
         require_stream(split, stream)
-        if kind_of(split, stream) != Hmr2.kind:
+        if split.open_stream(stream).identity.get("kind") != Hmr2.kind:
             raise PipelineError(
                 f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
             )

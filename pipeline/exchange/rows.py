@@ -169,11 +169,6 @@ def require_stream(split: cache.Split, stream: str) -> None:
         )
 
 
-def kind_of(split: cache.Split, stream: str) -> str | None:
-    """The kind of a stream; None if it is not recorded."""
-    return split.open_stream(stream).identity.get("kind")
-
-
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
     """The provenance entry of a stream."""
     manifest = split.open_stream(stream).manifest

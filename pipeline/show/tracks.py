@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
-NO_SUCH_VIDEO: Final = "there is no such video"
 MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
 
 
@@ -224,8 +223,7 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
-        similar = did_you_mean(video, names_with_tracks)
-        raise no_video(split.name, video, NO_SUCH_VIDEO, names_with_tracks, similar)
+        raise no_video(split.name, video, None, names_with_tracks)
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
@@ -238,43 +236,31 @@ def _video_tracks(split: Split, video: str) -> list[int]:
 def _cached_tracks(
     split: Split, numbers: Sequence[int], raw: Path | None, n_frames: int
 ) -> Iterator[ShownTrack]:
-    """The tracks with these numbers; a video's tracks are graded together."""
-    grade_by_name: dict[str, Grade] = {}  # of the last video's tracks
-    for number in numbers:
-        record = split.tracks[number]
-        if record.name not in grade_by_name:
-            video = int(split.tracks.video[number])
-            video_numbers = grades.tracks_of(split, video)
-            source = _source_of(split, video, raw)
-            grade_by_name = grades.video_grades(split, video_numbers, source)
-        yield _cached_track(split, number, raw, n_frames, grade_by_name[record.name])
-
-
-def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None:
-    """Where a video's images are; None without a raw folder or images."""
-    entry = split.videos[video]
-    if raw is None or not entry.source:
-        return None
-    return sources.parse(raw, entry.source)
-
-
-def _cached_track(
-    split: Split, number: int, raw: Path | None, n_frames: int, grade: Grade
-) -> ShownTrack:
-    """Read one track with its rows, images and notes, and how well its imported bodies fit."""
-    record = split.tracks[number]
-    video = int(split.tracks.video[number])
-    entry = split.videos[video]
-    columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-    notes = [str(note) for note in entry.account.get("notes", ())]
-    source = _source_of(split, video, raw)
-    if source is not None and entry.pixels and source.place.exists():
-        if source.digest() != sources.file_part(entry.pixels):
-            notes.append("the images in the raw folder have changed since conversion")
-    fits = fits_of(entry.account, record.name)
-    return shown_track(
-        record, columns, source=source, notes=notes, n_frames=n_frames, grade=grade, fits=fits
-    )
+    """Read the tracks with these numbers, each with its rows, images and notes, and how well its
+    imported bodies fit. A video's tracks are graded together.
+    """
+    for video, numbers_of_video in groupby(numbers, lambda n: int(split.tracks.video[n])):
+        entry = split.videos[video]
+        source = None
+        if raw is not None and entry.source:
+            source = sources.parse(raw, entry.source)
+        notes = [str(note) for note in entry.account.get("notes", ())]
+        if source is not None and entry.pixels and source.place.exists():
+            if source.digest() != sources.file_part(entry.pixels):
+                notes.append("the images in the raw folder have changed since conversion")
+        graded = grades.video_grades(split, grades.tracks_of(split, video), source)
+        for number in numbers_of_video:
+            record = split.tracks[number]
+            columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
+            yield shown_track(
+                record,
+                columns,
+                source=source,
+                notes=notes,
+                n_frames=n_frames,
+                grade=graded[record.name],
+                fits=fits_of(entry.account, record.name),
+            )
 
 
 class _RawTracks:
@@ -346,7 +332,7 @@ class _RawTracks:
             split = f"{self._dataset.name}/{self._split}"
             names = [video.name for video in self.videos]
             if name not in self.accounts:
-                raise no_video(split, name, NO_SUCH_VIDEO, names, did_you_mean(name, names))
+                raise no_video(split, name, None, names)
             raise no_video(split, name, self.accounts[name].rejection, names)
         return tracks
 
@@ -423,13 +409,15 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
         refuse_mixture(raw, stand_in, body, smpl_files.body_files(body).stand_in)
 
 
-def no_video(
-    name: str, video: str, reason: str, others: Sequence[str], suggestion: str = ""
-) -> PipelineError:
+def no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:
     """The error for a chosen video of split `name` without tracks.
 
-    others: Names of videos with tracks. suggestion: End of the message (default: some of `others`).
+    reason: why it has none; None: there is no such video. others: names of videos with tracks.
     """
+    suggestion = ""
+    if reason is None:
+        reason = "there is no such video"
+        suggestion = did_you_mean(video, others)
     if not suggestion:
         suggestion = f"; others have tracks: {', '.join(others[:3]) or 'none'}"
     return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")

@@ -44,7 +44,6 @@ from pipeline.exchange.rows import (
     absent_fields,
     array_of,
     counting,
-    kind_of,
     origin_of,
     recorded_stream,
     require_stream,
@@ -209,9 +208,12 @@ def _stream_notes(
         ("features", stream, Hmr2.kind),
         ("stationaries", stationary, Stationary.kind),
     ):
-        of_kind = [candidate for candidate in split.streams if kind_of(split, candidate) == kind]
         if field not in layout.fields:
             continue
+        of_kind = []
+        for candidate in split.streams:
+            if split.open_stream(candidate).identity.get("kind") == kind:
+                of_kind.append(candidate)
         if name in of_kind:
             require_stream(split, name)
             continue
