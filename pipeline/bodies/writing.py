@@ -125,7 +125,7 @@ class WrittenBodies(NamedTuple):
 
 def read_summary(out: Path) -> WrittenBodies:
     """The bodies that an earlier run has written into this folder."""
-    return _written(json.loads((out / SUMMARY).read_bytes()), is_written=False)
+    return _written(_read_summary(out), is_written=False)
 
 
 def write_bodies(job: BodiesJob, progress: Progress) -> WrittenBodies:

@@ -87,13 +87,12 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write the demo data and the demo body."""
     with bar("synthesize", err, unit="video") as progress:
-        workers = cores(args.workers)
         synthesize(
             args.out / "raw",
             args.out / "body",
             seed=args.seed,
             size=args.size,
-            workers=workers,
+            workers=args.workers,
             progress=progress,
         )
     out.print(plain(f"demo data in {args.out / 'raw'}, demo body in {args.out / 'body'}"))
@@ -107,13 +106,13 @@ def synthesize(
     *,
     seed: int,
     size: str,
-    workers: int | None,
+    workers: int,
     progress: Progress,
 ) -> None:
     """Write `raw/<dataset>/` for each dataset, and the procedural body's files into `body/`.
 
-    The same seed and size give the same bytes for any number of `workers` (processes; None: all
-    cores). Replaces demo data of another seed, size or version; each folder appears when it is
+    The same seed and size give the same bytes for any number of `workers` (processes; 0: one per
+    core). Replaces demo data of another seed, size or version; each folder appears when it is
     complete. Progress counts videos. Raises PipelineError, before writing, if a folder to replace
     contains other files.
     """
@@ -131,9 +130,8 @@ def synthesize(
     if not has_body:
         write_body(body)
     n_written = 0
-    n_workers = workers or len(os.sched_getaffinity(0))
     for layout in missing:
-        for take in _record(layout, raw / layout.name, request, n_workers):
+        for take in _record(layout, raw / layout.name, request, cores(workers)):
             n_written += 1
             progress(n_written, total, f"{layout.name} {take.shot.name}")
 

@@ -13,9 +13,8 @@ file's rows must be the split's in their order.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -171,16 +170,9 @@ def _require_rows_of(
     row = int(is_wrong.argmax())
     do = "Name a file with rows of this split only."
     expected = f"a row of {split_name}" if is_foreign[row] else "every row once"
-    track = _read_value(arrays, keys.tracks, row)
-    frame = _read_value(arrays, keys.frames, row)
+    track, frame = (np.concatenate([*arrays.blocks(name)])[row] for name in keys)
     actual = f"track {track}, frame {frame} in row {row}"
     raise RawDataError(arrays.file, keys.tracks, expected, actual, do)
-
-
-def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
-    """One value of a long array, which is read block by block."""
-    values = itertools.chain.from_iterable(arrays.blocks(name))
-    return next(itertools.islice(values, row, None))
 
 
 def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Ints:

@@ -301,10 +301,10 @@ class _RawTracks:
                 account = VideoAccount(video.name)
                 account.reject(UNEXPECTED, describe_error(error))
         self.accounts[video.name] = account
+        if not tracks:
+            return []
         people = [track.columns | dict(track.extra) for track in tracks]
-        fps = tracks[0].fps if tracks else math.nan
-        source = tracks[0].frames if tracks else None
-        graded = grades.grades_of(people, fps, source, account.clip)
+        graded = grades.grades_of(people, tracks[0].fps, tracks[0].frames, account.clip)
         extra = self._dataset.extra_columns(self._split, body=self._body is not None)
         of_rows = {column.name for column in extra if column.per == "row"}
         shown = []
@@ -331,9 +331,10 @@ class _RawTracks:
         if not tracks:
             split = f"{self._dataset.name}/{self._split}"
             names = [video.name for video in self.videos]
-            if name not in self.accounts:
-                raise no_video(split, name, None, names)
-            raise no_video(split, name, self.accounts[name].rejection, names)
+            reason = None
+            if name in self.accounts:
+                reason = self.accounts[name].rejection
+            raise no_video(split, name, reason, names)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:

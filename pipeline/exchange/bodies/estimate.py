@@ -161,7 +161,7 @@ class BodyModels:
     """The body models by which estimated bodies are posed."""
 
     smpl: Body
-    smplx: _SmplxJoints | None = None
+    smplx: _SmplxJoints | None  # None: no file of it was given
 
     @classmethod
     def load(cls, smpl: Body, smplx_file: Path | None) -> Self:
