@@ -253,7 +253,10 @@ class Steps:
     def cluster(self) -> Any:
         """A Dask cluster of two workers, which starts again a worker that was killed."""
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the workers
-        return LocalCluster(n_workers=2, dashboard_address=None, preload=[SHRUNK])  # type: ignore[no-untyped-call]
+        folder = self.work / "dask"
+        return LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=2, dashboard_address=None, local_directory=folder, preload=[SHRUNK]
+        )
 
     def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:
         """Kill or end a command, or run another one on the same split."""
@@ -291,7 +294,7 @@ class Steps:
                 raise _Difference(f"{words[0]} ended with {process.exitcode}: {text}")
 
     def require(self, states: Collection[Contents], *, complete: bool = False) -> Contents:
-        """The contents of the cache. Raises Difference unless they are one of `states`.
+        """The contents of the cache. Raises _Difference unless they are one of `states`.
 
         complete: no row of the stream may be missing.
         """
