@@ -30,7 +30,7 @@ from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
-from vibe_model.result_files import csv_text, write_text
+from vibe_model.runs import csv_text, write_text
 from vibe_model.sections import VIBE, run_choice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 

@@ -38,7 +38,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
-from vibe_model.result_files import csv_text, write_text
+from vibe_model.runs import csv_text, write_text
 from vibe_model.sections import VIBE, WITHOUT_DEPTH, learns_depth, run_choice
 from vibe_model.settings import VideoConfig
 

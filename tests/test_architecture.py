@@ -32,7 +32,7 @@ ORDER = {
         {" ".join(LEAVES)}
     """,
     "vibe_model": """
-        result_files constants cameras metrics losses settings runs devices networks models checkpoints
+        devices cameras metrics losses settings runs networks models checkpoints trained
         prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """

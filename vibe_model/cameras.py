@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.skeletons import Float32s, Floats
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)
 CROP_PX: Final = 224

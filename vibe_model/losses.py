@@ -16,7 +16,7 @@ from torch import Tensor
 from cache.read.labels import BETAS, POSE
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import Array, correspondence
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.metrics import HIPS
 
 Batch = Mapping[str, Tensor | Array]  # arrays or tensors as of `cache.Split.read`

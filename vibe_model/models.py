@@ -117,17 +117,12 @@ missing_label = _REGISTRY.missing_label
 calling = _REGISTRY.calling
 
 
-def model_of(config: VideoConfig) -> Model:
-    """The model of a configuration."""
-    return find(config.MODEL)
-
-
 def load_trainer(config: VideoConfig) -> Callable[..., Any]:
     """The VideoTrainer of the configuration's model, called with (config, body, process group).
 
     Raises PlugInError if another package's cannot be imported.
     """
-    model = model_of(config)
+    model = find(config.MODEL)
     with calling(model.section, f"importing {model.trainer}"):
         trainer: Callable[..., Any] = plug_ins.load(model.trainer)
         return trainer
@@ -135,7 +130,7 @@ def load_trainer(config: VideoConfig) -> Callable[..., Any]:
 
 def build_generator(config: VideoConfig, body: Body) -> VideoModel:
     """Build a generator with new parameters. Raises PlugInError if another package's fails."""
-    model = model_of(config)
+    model = find(config.MODEL)
     with calling(model.section, model.generator):
         generator: VideoModel = plug_ins.load(model.generator)(config, body)
         generator.model_name = model.section
@@ -147,7 +142,7 @@ def variant_of(config: C, name: str) -> C:
 
     `leave_out` accumulates. Raises ConfigError for an unknown variant.
     """
-    model = model_of(config)
+    model = find(config.MODEL)
     model.require_variant(name)
     for part in filter(None, name.split("+")):
         changes = dict(model.variants[part])

@@ -8,20 +8,23 @@ gets a new one.
 
 `open_splits` opens the data of a configuration, `run_folder` names its folder, and `is_finished`
 says whether anything is left to do. `training.loop` writes the folder's files, and evaluations add
-theirs.
+theirs, by the functions at the end: each file is replaced atomically.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
+from cache.storage.durable import sync_folder
 from pipeline.errors import ConfigError, DataError, StandInMixed
-from pipeline.estimates import estimates_of
 from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
@@ -90,22 +93,22 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     return {name: opened[name] for name in config.splits}
 
 
-def demo_splits(splits: Mapping[str, Split]) -> dict[str, bool]:
-    """Sources for `require_one_kind`: "split 3dpw/train" -> whether it is demo data."""
-    return {
-        f"split {name}": bool(split.manifest.get("stand_in", False))
-        for name, split in splits.items()
-    }
+def require_one_kind(
+    is_demo: Mapping[str, bool], splits: Mapping[str, Split] | None = None
+) -> bool:
+    """Require that splits and other sources are all demo data or all real. Returns whether they are
+    demo data. Raises StandInMixed.
 
-
-def require_one_kind(is_demo: Mapping[str, bool | None]) -> bool:
-    """Require that sources are all demo data or all real. Returns whether they are demo data.
-
-    is_demo: Source, as named in the message -> whether it is demo data. None: unknown, ignored.
-    Example: {"split 3dpw/train": False, "the body": False}. Raises StandInMixed.
+    is_demo: Source, as named in the message -> whether it is demo data, such as {"the body":
+    False}.
     """
-    demo = ", ".join(source for source, flag in is_demo.items() if flag is True)
-    real = ", ".join(source for source, flag in is_demo.items() if flag is False)
+    sources = {
+        f"split {name}": bool(split.manifest.get("stand_in", False))
+        for name, split in (splits or {}).items()
+    }
+    sources |= is_demo
+    demo = ", ".join(source for source, flag in sources.items() if flag)
+    real = ", ".join(source for source, flag in sources.items() if not flag)
     if demo and real:
         raise StandInMixed(
             f"demo data ({demo}) cannot be used together with real data ({real}). For real data "
@@ -135,7 +138,7 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
         return _video_inputs(config, splits, split_digests)
     body = getattr(config, "body", None)
     if body is not None:
-        split_digests["body"] = folder_digest(body)
+        split_digests["body"] = _folder_digest(body)
     return split_digests
 
 
@@ -149,27 +152,10 @@ def _video_inputs(
             stream_digests[key] = _content_digest(splits[name].open_stream(stream).manifest)
     digests: dict[str, Any] = {"splits": split_digests, "streams": stream_digests, "body": None}
     if config.body is not None:
-        digests["body"] = folder_digest(config.body)
+        digests["body"] = _folder_digest(config.body)
     for name, file in config.files().items():
         digests[name] = None if file is None else file_digest(file)
     return digests
-
-
-def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[str, str]:
-    """Training splits whose body labels are estimates instead of ground truth.
-
-    Returns split -> description, such as "estimates of WHAM". Splits of which only the 2D joints
-    are trained on are not included.
-    """
-    estimated = {}
-    for part in config.parts:
-        if part == "datasets_2d":  # 2D joints alone
-            continue
-        for name in config.splits_of(part):
-            source = estimates_of(splits[name])
-            if source:
-                estimated[name] = source
-    return estimated
 
 
 def _content_digest(manifest: Mapping[str, Any]) -> str:
@@ -222,7 +208,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
 
 
-def folder_digest(folder: Path) -> str:
+def _folder_digest(folder: Path) -> str:
     """SHA-256 of the names and contents of a body folder's `BODY_FILES`.
 
     Raises ConfigError for a missing folder.
@@ -251,3 +237,33 @@ def file_digest(file: Path) -> str:
 def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the cache's key
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file atomically and durably: readers see the old content or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    # left by a killed run, or a link: it is replaced, never written through
+    part.unlink(missing_ok=True)
+    with part.open("xb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 atomically."""
+    replace_file(path, lambda stream: stream.write(text.encode()))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write sorted JSON without NaN, atomically."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -26,11 +26,11 @@ from tasks import evaluation
 from tasks.base import fact, plain
 from vibe_model import runs
 from vibe_model.evaluation import protocols
-from vibe_model.result_files import write_json, write_text
+from vibe_model.runs import write_json, write_text
 
 if TYPE_CHECKING:
     from cache import Split
-    from vibe_model.checkpoints import Trained
+    from vibe_model.trained import Trained
 
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
@@ -108,7 +108,7 @@ def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
 
 def _run(args: argparse.Namespace) -> int:
     """Evaluate the checkpoint, and show its errors. Returns 0."""
-    from vibe_model.checkpoints import load_trained  # imports torch
+    from vibe_model.trained import load_trained  # imports torch
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     opened = cache.open(args.cache or loaded.paths.cache)
@@ -226,7 +226,7 @@ def _chosen_splits(
             "use --split and --stream."
         )
     splits = {name: opened[name] for name in chosen}
-    runs.require_one_kind(runs.demo_splits(splits) | {"the checkpoint": trained.stand_in})
+    runs.require_one_kind({"the checkpoint": trained.stand_in}, splits)
     for split in splits.values():
         trained.check_split(split, stream)
     return splits

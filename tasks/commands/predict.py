@@ -35,8 +35,8 @@ from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.commands.evaluate import body_folder, model_options
 
 if TYPE_CHECKING:
-    from vibe_model.checkpoints import Trained
     from vibe_model.prediction.job import PredictionJob
+    from vibe_model.trained import Trained
 
 TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
 
@@ -150,8 +150,8 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
     if not named.exists() and args.named not in cache.FeatureCache(args.cache):
         expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
         raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
-    from vibe_model.checkpoints import load_trained
     from vibe_model.prediction import job as jobs  # imports torch
+    from vibe_model.trained import load_trained
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     body = body_folder(args, loaded)

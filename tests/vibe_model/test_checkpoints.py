@@ -12,7 +12,7 @@ from pipeline.errors import CheckpointError
 from tests.hostile import Call
 from tests.vibe_model.builders import small_vibe
 from vibe_model import load_published
-from vibe_model.checkpoints import read_checkpoint
+from vibe_model.checkpoints import Checkpoint
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(
     assert set(report.ignored) == {
         f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")
     }
-    performance = read_checkpoint(file)["performance"]
+    performance = Checkpoint.read(file).content["performance"]
     assert (type(performance), performance) == (float, 56.56)
 
 

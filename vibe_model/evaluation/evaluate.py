@@ -26,7 +26,7 @@ from vibe_model.evaluation.track_errors import BASELINE, Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.result_files import write_json
+from vibe_model.runs import write_json
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ def evaluate_all(
         stand_in: The features are from random weights.
         output: Results by track to write; None: write nothing.
     """
-    is_demo = runs.demo_splits(splits) | {"the body": generator.body.is_stand_in}
-    stand_in |= runs.require_one_kind(is_demo)
+    stand_in |= runs.require_one_kind({"the body": generator.body.is_stand_in}, splits)
     bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     chosen = {name: _choose_protocols(name, split, named) for name, split in splits.items()}
     results = None

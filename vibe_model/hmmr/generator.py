@@ -25,7 +25,7 @@ from torch.nn import functional
 from pipeline.errors import ConfigError
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.cameras import project_orthographic
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import (
     CAMERA_SIZE,

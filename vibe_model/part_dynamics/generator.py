@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vibe_model.cameras import project_orthographic
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
 from vibe_model.part_dynamics.config import HISTORY, HOMOGRAPHY_SIZE, PR_VIPE_SIZE

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model.cameras import has_optimal_camera, optimal_camera, project_orthographic
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.losses import generator_losses, pair_step
 from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE

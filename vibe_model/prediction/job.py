@@ -27,7 +27,8 @@ from pipeline.files.raw import MARKER, is_stand_in
 from pipeline.files.raw.files import VIDEOS
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
-from vibe_model.checkpoints import HMR2, Trained
+from vibe_model.checkpoints import HMR2
+from vibe_model.trained import Trained
 
 # ending of the folder of links to single clips: CACHE-clips; for a cache in a bucket: OUT/clips
 CLIPS: Final = "clips"
@@ -61,7 +62,7 @@ def open_job(
     Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
     """
     split = cache.open(root)[name]
-    runs.require_one_kind({**runs.demo_splits({name: split}), "the checkpoint": trained.stand_in})
+    runs.require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
     trained.check_split(split, stream)
     stand_in = trained.has_random_features(split, stream)
     stand_in |= bool(trained.generator.body.is_stand_in)

@@ -29,7 +29,7 @@ from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, posed_arrays
-from vibe_model.result_files import replace_file
+from vibe_model.runs import replace_file
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource

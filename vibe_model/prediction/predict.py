@@ -43,7 +43,7 @@ from vibe_model.prediction.windows import (
     WindowInput,
     read_inputs,
 )
-from vibe_model.result_files import replace_file
+from vibe_model.runs import replace_file
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:

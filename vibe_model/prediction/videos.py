@@ -34,7 +34,7 @@ from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, write_overlay
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.result_files import write_json
+from vibe_model.runs import write_json
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"

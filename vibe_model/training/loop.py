@@ -29,8 +29,8 @@ from torch.utils.tensorboard.summary import hparams
 from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
-from vibe_model.checkpoints import read_checkpoint, save
-from vibe_model.result_files import write_json
+from vibe_model.checkpoints import Checkpoint
+from vibe_model.runs import replace_file, write_json
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup, StepResult, Trainer
@@ -219,7 +219,7 @@ class TrainingLoop(ABC):
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
             # Until last.pt names this epoch, best.pt keeps the old one: a killed run trains this
             # epoch again.
-            save(
+            _save(
                 self.folder / NEXT_BEST,
                 {**about, "epoch": epoch, "performance": score, **self.best()},
             )
@@ -234,7 +234,7 @@ class TrainingLoop(ABC):
         candidate = self.folder / NEXT_BEST
         if not self.group.leads or not candidate.is_file():
             return
-        if read_checkpoint(candidate).get("epoch") == self.trainer.state.best_epoch:
+        if Checkpoint.read(candidate).content.get("epoch") == self.trainer.state.best_epoch:
             candidate.replace(self.folder / runs.BEST)
         else:
             candidate.unlink()
@@ -251,7 +251,7 @@ class TrainingLoop(ABC):
             raise CheckpointError(
                 f"{best}: the best epoch is missing. Remove {self.folder} to train again."
             )
-        checkpoint = read_checkpoint(best)
+        checkpoint = Checkpoint.read(best).content
         is_of_run = checkpoint.get("fingerprint") == self.fingerprint
         if not is_of_run or checkpoint.get("epoch") != state.best_epoch:
             raise CheckpointError(
@@ -268,7 +268,7 @@ class TrainingLoop(ABC):
     def _save_last(self, curves: Curves) -> None:
         if self.group.leads:
             curves.flush()  # first: a resumed run does not log again the steps before its state
-            save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
+            _save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
 
     def _give_up(self, curves: Curves) -> None:
         """Save the state, and raise TrainingDiverged."""
@@ -425,10 +425,15 @@ def _cut_curves(file: Path, first_step: int) -> float:
     return seconds
 
 
-def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically."""
+    replace_file(path, lambda stream: torch.save(dict(state), stream))
+
+
+def _saved_state(last: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
     """Read last.pt. Raises CheckpointError if it is damaged, or belongs to another run."""
     try:
-        saved = read_checkpoint(last)
+        saved = Checkpoint.read(last).content
     except CheckpointError as error:
         raise CheckpointError(
             f"{last}: it is damaged. Remove it, and training starts from the beginning."

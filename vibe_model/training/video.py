@@ -24,8 +24,9 @@ from torch import nn
 from torch.optim import Adam
 
 from pipeline.errors import DataError
+from pipeline.estimates import estimates_of
 from vibe_model import models, runs
-from vibe_model.checkpoints import LoadReport, load_body, load_published, read_checkpoint
+from vibe_model.checkpoints import Checkpoint, LoadReport, load_published
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import (
     EvalOptions,
@@ -37,6 +38,7 @@ from vibe_model.evaluation.evaluate import (
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
+from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
@@ -93,11 +95,11 @@ class VideoTrainer(Trainer):
         If it is of another model, or if the generator works per frame, only the regressor is
         loaded.
         """
-        model = read_checkpoint(checkpoint).get("of_model", "vibe")
+        saved = Checkpoint.read(checkpoint)
         only = "regressor."
-        if model == self.config.MODEL and not self.config.per_frame:
+        if saved.model_name == self.config.MODEL and not self.config.per_frame:
             only = ""
-        return load_published(self.generator, checkpoint, only=only)
+        return saved.fill(self.generator, only=only)
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
@@ -127,7 +129,7 @@ def _prepare(
     """
     body = load_body(config.body)
     trainer_type = models.load_trainer(config)
-    stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
+    stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
     stand_in |= _check_streams(config, splits)
 
     def make_run(group: ProcessGroup) -> VideoRun:
@@ -203,7 +205,7 @@ class VideoRun(TrainingLoop):
     def _add_facts(self) -> None:
         """Add facts for config.json and metrics.json."""
         config = self.config
-        estimated = runs.estimated_bodies(config, self.splits)
+        estimated = _estimated_bodies(config, self.splits)
         if estimated:
             self.facts["estimates"] = estimated
         self.facts["processes"] = self.group.size
@@ -344,13 +346,30 @@ class VideoRun(TrainingLoop):
         pretrained = self.config.pretrained
         if pretrained is None:
             return None
-        if read_checkpoint(pretrained).get("stand_in", False):
+        if Checkpoint.read(pretrained).stand_in:
             body = self.trainer.generator.body
             runs.require_one_kind(
                 {f"the checkpoint {pretrained}": True, "the body": body.is_stand_in}
             )
         report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
+
+
+def _estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Training splits whose body labels are estimates instead of ground truth.
+
+    Returns split -> description, such as "estimates of WHAM". Splits of which only the 2D joints
+    are trained on are not included.
+    """
+    estimated = {}
+    for part in config.parts:
+        if part == "datasets_2d":  # 2D joints alone
+            continue
+        for name in config.splits_of(part):
+            source = estimates_of(splits[name])
+            if source:
+                estimated[name] = source
+    return estimated
 
 
 def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:

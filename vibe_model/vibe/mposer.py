@@ -26,7 +26,7 @@ from torch.optim import Adam
 from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
-from vibe_model.checkpoints import check_tensors, first_names, read_checkpoint
+from vibe_model.checkpoints import Checkpoint
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import pattern_of, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
@@ -94,13 +94,12 @@ class MPoser(nn.Module):
     def load(cls, path: Path | str) -> Self:
         """Load the prior on the CPU, frozen, with sizes from the file. Raises CheckpointError."""
         path = Path(path)
-        content = read_checkpoint(path)
-        tensors = content.get("mposer_state_dict")
+        checkpoint = Checkpoint.read(path)
+        tensors = checkpoint.content.get("mposer_state_dict")
         if not isinstance(tensors, Mapping):
             raise CheckpointError(
                 f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; "
-                "found keys: "
-                f"{first_names(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
+                f"found keys: {checkpoint.keys}. Train one: luigi --module tasks TrainMPoser"
             )
         # Sizes from tensors, not from numbers: the network needs no more memory than the file.
         shapes = {
@@ -115,9 +114,8 @@ class MPoser(nn.Module):
         _, hidden_size = shapes["encoder.weight_hh_l0"]
         latent_size, _ = shapes["mean.weight"]
         layers = [name for name in tensors if re.fullmatch(r"encoder\.weight_hh_l\d+", str(name))]
-        stand_in = bool(content.get("stand_in", False))
-        prior = cls(hidden_size, latent_size, len(layers), stand_in=stand_in)
-        check_tensors(path, prior.state_dict(), tensors)
+        prior = cls(hidden_size, latent_size, len(layers), stand_in=checkpoint.stand_in)
+        checkpoint.check_tensors(prior.state_dict(), tensors)
         prior.load_state_dict(dict(tensors))
         return prior.requires_grad_(False).eval()
 
@@ -174,7 +172,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _MPoserRun]:
-        stand_in = runs.require_one_kind(runs.demo_splits(splits))
+        stand_in = runs.require_one_kind({}, splits)
 
         def make(group: ProcessGroup) -> _MPoserRun:
             trainer = _MPoserTrainer(config, group)

@@ -17,8 +17,8 @@ from tests.bodies import the_body
 from tests.fake_network import replace_network
 from tests.fixtures import embedded  # noqa: F401
 from vibe_model import models
-from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
+from vibe_model.trained import load_trained
 from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
@@ -96,7 +96,7 @@ def save_checkpoint(file, built=None, **facts):
 def one_body():
     """The procedural body is read once, in place of SMPL's too: that takes a third of a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
+        patch.setattr("vibe_model.trained.load_body", lambda folder: the_body())
         patch.setattr(Body, "stand_in", the_body)
         yield
 
@@ -117,7 +117,7 @@ def made(world, tmp_path_factory):
     """
     with pytest.MonkeyPatch.context() as patch:
         replace_network(patch)
-        patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
+        patch.setattr("vibe_model.trained.load_body", lambda folder: the_body())
         patch.delenv("LUIGI_CONFIG_PATH", raising=False)
         patch.chdir(tmp_path_factory.mktemp("without_settings"))
         return world.predicted(tmp_path_factory.mktemp("made"))

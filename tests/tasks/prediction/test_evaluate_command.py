@@ -12,8 +12,8 @@ from tasks.__main__ import main
 from tasks.commands.evaluate import _chosen_splits
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
-from vibe_model.checkpoints import load_trained
 from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
+from vibe_model.trained import load_trained
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     assert "published" not in result
     assert main([*words, "--protocol", "publishd"]) == 2
     monkeypatch.setattr(
-        "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
+        "vibe_model.trained.load_trained", lambda *_: pytest.fail("the model comes later")
     )
     assert main([*words, "--split", "3dpw/test"]) == 2
 

@@ -15,7 +15,7 @@ from tasks.__main__ import main
 from tests.pipeline.features.made_hmr2 import TINY, made_up
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
-from vibe_model.checkpoints import load_trained
+from vibe_model.trained import load_trained
 
 Tensors = dict[str, torch.Tensor]
 SIZES = {

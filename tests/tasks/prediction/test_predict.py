@@ -29,9 +29,9 @@ from tests.tasks.prediction.conftest import (
     small_config,
     the_body,
 )
-from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
 from vibe_model.prediction.videos import predict_videos
+from vibe_model.trained import load_trained
 from vibe_model.vibe.networks import VIBE
 
 
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, m
     else:
         torch.save(content, tmp_path / "last.pt")
         monkeypatch.setattr(
-            "vibe_model.checkpoints.load_body", lambda _: pytest.fail("the body comes later")
+            "vibe_model.trained.load_body", lambda _: pytest.fail("the body comes later")
         )
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
         load_trained(tmp_path / "last.pt", None, "cpu")

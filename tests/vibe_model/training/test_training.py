@@ -34,8 +34,8 @@ from tests.vibe_model.training.tiny_runs import (
     tensors,
 )
 from vibe_model import models, runs
-from vibe_model.checkpoints import load_trained
 from vibe_model.hmmr import losses as hmmr_losses
+from vibe_model.trained import load_trained
 from vibe_model.training import video as training
 from vibe_model.vibe.mposer import MPoser
 
@@ -128,7 +128,7 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
     assert set(metrics["b/test"]) >= {"pa_mpjpe", "pve", "baseline", "published"}
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
     assert read_file(undisturbed / "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
-    monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
+    monkeypatch.setattr("vibe_model.trained.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert (trained.config.MODEL, type(trained.generator)) == (
         kind,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.skeletons import KEYPOINTS_13
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.part_dynamics.pr_vipe.config import SIZE
 
 N_POINTS: Final = len(KEYPOINTS_13)

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import Doubles, Floats, Ints
-from vibe_model.constants import constant
+from vibe_model.devices import constant
 from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 from vibe_model.part_dynamics.pr_vipe.losses import KAPPA

@@ -20,13 +20,13 @@ from torch.optim import Adagrad, Adam, Optimizer
 
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
-from vibe_model.checkpoints import load_body
 from vibe_model.part_dynamics.pr_vipe import losses
 from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 from vibe_model.part_dynamics.pr_vipe.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
+from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
@@ -51,7 +51,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
-        stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
+        stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
 
         def make(group: ProcessGroup) -> _PrVIPERun:
             trainer = _PrVIPETrainer(config, group)

@@ -1,0 +1,327 @@
+"""Trained models: a generator with the records of its checkpoint.  training -> [prediction,
+evaluation]
+
+`load_trained` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
+`Trained` knows which streams it reads, and refuses features of another network. HMR2.0's file has
+no model of ours: `_Hmr2Head` are its heads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.plug_ins import PlugInError
+from vibe_model import cameras, models, runs
+from vibe_model.checkpoints import HMR2, Checkpoint, Kind
+from vibe_model.devices import device_of
+from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
+from vibe_model.settings import VideoConfig
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
+
+TrainedKind = Kind | Literal["ours"]  # where a model is from: published, or "ours" of a run here
+HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
+TOKEN_SIZE: Final = 1024
+CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
+POSE_SIZE: Final = 24 * 6
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A generator in evaluation mode, on its device, with the records of its checkpoint."""
+
+    generator: VideoModel
+    checkpoint: Path
+    kind: TrainedKind  # SPIN's and HMR2.0's models work frame by frame
+    config: VideoConfig
+    stand_in: bool  # trained on demo data
+    # identity of the feature stream of its training, if recorded
+    features: Mapping[str, Any] | None
+    # Identities of its extra streams, by the argument of `VideoModel.regress` that takes them, such
+    # as "homography". The argument for the main features is "features".
+    extra_streams: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts about the checkpoint, for files made with it."""
+        return {
+            "kind": self.kind,
+            "file": self.checkpoint.name,
+            "sha256": runs.file_digest(self.checkpoint),
+        }
+
+    @property
+    def title(self) -> str:
+        if self.kind == "spin":
+            return "SPIN"
+        if self.kind == HMR2:
+            return "HMR2.0"
+        return models.find(self.config.MODEL).title
+
+    @property
+    def stream(self) -> str | None:
+        """Name of the feature stream that the model reads.
+
+        A run records it, and HMR2.0 has its own. None for the published models of SPIN's features
+        (kinds "vibe" and "spin"): the caller chooses, because their stream may have any name.
+        """
+        return None if self.kind in ("vibe", "spin") else self.config.stream
+
+    def _streams(self, stream: str) -> dict[str, str]:
+        """The streams that the model reads, by argument.
+
+        stream: Name of the features' stream. Example: {"features": "resnet50", "homography":
+        "homography"}.
+        """
+        streams = {"features": stream}
+        for name, extra in self.config.extra_streams.items():
+            streams[name] = extra.stream
+        return streams
+
+    def has_random_features(self, split: Split, stream: str) -> bool:
+        """Whether one of the model's streams has random weights."""
+        names = self._streams(stream).values()
+        return any(split.open_stream(name).manifest.get("stand_in") for name in names)
+
+    def check_split(self, split: Split, stream: str) -> None:
+        """Raise DataError if the split lacks a stream that the model reads, or has another one.
+
+        `check_features` says which streams are others. stream: the name of the features' stream.
+        """
+        streams = self._streams(stream)
+        absent = [name for name in streams.values() if name not in split.streams]
+        if absent:
+            has = ", ".join(split.streams) or "none"
+            raise DataError(
+                f"{split.name}: expected the streams {', '.join(absent)}, which "
+                f"{self.checkpoint} reads; found {has}. "
+                "Extract them, or name another stream of features: --stream."
+            )
+        for argument, name in streams.items():
+            manifest = split.open_stream(name).manifest
+            self.check_features(
+                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), argument=argument
+            )
+
+    def check_features(
+        self,
+        name: str,
+        dim: int,
+        identity: Mapping[str, Any] | None = None,
+        *,
+        argument: str = "features",
+    ) -> None:
+        """Raise DataError if a stream has another size than the model expects, or another network.
+
+        The networks are compared if both are recorded.
+
+        Args:
+            name: The stream's name for messages.
+            dim: Numbers per frame.
+            identity: The stream's network, as the stream's manifest records it.
+            argument: The model's argument that reads the stream, such as "homography".
+        """
+        if argument == "features":
+            size = self.config.feature_size
+            expected = self.features
+        else:
+            size = self.config.extra_streams[argument].size
+            expected = self.extra_streams.get(argument)
+        if dim != size:
+            raise DataError(
+                f"{name}: expected {argument} of {size} numbers, as {self.checkpoint} was "
+                f"trained on, found {dim}. Name the "
+                "stream that it was trained on: --stream, or [features] of luigi.cfg."
+            )
+        if expected and identity:
+            self._check_identity(name, expected, identity, argument)
+
+    def _check_identity(
+        self, name: str, expected: Mapping[str, Any], identity: Mapping[str, Any], argument: str
+    ) -> None:
+        """Raise DataError if two recorded networks differ.
+
+        expected: Of the training. identity: Of the stream to read. Imported features pass: their
+        network is unknown.
+        """
+        if "imported" in (expected.get("kind"), identity.get("kind")):
+            return
+        compared = set(expected)
+        if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`load_trained`)
+            compared |= identity.keys()
+        differing = sorted(key for key in compared if expected.get(key) != identity.get(key))
+        if differing:
+            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
+            if self.kind == HMR2:
+                do = "Extract them by this file, as stream of another name, or predict clips."
+            raise DataError(
+                f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
+                f"{_entries(expected, differing)}; found {_entries(identity, differing)}. {do}"
+            )
+
+
+def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
+    """Load a trained generator.
+
+    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no
+    temporal encoder; heads of HMR2.0 need features of the same file.
+
+    body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
+    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files,
+    ConfigError for a missing device, StandInMixed if only one of checkpoint and body is demo data.
+    """
+    target = device_of(device)
+    saved = Checkpoint.read(checkpoint)
+    _refuse_other_states(saved)
+    kind: TrainedKind = "ours"
+    config = _recorded_config(saved)
+    if config is None:
+        kind = saved.kind
+        config = _published_config(saved.kind)
+    body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
+    runs.require_one_kind(
+        {
+            f"the checkpoint {checkpoint}": saved.stand_in,
+            f"the body in {body}": body_model.is_stand_in,
+        }
+    )
+
+    features = saved.content.get("features")
+    if kind == HMR2:  # its heads need tokens of this checkpoint
+        features = {
+            "kind": HMR2_STREAM,
+            "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
+        }
+        generator: VideoModel = _Hmr2Head(body_model)
+    else:
+        generator = models.build_generator(config, body_model)
+    saved.fill(generator)
+    return Trained(
+        generator=generator.to(target).eval(),
+        checkpoint=checkpoint,
+        kind=kind,
+        config=config,
+        stand_in=saved.stand_in,
+        features=features,
+        extra_streams=saved.content.get("extra_streams") or {},
+    )
+
+
+def _refuse_other_states(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError for files of training that have no generator alone."""
+    for key, noun in (
+        ("training", "the state of a training"),  # last.pt
+        ("mposer_state_dict", "a motion prior"),
+    ):
+        if key in checkpoint.content:
+            raise CheckpointError(
+                f"{checkpoint.path}: expected a model, found {noun}. Name the best.pt of a run."
+            )
+
+
+def _published_config(kind: Kind) -> VideoConfig:
+    """Settings of a published model: VIBE's, or for SPIN and HMR2.0 those without a time encoder.
+
+    SPIN's file fills VIBE's regressor, which is applied frame by frame.
+    """
+    vibe = models.find("vibe")
+    if kind == "vibe":
+        return models.variant_of(vibe.config(), "")
+    config = models.variant_of(vibe.config(), vibe.baseline)
+    if kind == HMR2:
+        return replace(config, stream=HMR2_STREAM, feature_size=TOKEN_SIZE)
+    return config
+
+
+def _recorded_config(checkpoint: Checkpoint) -> VideoConfig | None:
+    """The settings with which a checkpoint was trained; None for a published checkpoint."""
+    settings = checkpoint.content.get("config")
+    if settings is None:
+        return None
+    name = checkpoint.model_name
+    if name not in models.names():
+        missing = models.missing_label(name)
+        raise CheckpointError(f"{checkpoint.path}: checkpoint of {missing}. Install that package.")
+    try:
+        return models.find(name).config.from_dict(settings)
+    except PlugInError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    except (AttributeError, ConfigError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: 'config': {error}. Another version of this project made it: use "
+            "that one, or train again."
+        ) from error
+
+
+def load_body(folder: Path | None) -> Body:
+    """Load the body from SMPL's files; None: the procedural one."""
+    from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
+
+    if folder is None:
+        return Body.stand_in()
+    return Body.load(folder)
+
+
+def _entries(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Entries of a stream's identity, for a message."""
+    return ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
+
+
+def _text(entry: Any) -> str:
+    """An entry of a stream's identity, written as its option: untrained:7"""
+    if entry is None:
+        return "not recorded"
+    if isinstance(entry, Mapping) and "kind" in entry:
+        return f"{entry['kind']}:{entry.get('argument') or str(entry.get('file_sha256'))[:12]}"
+    return str(entry)
+
+
+class _Hmr2Head(VideoModel):
+    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the
+    checkpoint's names.
+    """
+
+    project = staticmethod(functools.partial(cameras.project, crop_px=CROP_PX))
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.smpl_head = _LinearHeads()
+        self.body = body
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
+        pose, shape, camera = self.smpl_head(features)
+        vectors = pose.unflatten(-1, (24, 2, 3))  # the first and second column of each rotation
+        return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
+
+
+class _LinearHeads(nn.Module):
+    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean
+    and a layer.
+    """
+
+    init_body_pose: Tensor
+    init_betas: Tensor
+    init_cam: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decpose = nn.Linear(TOKEN_SIZE, POSE_SIZE)
+        self.decshape = nn.Linear(TOKEN_SIZE, SHAPE_SIZE)
+        self.deccam = nn.Linear(TOKEN_SIZE, CAMERA_SIZE)
+        for name, size in (("body_pose", POSE_SIZE), ("betas", SHAPE_SIZE), ("cam", CAMERA_SIZE)):
+            self.register_buffer(f"init_{name}", torch.zeros(1, size))
+
+    def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pose = self.decpose(token) + self.init_body_pose
+        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
