@@ -20,8 +20,8 @@ from pipeline.features import streams
 from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
-from vibe_model.sections import RunChoice, default_choice
+from vibe_model.part_dynamics.config import PR_VIPE
+from vibe_model.sections import RunChoice
 from vibe_model.vibe.config import MPOSER
 
 
@@ -122,7 +122,7 @@ def _trained(training: Training) -> Iterator[Key]:
     choice = RunChoice(preset=training.preset)
     names = ["preset"]
     if isinstance(training, Model):
-        choice = default_choice(training)
+        choice = RunChoice.default(training)
         names = [field.name for field in dataclasses.fields(choice)]
     choices = {
         "preset": tuple(training.presets),

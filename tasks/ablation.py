@@ -31,7 +31,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
 from vibe_model.runs import csv_text, write_text
-from vibe_model.sections import VIBE, run_choice
+from vibe_model.sections import VIBE, RunChoice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 # variant -> name of the run's folder, one for each seed -> metrics
@@ -63,7 +63,7 @@ class Ablation(PipelineTask):
         return f"{count(len(self._variants()), 'variant')}, {count(len(self._seeds()), 'seed')}"
 
     def requires(self) -> list[luigi.Task]:
-        if run_choice(settings()).variant:
+        if RunChoice.read(settings()).variant:
             line = settings().source.where("vibe", "variant")
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trainings():

@@ -39,7 +39,7 @@ from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
 from vibe_model.runs import csv_text, write_text
-from vibe_model.sections import VIBE, WITHOUT_DEPTH, learns_depth, run_choice
+from vibe_model.sections import VIBE, WITHOUT_DEPTH, RunChoice
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
@@ -119,7 +119,7 @@ class EvaluateVIBE(Evaluate):
 
 def per_frame_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame model's configuration; None with `baseline = false`."""
-    if not run_choice(settings(), model).baseline:
+    if not RunChoice.read(settings(), model).baseline:
         return None
     return model_config(model, _per_frame_variant(model))
 
@@ -130,7 +130,7 @@ def _per_frame_variant(model: Model) -> str:
     The configured variants are kept, so that the per-frame model trains on the same windows: with
     `variant = without-3dpw`, it is "without-3dpw+per-frame" (`models.variant_of`).
     """
-    configured = (run_choice(settings(), model).variant or "").split("+")
+    configured = (RunChoice.read(settings(), model).variant or "").split("+")
     variants = [name for name in configured if name and name != model.baseline]
     return "+".join([*variants, model.baseline])
 
@@ -257,7 +257,7 @@ def _one_digit(error: float | None) -> str:
     return "-" if error is None else f"{error:.1f}"
 
 
-def show_notes(metrics: Metrics, config: object, note: str = "") -> None:
+def show_notes(metrics: Metrics, config: VideoConfig, note: str = "") -> None:
     """Print the explanations below the tables: by split, then units, then warnings.
 
     Args:
@@ -287,9 +287,9 @@ def describe_labels(numbers: Metrics) -> str:
     return f"labels by gendered bodies ({genders}), predictions by the neutral one"
 
 
-def _show_warnings(metrics: Metrics, config: object) -> None:
+def _show_warnings(metrics: Metrics, config: VideoConfig) -> None:
     """Print what makes the numbers doubtful: missing depth, estimated labels, demo data."""
-    if not learns_depth(config):
+    if not config.learns_depth:
         warn(WITHOUT_DEPTH)
     for split, source in metrics.get("estimates", {}).items():
         warn(f"trained on the bodies of {split}: {source}, no ground truth")

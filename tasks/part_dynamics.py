@@ -13,7 +13,7 @@ from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
 from tasks.training import CONFIGURED_SEED, CheckpointTask, Train, best_of
-from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
+from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import check_inputs, pr_vipe_settings
 from vibe_model.settings import VideoConfig

@@ -45,7 +45,6 @@ from vibe_model.sections import (
     VIBE,
     WITHOUT_DEPTH,
     check_inputs,
-    learns_depth,
     model_settings,
     mposer_settings,
 )
@@ -266,7 +265,7 @@ class Train(_TrainingTask):
 
     def work(self) -> None:
         config = self.config()
-        if not learns_depth(config):
+        if not config.learns_depth:
             warn(WITHOUT_DEPTH)
         with self.progress() as progress:
             folder = _run_training(config, self.variant, progress, self.what)

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from cache.read.open_split import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
@@ -20,7 +20,7 @@ from pipeline.settings.file import Section
 from pipeline.settings.sections import Settings, SettingValue
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
+from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 
@@ -43,7 +43,7 @@ _SPLIT_KEYS: Final = (
 class RunChoice:
     """Keys of a model's section that choose its runs.
 
-    The other keys are fields of its configuration. On demo data, defaults differ: `run_choice`.
+    The other keys are fields of its configuration. On demo data, defaults differ: `read`.
     """
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
@@ -54,25 +54,25 @@ class RunChoice:
     # `Report` trains and evaluates this model; unless set, it does so for demo data
     report: bool = False
 
+    @classmethod
+    def default(cls, model: Model) -> Self:
+        """A model's runs on real data, by a section without keys."""
+        return cls(preset=model.preset, report=model.always_reported)
 
-def default_choice(model: Model) -> RunChoice:
-    """A model's runs on real data, by a section without keys."""
-    return RunChoice(preset=model.preset, report=model.always_reported)
+    @classmethod
+    def read(cls, settings: Settings, model: Model = VIBE) -> Self:
+        """Read a model's choice from its section. Raises ConfigError.
 
-
-def run_choice(settings: Settings, model: Model = VIBE) -> RunChoice:
-    """Read a model's `RunChoice` from its section. Raises ConfigError.
-
-    `Model.always_reported` says the defaults of `baseline` and `report`. Another model is reported
-    on demo data only if it has the preset for them.
-    """
-    demo = settings.embedded.enabled
-    defaults = RunChoice(
-        preset=_preset_of(settings, model),
-        baseline=model.always_reported or not demo,
-        report=model.always_reported or (demo and _DEMO_PRESET in model.presets),
-    )
-    return replace(defaults, **settings.source.section(model.section).parse(RunChoice))
+        `Model.always_reported` says the defaults of `baseline` and `report`. Another model is
+        reported on demo data only if it has the preset for them.
+        """
+        demo = settings.embedded.enabled
+        defaults = cls(
+            preset=_preset_of(settings, model),
+            baseline=model.always_reported or not demo,
+            report=model.always_reported or (demo and _DEMO_PRESET in model.presets),
+        )
+        return replace(defaults, **settings.source.section(model.section).parse(cls))
 
 
 def _preset_of(settings: Settings, training: Training) -> str:
@@ -97,14 +97,6 @@ def _is_short(settings: Settings) -> bool:
     return settings.embedded.enabled
 
 
-def learns_depth(config: object) -> bool:
-    """Whether a training has more than 2D labels (else: `WITHOUT_DEPTH`).
-
-    True for configurations without `datasets_3d`, such as that of the motion prior.
-    """
-    return bool(getattr(config, "datasets_3d", True))
-
-
 def model_settings(
     settings: Settings, model: Model, variant: str = "", seed: int | None = None
 ) -> VideoConfig:
@@ -117,7 +109,7 @@ def model_settings(
 
     Raises ConfigError for invalid settings.
     """
-    runs = run_choice(settings, model)
+    runs = RunChoice.read(settings, model)
     section = settings.source.section(model.section)
     values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
@@ -314,10 +306,10 @@ def _check_columns(
 def setting_values(settings: Settings) -> Iterator[SettingValue]:
     """Yield the effective value and the default of every key of these sections."""
     for model in models.every():
-        runs = run_choice(settings, model)
+        runs = RunChoice.read(settings, model)
         config = model_settings(settings, model)
         yield from _values_of(
-            model, config, runs.preset, asdict(runs), asdict(default_choice(model))
+            model, config, runs.preset, asdict(runs), asdict(RunChoice.default(model))
         )
     for training in (MPOSER, PR_VIPE):
         preset = _preset_of(settings, training)
@@ -352,7 +344,7 @@ def check_all_inputs(settings: Settings) -> None:
         if (
             model.always_reported
             or section.keys() - {"report"}
-            or (section and run_choice(settings, model).report)
+            or (section and RunChoice.read(settings, model).report)
         ):
             config = model_settings(settings, model)
             check_inputs(settings, config, model)

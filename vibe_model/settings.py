@@ -354,6 +354,11 @@ class VideoConfig(RunConfig):
         return {name: getattr(self, f"{name}_weight") for name in self.TERMS}
 
     @property
+    def learns_depth(self) -> bool:
+        """Whether it trains on more than 2D labels."""
+        return bool(self.datasets_3d)
+
+    @property
     def uses_motion(self) -> bool:
         """Whether training reads real motion."""
         return False

@@ -162,7 +162,7 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
 
     model = load_trained(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
-    job = jobs.open_job(args.cache, args.named, model, stream, out)
+    job = jobs.PredictionJob.open(args.cache, args.named, model, stream, out)
     result = _PredictedSplits()
     _write(args, job, result, tracks=args.tracks, overlay=bool(args.overlay))
     return result
@@ -202,8 +202,8 @@ def _predict_clips(
         folder = out
         if len(splits) > 1:
             folder /= name.rpartition("/")[2]
-        job = jobs.open_job(args.cache, name, model, streams[-1].name, folder, raw)
-        for text in jobs.warnings(job, streams):
+        job = jobs.PredictionJob.open(args.cache, name, model, streams[-1].name, folder, raw)
+        for text in job.warnings(streams):
             warn(text)
         _write(args, job, result, tracks=tracks, overlay=overlay)
     return result

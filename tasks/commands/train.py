@@ -23,7 +23,7 @@ from tasks.base import fact, warn
 from tasks.training import model_config
 from tasks.training_view import progress_callback
 from vibe_model import models, runs
-from vibe_model.sections import WITHOUT_DEPTH, learns_depth
+from vibe_model.sections import WITHOUT_DEPTH
 from vibe_model.settings import VideoConfig
 
 
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         training.run(config, progress=None)
         return 0
 
-    if not learns_depth(config):
+    if not config.learns_depth:
         warn(WITHOUT_DEPTH)
     _warn_of_missing_rows(config)
     title = f"{model.title}, {config.name}, seed {config.seed}"

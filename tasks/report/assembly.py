@@ -47,7 +47,6 @@ from tasks.report.runs import TrainingRun, read_run
 from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
-from vibe_model.sections import learns_depth
 
 VERSION: Final = 16  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
@@ -262,7 +261,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
         "protocols": list(map(find, dict.fromkeys(row.protocol for row in rows))),
         "metrics": table_metrics(errors),
         "units": units_of(errors),
-        "without_depth": [run.name for run in runs if run.splits and not learns_depth(run.config)],
+        "without_depth": [run.name for run in runs if run.splits and not run.learns_depth],
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,

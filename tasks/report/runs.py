@@ -116,6 +116,11 @@ class TrainingRun:
             return None
 
     @property
+    def learns_depth(self) -> bool:
+        """Whether it trained on more than 2D labels, as far as its settings are known."""
+        return self.config is None or self.config.learns_depth
+
+    @property
     def splits(self) -> dict[str, Metrics]:
         """The metrics of each evaluated split."""
         return {split: self.metrics[split] for split in splits_of(self.metrics)}

@@ -26,7 +26,7 @@ from tasks.settings import settings
 from tasks.training import model_config
 from vibe_model import models, runs
 from vibe_model.models import Model
-from vibe_model.sections import run_choice
+from vibe_model.sections import RunChoice
 from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Report(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         return [
-            Evaluate(model=m.section) for m in models.every() if run_choice(settings(), m).report
+            Evaluate(model=m.section)
+            for m in models.every()
+            if RunChoice.read(settings(), m).report
         ]
 
     def up_to_date(self) -> bool:
@@ -113,12 +115,14 @@ def _configured_content() -> ReportContent:
             begun = {name: runs.run_folder(config) for name, config in configs.items()}
             begun = {name: folder for name, folder in begun.items() if folder.is_dir()}
             folders |= begun
-            if run_choice(s, model).report:
+            if RunChoice.read(s, model).report:
                 missing = f"no run with the settings of {s.file} has started on the current cache."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
         except USER_ERRORS as error:
             # such as a model that luigi.cfg does not name and whose streams are missing
-            is_named = "report" in s.source.section(model.section) and run_choice(s, model).report
+            is_named = (
+                "report" in s.source.section(model.section) and RunChoice.read(s, model).report
+            )
             if model.always_reported or is_named:
                 notes.append(f"The runs of {model.title} in {s.file} are unknown: {error}")
     return ReportContent(

@@ -9,7 +9,7 @@ from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
-from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, run_choice
+from vibe_model.sections import VIBE, RunChoice, check_inputs, model_settings, mposer_settings
 from vibe_model.vibe.config import TrainConfig
 
 
@@ -88,7 +88,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
     assert demo.detector is not None and demo.detector.name == "demo"
     assert real.detector is None
-    kinds = [run_choice(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
+    kinds = [RunChoice.read(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
         *[
             ("embedded", True, True),

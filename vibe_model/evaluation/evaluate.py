@@ -24,7 +24,7 @@ from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.evaluation.protocols import Protocol
 from vibe_model.evaluation.track_errors import BASELINE, Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
+from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.runs import write_json
 from vibe_model.settings import Reading
@@ -137,7 +137,7 @@ def evaluate_all(
         for record in records:
             dynamics = _dynamics(job, record, bind_dynamics)
             by_protocol[record.name] = metrics[record.name] | dynamics | {"stand_in": stand_in}
-        by_split[name] = protocols.nest(by_protocol, _split_facts(job, left_out))
+        by_split[name] = _nest(by_protocol, _split_facts(job, left_out))
     if results is not None:
         results.write()
     return by_split
@@ -162,6 +162,14 @@ def _split_facts(job: _EvaluationJob, left_out: Mapping[str, str]) -> Metrics:
     if left_out:
         facts[protocols.LEFT_OUT] = left_out
     return facts
+
+
+def _nest(numbers: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A split's entry in metrics.json, as `by_protocol` reads it. facts: the same for all
+    protocols.
+    """
+    first, *others = numbers.values()
+    return {**first, **facts, **{metrics["protocol"]: metrics for metrics in others}}
 
 
 def choose_sigma(
@@ -342,12 +350,8 @@ class _TrackResults:
         }
         if self.output.predictions:
             folder = f"{PREDICTIONS}/{split}"
-            path = save_npz(
-                self.output.folder / folder,
-                bodies,
-                self.generator,
-                about=self.facts | {"split": split},
-            )
+            about = self.facts | {"split": split}
+            path = bodies.save(self.output.folder / folder, self.generator, about=about)
             row["predictions"] = f"{folder}/{path.name}"
         self.rows.append(row)
 

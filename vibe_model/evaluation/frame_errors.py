@@ -49,7 +49,7 @@ VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics 
 MODELS: Final = (OWN, BASELINE)
 
 
-class Root(NamedTuple):
+class _Root(NamedTuple):
     """Joints whose middle is the origin for vertices; without indices, vertices stay in place."""
 
     order: Order
@@ -229,7 +229,7 @@ class Scorer:
         meshes = {OWN: predicted, BASELINE: self._mean}
         # Protocols with equal roots share vertices; with the same metric also its errors (N,).
         vertices = functools.cache(self._vertices)
-        shared: dict[tuple[str, metrics.Metric, Root], Floats] = {}  # by model, metric and root
+        shared: dict[tuple[str, metrics.Metric, _Root], Floats] = {}  # by model, metric and root
         for truth in group.truths:
             protocol = truth.protocol
             if protocol.truth == "body":
@@ -237,10 +237,10 @@ class Scorer:
             is_counted = truth.counted[rows]
             if not is_counted.any():
                 continue
-            root = Root(protocol.joints, ())
+            root = _Root(protocol.joints, ())
             # Bodies of different genders have different origins: compare them about the root.
             if protocol.root_vertices or label.body is not predicted.body:
-                root = Root(protocol.joints, tuple(protocol.root_places))
+                root = _Root(protocol.joints, tuple(protocol.root_places))
             for name, metric in _vertex_metrics(protocol).items():
                 for model, mesh in meshes.items():
                     key = (model, metric, root)
@@ -250,7 +250,7 @@ class Scorer:
                         shared[key] = protocol.measure(name, pred, target)
                     truth.errors[model][name][rows[is_counted]] = shared[key][is_counted]
 
-    def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
+    def _vertices(self, mesh: _Mesh, reads: str, root: _Root) -> Floats:
         """The vertices that a metric reads, (N, 6890, 3) m, relative to `root`."""
         if reads == "vertices at rest":
             mesh = mesh.unpose(self._unit_shapes(mesh.body))
@@ -424,7 +424,7 @@ class _Mesh(NamedTuple):
             return self.body.common14(self.verts)
         return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
 
-    def vertices(self, root: Root) -> Tensor:
+    def vertices(self, root: _Root) -> Tensor:
         """Vertices (N, 6890, 3) m, relative to the middle of the joints of `root`."""
         assert self.verts is not None
         if not root.indices:

@@ -280,14 +280,6 @@ def choose(
     return [record for record in records if record.name not in left_out], left_out
 
 
-def nest(numbers: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A split's entry in metrics.json, as `by_protocol` reads it. facts: the same for all
-    protocols.
-    """
-    first, *others = numbers.values()
-    return {**first, **facts, **{metrics["protocol"]: metrics for metrics in others}}
-
-
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Protocol -> a split's numbers, from its entry in metrics.json.
 

@@ -65,6 +65,20 @@ class Sets(NamedTuple):
     real: Prediction  # from the strip
     hallucinated: Prediction | None  # from the hallucination
 
+    @property
+    def bodies(self) -> list[Mapping[str, Tensor]]:
+        """The predictions of every set, (B, T, ...)."""
+        predictions: list[Mapping[str, Tensor]] = []
+        for pred in (self.real, self.hallucinated):
+            if pred is not None:
+                predictions += [pred, *pred["deltas"].values()]
+        return predictions
+
+    @property
+    def rotations(self) -> Tensor:
+        """Rotations of all sets' bodies without the global one, (S B T, 23, 3, 3)."""
+        return torch.cat([pred["rotmat"][..., 1:, :, :].flatten(0, 1) for pred in self.bodies])
+
 
 class _States(NamedTuple):
     """What the regressors predict for the frames of a strip, with D steps."""

@@ -5,7 +5,7 @@ compared with labels: now, 5 frames before and after, and the same three from th
 strip. A term without labels is 0.
 
 `HMMRTrainer` adds two terms to those of `supervised`: the generator's and the discriminator's, from
-the scores of all sets' `rotations`.
+the scores of all `Sets.rotations`.
 """
 
 from __future__ import annotations
@@ -70,20 +70,6 @@ def supervised(
             strip = strip.detach()
         losses["hallucinate"] = (strip - sets.hallucination).square().mean()  # equation 3
     return {name: weights[name] * term for name, term in losses.items()}
-
-
-def rotations(sets: Sets) -> Tensor:
-    """Rotations of all sets' bodies without the global one, (S B T, 23, 3, 3)."""
-    return torch.cat([pred["rotmat"][..., 1:, :, :].flatten(0, 1) for pred in bodies(sets)])
-
-
-def bodies(sets: Sets) -> list[Body]:
-    """The predictions of every set, (B, T, ...)."""
-    predictions: list[Body] = []
-    for pred in (sets.real, sets.hallucinated):
-        if pred is not None:
-            predictions += [pred, *pred["deltas"].values()]
-    return predictions
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
@@ -154,5 +140,5 @@ def _constancy(betas: Tensor) -> Tensor:
 
 def _shape_prior(sets: Sets) -> Tensor:
     """Mean squared betas of all sets -> scalar."""
-    squares = [pred["theta"][..., BETAS].square().mean() for pred in bodies(sets)]
+    squares = [pred["theta"][..., BETAS].square().mean() for pred in sets.bodies]
     return torch.stack(squares).mean()

@@ -101,7 +101,7 @@ class HMMRTrainer(VideoTrainer):
             weights=config.weights,
         )
         if self.discriminator is not None:
-            fake = losses.rotations(sets)  # (N, 23, 3, 3)
+            fake = sets.rotations  # (N, 23, 3, 3)
             real = axis_angle_to_matrix(batch.real_theta[..., MOTION].reshape(-1, N_JOINTS, 3))
             with frozen(self.discriminator):
                 for_generator = self.discriminator(fake)

@@ -5,7 +5,7 @@ bodies
 
 1. `clips_folder`: the raw folder to prepare; a single clip is linked into one
 2. `streams_to_prepare`: the streams that the model reads, computed while preparing the clips
-3. `open_job`: a `PredictionJob` for each prepared split, which `predict_videos` carries out
+3. `PredictionJob.open`: a job for each prepared split, which `predict_videos` carries out
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, Self
 
 import cache
 from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
@@ -50,23 +50,43 @@ class PredictionJob:
     overlay: bool = True
     export: bool = False  # motion files, too
 
+    @classmethod
+    def open(
+        cls,
+        root: cache.Root,
+        name: str,
+        trained: Trained,
+        stream: str,
+        out: Path,
+        raw: Path | None = None,
+    ) -> Self:
+        """Make the job for a split that has features. stream: Name of the stream with the features.
+
+        Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
+        """
+        split = cache.open(root)[name]
+        runs.require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
+        trained.check_split(split, stream)
+        stand_in = trained.has_random_features(split, stream)
+        stand_in |= bool(trained.generator.body.is_stand_in)
+        return cls(root, name, stream, trained, out, stand_in, raw)
+
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]
 
-
-def open_job(
-    root: cache.Root, name: str, trained: Trained, stream: str, out: Path, raw: Path | None = None
-) -> PredictionJob:
-    """Make the job for a split that has features. stream: Name of the stream with the features.
-
-    Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
-    """
-    split = cache.open(root)[name]
-    runs.require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
-    trained.check_split(split, stream)
-    stand_in = trained.has_random_features(split, stream)
-    stand_in |= bool(trained.generator.body.is_stand_in)
-    return PredictionJob(root, name, stream, trained, out, stand_in, raw)
+    def warnings(self, streams: Sequence[StreamSpec]) -> list[str]:
+        """Messages with reasons to doubt the predicted bodies. streams: of `streams_to_prepare`."""
+        reasons = []
+        features = streams[-1]
+        network = features.stream
+        is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
+        needs_spin = self.trained.kind in ("vibe", "spin") and not self.stand_in
+        if needs_spin and not is_spin:
+            reasons.append(
+                f"{self.trained.checkpoint.name} was trained on SPIN's features, but these are "
+                f"{features.name}"
+            )
+        return reasons
 
 
 def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
@@ -232,18 +252,3 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
             stream = kinds.get(str(identity["kind"])).with_weights(file)
         trained.check_features(f"stream {reading.stream!r}", stream.dim, argument=argument)
         yield StreamSpec(reading.stream, stream)
-
-
-def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
-    """Messages with reasons to doubt the predicted bodies. streams: of `streams_to_prepare`."""
-    reasons = []
-    features = streams[-1]
-    network = features.stream
-    is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
-    needs_spin = job.trained.kind in ("vibe", "spin") and not job.stand_in
-    if needs_spin and not is_spin:
-        reasons.append(
-            f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are "
-            f"{features.name}"
-        )
-    return reasons

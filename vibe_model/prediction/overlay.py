@@ -98,6 +98,44 @@ class PredictedBodies:
         first, last = np.searchsorted(frames, (start, stop))
         return np.asarray(records[order[first:last]])
 
+    def write_overlay(
+        self, file: Path, source: FrameSource, generator: VideoModel, *, text: str = ""
+    ) -> tuple[Path, int]:
+        """Write all the source's frames with the bodies drawn over them. Returns the file and its
+        number of frames.
+
+        Past and future bodies, if the model predicts them, are beside each frame. A frame that
+        cannot be decoded repeats the one before it.
+
+        Args:
+            file: An mp4 file; a single frame is written as a png file of this name.
+            text: Caption in the corner of every frame.
+
+        Raises:
+            PipelineError: the file cannot be written.
+        """
+        rate = rate_of(source)
+        images = _draw_frames(source, self, _BodyDrawing(generator), rate)
+        first = next(images, None)
+        if first is None:
+            raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
+        second = next(images, None)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if second is None:
+            caption(first, text)
+            _, encoded = cv2.imencode(".png", first[..., ::-1])
+            png = encoded.tobytes()
+            replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
+            return file.with_suffix(".png"), 1
+        written = 0
+        height, width = first.shape[:2]
+        with video_writer(file, rate, (width, height)) as write:
+            for image in itertools.chain((first, second), images):
+                caption(image, text)
+                write(image)
+                written += 1
+        return file, written
+
     @functools.cached_property
     def _by_frame(self) -> tuple[Array, Ints, Ints]:
         """All records, their frames in order, and the records' order by frame."""
@@ -182,50 +220,6 @@ def project_body(record: Any, verts: Floats) -> SeenBody:
         pixels = record["bbox"][:2] + from_centre
     colour = COLOURS[int(record["track"]) % len(COLOURS)]
     return SeenBody(verts, pixels, points[:, 2], colour)
-
-
-def write_overlay(
-    file: Path,
-    source: FrameSource,
-    bodies: PredictedBodies,
-    generator: VideoModel,
-    *,
-    text: str = "",
-) -> tuple[Path, int]:
-    """Write all the source's frames with bodies drawn over them. Returns the file and its number of
-    frames.
-
-    Past and future bodies, if the model predicts them, are beside each frame. A frame that cannot
-    be decoded repeats the one before it.
-
-    Args:
-        file: An mp4 file; a single frame is written as a png file of this name.
-        text: Caption in the corner of every frame.
-
-    Raises:
-        PipelineError: the file cannot be written.
-    """
-    rate = rate_of(source)
-    images = _draw_frames(source, bodies, _BodyDrawing(generator), rate)
-    first = next(images, None)
-    if first is None:
-        raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
-    second = next(images, None)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if second is None:
-        caption(first, text)
-        _, encoded = cv2.imencode(".png", first[..., ::-1])
-        png = encoded.tobytes()
-        replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
-        return file.with_suffix(".png"), 1
-    written = 0
-    height, width = first.shape[:2]
-    with video_writer(file, rate, (width, height)) as write:
-        for image in itertools.chain((first, second), images):
-            caption(image, text)
-            write(image)
-            written += 1
-    return file, written
 
 
 def _time_label(step: int, fps: float) -> str:

@@ -4,7 +4,7 @@
 `predict_tracks` cuts tracks into windows, predicts every window once, in batches over several
 tracks (`_regress`), and assembles each track's frames from its windows (`TrackBodies`). Evaluation
 measures them; `tasks predict` smooths them (`TrackBodies.smooth_time`) and writes them with
-`save_npz`.
+`TrackBodies.save`.
 
 Models may also predict past and future bodies, some steps before and after each frame, such as -5
 and 5 frames (`VideoModel.steps`). They have the frame's shape and camera, and their own rotations.
@@ -92,6 +92,51 @@ class TrackBodies:
             camera=smooth(self.camera, self.run, sigma),
             step_rotmats=step_rotmats,
         )
+
+    def save(
+        self, folder: Path, generator: VideoModel, *, about: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write one npz: arrays of F frames, and `about`, a JSON text.
+
+            theta (F, 85)           camera 3, pose 72 (axis times angle, rad), betas 10
+            pose (F, 72), betas (F, 10), rotmat (F, 24, 3, 3)
+                                    the same, and as rotations relative to parents, the first one in
+                                    the camera's axes
+            camera (F, 3)           scale, tx, ty of the weak perspective; [-1, 1] is the crop, the
+                                    box times crop_scale
+            camera_in_picture (F, 4)
+                                    sx, sy, tx, ty of the weak perspective; [-1, 1] is the whole
+                                    image; missing if its size is unknown
+            bbox (F, 4)             cxcywh px of the source's picture, without crop_scale
+            joints_3d (F, 49, 3)    spin49, m, camera axes, without the camera's translation
+            joints_2d (F, 49, 2)    spin49, px of the source's picture
+            frame_index (F,)        int64, the source's own frames, counted from 0
+            run (F,)                int64, frames of equal number are neighbours, one step apart
+
+        Others are float32. Past and future bodies, which have the frame's betas and camera, are in
+        `theta_minus5` and so on (`_step_arrays`).
+
+        about: facts beside name and whether it is demo data, such as the run's fingerprint. Returns
+        the path `folder` / `file_name`.
+        """
+        arrays = _current_arrays(generator, self)
+        for step, rotmat in self.step_rotmats.items():
+            for name, array in _step_arrays(generator, self, rotmat).items():
+                arrays[f"{name}_{step_name(step)}"] = array
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        arrays |= {"frame_index": self.frame_index, "run": self.run}
+        recorded = {
+            "track": self.track.name,
+            "stand_in": bool(generator.body.is_stand_in),
+            "crop_scale": float(self.track.crop_scale),
+            "picture": None if self.picture is None else list(self.picture),
+            **(about or {}),
+        }
+        text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / file_name(self.track.name, ".npz")
+        replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
+        return path
 
 
 class _Predicted(NamedTuple):
@@ -241,58 +286,8 @@ def segments(run: Ints) -> Iterator[tuple[int, int]]:
         yield from pairwise([0, *changes.tolist(), len(run)])
 
 
-def save_npz(
-    folder: Path,
-    bodies: TrackBodies,
-    generator: VideoModel,
-    *,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write one npz of a track: arrays of F frames, and `about`, a JSON text.
-
-        theta (F, 85)           camera 3, pose 72 (axis times angle, rad), betas 10
-        pose (F, 72), betas (F, 10), rotmat (F, 24, 3, 3)
-                                the same, and as rotations relative to parents, the first one in the
-                                camera's axes
-        camera (F, 3)           scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box
-                                times crop_scale
-        camera_in_picture (F, 4)
-                                sx, sy, tx, ty of the weak perspective; [-1, 1] is the whole image;
-                                missing if its size is unknown
-        bbox (F, 4)             cxcywh px of the source's picture, without crop_scale
-        joints_3d (F, 49, 3)    spin49, m, camera axes, without the camera's translation
-        joints_2d (F, 49, 2)    spin49, px of the source's picture
-        frame_index (F,)        int64, the source's own frames, counted from 0
-        run (F,)                int64, frames of equal number are neighbours, one step apart
-
-    Others are float32. Past and future bodies, which have the frame's betas and camera, are in
-    `theta_minus5` and so on (`_step_arrays`).
-
-    about: facts beside name and whether it is demo data, such as the run's fingerprint. Returns the
-    path `folder` / `file_name`.
-    """
-    arrays = _current_arrays(generator, bodies)
-    for step, rotmat in bodies.step_rotmats.items():
-        for name, array in _step_arrays(generator, bodies, rotmat).items():
-            arrays[f"{name}_{step_name(step)}"] = array
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
-    recorded = {
-        "track": bodies.track.name,
-        "stand_in": bool(generator.body.is_stand_in),
-        "crop_scale": float(bodies.track.crop_scale),
-        "picture": None if bodies.picture is None else list(bodies.picture),
-        **(about or {}),
-    }
-    text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(bodies.track.name, ".npz")
-    replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
-    return path
-
-
 def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, Array]:
-    """The arrays of `save_npz` about the bodies of the frames themselves."""
+    """The arrays of `TrackBodies.save` about the bodies of the frames themselves."""
     theta, joints_3d, kp_2d = posed_arrays(
         generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
@@ -315,7 +310,7 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, Arr
 
 
 def _step_arrays(generator: VideoModel, bodies: TrackBodies, rotmat: Float32s) -> dict[str, Array]:
-    """The arrays of `save_npz` about the past or future bodies with these rotations."""
+    """The arrays of `TrackBodies.save` about the past or future bodies with these rotations."""
     theta, joints_3d = posed_arrays(
         generator, (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
     )

@@ -141,18 +141,18 @@ class TrainConfig(VideoConfig):
         return {**super().parts, **motion}
 
 
-class Variant(NamedTuple):
+class _Variant(NamedTuple):
     """A row of the paper's ablation."""
 
     title: str  # similar to the paper's tables
     changes: Mapping[str, Any]  # settings that it overrides -> their values
 
 
-def _discriminator_variant(title: str, **changes: Any) -> Variant:
-    return Variant(f"G + D_M, {title}", {"prior": "discriminator", **changes})
+def _discriminator_variant(title: str, **changes: Any) -> _Variant:
+    return _Variant(f"G + D_M, {title}", {"prior": "discriminator", **changes})
 
 
-def _attention_variant(layers: int, size: int) -> Variant:
+def _attention_variant(layers: int, size: int) -> _Variant:
     return _discriminator_variant(
         f"attention [{layers}, {size}]",
         disc_pool="attention",
@@ -164,16 +164,16 @@ def _attention_variant(layers: int, size: int) -> Variant:
 PER_FRAME: Final = "per-frame"
 """The baseline of temporal models: the same regressor on each frame's feature."""
 
-VARIANTS: Final[Mapping[str, Variant]] = {
-    PER_FRAME: Variant("per frame, no temporal encoder", {"n_layers": 0, "prior": "none"}),
-    "generator-only": Variant("only G", {"prior": "none"}),
-    "mposer": Variant("G + MPoser prior", {"prior": "mposer"}),
+VARIANTS: Final[Mapping[str, _Variant]] = {
+    PER_FRAME: _Variant("per frame, no temporal encoder", {"n_layers": 0, "prior": "none"}),
+    "generator-only": _Variant("only G", {"prior": "none"}),
+    "mposer": _Variant("G + MPoser prior", {"prior": "mposer"}),
     "concat": _discriminator_variant("concat", disc_pool="concat"),
     "attention-2x512": _attention_variant(2, 512),
     "attention-2x1024": _attention_variant(2, 1024),
     "attention-3x512": _attention_variant(3, 512),
     "attention-3x1024": _attention_variant(3, 1024),
-    "without-3dpw": Variant("VIBE, trained without 3DPW", {"leave_out": ("3dpw/train",)}),
+    "without-3dpw": _Variant("VIBE, trained without 3DPW", {"leave_out": ("3dpw/train",)}),
 }
 
 PRESETS: Final = {

@@ -65,7 +65,7 @@ class World:
     def predicted(self, out, *words, labels=None):
         """All steps."""
         assert self.predict(out, *words, labels=labels) == 0
-        return jobs.open_job(out / "cache", SPLIT, self.trained, "resnet50", out)
+        return jobs.PredictionJob.open(out / "cache", SPLIT, self.trained, "resnet50", out)
 
 
 def small_config(**changes):

@@ -22,9 +22,9 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
-from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _record_type, project_body
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
+from vibe_model.prediction.videos import write_motion
 
 
 def bodies_of(job):
@@ -126,7 +126,8 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
 ):
     source = Video(world.video.parent, world.video.name)
     (folder := tmp_path / "made").mkdir()
-    args = (folder / "overlay.mp4", source, bodies_of(job), job.trained.generator)
+    bodies = bodies_of(job)
+    args = (folder / "overlay.mp4", source, job.trained.generator)
     frames = iter(range(5))
 
     def paint(*_):
@@ -137,10 +138,10 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
     with monkeypatch.context() as patch:
         patch.setattr(_BodyDrawing, "paint", paint)
         with pytest.raises(KeyboardInterrupt):
-            overlay.write_overlay(*args)
+            bodies.write_overlay(*args)
     assert list(folder.iterdir()) == []
     full = av.FFmpegError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(av.VideoFrame, "from_ndarray", MagicMock(side_effect=full))
     with pytest.raises(PipelineError, match="free disk space"):
-        overlay.write_overlay(*args)
+        bodies.write_overlay(*args)
     assert list(folder.iterdir()) == []

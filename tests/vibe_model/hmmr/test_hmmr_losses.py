@@ -197,12 +197,12 @@ def test_scores_of_a_perfect_discriminator():
 
 def test_the_global_rotation_is_not_judged():
     model = a_model()
-    before = hmmr_losses.rotations(model.as_sets())
+    before = model.as_sets().rotations
     assert before.shape == (6 * B * T, 23, 3, 3)
     model.sets[False]["rotmat"][..., 0, :, :] += 1
-    assert torch.equal(hmmr_losses.rotations(model.as_sets()), before)
+    assert torch.equal(model.as_sets().rotations, before)
     model.sets[False]["rotmat"][..., 1, :, :] += 1
-    assert not torch.equal(hmmr_losses.rotations(model.as_sets()), before)
+    assert not torch.equal(model.as_sets().rotations, before)
 
 
 @pytest.mark.parametrize(("target", "reaches"), [("joint", True), ("detached", False)])

@@ -30,7 +30,7 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
     weights = {**hmmr_losses.WEIGHTS, "adversarial": 3.0}
     sets = generator.sets(batch.labels["features"].float())
     expected = hmmr_losses.supervised(sets, batch.labels, optimal_camera="trace", weights=weights)
-    fake = hmmr_losses.rotations(sets)
+    fake = sets.rotations
     expected["adversarial"] = 3 * hmmr_losses.adversarial(discriminator(fake))
     by_definition = gradients(expected.values(), generator)
     real = axis_angle_to_matrix(batch.real_theta[..., 6:75].reshape(-1, 23, 3))

@@ -16,7 +16,7 @@ from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
-from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, save_npz, smooth
+from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, smooth
 from vibe_model.prediction.windows import Present, select_tracks
 from vibe_model.vibe.networks import Estimate
 
@@ -195,7 +195,7 @@ def test_a_sigma_that_is_none_is_refused(sigma):
 
 def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp_path):
     found = predict(model, split, smooth=1.0)
-    path = save_npz(tmp_path / "a", found["v0/0"], model, about={"fingerprint": "0123"})
+    path = found["v0/0"].save(tmp_path / "a", model, about={"fingerprint": "0123"})
     assert [path] == list((tmp_path / "a").iterdir())
     with np.load(path, allow_pickle=False) as file:
         held = dict(file)
@@ -222,14 +222,14 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     )
     posed = model.body(betas=torch.as_tensor(held["betas"]), rotmat=torch.as_tensor(held["rotmat"]))
     assert_allclose(held["joints_3d"], posed.joints.numpy(), atol=1e-5)
-    with np.load(save_npz(tmp_path, found["v2/0"], model)) as unsized:
+    with np.load(found["v2/0"].save(tmp_path, model)) as unsized:
         assert "camera_in_picture" not in unsized.files
 
 
 def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
     found = predict(model, MemorySplit(0, [150]))["v0/0"]
     posed = model.body(betas=torch.as_tensor(found.shape), rotmat=torch.as_tensor(found.rotmat))
-    with np.load(save_npz(tmp_path, found, model)) as held:
+    with np.load(found.save(tmp_path, model)) as held:
         assert_allclose(held["joints_3d"], posed.joints, atol=1e-5)
 
 

@@ -1,7 +1,7 @@
 """3D poses of a cache, and frames seen by several cameras.  windows -> [training, evaluation]
 
-`read_poses` reads the poses of one split into a `PoseSet`, `concatenate` joins those of several
-splits, and `PoseSet.draw` draws the pairs of a training step. A pair is two views of one pose: by
+`PoseSet.read` reads the poses of one split, `PoseSet.concatenate` joins those of several splits,
+and `PoseSet.draw` draws the pairs of a training step. A pair is two views of one pose: by
 two real cameras that filmed the same instant, or by two virtual ones.
 """
 
@@ -85,6 +85,52 @@ class PoseSet:
     # Example: [[0, 90, -1], [1, 91, 181]]
     instants: Ints
 
+    @classmethod
+    def read(
+        cls, split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: Bools
+    ) -> PoseSet:
+        """Read every `stride`-th frame with SMPL or 3D labels.
+
+        tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
+        """
+        all_rows = split.windows(1, 1)[:, 0]
+        no_points = np.empty((0, 13, 3), np.float32)
+        parts = [cls(no_points, np.empty((0, 13), np.bool_), no_points, _NO_INSTANTS)]
+        cameras = [_parse_recording(name, track.name) for track in split.tracks]
+        filmed: list[_Filmed | None] = []  # of each pose
+        frames: list[int] = []  # number of each pose's frame
+        for start in range(0, len(all_rows), AT_ONCE):
+            rows = _choose_rows(split, all_rows[start : start + AT_ONCE], stride, tracks)
+            if not len(rows):
+                continue
+            labels = _read_rows(split, rows, FIELDS)
+            part, is_usable = _poses(labels, body, z_up)
+            parts.append(part)
+            filmed += [cameras[track] for track in split.track_of(rows[is_usable])]
+            frames += labels["frame_index"][is_usable].tolist()
+        poses = cls.concatenate(parts)
+        return replace(poses, instants=_instants(filmed, frames, poses.kp_2d))
+
+    @classmethod
+    def concatenate(cls, parts: list[PoseSet]) -> PoseSet:
+        """Concatenate pose sets; the rows of their instants move with the poses."""
+        width = max(part.instants.shape[1] for part in parts)
+        instants = []
+        n_poses = 0
+        for part in parts:
+            rows = np.full((len(part.instants), width), -1)
+            is_seen = part.instants >= 0
+            cameras = rows[:, : is_seen.shape[1]]  # a view of the part's own cameras
+            cameras[is_seen] = part.instants[is_seen] + n_poses
+            instants.append(rows)
+            n_poses += len(part)
+        return cls(
+            np.concatenate([part.poses for part in parts]),
+            np.concatenate([part.shown for part in parts]),
+            np.concatenate([part.kp_2d for part in parts]),
+            np.concatenate(instants),
+        )
+
     def __len__(self) -> int:
         return len(self.poses)
 
@@ -113,52 +159,6 @@ class PoseSet:
             "shown": self.shown[rows],
             "kp_2d": self.kp_2d[pairs],
         }
-
-
-def concatenate(parts: list[PoseSet]) -> PoseSet:
-    """Concatenate pose sets; the rows of their instants move with the poses."""
-    width = max(part.instants.shape[1] for part in parts)
-    instants = []
-    n_poses = 0
-    for part in parts:
-        rows = np.full((len(part.instants), width), -1)
-        is_seen = part.instants >= 0
-        cameras = rows[:, : is_seen.shape[1]]  # a view of the part's own cameras
-        cameras[is_seen] = part.instants[is_seen] + n_poses
-        instants.append(rows)
-        n_poses += len(part)
-    return PoseSet(
-        np.concatenate([part.poses for part in parts]),
-        np.concatenate([part.shown for part in parts]),
-        np.concatenate([part.kp_2d for part in parts]),
-        np.concatenate(instants),
-    )
-
-
-def read_poses(
-    split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: Bools
-) -> PoseSet:
-    """Read every `stride`-th frame with SMPL or 3D labels.
-
-    tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
-    """
-    all_rows = split.windows(1, 1)[:, 0]
-    no_points = np.empty((0, 13, 3), np.float32)
-    parts = [PoseSet(no_points, np.empty((0, 13), np.bool_), no_points, _NO_INSTANTS)]
-    cameras = [_parse_recording(name, track.name) for track in split.tracks]
-    filmed: list[_Filmed | None] = []  # of each pose
-    frames: list[int] = []  # number of each pose's frame
-    for start in range(0, len(all_rows), AT_ONCE):
-        rows = _choose_rows(split, all_rows[start : start + AT_ONCE], stride, tracks)
-        if not len(rows):
-            continue
-        labels = _read_rows(split, rows, FIELDS)
-        part, is_usable = _poses(labels, body, z_up)
-        parts.append(part)
-        filmed += [cameras[track] for track in split.track_of(rows[is_usable])]
-        frames += labels["frame_index"][is_usable].tolist()
-    poses = concatenate(parts)
-    return replace(poses, instants=_instants(filmed, frames, poses.kp_2d))
 
 
 def _choose_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:

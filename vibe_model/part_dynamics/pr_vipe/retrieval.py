@@ -26,8 +26,7 @@ from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import Doubles, Floats, Ints
 from vibe_model.devices import constant
 from vibe_model.networks import evaluating
-from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
-from vibe_model.part_dynamics.pr_vipe.losses import KAPPA
+from vibe_model.part_dynamics.pr_vipe.losses import KAPPA, pose_distances
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 

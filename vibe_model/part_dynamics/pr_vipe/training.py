@@ -20,11 +20,11 @@ from torch.optim import Adagrad, Adam, Optimizer
 
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
+from vibe_model.part_dynamics.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe import losses
-from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
-from vibe_model.part_dynamics.pr_vipe.config import STATE, PrVIPEConfig
+from vibe_model.part_dynamics.pr_vipe.losses import pose_distances
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
-from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
+from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, on_device
@@ -188,7 +188,7 @@ class _PrVIPERun(TrainingLoop):
         self._body = body
         config = self.config
         names = (*config.motion, *config.poses_3d)
-        self._poses = concatenate([self._read(name, held_out=False) for name in names])
+        self._poses = PoseSet.concatenate([self._read(name, held_out=False) for name in names])
         if not len(self._poses):
             raise DataError(
                 f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. "
@@ -248,7 +248,7 @@ class _PrVIPERun(TrainingLoop):
         if is_motion:
             places = np.array([_place_of(track.name) for track in split.tracks])
             tracks = (places < config.held_out) == held_out
-        return read_poses(
+        return PoseSet.read(
             split, name, self._body, stride=config.stride, z_up=is_motion, tracks=tracks
         )
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from tests.vibe_model.builders import everything_matters
 from vibe_model.metrics import np_mpjpe, procrustes_align
 from vibe_model.part_dynamics.pr_vipe import losses as pr_vipe_losses
-from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
+from vibe_model.part_dynamics.pr_vipe.losses import pose_distances
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 TORSO = [1, 2, 7, 8]  # shoulders, hips

@@ -17,10 +17,10 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
 from vibe_model import runs
 from vibe_model.metrics import normalise_13, np_mpjpe
+from vibe_model.part_dynamics.config import PRESETS, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe import retrieval, training
-from vibe_model.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.pr_vipe.poses import _parse_recording, read_poses
+from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, _parse_recording
 from vibe_model.part_dynamics.pr_vipe.retrieval import (
     _flat_distances,
     _has_foreshortened_limb,
@@ -79,7 +79,7 @@ def tiny(root, **changes):
 
 def read(split, name="h36m/train", **options):
     chosen = {"stride": 1, "z_up": False, "tracks": np.ones(len(split.tracks), bool)} | options
-    return read_poses(split, name, TinyBody(), **chosen)
+    return PoseSet.read(split, name, TinyBody(), **chosen)
 
 
 # --------------------------------------------------------------------------------------------------
