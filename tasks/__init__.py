@@ -5,12 +5,18 @@ torch.
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
-from tasks.evaluation import Evaluate, EvaluateVIBE
-from tasks.hmmr import EvaluateHMMR, TrainHMMR
+from tasks.evaluation import Evaluate, EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
 from tasks.luigi_command import prepare, take_over_from_luigi
-from tasks.part_dynamics import EvaluatePartDynamics, TrainPartDynamics, TrainPrVIPE
 from tasks.report.task import Report
-from tasks.training import ExtractBeside, Train, TrainMPoser, TrainVIBE
+from tasks.training import (
+    ExtractBeside,
+    Train,
+    TrainHMMR,
+    TrainMPoser,
+    TrainPartDynamics,
+    TrainPrVIPE,
+    TrainVIBE,
+)
 
 __all__ = ["Convert", "Data", "Extract", "ExtractBeside", "Synthesize"]
 __all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Report", "Train", "TrainMPoser", "TrainVIBE"]

@@ -25,7 +25,7 @@ from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
 from tasks.evaluation import MEAN_BODY, Metrics, ResultRow, metric_titles, rows_of_run
 from tasks.settings import settings
-from tasks.training import CONFIGURED_SEED, Train, read_metrics, splits_of, train_config
+from tasks.training import Train, read_metrics, splits_of, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
@@ -116,11 +116,8 @@ class Ablation(PipelineTask):
         for name, why in self._reasons_to_skip().items():
             warn(f"skipped {name}: {why}")
 
-    def _trainings(self) -> list[tuple[str, int]]:
-        """(variant, seed) of every training, as parameters of `Train`.
-
-        The seed is `CONFIGURED_SEED` for the configuration's own.
-        """
+    def _trainings(self) -> list[tuple[str, int | None]]:
+        """(variant, seed) of every training, as parameters of `Train`."""
         return list(itertools.product(self._variants(), self._seeds()))
 
     def _table(self) -> AblationTable:
@@ -151,10 +148,12 @@ class Ablation(PipelineTask):
             return {}
         return _reasons_to_skip(train_config())
 
-    def _seeds(self) -> list[int]:
-        """The seeds to train with. Raises ConfigError if they are no numbers."""
+    def _seeds(self) -> list[int] | list[None]:
+        """The seeds to train with; None: that of luigi.cfg. Raises ConfigError if they are no
+        numbers.
+        """
         if not self.seeds:
-            return [CONFIGURED_SEED]
+            return [None]
         words = [word.strip() for word in str(self.seeds).split(",")]
         if not all(word.isdecimal() for word in words):
             raise ConfigError(

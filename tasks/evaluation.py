@@ -81,7 +81,7 @@ class Evaluate(PipelineTask):
         return self.record.title
 
     def requires(self) -> list[luigi.Task]:
-        variants = [""]
+        variants: list[str | None] = [None]
         per_frame = per_frame_config(self.record)
         if per_frame not in (None, model_config(self.record)):
             variants.append(_per_frame_variant(self.record))
@@ -115,6 +115,18 @@ class EvaluateVIBE(Evaluate):
     """Print and store VIBE's errors on every evaluation split, beside those of the baselines."""
 
     model = "vibe"
+
+
+class EvaluateHMMR(Evaluate):
+    """Print and store the errors of HMMR and its baselines on every evaluation split."""
+
+    model = "hmmr"
+
+
+class EvaluatePartDynamics(Evaluate):
+    """Print and store the errors of part dynamics and its baselines on every evaluation split."""
+
+    model = "part_dynamics"
 
 
 def per_frame_config(model: Model = VIBE) -> VideoConfig | None:

@@ -1,62 +1,57 @@
-"""windows -> training, as Luigi tasks: runs of any model, and of the motion prior MPoser.
+"""windows -> training, as Luigi tasks: runs of any model, and of the networks that models read.
 
     Data -> Train          a model; `TrainVIBE` and others name it
-    Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
+    Data -> TrainMPoser    a checkpoint that a model reads: `_CheckpointTask`
+    Convert -> TrainPrVIPE      the same, which the stream `pr_vipe` reads, too
     Extract -> ExtractBeside    a stream that only one model reads
 
 A model's configuration names the tasks of the checkpoints that it may read (`VideoConfig.MADE_BY`),
 such as {"mposer": ("TrainMPoser", "prior = discriminator")}, with the setting that needs none. With
-`prior = mposer`, and if luigi.cfg does not set `mposer`, `Train` requires TrainMPoser, and
-`model_config` sets `mposer` to the path of its best.pt. `Train` also requires `ExtractBeside`. The
-training itself is in `vibe_model.training`, in this process or in several (`_run_training`).
+`prior = mposer`, and if luigi.cfg does not set `mposer`, `Train` requires TrainMPoser, and its
+configuration has the path of that run's best.pt (`_ModelTraining`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import luigi
 from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
-from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask, warn
-from tasks.data import NETWORK, Data, Extract
+from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.settings import settings
-from tasks.training_view import progress_callback
+from tasks.training_run import progress_callback, run_training
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
+from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
+from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import (
     VIBE,
     WITHOUT_DEPTH,
     check_inputs,
     model_settings,
     mposer_settings,
+    pr_vipe_settings,
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
-if TYPE_CHECKING:
-    from pipeline.cli.progress import Progress
-
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
-AS_SET: Final = "as luigi.cfg sets it"
-CONFIGURED_SEED: Final = -1  # the value of `seed` that stands for the seed of luigi.cfg
+AS_SET: Final = "empty: as luigi.cfg sets it"
 
 
 class _TrainingTask(PipelineTask):
@@ -65,8 +60,9 @@ class _TrainingTask(PipelineTask):
     verb = "train"
     unit = "step"
     resources = NETWORK
-    variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
-    seed = luigi.IntParameter(default=CONFIGURED_SEED, description=f"-1: {AS_SET}")
+    # each replaces that of luigi.cfg
+    variant = luigi.OptionalStrParameter(None, description=f"of the model's VARIANTS; {AS_SET}")
+    seed = luigi.OptionalIntParameter(None, description=AS_SET)
 
     @abstractmethod
     def config(self) -> RunConfig:
@@ -87,10 +83,10 @@ class _TrainingTask(PipelineTask):
     @property
     def seed_note(self) -> str:
         """The seed for the task's name; "" for that of luigi.cfg."""
-        return f", seed {self.seed}" if self.seed != CONFIGURED_SEED else ""
+        return "" if self.seed is None else f", seed {self.seed}"
 
 
-class CheckpointTask(_TrainingTask):
+class _CheckpointTask(_TrainingTask):
     """A training whose checkpoint a model or a stream reads.
 
     The model's configuration names this task in `MADE_BY`, a stream in `trained_by`.
@@ -121,36 +117,27 @@ class CheckpointTask(_TrainingTask):
     @classmethod
     @abstractmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:
-        """Path of the checkpoint, as of `best_of`. Raises ConfigError.
+        """Path of the checkpoint, as of `_best_of`. Raises ConfigError.
 
         reader: Configuration of the model that reads it; None if a stream reads it.
         """
 
     @classmethod
     @abstractmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
+    def required_tasks(cls, variant: str | None, seed: int | None) -> list[PipelineTask]:
         """Tasks that make the checkpoint; none if the settings name a file. Raises ConfigError.
 
         variant, seed: Those of the model's training, as in `_TrainingTask`.
         """
 
 
-def _checkpoint_task(name: str) -> type[CheckpointTask]:
+def _checkpoint_task(name: str) -> type[_CheckpointTask]:
     """The task class of this name."""
-    task: type[CheckpointTask] = Register.get_task_cls(name)
+    task: type[_CheckpointTask] = Register.get_task_cls(name)
     return task
 
 
-def _checkpoint_tasks(config: VideoConfig) -> dict[str, type[CheckpointTask]]:
-    """Setting in `MADE_BY` -> task that makes its checkpoint, for the missing checkpoints."""
-    tasks = {}
-    for setting in config.missing_checkpoints:
-        task_name, _ = config.MADE_BY[setting]
-        tasks[setting] = _checkpoint_task(task_name)
-    return tasks
-
-
-def best_of(config: RunConfig) -> Path:
+def _best_of(config: RunConfig) -> Path:
     """Path of a run's best.pt.
 
     While the run's inputs are missing, its fingerprint is unknown; then it is the path of a file
@@ -173,30 +160,40 @@ def splits_of(metrics: Mapping[str, Any]) -> list[str]:
     return [name for name in metrics if "/" in name]
 
 
-def model_config(model: Model, variant: str = "", seed: int = CONFIGURED_SEED) -> VideoConfig:
+class _ModelTraining(NamedTuple):
+    """The training of a model by luigi.cfg."""
+
+    config: VideoConfig  # with the paths of the checkpoints that tasks make
+    # tasks that make a checkpoint which the model reads and luigi.cfg does not name
+    checkpoint_tasks: Sequence[type[_CheckpointTask]]
+
+    @classmethod
+    def read(cls, model: Model, variant: str | None, seed: int | None) -> Self:
+        """Read and check the settings (`check_inputs`). Raises ConfigError.
+
+        variant, seed: Replace those of luigi.cfg.
+        """
+        config = model_settings(settings(), model, variant, seed)
+        check_inputs(settings(), config, model)
+        tasks = {}
+        for setting in config.missing_checkpoints:
+            task_name, _ = config.MADE_BY[setting]
+            tasks[setting] = _checkpoint_task(task_name)
+        checkpoints: dict[str, Any] = {
+            setting: task.checkpoint(config) for setting, task in tasks.items()
+        }
+        return cls(replace(config, **checkpoints), list(tasks.values()))
+
+
+def model_config(model: Model, variant: str | None = None, seed: int | None = None) -> VideoConfig:
     """A model's configuration by luigi.cfg, with paths for the checkpoints that other tasks make.
 
-    variant, seed: As in `_config_from_settings`. Raises ConfigError.
+    variant, seed: Replace those of luigi.cfg. Raises ConfigError.
     """
-    config = _config_from_settings(model, variant, seed)
-    checkpoints = dict[str, Any]()
-    for setting, task in _checkpoint_tasks(config).items():
-        checkpoints[setting] = task.checkpoint(config)
-    return replace(config, **checkpoints)
+    return _ModelTraining.read(model, variant, seed).config
 
 
-def _config_from_settings(model: Model, variant: str, seed: int) -> VideoConfig:
-    """A model's configuration by luigi.cfg, checked (`check_inputs`). Raises ConfigError.
-
-    Settings of checkpoints that are not set are None. variant, seed: Override those of luigi.cfg,
-    unless they are "" and `CONFIGURED_SEED`.
-    """
-    config = model_settings(settings(), model, variant, None if seed == CONFIGURED_SEED else seed)
-    check_inputs(settings(), config, model)
-    return config
-
-
-def train_config(variant: str = "", seed: int = CONFIGURED_SEED) -> TrainConfig:
+def train_config(variant: str | None = None, seed: int | None = None) -> TrainConfig:
     """VIBE's configuration, from `model_config`."""
     config = model_config(VIBE, variant, seed)
     assert isinstance(config, TrainConfig)
@@ -213,7 +210,7 @@ def _mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-class TrainMPoser(CheckpointTask):
+class TrainMPoser(_CheckpointTask):
     """Train the motion prior on the cached motion."""
 
     title = "MPoser"
@@ -223,10 +220,10 @@ class TrainMPoser(CheckpointTask):
 
     @classmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:
-        return best_of(_mposer_config(reader or train_config()))
+        return _best_of(_mposer_config(reader or train_config()))
 
     @classmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
+    def required_tasks(cls, variant: str | None, seed: int | None) -> list[PipelineTask]:
         return [cls(variant=variant, seed=seed)]
 
     def config(self) -> MPoserConfig:
@@ -235,6 +232,54 @@ class TrainMPoser(CheckpointTask):
     def requires(self) -> luigi.Task:
         self.config()  # raises what is wrong with it, before anything runs
         return Data()
+
+
+class TrainPrVIPE(_CheckpointTask):
+    """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no
+    features.
+    """
+
+    title = "Pr-VIPE"
+    trainer = "vibe_model.part_dynamics.pr_vipe.training:run"
+    score_format = "Hit@1 {hit_1:.1f} %"
+    result_format = "Hit@1 across cameras {hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
+
+    @classmethod
+    def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003 - the same for all runs
+        """The checkpoint in [features], else the one that this task trains."""
+        config = pr_vipe_settings(settings())
+        return _embedding_in_settings() or _best_of(config)
+
+    @classmethod
+    def required_tasks(cls, variant: str | None, seed: int | None) -> list[PipelineTask]:  # noqa: ARG003 - the same for all runs
+        """This task, unless [features] names a trained embedding, which replaces it."""
+        if _embedding_in_settings():
+            return []
+        return [cls()]
+
+    def config(self) -> PrVIPEConfig:
+        if self.variant:
+            raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
+        config = pr_vipe_settings(settings())
+        if self.seed is not None:
+            config = replace(config, seed=self.seed)
+        check_inputs(settings(), config, PR_VIPE)
+        return config
+
+    def requires(self) -> list[luigi.Task]:
+        conversions = list[luigi.Task]()
+        for name in self.config().splits:
+            dataset, split = name.split("/")
+            conversions.append(Convert(dataset=dataset, split=split))
+        return conversions
+
+
+def _embedding_in_settings() -> Path | None:
+    """The embedding's file in a stream of [features], if there is one."""
+    for spec in settings().streams:
+        if isinstance(spec.stream, PrVipe) and spec.stream.weights.kind == "file":
+            return Path(spec.stream.weights.argument)
+    return None
 
 
 class Train(_TrainingTask):
@@ -255,20 +300,18 @@ class Train(_TrainingTask):
         return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        self.config()  # raises what is wrong with it and with its checkpoints' settings
-        # This one has None for the checkpoints that luigi.cfg does not set.
-        config = _config_from_settings(self.record, self.variant, self.seed)
+        training = _ModelTraining.read(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
-        for task in _checkpoint_tasks(config).values():
+        for task in training.checkpoint_tasks:
             tasks += task.required_tasks(self.variant, self.seed)
-        return [*tasks, *_extractions_beside_data(config)]
+        return [*tasks, *_extractions_beside_data(training.config)]
 
     def work(self) -> None:
         config = self.config()
         if not config.learns_depth:
             warn(WITHOUT_DEPTH)
         with self.progress() as progress:
-            folder = _run_training(config, self.variant, progress, self.what)
+            folder = run_training(config, self.variant, progress, self.what)
         best = read_metrics(folder)["best"]
         self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
 
@@ -290,6 +333,20 @@ class TrainVIBE(Train):
     model = "vibe"
 
 
+class TrainHMMR(Train):
+    """Train HMMR's generator and pose discriminator on the cached features."""
+
+    model = "hmmr"
+
+
+class TrainPartDynamics(Train):
+    """Train part dynamics on the cached features, the embedding of 2D poses and the
+    homographies.
+    """
+
+    model = "part_dynamics"
+
+
 class ExtractBeside(Extract):
     """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another
     task trains.
@@ -306,7 +363,7 @@ class ExtractBeside(Extract):
         tasks: list[PipelineTask] = [Extract(dataset=self.dataset, split=self.split)]
         trained_by = self._spec().stream.trained_by
         if trained_by:
-            tasks += _checkpoint_task(trained_by).required_tasks(variant="", seed=CONFIGURED_SEED)
+            tasks += _checkpoint_task(trained_by).required_tasks(variant=None, seed=None)
         return tasks
 
     def recipe(self) -> Recipe:
@@ -318,56 +375,3 @@ class ExtractBeside(Extract):
 
     def _spec(self) -> StreamSpec:
         return stream_of(settings().source, str(self.stream))
-
-
-def _run_training(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
-    """Train in this process, or in several processes if the settings ask for them.
-
-    Returns the run's folder. variant: Of the model, as the command `train` takes it. what: Name of
-    the training for progress lines.
-    """
-    from vibe_model import training  # imports torch
-    from vibe_model.training.trainer import ProcessGroup
-
-    n = ProcessGroup.planned_size(config)
-    if n == 1:
-        return training.run(config, progress=progress_callback(progress, what))
-    progress(0, config.epochs * config.iterations, f"{n} processes")
-    _launch_processes(
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-        "-m",
-        "tasks",
-        "train",
-        f"--model={config.MODEL}",
-        f"--variant={variant}",
-        f"--seed={config.seed}",
-    )
-    return runs.run_folder(config)
-
-
-def _launch_processes(*words: str) -> None:
-    """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # the processes print their errors themselves
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        run.main(list(words))
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        raise ConfigError(
-            f"training in several processes ended with exit code {code}, see above"
-        ) from error
-    except SignalException as error:
-        if error.sigval == signal.SIGTERM:
-            raise Terminated from error
-        raise KeyboardInterrupt from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -98,13 +98,13 @@ def _is_short(settings: Settings) -> bool:
 
 
 def model_settings(
-    settings: Settings, model: Model, variant: str = "", seed: int | None = None
+    settings: Settings, model: Model, variant: str | None = None, seed: int | None = None
 ) -> VideoConfig:
     """Make a model's configuration. Each step overrides the settings of those before it:
 
     1. the preset; `_enabled_splits` cuts that for demo data
     2. the model's section
-    3. paths and features of other sections, and `seed`, unless it is None
+    3. paths and features of other sections, and `seed` (the option `--seed`)
     4. `variant` (the option `--variant`), or else that of the section
 
     Raises ConfigError for invalid settings.

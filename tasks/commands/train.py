@@ -21,7 +21,7 @@ from pipeline.features.plan import fill_command, missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.training import model_config
-from tasks.training_view import progress_callback
+from tasks.training_run import progress_callback
 from vibe_model import models, runs
 from vibe_model.sections import WITHOUT_DEPTH
 from vibe_model.settings import VideoConfig
@@ -37,8 +37,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         f"{model.section}: {', '.join(model.variants)}" for model in models.every()
     )
     help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
-    sub.add_argument("--variant", default="", metavar="NAME", help=help_)
-    sub.add_argument("--seed", type=int, default=-1, help="Seed (default: luigi.cfg's)")
+    sub.add_argument("--variant", metavar="NAME", help=help_)
+    sub.add_argument("--seed", type=int, help="Seed (default: luigi.cfg's)")
 
 
 def _model(name: str) -> str:

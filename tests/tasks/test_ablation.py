@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser
 from tasks.ablation import TABLE, AblationTable, _reasons_to_skip
-from tasks.training import CONFIGURED_SEED, _mposer_config, train_config
+from tasks.training import _mposer_config, train_config
 from tests.results import read_file
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -131,11 +131,11 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking):
     assert task.what == "2 variants, 2 seeds"
 
 
-def test_a_negative_seed_is_refused_except_the_one_that_stands_for_luigi_cfg(asking):
+def test_a_negative_seed_is_refused(asking):
     asking({"seed": "6"})
-    assert train_config("", CONFIGURED_SEED).seed == 6
+    assert train_config().seed == 6
     with pytest.raises(ConfigError, match="seed"):
-        train_config("", -2)
+        train_config(None, -1)
 
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tasks.evaluation import as_csv, result_rows, table_of
-from tasks.training_view import progress_callback
+from tasks.training_run import progress_callback
 from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model.evaluation.protocols import by_protocol
