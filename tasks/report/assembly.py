@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
+from pipeline.show.page import templates, write
 from tasks.evaluation import (
     Metrics,
     ResultRow,
@@ -32,18 +33,17 @@ from tasks.evaluation import (
     published_rows,
     rows_of_split,
 )
+from tasks.report import DEMO, PageSection
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section
 from tasks.report.data import (
-    DEMO,
     UNREADABLE,
     OpenedCache,
     accounting_section,
     open_splits,
     overview_section,
 )
-from tasks.report.page import PageSection, write_page
-from tasks.report.runs import TrainingRun, read_run
+from tasks.report.runs import TrainingRun
 from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
@@ -92,19 +92,22 @@ class ReportContent:
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> str:
-    """Write the page, which itself reports splits and runs that cannot be read.
+    """Write the page, one HTML file without scripts, which itself reports splits and runs that
+    cannot be read. Its styles and content security policy are those of `pipeline.show`.
 
     Returns the mark for demo data (`OpenedCache.mark`).
     """
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
+    problems = [*opened.problems]
     shown: list[TrainingRun] = []
     for name, folder in content.runs:
         try:
-            shown.append(read_run(folder, name))
+            shown.append(TrainingRun.read(folder, name))
         except PipelineError as error:
-            opened.problems.append(str(error))
+            problems.append(str(error))
+    opened = replace(opened, problems=problems)
     sections = [_results_section(shown)]
     bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
     if any(bodies.data.values()):
@@ -123,14 +126,15 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         "Cache": str(content.root),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_page(
-        out,
-        sections,
+    page = templates(Path(__file__).parent / "templates").get_template("report.html")
+    rendered = page.stream(
+        sections=sections,
         mark=mark,
         summary=_summary(opened, shown, content.stream),
         facts=facts,
         fingerprint=fingerprint,
     )
+    write(rendered, out)
     progress(3, 3, "")
     return mark
 
@@ -142,7 +146,7 @@ def _summary(opened: OpenedCache, shown: Sequence[TrainingRun], stream: str) -> 
     """
     n_errors = opened.dropped_frames().errors
     n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
-    missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
+    missing = opened.n_missing.get(stream, 0)
     problems = [*opened.problems]
     if n_rejected:
         problems.append(f"{count(n_rejected, 'video')} rejected (Dropped data)")

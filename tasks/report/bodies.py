@@ -34,8 +34,8 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody
 from pipeline.skeletons import Float32s, Ints
+from tasks.report import PageSection
 from tasks.report.data import UNREADABLE, OpenedCache
-from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
 
 TILE_PX: Final = 200  # side of a frame

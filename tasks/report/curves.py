@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from pipeline.cli.text import duration
-from tasks.report.page import PageSection
+from tasks.report import PageSection
 from tasks.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
 

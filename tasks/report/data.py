@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -21,15 +22,12 @@ from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_untrained, missing_rows, stream_label
-from tasks.report.page import PageSection
+from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
 # unit of the accounting in manifests -> its noun on the page
 COUNTED: Final = {"videos": "video", "tracks": "track", "frames": "person-frame"}
 MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are counted
-
-DEMO: Final = "demo data"  # marks of a page
-UNTRAINED: Final = "untrained network"
 
 
 class _DroppedFrames(NamedTuple):
@@ -39,22 +37,50 @@ class _DroppedFrames(NamedTuple):
     errors: int
 
 
-@dataclass(slots=True)
+class _SplitRow(NamedTuple):
+    """A split in the table of sizes."""
+
+    name: str
+    data: str  # real, demo, or estimates of another model
+    streams: str
+    n_videos: int  # with a track
+    n_tracks: int
+    n_rows: int
+
+
+class _ReasonRow(NamedTuple):
+    """A reason in the table of dropped data."""
+
+    split: str
+    reason: str
+    kind: str  # by design, sampling, error; "" for videos without tracks
+    dropped: str  # numbers of videos, tracks and frames
+    meaning: str
+
+
+class _RejectedVideos(NamedTuple):
+    """The rejected videos of a split."""
+
+    split: str
+    n: int
+    first: list[str]  # messages about the first ones
+
+
+@dataclass(frozen=True, slots=True)
 class OpenedCache:
     """The readable splits of a cache, and problems of the others."""
 
     root: cache.Root
-    splits: list[cache.Split] = field(default_factory=list)
-    # (split, its stream) -> rows without features
-    missing: dict[tuple[str, str], int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    splits: Sequence[cache.Split]
+    n_missing: Mapping[str, int]  # stream -> rows without features, in all splits
+    problems: Sequence[str]
 
     @property
     def mark(self) -> str:
         """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else
         "".
         """
-        if any(map(is_demo, self.splits)):
+        if any(map(_is_demo, self.splits)):
             return DEMO
         for split in self.splits:
             for name in split.streams:
@@ -90,34 +116,43 @@ class OpenedCache:
 
 def open_splits(root: cache.Root) -> OpenedCache:
     """Open all splits of a cache. Unreadable ones are listed in `problems`."""
-    opened = OpenedCache(root)
     try:
         features = cache.open(root)
         names = features.splits
     except UNREADABLE as error:
-        opened.problems.append(str(error))
-        return opened
+        return OpenedCache(root, [], {}, [str(error)])
+    splits: list[cache.Split] = []
+    n_missing = Counter[str]()
+    problems: list[str] = []
     if not names:
-        opened.problems.append(
+        problems.append(
             f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it."
         )
     for name in names:
         try:
             split = features[name]
-            _ = split.tracks  # reads the tables
-            for stream in split.streams:
-                opened.missing[name, stream] = missing_rows(split, stream).rows
-            opened.splits.append(split)
-            if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
-                dataset = name.partition("/")[0]
-                if dataset not in datasets.names():
-                    opened.problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
+            n_missing.update(_missing_rows(split))
         except UNREADABLE as error:
-            opened.problems.append(f"{name}: {error_text(error)}")
-    return opened
+            problems.append(f"{name}: {error_text(error)}")
+            continue
+        splits.append(split)
+        dataset = name.partition("/")[0]
+        reader = split.manifest.get("reader")
+        is_of_reader = reader is not None and "imported" not in reader
+        if is_of_reader and dataset not in datasets.names():
+            problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
+    return OpenedCache(root, splits, n_missing, problems)
 
 
-def is_demo(split: cache.Split) -> bool:
+def _missing_rows(split: cache.Split) -> dict[str, int]:
+    """Stream -> its rows without features. Reads the tables and streams; raises CacheError and
+    OSError for those that cannot be read.
+    """
+    _ = split.tracks  # reads the tables
+    return {name: missing_rows(split, name).rows for name in split.streams}
+
+
+def _is_demo(split: cache.Split) -> bool:
     """Whether the split comes from demo data."""
     return bool(split.manifest.get("stand_in", False))
 
@@ -126,16 +161,16 @@ def overview_section(opened: OpenedCache) -> PageSection:
     """The section of datasets and splits: size and streams."""
     rows = []
     for split in opened.splits:
-        kind = "demo" if is_demo(split) else "real"
+        kind = "demo" if _is_demo(split) else "real"
         streams = [stream_label(split, name) for name in split.streams]
         rows.append(
-            (
-                split.name,
-                estimates_of(split) or kind,
-                ", ".join(streams) or "none",
-                len(np.unique(split.tracks.video)),
-                len(split.tracks),
-                split.tracks.n_rows,
+            _SplitRow(
+                name=split.name,
+                data=estimates_of(split) or kind,
+                streams=", ".join(streams) or "none",
+                n_videos=len(np.unique(split.tracks.video)),
+                n_tracks=len(split.tracks),
+                n_rows=split.tracks.n_rows,
             )
         )
     comparisons = leaks.compare_names(opened.splits)
@@ -152,14 +187,14 @@ def overview_section(opened: OpenedCache) -> PageSection:
 
 def accounting_section(opened: OpenedCache) -> PageSection:
     """The section of dropped data: reasons, rejected videos."""
-    rejected = []
-    reasons = list[tuple[str, ...]]()
+    rejected: list[_RejectedVideos] = []
+    reasons: list[_ReasonRow] = []
     for split in opened.splits:
         reasons += _reason_rows(split)
         n_rejected, texts = rejected_videos(split)
         if n_rejected:
             first = [*islice(texts, MOST_REJECTED)]
-            rejected.append({"split": split.name, "n": n_rejected, "first": first})
+            rejected.append(_RejectedVideos(split.name, n_rejected, first))
     data = {
         "reasons": reasons,
         "rejected": rejected,
@@ -174,8 +209,8 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     return PageSection("accounting", "Dropped data", data, line, unfolded)
 
 
-def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
-    """Yield the split, a reason, its kind, what was dropped for it, and its meaning."""
+def _reason_rows(split: cache.Split) -> Iterator[_ReasonRow]:
+    """Yield a row for each reason for which data of a split was dropped."""
     texts: dict[str, list[str]] = {}
     for counted, noun in COUNTED.items():
         for name, n in _count_dropped(split, counted).items():
@@ -184,10 +219,11 @@ def _reason_rows(split: cache.Split) -> Iterator[tuple[str, ...]]:
         kind = "by design" if reason(name).by_design else "error"
         if name in SAMPLED:
             kind = "sampling"
-        yield split.name, name, kind, ", ".join(texts[name]), reason(name).meaning
+        yield _ReasonRow(split.name, name, kind, ", ".join(texts[name]), reason(name).meaning)
     n_without = split.manifest.get("accounting", {}).get("videos", {}).get("without_tracks", 0)
     if n_without:
-        yield split.name, "no track", "", count(n_without, "video"), "none of its frames is kept"
+        dropped = count(n_without, "video")
+        yield _ReasonRow(split.name, "no track", "", dropped, "none of its frames is kept")
 
 
 def _count_dropped(split: cache.Split, counted: str) -> dict[str, int]:

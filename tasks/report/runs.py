@@ -1,6 +1,6 @@
 """Files of training runs, finished or not.  training -> report: [runs] -> page
 
-`read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use. `curves`
+A `TrainingRun` is a run's folder, which all sections about runs use. `curves`
 draws the curves that `_read_curves` has read.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pipeline.errors import PipelineError
 from tasks.evaluation import Metrics
@@ -85,6 +85,18 @@ class TrainingRun:
     logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
 
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Self:
+        """Read a run's folder. Raises PipelineError for a damaged file."""
+        return cls(
+            name=name,
+            folder=folder,
+            about=_read_json(folder / CONFIG),
+            metrics=_read_json(folder / METRICS),
+            logged=_read_curves(folder),
+            sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
+        )
+
     @property
     def state(self) -> str:
         """The run's progress, for the page."""
@@ -138,18 +150,6 @@ class TrainingRun:
 
         tracks = [row for row in self.sequences if row["split"] == split]
         return sorted(tracks, key=badness)
-
-
-def read_run(folder: Path, name: str) -> TrainingRun:
-    """Read a run's folder. Raises PipelineError for a damaged file."""
-    return TrainingRun(
-        name=name,
-        folder=folder,
-        about=_read_json(folder / CONFIG),
-        metrics=_read_json(folder / METRICS),
-        logged=_read_curves(folder),
-        sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
-    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
 from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain, say
 from tasks.evaluation import Evaluate, per_frame_config
+from tasks.report import DEMO
 from tasks.settings import settings
 from tasks.training import model_config
 from vibe_model import models, runs
@@ -56,31 +57,31 @@ class Report(PipelineTask):
     def up_to_date(self) -> bool:
         from tasks.report.assembly import recorded_fingerprint  # slow to import
 
-        return recorded_fingerprint(page()) == _configured_content().fingerprint()
+        return recorded_fingerprint(_page()) == _configured_content().fingerprint()
 
     def work(self) -> None:
         from tasks.report.assembly import write_report
 
         with self.progress() as progress:
-            write_report(_configured_content(), _require_own(page()), progress)
-        self.say(size(page().stat().st_size))
+            write_report(_configured_content(), _require_own(_page()), progress)
+        self.say(size(_page().stat().st_size))
         self.show()
 
     def show(self) -> None:
         """Print where the page is, and whether it is about demo data."""
         from tasks.report.data import open_splits
 
-        show(page(), open_splits(settings().paths.cache).mark)
+        _show(_page(), open_splits(settings().paths.cache).mark)
 
 
-def show(out: Path, mark: str) -> None:
+def _show(out: Path, mark: str) -> None:
     """Print where a page is, and whether it is about demo data or features of random weights."""
     if mark:
-        console.out.print(DEMO_DATA if "demo" in mark else UNTRAINED_FEATURES)
+        console.out.print(DEMO_DATA if mark == DEMO else UNTRAINED_FEATURES)
     fact("report", plain(f"{from_here(out)} (open it in a browser)"))
 
 
-def page() -> Path:
+def _page() -> Path:
     """Path of the task's page."""
     return settings().paths.runs / PAGE
 
@@ -217,7 +218,7 @@ def _run(args: argparse.Namespace) -> int:
     with bar("  report", console.out) as progress:
         mark = write_report(content, out, progress)
     say("report", "page", size(out.stat().st_size))
-    show(out, mark)
+    _show(out, mark)
     return 0
 
 

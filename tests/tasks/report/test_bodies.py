@@ -9,7 +9,7 @@ import pytest
 
 from tasks.report.bodies import TILE_PX, bodies_section
 from tasks.report.data import open_splits
-from tasks.report.runs import read_run
+from tasks.report.runs import TrainingRun
 from tests.tasks.report.runs_by_hand import make_run
 
 SPLIT, TRACK = "penn_action/train", "0001/0"
@@ -49,7 +49,7 @@ def run(parent, name, *, file="predictions.npz", steps=()):
     arrays |= dict.fromkeys(("pose", *(f"pose_{step}" for step in steps)), pose)
     np.savez(parent / "predictions.npz", **arrays)
     np.savez(folder / "predictions.npz", about=np.array(json.dumps({"crop_scale": 1.3})), **arrays)
-    return read_run(folder, name)
+    return TrainingRun.read(folder, name)
 
 
 def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(

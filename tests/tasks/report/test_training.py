@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import PipelineError
 from tasks.report.assembly import ReportContent, _results_section
 from tasks.report.curves import _plots_of
-from tasks.report.runs import _read_curves, read_run
+from tasks.report.runs import TrainingRun, _read_curves
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
-    plots = {plot.title: plot for plot in _plots_of(read_run(folder, folder.name), 0)}
+    plots = {plot.title: plot for plot in _plots_of(TrainingRun.read(folder, folder.name), 0)}
     (validation,) = plots["vibe-0123: PA-MPJPE on 3dpw/validation"].series.values()
     assert validation == ([1, 2, 3], [70.0, 60.0, 65.0])
     loss = plots["vibe-0123: Loss, weighted sum of all terms"]
@@ -45,7 +45,7 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
 
 def test_published_figures_are_beside_real_results_alone(make):
     for name, stand_in in (("demo", True), ("real", False)):
-        found = _results_section([read_run(make(name, stand_in=stand_in), "VIBE")])
+        found = _results_section([TrainingRun.read(make(name, stand_in=stand_in), "VIBE")])
         models = {row.model for row in found.data["splits"][SPLIT].rows}
         assert ("VIBE, paper, with 3DPW train" in models) is not stand_in
 
@@ -53,7 +53,7 @@ def test_published_figures_are_beside_real_results_alone(make):
 def test_damaged_metrics_are_named_with_what_to_do(make):
     (file := make() / "metrics.json").write_text("{")
     with pytest.raises(PipelineError, match=r"metrics\.json: expected JSON.* train again"):
-        read_run(file.parent, "VIBE")
+        TrainingRun.read(file.parent, "VIBE")
 
 
 def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_path):
