@@ -42,7 +42,8 @@ def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
     nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
     # without a negative, a distance whose hinge is 0
     negative = torch.where(semi_hard.any(1), nearest, to_own + 2 * MARGIN)
-    hinge = (to_own - negative + MARGIN).clamp(min=0)
+    difference = to_own - negative
+    hinge = (difference + MARGIN).clamp(min=0)
     n_positive = (hinge > 0).sum()
     return hinge.sum() / n_positive.clamp(min=1)
 
@@ -138,7 +139,8 @@ def _singular_values(matrix: Tensor) -> Tensor:
     squares = deviation.square().sum((-2, -1))
     p = (squares / 6).sqrt()
     twice_cubed = (2 * p**3).clamp(min=_TINY)
-    cosine = torch.linalg.det(deviation) / twice_cubed
+    determinant = torch.linalg.det(deviation)
+    cosine = determinant / twice_cubed
     angle = cosine.clamp(-1, 1).acos() / 3
     above_mean = 2 * p * angle.cos()
     a_squared = 1 / 3 + above_mean
@@ -176,6 +178,7 @@ def _quaternion_to_rotation(device: torch.device) -> Tensor:
     products = []
     units = torch.eye(4).double()
     for p, q in itertools.product(units, units):
-        twice = rotation(p + q) - rotation(p) - rotation(q)
+        separate = rotation(p) + rotation(q)
+        twice = rotation(p + q) - separate
         products.append(twice.flatten() / 2)
     return torch.stack(products).to(device)
