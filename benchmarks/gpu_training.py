@@ -146,7 +146,7 @@ def _config_of(model: Model, root: Path, args: argparse.Namespace, **changes: An
 def _prepare(config: VideoConfig) -> VideoRun:
     """A training run, ready for its first step."""
     splits = cache.open(config.cache)
-    trainer = models.load_trainer(config)(
+    trainer = models.find(config.MODEL).load_trainer()(
         config, Body.stand_in(), ProcessGroup(device=torch.device(config.device))
     )
     read = {name: splits[name] for name in config.splits}

@@ -26,8 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body, rotations_of
 from pipeline.demo.motion import perform, random_betas
-from vibe_model import TrainConfig, runs, training
-from vibe_model.models import variant_of
+from vibe_model import TrainConfig, models, runs, training
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -104,7 +103,10 @@ def train(folder: Path, n_seeds: int, **lengths: int) -> dict[str, list[Any]]:
     )
     results: dict[str, list[Any]] = {"per frame": [], "VIBE": [], "mean body": []}
     for seed in range(n_seeds):
-        for name, config in (("per frame", variant_of(vibe, "per-frame")), ("VIBE", vibe)):
+        for name, config in (
+            ("per frame", models.find("vibe").vary(vibe, "per-frame")),
+            ("VIBE", vibe),
+        ):
             run = training.run(replace(config, seed=seed))
             results[name].append(json.loads((run / runs.METRICS).read_text())[TEST])
         results["mean body"].append(results["VIBE"][seed]["baseline"])

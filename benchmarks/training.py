@@ -7,7 +7,7 @@ batches of 32 windows of 16 frames, 19 of them with 2D labels only, and 32 windo
 The ways train in turns, A B C A B C, each from equal parameters. The report has the median round
 with the lowest and the highest, and ratios within rounds.
 
-- Ours, in fp32 and bf16: `VIBETrainer.train_step` on batches of `training.data.stream_batches`, as
+- Ours, in fp32 and bf16: `VIBETrainer.train_step` on batches of `TrainingBatches.stream`, as
 `training.run` does it.
 - Usual: the same batches and networks, but all vertices of the body and three passes of the
   discriminator, with gradients of everything; Adam, one parameter after the other.
@@ -32,7 +32,7 @@ from torch import nn
 import cache
 from pipeline.body import Body
 from vibe_model import TrainConfig, losses
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.networks import MOTION
 from vibe_model.vibe.training import VIBETrainer
@@ -73,7 +73,7 @@ def _measure(root: Path, *, small: bool) -> Iterator[str]:
         BF16: VIBETrainer(replace(config, precision="bf16"), Body.stand_in(), group),
         USUAL: _UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group)),
     }
-    coming = {name: stream_batches(batches, 0, device=group.device) for name in trainers}
+    coming = {name: batches.stream(0, device=group.device) for name in trainers}
     rates: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(n_rounds):
         for name, trainer in trainers.items():

@@ -140,7 +140,7 @@ def _per_frame_variant(model: Model) -> str:
     """Variant of the per-frame model that belongs to the configured run.
 
     The configured variants are kept, so that the per-frame model trains on the same windows: with
-    `variant = without-3dpw`, it is "without-3dpw+per-frame" (`models.variant_of`).
+    `variant = without-3dpw`, it is "without-3dpw+per-frame" (`Model.vary`).
     """
     configured = (RunChoice.read(settings(), model).variant or "").split("+")
     variants = [name for name in configured if name and name != model.baseline]
@@ -360,6 +360,7 @@ def rows_beside_published(metrics: Metrics, title: str = VIBE.title) -> dict[str
 
 def published_rows(split: str) -> Iterator[ResultRow]:
     """Yield the rows of published models on a split."""
-    for figures in published.figures_of(split):
-        key = (split, figures.protocol, figures.model)
-        yield ResultRow(*key, figures.errors, None, figures.source)
+    for figures in published.FIGURES:
+        if figures.split == split:
+            key = (split, figures.protocol, figures.model)
+            yield ResultRow(*key, figures.errors, None, figures.source)

@@ -71,7 +71,7 @@ _failed: Final = RawValue("b")  # 1: a task failed for another reason
 reported: Final[set[str]] = set()
 
 
-class SettingsOver(luigi.Config):
+class _SettingsOver(luigi.Config):
     """Declares `--set` for Luigi's parser of the command line; `prepare` has read it before."""
 
     use_cmdline_section = False

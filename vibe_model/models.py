@@ -105,6 +105,29 @@ class Model(Training):
                     setting,
                 )
 
+    def vary(self, config: C, name: str) -> C:
+        """Apply a variant to a configuration of the model; join several by "+"; "": none.
+
+        `leave_out` accumulates. Raises ConfigError for an unknown variant.
+        """
+        self.require_variant(name)
+        for part in filter(None, name.split("+")):
+            changes = dict(self.variants[part])
+            if "leave_out" in changes:
+                left_out = (*config.leave_out, *changes["leave_out"])
+                changes["leave_out"] = tuple(dict.fromkeys(left_out))
+            config = replace(config, **changes)
+        return config
+
+    def load_trainer(self) -> Callable[..., Any]:
+        """The model's VideoTrainer, called with (config, body, process group).
+
+        Raises PlugInError if another package's cannot be imported.
+        """
+        with calling(self.section, f"importing {self.trainer}"):
+            trainer: Callable[..., Any] = plug_ins.load(self.trainer)
+            return trainer
+
 
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, Model, "section")
 # what this module offers of it; `Registry` describes each
@@ -117,17 +140,6 @@ missing_label = _REGISTRY.missing_label
 calling = _REGISTRY.calling
 
 
-def load_trainer(config: VideoConfig) -> Callable[..., Any]:
-    """The VideoTrainer of the configuration's model, called with (config, body, process group).
-
-    Raises PlugInError if another package's cannot be imported.
-    """
-    model = find(config.MODEL)
-    with calling(model.section, f"importing {model.trainer}"):
-        trainer: Callable[..., Any] = plug_ins.load(model.trainer)
-        return trainer
-
-
 def build_generator(config: VideoConfig, body: Body) -> VideoModel:
     """Build a generator with new parameters. Raises PlugInError if another package's fails."""
     model = find(config.MODEL)
@@ -135,18 +147,3 @@ def build_generator(config: VideoConfig, body: Body) -> VideoModel:
         generator: VideoModel = plug_ins.load(model.generator)(config, body)
         generator.model_name = model.section
         return generator
-
-
-def variant_of(config: C, name: str) -> C:
-    """Apply a variant to a configuration; join several by "+"; "": none.
-
-    `leave_out` accumulates. Raises ConfigError for an unknown variant.
-    """
-    model = find(config.MODEL)
-    model.require_variant(name)
-    for part in filter(None, name.split("+")):
-        changes = dict(model.variants[part])
-        if "leave_out" in changes:
-            changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))
-        config = replace(config, **changes)
-    return config

@@ -132,7 +132,7 @@ def model_settings(
         chosen = variant or runs.variant
         if not chosen:
             return config
-        varied = models.variant_of(config, chosen)
+        varied = model.vary(config, chosen)
         return replace(varied, name=f"{config.name}-{chosen}")
 
 

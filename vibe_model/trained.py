@@ -236,8 +236,8 @@ def _published_config(kind: Kind) -> VideoConfig:
     """
     vibe = models.find("vibe")
     if kind == "vibe":
-        return models.variant_of(vibe.config(), "")
-    config = models.variant_of(vibe.config(), vibe.baseline)
+        return vibe.config()
+    config = vibe.vary(vibe.config(), vibe.baseline)
     if kind == HMR2:
         return replace(config, stream=HMR2_STREAM, feature_size=TOKEN_SIZE)
     return config

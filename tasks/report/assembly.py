@@ -40,7 +40,6 @@ from tasks.report.data import (
     UNREADABLE,
     OpenedCache,
     accounting_section,
-    open_splits,
     overview_section,
 )
 from tasks.report.runs import TrainingRun
@@ -99,7 +98,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     """
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
-    opened = open_splits(content.root)
+    opened = OpenedCache.read(content.root)
     problems = [*opened.problems]
     shown: list[TrainingRun] = []
     for name, folder in content.runs:

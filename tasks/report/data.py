@@ -1,6 +1,6 @@
 """The cache's content: splits and dropped data.  raw -> tracks -> features -> [report]
 
-`open_splits` opens what can be read; two sections show it: `overview_section` (sizes) and
+`OpenedCache.read` opens what can be read; two sections show it: `overview_section` (sizes) and
 `accounting_section` (dropped data).
 """
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -75,6 +75,36 @@ class OpenedCache:
     n_missing: Mapping[str, int]  # stream -> rows without features, in all splits
     problems: Sequence[str]
 
+    @classmethod
+    def read(cls, root: cache.Root) -> Self:
+        """Open all splits of a cache. Unreadable ones are listed in `problems`."""
+        try:
+            features = cache.open(root)
+            names = features.splits
+        except UNREADABLE as error:
+            return cls(root, [], {}, [str(error)])
+        splits: list[cache.Split] = []
+        n_missing = Counter[str]()
+        problems: list[str] = []
+        if not names:
+            problems.append(
+                f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it."
+            )
+        for name in names:
+            try:
+                split = features[name]
+                n_missing.update(_missing_rows(split))
+            except UNREADABLE as error:
+                problems.append(f"{name}: {error_text(error)}")
+                continue
+            splits.append(split)
+            dataset = name.partition("/")[0]
+            reader = split.manifest.get("reader")
+            is_of_reader = reader is not None and "imported" not in reader
+            if is_of_reader and dataset not in datasets.names():
+                problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
+        return cls(root, splits, n_missing, problems)
+
     @property
     def mark(self) -> str:
         """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else
@@ -112,36 +142,6 @@ class OpenedCache:
                 else:
                     errors += n
         return _DroppedFrames(by_design, errors)
-
-
-def open_splits(root: cache.Root) -> OpenedCache:
-    """Open all splits of a cache. Unreadable ones are listed in `problems`."""
-    try:
-        features = cache.open(root)
-        names = features.splits
-    except UNREADABLE as error:
-        return OpenedCache(root, [], {}, [str(error)])
-    splits: list[cache.Split] = []
-    n_missing = Counter[str]()
-    problems: list[str] = []
-    if not names:
-        problems.append(
-            f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it."
-        )
-    for name in names:
-        try:
-            split = features[name]
-            n_missing.update(_missing_rows(split))
-        except UNREADABLE as error:
-            problems.append(f"{name}: {error_text(error)}")
-            continue
-        splits.append(split)
-        dataset = name.partition("/")[0]
-        reader = split.manifest.get("reader")
-        is_of_reader = reader is not None and "imported" not in reader
-        if is_of_reader and dataset not in datasets.names():
-            problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
-    return OpenedCache(root, splits, n_missing, problems)
 
 
 def _missing_rows(split: cache.Split) -> dict[str, int]:

@@ -69,9 +69,9 @@ class Report(PipelineTask):
 
     def show(self) -> None:
         """Print where the page is, and whether it is about demo data."""
-        from tasks.report.data import open_splits
+        from tasks.report.data import OpenedCache
 
-        _show(_page(), open_splits(settings().paths.cache).mark)
+        _show(_page(), OpenedCache.read(settings().paths.cache).mark)
 
 
 def _show(out: Path, mark: str) -> None:

@@ -84,7 +84,10 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(
 def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch):
     config = models.find("former").config()
     monkeypatch.setitem(sys.modules, "former.network", None)  # its import fails
-    for use in (models.load_trainer, lambda config: models.build_generator(config, None)):
+    for use in (
+        lambda config: models.find(config.MODEL).load_trainer(),
+        lambda config: models.build_generator(config, None),
+    ):
         with pytest.raises(
             plug_ins.PlugInError, match=r"model 'former' of package former failed in"
         ):

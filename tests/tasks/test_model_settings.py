@@ -8,7 +8,6 @@ from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.models import variant_of
 from vibe_model.sections import VIBE, RunChoice, check_inputs, model_settings, mposer_settings
 from vibe_model.vibe.config import TrainConfig
 
@@ -59,7 +58,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     lists = {"disc_size": None, "attention_layers": None}
     config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)
     assert (config.n_layers, config.prior) == (0, "none")
-    both = variant_of(config, "without-3dpw+concat")
+    both = VIBE.vary(config, "without-3dpw+concat")
     assert both.splits_of("datasets_3d") == ("3dpw/validation",)
     assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):

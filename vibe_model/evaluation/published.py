@@ -8,7 +8,7 @@ its released models (doc/eval.md of human_dynamics), by `protocol = "hmmr"`. Lee
 "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics", ICCV 2021:
 its table, which quotes VIBE and TCMR.
 
-Reports print them beside a run's own errors: `figures_of` a split, `ABLATION` and `DYNAMICS`. The
+Reports print them beside a run's own errors: `FIGURES`, `ABLATION` and `DYNAMICS`. The
 columns of their tables are named as in metrics.json; `-` is a number that was not published.
 """
 
@@ -149,13 +149,3 @@ HMMR 1, paper | 65.0 58.1 65.3
 HMMR 2, paper | 65.7 60.7 66.3
 """
 DYNAMICS: Final = {"h36m/val": dict(_rows(_DYNAMICS))}
-
-
-def figures_of(split: str) -> list[_PublishedFigures]:
-    """Published figures of a split.
-
-    >>> published = [row for row in figures_of("h36m/val") if row.protocol == "published"]
-    >>> [row.errors["pa_mpjpe"] for row in published]
-    [41.5, 41.4, 38.4, 41.1, 41.5]
-    """
-    return [figures for figures in FIGURES if figures.split == split]

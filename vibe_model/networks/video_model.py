@@ -34,6 +34,39 @@ class Estimate(NamedTuple):
         """Make an estimate from rotations in 6D, (..., 144)."""
         return cls(rotation_6d_to_matrix(pose.reshape(*pose.shape[:-1], 24, 6)), shape, camera)
 
+    def pose(
+        self, body: Body, project: Project, *, eval_joints: bool, vertices: bool
+    ) -> dict[str, Tensor]:
+        """Pose the bodies. Any leading axes, here B, T:
+
+        theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m;
+        kp_3d (B, T, 49, 3) m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3,
+        3). With `eval_joints`, kp_3d and kp_2d are the 14 joints of `common14`, by the H36M
+        regressor. Without `vertices`, verts is missing: several times less work.
+        """
+        rotmat, shape, camera = self
+        frames = camera.shape[:-1]
+        flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
+        out: dict[str, Tensor] = {}
+        if vertices:
+            whole = body(**flat)
+            joints = whole.joints  # (B T, J, 3)
+            if eval_joints:
+                joints = body.common14(whole.verts)
+            out["verts"] = whole.verts.reshape(*frames, *whole.verts.shape[1:])
+        else:
+            joints = body.joints(**flat, order="common14" if eval_joints else "spin49")
+        joints = joints.reshape(*frames, *joints.shape[1:])
+        axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
+        theta = torch.cat((camera, axis_angle, shape), dim=-1)
+        return {
+            "theta": theta,
+            **out,
+            "kp_2d": project(joints, camera),
+            "kp_3d": joints,
+            "rotmat": rotmat,
+        }
+
 
 class VideoModel(nn.Module, ABC):
     """Video features -> one body per frame.
@@ -78,51 +111,10 @@ class VideoModel(nn.Module, ABC):
     def pose(
         self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True
     ) -> dict[str, Tensor]:
-        """Pose the bodies of an estimate (`pose_estimate`), projected by the model's camera."""
-        return pose_estimate(
-            self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices
-        )
+        """Pose the bodies of an estimate (`Estimate.pose`), projected by the model's camera."""
+        return estimate.pose(self.body, self.project, eval_joints=eval_joints, vertices=vertices)
 
 
 def step_name(step: int) -> str:
     """Name of a step in state dicts and files: minus5, plus5."""
     return f"{'minus' if step < 0 else 'plus'}{abs(step)}"
-
-
-def pose_estimate(
-    body: Body,
-    estimate: Estimate,
-    project: Project,
-    *,
-    eval_joints: bool,
-    vertices: bool,
-) -> dict[str, Tensor]:
-    """Pose an estimate with any leading axes (here B, T).
-
-    theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d
-    (B, T, 49, 3) m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With
-    `eval_joints`, kp_3d and kp_2d are the 14 joints of `common14`, by the H36M regressor. Without
-    `vertices`, verts is missing: several times less work.
-    """
-    rotmat, shape, camera = estimate
-    frames = camera.shape[:-1]
-    flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
-    out: dict[str, Tensor] = {}
-    if vertices:
-        whole = body(**flat)
-        joints = whole.joints  # (B T, J, 3)
-        if eval_joints:
-            joints = body.common14(whole.verts)
-        out["verts"] = whole.verts.reshape(*frames, *whole.verts.shape[1:])
-    else:
-        joints = body.joints(**flat, order="common14" if eval_joints else "spin49")
-    joints = joints.reshape(*frames, *joints.shape[1:])
-    axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
-    theta = torch.cat((camera, axis_angle, shape), dim=-1)
-    return {
-        "theta": theta,
-        **out,
-        "kp_2d": project(joints, camera),
-        "kp_3d": joints,
-        "rotmat": rotmat,
-    }

@@ -26,7 +26,7 @@ from torch.nn import functional
 from vibe_model.cameras import project_orthographic
 from vibe_model.devices import constant
 from vibe_model.networks import xavier
-from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
+from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel
 from vibe_model.part_dynamics.config import HISTORY, HOMOGRAPHY_SIZE, PR_VIPE_SIZE
 from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder
 
@@ -361,12 +361,8 @@ def pose_neighbours(
     neighbours = {}
     for step, estimate in by_step.items():
         camera = constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
-        neighbours[step] = pose_estimate(
-            body,
-            estimate._replace(camera=camera),
-            project_orthographic,
-            eval_joints=eval_joints,
-            vertices=vertices,
+        neighbours[step] = estimate._replace(camera=camera).pose(
+            body, project_orthographic, eval_joints=eval_joints, vertices=vertices
         )
     return neighbours
 

@@ -87,7 +87,7 @@ class PrVipe(LabelStream):
     def _checkpoint(self) -> dict[str, Any]:
         return _read_checkpoint(self.weights, str(self.weights.identity()))
 
-    def load(self, machine: Machine, recorded: Provenance | None) -> Embedding:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Provenance | None) -> _Embedding:  # noqa: ARG002
         """Load the embedding on its device. Raises as `load_network`, and ConfigError for an
         unavailable device.
         """
@@ -101,7 +101,7 @@ class PrVipe(LabelStream):
             "stand_in": self.stand_in,
             **self.weights.terms(),
         }
-        return Embedding(network, chosen_device(machine.device), about)
+        return _Embedding(network, chosen_device(machine.device), about)
 
     def load_network(self) -> PrVIPE:
         """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError
@@ -129,7 +129,7 @@ class PrVipe(LabelStream):
         return network.requires_grad_(False).eval()
 
 
-class Embedding:
+class _Embedding:
     """The computer of `PrVipe`, with its network on a device."""
 
     def __init__(self, network: PrVIPE, device: torch.device, provenance: Provenance) -> None:

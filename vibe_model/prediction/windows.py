@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -77,14 +77,6 @@ def _is_drawn(video: str, one_in: int) -> bool:
     return int.from_bytes(digest, "big") % one_in == 0
 
 
-def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
-    """Rows [start, stop) of the tracks that match any of the patterns: (N, 2), ascending."""
-    rows = set[tuple[int, int]]()
-    for pattern in patterns:
-        rows.update((track.start, track.stop) for track in select_tracks(split, pattern))
-    return np.array(sorted(rows), np.int64).reshape(-1, 2)
-
-
 class Present(NamedTuple):
     """The stretches of a split: ranges of rows that windows may cover.
 
@@ -141,7 +133,7 @@ class Present(NamedTuple):
             if margin and length > 2 * margin:
                 windows += _cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
             else:
-                windows += cover(start, stop, length)
+                windows += _cover(start, stop, length)
         return windows
 
     def _whole_windows(self, track: TrackRecord, seqlen: int) -> list[EvalWindow]:
@@ -167,15 +159,15 @@ class Present(NamedTuple):
         return np.where(rows < self.stops[index], index, -1)
 
 
-def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
+def _cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
     """Windows of `seqlen` rows that use each row of [start, stop) once.
 
     The last window is moved back so that it ends at `stop`, and overlaps the one before. If there
     are fewer than `seqlen` rows, there is one shorter window.
 
-    >>> [window[:4] for window in cover(10, 17, 3)]
+    >>> [window[:4] for window in _cover(10, 17, 3)]
     [(10, 13, 10, 13), (13, 16, 13, 16), (14, 17, 16, 17)]
-    >>> [window[:4] for window in cover(0, 2, 3)]
+    >>> [window[:4] for window in _cover(0, 2, 3)]
     [(0, 2, 0, 2)]
     """
     for used_start in range(start, stop, seqlen):

@@ -2,7 +2,7 @@
 
 - `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
   windows a step draws, and reads them into arrays of the whole batch.
-- `stream_batches`: the same batches as tensors on the device, prepared ahead by a thread.
+- `TrainingBatches.stream`: the same batches as tensors on the device, prepared ahead by a thread.
 
 A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
 windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
@@ -12,6 +12,7 @@ until they are on the device.
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.mixture import Mixture, MixturePart, Pick
 from pipeline.errors import ConfigError, DataError
 from pipeline.skeletons import Array, Ints
-from vibe_model.prediction.windows import rows_of, stack_history
+from vibe_model.prediction.windows import select_tracks, stack_history
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, TableProgress
 
@@ -56,6 +57,21 @@ class TrainingBatch(NamedTuple):
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None without real motion
 
+    def on_device(self, device: torch.device, table: FeatureTable | None = None) -> TrainingBatch:
+        """The batch as tensors on the device. Features keep the dtype in which they are stored.
+
+        With a table, replaces `_ROWS` by the features of these rows.
+        """
+        labels = {name: torch.as_tensor(value) for name, value in self.labels.items()}
+        if table is not None:
+            labels["features"] = table.windows(labels.pop(_ROWS))
+        for name, value in labels.items():
+            labels[name] = _to_device(value, device)
+        motion = None
+        if self.real_theta is not None:
+            motion = _to_device(torch.as_tensor(self.real_theta), device)
+        return TrainingBatch(labels, motion)
+
 
 class TrainingBatches(Dataset[TrainingBatch]):
     """The batches of a run, by step: a dataset whose items are whole batches, as arrays.
@@ -67,7 +83,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
     (`cache.mixture.Mixture`).
 
     Features are read with each batch, or once into `table`, where `hold` says (the setting of that
-    name). Then a batch has `_ROWS` instead of features, from which `stream_batches` makes them.
+    name). Then a batch has `_ROWS` instead of features, from which `stream` makes them.
 
     splits: all splits of the configuration. device: the device of this process. report: called with
     the progress of reading features into memory. Raises CacheError for a part without a window,
@@ -99,24 +115,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
         _require_training_joints(mixture)
         self._extra_streams = config.extra_streams
         self._label_names = _label_names(config, parts)
-        self._mixture: Mixture | bytes = mixture  # bytes in a worker, until it is first used
+        self.mixture = mixture  # the splits, and which windows each step draws from them
         loaded = FeatureTable.load(mixture, hold, device, report)
         self.where = loaded.where  # where features are, as text for the user
-        self.table = loaded.table  # None also in a worker, which needs the layout alone
+        self.table = loaded.table  # None in a worker, which needs the layout alone
         self._layout = None if loaded.table is None else loaded.table.layout
 
-    @property
-    def mixture(self) -> Mixture:
-        """The splits, and which windows each step draws from them."""
-        if isinstance(self._mixture, bytes):
-            self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
-        assert isinstance(self._mixture, Mixture)
-        return self._mixture
-
-    def __getstate__(self) -> dict[str, Any]:
-        # As bytes: a worker that cannot open the splits raises with its first batch instead of
-        # dying silently.
-        return self.__dict__ | {"_mixture": pickle.dumps(self.mixture), "table": None}
+    def __reduce__(self) -> tuple[type[_UnopenedBatches], tuple[bytes, int]]:
+        state = pickle.dumps(vars(self) | {"table": None})
+        return _UnopenedBatches, (state, len(self))
 
     def __len__(self) -> int:
         return self._n_steps
@@ -144,6 +151,48 @@ class TrainingBatches(Dataset[TrainingBatch]):
                 labels[name] = stack_history(labels[name], reading.history)
                 labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
         return TrainingBatch(labels, motion)
+
+    def stream(
+        self, start: int, *, device: torch.device, workers: int = 0
+    ) -> Generator[TrainingBatch, None, None]:
+        """Yield the batches from step `start` to the end of the run, as tensors on the device.
+
+        Features have the dtype in which they are stored. A thread prepares the next batch.
+
+        workers: Number of processes that read several steps ahead; 0: the thread reads.
+        """
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(start, len(self)),
+            num_workers=workers,
+            # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
+            # sometimes abort while they send.
+            multiprocessing_context="forkserver" if workers else None,
+            generator=torch.Generator(),  # not the default one, from which dropout draws
+        )
+        source = iter(loader)
+
+        def read_next() -> TrainingBatch | None:
+            try:
+                batch: TrainingBatch | None = next(source, None)
+            except (RuntimeError, ConnectionResetError, EOFError) as error:
+                if not _was_killed(error):
+                    raise
+                do = "Check the machine's memory, or set read_workers = 0."
+                raise DataError(
+                    f"a process exited unexpectedly, while it read batches: {error}. {do}"
+                ) from error
+            if batch is None:
+                return None
+            return batch.on_device(device, self.table)
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
+            batch = reader.submit(read_next).result()
+            while batch is not None:
+                next_batch = reader.submit(read_next)  # is read while the caller trains
+                yield batch
+                batch = next_batch.result()
 
     def _part_buffers(self, labels: Arrays, parts: Sequence[str]) -> dict[str, Arrays]:
         """Views of a batch's arrays that `Mixture.read` fills: part -> field -> the part's windows.
@@ -190,6 +239,28 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return labels
 
 
+class _UnopenedBatches(Dataset[TrainingBatch]):
+    """`TrainingBatches` in a worker, which opens the splits with its first batch: if it cannot, it
+    raises then, instead of dying silently while it starts.
+    """
+
+    def __init__(self, state: bytes, n_steps: int) -> None:
+        self._state = state
+        self._n_steps = n_steps
+
+    @functools.cached_property
+    def _opened(self) -> TrainingBatches:
+        batches = TrainingBatches.__new__(TrainingBatches)
+        vars(batches).update(pickle.loads(self._state))  # noqa: S301  our own bytes
+        return batches
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        return self._opened[step]
+
+
 def _label_names(config: RunConfig, parts: Sequence[MixturePart]) -> dict[str, str]:
     """Field of `Split.read` -> name in a batch, where they differ.
 
@@ -232,7 +303,7 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
                 history[reading.stream] = reading.history
         fields += streams
         fields += _extra_columns(config, name, part_splits)
-    left_out = {key: rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
+    left_out = {key: _rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
     return MixturePart(
         name=name,
         splits=part_splits,
@@ -247,6 +318,14 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
         tail=config.tail,
         left_out=left_out,
     )
+
+
+def _rows_of(split: Split, patterns: Sequence[str]) -> Ints:
+    """Rows [start, stop) of the tracks that match any of the patterns: (N, 2), ascending."""
+    rows = set[tuple[int, int]]()
+    for pattern in patterns:
+        rows.update((track.start, track.stop) for track in select_tracks(split, pattern))
+    return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
 def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) -> list[str]:
@@ -268,53 +347,6 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
     return columns
 
 
-def stream_batches(
-    batches: TrainingBatches,
-    start: int,
-    *,
-    device: torch.device,
-    workers: int = 0,
-) -> Generator[TrainingBatch, None, None]:
-    """Yield the batches from step `start` to the end of the run, as tensors on the device.
-
-    Features have the dtype in which they are stored. A thread prepares the next batch.
-
-    workers: Number of processes that read several steps ahead; 0: the thread reads.
-    """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, len(batches)),
-        num_workers=workers,
-        # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
-        # sometimes abort while they send.
-        multiprocessing_context="forkserver" if workers else None,
-        generator=torch.Generator(),  # not the default one, from which dropout draws
-    )
-    source = iter(loader)
-
-    def read_next() -> TrainingBatch | None:
-        try:
-            batch = next(source, None)
-        except (RuntimeError, ConnectionResetError, EOFError) as error:
-            if not _was_killed(error):
-                raise
-            do = "Check the machine's memory, or set read_workers = 0."
-            raise DataError(
-                f"a process exited unexpectedly, while it read batches: {error}. {do}"
-            ) from error
-        if batch is None:
-            return None
-        return on_device(batch, device, batches.table)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-        batch = reader.submit(read_next).result()
-        while batch is not None:
-            next_batch = reader.submit(read_next)  # is read while the caller trains
-            yield batch
-            batch = next_batch.result()
-
-
 def _was_killed(error: Exception) -> bool:
     """Whether DataLoader raises this because one of its processes was killed, for lack of memory
     perhaps; also while it sent a batch. torch has no type for it.
@@ -322,24 +354,6 @@ def _was_killed(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return "exited unexpectedly" in str(error)
     return not str(error).startswith("Caught ")  # as errors do that were raised in the process
-
-
-def on_device(
-    batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None
-) -> TrainingBatch:
-    """Convert a batch to tensors on the device. Features keep the dtype in which they are stored.
-
-    With a table, replaces `_ROWS` by the features of these rows.
-    """
-    labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
-    if table is not None:
-        labels["features"] = table.windows(labels.pop(_ROWS))
-    for name, value in labels.items():
-        labels[name] = _to_device(value, device)
-    motion = None
-    if batch.real_theta is not None:
-        motion = _to_device(torch.as_tensor(batch.real_theta), device)
-    return TrainingBatch(labels, motion)
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -39,7 +39,7 @@ from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
 from vibe_model.trained import load_body
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
@@ -128,7 +128,7 @@ def _prepare(
     Returns the function that makes the run in a process of the group.
     """
     body = load_body(config.body)
-    trainer_type = models.load_trainer(config)
+    trainer_type = models.find(config.MODEL).load_trainer()
     stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
     stand_in |= _check_streams(config, splits)
 
@@ -222,7 +222,7 @@ class VideoRun(TrainingLoop):
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device = self.group.device
         workers = self.config.read_workers
-        windows = stream_batches(self._batches, start, device=device, workers=workers)
+        windows = self._batches.stream(start, device=device, workers=workers)
         poses = self.config.poses()
         if poses is None:
             yield from windows
@@ -230,7 +230,7 @@ class VideoRun(TrainingLoop):
         group = self.group
         # real motion is drawn apart from the windows (`VideoConfig.poses`)
         motion = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
-        real = stream_batches(motion, start, device=device, workers=workers)
+        real = motion.stream(start, device=device, workers=workers)
         with closing(windows), closing(real):
             for batch, motion_batch in zip(windows, real, strict=True):
                 yield TrainingBatch(batch.labels, motion_batch.real_theta)

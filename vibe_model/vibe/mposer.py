@@ -29,7 +29,7 @@ from vibe_model import runs
 from vibe_model.checkpoints import Checkpoint
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import pattern_of, split_of
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
@@ -232,7 +232,7 @@ class _MPoserRun(TrainingLoop):
         self.mean_pose = _mean_rotations(self._batches, n_steps)
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
-        return stream_batches(self._batches, start, device=self.group.device)
+        return self._batches.stream(start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Errors by split, and as the score, the mean over splits of the angle (degrees).

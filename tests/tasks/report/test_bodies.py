@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.report.bodies import TILE_PX, bodies_section
-from tasks.report.data import open_splits
+from tasks.report.data import OpenedCache
 from tasks.report.runs import TrainingRun
 from tests.tasks.report.runs_by_hand import make_run
 
@@ -56,7 +56,7 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     root, tmp_path, body
 ):
     runs = [run(tmp_path, "VIBE"), run(tmp_path, "HMMR", steps=("minus5", "plus5"))]
-    data = bodies_section(open_splits(root), runs, raw=root.parent / "raw", body=body).data
+    data = bodies_section(OpenedCache.read(root), runs, raw=root.parent / "raw", body=body).data
     assert (data["problems"], data["without"]) == ([], [])
     (median, _), (worst, strips) = data["drawn"]
     assert median.why == "median track by VIBE's errors"
@@ -82,7 +82,7 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
 
 
 def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(root, tmp_path, body):
-    opened, outside = open_splits(root), run(tmp_path, "VIBE", file="../predictions.npz")
+    opened, outside = OpenedCache.read(root), run(tmp_path, "VIBE", file="../predictions.npz")
     data = bodies_section(opened, [outside], raw=None, body=body).data
     assert data["drawn"] == []
     assert data["problems"] != []

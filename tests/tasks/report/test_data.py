@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from tasks.report.data import open_splits, overview_section
+from tasks.report.data import OpenedCache, overview_section
 from tests.tasks.report.conftest import person, write_split, write_stream
 
 
 def row(root):
     """The only split's, without its name."""
-    ((_, *cells),) = overview_section(open_splits(root)).data["rows"]
+    ((_, *cells),) = overview_section(OpenedCache.read(root)).data["rows"]
     return cells
 
 

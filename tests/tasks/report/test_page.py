@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 
 from tasks.report.assembly import ReportContent, write_report
-from tasks.report.data import open_splits
+from tasks.report.data import OpenedCache
 from tests.html_pages import Page
 from tests.tasks.report.conftest import moving, person, write_split, write_stream
 
@@ -52,5 +52,5 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
     text = of_cache(broken, tmp_path)
     assert len(re.findall(r'<p class="problem">amass/train: ', text)) == 1
     assert "penn_action/train</th>" in text
-    (problem,) = open_splits(tmp_path / "nothing").problems
+    (problem,) = OpenedCache.read(tmp_path / "nothing").problems
     assert "Convert a dataset into it first" in problem

@@ -62,7 +62,7 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
     "variant", [name for name, changes in VARIANTS.items() if "datasets_2d" not in changes]
 )
 def test_every_variant_trains(config, splits, variant):
-    trainer, batch = first_batch(models.variant_of(config, variant), splits)
+    trainer, batch = first_batch(models.find("hmmr").vary(config, variant), splits)
     step = trainer.train_step(batch)
     assert step.good
     assert (step.terms["hallucinate"] > 0) == (variant in ("no-const", "no-prior"))

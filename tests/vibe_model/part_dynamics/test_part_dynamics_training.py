@@ -21,7 +21,7 @@ from vibe_model.cameras import optimal_camera
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, _motion_deviations
-from vibe_model.training.data import TrainingBatch, on_device
+from vibe_model.training.data import TrainingBatch
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
 
@@ -66,7 +66,7 @@ def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms_no
     "variant", ["per-frame", "no-u+no-d", "no-dt+no-unc", "one-region", "recombine-add"]
 )
 def test_every_variant_trains_and_reads_what_it_needs(config, splits, variant):
-    config = models.variant_of(config, variant)
+    config = models.find("part_dynamics").vary(config, variant)
     trainer, batch = first_batch(config, splits)
     reads = {"per-frame": set(), "no-u+no-d": set()}.get(variant, {"pr_vipe", "homography"})
     assert config.extra_streams.keys() == reads == batch.labels.keys() & {"pr_vipe", "homography"}
@@ -150,7 +150,7 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
     shapes.
     """
     trainer, batch = first_batch(config, splits)
-    labels = on_device(batch, torch.device("cpu")).labels
+    labels = batch.on_device(torch.device("cpu")).labels
     with torch.no_grad():
         pred = trainer.generator(
             labels["features"], labels["pr_vipe"], labels["homography"], vertices=False

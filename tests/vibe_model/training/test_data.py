@@ -20,7 +20,7 @@ from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import read_inputs, select_tracks
 from vibe_model.settings import Reading
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.video import _check_streams
 from vibe_model.vibe.config import TrainConfig
 
@@ -106,7 +106,7 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
     held = TrainingBatches(mixed, on_disk, hold="ram")  # the others come with each batch
     assert held.table.table.dtype == torch.float16
-    assert_same(next(stream_batches(held, 1, device=CPU)), batches[1])
+    assert_same(next(held.stream(1, device=CPU)), batches[1])
 
 
 def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(
@@ -116,7 +116,7 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
         fields = ("frame_index", "crop_scale", "kp_2d")
 
     batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
-    labels = next(stream_batches(batches, 0, device=CPU)).labels
+    labels = next(batches.stream(0, device=CPU)).labels
     starts = drawn(batches, 0)
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
     assert_array_equal(labels["frame_index"], np.stack(frames))
@@ -219,7 +219,7 @@ def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
     batches = TrainingBatches(mixed, splits)
-    ready = list(stream_batches(batches, 4, device=CPU))
+    ready = list(batches.stream(4, device=CPU))
     assert len(ready) == len(batches) - 4 == 11  # to the end of the last epoch
     for step, batch in enumerate(ready, start=4):
         assert_same(batch, TrainingBatches(mixed, splits)[step])
@@ -244,7 +244,7 @@ def test_an_error_while_reading_ahead_is_raised(error, expected, mixed, splits):
     batches = TrainingBatches(mixed, splits)
     splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(error)
     with pytest.raises(expected, match=str(error).replace("[", r"\[")):
-        next(stream_batches(batches, 0, device=CPU))
+        next(batches.stream(0, device=CPU))
 
 
 def test_a_worker_reads_what_is_read_without_and_when_it_is_killed_training_ends_with_a_message(
@@ -253,7 +253,7 @@ def test_a_worker_reads_what_is_read_without_and_when_it_is_killed_training_ends
     batches = TrainingBatches(mixed, on_disk)
     in_memory = TrainingBatches(mixed, on_disk, hold="ram")
     state = torch.get_rng_state()
-    ready = stream_batches(in_memory, 2, device=CPU, workers=1)
+    ready = in_memory.stream(2, device=CPU, workers=1)
     for step in (2, 3):
         assert_same(next(ready), batches[step])
     # dropout draws from it: a resumed run must find it as it was

@@ -8,7 +8,7 @@ import torch
 from pipeline.errors import ConfigError
 from tests.vibe_model.training.conftest import assert_same
 from vibe_model.training import feature_table
-from vibe_model.training.data import TrainingBatches, on_device, stream_batches
+from vibe_model.training.data import TrainingBatches
 from vibe_model.training.feature_table import TableProgress
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def test_features_in_memory_give_the_same_batches(mixed, on_disk):
     for step in range(15):
         batch = batches[step]
         assert "features" not in batch.labels
-        assert_same(on_device(batch, CPU, table), plain[step])
+        assert_same(batch.on_device(CPU, table), plain[step])
     done = [report.done for report in reports]
     assert done == sorted(done)
     assert reports[-1] == TableProgress("held in RAM: 0.0 MB", n, n)
@@ -93,7 +93,7 @@ def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
     gpu = torch.device("cuda")
     for hold in ("none", "ram", "device"):
         batches = TrainingBatches(mixed, on_disk, hold=hold, device=gpu)
-        for step, batch in enumerate(stream_batches(batches, 0, device=gpu)):
+        for step, batch in enumerate(batches.stream(0, device=gpu)):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())

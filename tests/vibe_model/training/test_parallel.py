@@ -18,7 +18,7 @@ from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, prior_config, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.devices import device_of
-from vibe_model.training.data import TrainingBatches, on_device
+from vibe_model.training.data import TrainingBatches
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.mposer import _MPoserTrainer
 from vibe_model.vibe.training import VIBETrainer
@@ -152,7 +152,7 @@ def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole
 
     def terms_and_counts(rank, size):
         batches = TrainingBatches(config, splits, rank=rank, world_size=size)
-        batch = on_device(batches[0], CPU)
+        batch = batches[0].on_device(CPU)
         counts = trainer.counts(batch)
         n_windows = len(batch.labels["kp_2d"])
         terms = trainer.losses(batch)

@@ -148,7 +148,7 @@ def undisturbed_run(kind, folder, progress=None):
 
 def ready(config, splits):
     """A run of a model of video features, about to take its first step."""
-    trainer = models.load_trainer(config)(config, TinyBody())
+    trainer = models.find(config.MODEL).load_trainer()(config, TinyBody())
     return video.VideoRun(config, trainer, splits, stand_in=True, report=None)
 
 

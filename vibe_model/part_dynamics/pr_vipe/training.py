@@ -27,7 +27,7 @@ from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, po
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.trained import load_body
-from vibe_model.training.data import TrainingBatch, on_device
+from vibe_model.training.data import TrainingBatch
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
 
@@ -208,7 +208,7 @@ class _PrVIPERun(TrainingLoop):
         config = self.config
         for step in range(start, config.epochs * config.iterations):
             drawn = self._poses.draw(config.batch_size, config.real, config.seed, step)
-            yield on_device(TrainingBatch(drawn, None), self.group.device)
+            yield TrainingBatch(drawn, None).on_device(self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Return retrieval by split, and the number to minimise.
