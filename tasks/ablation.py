@@ -23,9 +23,9 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.evaluation import MEAN_BODY, Metrics, ResultRow, metric_titles, rows_of_run
+from tasks.results import MEAN_BODY, ResultRow, RunMetrics, metric_titles
 from tasks.settings import settings
-from tasks.training import Train, read_metrics, splits_of, train_config
+from tasks.training import Train, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
@@ -35,7 +35,7 @@ from vibe_model.sections import VIBE, RunChoice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 # variant -> name of the run's folder, one for each seed -> metrics
-Runs = Mapping[str, Mapping[str, Metrics]]
+Runs = Mapping[str, Mapping[str, RunMetrics]]
 
 TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
@@ -121,10 +121,10 @@ class Ablation(PipelineTask):
         return list(itertools.product(self._variants(), self._seeds()))
 
     def _table(self) -> AblationTable:
-        by_variant: dict[str, dict[str, Metrics]] = {}
+        by_variant: dict[str, dict[str, RunMetrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
-            by_variant.setdefault(variant, {})[folder.name] = read_metrics(folder)
+            by_variant.setdefault(variant, {})[folder.name] = RunMetrics.read(folder)
         return AblationTable(by_variant)
 
     def _variants(self) -> list[str]:
@@ -225,14 +225,14 @@ class AblationTable:
     def __init__(self, by_variant: Runs) -> None:
         """by_variant: By the run's folder, as {"mposer": {"vibe-3f0c92d1a7b4e856": metrics}}."""
         self.by_variant = by_variant
-        trained: list[Metrics] = []
+        trained: list[RunMetrics] = []
         for by_seed in by_variant.values():
             trained += by_seed.values()
         # whether any run is of demo data
-        self.stand_in = any(metrics["stand_in"] for metrics in trained)
+        self.stand_in = any(metrics.stand_in for metrics in trained)
         self.rows: list[_AblationRow] = []
-        for split in splits_of(trained[0]):
-            for protocol in by_protocol(trained[0][split]):
+        for split, entry in trained[0].splits.items():
+            for protocol in by_protocol(entry):
                 self.rows += self._rows_of(split, protocol)
 
     def as_csv(self) -> str:
@@ -259,7 +259,7 @@ class AblationTable:
         by_model: dict[str, list[ResultRow]] = {MEAN_BODY: []}  # title -> rows of its seeds
         for variant, by_seed in self.by_variant.items():
             for metrics in by_seed.values():
-                for row in rows_of_run(split, metrics[split], _title(variant)):
+                for row in ResultRow.of_entry(split, metrics.splits[split], _title(variant)):
                     if row.protocol == protocol:
                         by_model.setdefault(row.model, []).append(row)
         seeds = [len(by_seed) for by_seed in self.by_variant.values()]

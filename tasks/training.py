@@ -13,9 +13,8 @@ configuration has the path of that run's best.pt (`_ModelTraining`).
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -32,6 +31,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Convert, Data, Extract
+from tasks.results import RunMetrics
 from tasks.settings import settings
 from tasks.training_run import progress_callback, run_training
 from vibe_model import models, runs
@@ -108,10 +108,9 @@ class _CheckpointTask(_TrainingTask):
                 self.config(),
                 progress=progress_callback(progress, self.what, self.score_format.format_map),
             )
-        metrics = read_metrics(folder)
         results = []
-        for split in splits_of(metrics):
-            results.append(f"{split} {self.result_format.format_map(metrics[split])}")
+        for split, metrics in RunMetrics.read(folder).splits.items():
+            results.append(f"{split} {self.result_format.format_map(metrics)}")
         self.say_finished(results)
 
     @classmethod
@@ -147,17 +146,6 @@ def _best_of(config: RunConfig) -> Path:
         return runs.run_folder(config) / runs.BEST
     except (ConfigError, DataError, cache.CacheError):
         return config.runs / f"{config.name}-unknown" / runs.BEST
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a finished run."""
-    metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text())
-    return metrics
-
-
-def splits_of(metrics: Mapping[str, Any]) -> list[str]:
-    """The splits in metrics.json; its other keys are facts of the run."""
-    return [name for name in metrics if "/" in name]
 
 
 class _ModelTraining(NamedTuple):
@@ -312,7 +300,7 @@ class Train(_TrainingTask):
             warn(WITHOUT_DEPTH)
         with self.progress() as progress:
             folder = run_training(config, self.variant, progress, self.what)
-        best = read_metrics(folder)["best"]
+        best = RunMetrics.read(folder).content["best"]
         self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
 
 

@@ -2,7 +2,7 @@
 
 It chooses the splits that a protocol can evaluate, computes the errors, writes them to the folder
 of `--out`, and prints a table for each split. The errors are computed in `vibe_model.evaluation`,
-the tables made in `tasks.evaluation`.
+the tables made in `tasks.results`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
 from tasks import evaluation
 from tasks.base import fact, plain
+from tasks.results import RunMetrics, as_csv, table_of
 from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.runs import write_json, write_text
@@ -127,16 +128,16 @@ def _run(args: argparse.Namespace) -> int:
             )
             console.err.print(f"{console.DOUBT} {plain(name)} {without}")
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
-    metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
+    metrics = RunMetrics({"stand_in": stand_in, "checkpoint": model.about, **by_split})
     if args.out is not None:
-        write_json(args.out / runs.METRICS, metrics)
-        results = evaluation.as_csv(evaluation.result_rows(metrics, title=model.title))
+        write_json(args.out / runs.METRICS, metrics.content)
+        results = as_csv(metrics.rows(model.title))
         write_text(args.out / evaluation.RESULTS, results)
     if args.json:
-        print_json(metrics)
+        print_json(metrics.content)
         return 0
-    for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
-        console.print_table(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
+    for name, rows in metrics.rows_beside_published(model.title).items():
+        console.print_table(table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
     evaluation.show_notes(metrics, model.config, f". --json has all metrics; {NOTE}")
     if args.out is not None:

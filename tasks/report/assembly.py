@@ -25,14 +25,6 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from pipeline.show.page import templates, write
-from tasks.evaluation import (
-    Metrics,
-    ResultRow,
-    describe_labels,
-    metric_titles,
-    published_rows,
-    rows_of_split,
-)
 from tasks.report import DEMO, PageSection
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section
@@ -43,6 +35,7 @@ from tasks.report.data import (
     overview_section,
 )
 from tasks.report.runs import TrainingRun
+from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles, rows_of_split
 from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
@@ -172,10 +165,10 @@ def _summary(opened: OpenedCache, shown: Sequence[TrainingRun], stream: str) -> 
 
 def _training_state(run: TrainingRun) -> str:
     """A run's progress and best epoch, for the first lines."""
-    best = run.metrics.get("best") or {}
-    if "epoch" not in best:
-        return f"{run.name}: {run.state}"
-    return f"{run.name}: {run.state}, best epoch {best['epoch'] + 1}"
+    text = f"{run.name}: {run.state}"
+    if run.metrics is not None and run.metrics.best is not None:
+        text += f", best epoch {run.metrics.best['epoch'] + 1}"
+    return text
 
 
 def _software() -> str:
@@ -244,7 +237,7 @@ class _SplitTable:
 
 def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     """The section of results. On demo data, there are no published figures."""
-    entries: dict[str, dict[str, Metrics]] = {}  # split -> run -> its entry of metrics.json
+    entries: dict[str, dict[str, SplitMetrics]] = {}  # split -> run -> its entry of metrics.json
     for run in runs:
         for split, entry in run.splits.items():
             entries.setdefault(split, {})[run.name] = entry
@@ -253,7 +246,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     for split, by_run in entries.items():
         rows = rows_of_split(split, by_run)
         if not is_demo:
-            rows += published_rows(split)
+            rows += ResultRow.published(split)
         notes = itertools.chain.from_iterable(map(_notes, by_run.values()))
         tables[split] = _SplitTable(rows, [*dict.fromkeys(notes)])
 
@@ -272,7 +265,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     return PageSection("results", "Results", data)
 
 
-def _notes(entry: Metrics) -> list[str]:
+def _notes(entry: SplitMetrics) -> list[str]:
     """What an entry of metrics.json compares with, and why protocols are missing."""
     notes = []
     for protocol, numbers in by_protocol(entry).items():

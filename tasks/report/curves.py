@@ -264,16 +264,19 @@ def _short(tag: str) -> str:
 def _facts(run: TrainingRun) -> dict[str, str]:
     """Title -> text of what the page says about a run above its curves."""
     facts = {"State": run.state}
-    best = run.metrics.get("best")
-    if best:
+    metrics = run.metrics
+    if metrics is not None and metrics.best is not None:
+        best = metrics.best
         facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
     if run.logged.seconds:
         facts["Duration"] = duration(run.logged.seconds)
-    if "skipped_steps" in run.metrics:
-        facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
-    estimates = run.metrics.get("estimates", {})
-    if estimates:
-        splits = [f"{split} ({source})" for split, source in estimates.items()]
+    if metrics is None:
+        return facts
+    if "skipped_steps" in metrics.content:
+        n_skipped = metrics.content["skipped_steps"]
+        facts["Steps skipped because the loss was not finite"] = f"{n_skipped:,}"
+    if metrics.estimates:
+        splits = [f"{split} ({source})" for split, source in metrics.estimates.items()]
         facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
     return facts
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pipeline.errors import PipelineError
-from tasks.evaluation import Metrics
-from tasks.training import splits_of
+from tasks.results import RunMetrics, SplitMetrics
 from vibe_model import models
 from vibe_model.metrics import SCORES
 from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES
@@ -81,18 +80,21 @@ class TrainingRun:
     name: str  # on the page
     folder: Path
     about: Mapping[str, Any]  # config.json; empty if there is none
-    metrics: Metrics  # metrics.json; empty if the run is not finished
+    metrics: RunMetrics | None  # None: the run is not finished
     logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Self:
         """Read a run's folder. Raises PipelineError for a damaged file."""
+        metrics = None
+        if (folder / METRICS).exists():
+            metrics = RunMetrics(_read_json(folder / METRICS))
         return cls(
             name=name,
             folder=folder,
             about=_read_json(folder / CONFIG),
-            metrics=_read_json(folder / METRICS),
+            metrics=metrics,
             logged=_read_curves(folder),
             sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
         )
@@ -102,9 +104,9 @@ class TrainingRun:
         """The run's progress, for the page."""
         if not self.folder.is_dir():
             return "folder not found"
-        if self.metrics and (self.folder / BEST).is_file():
+        if self.metrics is not None and (self.folder / BEST).is_file():
             return "finished"
-        if self.metrics:
+        if self.metrics is not None:
             return f"evaluated, but {BEST} is missing"
         last_steps = [curve.steps[-1] for curve in self.logged.curves.values() if curve.steps]
         step = f"{max(last_steps, default=0):,}"
@@ -115,7 +117,8 @@ class TrainingRun:
     @property
     def stand_in(self) -> bool:
         """Whether the run's files record training on demo data."""
-        return bool(self.about.get("stand_in") or self.metrics.get("stand_in"))
+        is_marked = self.metrics is not None and self.metrics.stand_in
+        return is_marked or bool(self.about.get("stand_in"))
 
     @cached_property
     def config(self) -> VideoConfig | None:
@@ -133,9 +136,9 @@ class TrainingRun:
         return self.config is None or self.config.learns_depth
 
     @property
-    def splits(self) -> dict[str, Metrics]:
+    def splits(self) -> dict[str, SplitMetrics]:
         """The metrics of each evaluated split."""
-        return {split: self.metrics[split] for split in splits_of(self.metrics)}
+        return {} if self.metrics is None else self.metrics.splits
 
     def tracks_of(self, split: str) -> list[Mapping[str, Any]]:
         """Results of a split's tracks, the worst first: the largest PA-MPJPE; without 3D labels,

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser
 from tasks.ablation import TABLE, AblationTable, _reasons_to_skip
+from tasks.results import RunMetrics
 from tasks.training import _mposer_config, train_config
 from tests.results import read_file
 from vibe_model import runs
@@ -30,11 +31,13 @@ def run_of(pa_mpjpe, smoothed=None, *, stand_in=False, **others):
     if smoothed is not None:
         result["smoothed"] = {"sigma": 2.0, "pa_mpjpe": smoothed}
     published = {**result, "pa_mpjpe": pa_mpjpe + 1}
-    return {
-        "stand_in": stand_in,
-        "best": {"epoch": 1},
-        "3dpw/test": {**result, "published": published},
-    }
+    return RunMetrics(
+        {
+            "stand_in": stand_in,
+            "best": {"epoch": 1},
+            "3dpw/test": {**result, "published": published},
+        }
+    )
 
 
 THREE_SEEDS = {

@@ -7,9 +7,9 @@ import pytest
 
 import cache
 from pipeline.errors import PipelineError, StandInMixed
-from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import _chosen_splits
+from tasks.results import RunMetrics
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
 from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
@@ -80,7 +80,7 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
 
     def protocols(split, *nested, stand_in):
         metrics = {"stand_in": stand_in, split: values | dict.fromkeys(nested, values)}
-        return [row.protocol for row in evaluation.rows_beside_published(metrics)[split]]
+        return [row.protocol for row in RunMetrics(metrics).rows_beside_published()[split]]
 
     own = ["default", "default", "published", "published"]
     assert protocols("3dpw/test", "published", stand_in=True) == own
