@@ -1,9 +1,10 @@
 """Read everything and write the report.  evaluation -> [report]
 
 A `ReportContent` says what the page is about; its fingerprint, which the page records, tells
-whether the page is out of date. `write_report` reads the cache and the runs, makes the sections
-(results, bodies, curves, datasets, dropped data) and writes the page. The section of results
-(`_results_section`) has a table for each split, with the rows that the command `evaluate` prints.
+whether the page is out of date. `ReportContent.write` reads the cache and the runs, makes the
+sections (results, bodies, curves, datasets, dropped data) and writes the page. The section of
+results (`_results_section`) has a table for each split, with the rows that the command `evaluate`
+prints.
 """
 
 from __future__ import annotations
@@ -74,6 +75,53 @@ class ReportContent:
         }
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
+    def write(self, out: Path, progress: Progress = silent) -> str:
+        """Write the page, one HTML file without scripts, which itself reports splits and runs that
+        cannot be read. Its styles and content security policy are those of `pipeline.show`.
+
+        Returns the mark for demo data (`OpenedCache.mark`).
+        """
+        fingerprint = self.fingerprint()  # first, so that later changes make the page out of date
+        progress(0, 3, "training")
+        opened = OpenedCache.read(self.root)
+        problems = [*opened.problems]
+        shown: list[TrainingRun] = []
+        for name, folder in self.runs:
+            try:
+                shown.append(TrainingRun.read(folder, name))
+            except PipelineError as error:
+                problems.append(str(error))
+        opened = replace(opened, problems=problems)
+        sections = [_results_section(shown)]
+        bodies = bodies_section(opened, shown, raw=self.raw, body=self.body)
+        if any(bodies.data.values()):
+            sections.append(bodies)
+        sections.append(curves_section(shown, self.notes))
+        progress(1, 3, "data")
+        if opened.splits:
+            sections += [overview_section(opened), accounting_section(opened)]
+        progress(2, 3, "page")
+        mark = opened.mark
+        if not mark and any(run.stand_in for run in shown):
+            mark = DEMO
+        facts = {
+            "Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "Software": _software(),
+            "Cache": str(self.root),
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        page = templates(Path(__file__).parent / "templates").get_template("report.html")
+        rendered = page.stream(
+            sections=sections,
+            mark=mark,
+            summary=_summary(opened, shown, self.stream),
+            facts=facts,
+            fingerprint=fingerprint,
+        )
+        write(rendered, out)
+        progress(3, 3, "")
+        return mark
+
     def _result_files(self) -> list[Path]:
         """The files of the runs that the page shows."""
         names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, f"{runs.SEQUENCES}.json")
@@ -83,52 +131,12 @@ class ReportContent:
         return files
 
 
-def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> str:
-    """Write the page, one HTML file without scripts, which itself reports splits and runs that
-    cannot be read. Its styles and content security policy are those of `pipeline.show`.
-
-    Returns the mark for demo data (`OpenedCache.mark`).
-    """
-    fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
-    progress(0, 3, "training")
-    opened = OpenedCache.read(content.root)
-    problems = [*opened.problems]
-    shown: list[TrainingRun] = []
-    for name, folder in content.runs:
-        try:
-            shown.append(TrainingRun.read(folder, name))
-        except PipelineError as error:
-            problems.append(str(error))
-    opened = replace(opened, problems=problems)
-    sections = [_results_section(shown)]
-    bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
-    if any(bodies.data.values()):
-        sections.append(bodies)
-    sections.append(curves_section(shown, content.notes))
-    progress(1, 3, "data")
-    if opened.splits:
-        sections += [overview_section(opened), accounting_section(opened)]
-    progress(2, 3, "page")
-    mark = opened.mark
-    if not mark and any(run.stand_in for run in shown):
-        mark = DEMO
-    facts = {
-        "Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "Software": _software(),
-        "Cache": str(content.root),
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    page = templates(Path(__file__).parent / "templates").get_template("report.html")
-    rendered = page.stream(
-        sections=sections,
-        mark=mark,
-        summary=_summary(opened, shown, content.stream),
-        facts=facts,
-        fingerprint=fingerprint,
-    )
-    write(rendered, out)
-    progress(3, 3, "")
-    return mark
+def recorded_fingerprint(page: Path) -> str:
+    """The fingerprint that a page records; "" if there is no such page."""
+    if not page.is_file():
+        return ""
+    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
+    return str(marks[-1]) if marks else ""
 
 
 def _summary(opened: OpenedCache, shown: Sequence[TrainingRun], stream: str) -> dict[str, Any]:
@@ -174,14 +182,6 @@ def _training_state(run: TrainingRun) -> str:
 def _software() -> str:
     """Versions of the packages that draw a page."""
     return ", ".join(f"{name} {version(name)}" for name in SOFTWARE)
-
-
-def recorded_fingerprint(page: Path) -> str:
-    """The fingerprint that a page records; "" if there is no such page."""
-    if not page.is_file():
-        return ""
-    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
-    return str(marks[-1]) if marks else ""
 
 
 def _splits_state(root: cache.Root) -> Any:

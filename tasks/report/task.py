@@ -60,10 +60,8 @@ class Report(PipelineTask):
         return recorded_fingerprint(_page()) == _configured_content().fingerprint()
 
     def work(self) -> None:
-        from tasks.report.assembly import write_report
-
         with self.progress() as progress:
-            write_report(_configured_content(), _require_own(_page()), progress)
+            _configured_content().write(_require_own(_page()), progress)
         self.say(size(_page().stat().st_size))
         self.show()
 
@@ -200,7 +198,6 @@ def _content_of(args: argparse.Namespace, s: Settings) -> ReportContent:
 def _run(args: argparse.Namespace) -> int:
     """Write the page, and print its path. With `--cache`, luigi.cfg is optional."""
     from pipeline.show.command import check_page
-    from tasks.report.assembly import write_report
 
     missing = [folder for folder in args.folders if not folder.is_dir()]
     if missing:
@@ -216,7 +213,7 @@ def _run(args: argparse.Namespace) -> int:
         folder = Path() if s.named_paths is None else s.named_paths.runs
         out = _require_own(folder / PAGE)
     with bar("  report", console.out) as progress:
-        mark = write_report(content, out, progress)
+        mark = content.write(out, progress)
     say("report", "page", size(out.stat().st_size))
     _show(out, mark)
     return 0

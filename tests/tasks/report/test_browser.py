@@ -15,7 +15,7 @@ from numpy.random import default_rng
 
 from pipeline.show.page import write_page
 from pipeline.show.tracks import Choice, from_cache
-from tasks.report.assembly import ReportContent, write_report
+from tasks.report.assembly import ReportContent
 from tests.tasks.report.conftest import person, write_split, write_stream
 from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
 
@@ -72,7 +72,7 @@ def pages(root, tmp_path_factory):
     (runs[2] / "metrics.json").unlink()
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
-    write_report(ReportContent(own, None, None, "resnet50", shown, notes), written["report"])
+    ReportContent(own, None, None, "resnet50", shown, notes).write(written["report"])
     write_page(
         from_cache(own, "penn_action/train", Choice(n_tracks=2, n_frames=2)), written["tracks"]
     )

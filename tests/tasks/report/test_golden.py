@@ -5,7 +5,7 @@ import json
 import re
 
 from pipeline.__main__ import main
-from tasks.report.assembly import ReportContent, write_report
+from tasks.report.assembly import ReportContent
 from tests.html_pages import Page
 from tests.tasks.report.runs_by_hand import ERRORS, SPLIT, make_run, metrics
 
@@ -48,7 +48,7 @@ def test_the_page_of_runs_on_demo_data_finished_or_not(root, tmp_path, golden):
     names = (*names, "empty", "absent")
     shown = tuple((name, tmp_path / name) for name in names)
     out = tmp_path / "page.html"
-    write_report(ReportContent(root, None, None, "resnet50", shown), out)
+    ReportContent(root, None, None, "resnet50", shown).write(out)
     with golden("report", main, {root.parent: "DATA"}) as show:
         # then date and versions
         show.add("\n".join(itertools.takewhile("Made".__ne__, lines(Page(out.read_text())))))

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 
-from tasks.report.assembly import ReportContent, write_report
+from tasks.report.assembly import ReportContent
 from tasks.report.data import OpenedCache
 from tests.html_pages import Page
 from tests.tasks.report.conftest import moving, person, write_split, write_stream
@@ -15,7 +15,7 @@ from tests.tasks.report.conftest import moving, person, write_split, write_strea
 
 def of_cache(root, folder):
     """The page of a cache, with its structure checked."""
-    write_report(ReportContent(root, None, None, "resnet50"), folder / "report.html")
+    ReportContent(root, None, None, "resnet50").write(folder / "report.html")
     text = (folder / "report.html").read_text(encoding="utf-8")
     Page(text)
     return text
