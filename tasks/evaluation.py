@@ -21,7 +21,6 @@ from tasks.results import (
     SplitMetrics,
     as_csv,
     describe_labels,
-    one_digit,
     table_of,
 )
 from tasks.settings import settings
@@ -194,7 +193,9 @@ def _show_dynamics(metrics: RunMetrics) -> None:
             title = f"{int(step):+d} frames" if int(step) else "now"
             table.add_column(title, justify="right", no_wrap=True)
         for model, errors in rows.items():
-            table.add_row(model, *(one_digit(errors.get(step)) for step in steps))
+            table.add_row(
+                model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps)
+            )
         console.out.print()
         console.out.print(table)
         tracks = count(dynamics["tracks"], "track")

@@ -84,7 +84,7 @@ class RunMetrics:
             entries = {title: entry}
             if per_frame is not None:
                 entries["per frame"] = per_frame.splits[split]
-            rows += rows_of_split(split, entries)
+            rows += ResultRow.of_split(split, entries)
         return rows
 
     def rows_beside_published(self, title: str = VIBE.title) -> dict[str, list[ResultRow]]:
@@ -131,35 +131,35 @@ class ResultRow(NamedTuple):
             yield row._replace(model=MEAN_BODY, errors=_errors_of(numbers["baseline"]))
 
     @classmethod
+    def of_split(cls, split: str, entries: Mapping[str, SplitMetrics]) -> list[Self]:
+        """Make the rows of one split: by each protocol those of all models, then the mean body's.
+
+        A protocol made for the dataset, such as emdb, comes first. The keypoints that a model reads
+        are part of its name.
+
+        entries: Model's name -> the split's entry in its metrics.json.
+        """
+        rows = list[Self]()
+        for name, entry in entries.items():
+            title = name
+            if entry.get(runs.KEYPOINTS):
+                title += f", keypoints {entry[runs.KEYPOINTS]}"
+            rows += cls.of_entry(split, entry, title)
+        dataset = split.partition("/")[0]
+        protocols = list(dict.fromkeys(row.protocol for row in rows))
+        protocols.sort(key=lambda name: name != dataset)  # False sorts before True
+        unique = {(row.protocol, row.model): row for row in rows}  # the mean body's are equal
+        return sorted(
+            unique.values(), key=lambda row: (protocols.index(row.protocol), row.model == MEAN_BODY)
+        )
+
+    @classmethod
     def published(cls, split: str) -> Iterator[Self]:
         """Yield the rows of published models on a split."""
         for figures in published.FIGURES:
             if figures.split == split:
                 key = (split, figures.protocol, figures.model)
                 yield cls(*key, figures.errors, None, figures.source)
-
-
-def rows_of_split(split: str, entries: Mapping[str, SplitMetrics]) -> list[ResultRow]:
-    """Make the rows of one split: by each protocol those of all models, then the mean body's.
-
-    A protocol made for the dataset, such as emdb, comes first. The keypoints that a model reads are
-    part of its name.
-
-    entries: Model's name -> the split's entry in its metrics.json.
-    """
-    rows = list[ResultRow]()
-    for name, entry in entries.items():
-        title = name
-        if entry.get(runs.KEYPOINTS):
-            title += f", keypoints {entry[runs.KEYPOINTS]}"
-        rows += ResultRow.of_entry(split, entry, title)
-    dataset = split.partition("/")[0]
-    protocols = list(dict.fromkeys(row.protocol for row in rows))
-    protocols.sort(key=lambda name: name != dataset)  # False sorts before True
-    unique = {(row.protocol, row.model): row for row in rows}  # the mean body's are equal
-    return sorted(
-        unique.values(), key=lambda row: (protocols.index(row.protocol), row.model == MEAN_BODY)
-    )
 
 
 def as_csv(rows: Sequence[ResultRow]) -> str:
@@ -200,7 +200,7 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
         cells = [row.model]
         if protocols:
             cells.append(row.protocol)
-        cells += [one_digit(row.errors.get(name)) for name in titles]
+        cells += [_one_digit(row.errors.get(name)) for name in titles]
         cells.append(f"{row.frames:,}" if row.frames else "-")
         table.add_row(*cells)
     return table
@@ -219,6 +219,6 @@ def _errors_of(numbers: SplitMetrics) -> dict[str, float]:
     return {name: float(numbers[name]) for name in table_metrics([numbers]) if name in numbers}
 
 
-def one_digit(error: float | None) -> str:
+def _one_digit(error: float | None) -> str:
     """A number of a table, `-` for none."""
     return "-" if error is None else f"{error:.1f}"

@@ -1,7 +1,7 @@
 """Trained models: a generator with the records of its checkpoint.  training -> [prediction,
 evaluation]
 
-`load_trained` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
+`Trained.load` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
 `Trained` knows which streams it reads, and refuses features of another network. HMR2.0's file has
 no model of ours: `_Hmr2Head` are its heads.
 """
@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,54 @@ class Trained:
     # Identities of its extra streams, by the argument of `VideoModel.regress` that takes them, such
     # as "homography". The argument for the main features is "features".
     extra_streams: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, checkpoint: Path, body: Path | None, device: str = "auto") -> Self:
+        """Load a trained generator.
+
+        Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no
+        temporal encoder; heads of HMR2.0 need features of the same file.
+
+        body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1,
+        ... Raises CheckpointError for another file or other sizes, MissingAssets for missing body
+        files, ConfigError for a missing device, StandInMixed if only one of checkpoint and body is
+        demo data.
+        """
+        target = device_of(device)
+        saved = Checkpoint.read(checkpoint)
+        _refuse_other_states(saved)
+        kind: TrainedKind = "ours"
+        config = _recorded_config(saved)
+        if config is None:
+            kind = saved.kind
+            config = _published_config(saved.kind)
+        body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
+        runs.require_one_kind(
+            {
+                f"the checkpoint {checkpoint}": saved.stand_in,
+                f"the body in {body}": body_model.is_stand_in,
+            }
+        )
+
+        features = saved.content.get("features")
+        if kind == HMR2:  # its heads need tokens of this checkpoint
+            features = {
+                "kind": HMR2_STREAM,
+                "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
+            }
+            generator: VideoModel = _Hmr2Head(body_model)
+        else:
+            generator = models.build_generator(config, body_model)
+        saved.fill(generator)
+        return cls(
+            generator=generator.to(target).eval(),
+            checkpoint=checkpoint,
+            kind=kind,
+            config=config,
+            stand_in=saved.stand_in,
+            features=features,
+            extra_streams=saved.content.get("extra_streams") or {},
+        )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -157,7 +205,7 @@ class Trained:
         if "imported" in (expected.get("kind"), identity.get("kind")):
             return
         compared = set(expected)
-        if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`load_trained`)
+        if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`Trained.load`)
             compared |= identity.keys()
         differing = sorted(key for key in compared if expected.get(key) != identity.get(key))
         if differing:
@@ -168,53 +216,6 @@ class Trained:
                 f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
                 f"{_entries(expected, differing)}; found {_entries(identity, differing)}. {do}"
             )
-
-
-def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
-    """Load a trained generator.
-
-    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no
-    temporal encoder; heads of HMR2.0 need features of the same file.
-
-    body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
-    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files,
-    ConfigError for a missing device, StandInMixed if only one of checkpoint and body is demo data.
-    """
-    target = device_of(device)
-    saved = Checkpoint.read(checkpoint)
-    _refuse_other_states(saved)
-    kind: TrainedKind = "ours"
-    config = _recorded_config(saved)
-    if config is None:
-        kind = saved.kind
-        config = _published_config(saved.kind)
-    body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
-    runs.require_one_kind(
-        {
-            f"the checkpoint {checkpoint}": saved.stand_in,
-            f"the body in {body}": body_model.is_stand_in,
-        }
-    )
-
-    features = saved.content.get("features")
-    if kind == HMR2:  # its heads need tokens of this checkpoint
-        features = {
-            "kind": HMR2_STREAM,
-            "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
-        }
-        generator: VideoModel = _Hmr2Head(body_model)
-    else:
-        generator = models.build_generator(config, body_model)
-    saved.fill(generator)
-    return Trained(
-        generator=generator.to(target).eval(),
-        checkpoint=checkpoint,
-        kind=kind,
-        config=config,
-        stand_in=saved.stand_in,
-        features=features,
-        extra_streams=saved.content.get("extra_streams") or {},
-    )
 
 
 def _refuse_other_states(checkpoint: Checkpoint) -> None:

@@ -109,13 +109,13 @@ def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
 
 def _run(args: argparse.Namespace) -> int:
     """Evaluate the checkpoint, and show its errors. Returns 0."""
-    from vibe_model.trained import load_trained  # imports torch
+    from vibe_model.trained import Trained  # imports torch
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     opened = cache.open(args.cache or loaded.paths.cache)
     for name in args.split:
         _ = opened[name]  # raises CacheError before the model is loaded
-    model = load_trained(args.checkpoint, body_folder(args, loaded), args.device)
+    model = Trained.load(args.checkpoint, body_folder(args, loaded), args.device)
     stream = args.stream or model.stream or loaded.stream.name
     splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:

@@ -151,16 +151,16 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
         expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
         raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
     from vibe_model.prediction import job as jobs  # imports torch
-    from vibe_model.trained import load_trained
+    from vibe_model.trained import Trained
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     body = body_folder(args, loaded)
     if named.exists():
         raw = jobs.clips_folder(named, args.cache, out)  # before the model: it refuses other files
-        model = load_trained(args.checkpoint, body, args.device)
+        model = Trained.load(args.checkpoint, body, args.device)
         return _predict_clips(args, model, loaded, raw, out)
 
-    model = load_trained(args.checkpoint, body, args.device)
+    model = Trained.load(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
     job = jobs.PredictionJob.open(args.cache, args.named, model, stream, out)
     result = _PredictedSplits()

@@ -36,7 +36,7 @@ from tasks.report.data import (
     overview_section,
 )
 from tasks.report.runs import TrainingRun
-from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles, rows_of_split
+from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles
 from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
@@ -244,7 +244,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     is_demo = any(run.stand_in for run in runs)
     tables = {}
     for split, by_run in entries.items():
-        rows = rows_of_split(split, by_run)
+        rows = ResultRow.of_split(split, by_run)
         if not is_demo:
             rows += ResultRow.published(split)
         notes = itertools.chain.from_iterable(map(_notes, by_run.values()))

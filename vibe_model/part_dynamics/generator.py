@@ -278,8 +278,22 @@ class PartDynamics(VideoModel):
         """
         by_step = self.regress_around(features, pr_vipe, homography)
         bodies = self.pose(by_step.pop(0), eval_joints, vertices)
-        deltas = pose_neighbours(self.body, by_step, eval_joints=eval_joints, vertices=vertices)
+        deltas = self.pose_neighbours(by_step, eval_joints=eval_joints, vertices=vertices)
         return {**bodies, "deltas": deltas}
+
+    def pose_neighbours(
+        self, by_step: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
+    ) -> dict[int, dict[str, Tensor]]:
+        """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1,
+        0, 0).
+        """
+        neighbours = {}
+        for step, estimate in by_step.items():
+            camera = constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
+            neighbours[step] = estimate._replace(camera=camera).pose(
+                self.body, project_orthographic, eval_joints=eval_joints, vertices=vertices
+            )
+        return neighbours
 
     def regress(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -350,21 +364,6 @@ def _require_stream(name: str, stream: Tensor | None) -> Tensor:
             f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None"
         )
     return stream
-
-
-def pose_neighbours(
-    body: Body, by_step: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
-) -> dict[int, dict[str, Tensor]]:
-    """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0,
-    0).
-    """
-    neighbours = {}
-    for step, estimate in by_step.items():
-        camera = constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
-        neighbours[step] = estimate._replace(camera=camera).pose(
-            body, project_orthographic, eval_joints=eval_joints, vertices=vertices
-        )
-    return neighbours
 
 
 def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:

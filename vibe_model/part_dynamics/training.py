@@ -16,9 +16,9 @@ from vibe_model import runs
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig
-from vibe_model.part_dynamics.generator import PartDynamics, pose_neighbours
+from vibe_model.part_dynamics.generator import PartDynamics
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.streams import EmbeddingWeights, PrVipe
+from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
@@ -46,7 +46,7 @@ class PartDynamicsTrainer(VideoTrainer):
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
         if config.uncertainty_weight and config.embedding is not None:
-            stream = PrVipe(weights=EmbeddingWeights("file", str(config.embedding)))
+            stream = PrVipe().with_weights(config.embedding)
             self.embedding = stream.load_network().to(self.group.device)
             runs.require_one_kind(
                 {f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in}
@@ -75,8 +75,8 @@ class PartDynamicsTrainer(VideoTrainer):
         current = self.generator.pose(by_step.pop(0), vertices=False)
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = generator_losses(current, labels, supervised)
-        if by_step:  # the neighbouring frames, if the model predicts them
-            deltas = pose_neighbours(self.generator.body, by_step, vertices=False)
+        if by_step and isinstance(self.generator, PartDynamics):  # the neighbouring frames
+            deltas = self.generator.pose_neighbours(by_step, vertices=False)
             neighbours = losses.neighbours(deltas, labels, supervised)
             terms["neighbours"] = weights["neighbours"] * neighbours
         if self.embedding is not None:

@@ -249,7 +249,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     if sigma == 0 or not len(values):
         return values.copy()
     out = np.empty_like(values)
-    for start, stop in segments(run):
+    for start, stop in _segments(run):
         n = stop - start
         reach = min(math.ceil(REACH * sigma), n - 1)
         offsets = np.arange(-reach, reach + 1)
@@ -275,10 +275,10 @@ def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     return nearest_rotations(means).astype(rotmat.dtype)
 
 
-def segments(run: Ints) -> Iterator[tuple[int, int]]:
+def _segments(run: Ints) -> Iterator[tuple[int, int]]:
     """[start, stop) of adjacent frames with equal run numbers: (F,) -> pairs in order.
 
-    >>> list(segments(np.array([4, 4, 7])))
+    >>> list(_segments(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
     """
     if len(run):

@@ -18,7 +18,7 @@ from tests.fake_network import replace_network
 from tests.fixtures import embedded  # noqa: F401
 from vibe_model import models
 from vibe_model.prediction import job as jobs
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
@@ -40,7 +40,7 @@ class World:
 
     @functools.cached_property
     def trained(self):
-        return load_trained(self.checkpoint, None, "cpu")
+        return Trained.load(self.checkpoint, None, "cpu")
 
     def clips(self, folder, labels=None):
         """A folder with a link to the video and to its keypoints, or to other labels."""

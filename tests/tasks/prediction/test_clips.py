@@ -22,7 +22,7 @@ from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, of_model, save_checkpoint
 from vibe_model.hmmr.config import PRESETS
 from vibe_model.prediction.videos import TO_WORLD
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
 
@@ -54,7 +54,7 @@ def folder(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return load_trained(folder.parent / "hmmr.pt", None, "cpu").generator.eval()
+    return Trained.load(folder.parent / "hmmr.pt", None, "cpu").generator.eval()
 
 
 def run(*words):

@@ -13,7 +13,7 @@ from tasks.results import RunMetrics
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
 from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     assert "published" not in result
     assert main([*words, "--protocol", "publishd"]) == 2
     monkeypatch.setattr(
-        "vibe_model.trained.load_trained", lambda *_: pytest.fail("the model comes later")
+        "vibe_model.trained.Trained.load", lambda *_: pytest.fail("the model comes later")
     )
     assert main([*words, "--split", "3dpw/test"]) == 2
 
@@ -65,7 +65,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
     opened = cache.open(job.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
-    trained = load_trained(tmp_path / "own.pt", None, "cpu")
+    trained = Trained.load(tmp_path / "own.pt", None, "cpu")
     assert list(_chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
     with pytest.raises(
         PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits videos"

@@ -15,7 +15,7 @@ from tasks.__main__ import main
 from tests.pipeline.features.made_hmr2 import TINY, made_up
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, the_body
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 
 Tensors = dict[str, torch.Tensor]
 SIZES = {
@@ -92,7 +92,7 @@ def real_body(monkeypatch):
 
 def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path):
     tensors = save(tmp_path / "hmr2a.ckpt")
-    trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
+    trained = Trained.load(tmp_path / "hmr2a.ckpt", None, "cpu")
     assert (trained.title, trained.stream, trained.stand_in) == ("HMR2.0", "hmr2", False)
     tokens = torch.randn((1, 3, 1024), generator=torch.Generator().manual_seed(1)) * 3
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]
     assert split.open_stream("hmr2").crop.size == 256
-    model = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu").generator
+    model = Trained.load(tmp_path / "hmr2a.ckpt", None, "cpu").generator
     for track in split.tracks:
         rows = np.array([[track.start, track.stop]])
         read = split.read(rows, stream="hmr2", fields=("features", "bbox"))

@@ -31,7 +31,7 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.prediction import job as jobs
 from vibe_model.prediction.videos import predict_videos
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 from vibe_model.vibe.networks import VIBE
 
 
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, m
             "vibe_model.trained.load_body", lambda _: pytest.fail("the body comes later")
         )
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
-        load_trained(tmp_path / "last.pt", None, "cpu")
+        Trained.load(tmp_path / "last.pt", None, "cpu")
 
 
 def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(
@@ -219,7 +219,7 @@ def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained
 def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts):
     save_checkpoint(tmp_path / "real.pt", **facts)
     with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
-        load_trained(tmp_path / "real.pt", None, "cpu")
+        Trained.load(tmp_path / "real.pt", None, "cpu")
     (raw := tmp_path / "mine").mkdir()
     with pytest.raises(StandInMixed, match="mine"):
         jobs.streams_to_prepare(
@@ -231,7 +231,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
     body = the_body()
     monkeypatch.setattr(body, "is_stand_in", False)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
-    vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")
+    vibe = Trained.load(tmp_path / "vibe.pth.tar", None, "cpu")
     assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
     assert not vibe.generator.training
     tensors = {
@@ -239,7 +239,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
         for name, t in VIBE(body, n_layers=0).state_dict().items()
     }
     torch.save({"model": {**tensors, "conv1.weight": torch.zeros(1)}}, tmp_path / "spin.pt")
-    spin = load_trained(tmp_path / "spin.pt", None, "cpu")
+    spin = Trained.load(tmp_path / "spin.pt", None, "cpu")
     assert spin.kind == "spin"
     assert spin.config.n_layers == 0  # frame by frame
 

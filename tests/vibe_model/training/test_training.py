@@ -35,7 +35,7 @@ from tests.vibe_model.training.tiny_runs import (
 )
 from vibe_model import models, runs
 from vibe_model.hmmr import losses as hmmr_losses
-from vibe_model.trained import load_trained
+from vibe_model.trained import Trained
 from vibe_model.training import video as training
 from vibe_model.vibe.mposer import MPoser
 
@@ -129,7 +129,7 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
     assert read_file(undisturbed / "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
     monkeypatch.setattr("vibe_model.trained.load_body", lambda folder: TinyBody())
-    trained = load_trained(undisturbed / "best.pt", None, "cpu")
+    trained = Trained.load(undisturbed / "best.pt", None, "cpu")
     assert (trained.config.MODEL, type(trained.generator)) == (
         kind,
         type(models.build_generator(config, TinyBody())),
