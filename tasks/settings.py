@@ -16,7 +16,7 @@ from pipeline.settings.arguments import refuse_one_folder
 from pipeline.settings.file import SettingsFile, settings_file
 from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.sections import Settings
-from vibe_model.sections import check
+from vibe_model.sections import ModelSections
 
 _TOLERANT: Final = ContextVar("tolerant", default=False)
 
@@ -50,7 +50,7 @@ def tolerating() -> Iterator[None]:
 def load(file: Path, *, tolerant: bool = False) -> Settings:
     """Read and check a whole luigi.cfg. Raises ConfigError, which names the line."""
     s = sections.load(file, tolerant=tolerant)
-    check(s)
+    ModelSections(s).check()
     return s
 
 

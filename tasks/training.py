@@ -33,20 +33,13 @@ from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.results import RunMetrics
 from tasks.settings import settings
-from tasks.training_run import progress_callback, run_training
+from tasks.training_run import TrainingView, run_training
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
-from vibe_model.sections import (
-    VIBE,
-    WITHOUT_DEPTH,
-    check_inputs,
-    model_settings,
-    mposer_settings,
-    pr_vipe_settings,
-)
+from vibe_model.sections import VIBE, WITHOUT_DEPTH, ModelSections
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
@@ -106,7 +99,7 @@ class _CheckpointTask(_TrainingTask):
         with self.progress() as progress:
             folder = train(
                 self.config(),
-                progress=progress_callback(progress, self.what, self.score_format.format_map),
+                progress=TrainingView(progress, self.what, self.score_format.format_map),
             )
         results = []
         for split, metrics in RunMetrics.read(folder).splits.items():
@@ -161,8 +154,9 @@ class _ModelTraining(NamedTuple):
 
         variant, seed: Replace those of luigi.cfg.
         """
-        config = model_settings(settings(), model, variant, seed)
-        check_inputs(settings(), config, model)
+        sections = ModelSections(settings())
+        config = sections.model(model, variant, seed)
+        sections.check_inputs(config, model)
         tasks = {}
         for setting in config.missing_checkpoints:
             task_name, _ = config.MADE_BY[setting]
@@ -189,12 +183,14 @@ def train_config(variant: str | None = None, seed: int | None = None) -> TrainCo
 
 
 def _mposer_config(train: VideoConfig) -> MPoserConfig:
-    """Configuration of the motion prior for the generator `train` (`mposer_settings`), checked.
+    """Configuration of the motion prior for the generator `train` (`ModelSections.mposer`),
+    checked.
 
     Raises ConfigError.
     """
-    config = mposer_settings(settings(), train)
-    check_inputs(settings(), config, VIBE)
+    sections = ModelSections(settings())
+    config = sections.mposer(train)
+    sections.check_inputs(config, VIBE)
     return config
 
 
@@ -235,7 +231,7 @@ class TrainPrVIPE(_CheckpointTask):
     @classmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:  # noqa: ARG003 - the same for all runs
         """The checkpoint in [features], else the one that this task trains."""
-        config = pr_vipe_settings(settings())
+        config = ModelSections(settings()).pr_vipe()
         return _embedding_in_settings() or _best_of(config)
 
     @classmethod
@@ -248,10 +244,11 @@ class TrainPrVIPE(_CheckpointTask):
     def config(self) -> PrVIPEConfig:
         if self.variant:
             raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
-        config = pr_vipe_settings(settings())
+        sections = ModelSections(settings())
+        config = sections.pr_vipe()
         if self.seed is not None:
             config = replace(config, seed=self.seed)
-        check_inputs(settings(), config, PR_VIPE)
+        sections.check_inputs(config, PR_VIPE)
         return config
 
     def requires(self) -> list[luigi.Task]:

@@ -1,6 +1,6 @@
 """Run a training of a model, in this process or in several, and show it.  windows -> [training]
 
-It is shown as a bar, or as lines in a log, by `progress_callback`.
+`TrainingView` shows it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run_training(config: VideoConfig, variant: str | None, progress: Progress, w
 
     n = ProcessGroup.planned_size(config)
     if n == 1:
-        return training.run(config, progress=progress_callback(progress, what))
+        return training.run(config, progress=TrainingView(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
     _launch_processes(
         "--standalone",
@@ -82,22 +82,18 @@ def _launch_processes(*words: str) -> None:
             signal.signal(number, handler)
 
 
-def progress_callback(
-    progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text
-) -> Any:
-    """Make the callback that shows a training's progress: as a bar, or as lines in a log.
-
-    score_of: Function that describes the score in a split's metrics.
+class TrainingView:
+    """Shows the loading of features into memory, then steps and epochs: as a bar, or as lines in a
+    log. It is called with each step of both.
     """
-    return _TrainingView(progress, what, score_of).show
-
-
-class _TrainingView:
-    """Shows the loading of features into memory, then steps and epochs."""
 
     def __init__(
-        self, progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str]
+        self,
+        progress: Progress,
+        what: str,
+        score_of: Callable[[Mapping[str, Any]], str] = score_text,
     ) -> None:
+        """score_of: Function that describes the score in a split's metrics."""
         self._progress = progress
         self._what = what
         self._score_of = score_of
@@ -105,8 +101,7 @@ class _TrainingView:
         self._losses = list[float]()  # of this epoch's steps, for `_warn_of_outlier`
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
 
-    def show(self, news: TrainingProgress | TableProgress) -> None:
-        """Show the next step of loading or of training."""
+    def __call__(self, news: TrainingProgress | TableProgress) -> None:
         from vibe_model.training.feature_table import TableProgress  # imports torch
 
         if not isinstance(news, TableProgress):

@@ -97,87 +97,208 @@ def _is_short(settings: Settings) -> bool:
     return settings.embedded.enabled
 
 
-def model_settings(
-    settings: Settings, model: Model, variant: str | None = None, seed: int | None = None
-) -> VideoConfig:
-    """Make a model's configuration. Each step overrides the settings of those before it:
+@dataclass(frozen=True, slots=True)
+class ModelSections:
+    """The sections of luigi.cfg with the settings of models and of other trainings."""
 
-    1. the preset; `_enabled_splits` cuts that for demo data
-    2. the model's section
-    3. paths and features of other sections, and `seed` (the option `--seed`)
-    4. `variant` (the option `--variant`), or else that of the section
+    settings: Settings
 
-    Raises ConfigError for invalid settings.
-    """
-    runs = RunChoice.read(settings, model)
-    section = settings.source.section(model.section)
-    values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
-    preset = model.presets[runs.preset]()
-    if runs.preset == _DEMO_PRESET:
-        values = _enabled_splits(settings, preset) | values
-    values |= {
-        "cache": settings.paths.cache,
-        "runs": settings.paths.runs,
-        "body": settings.paths.body,
-        "stream": settings.stream.name,
-        "feature_size": settings.stream.stream.dim,
-    }
-    if seed is not None:
-        values["seed"] = seed
+    def check(self) -> None:
+        """Raise ConfigError for mistakes in the sections of all trainings.
 
-    if variant:
-        model.require_variant(variant, "--variant")
-    with _name_section(section):
-        config = replace(preset, **values)
-        chosen = variant or runs.variant
-        if not chosen:
-            return config
-        varied = model.vary(config, chosen)
-        return replace(varied, name=f"{config.name}-{chosen}")
+        `check_inputs` checks the splits, streams and files that they name.
+        """
+        for name, error in models.load_all(models.names()).broken.items():
+            if name in self.settings.source.sections:
+                raise ConfigError(f"{self.settings.source.where(name)}: {error}")
+        for model in models.every():
+            self._check_model(model, self.model(model))
+        self._training_settings(MPOSER)
+        self._training_settings(PR_VIPE)
 
+    def check_all_inputs(self) -> None:
+        """`check_inputs` for all models whose sections or defaults say that they are trained."""
+        for model in models.every():
+            section = self.settings.source.section(model.section)
+            if (
+                model.always_reported
+                or section.keys() - {"report"}
+                or (section and RunChoice.read(self.settings, model).report)
+            ):
+                config = self.model(model)
+                self.check_inputs(config, model)
+                _check_device(section, config)
 
-def _enabled_splits(settings: Settings, preset: VideoConfig) -> dict[str, Any]:
-    """The preset's splits of enabled datasets, by key; `evaluation` is omitted if it has none."""
-    enabled = {}
-    for key in ("datasets_2d", "evaluation"):
-        splits = tuple(
-            split for split in getattr(preset, key) if split.split("/")[0] in settings.data.datasets
+    def check_inputs(self, config: RunConfig, training: Training) -> None:
+        """Check that a training's splits, streams and checkpoint are known or exist.
+
+        Called before the conversion, which takes hours. Raises ConfigError, which names the
+        training's section.
+        """
+        splits, broken = self.settings.known_splits(self.settings.data.datasets)
+        section = self.settings.source.section(training.section)
+        with _name_section(section):
+            config.check_feature_size()
+        for key in _SPLIT_KEYS:
+            for name in map(split_of, getattr(config, key, ())):
+                if name in config.splits and name not in splits:
+                    reason = broken.get(name.split("/")[0]) or self._why_unknown(name, splits)
+                    raise ConfigError(f"{section.where(key)}: {reason}")
+        extracted = {spec.name: spec.stream for spec in self.settings.streams}
+        for split, names in config.streams.items():
+            if split in splits:
+                streams = {name: extracted[name] for name in names if name in extracted}
+                self._check_columns(config, split, streams)
+        pretrained = getattr(config, "pretrained", None)
+        if pretrained is not None and not pretrained.is_file():
+            raise ConfigError(
+                f"{section.where('pretrained')} = {pretrained}: there is no such file. Name "
+                "another, or none."
+            )
+
+    def model(
+        self, model: Model, variant: str | None = None, seed: int | None = None
+    ) -> VideoConfig:
+        """Make a model's configuration. Each step overrides the settings of those before it:
+
+        1. the preset; `_enabled_splits` cuts that for demo data
+        2. the model's section
+        3. paths and features of other sections, and `seed` (the option `--seed`)
+        4. `variant` (the option `--variant`), or else that of the section
+
+        Raises ConfigError for invalid settings.
+        """
+        runs = RunChoice.read(self.settings, model)
+        section = self.settings.source.section(model.section)
+        values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
+        preset = model.presets[runs.preset]()
+        if runs.preset == _DEMO_PRESET:
+            values = self._enabled_splits(preset) | values
+        values |= {
+            "cache": self.settings.paths.cache,
+            "runs": self.settings.paths.runs,
+            "body": self.settings.paths.body,
+            "stream": self.settings.stream.name,
+            "feature_size": self.settings.stream.stream.dim,
+        }
+        if seed is not None:
+            values["seed"] = seed
+
+        if variant:
+            model.require_variant(variant, "--variant")
+        with _name_section(section):
+            config = replace(preset, **values)
+            chosen = variant or runs.variant
+            if not chosen:
+                return config
+            varied = model.vary(config, chosen)
+            return replace(varied, name=f"{config.name}-{chosen}")
+
+    def mposer(self, train: VideoConfig) -> MPoserConfig:
+        """Configuration of the motion prior for the generator `train`. Raises ConfigError.
+
+        It comes from [mposer], except for the settings in `OF_VIBE` and the motion splits: those
+        are the generator's, so that the prior learns from the same windows.
+        """
+        decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
+        motion = tuple(split for split in train.motion if split not in train.leave_out)
+        decided["motion"] = motion
+        for name in ("strides", "window_weights"):  # the prior reads no other splits
+            decided[name] = {
+                split: value for split, value in decided[name].items() if split in motion
+            }
+        with _name_section(self.settings.source.section(VIBE.section)):
+            return cast("MPoserConfig", replace(self._training_settings(MPOSER), **decided))
+
+    def pr_vipe(self) -> PrVIPEConfig:
+        """[pose_embedding] with the paths. Raises ConfigError."""
+        config = cast("PrVIPEConfig", self._training_settings(PR_VIPE))
+        return replace(
+            config,
+            cache=self.settings.paths.cache,
+            runs=self.settings.paths.runs,
+            body=self.settings.paths.body,
         )
-        if splits or key == "datasets_2d":
-            enabled[key] = splits
-    return enabled
 
+    def values(self) -> Iterator[SettingValue]:
+        """Yield the effective value and the default of every key of these sections."""
+        for model in models.every():
+            runs = RunChoice.read(self.settings, model)
+            defaults = asdict(RunChoice.default(model))
+            yield from _values_of(model, self.model(model), asdict(runs), defaults)
+        for training in (MPOSER, PR_VIPE):
+            preset = _preset_of(self.settings, training)
+            yield from _values_of(
+                training,
+                self._training_settings(training),
+                values={"preset": preset},
+                defaults={"preset": training.preset},
+            )
 
-def mposer_settings(settings: Settings, train: VideoConfig) -> MPoserConfig:
-    """Configuration of the motion prior for the generator `train`. Raises ConfigError.
+    def _enabled_splits(self, preset: VideoConfig) -> dict[str, Any]:
+        """The preset's splits of enabled datasets, by key; `evaluation` only if it has any."""
+        enabled = {}
+        for key in ("datasets_2d", "evaluation"):
+            splits = tuple(
+                split
+                for split in getattr(preset, key)
+                if split.split("/")[0] in self.settings.data.datasets
+            )
+            if splits or key == "datasets_2d":
+                enabled[key] = splits
+        return enabled
 
-    It comes from [mposer], except for the settings in `OF_VIBE` and the motion splits: those are
-    the generator's, so that the prior learns from the same windows.
-    """
-    decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
-    motion = tuple(split for split in train.motion if split not in train.leave_out)
-    decided["motion"] = motion
-    for name in ("strides", "window_weights"):  # the prior reads no other splits
-        decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    with _name_section(settings.source.section(VIBE.section)):
-        return cast("MPoserConfig", replace(_training_settings(settings, MPOSER), **decided))
+    def _training_settings(self, training: Training) -> RunConfig:
+        """Configuration of a training that belongs to no model. Raises ConfigError."""
+        section = self.settings.source.section(training.section)
+        preset = _preset_of(self.settings, training)
+        values = _parse_settings(section, training, preset, besides=("preset",))
+        with _name_section(section):
+            return replace(training.presets[preset](), **values)
 
+    def _check_model(self, model: Model, config: VideoConfig) -> None:
+        """Raise ConfigError for settings that training would ignore, or refuse when it begins."""
+        where = functools.partial(self.settings.source.where, model.section)
+        splits, broken = self.settings.known_splits()
+        for key in ("strides", "tracks"):  # training would ignore unknown splits
+            if key not in self.settings.source.section(model.section):
+                continue
+            for name in getattr(config, key):
+                if name not in splits and name.split("/")[0] not in broken:
+                    raise ConfigError(
+                        f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
+                    )
+        # Torch would refuse this only when training begins.
+        if config.processes > 1 and config.device.startswith("cuda:"):
+            raise ConfigError(
+                f"{where('processes')} = {config.processes}: device is {config.device}, but each "
+                "of several processes has a GPU of its own. Take device = cuda."
+            )
 
-def pr_vipe_settings(settings: Settings) -> PrVIPEConfig:
-    """[pose_embedding] with the paths. Raises ConfigError."""
-    config = cast("PrVIPEConfig", _training_settings(settings, PR_VIPE))
-    return replace(
-        config, cache=settings.paths.cache, runs=settings.paths.runs, body=settings.paths.body
-    )
+    def _check_columns(self, config: RunConfig, split: str, streams: Mapping[str, Any]) -> None:
+        """Raise ConfigError if a stream is computed from columns that the split will not have."""
+        dataset, _, part = split.partition("/")
+        reader = self.settings.dataset(dataset)
+        extra = (column.name for column in reader.extra_columns(part, body=True))
+        columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
+        for name, stream in streams.items():
+            missing = [column for column in stream.needs if column not in columns]
+            if missing:
+                raise ConfigError(
+                    f"{self.settings.source.where(config.MODEL)}: stream {name!r} is computed from "
+                    f"{', '.join(missing)}, which {split} does not have. Use other splits, or a "
+                    "variant without this stream."
+                )
 
-
-def _training_settings(settings: Settings, training: Training) -> RunConfig:
-    """Configuration of a training that belongs to no model. Raises ConfigError."""
-    section = settings.source.section(training.section)
-    preset = _preset_of(settings, training)
-    values = _parse_settings(section, training, preset, besides=("preset",))
-    with _name_section(section):
-        return replace(training.presets[preset](), **values)
+    def _why_unknown(self, name: str, splits: Sequence[str]) -> str:
+        """Why there is no split `name` among the splits of enabled datasets, and what to do."""
+        if name.split("/")[0] not in self.settings.data.datasets:
+            return (
+                f"{name} is to be used, but [data] datasets does not enable it. "
+                f"Enable it, or set {', '.join(_SPLIT_KEYS)} to enabled datasets."
+            )
+        suggestion = did_you_mean(name, splits) or ";"
+        return f"there is no split {name}{suggestion} known: {', '.join(splits)}"
 
 
 def _parse_settings(
@@ -210,145 +331,18 @@ def _name_section(section: Section) -> Iterator[None]:
         raise section.locate(error) from error
 
 
-def check(settings: Settings) -> None:
-    """Raise ConfigError for mistakes in the sections of all trainings.
-
-    `check_inputs` checks the splits, streams and files that they name.
-    """
-    for name, error in models.load_all(models.names()).broken.items():
-        if name in settings.source.sections:
-            raise ConfigError(f"{settings.source.where(name)}: {error}")
-    for model in models.every():
-        _check_model(settings, model, model_settings(settings, model))
-    _training_settings(settings, MPOSER)
-    _training_settings(settings, PR_VIPE)
-
-
-def _check_model(settings: Settings, model: Model, config: VideoConfig) -> None:
-    """Raise ConfigError for settings that training would ignore, or refuse only when it begins."""
-    where = functools.partial(settings.source.where, model.section)
-    splits, broken = settings.known_splits()
-    for key in ("strides", "tracks"):  # training would ignore unknown splits
-        if key not in settings.source.section(model.section):
-            continue
-        for name in getattr(config, key):
-            if name not in splits and name.split("/")[0] not in broken:
-                raise ConfigError(
-                    f"{where(key)}: there is no split {name}; known: {', '.join(splits)}"
-                )
-    # Torch would refuse this only when training begins.
-    if config.processes > 1 and config.device.startswith("cuda:"):
-        raise ConfigError(
-            f"{where('processes')} = {config.processes}: device is {config.device}, but each "
-            "of several processes has a GPU of its own. Take device = cuda."
-        )
-
-
-def check_inputs(settings: Settings, config: RunConfig, training: Training) -> None:
-    """Check that a training's splits, streams and checkpoint are known or exist.
-
-    Called before the conversion, which takes hours. Raises ConfigError, which names the training's
-    section.
-    """
-    splits, broken = settings.known_splits(settings.data.datasets)
-    section = settings.source.section(training.section)
-    if isinstance(config, VideoConfig):
-        with _name_section(section):
-            config.check_feature_size()
-    for key in _SPLIT_KEYS:
-        for name in map(split_of, getattr(config, key, ())):
-            if name in config.splits and name not in splits:
-                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, name, splits)
-                raise ConfigError(f"{section.where(key)}: {reason}")
-    if isinstance(config, VideoConfig):
-        extracted = {spec.name: spec.stream for spec in settings.streams}
-        for split, names in config.streams.items():
-            if split in splits:
-                streams = {name: extracted[name] for name in names if name in extracted}
-                _check_columns(settings, config, split, streams)
-    pretrained = getattr(config, "pretrained", None)
-    if pretrained is not None and not pretrained.is_file():
-        raise ConfigError(
-            f"{section.where('pretrained')} = {pretrained}: there is no such file. Name "
-            "another, or none."
-        )
-
-
-def _why_unknown(settings: Settings, name: str, splits: Sequence[str]) -> str:
-    """Why there is no split `name` among the splits of enabled datasets, and what to do."""
-    if name.split("/")[0] not in settings.data.datasets:
-        return (
-            f"{name} is to be used, but [data] datasets does not enable it. "
-            f"Enable it, or set {', '.join(_SPLIT_KEYS)} to enabled datasets."
-        )
-    suggestion = did_you_mean(name, splits) or ";"
-    return f"there is no split {name}{suggestion} known: {', '.join(splits)}"
-
-
-def _check_columns(
-    settings: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
-) -> None:
-    """Raise ConfigError if a stream is computed from columns that the split will not have."""
-    dataset, _, part = split.partition("/")
-    reader = settings.dataset(dataset)
-    extra = (column.name for column in reader.extra_columns(part, body=True))
-    columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
-    for name, stream in streams.items():
-        missing = [column for column in stream.needs if column not in columns]
-        if missing:
-            raise ConfigError(
-                f"{settings.source.where(config.MODEL)}: stream {name!r} is computed from "
-                f"{', '.join(missing)}, which {split} does not have. Use other splits, or a "
-                "variant without this stream."
-            )
-
-
-def setting_values(settings: Settings) -> Iterator[SettingValue]:
-    """Yield the effective value and the default of every key of these sections."""
-    for model in models.every():
-        runs = RunChoice.read(settings, model)
-        config = model_settings(settings, model)
-        yield from _values_of(
-            model, config, runs.preset, asdict(runs), asdict(RunChoice.default(model))
-        )
-    for training in (MPOSER, PR_VIPE):
-        preset = _preset_of(settings, training)
-        yield from _values_of(
-            training,
-            _training_settings(settings, training),
-            preset,
-            values={"preset": preset},
-            defaults={"preset": training.preset},
-        )
-
-
 def _values_of(
     training: Training,
     config: RunConfig,
-    preset: str,
     values: Mapping[str, Any],
     defaults: Mapping[str, Any],
 ) -> Iterator[SettingValue]:
     yield from (
         SettingValue(training.section, key, value, defaults[key]) for key, value in values.items()
     )
-    unset = training.presets[preset]()
+    unset = training.presets[values["preset"]]()
     for key in training.settable:
         yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
-
-
-def check_all_inputs(settings: Settings) -> None:
-    """`check_inputs` for all models whose sections or defaults say that they are trained."""
-    for model in models.every():
-        section = settings.source.section(model.section)
-        if (
-            model.always_reported
-            or section.keys() - {"report"}
-            or (section and RunChoice.read(settings, model).report)
-        ):
-            config = model_settings(settings, model)
-            check_inputs(settings, config, model)
-            _check_device(section, config)
 
 
 def _check_device(section: Section, config: RunConfig) -> None:

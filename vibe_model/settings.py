@@ -23,6 +23,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
+import numpy as np
 from pydantic import (
     BeforeValidator,
     Field,
@@ -38,6 +39,7 @@ from pydantic.dataclasses import dataclass
 
 import cache
 from pipeline.errors import ConfigError, why_refused
+from pipeline.skeletons import Array
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 # folder of a cache, or a URL as text
@@ -85,6 +87,21 @@ class Reading(NamedTuple):
     history: int = 0  # number of rows before the frame's own
     # whether it is computed from the 2D keypoints, which may be projections of the ground truth
     of_keypoints: bool = False
+
+    def stack(self, rows: Array) -> Array:
+        """Join each frame's row with the `history` rows before it, oldest first.
+
+        rows: (B, history + T, size). Returns (B, T, (history + 1) * size).
+
+        >>> Reading("r", size=1, history=1).stack(np.array([[[1], [2], [3]]])).tolist()
+        [[[1, 2], [2, 3]]]
+        """
+        # (B, T, size, history + 1)
+        views = np.lib.stride_tricks.sliding_window_view(rows, self.history + 1, axis=1)
+        n_windows, n_frames, size, _ = views.shape
+        return np.array(np.moveaxis(views, -1, 2)).reshape(
+            n_windows, n_frames, (self.history + 1) * size
+        )
 
 
 @dataclass(
@@ -164,6 +181,13 @@ class RunConfig:
 
     def check_consistency(self) -> None:
         """Raise ConfigError for contradictory settings."""
+
+    def check_feature_size(self) -> None:
+        """Raise ConfigError if a model cannot read features of its `feature_size` numbers.
+
+        `check_inputs` calls it before a training, unlike `check_consistency`, which is called for
+        every configuration.
+        """
 
     def splits_of(self, part: str) -> tuple[str, ...]:
         """Splits of one part of a batch."""
@@ -289,13 +313,6 @@ class VideoConfig(RunConfig):
     # processes that read batches ahead; 0: a thread, which suffices for a local disk
     read_workers: NonNegativeInt = 0
     eval_batch: PositiveInt = 16  # windows
-
-    def check_feature_size(self) -> None:
-        """Raise ConfigError if the model cannot read features of `feature_size` numbers.
-
-        `check_inputs` calls it before a training, unlike `check_consistency`, which is called for
-        every configuration.
-        """
 
     def check_consistency(self) -> None:
         if not self.training_splits:

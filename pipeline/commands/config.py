@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
 
     problems = list[str]()
     try:
-        load(TRAININGS).check_all_inputs(s)
+        load(TRAININGS).ModelSections(s).check_all_inputs()
     except ConfigError as error:
         message = str(error).removesuffix(".")
         problems.append(f"{message}. This is needed for training, not for `Data`.")
@@ -158,7 +158,7 @@ def effective(s: Settings) -> Iterator[SettingValue]:
     for name in datasets.load_all(named).records:
         yield from _values_of(name, s.dataset(name))
 
-    yield from load(TRAININGS).setting_values(s)
+    yield from load(TRAININGS).ModelSections(s).values()
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
         for key, text in s.source.section(name).items():
             yield SettingValue(name, key, text, "Luigi's own")

@@ -21,7 +21,7 @@ from pipeline.features.plan import fill_command, missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.training import model_config
-from tasks.training_run import progress_callback
+from tasks.training_run import TrainingView
 from vibe_model import models, runs
 from vibe_model.sections import WITHOUT_DEPTH
 from vibe_model.settings import VideoConfig
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     _warn_of_missing_rows(config)
     title = f"{model.title}, {config.name}, seed {config.seed}"
     with bar("train", console.err, unit="step") as progress:
-        folder = training.run(config, progress=progress_callback(progress, title))
+        folder = training.run(config, progress=TrainingView(progress, title))
     fact("run", text.from_here(folder))
     return 0
 

@@ -94,9 +94,9 @@ def test_a_packages_own_tests_pass_where_it_is_installed(kind, tmp_path):
 def test_luigi_cfg_names_it_as_the_page_does(kind, block, expected, tmp_path, site):
     install_page(site, kind)
     loaded = load(tmp_path, merged(GOOD, blocks("ini", page(kind))[block]))
-    trained = sections.model_settings(loaded, sections.VIBE)
+    trained = sections.ModelSections(loaded).model(sections.VIBE)
     if block == 1:  # which says that it trains
-        sections.check_inputs(loaded, trained, sections.VIBE)
+        sections.ModelSections(loaded).check_inputs(trained, sections.VIBE)
     extracted = (spec.stream for spec in loaded.streams)
     used = [*map(loaded.dataset, loaded.data.datasets), *extracted, *trained.datasets_2d]
     assert expected in " ".join(map(repr, used))

@@ -8,7 +8,7 @@ from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.sections import VIBE, RunChoice, check_inputs, model_settings, mposer_settings
+from vibe_model.sections import VIBE, ModelSections, RunChoice
 from vibe_model.vibe.config import TrainConfig
 
 
@@ -65,17 +65,16 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
         loaded = load(
             tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}")
         )
-        assert model_settings(loaded, VIBE).name == "embedded"
+        assert ModelSections(loaded).model(VIBE).name == "embedded"
 
 
 def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path):
     hmmr = models.find("hmmr")
-    found = model_settings(load(tmp_path, GOOD), hmmr)
+    found = ModelSections(load(tmp_path, GOOD)).model(hmmr)
     assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 4)
     real = GOOD.replace("preset = embedded", "preset = published")
-    found = model_settings(
-        load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7
-    )
+    sections = ModelSections(load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"))
+    found = sections.model(hmmr, "no-const", seed=7)
     assert isinstance(found, HMMRConfig)
     assert (found.regressor, found.batch_size, found.deltas, found.seed) == ("spin", 4, (-3, 5), 7)
     assert (found.name, found.weights["const"]) == ("hmmr-no-const", 0)
@@ -96,28 +95,29 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
             ("hmmr", True, False),
         ]
     ]
-    priors = [mposer_settings(s, model_settings(s, VIBE)) for s in (demo, real)]
+    priors = [ModelSections(s).mposer(ModelSections(s).model(VIBE)) for s in (demo, real)]
     assert [prior.hidden_size for prior in priors] == [128, 512], "embedded where VIBE's is"
-    assert model_settings(real, VIBE) == TrainConfig(
+    assert ModelSections(real).model(VIBE) == TrainConfig(
         cache=real.paths.cache, runs=real.paths.runs, body=real.paths.body
     )
-    assert "videos/train" in model_settings(demo, hmmr).datasets_2d
+    assert "videos/train" in ModelSections(demo).model(hmmr).datasets_2d
 
 
 def test_the_size_of_features_is_the_streams(tmp_path):
     own = "[features]\nstreams = vit\n[vit]\nkind = torchvision\nnetwork = vit_b_16\ndim = 768\n"
     for model in models.every():
-        assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
+        assert ModelSections(load(tmp_path, GOOD + own)).model(model).feature_size == 768
 
 
 def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path):
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
+    sections = ModelSections(loaded)
     part_dynamics = models.find("part_dynamics")
     message = r"\[part_dynamics\]: stream 'pr_vipe' is computed from extrinsics, which penn_action"
     with pytest.raises(ConfigError, match=message):
-        check_inputs(loaded, model_settings(loaded, part_dynamics), part_dynamics)
+        sections.check_inputs(sections.model(part_dynamics), part_dynamics)
 
 
 def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tasks.results import RunMetrics, as_csv, table_of
-from tasks.training_run import progress_callback
+from tasks.training_run import TrainingView
 from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model.evaluation.protocols import by_protocol
@@ -125,7 +125,7 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
 
 def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
-    tell = progress_callback(lambda *_: None, "VIBE")
+    tell = TrainingView(lambda *_: None, "VIBE")
     losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
     for step, loss in enumerate(losses, start=1):
         tell(TrainingProgress(0, 1, step, 30, terms={"2d": loss}))

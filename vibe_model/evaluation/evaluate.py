@@ -133,11 +133,13 @@ def evaluate_all(
         split_options = replace(options, tracks=(tracks or {}).get(name, options.tracks))
         job = _EvaluationJob(generator, name, splits[name], records, split_options, results)
         metrics = _metrics(job)
-        by_protocol = {}
+        nested: list[Metrics] = []
         for record in records:
             dynamics = _dynamics(job, record, bind_dynamics)
-            by_protocol[record.name] = metrics[record.name] | dynamics | {"stand_in": stand_in}
-        by_split[name] = _nest(by_protocol, _split_facts(job, left_out))
+            nested.append(metrics[record.name] | dynamics | {"stand_in": stand_in})
+        first, *others = nested
+        by_split[name] = first | _split_facts(job, left_out)
+        by_split[name] |= {numbers["protocol"]: numbers for numbers in others}
     if results is not None:
         results.write()
     return by_split
@@ -162,14 +164,6 @@ def _split_facts(job: _EvaluationJob, left_out: Mapping[str, str]) -> Metrics:
     if left_out:
         facts[protocols.LEFT_OUT] = left_out
     return facts
-
-
-def _nest(numbers: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A split's entry in metrics.json, as `by_protocol` reads it. facts: the same for all
-    protocols.
-    """
-    first, *others = numbers.values()
-    return {**first, **facts, **{metrics["protocol"]: metrics for metrics in others}}
 
 
 def choose_sigma(

@@ -33,8 +33,8 @@ from vibe_model.cameras import project
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Means, TrackErrors
 from vibe_model.losses import COMMON14
-from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
+from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
+from vibe_model.prediction.predict import TrackBodies
 from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:

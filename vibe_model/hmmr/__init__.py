@@ -17,5 +17,5 @@ MODEL: Final = Model(
     variants=VARIANTS,
     baseline="single-view",
     trainer="vibe_model.hmmr.training:HMMRTrainer",
-    generator="vibe_model.hmmr.generator:build_generator",
+    generator="vibe_model.hmmr.generator:HMMR.build",
 )

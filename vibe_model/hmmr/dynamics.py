@@ -20,8 +20,7 @@ from pipeline.skeletons import Float32s, Floats, Ints
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating
-from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.predict import POSED_AT_ONCE
+from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
 from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
 from vibe_model.settings import Reading
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -309,6 +309,22 @@ class HMMR(VideoModel):
         # With statistics per window, windows must have the length used in training.
         self.repeats_ends = norm == "window"
 
+    @classmethod
+    def build(cls, config: HMMRConfig, body: Body) -> Self:
+        """Build a generator with new parameters."""
+        return cls(
+            body,
+            norm=config.norm,
+            regressor=config.regressor,
+            deltas=config.deltas,
+            dropout=config.dropout,
+            hallucinator=config.hallucinator,
+            temporal=config.temporal,
+            width=config.width or None,
+            feature_size=config.feature_size,
+            regressor_size=config.regressor_size,
+        )
+
     def movie_strip(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size); the features without temporal encoder."""
         if self.temporal is None:
@@ -437,22 +453,6 @@ class HMMR(VideoModel):
         if isinstance(self.regressor, HMRRegressor):
             return axis_angle_to_matrix(per_joint)
         return rotation_6d_to_matrix(per_joint)
-
-
-def build_generator(config: HMMRConfig, body: Body) -> HMMR:
-    """Build a generator with new parameters."""
-    return HMMR(
-        body,
-        norm=config.norm,
-        regressor=config.regressor,
-        deltas=config.deltas,
-        dropout=config.dropout,
-        hallucinator=config.hallucinator,
-        temporal=config.temporal,
-        width=config.width or None,
-        feature_size=config.feature_size,
-        regressor_size=config.regressor_size,
-    )
 
 
 def _take_windows(prediction: Mapping[Any, Any], windows: slice) -> dict[Any, Any]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
+from pipeline.skeletons import Float32s
 from vibe_model.cameras import project
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
+POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
 SHAPE_SIZE: Final = 10
 CAMERA_SIZE: Final = 3
@@ -113,6 +116,17 @@ class VideoModel(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Pose the bodies of an estimate (`Estimate.pose`), projected by the model's camera."""
         return estimate.pose(self.body, self.project, eval_joints=eval_joints, vertices=vertices)
+
+    def pose_arrays(self, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
+        """Named results of `pose` for (F, ...) rotmat, shape and camera, F at least 1."""
+        parts = []
+        for start in range(0, len(arrays[0]), POSED_AT_ONCE):
+            few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
+            with torch.no_grad():
+                estimate = Estimate(*(torch.as_tensor(array, device=self.device) for array in few))
+                out = self.pose(estimate, vertices="verts" in names)
+            parts.append([out[name].float().cpu().numpy() for name in names])
+        return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
 
 
 def step_name(step: int) -> str:

@@ -28,7 +28,7 @@ from pipeline.show.video_file import video_writer
 from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.predict import TrackBodies, posed_arrays
+from vibe_model.prediction.predict import TrackBodies
 from vibe_model.runs import replace_file
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class _BodyDrawing:
         if not len(records):
             return np.zeros((0, 0, 3), np.float32)
         rotmat = records["rotmat"] if moved is None else records["moved"][:, moved]
-        (verts,) = posed_arrays(
-            self.generator, (rotmat, records["shape"], records["camera"]), "verts"
+        (verts,) = self.generator.pose_arrays(
+            (rotmat, records["shape"], records["camera"]), "verts"
         )
         return verts
 

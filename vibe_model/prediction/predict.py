@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from cache import Split, TrackRecord
 
 
-POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
 
 
@@ -288,8 +287,8 @@ def _segments(run: Ints) -> Iterator[tuple[int, int]]:
 
 def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, Array]:
     """The arrays of `TrackBodies.save` about the bodies of the frames themselves."""
-    theta, joints_3d, kp_2d = posed_arrays(
-        generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
+    theta, joints_3d, kp_2d = generator.pose_arrays(
+        (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
     scale = float(bodies.track.crop_scale)
     arrays: dict[str, Array] = {
@@ -311,22 +310,10 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, Arr
 
 def _step_arrays(generator: VideoModel, bodies: TrackBodies, rotmat: Float32s) -> dict[str, Array]:
     """The arrays of `TrackBodies.save` about the past or future bodies with these rotations."""
-    theta, joints_3d = posed_arrays(
-        generator, (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
+    theta, joints_3d = generator.pose_arrays(
+        (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
     )
     return {"theta": theta, "pose": theta[:, POSE], "joints_3d": joints_3d}
-
-
-def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
-    """Named results of `VideoModel.pose` for (F, ...) rotmat, shape and camera, F at least 1."""
-    parts = []
-    for start in range(0, len(arrays[0]), POSED_AT_ONCE):
-        few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
-        with torch.no_grad():
-            estimate = Estimate(*(torch.as_tensor(array, device=generator.device) for array in few))
-            out = generator.pose(estimate, vertices="verts" in names)
-        parts.append([out[name].float().cpu().numpy() for name in names])
-    return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
 
 
 def _groups(plans: Iterator[_TrackPlan], batch_size: int) -> Iterator[list[_TrackPlan]]:

@@ -201,20 +201,6 @@ def _cover_with_margin(
         yield EvalWindow(low, high, used_start, used_stop, before, after)
 
 
-def stack_history(rows: Array, history: int) -> Array:
-    """Join each frame's row with the `history` rows before it, oldest first.
-
-    rows: (B, history + T, size). Returns (B, T, (history + 1) * size).
-
-    >>> stack_history(np.array([[[1], [2], [3]]]), 1).tolist()
-    [[[1, 2], [2, 3]]]
-    """
-    # (B, T, size, history + 1)
-    views = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)
-    n_windows, n_frames, size, _ = views.shape
-    return np.array(np.moveaxis(views, -1, 2)).reshape(n_windows, n_frames, (history + 1) * size)
-
-
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
     """Names of all streams that a model reads: the main one first, then the extra ones."""
     return (stream, *(extra.stream for extra in extra_streams.values()))
@@ -232,5 +218,5 @@ def read_inputs(
     arrays = split.read(windows, streams=names, history=history, fields=names)
     inputs = {"features": arrays[stream]}
     for name, extra in extra_streams.items():
-        inputs[name] = stack_history(arrays[extra.stream], extra.history)
+        inputs[name] = extra.stack(arrays[extra.stream])
     return inputs

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.mixture import Mixture, MixturePart, Pick
 from pipeline.errors import ConfigError, DataError
 from pipeline.skeletons import Array, Ints
-from vibe_model.prediction.windows import select_tracks, stack_history
+from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, TableProgress
 
@@ -91,6 +91,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
     `hold` puts them.
     """
 
+    mixture: Mixture
+    """The splits, and which windows each step draws from them."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -115,7 +118,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         _require_training_joints(mixture)
         self._extra_streams = config.extra_streams
         self._label_names = _label_names(config, parts)
-        self.mixture = mixture  # the splits, and which windows each step draws from them
+        self.mixture = mixture
         loaded = FeatureTable.load(mixture, hold, device, report)
         self.where = loaded.where  # where features are, as text for the user
         self.table = loaded.table  # None in a worker, which needs the layout alone
@@ -148,7 +151,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
             labels[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
         if video_parts:
             for name, reading in self._extra_streams.items():
-                labels[name] = stack_history(labels[name], reading.history)
+                labels[name] = reading.stack(labels[name])
                 labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
         return TrainingBatch(labels, motion)
 

@@ -169,7 +169,10 @@ class VideoRun(TrainingLoop):
         group = self.group
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
-        self._add_facts()
+        estimated = _estimated_bodies(config, splits)
+        if estimated:
+            self.facts["estimates"] = estimated
+        self.facts["processes"] = group.size
 
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
@@ -201,14 +204,6 @@ class VideoRun(TrainingLoop):
         ]
         if empty:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
-
-    def _add_facts(self) -> None:
-        """Add facts for config.json and metrics.json."""
-        config = self.config
-        estimated = _estimated_bodies(config, self.splits)
-        if estimated:
-            self.facts["estimates"] = estimated
-        self.facts["processes"] = self.group.size
 
     def inputs(self) -> dict[str, Any]:
         return {

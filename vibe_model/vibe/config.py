@@ -191,7 +191,7 @@ MODEL: Final = Model(
     baseline=PER_FRAME,
     always_reported=True,
     trainer="vibe_model.vibe.training:VIBETrainer",
-    generator="vibe_model.vibe.networks:build_generator",
+    generator="vibe_model.vibe.networks:VIBE.build",
 )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -177,6 +177,21 @@ class VIBE(VideoModel):
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
         self.body = body
 
+    @classmethod
+    def build(cls, config: TrainConfig, body: Body) -> Self:
+        """Build a generator with newly initialised parameters, as the configuration says."""
+        return cls(
+            body,
+            seqlen=config.seqlen,
+            n_layers=config.n_layers,
+            hidden_size=config.hidden_size,
+            bidirectional=config.bidirectional,
+            add_linear=config.add_linear,
+            use_residual=config.use_residual,
+            feature_size=config.feature_size,
+            regressor_size=config.regressor_size,
+        )
+
     def forward(
         self, features: Tensor, eval_joints: bool = False, vertices: bool = True
     ) -> dict[str, Tensor]:
@@ -191,21 +206,6 @@ class VIBE(VideoModel):
         encoded: Tensor = self.encoder(features)  # (B, T, feature_size)
         regressed = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
         return Estimate.of_6d(*(part.unflatten(0, features.shape[:2]) for part in regressed))
-
-
-def build_generator(config: TrainConfig, body: Body) -> VIBE:
-    """Build a generator with newly initialised parameters, as the configuration says."""
-    return VIBE(
-        body,
-        seqlen=config.seqlen,
-        n_layers=config.n_layers,
-        hidden_size=config.hidden_size,
-        bidirectional=config.bidirectional,
-        add_linear=config.add_linear,
-        use_residual=config.use_residual,
-        feature_size=config.feature_size,
-        regressor_size=config.regressor_size,
-    )
 
 
 class _SelfAttention(nn.Module):
