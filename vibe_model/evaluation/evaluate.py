@@ -25,7 +25,7 @@ from vibe_model.evaluation.protocols import Protocol
 from vibe_model.evaluation.track_errors import BASELINE, Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.windows import ModelStreams, select_tracks
 from vibe_model.runs import write_json
 from vibe_model.settings import Reading
 
@@ -268,8 +268,7 @@ def _means(job: _EvaluationJob, sigmas: Sequence[float]) -> dict[tuple[str, floa
         job.generator,
         job.split,
         select_tracks(job.split, options.tracks),
-        stream=options.stream,
-        extra_streams=options.extra_streams,
+        streams=ModelStreams(options.stream, options.extra_streams),
         seqlen=options.seqlen,
         batch_size=options.batch_size,
         drop_last=list(by_drop_last),

@@ -21,7 +21,7 @@ from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
-from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
+from vibe_model.prediction.windows import NOTHING, ModelStreams, select_tracks
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -126,13 +126,14 @@ def dynamics(
     """
     if not generator.steps:
         return {}
+    streams = ModelStreams(stream, extra_streams)
     steps = (0, *generator.steps)
     by_track: dict[str, list[list[float]]] = {}  # model -> for each track, its mean at every step
     n_frames = 0
     with evaluating(generator):
-        for track in _labelled_frames(split, steps, tracks, stream, extra_streams):
+        for track in _labelled_frames(split, steps, tracks, streams):
             truth = [track.shift(step) for step in steps]
-            predicted = _from_stills(generator, split, track.rows, stream, extra_streams)
+            predicted = _from_stills(generator, split, track.rows, streams)
             guesses = {FROM_A_STILL: predicted, CONSTANT: [predicted[0]] * len(steps)}
             if known:
                 guesses[NEAREST] = known.nearest(truth[0], steps)
@@ -157,19 +158,18 @@ def _labelled_frames(
     split: Split,
     steps: Sequence[int],
     tracks: str = "*",
-    stream: str | None = None,
-    extra_streams: Mapping[str, Reading] = NOTHING,
+    streams: ModelStreams | None = None,
 ) -> Iterator[_LabelledSteps]:
     """Yield the frames of each track that are labelled at 0 and at all `steps`.
 
-    Frames between the steps must exist. With a stream, the frames have features. Tracks without
+    Frames between the steps must exist. With streams, the frames have features. Tracks without
     such a frame are skipped.
     """
     first = min(0, *steps)
     last = max(0, *steps)
     whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
-    if stream is not None:
-        runs = split.runs_with(streams_of(stream, extra_streams))
+    if streams is not None:
+        runs = split.runs_with(streams.names)
         with_features = windows_of(runs, seqlen=1, stride=1)[:, 0]
         whole = np.intersect1d(whole, with_features)
     for track in select_tracks(split, tracks):
@@ -193,14 +193,13 @@ def _from_stills(
     generator: VideoModel,
     split: Split,
     rows: Ints,
-    stream: str,
-    extra_streams: Mapping[str, Reading],
+    streams: ModelStreams,
 ) -> list[Floats]:
     """Joints (n, 14, 3) m predicted from single rows, now and at each of the model's steps."""
     joints = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
-        read = read_inputs(split, windows, stream, extra_streams)  # (n, 1, F) each
+        read = streams.read(split, windows)  # (n, 1, F) each
         inputs = {}
         for name, array in read.items():
             inputs[name] = torch.as_tensor(array, device=generator.device)

@@ -37,14 +37,12 @@ from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import (
-    NOTHING,
     EvalWindow,
+    ModelStreams,
     Present,
     WindowInput,
-    read_inputs,
 )
 from vibe_model.runs import replace_file
-from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split, TrackRecord
@@ -186,8 +184,7 @@ def predict_tracks(
     split: Split,
     tracks: Iterable[TrackRecord],
     *,
-    stream: str,
-    extra_streams: Mapping[str, Reading] = NOTHING,
+    streams: ModelStreams,
     seqlen: int = 16,
     batch_size: int = 16,
     drop_last: Sequence[bool] = (False,),
@@ -201,8 +198,8 @@ def predict_tracks(
     Frames without features are skipped. The generator is in evaluation mode while it predicts.
     Raises DataError for non-finite predictions.
     """
-    present = Present.from_split(split, stream, extra_streams)
-    read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
+    present = Present.from_split(split, streams)
+    read = functools.partial(streams.read, split)
 
     def plan_tracks() -> Iterator[_TrackPlan]:
         for track in tracks:
@@ -230,7 +227,7 @@ def predict_tracks(
             )
         for track, cuts in group:
             yield tuple(
-                _assemble_track(split, track, windows, estimates, present, stream)
+                _assemble_track(split, track, windows, estimates, present, streams)
                 for windows in cuts
             )
 
@@ -343,8 +340,8 @@ def _regress(
 ) -> dict[WindowInput, _Predicted]:
     """Predict each window once, in batches. Returns the predictions of its rows [start, stop).
 
-    read: `read_inputs` of the split. around: also the rotmat of each step. stills: single frames
-    are still images.
+    read: `ModelStreams.read` of the split. around: also the rotmat of each step. stills: single
+    frames are still images.
     """
     # (rows, before, after) -> windows that fit into one batch: of equal length and equal padding
     by_length: dict[tuple[int, int, int], list[WindowInput]] = defaultdict(list)
@@ -403,7 +400,7 @@ def _assemble_track(
     windows: Sequence[EvalWindow],
     estimates: Mapping[WindowInput, _Predicted],
     present: Present,
-    stream: str,
+    streams: ModelStreams,
 ) -> TrackBodies:
     """One track's bodies: predictions of its windows, with boxes and frame numbers of the split.
 
@@ -427,7 +424,7 @@ def _assemble_track(
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
     # the network's crop, without the crop scale
-    read["bbox"][..., 2:] *= split.open_stream(stream).crop.scale
+    read["bbox"][..., 2:] *= split.open_stream(streams.features).crop.scale
     in_track = rows - track.start
 
     track_number = int(split.track_of(whole[0, :1])[0])

@@ -49,7 +49,7 @@ from pipeline.skeletons import Doubles
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.overlay import PredictedBodies
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.windows import ModelStreams, select_tracks
 from vibe_model.runs import replace_file, write_json
 
 BODIES: Final = "bodies"
@@ -163,8 +163,7 @@ def _predict_people(
         trained.generator,
         split,
         chosen,
-        stream=job.stream,
-        extra_streams=trained.config.extra_streams,
+        streams=ModelStreams(job.stream, trained.config.extra_streams),
         seqlen=trained.config.seqlen,
         around=True,  # past and future bodies too, for models that predict them
         stills=True,  # these also from single frames, such as photos

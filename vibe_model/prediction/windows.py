@@ -29,6 +29,31 @@ _SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
 NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # no extra streams
 
 
+class ModelStreams(NamedTuple):
+    """The streams that a model reads."""
+
+    features: str  # name of the main one
+    extra: Mapping[str, Reading] = NOTHING  # by the argument of `VideoModel.regress`
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all of them, the main one first."""
+        return (self.features, *(reading.stream for reading in self.extra.values()))
+
+    def read(self, split: Split, windows: Array) -> dict[str, Array]:
+        """Read the arguments of `VideoModel.regress`: name -> (B, T, numbers per frame).
+
+        windows: (B, 2) rows [start, stop), all of T rows. Raises as `Split.read` does.
+        """
+        readings = self.extra.values()
+        history = {reading.stream: reading.history for reading in readings if reading.history}
+        arrays = split.read(windows, streams=self.names, history=history, fields=self.names)
+        inputs = {"features": arrays[self.features]}
+        for name, reading in self.extra.items():
+            inputs[name] = reading.stack(arrays[reading.stream])
+        return inputs
+
+
 class WindowInput(NamedTuple):
     """What the model reads of a window, which determines its predictions."""
 
@@ -88,20 +113,18 @@ class Present(NamedTuple):
     stops: Ints  # (S,) row after the last one of each stretch
 
     @classmethod
-    def from_split(
-        cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING
-    ) -> Present:
+    def from_split(cls, split: Split, streams: ModelStreams) -> Present:
         """Find the stretches whose rows have features in all streams.
 
-        Raises DataError if `stream` has features of jittered crops.
+        Raises DataError for features of jittered crops.
         """
-        if split.open_stream(stream).crop.jitter is not None:
+        if split.open_stream(streams.features).crop.jitter is not None:
             raise DataError(
-                f"the stream {stream!r} has randomly moved and mirrored crops, for training "
-                "only. Name the stream of plain crops."
+                f"the stream {streams.features!r} has randomly moved and mirrored crops, for "
+                "training only. Name the stream of plain crops."
             )
         # Contiguous: each search would copy a column of pairs.
-        return cls(*np.ascontiguousarray(split.runs_with(streams_of(stream, extra_streams)).T))
+        return cls(*np.ascontiguousarray(split.runs_with(streams.names).T))
 
     def windows(
         self,
@@ -199,24 +222,3 @@ def _cover_with_margin(
             after = last - high
         used_stop = min(used_start + step, stop)
         yield EvalWindow(low, high, used_start, used_stop, before, after)
-
-
-def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
-    """Names of all streams that a model reads: the main one first, then the extra ones."""
-    return (stream, *(extra.stream for extra in extra_streams.values()))
-
-
-def read_inputs(
-    split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]
-) -> dict[str, Array]:
-    """Read the arguments of `VideoModel.regress`: name -> (B, T, numbers per frame).
-
-    windows: (B, 2) rows [start, stop), all of T rows. Raises as `Split.read` does.
-    """
-    names = streams_of(stream, extra_streams)
-    history = {extra.stream: extra.history for extra in extra_streams.values() if extra.history}
-    arrays = split.read(windows, streams=names, history=history, fields=names)
-    inputs = {"features": arrays[stream]}
-    for name, extra in extra_streams.items():
-        inputs[name] = extra.stack(arrays[extra.stream])
-    return inputs

@@ -25,13 +25,14 @@ from vibe_model.prediction import overlay
 from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _record_type, project_body
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.videos import write_motion
+from vibe_model.prediction.windows import ModelStreams
 
 
 def bodies_of(job):
     bodies = PredictedBodies(job.out)
     split = job.split()
     for (track,) in predict_tracks(
-        job.trained.generator, split, split.tracks, stream=job.stream, seqlen=SEQLEN
+        job.trained.generator, split, split.tracks, streams=ModelStreams(job.stream), seqlen=SEQLEN
     ):
         bodies.add(track)
     return bodies

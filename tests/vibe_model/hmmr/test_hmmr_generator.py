@@ -14,6 +14,7 @@ from vibe_model.cameras import project_orthographic
 from vibe_model.hmmr.generator import HMMR, Hallucinator, MovieStrip, _FrameConvolution
 from vibe_model.hmmr.training import PoseDiscriminator
 from vibe_model.prediction.predict import predict_tracks
+from vibe_model.prediction.windows import ModelStreams
 
 SIZE = 64  # of features: two channels a group
 
@@ -269,7 +270,9 @@ def test_a_track_is_predicted_in_windows_with_a_margin_of_six(norm):
     model, split = shaken(small(norm=norm), 0.05).float(), MemorySplit(0, [50])
     split.rows["features"] = normal(50, SIZE).float().numpy()
     features = torch.from_numpy(split.rows["features"])[None]
-    ((found,),) = predict_tracks(model, split, split.tracks, stream="resnet50", seqlen=20)
+    ((found,),) = predict_tracks(
+        model, split, split.tracks, streams=ModelStreams("resnet50"), seqlen=20
+    )
     assert found.rows.tolist() == list(range(50))
     with torch.no_grad():
         whole = model.regress(features).rotmat[0].numpy()

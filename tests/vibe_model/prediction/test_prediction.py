@@ -17,12 +17,12 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
 from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, smooth
-from vibe_model.prediction.windows import Present, select_tracks
+from vibe_model.prediction.windows import ModelStreams, Present, select_tracks
 from vibe_model.vibe.networks import Estimate
 
 
 def cover(split, drop_last=False):
-    present = Present.from_split(split, "resnet50")
+    present = Present.from_split(split, ModelStreams("resnet50"))
     planned = [present.windows(track, seqlen=4, drop_last=drop_last) for track in split.tracks]
     windows = [window for of_track in planned for window in of_track]
     return windows, [
@@ -43,7 +43,7 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     split = MemorySplit(0, [9, 3, 8], gaps=[2], lacking=[17])
     assert cover(split, drop_last=True)[1] == [*range(8), *range(12, 16)]
     # Smoothing still knows which of these frames are neighbours.
-    present = Present.from_split(split, "resnet50")
+    present = Present.from_split(split, ModelStreams("resnet50"))
     assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [
         0,
         0,
@@ -73,7 +73,9 @@ def model():
 
 def predict(model, split, smooth=0.0, tracks="*", **settings):
     chosen = select_tracks(split, tracks)
-    found = predict_tracks(model, split, chosen, stream="resnet50", **{"seqlen": 4, **settings})
+    found = predict_tracks(
+        model, split, chosen, streams=ModelStreams("resnet50"), **{"seqlen": 4, **settings}
+    )
     return {bodies.track.name: bodies.smooth_time(smooth) for (bodies,) in found}
 
 
@@ -122,7 +124,9 @@ def test_tracks_are_read_when_they_are_asked_for_and_training_can_go_on_between_
         rows.extend(np.asarray(windows)[:, 1]),
         read(windows, **given),
     )[1]
-    tracks = predict_tracks(model, split, split.tracks, stream="resnet50", seqlen=4, batch_size=1)
+    tracks = predict_tracks(
+        model, split, split.tracks, streams=ModelStreams("resnet50"), seqlen=4, batch_size=1
+    )
     next(tracks)
     assert max(rows) == 9
     assert model.training

@@ -18,7 +18,7 @@ from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
 from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.prediction.windows import read_inputs, select_tracks
+from vibe_model.prediction.windows import ModelStreams, select_tracks
 from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.video import _check_streams
@@ -97,7 +97,7 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
         flags = labels.pop("motion_of_ok")
         assert (flags.shape, flags.all()) == ((5, 4), True)
         inputs = [
-            read_inputs(on_disk[name], [[start, start + 4]], "resnet50", mixed.extra_streams)
+            ModelStreams("resnet50", mixed.extra_streams).read(on_disk[name], [[start, start + 4]])
             for name, start in drawn(batches, step)
         ]
         for name in ("features", "motion_of"):
