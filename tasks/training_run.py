@@ -42,21 +42,12 @@ def run_training(config: VideoConfig, variant: str | None, progress: Progress, w
     if n == 1:
         return training.run(config, progress=TrainingView(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    _launch_processes(
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-        "-m",
-        "tasks",
-        "train",
-        f"--model={config.MODEL}",
-        f"--variant={variant or ''}",
-        f"--seed={config.seed}",
-    )
+    command = f"--standalone --nproc-per-node {n} -m tasks train --model={config.MODEL}"
+    _launch_processes([*command.split(), f"--variant={variant or ''}", f"--seed={config.seed}"])
     return runs.run_folder(config)
 
 
-def _launch_processes(*words: str) -> None:
+def _launch_processes(words: list[str]) -> None:
     """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -67,7 +58,7 @@ def _launch_processes(*words: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        run.main(list(words))
+        run.main(words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         raise ConfigError(

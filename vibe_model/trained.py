@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -45,11 +45,9 @@ class Trained:
     kind: TrainedKind  # SPIN's and HMR2.0's models work frame by frame
     config: VideoConfig
     stand_in: bool  # trained on demo data
-    # identity of the feature stream of its training, if recorded
-    features: Mapping[str, Any] | None
-    # Identities of its extra streams, by the argument of `VideoModel.regress` that takes them, such
-    # as "homography". The argument for the main features is "features".
-    extra_streams: Mapping[str, Any] = field(default_factory=dict)
+    # Identities of the streams of its training, as far as recorded, by the argument of
+    # `VideoModel.regress` that takes them: "features", or an extra one such as "homography".
+    identities: Mapping[str, Mapping[str, Any] | None]
 
     @classmethod
     def load(cls, checkpoint: Path, body: Path | None, device: str = "auto") -> Self:
@@ -79,9 +77,10 @@ class Trained:
             }
         )
 
-        features = saved.content.get("features")
+        identities = {**(saved.content.get("extra_streams") or {})}
+        identities["features"] = saved.content.get("features")
         if kind == HMR2:  # its heads need tokens of this checkpoint
-            features = {
+            identities["features"] = {
                 "kind": HMR2_STREAM,
                 "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
             }
@@ -95,8 +94,7 @@ class Trained:
             kind=kind,
             config=config,
             stand_in=saved.stand_in,
-            features=features,
-            extra_streams=saved.content.get("extra_streams") or {},
+            identities=identities,
         )
 
     @property
@@ -179,12 +177,10 @@ class Trained:
             identity: The stream's network, as the stream's manifest records it.
             argument: The model's argument that reads the stream, such as "homography".
         """
-        if argument == "features":
-            size = self.config.feature_size
-            expected = self.features
-        else:
+        size = self.config.feature_size
+        if argument in self.config.extra_streams:
             size = self.config.extra_streams[argument].size
-            expected = self.extra_streams.get(argument)
+        expected = self.identities.get(argument)
         if dim != size:
             raise DataError(
                 f"{name}: expected {argument} of {size} numbers, as {self.checkpoint} was "

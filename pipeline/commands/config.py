@@ -29,7 +29,9 @@ from pipeline.settings.sections import Settings, SettingValue
 
 REQUIRED: Final = "(required)"
 EMPTY: Final = "(empty)"
-TRAININGS: Final = "vibe_model.sections"  # by name, since models build on the pipeline
+TRAININGS: Final = (
+    "vibe_model.sections:ModelSections"  # by name, since models build on the pipeline
+)
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -53,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     """
     file = settings_file()
     s = sections.load(file)
-    load(TRAININGS).check(s)
+    load(TRAININGS)(s).check()
 
     chosen = _choose(list(effective(s)), args.names)
     if not (args.all or args.names):
@@ -65,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
 
     problems = list[str]()
     try:
-        load(TRAININGS).ModelSections(s).check_all_inputs()
+        load(TRAININGS)(s).check_all_inputs()
     except ConfigError as error:
         message = str(error).removesuffix(".")
         problems.append(f"{message}. This is needed for training, not for `Data`.")
@@ -158,7 +160,7 @@ def effective(s: Settings) -> Iterator[SettingValue]:
     for name in datasets.load_all(named).records:
         yield from _values_of(name, s.dataset(name))
 
-    yield from load(TRAININGS).ModelSections(s).values()
+    yield from load(TRAININGS)(s).values()
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
         for key, text in s.source.section(name).items():
             yield SettingValue(name, key, text, "Luigi's own")

@@ -203,8 +203,9 @@ def _predict_clips(
         if len(splits) > 1:
             folder /= name.rpartition("/")[2]
         job = jobs.PredictionJob.open(args.cache, name, model, streams[-1].name, folder, raw)
-        for text in job.warnings(streams):
-            warn(text)
+        doubt = job.doubt(streams)
+        if doubt is not None:
+            warn(doubt)
         _write(args, job, result, tracks=tracks, overlay=overlay)
     return result
 

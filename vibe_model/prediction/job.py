@@ -74,19 +74,18 @@ class PredictionJob:
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]
 
-    def warnings(self, streams: Sequence[StreamSpec]) -> list[str]:
-        """Messages with reasons to doubt the predicted bodies. streams: of `streams_to_prepare`."""
-        reasons = []
+    def doubt(self, streams: Sequence[StreamSpec]) -> str | None:
+        """A reason to doubt the predicted bodies. streams: of `streams_to_prepare`."""
         features = streams[-1]
         network = features.stream
         is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
         needs_spin = self.trained.kind in ("vibe", "spin") and not self.stand_in
-        if needs_spin and not is_spin:
-            reasons.append(
-                f"{self.trained.checkpoint.name} was trained on SPIN's features, but these are "
-                f"{features.name}"
-            )
-        return reasons
+        if is_spin or not needs_spin:
+            return None
+        return (
+            f"{self.trained.checkpoint.name} was trained on SPIN's features, but these are "
+            f"{features.name}"
+        )
 
 
 def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
@@ -236,7 +235,7 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
     records.
     """
     for argument, reading in trained.config.extra_streams.items():
-        identity = trained.extra_streams.get(argument)
+        identity = trained.identities.get(argument)
         if identity is None:
             raise DataError(
                 f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} "

@@ -410,7 +410,7 @@ def _assemble_track(
     parts = []
     for window in windows:
         row_parts.append(np.arange(window.used_start, window.used_stop))
-        used = slice(window.used_start - window.start, window.used_stop - window.start)
+        used = slice(window.used_start - window.input.start, window.used_stop - window.input.start)
         parts.append(estimates[window.input].take(used))
     rows = np.concatenate(row_parts)
     predicted = _Predicted.join(parts)

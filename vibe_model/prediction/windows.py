@@ -55,31 +55,24 @@ class ModelStreams(NamedTuple):
 
 
 class WindowInput(NamedTuple):
-    """What the model reads of a window, which determines its predictions."""
+    """What the model reads of a window, which determines its predictions: rows [start, stop)."""
 
     start: int
     stop: int
-    before: int  # number of copies of the first row's feature to put before it
-    after: int  # number of copies of the last row's feature to put after it
+    before: int = 0  # number of copies of the first row's feature to put before it
+    after: int = 0  # number of copies of the last row's feature to put after it
 
 
 class EvalWindow(NamedTuple):
     """A window of rows of a split.
 
-    The model reads rows [start, stop). Only its predictions of rows [used_start, used_stop) are
-    used: windows may overlap, and their ends may be context only.
+    Only the predictions of rows [used_start, used_stop) are used: windows may overlap, and their
+    ends may be context only.
     """
 
-    start: int
-    stop: int
+    input: WindowInput
     used_start: int
     used_stop: int
-    before: int = 0  # as in `WindowInput`
-    after: int = 0
-
-    @property
-    def input(self) -> WindowInput:
-        return WindowInput(self.start, self.stop, self.before, self.after)
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[TrackRecord]:
@@ -167,7 +160,7 @@ class Present(NamedTuple):
             if has_features[first : first + seqlen].all():
                 start = track.start + first
                 stop = start + seqlen
-                windows.append(EvalWindow(start, stop, start, stop))
+                windows.append(EvalWindow(WindowInput(start, stop), start, stop))
         return windows
 
     def runs(self, rows: Ints) -> Ints:
@@ -188,14 +181,14 @@ def _cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
     The last window is moved back so that it ends at `stop`, and overlaps the one before. If there
     are fewer than `seqlen` rows, there is one shorter window.
 
-    >>> [window[:4] for window in _cover(10, 17, 3)]
+    >>> [(*window.input[:2], *window[1:]) for window in _cover(10, 17, 3)]
     [(10, 13, 10, 13), (13, 16, 13, 16), (14, 17, 16, 17)]
-    >>> [window[:4] for window in _cover(0, 2, 3)]
+    >>> [(*window.input[:2], *window[1:]) for window in _cover(0, 2, 3)]
     [(0, 2, 0, 2)]
     """
     for used_start in range(start, stop, seqlen):
         end = min(used_start + seqlen, stop)
-        yield EvalWindow(max(end - seqlen, start), end, used_start, end)
+        yield EvalWindow(WindowInput(max(end - seqlen, start), end), used_start, end)
 
 
 def _cover_with_margin(
@@ -206,8 +199,9 @@ def _cover_with_margin(
     Windows that reach beyond `start` or `stop` are shorter. With `repeat_ends`, the first or last
     feature is repeated there instead (`before`, `after`).
 
-    >>> [tuple(window) for window in _cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
-    [(10, 14, 10, 13, 1, 0), (12, 15, 13, 15, 0, 2)]
+    >>> windows = _cover_with_margin(10, 15, 5, 1, repeat_ends=True)
+    >>> [(tuple(window.input), *window[1:]) for window in windows]
+    [((10, 14, 1, 0), 10, 13), ((12, 15, 0, 2), 13, 15)]
     """
     step = seqlen - 2 * margin
     for used_start in range(start, stop, step):
@@ -221,4 +215,4 @@ def _cover_with_margin(
             before = low - first
             after = last - high
         used_stop = min(used_start + step, stop)
-        yield EvalWindow(low, high, used_start, used_stop, before, after)
+        yield EvalWindow(WindowInput(low, high, before, after), used_start, used_stop)

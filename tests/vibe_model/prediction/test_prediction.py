@@ -33,10 +33,10 @@ def cover(split, drop_last=False):
 def test_every_frame_is_predicted_once_and_windows_do_not_cross_tracks_gaps_or_rows_without_features():
     windows, rows = cover(MemorySplit(0, [8, 9, 3, 1, 5], gaps=[10]))
     assert rows == list(range(26))
-    assert max(window.stop - window.start for window in windows) == 4
+    assert max(window.input.stop - window.input.start for window in windows) == 4
     windows, rows = cover(MemorySplit(0, [6, 6], gaps=[3], lacking=[8]))
     assert rows == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
-    assert {(w.start, w.stop) for w in windows} == {(0, 3), (3, 6), (6, 8), (9, 12)}
+    assert {w.input[:2] for w in windows} == {(0, 3), (3, 6), (6, 8), (9, 12)}
 
 
 def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
