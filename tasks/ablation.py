@@ -34,9 +34,6 @@ from vibe_model.runs import csv_text, write_text
 from vibe_model.sections import VIBE, RunChoice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
-# variant -> name of the run's folder, one for each seed -> metrics
-Runs = Mapping[str, Mapping[str, RunMetrics]]
-
 TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
@@ -121,10 +118,10 @@ class Ablation(PipelineTask):
         return list(itertools.product(self._variants(), self._seeds()))
 
     def _table(self) -> AblationTable:
-        by_variant: dict[str, dict[str, RunMetrics]] = {}
+        by_variant: dict[str, list[RunMetrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
-            by_variant.setdefault(variant, {})[folder.name] = RunMetrics.read(folder)
+            by_variant.setdefault(variant, []).append(RunMetrics.read(folder))
         return AblationTable(by_variant)
 
     def _variants(self) -> list[str]:
@@ -222,12 +219,10 @@ class AblationTable:
     The first row of each split and protocol is the constant mean body.
     """
 
-    def __init__(self, by_variant: Runs) -> None:
-        """by_variant: By the run's folder, as {"mposer": {"vibe-3f0c92d1a7b4e856": metrics}}."""
+    def __init__(self, by_variant: Mapping[str, Sequence[RunMetrics]]) -> None:
+        """by_variant: Of the run with each seed."""
         self.by_variant = by_variant
-        trained: list[RunMetrics] = []
-        for by_seed in by_variant.values():
-            trained += by_seed.values()
+        trained = [*itertools.chain.from_iterable(by_variant.values())]
         # whether any run is of demo data
         self.stand_in = any(metrics.stand_in for metrics in trained)
         self.rows: list[_AblationRow] = []
@@ -258,7 +253,7 @@ class AblationTable:
         """
         by_model: dict[str, list[ResultRow]] = {MEAN_BODY: []}  # title -> rows of its seeds
         for variant, by_seed in self.by_variant.items():
-            for metrics in by_seed.values():
+            for metrics in by_seed:
                 for row in ResultRow.of_entry(split, metrics.splits[split], _title(variant)):
                     if row.protocol == protocol:
                         by_model.setdefault(row.model, []).append(row)

@@ -18,7 +18,6 @@ from tasks.base import DEMO_DATA, PipelineTask, fact, plain, warn
 from tasks.results import (
     ResultRow,
     RunMetrics,
-    SplitMetrics,
     as_csv,
     describe_labels,
     table_of,
@@ -31,7 +30,7 @@ from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
 from vibe_model.runs import write_text
-from vibe_model.sections import VIBE, WITHOUT_DEPTH, RunChoice
+from vibe_model.sections import WITHOUT_DEPTH, RunChoice
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
@@ -106,7 +105,7 @@ class EvaluatePartDynamics(Evaluate):
     model = "part_dynamics"
 
 
-def per_frame_config(model: Model = VIBE) -> VideoConfig | None:
+def per_frame_config(model: Model) -> VideoConfig | None:
     """The per-frame model's configuration; None with `baseline = false`."""
     if not RunChoice.read(settings(), model).baseline:
         return None
@@ -165,25 +164,18 @@ def _show_warnings(metrics: RunMetrics, config: VideoConfig) -> None:
         console.out.print(DEMO_DATA)
 
 
-def _dynamics_of(metrics: RunMetrics) -> dict[str, SplitMetrics]:
-    """Split -> errors of past and future bodies by the first protocol with them, of such splits:
-
-    {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
-    in frames.
-    """
-    by_split = dict[str, SplitMetrics]()
-    for split, entry in metrics.splits.items():
-        for numbers in by_protocol(entry).values():
-            if numbers.get("dynamics"):
-                by_split.setdefault(split, numbers["dynamics"])
-    return by_split
-
-
 def _show_dynamics(metrics: RunMetrics) -> None:
-    """Print a table of each split's errors by step of time, beside published figures on real
-    data.
+    """Print a table of each split's errors of past and future bodies by step of time, by the first
+    protocol with them; beside published figures on real data.
+
+    An entry is {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by
+    model and step in frames.
     """
-    for split, dynamics in _dynamics_of(metrics).items():
+    for split, entry in metrics.splits.items():
+        entries = [numbers.get("dynamics") for numbers in by_protocol(entry).values()]
+        dynamics = next(filter(None, entries), None)
+        if dynamics is None:
+            continue
         rows = dict(dynamics["pa_mpjpe"])
         if not metrics.stand_in:
             rows |= published.DYNAMICS.get(split, {})

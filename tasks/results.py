@@ -32,7 +32,6 @@ from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.runs import csv_text
-from vibe_model.sections import VIBE
 
 SplitMetrics = Mapping[str, Any]  # a split's entry in metrics.json, or its numbers by one protocol
 MEAN_BODY: Final = "mean body"
@@ -73,7 +72,7 @@ class RunMetrics:
         estimates: Mapping[str, str] = self.content.get("estimates", {})
         return estimates
 
-    def rows(self, title: str = VIBE.title, per_frame: RunMetrics | None = None) -> list[ResultRow]:
+    def rows(self, title: str, per_frame: RunMetrics | None = None) -> list[ResultRow]:
         """Make the rows of tables.
 
         The models are the trained one; the per-frame model, plain and smoothed, if `per_frame` has
@@ -87,7 +86,7 @@ class RunMetrics:
             rows += ResultRow.of_split(split, entries)
         return rows
 
-    def rows_beside_published(self, title: str = VIBE.title) -> dict[str, list[ResultRow]]:
+    def rows_beside_published(self, title: str) -> dict[str, list[ResultRow]]:
         """Split -> rows of a table: the model and the mean body by protocol, then published
         figures. On demo data, there are no published figures.
         """

@@ -103,7 +103,7 @@ def require_one_kind(
     False}.
     """
     sources = {
-        f"split {name}": bool(split.manifest.get("stand_in", False))
+        f"split {name}": bool(split.manifest.get("stand_in"))
         for name, split in (splits or {}).items()
     }
     sources |= is_demo

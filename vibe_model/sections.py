@@ -127,7 +127,11 @@ class ModelSections:
             ):
                 config = self.model(model)
                 self.check_inputs(config, model)
-                _check_device(section, config)
+                if config.device.startswith("cuda"):  # does this machine have it?
+                    from vibe_model.devices import device_of  # imports torch
+
+                    with _name_section(section):
+                        device_of(config.device)
 
     def check_inputs(self, config: RunConfig, training: Training) -> None:
         """Check that a training's splits, streams and checkpoint are known or exist.
@@ -343,12 +347,3 @@ def _values_of(
     unset = training.presets[values["preset"]]()
     for key in training.settable:
         yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
-
-
-def _check_device(section: Section, config: RunConfig) -> None:
-    """Raise ConfigError if this machine does not have the GPU that a training names."""
-    if config.device.startswith("cuda"):
-        from vibe_model.devices import device_of  # imports torch
-
-        with _name_section(section):
-            device_of(config.device)

@@ -243,8 +243,7 @@ def _write(
     from vibe_model.prediction import videos
 
     job.out.mkdir(parents=True, exist_ok=True)
-    options = {key: getattr(args, key) for key in ("smooth", "export")}
-    job = replace(job, tracks=tracks, overlay=overlay, **options)
+    job = replace(job, tracks=tracks, overlay=overlay, smooth=args.smooth, export=args.export)
     with bar(
         f"  {console.task_line('predict', job.name, '')}", console.out, unit="frame"
     ) as progress:

@@ -257,7 +257,9 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
         "protocols": list(map(find, dict.fromkeys(row.protocol for row in rows))),
         "metrics": table_metrics(errors),
         "units": units_of(errors),
-        "without_depth": [run.name for run in runs if run.splits and not run.learns_depth],
+        "without_depth": [
+            run.name for run in runs if run.splits and run.config and not run.config.learns_depth
+        ],
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
@@ -269,8 +271,9 @@ def _notes(entry: SplitMetrics) -> list[str]:
     """What an entry of metrics.json compares with, and why protocols are missing."""
     notes = []
     for protocol, numbers in by_protocol(entry).items():
-        if describe_labels(numbers):
-            notes.append(f"Protocol {protocol}: {describe_labels(numbers)}.")
+        labels = describe_labels(numbers)
+        if labels:
+            notes.append(f"Protocol {protocol}: {labels}.")
     for protocol, reason in entry.get(LEFT_OUT, {}).items():
         notes.append(f"Not evaluated by protocol {protocol}: {reason}.")
     return notes

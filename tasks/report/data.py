@@ -165,12 +165,12 @@ def overview_section(opened: OpenedCache) -> PageSection:
         streams = [stream_label(split, name) for name in split.streams]
         rows.append(
             _SplitRow(
-                name=split.name,
-                data=estimates_of(split) or kind,
-                streams=", ".join(streams) or "none",
-                n_videos=len(np.unique(split.tracks.video)),
-                n_tracks=len(split.tracks),
-                n_rows=split.tracks.n_rows,
+                split.name,
+                estimates_of(split) or kind,
+                ", ".join(streams) or "none",
+                len(np.unique(split.tracks.video)),
+                len(split.tracks),
+                split.tracks.n_rows,
             )
         )
     comparisons = leaks.compare_names(opened.splits)

@@ -131,11 +131,6 @@ class TrainingRun:
             return None
 
     @property
-    def learns_depth(self) -> bool:
-        """Whether it trained on more than 2D labels, as far as its settings are known."""
-        return self.config is None or self.config.learns_depth
-
-    @property
     def splits(self) -> dict[str, SplitMetrics]:
         """The metrics of each evaluated split."""
         return {} if self.metrics is None else self.metrics.splits

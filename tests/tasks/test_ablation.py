@@ -41,8 +41,8 @@ def run_of(pa_mpjpe, smoothed=None, *, stand_in=False, **others):
 
 
 THREE_SEEDS = {
-    "per-frame": {"p-0": run_of(80.0, 79.0, accel=30.0), "p-1": run_of(84.0, 80.0, accel=30.0)},
-    "mposer": {"m-0": run_of(50.0), "m-1": run_of(53.0)},
+    "per-frame": [run_of(80.0, 79.0, accel=30.0), run_of(84.0, 80.0, accel=30.0)],
+    "mposer": [run_of(50.0), run_of(53.0)],
 }
 
 
@@ -66,7 +66,7 @@ def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines():
         row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "published" and row.seeds
     ]
     assert published[-1].errors["pa_mpjpe"].mean == pytest.approx(52.5)
-    odd = {"mposer": {"m-0": run_of(50.0, accel=20.0), "m-1": run_of(53.0)}}
+    odd = {"mposer": [run_of(50.0, accel=20.0), run_of(53.0)]}
     rows = [row for row in AblationTable(odd).rows if row.seeds]
     assert all("accel" not in row.errors for row in rows), (
         "an error that one seed lacks has no mean"
@@ -80,7 +80,7 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol():
     assert pa_mpjpe == [73.6, 75.8, 72.4, 60.1, 56.9, 54.1, 53.7, 54.2, 51.9, 53.6, 52.4]
     errors = published["G + MPoser prior, published"].errors
     assert [error.mean for error in errors.values()] == [54.1, 87.0, 103.9, 28.2]
-    demo = AblationTable({"mposer": {"m-0": run_of(50.04, stand_in=True)}})
+    demo = AblationTable({"mposer": [run_of(50.04, stand_in=True)]})
     assert all(row.seeds for row in demo.rows)
     assert [row.text("pa_mpjpe") for row in demo.rows[:2]] == ["135.4", "50.0"]
 

@@ -110,7 +110,7 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
     own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
     per_frame = {"h36m/val": of(44.0, smoothed={"sigma": 2.0, "pa_mpjpe": 43.5})}
-    rows = RunMetrics(own).rows(per_frame=RunMetrics(per_frame))
+    rows = RunMetrics(own).rows("VIBE", RunMetrics(per_frame))
     columns = ("split", "protocol", "model", "pa_mpjpe", "mpjpe", "frames")
     written = [[row[name] for name in columns] for row in csv.DictReader(as_csv(rows).splitlines())]
     assert written == [

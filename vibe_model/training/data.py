@@ -124,9 +124,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
         self.table = loaded.table  # None in a worker, which needs the layout alone
         self._layout = None if loaded.table is None else loaded.table.layout
 
-    def __reduce__(self) -> tuple[type[_UnopenedBatches], tuple[bytes, int]]:
-        state = pickle.dumps(vars(self) | {"table": None})
-        return _UnopenedBatches, (state, len(self))
+    def __reduce__(self) -> tuple[type[_UnopenedBatches], tuple[bytes]]:
+        return _UnopenedBatches, (pickle.dumps(vars(self) | {"table": None}),)
 
     def __len__(self) -> int:
         return self._n_steps
@@ -247,18 +246,14 @@ class _UnopenedBatches(Dataset[TrainingBatch]):
     raises then, instead of dying silently while it starts.
     """
 
-    def __init__(self, state: bytes, n_steps: int) -> None:
+    def __init__(self, state: bytes) -> None:
         self._state = state
-        self._n_steps = n_steps
 
     @functools.cached_property
     def _opened(self) -> TrainingBatches:
         batches = TrainingBatches.__new__(TrainingBatches)
         vars(batches).update(pickle.loads(self._state))  # noqa: S301  our own bytes
         return batches
-
-    def __len__(self) -> int:
-        return self._n_steps
 
     def __getitem__(self, step: int) -> TrainingBatch:
         return self._opened[step]

@@ -91,9 +91,8 @@ class MPoser(nn.Module):
             self.rotations.bias.copy_(torch.tensor(_IDENTITY_6D).repeat(N_ROTATIONS))
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path) -> Self:
         """Load the prior on the CPU, frozen, with sizes from the file. Raises CheckpointError."""
-        path = Path(path)
         checkpoint = Checkpoint.read(path)
         tensors = checkpoint.content.get("mposer_state_dict")
         if not isinstance(tensors, Mapping):
@@ -173,12 +172,9 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _MPoserRun]:
         stand_in = runs.require_one_kind({}, splits)
-
-        def make(group: ProcessGroup) -> _MPoserRun:
-            trainer = _MPoserTrainer(config, group)
-            return _MPoserRun(config, trainer, splits, stand_in=stand_in, report=progress)
-
-        return make
+        return lambda group: _MPoserRun(
+            config, _MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress
+        )
 
     return run_once(config, prepare)
 
@@ -217,17 +213,10 @@ class _MPoserRun(TrainingLoop):
     config: MPoserConfig
     trainer: _MPoserTrainer
 
-    def __init__(
-        self,
-        config: MPoserConfig,
-        trainer: _MPoserTrainer,
-        splits: Mapping[str, Split],
-        *,
-        stand_in: bool,
-        report: Callable[[TrainingProgress], None] | None,
-    ) -> None:
-        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
-        self._batches = TrainingBatches(config, splits)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Arguments of TrainingLoop. Raises CacheError if the motion has no window."""
+        super().__init__(*args, **options)
+        self._batches = TrainingBatches(self.config, self.splits)
         n_steps = min(MEAN_POSE_STEPS, len(self._batches))
         self.mean_pose = _mean_rotations(self._batches, n_steps)
 

@@ -80,7 +80,7 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
 
     def protocols(split, *nested, stand_in):
         metrics = {"stand_in": stand_in, split: values | dict.fromkeys(nested, values)}
-        return [row.protocol for row in RunMetrics(metrics).rows_beside_published()[split]]
+        return [row.protocol for row in RunMetrics(metrics).rows_beside_published("VIBE")[split]]
 
     own = ["default", "default", "published", "published"]
     assert protocols("3dpw/test", "published", stand_in=True) == own

@@ -271,6 +271,5 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
     packed = pickle.dumps(TrainingBatches(mixed, {name: opened[name] for name in opened.splits}))
     drop_a_video(tmp_path, "b/train")
     in_worker = pickle.loads(packed)
-    assert len(in_worker) == 15
     with pytest.raises(CacheChanged, match="b/train"):
         in_worker[0]

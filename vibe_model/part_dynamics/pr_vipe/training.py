@@ -52,14 +52,14 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
         stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
-
-        def make(group: ProcessGroup) -> _PrVIPERun:
-            trainer = _PrVIPETrainer(config, group)
-            return _PrVIPERun(
-                config, trainer, splits, body=body, stand_in=stand_in, report=progress
-            )
-
-        return make
+        return lambda group: _PrVIPERun(
+            config,
+            _PrVIPETrainer(config, group),
+            splits,
+            body=body,
+            stand_in=stand_in,
+            report=progress,
+        )
 
     return run_once(config, prepare)
 
