@@ -199,7 +199,7 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
         cells = [row.model]
         if protocols:
             cells.append(row.protocol)
-        cells += [_one_digit(row.errors.get(name)) for name in titles]
+        cells += [f"{row.errors[name]:.1f}" if name in row.errors else "-" for name in titles]
         cells.append(f"{row.frames:,}" if row.frames else "-")
         table.add_row(*cells)
     return table
@@ -216,8 +216,3 @@ def describe_labels(numbers: SplitMetrics) -> str:
 def _errors_of(numbers: SplitMetrics) -> dict[str, float]:
     """The numbers of an entry of metrics.json that tables show."""
     return {name: float(numbers[name]) for name in table_metrics([numbers]) if name in numbers}
-
-
-def _one_digit(error: float | None) -> str:
-    """A number of a table, `-` for none."""
-    return "-" if error is None else f"{error:.1f}"

@@ -1,7 +1,4 @@
-"""Run a training of a model, in this process or in several, and show it.  windows -> [training]
-
-`TrainingView` shows it.
-"""
+"""Run a training of a model, in this process or in several, and show it.  windows -> [training]"""
 
 from __future__ import annotations
 
