@@ -59,13 +59,13 @@ OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 # x right, y down, z forward -> x right, z up
 TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-N_JOINTS: Final = 55
+N_JOINTS: Final = 55  # of SMPL-X
 N_BETAS: Final = 16  # of AMASS's SMPL-X files; SMPL's ten come first, the others are 0
 # SMPL's hands: index, middle, little and ring fingers
 HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}
 MIN_RATE: Final = 30.0  # frames per second: GMR plays slower files at 30
 RATE_NOISE: Final = 0.01  # treats 29.97 as 30
-ENDING: Final = "_stageii.npz"  # of AMASS's SMPL-X files
+MOTION_ENDING: Final = "_stageii.npz"  # of AMASS's SMPL-X files
 
 
 class _PredictedVideos(NamedTuple):
@@ -270,7 +270,7 @@ def write_motion(
     """
     timeline = _Timeline.plan(bodies, fps, clip)
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
-    trans = resample_linear(__translations(bodies), timeline.position) @ TO_WORLD.T
+    trans = resample_linear(_translations(bodies), timeline.position) @ TO_WORLD.T
     pelvis = _pelvis(body, betas)  # SMPL rotates about the pelvis, which is not at the origin
     poses = _poses(bodies, timeline.position)
     about = {
@@ -294,7 +294,7 @@ def write_motion(
         "about": np.array(json.dumps(about)),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(bodies.track.name, ENDING)
+    path = folder / file_name(bodies.track.name, MOTION_ENDING)
     replace_file(path, lambda stream: np.savez(stream, **arrays))
     return path
 
@@ -337,7 +337,7 @@ def _poses(bodies: TrackBodies, position: Doubles) -> Doubles:
     return poses.reshape(len(turned), 3 * N_JOINTS)
 
 
-def __translations(bodies: TrackBodies) -> Doubles:
+def _translations(bodies: TrackBodies) -> Doubles:
     """Translations (F, 3) m in camera axes, for a focal length equal to the image's diagonal.
 
     The weak perspective camera s (x + tx) of a crop of side 2 gives the pixels per metre, s times
