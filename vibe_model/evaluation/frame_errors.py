@@ -2,7 +2,7 @@
 
 `evaluate` adds every predicted track to a `Scorer`, which measures it by several protocols at once:
 
-1. `_Truth.from_labels` decides which frames a protocol counts, and makes arrays for their errors.
+1. `Truth.from_labels` decides which frames a protocol counts, and makes arrays for their errors.
 2. `Scorer._pose` poses the predicted bodies and those of the labels, a few frames at a time. It
    keeps the joints and fills in the errors of vertices (`_compare_bodies`), since vertices of a
    whole track would be too large.
@@ -16,8 +16,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,11 @@ from cache.read.labels import BETAS, FIELDS, POSE
 from pipeline.errors import MissingAssets
 from pipeline.estimates import recorded_estimates
 from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
+from pipeline.skeletons import JOINTS, Bools, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation.protocols import Labels, Protocol
-from vibe_model.evaluation.track_errors import BASELINE, OWN, Means, TrackErrors
+from vibe_model.evaluation.track_errors import BASELINE, MODELS, OWN, Means, TrackErrors, Truth
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true
 
-ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.round_labels`
 VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics of vertices
-MODELS: Final = (OWN, BASELINE)
 
 
 class _Root(NamedTuple):
@@ -117,7 +115,7 @@ class Scorer:
         """
         bodies = raw.smooth_time(self._smooth)
         labels = self._read_labels(bodies)
-        truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
+        truths = [Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
         # `Protocol.mean` -> the group of this track; all groups have the same weight in the means
         groups = {"frames": "", "videos": raw.track.video}
@@ -156,7 +154,7 @@ class Scorer:
         return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
 
     @torch.no_grad()
-    def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> _Predicted:
+    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> _Predicted:
         """Pose the frames that metrics read, POSED_AT_ONCE at a time.
 
         Fills in the truths' errors of vertices, and their joints of labels' bodies.
@@ -201,12 +199,12 @@ class Scorer:
             return _numpy(posed["kp_3d"])
         return _numpy(mesh.joints(order))
 
-    def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
+    def _group_by_body(self, truths: Sequence[Truth], gender: str) -> list[_BodyGroup]:
         """Group the truths that need bodies of labels, by gender and rounding of the labels.
 
         gender: that of the track's labels.
         """
-        groups: dict[tuple[str, bool], list[_Truth]] = {}
+        groups: dict[tuple[str, bool], list[Truth]] = {}
         for truth in truths:
             genders = self._genders.get(truth.protocol.name)
             if genders:
@@ -256,7 +254,7 @@ class Scorer:
             mesh = mesh.unpose(self._unit_shapes(mesh.body))
         return _numpy(mesh.vertices(root))
 
-    def _measure(self, model: str, truth: _Truth, predicted: _Predicted, run: Ints) -> None:
+    def _measure(self, model: str, truth: Truth, predicted: _Predicted, run: Ints) -> None:
         """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`.
 
         `Protocol.successive` decides which frames a metric over several frames (`Metric.span`)
@@ -303,7 +301,7 @@ class Scorer:
         self._previous[key] = (pred[1 - span :], target[1 - span :])
         return pred, target
 
-    def _pairs(self, model: str, truth: _Truth, predicted: _Predicted) -> dict[str, Pair]:
+    def _pairs(self, model: str, truth: Truth, predicted: _Predicted) -> dict[str, Pair]:
         """The arrays that metrics read: `Metric.reads` -> (predicted, true)."""
         protocol = truth.protocol
         joints = predicted.joints[protocol.joints]
@@ -327,59 +325,10 @@ class _Predicted(NamedTuple):
     kp_2d: Floats  # (F, 49, 2) in the crop
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Truth:
-    """Labels of F frames by a protocol, and the errors of predictions.
-
-    `Scorer` fills in `errors`, and the joints of labels' bodies.
-    """
-
-    protocol: Protocol
-    labels: Labels
-    joints: Floats  # (F, J, 3) m
-    kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
-    counted: Bools  # (F,) frames with counted 3D labels
-    # (F,) by model and metric; nan: none
-    errors: Mapping[str, dict[str, Doubles]]
-
-    @property
-    def reads_keypoints(self) -> Bools:
-        """Whether each frame has a keypoint that counts, (F,)."""
-        return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
-
-    @property
-    def reads_joints(self) -> Bools:
-        """Whether each frame's predicted joints are read, (F,): where labels count, or everywhere
-        if a metric reads the prediction alone.
-        """
-        reads = [metric.reads for metric in self.protocol.metrics.values()]
-        return self.counted | ("prediction" in reads)
-
-    @classmethod
-    def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
-        """Apply a protocol's rules to labels; all errors are nan."""
-        if protocol.round_labels:
-            for name in ROUNDED:
-                rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
-                labels = labels._replace(**{name: rounded})
-        rows = protocol.rows(labels)
-        rows_2d = protocol.rows_2d(labels)
-        kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
-        joints = labels.joints
-        counted = rows & labels.has_3d
-        if protocol.truth == "body":
-            joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
-            counted = rows & labels.has_smpl
-        errors = {}
-        for model in MODELS:
-            errors[model] = {name: np.full(len(rows), np.nan) for name in protocol.metrics}
-        return cls(protocol, labels, joints, kp_2d, counted, errors)
-
-
 class _BodyGroup:
     """Truths of a track that compare with the same bodies of labels."""
 
-    def __init__(self, body: Body, truths: list[_Truth]) -> None:
+    def __init__(self, body: Body, truths: list[Truth]) -> None:
         self.body = body  # of the gender with which they compare
         self.truths = truths
         self.has_vertices = any(_vertex_metrics(truth.protocol) for truth in truths)

@@ -1,7 +1,8 @@
-"""The errors of a track's frames, and their means.  features -> windows -> [evaluation]
+"""A track's labels by one protocol, the errors of its frames, and their means.  features -> windows
+-> [evaluation]
 
-`frame_errors.Scorer` makes one `TrackErrors` for each track and protocol, and adds it to the
-protocol's `Means` of the split.
+`frame_errors.Scorer` makes one `Truth` and one `TrackErrors` for each track and protocol, and adds
+the errors to the protocol's `Means` of the split.
 """
 
 from __future__ import annotations
@@ -13,12 +14,64 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline.skeletons import Bools, Doubles
+from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
+from vibe_model.evaluation.protocols import Labels, Protocol
 
 ByFrame = Mapping[str, Doubles]  # error -> (F,), nan where a frame has none
 
 OWN: Final = "own"  # errors of the prediction
 BASELINE: Final = "baseline"  # errors of the constant mean body
+MODELS: Final = (OWN, BASELINE)
+ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.round_labels`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """Labels of F frames by a protocol, and the errors of predictions.
+
+    `Scorer` fills in `errors`, and the joints of labels' bodies.
+    """
+
+    protocol: Protocol
+    labels: Labels
+    joints: Floats  # (F, J, 3) m
+    kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
+    counted: Bools  # (F,) frames with counted 3D labels
+    # (F,) by model and metric; nan: none
+    errors: Mapping[str, dict[str, Doubles]]
+
+    @property
+    def reads_keypoints(self) -> Bools:
+        """Whether each frame has a keypoint that counts, (F,)."""
+        return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
+
+    @property
+    def reads_joints(self) -> Bools:
+        """Whether each frame's predicted joints are read, (F,): where labels count, or everywhere
+        if a metric reads the prediction alone.
+        """
+        reads = [metric.reads for metric in self.protocol.metrics.values()]
+        return self.counted | ("prediction" in reads)
+
+    @classmethod
+    def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
+        """Apply a protocol's rules to labels; all errors are nan."""
+        if protocol.round_labels:
+            for name in ROUNDED:
+                rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
+                labels = labels._replace(**{name: rounded})
+        rows = protocol.rows(labels)
+        rows_2d = protocol.rows_2d(labels)
+        kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
+        joints = labels.joints
+        counted = rows & labels.has_3d
+        if protocol.truth == "body":
+            joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
+            counted = rows & labels.has_smpl
+        errors = {}
+        for model in MODELS:
+            errors[model] = {name: np.full(len(rows), np.nan) for name in protocol.metrics}
+        return cls(protocol, labels, joints, kp_2d, counted, errors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

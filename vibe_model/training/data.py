@@ -1,8 +1,9 @@
-"""Read training batches from the cache.  features -> [windows] -> training -> evaluation
+"""Datasets for PyTorch of windows and tracks in the cache.  features -> [windows] -> training
 
 - `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
   windows a step draws, and reads them into arrays of the whole batch.
 - `TrainingBatches.stream`: the same batches as tensors on the device, prepared ahead by a thread.
+- `Tracks`: whole tracks, for training loops of your own; no model here reads them.
 
 A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
 windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
@@ -51,9 +52,9 @@ CPU: Final = torch.device("cpu")
 class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    # Arrays or tensors as of `Split.read`, with the configuration's `fields`; w_3d = w_smpl = 0 in
-    # the 2D part. Extra streams: (B, T, (history + 1) * size) by the configuration's name, with
-    # flags `<name>_ok`, (B, T).
+    # The windows' features and labels: arrays or tensors as of `Split.read`, with the
+    # configuration's `fields`; w_3d = w_smpl = 0 in the 2D part. Extra streams: (B, T,
+    # (history + 1) * size) by the configuration's name, with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None without real motion
 
@@ -117,7 +118,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         )
         _require_training_joints(mixture)
         self._extra_streams = config.extra_streams
-        self._label_names = _label_names(config, parts)
+        self._names = _label_names(config, parts)
         self.mixture = mixture
         loaded = FeatureTable.load(mixture, hold, device, report)
         self.where = loaded.where  # where features are, as text for the user
@@ -136,10 +137,10 @@ class TrainingBatches(Dataset[TrainingBatch]):
         mixture = self.mixture
         picks = mixture.draw(step)
         video_parts = [part for part in picks if part != "motion"]
-        labels: Arrays = {}
+        arrays: Arrays = {}
         if video_parts:
-            labels = self._new_labels(sum(mixture.sizes[part] for part in video_parts))
-        buffers = self._part_buffers(labels, video_parts)
+            arrays = self._new_arrays(sum(mixture.sizes[part] for part in video_parts))
+        buffers = self._part_buffers(arrays, video_parts)
         motion = None
         if "motion" in picks:
             motion = np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
@@ -147,12 +148,12 @@ class TrainingBatches(Dataset[TrainingBatch]):
         mixture.read(picks, buffers)
 
         if self._layout is not None:
-            labels[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
+            arrays[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
         if video_parts:
             for name, reading in self._extra_streams.items():
-                labels[name] = reading.stack(labels[name])
-                labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
-        return TrainingBatch(labels, motion)
+                arrays[name] = reading.stack(arrays[name])
+                arrays[f"{name}_ok"] = arrays[f"{name}_ok"][:, reading.history :]
+        return TrainingBatch(arrays, motion)
 
     def stream(
         self, start: int, *, device: torch.device, workers: int = 0
@@ -196,7 +197,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
                 yield batch
                 batch = next_batch.result()
 
-    def _part_buffers(self, labels: Arrays, parts: Sequence[str]) -> dict[str, Arrays]:
+    def _part_buffers(self, arrays: Arrays, parts: Sequence[str]) -> dict[str, Arrays]:
         """Views of a batch's arrays that `Mixture.read` fills: part -> field -> the part's windows.
 
         The parts follow one another along B.
@@ -208,16 +209,16 @@ class TrainingBatches(Dataset[TrainingBatch]):
             stop += self.mixture.sizes[part]
             buffers[part] = {}
             for field in self.mixture.parts[part].fields:
-                name = self._label_names.get(field, field)
-                if name in labels:
-                    buffers[part][field] = labels[name][start:stop]
+                name = self._names.get(field, field)
+                if name in arrays:
+                    buffers[part][field] = arrays[name][start:stop]
         return buffers
 
-    def _new_labels(self, n_windows: int) -> Arrays:
+    def _new_arrays(self, n_windows: int) -> Arrays:
         """Make the arrays of a batch's windows with video. Labels that a part may lack are 0."""
         mixture = self.mixture
         frames = (n_windows, mixture.seqlen)
-        labels: Arrays = {
+        arrays: Arrays = {
             "kp_2d": np.empty((*frames, 49, 3), np.float32),
             "kp_3d": np.zeros((*frames, 49, 3), np.float32),
             "theta": np.zeros((*frames, 85), np.float32),
@@ -229,16 +230,68 @@ class TrainingBatches(Dataset[TrainingBatch]):
         dtypes = defaultdict[str, list[np.dtype[Any]]](list)
         for part in mixture.parts.values():
             for field, (size, dtype) in mixture.fields[part.name].items():
-                name = self._label_names.get(field, field)
+                name = self._names.get(field, field)
                 n_frames = part.history_rows(field) + mixture.seqlen
                 shapes.setdefault(name, (n_windows, n_frames, *size))
                 dtypes[name].append(dtype)
         if self._layout is not None:
             shapes.pop("features", None)
         for name, shape in shapes.items():
-            if name not in labels:
-                labels[name] = np.empty(shape, np.result_type(*dtypes[name]))
-        return labels
+            if name not in arrays:
+                arrays[name] = np.empty(shape, np.result_type(*dtypes[name]))
+        return arrays
+
+
+class Tracks(Dataset[dict[str, Any]]):
+    """A dataset of whole tracks: each item is one track of F frames.
+
+    F varies, so batches need padding or packing (`collate_fn`). An item has:
+
+    - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
+      for frames that could not be decoded; their features are 0
+    - each of `fields`, as `Split.read` returns it: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
+      the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
+    - `track` and `video`, the names
+
+    Labels that the split does not have are 0, with a confidence or weight of 0. Workers of a
+    `DataLoader` open the split again. Raises CacheError for a stream that the split does not have
+    and for an unknown field, and ValueError for the field `features`, which `streams` give.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        streams: Sequence[str] = ("resnet50",),
+        fields: Sequence[str] = ("kp_2d", "frame_index"),
+    ) -> None:
+        self.split = split
+        self.streams = tuple(streams)
+        for stream in self.streams:
+            split.open_stream(stream)  # raises CacheError if the split lacks it
+        self.fields = tuple(fields)
+        # reads no row; raises CacheError for an unknown field
+        split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)
+
+    def __len__(self) -> int:
+        return len(self.split.tracks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"track {index} of {len(self)}")
+        track = self.split.tracks[index]
+        window = np.array([[track.start, track.stop]])
+        read = self.split.read(window, streams=self.streams, fields=self.fields)
+        item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
+        for stream in self.streams:
+            features = self.split.rows(f"features/{stream}", track.start, track.stop)
+            features = features.astype(np.float32)
+            ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
+            features[~ok] = 0
+            item[stream] = torch.from_numpy(features)
+            item[f"{stream}_ok"] = torch.from_numpy(ok)
+        item["track"] = track.name
+        item["video"] = track.video
+        return item
 
 
 class _UnopenedBatches(Dataset[TrainingBatch]):
