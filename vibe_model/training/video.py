@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -35,6 +35,7 @@ from vibe_model.evaluation.evaluate import (
     evaluate_all,
     evaluate_split,
 )
+from vibe_model.evaluation.protocols import Protocol
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
@@ -50,6 +51,25 @@ if TYPE_CHECKING:
 
 # It gets TableProgress before the first step, unless hold = none.
 ShowProgress = Callable[[TrainingProgress | TableProgress], None]
+
+
+class _Rating(NamedTuple):
+    """How the best epoch is chosen."""
+
+    labels: str  # that the validation splits have
+    protocol: Protocol
+    score: str  # name of the metric to minimise
+
+
+_BY_3D: Final = _Rating("3D", protocols.DEFAULT, "pa_mpjpe")
+_BY_2D: Final = _Rating("2D", protocols.VALIDATION_2D, "error_2d")
+
+
+class _StreamNetwork(NamedTuple):
+    """A split's stream, and the identity of its network."""
+
+    name: str  # 3dpw/train/resnet50
+    identity: dict[str, Any]
 
 
 class VideoTrainer(Trainer):
@@ -163,9 +183,8 @@ class VideoRun(TrainingLoop):
         """Check the evaluation, load pretrained weights, then load features."""
         super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
         self._check_evaluation()  # first: features take minutes to load
-        self.score = "error_2d"
-        if any(map(self._is_3d, config.validation)):
-            self.score = "pa_mpjpe"
+        self._rating = _BY_3D if any(map(self._is_3d, config.validation)) else _BY_2D
+        self.score = self._rating.score
         group = self.group
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
@@ -237,11 +256,7 @@ class VideoRun(TrainingLoop):
         split without the labels that it needs.
         """
         config = self.config
-        protocol = protocols.DEFAULT
-        labels = "3D"
-        if self.score == "error_2d":
-            protocol = protocols.VALIDATION_2D
-            labels = "2D"
+        rating = self._rating
         by_split = {}
         scores = []
         unlabelled = []
@@ -254,17 +269,20 @@ class VideoRun(TrainingLoop):
                 keypoints=not is_3d,
             )
             metrics = evaluate_split(
-                self.trainer.generator, self.splits[split_of(entry)], options, protocol=protocol
+                self.trainer.generator,
+                self.splits[split_of(entry)],
+                options,
+                protocol=rating.protocol,
             )
             by_split[entry] = metrics
-            if self.score in metrics:
-                scores.append(metrics[self.score])
-            elif is_3d or labels == "2D":  # a split without 3D labels needs no score beside 3D ones
+            if rating.score in metrics:
+                scores.append(metrics[rating.score])
+            elif is_3d or rating is _BY_2D:  # a split of 2D labels needs no score beside 3D ones
                 unlabelled.append(entry)
         if unlabelled:
             raise DataError(
-                f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to "
-                "choose the best epoch by, found none. Name other tracks."
+                f"validation: {', '.join(unlabelled)}: expected frames with {rating.labels} labels "
+                "to choose the best epoch by, found none. Name other tracks."
             )
         return by_split, float(np.mean(scores))
 
@@ -298,7 +316,7 @@ class VideoRun(TrainingLoop):
         generator = self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
         options = self._eval_options
-        if config.per_frame and self.score == "pa_mpjpe":
+        if config.per_frame and self._rating is _BY_3D:
             # Its predictions, smoothed in time, are another baseline. The width of the smoothing
             # (sigma) is the best one on the validation splits.
             sigma, _ = choose_sigma(
@@ -377,8 +395,7 @@ def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     "features" reads the streams of all splits and, if they are jittered, several of one split.
     """
     arguments = {reading.stream: name for name, reading in config.extra_streams.items()}
-    # argument -> name and identity of the first stream that it reads
-    first_streams: dict[str, tuple[str, dict[str, Any]]] = {}
+    first_networks: dict[str, _StreamNetwork] = {}  # argument -> that of its first stream
     stand_in = False
     for split, streams in config.streams.items():
         for stream in streams:
@@ -396,10 +413,9 @@ def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
                     f"{manifest['dim']}. {do}"
                 )
             if manifest.get("identity") is not None:
-                name = f"{split}/{stream}"
                 identity = _network_of(splits[split], stream)
-                first, expected = first_streams.setdefault(argument, (name, identity))
-                _require_equal(expected, identity, first, name)
+                network = _StreamNetwork(f"{split}/{stream}", identity)
+                _require_equal(first_networks.setdefault(argument, network), network)
     return stand_in
 
 
@@ -413,17 +429,17 @@ def _network_of(split: Split, stream: str) -> dict[str, Any]:
     return identity
 
 
-def _require_equal(
-    expected: Mapping[str, Any], identity: Mapping[str, Any], first: str, second: str
-) -> None:
-    """Raise DataError if two identities differ. first, second: names of their streams."""
+def _require_equal(first: _StreamNetwork, second: _StreamNetwork) -> None:
+    """Raise DataError if two networks differ."""
     differences = []
-    for name in sorted(expected.keys() | identity.keys()):
-        if expected.get(name) != identity.get(name):
-            differences.append(f"{name} {expected.get(name)} and {identity.get(name)}")
+    for key in sorted(first.identity.keys() | second.identity.keys()):
+        one = first.identity.get(key)
+        other = second.identity.get(key)
+        if one != other:
+            differences.append(f"{key} {one} and {other}")
     if differences:
         raise DataError(
-            f"expected features of one network, found different ones in {first} and "
-            f"{second}: {'; '.join(differences)}. Extract one of them again with the other's "
-            "settings (--replace), or name another stream."
+            f"expected features of one network, found different ones in {first.name} "
+            f"and {second.name}: {'; '.join(differences)}. Extract one of them again with the "
+            "other's settings (--replace), or name another stream."
         )
