@@ -14,7 +14,7 @@ configuration has the path of that run's best.pt (`_ModelTraining`).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -146,7 +146,7 @@ class _ModelTraining(NamedTuple):
 
     config: VideoConfig  # with the paths of the checkpoints that tasks make
     # tasks that make a checkpoint which the model reads and luigi.cfg does not name
-    checkpoint_tasks: Sequence[type[_CheckpointTask]]
+    checkpoint_tasks: Collection[type[_CheckpointTask]]
 
     @classmethod
     def read(cls, model: Model, variant: str | None, seed: int | None) -> Self:
@@ -164,7 +164,7 @@ class _ModelTraining(NamedTuple):
         checkpoints: dict[str, Any] = {
             setting: task.checkpoint(config) for setting, task in tasks.items()
         }
-        return cls(replace(config, **checkpoints), list(tasks.values()))
+        return cls(replace(config, **checkpoints), tasks.values())
 
 
 def model_config(model: Model, variant: str | None = None, seed: int | None = None) -> VideoConfig:

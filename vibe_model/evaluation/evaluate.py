@@ -133,13 +133,13 @@ def evaluate_all(
         split_options = replace(options, tracks=(tracks or {}).get(name, options.tracks))
         job = _EvaluationJob(generator, name, splits[name], records, split_options, results)
         metrics = _metrics(job)
-        nested: list[Metrics] = []
+        nested: list[Metrics] = []  # as `protocols.by_protocol` reads them
         for record in records:
             dynamics = _dynamics(job, record, bind_dynamics)
             nested.append(metrics[record.name] | dynamics | {"stand_in": stand_in})
         first, *others = nested
-        by_split[name] = first | _split_facts(job, left_out)
-        by_split[name] |= {numbers["protocol"]: numbers for numbers in others}
+        by_name = {numbers["protocol"]: numbers for numbers in others}
+        by_split[name] = first | _split_facts(job, left_out) | by_name
     if results is not None:
         results.write()
     return by_split

@@ -68,7 +68,7 @@ class PredictionJob:
         runs.require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
         trained.check_split(split, stream)
         stand_in = trained.has_random_features(split, stream)
-        stand_in |= bool(trained.generator.body.is_stand_in)
+        stand_in |= trained.generator.body.is_stand_in
         return cls(root, name, stream, trained, out, stand_in, raw)
 
     def split(self) -> cache.Split:
@@ -199,7 +199,7 @@ def streams_to_prepare(
     runs.require_one_kind(
         {
             f"the images of {raw}": is_stand_in(raw),
-            f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in),
+            f"the body of {trained.checkpoint}": trained.generator.body.is_stand_in,
         }
     )
     features = _feature_stream(trained, settings, weights)
