@@ -1,4 +1,4 @@
-"""The devices that settings name.  [settings] -> training, prediction"""
+"""The devices that settings name, and constant numbers on them.  [settings] -> [training]"""
 
 from __future__ import annotations
 
