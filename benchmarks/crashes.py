@@ -253,10 +253,7 @@ class Steps:
     def cluster(self) -> Any:
         """A Dask cluster of two workers, which starts again a worker that was killed."""
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the workers
-        folder = self.work / "dask"
-        return LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, dashboard_address=None, local_directory=folder, preload=[SHRUNK]
-        )
+        return LocalCluster(n_workers=2, dashboard_address=None, preload=[SHRUNK])  # type: ignore[no-untyped-call]
 
     def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:
         """Kill or end a command, or run another one on the same split."""
