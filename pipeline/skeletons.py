@@ -372,12 +372,17 @@ def add_confidence(places: Floats) -> Doubles:
     return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
 
 
+def in_range(values: Floats) -> Bools:
+    """Whether each number is one of a label: finite, and below LARGEST."""
+    return np.asarray(np.abs(values) < LARGEST)  # comparisons with NaN are false
+
+
 def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
     """Copy joints (..., J, 3) px px confidence, with invalid ones set to 0; also return how many.
 
     Invalid are NaN, infinity, and numbers beyond LARGEST.
     """
-    bad = ~(np.abs(keypoints) < LARGEST).all(axis=-1)  # comparisons with NaN are false
+    bad = ~in_range(keypoints).all(axis=-1)
     out = keypoints.copy()
     out[bad] = 0
     return out, int(bad.sum())

@@ -22,7 +22,7 @@ from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import LARGEST, Bools, Floats, Number, zero_invalid_joints
+from pipeline.skeletons import Bools, Floats, Number, in_range, zero_invalid_joints
 from pipeline.track import Track, other_units
 
 CONVERT_UNITS: Final = (
@@ -66,28 +66,19 @@ def check_tracks(
     Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
     """
     declared = {*columns, *(column.name for column in extra)} - {*rules.optional_extra}
-    _require_own_names(tracks)
+    for name, times in Counter(track.name for track in tracks).items():
+        if times > 1:
+            raise _same_name(name, times)
     for track in tracks:
         cache.check_track(track.rows, video.name, columns, extra)
         missing = sorted(declared - track.columns.keys() - track.extra.keys())
         if missing:
-            raise cache.CacheError(
-                f"{track.name}: has no {', '.join(missing)}, which its reader declares"
-            )
+            raise _missing_columns(track, missing)
 
     candidates = (*video.label_folders, *video.files, Path(video.name))
     labels = raw / candidates[0]  # for messages
     _require_units(labels, tracks, account)
     _require_images(labels, tracks, has_checked_joints=rules.checks_joints)
-
-
-def _require_own_names(tracks: Sequence[Track]) -> None:
-    """Raise CacheError if two tracks have one name."""
-    for name, times in Counter(track.name for track in tracks).items():
-        if times > 1:
-            raise cache.CacheError(
-                f"{name}: {times} tracks have this name; its reader must tell them apart"
-            )
 
 
 def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
@@ -97,14 +88,10 @@ def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount)
     n_tiny = account.dropped[DEGENERATE_BOX]
     if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
         actual = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-        _refuse_unit(labels, "joints", "joints in pixels", actual)
+        refuse(_other_unit(labels, "joints", "joints in pixels", actual))
     for track in tracks:
         for column, expected, actual in other_units(track.columns | dict(track.extra)):
-            _refuse_unit(labels, column, expected, f"{actual} in {track.name}")
-
-
-def _refuse_unit(labels: Path, column: str, expected: str, found: str) -> None:
-    refuse(RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit"))
+            refuse(_other_unit(labels, column, expected, f"{actual} in {track.name}"))
 
 
 def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints: bool) -> None:
@@ -131,7 +118,7 @@ def finite_rows(*labels: Floats) -> Bools:
     are_finite = []
     for array in labels:
         inner_axes = tuple(range(1, array.ndim))
-        are_finite.append((np.abs(array) < LARGEST).all(axis=inner_axes))  # NaN is not below it
+        are_finite.append(in_range(array).all(axis=inner_axes))
     return np.asarray(np.logical_and.reduce(are_finite))
 
 
@@ -152,3 +139,21 @@ def finite_joints(
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite{where}: not used")
     return joints
+
+
+# --------------------------------------------------------------------------------------------------
+# errors
+
+
+def _same_name(name: str, times: int) -> cache.CacheError:
+    return cache.CacheError(
+        f"{name}: {times} tracks have this name; its reader must tell them apart"
+    )
+
+
+def _missing_columns(track: Track, missing: Sequence[str]) -> cache.CacheError:
+    return cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
+
+
+def _other_unit(labels: Path, column: str, expected: str, found: str) -> RawDataError:
+    return RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit")

@@ -32,6 +32,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
 from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.errors import PipelineError
+from pipeline.exchange.bodies.estimate import N_BODY
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import (
     NO_EXTRINSICS,
@@ -48,10 +49,9 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.wham.motions import find_motions
 from pipeline.features.streams.world import Hmr2
+from pipeline.files.formats.smpl_files import N_BETAS
 from pipeline.skeletons import Array
 
-N_BODY = 66  # numbers of a pose from the pelvis to the wrists
-N_BETAS = 10
 _MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {_MIN_ROWS} frames"
 _GENDERED: Final = RowCheck(

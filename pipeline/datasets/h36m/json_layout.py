@@ -49,7 +49,6 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
 from pipeline.skeletons import (
     JOINTS,
-    LARGEST,
     Bools,
     Doubles,
     Float32s,
@@ -57,6 +56,7 @@ from pipeline.skeletons import (
     Ints,
     add_confidence,
     convert,
+    in_range,
 )
 
 if TYPE_CHECKING:
@@ -202,8 +202,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
         require_labels(file, UNPACK)
     frames, millimetres = load_joints(joints_file, take)
     account.found = len(frames)
-    # comparisons with NaN are false
-    is_finite = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)
+    is_finite = in_range(millimetres).all(axis=-1, keepdims=True)
     world = convert(
         np.where(is_finite, millimetres * METRES, np.nan), source="h36m_lifters", target="h36m"
     )

@@ -22,9 +22,9 @@ from pipeline.demo.camera import Camera, look_at
 from pipeline.demo.files import write_cdf
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
+from pipeline.files.formats.h36m import CAMERAS
 from pipeline.skeletons import JOINTS, Doubles
 
-CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 # px; the release has 1000 x 1002 and 1000 x 1000
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))
 AZIMUTHS: Final = (40.0, 145.0, 320.0, 220.0)  # degrees about the place, 0 in front of it

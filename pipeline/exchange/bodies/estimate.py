@@ -19,12 +19,11 @@ import numpy as np
 from pipeline.body import Body
 from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Doubles, Ints, correspondence
 
-N_POSE: Final = 72
 N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
-N_BETAS: Final = 10
 _MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
 _N_JOINTS: Final = N_BODY // 3  # of SMPL-X: pelvis to wrists, in SMPL's order
 _N_FACE: Final = 9  # numbers of SMPL-X's jaw and eyes, which come before the hands

@@ -29,9 +29,10 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
-from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate, BodyModels
+from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.exchange.bodies.matching import Keypoints, TrackMatch, match_people
 from pipeline.exchange.bodies.tools import camera_file, clip_of, read_estimates, stem_of
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, PELVIS, Array, Doubles

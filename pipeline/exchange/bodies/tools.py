@@ -19,10 +19,11 @@ import numpy as np
 
 from pipeline.cameras import is_rotation, rigid
 from pipeline.errors import RawDataError
-from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
+from pipeline.exchange.bodies.estimate import N_BODY, BodyEstimate, pinhole
 from pipeline.exchange.pickled_arrays import RESULTS, RESULTS_AGAIN, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.messages import owner_of, shown_names
+from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.skeletons import Doubles, Ints
 
 CROP: Final = 256  # px, of PHALP's crops

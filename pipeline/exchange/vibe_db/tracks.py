@@ -29,9 +29,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.vibe_db.database import PICTURE, Database, Layout, Segment, names_of
+from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.skeletons import (
     HIP,
-    LARGEST,
     Array,
     Bools,
     Float32s,
@@ -39,13 +39,13 @@ from pipeline.skeletons import (
     add_confidence,
     convert,
     correspondence,
+    in_range,
     zero_invalid_joints,
 )
 from pipeline.track import FLAGS, Track, column_problems, other_units
 
 Labels = dict[str, Array]  # column of the cache -> values of some rows
 
-N_POSE: Final = 72
 # m, the median absolute coordinate of the joints: in mm, any body has a larger one
 _FARTHEST_JOINT: Final = 10.0
 _LARGEST_FRAME: Final = 2**40
@@ -207,7 +207,7 @@ def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Ints:
     usable = np.arange(n_rows)
     if "bbox" in labels:
         bbox = labels["bbox"]
-        is_in_range = (np.abs(bbox) < LARGEST).all(axis=1)
+        is_in_range = in_range(bbox).all(axis=1)
         is_box = is_in_range & (bbox[:, 2] > 0)
         is_visible = (labels["kp_2d"][..., 2] > 0).any(axis=1)
         usable = np.flatnonzero(is_box & is_visible)
@@ -296,8 +296,7 @@ def _smpl_labels(database: Database, rows: range) -> Labels:
     fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
     stored = [database.read(field, rows) for field in fields]
     theta = np.concatenate(stored, axis=1)
-    is_in_range = (np.abs(theta) < LARGEST).all(axis=1)
-    has_smpl = is_in_range & theta.any(axis=1)
+    has_smpl = np.asarray(in_range(theta).all(axis=1) & theta.any(axis=1))
     theta = _nan_unless(has_smpl, theta)
     return {
         "pose": theta[:, :N_POSE],
@@ -354,7 +353,7 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
 def _have_body(joints: Array) -> Bools:
     """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
-        are_in_range = (np.abs(joints) < LARGEST).all(axis=(1, 2))
+        are_in_range = in_range(joints).all(axis=(1, 2))
         are_apart = (joints != joints[:, :1]).any(axis=(1, 2))
     return np.asarray(are_in_range & are_apart)
 

@@ -30,7 +30,7 @@ from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Doubles
+from pipeline.skeletons import LARGEST, Doubles, in_range
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
@@ -84,7 +84,7 @@ def load_motion(file: Path) -> Motion:
         motion = _load_npz(file)
 
     for key, values in {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}.items():
-        if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
+        if not in_range(values).all():
             actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
             raise RawDataError(file, key, "finite numbers", actual, AGAIN)
     return motion
