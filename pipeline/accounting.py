@@ -72,6 +72,10 @@ class VideoAccount:
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
 
+    def note(self, sentence: str) -> None:
+        """Add a sentence to `notes`."""
+        self.notes.append(sentence)
+
     def drop(self, reason: str, frames: int) -> None:
         """Count `frames` person-frames as dropped for `reason`, if there are any."""
         if frames:

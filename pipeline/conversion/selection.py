@@ -178,7 +178,7 @@ def select(
     names = [track.name for track in tracks]
     for name in left_out:
         if name not in names:
-            account.notes.append(
+            account.note(
                 f"{KEY} names {name!r}, which is no track of this video: "
                 f"it has {', '.join(names) or 'none'}"
             )

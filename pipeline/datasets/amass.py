@@ -219,10 +219,10 @@ class Amass(Dataset):
         _require_units(file, motion)
         _note_speed(motion, account)
         if motion.is_y_up or _is_y_up(motion):
-            account.notes.append("the motion's world has y up: turned, so that z is up")
+            account.note("the motion's world has y up: turned, so that z is up")
             motion = _turn_up(motion)
         elif _is_along_y(motion):
-            account.notes.append(LIES)
+            account.note(LIES)
 
         gender = gender_of(motion.gender)
         _note_shape(motion, gender, account)
@@ -230,9 +230,7 @@ class Amass(Dataset):
         fps, positions = _sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
         if n_frames > n_before:
-            account.notes.append(
-                f"{n_before} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
-            )
+            account.note(f"{n_before} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}")
         # below 25 Hz, resampling adds frames: then all frames after it count as found
         account.found = max(n_before, n_frames)
         account.drop("resampled", account.found - n_frames)
@@ -247,7 +245,7 @@ class Amass(Dataset):
             if self.labels.extra:
                 extra = smplx_labels(pose, motion.betas)
             else:
-                account.notes.append(
+                account.note(
                     "SMPL-X without smplx_pose: another file of its subset and ending is SMPL-H"
                 )
             pose = pose[:, SMPL_JOINTS[SMPLX_N_POSE]]
@@ -318,7 +316,7 @@ def _correct_rate(motion: Motion, video: RawVideo, account: VideoAccount) -> Mot
     rates = [RATES[name] for name in video.files[0].parts if name in RATES]
     if not rates or round(motion.rate) != STATED_RATE:
         return motion
-    account.notes.append(
+    account.note(
         f"the file states {motion.rate:g} Hz; {rates[0]:g} Hz is known to be right, and used"
     )
     return replace(motion, rate=rates[0])
@@ -359,13 +357,11 @@ def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
     gender: as labels have it; "" if the file states none that is known.
     """
     if not gender:
-        account.notes.append(f"gender is {shown(motion.gender)}: taken for neutral")
+        account.note(f"gender is {shown(motion.gender)}: taken for neutral")
     if motion.note:
-        account.notes.append(motion.note)
+        account.note(motion.note)
     if motion.n_betas > MAX_BETAS:
-        account.notes.append(
-            f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
-        )
+        account.note(f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used")
 
 
 def _note_speed(motion: Motion, account: VideoAccount) -> None:
@@ -376,7 +372,7 @@ def _note_speed(motion: Motion, account: VideoAccount) -> None:
     speed = motion.rate * float(np.median(steps.max(axis=1)))
     if speed > MAX_TURNING:
         likely = motion.rate / (2 if speed < 2 * MAX_TURNING else 4)
-        account.notes.append(
+        account.note(
             f"at {motion.rate:g} Hz, joints turn by {math.degrees(speed):.0f} degrees a second, "
             f"faster than people's: is the rate {likely:g} Hz?"
         )

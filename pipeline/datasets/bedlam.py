@@ -193,7 +193,7 @@ class Bedlam(Dataset):
             sequences = [sequence, *_list_sequences(raw / folder)]
             _count_rows_without_folder(scene_labels, sequences, account)
         if not len(labels.number):
-            account.notes.append("the labels have no row for this sequence's images")
+            account.note("the labels have no row for this sequence's images")
             return []
 
         pictures_type = TurnedPictures if self.turned in scene else Pictures
@@ -209,9 +209,7 @@ class Bedlam(Dataset):
         labels = _note_format(labels, account)
         is_still = labels.is_camera_static() and "orbit" not in scene
         if not is_still:
-            account.notes.append(
-                "the camera moves, and the labels' world with it: no extrinsics, no up"
-            )
+            account.note("the camera moves, and the labels' world with it: no extrinsics, no up")
         images = pictures.indices()
         tracks = []
         for subject in np.unique(labels.subject):
@@ -275,7 +273,7 @@ def _count_rows_without_folder(
     account.drop("no_picture", len(absent))
     if len(absent):
         names = shown_names(np.unique(absent).tolist())
-        account.notes.append(f"{len(absent)} rows belong to sequences without a folder: {names}")
+        account.note(f"{len(absent)} rows belong to sequences without a folder: {names}")
 
 
 def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Pictures) -> None:
@@ -298,12 +296,12 @@ def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Picture
 def _note_format(labels: SceneLabels, account: VideoAccount) -> SceneLabels:
     """Note how the labels differ from SMPL's usual form, and return them with at most 10 betas."""
     if labels.is_smplx:
-        account.notes.append(SMPLX)
+        account.note(SMPLX)
     elif labels.betas.shape[1] > N_BETAS:
-        account.notes.append("`shape` has 11 numbers, of which the first 10 are used")
+        account.note("`shape` has 11 numbers, of which the first 10 are used")
         labels = replace(labels, betas=labels.betas[:, :N_BETAS])
     if labels.subject[0].startswith(UNNAMED):
-        account.notes.append("the labels have no `sub`: rows with the same `shape` are one subject")
+        account.note("the labels have no `sub`: rows with the same `shape` are one subject")
     return labels
 
 

@@ -137,7 +137,7 @@ def finite_joints(
     """
     joints, n_bad = zero_invalid_joints(keypoints)
     if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite{where}: not used")
+        account.note(f"{n_bad} joints are not finite{where}: not used")
     return joints
 
 

@@ -196,7 +196,7 @@ def _match_fits(
     with FitStore.open(raw / FILE) as store:
         fits, counts = store.match(names, kp_2d)
     parts = [f"{n} {kind}" for kind, n in sorted(counts.items())]
-    account.notes.append(f"fits: {', '.join(parts)}")
+    account.note(f"fits: {', '.join(parts)}")
     return fits
 
 
@@ -279,10 +279,10 @@ def _picture_sizes(
         actual = problems[0] if problems else f"none, as when {PHIS} alone were kept"
         raise record.error(PICTURES, f"{n_frames} images", actual, "no_picture")
     if problems:
-        account.notes.append(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
+        account.note(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
     if len(pictures) != n_frames:
         n_used = min(n_frames, len(pictures))
-        account.notes.append(
+        account.note(
             f"{n_frames} frames are labelled, {len(pictures)} pictures are there: {n_used} used"
         )
     return sizes
@@ -298,7 +298,7 @@ def _keypoints(record: _Record, n_frames: int, sizes: Doubles, account: VideoAcc
         """Joints that some records do not have: zeros, so not seen."""
         if record.values(key, "float_list", math.prod(shape)):
             return record.array(key, shape)
-        account.notes.append(f"no {key}: {shape[-1]} joints are not annotated")
+        account.note(f"no {key}: {shape[-1]} joints are not annotated")
         return np.zeros(shape)
 
     xys = record.array("image/xys", (n_frames, 2, N_BODY))

@@ -348,13 +348,13 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     try:
         calibrated, intrinsics, extrinsics = Calibration.read(calibration_file, camera)
     except (OSError, RawDataError) as error:  # labels do not need it
-        account.notes.append(f"no camera intrinsics: {error}")
+        account.note(f"no camera intrinsics: {error}")
         return labels, _Film(source, fps)
     # The labels are in pixels of images of the calibrated size.
     do = "Extract the videos' frames as they are: all of them, at their own size."
     require_size(source, calibrated, calibration_file, do)
     if extrinsics is None:
-        account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
+        account.note("camera.calibration: extrinsic is no rotation and shift: not used")
     return labels, _Film(source, fps, intrinsics=intrinsics, extrinsics=extrinsics)
 
 

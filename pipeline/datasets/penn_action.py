@@ -174,16 +174,16 @@ def _note_contradictions(
         try:
             values = numbers(label.file, key, label.value(key).reshape(-1), (n,))
         except RawDataError as error:
-            account.notes.append(f"not used: {error}")
+            account.note(f"not used: {error}")
             return []
         if not np.isfinite(values).all():
-            account.notes.append(f"not used: {key} holds {values.tolist()}")
+            account.note(f"not used: {key} holds {values.tolist()}")
             return []
         return list(values.tolist())
 
     for n_frames in read_values("nframes", 1):
         if n_frames != len(kp_2d):
-            account.notes.append(f"nframes is {n_frames:.10g}, {len(kp_2d)} frames are labelled")
+            account.note(f"nframes is {n_frames:.10g}, {len(kp_2d)} frames are labelled")
     dimensions = read_values("dimensions", 3)
     if not dimensions:
         return None, 0
@@ -193,7 +193,7 @@ def _note_contradictions(
     is_visible = kp_2d[..., 2] > 0
     n_outside = int((is_visible & is_outside).sum())
     if n_outside:  # four videos have coordinates at another scale
-        account.notes.append(
+        account.note(
             f"{n_outside} visible joints are outside the {width:.0f} x {height:.0f} picture"
         )
     return (width, height), n_outside

@@ -153,7 +153,7 @@ def frames_there(
     if isinstance(source, Pictures):
         require_numbers(source, 0, n_labels - 1, spare=spare)
     if n_beyond:
-        account.notes.append(
+        account.note(
             f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used"
         )
     if not has_picture.all():
@@ -162,7 +162,7 @@ def frames_there(
         name = f"frame {first}"
         if isinstance(source, Pictures):
             name = source.path(first).name
-        account.notes.append(
+        account.note(
             f"{n_absent} of {n_labels} labelled frames have no picture, the first is {name}"
         )
     return has_picture
@@ -254,7 +254,7 @@ def require_frames(
     if error is not None:
         refuse(error)
     elif frames[0] == 1 and len(frames) == last:
-        account.notes.append(
+        account.note(
             f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, "
             "correct that"
         )
@@ -308,7 +308,7 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
         note = f"labels of {n_labelled} of the frames {first} to {last}: the others have none"
     else:
         return
-    account.notes.append(note)
+    account.note(note)
 
 
 def _count_not_shown(video: Video) -> int:
@@ -329,7 +329,7 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
     record = video.record()
     if record.n_hidden:
         stored = record.n_frames + record.n_hidden
-        account.notes.append(
+        account.note(
             f"the edit list hides {record.n_hidden} of {stored} frames: labels count those that "
             "are shown"
         )
@@ -478,7 +478,7 @@ def require_visible(
     require_pixels(labels, keypoints, size, DETECTED_OUTSIDE, do=SAME_SIZE)
     share = _far_outside(points, size).mean()
     if share > STRAY_JOINTS:
-        account.notes.append(
+        account.note(
             f"{share:.0%} of the joints are far outside the {size[0]} x {size[1]} images: were "
             "they made smaller?"
         )

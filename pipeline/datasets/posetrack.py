@@ -161,7 +161,7 @@ class PoseTrack(Dataset):
         for folder in ANNOTATIONS:
             alternative = Path(folder, split, file.name)
             if alternative != file and (raw / alternative).is_file():
-                account.notes.append(f"{alternative.as_posix()} is not used: {file.as_posix()} is")
+                account.note(f"{alternative.as_posix()} is not used: {file.as_posix()} is")
         labels = load_labels(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(labels.annotations)
         account.notes.extend(labels.notes)
@@ -259,7 +259,7 @@ def _find_images(
     pictures = images.pictures
     if pictures.place != raw / video.folders[0]:
         where = pictures.place.relative_to(raw).as_posix()
-        account.notes.append(f"its pictures are in {where}: changes there are not noticed")
+        account.note(f"its pictures are in {where}: changes there are not noticed")
     last = max(labels.images.n_images - 1, int(images.frame_index.max()))
     require_rate(pictures, last + 1)
     require_numbers(pictures, 0, last, spare=0)
@@ -289,7 +289,7 @@ def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _Lab
         raise _no_labelled_image(pictures, frame_index)
     if is_absent.any():
         first = shown(file_names[int(is_absent.argmax())])
-        account.notes.append(
+        account.note(
             f"{int(is_absent.sum())} of {len(file_names)} labelled pictures are not there: the "
             f"first is {first}"
         )

@@ -215,7 +215,7 @@ class ThreeDPW(Dataset):
         intrinsics = sequence.intrinsics
         require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
         if body is None:
-            account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
+            account.note("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for number, actor in enumerate(sequence.actors):
             rows, bbox = _keep_rows(actor, sequence.to_camera, has_picture, account)

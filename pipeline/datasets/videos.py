@@ -207,7 +207,7 @@ class OwnVideos(ClipDataset):
         top, slash, _ = video.name.partition("/")
         likely = LIKE_A_SPLIT.get(top.lower(), split)
         if slash and likely != split:
-            account.notes.append(
+            account.note(
                 f"{top}/ names no split, so its clips belong to {split}: rename it to {likely}/"
             )
         rules = Rules(

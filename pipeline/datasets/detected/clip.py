@@ -184,7 +184,7 @@ def _read_labels(
     account.found = detections.n_persons
     account.notes.extend(detections.notes)
     if not detections.n_persons:
-        account.notes.append(f"{place.name} has no person in any frame")
+        account.note(f"{place.name} has no person in any frame")
     return _ClipDetections(place, info, detections)
 
 
@@ -267,9 +267,7 @@ def _note_unlisted(
     # `require_frames` has already noted it.
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         file = labels.place.relative_to(raw).as_posix()
-        account.notes.append(
-            f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
-        )
+        account.note(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
 
 
 def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) -> Detections:
@@ -337,7 +335,7 @@ def _compare_with_border(
         error = RawDataError(labels, "keypoints", expected, found, do, reason="keypoints_outside")
         refuse(error)
     elif share > DETECTED_OUTSIDE:
-        account.notes.append(f"{share:.0%} of the joints are beyond the border of the image")
+        account.note(f"{share:.0%} of the joints are beyond the border of the image")
 
 
 def _confident_persons(detections: Detections) -> Doubles:
@@ -395,7 +393,7 @@ def _scene_cuts(
     if cuts:
         first = ", ".join(map(str, cuts[:5]))
         ellipsis = ", ..." if len(cuts) > 5 else ""
-        account.notes.append(
+        account.note(
             f"{len(cuts) + 1} scenes, from the frames 0, {first}{ellipsis}: no one is linked across"
         )
     return cuts
@@ -422,7 +420,5 @@ def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
     """Frames of a second; of an unknown rate (nan), SECOND frames, and a note."""
     if math.isfinite(fps):
         return round(fps)
-    account.notes.append(
-        f"the clip states no frame rate: people are linked across {SECOND} missing frames"
-    )
+    account.note(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
     return SECOND

@@ -126,11 +126,11 @@ def people(
 
     if n_exchanged:
         of_all = count(sum(len(members) for _, members in identified), "person-frame")
-        account.notes.append(f"left and right put right in {n_exchanged:,} of {of_all}")
+        account.note(f"left and right put right in {n_exchanged:,} of {of_all}")
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"
-        account.notes.append(f"{note} {rules.min_frames}{_describe_identities(detections)}")
+        account.note(f"{note} {rules.min_frames}{_describe_identities(detections)}")
 
 
 def _describe_identities(detections: Detections) -> str:
@@ -276,7 +276,7 @@ def bridge_gaps(
     account.kept += total
     if added:
         of_tracks = f" of {len(added)} tracks" if len(added) > 1 else ""
-        account.notes.append(
+        account.note(
             f"{count(total, 'frame')} between detections{of_tracks} are predicted with "
             "interpolated boxes"
         )
@@ -320,9 +320,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     is_seen = account.drop_rows({reason: ~scores.any(axis=1)})
     highest = confidence.max()
     if 0 < highest < MIN_CONFIDENCE:
-        account.notes.append(
-            f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0"
-        )
+        account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
     stops = np.cumsum(sizes)[:-1]
     masks = np.split(is_seen, stops)
     identity = detections.identity
@@ -408,7 +406,7 @@ def _cut_at_switches(
     n_cuts = len(parts) - len(identified)
     if n_cuts:
         places = count(n_cuts, "place")
-        account.notes.append(f"tracks cut at {places} where they continue on another person")
+        account.note(f"tracks cut at {places} where they continue on another person")
     return parts
 
 

@@ -195,7 +195,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     take_name, _, camera_name = stem.rpartition(".")
     take = TAKES[subject, take_name]
     if (raw / subject).is_dir():
-        account.notes.append(
+        account.note(
             f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml"
         )
     for file in (joints_file, camera_file):
@@ -218,10 +218,10 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
     n_absent = int((~np.isin(frames, images)).sum())
     if n_absent and _step(images) == 1:
-        account.notes.append(f"{n_absent} of {len(frames)} frames with joints have no image")
+        account.note(f"{n_absent} of {len(frames)} frames with joints have no image")
     n_beyond = int((~np.isin(images, frames)).sum())
     if n_beyond:
-        account.notes.append(f"{n_beyond} of {len(images)} images have no joints: not used")
+        account.note(f"{n_beyond} of {len(images)} images have no joints: not used")
 
     in_view = world @ extrinsics[:3, :3].T + extrinsics[:3, 3]
     joints = in_view - in_view[:, [PELVIS]]

@@ -242,7 +242,7 @@ class Human36M(Dataset):
     ) -> Sequence[Track]:
         recording, _, _ = video.name.rpartition(".")
         if recording in DAMAGED:
-            account.notes.append(DAMAGED[recording])
+            account.note(DAMAGED[recording])
         read_labels = json_layout.read_labels if _is_json(video) else release_layout.read_labels
         labels = read_labels(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
@@ -255,7 +255,7 @@ class Human36M(Dataset):
         joints = labels.joints[rows]
         has_3d = np.isfinite(joints).all(axis=(1, 2))
         if not has_3d.all():
-            account.notes.append(
+            account.note(
                 f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d"
             )
         kp_3d = convert(add_confidence(joints), source="h36m", target="spin49")

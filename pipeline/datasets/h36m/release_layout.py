@@ -115,7 +115,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     """Read the labels of a sequence in the release's own layout. Raises RawDataError."""
     unused = image_folder(video.name)
     if unused and (raw / unused).is_dir():
-        account.notes.append(f"the release's files count: {unused} is not used")
+        account.note(f"the release's files count: {unused} is not used")
     poses = _load_poses(raw, video, account)
     n_frames = len(poses.kp_2d)
     source = _find_source(raw, video, n_frames, account)
@@ -131,14 +131,14 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     camera = None
     action = None
     if METADATA not in video.files:
-        account.notes.append(f"no {METADATA}: cameras are not known")
+        account.note(f"no {METADATA}: cameras are not known")
     else:
         try:
             metadata = load_metadata(raw / METADATA)
             camera = metadata.cameras.get((subject, camera_number))
             action = metadata.action.get((subject, take))
         except RawDataError as error:  # joints do not depend on it
-            account.notes.append(f"not used: {error}")
+            account.note(f"not used: {error}")
     return LabelledFrames(frame_index, poses.kp_2d, poses.joints, source, reasons, camera, action)
 
 
@@ -208,7 +208,7 @@ def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
             file_3d, "Pose", expected, str(n_3d), UNPACK, reason="frame_count_mismatch"
         )
     if n_2d != n_3d:
-        account.notes.append(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
+        account.note(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
 
     kp_2d = finite_joints(add_confidence(stored_2d), account, " in 2D")
     kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))

@@ -233,23 +233,23 @@ def fit_labels(
             fits = load()
             n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
             if n_absent:
-                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
+                account.note(f"{n_absent} of the kept frames have no SMPL fit")
         except RawDataError as error:
-            account.notes.append(f"SMPL fits are not used: {error}")
+            account.note(f"SMPL fits are not used: {error}")
 
     has_smpl = finite_rows(fits)
     is_extreme = has_smpl & (np.abs(fits[:, N_POSE:]) > MOST_BETA).any(axis=1)
     has_smpl &= ~is_extreme
     if is_extreme.any():
         n_extreme = int(is_extreme.sum())
-        account.notes.append(f"{n_extreme} SMPL fits have a beta beyond {MOST_BETA:g}: not used")
+        account.note(f"{n_extreme} SMPL fits have a beta beyond {MOST_BETA:g}: not used")
     if body is not None and joints is not None and has_smpl.any():
         distance = _distances_to_joints(body, fits[has_smpl], joints[has_smpl])
         is_far = distance > MOST_OFF_M  # comparisons with NaN are false
         has_smpl[has_smpl] = ~is_far
         if is_far.any():
             limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
-            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
+            account.note(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
     fits = np.where(has_smpl[:, None], fits, np.nan)
     return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
 

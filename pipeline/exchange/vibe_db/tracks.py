@@ -134,9 +134,7 @@ class FileReader:
         account.check()
         source = source_of(image_names, np.concatenate(frames))
         if image_names and not source:
-            account.notes.append(
-                "img_name is not kept: its names are no numbered images in a raw folder"
-            )
+            account.note("img_name is not kept: its names are no numbered images in a raw folder")
         fingerprint = hashlib.sha256(f"{self.file.sha256} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(
             name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
