@@ -3,6 +3,8 @@
 `out` writes text to standard output, `err` to standard error; `documents` writes what another
 program reads. A mark is the symbol at the start of a line. Untrusted text, such as a file's name,
 is escaped by `plain` before rich prints it.
+
+A command fills a `CommandResult`, and ends with `return print_result(result, as_json=args.json)`.
 """
 
 from __future__ import annotations
