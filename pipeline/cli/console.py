@@ -46,7 +46,7 @@ class BrokenPipe(KeyboardInterrupt):
     """The program that read the output has ended: stop like Ctrl-C, without a message."""
 
 
-class TerminalConsole(Console):
+class _TerminalConsole(Console):
     """Console that ends on a broken pipe without a message, with the exit code of SIGPIPE."""
 
     failure: OSError | None = None  # of writing, for example on a full disk
@@ -93,12 +93,12 @@ class TerminalConsole(Console):
         return Measurement.get(self, unlimited, filled).maximum <= self.width
 
 
-out: Final = TerminalConsole(
+out: Final = _TerminalConsole(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNFOLDED
 )
-err: Final = TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+err: Final = _TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 # standard output for JSON and documents; unlike `out`, not affected by `text_to_stderr`
-documents: Final = TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
+documents: Final = _TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
 
 
 def task_line(verb: str, what: str, detail: str) -> str:
@@ -199,7 +199,7 @@ def print_json(value: Any) -> None:
     documents.out(text, highlight=False)
 
 
-def _print_problems(problems: Sequence[str], console: TerminalConsole) -> bool:
+def _print_problems(problems: Sequence[str], console: _TerminalConsole) -> bool:
     """Print problems, and return whether there are any."""
     for problem in problems:
         console.show_problem(problem)
