@@ -204,12 +204,18 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     if is_between.any():
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-        start = Rotation.from_rotvec(rotvec[before[is_between]].reshape(-1, 3))
-        end = Rotation.from_rotvec(rotvec[after[is_between]].reshape(-1, 3))
-        arc = (start.inv() * end).as_rotvec()  # the shortest one
-        shares = np.repeat(part[is_between], rotvec.shape[1])
-        between = start * Rotation.from_rotvec(shares[:, None] * arc)
-        resampled[is_between] = between.as_rotvec().reshape(-1, *rotvec.shape[1:])
+        start = rotvec[before[is_between]]
+        end = rotvec[after[is_between]]
+        first = Rotation.from_rotvec(start.reshape(-1, 3))
+        second = Rotation.from_rotvec(end.reshape(-1, 3))
+        turn = first.inv() * second
+        arc = turn.as_rotvec()  # the shortest one
+        n_joints = rotvec.shape[1]
+        shares = np.repeat(part[is_between], n_joints)
+        partial_arc = shares[:, None] * arc
+        between = first * Rotation.from_rotvec(partial_arc)
+        vectors = between.as_rotvec()
+        resampled[is_between] = vectors.reshape(start.shape)
     return resampled
 
 
