@@ -113,7 +113,7 @@ class TrackSummary(NamedTuple):
     parameters: Mapping[str, float]
 
 
-class WrittenBodies(NamedTuple):
+class _WrittenBodies(NamedTuple):
     """The bodies of a split, as bodies.json lists them."""
 
     tracks: Sequence[TrackSummary]
@@ -123,12 +123,12 @@ class WrittenBodies(NamedTuple):
     is_written: bool  # False: everything was up to date
 
 
-def read_summary(out: Path) -> WrittenBodies:
+def read_summary(out: Path) -> _WrittenBodies:
     """The bodies that an earlier run has written into this folder."""
     return _written(_read_summary(out), is_written=False)
 
 
-def write_bodies(job: BodiesJob, progress: Progress) -> WrittenBodies:
+def write_bodies(job: BodiesJob, progress: Progress) -> _WrittenBodies:
     """Write the files that are missing or out of date.
 
     A file stays if its track's joints and frames are the same, so a killed run continues, and a new
@@ -161,11 +161,11 @@ def write_bodies(job: BodiesJob, progress: Progress) -> WrittenBodies:
     return _written(summary, is_written=True)
 
 
-def _written(summary: Mapping[str, Any], *, is_written: bool) -> WrittenBodies:
+def _written(summary: Mapping[str, Any], *, is_written: bool) -> _WrittenBodies:
     """The content of bodies.json as a record."""
     tracks = [TrackSummary(**track) for track in summary["tracks"]]
     overlays = summary["overlays"]
-    return WrittenBodies(tracks, overlays, summary["left_out"], summary["stand_in"], is_written)
+    return _WrittenBodies(tracks, overlays, summary["left_out"], summary["stand_in"], is_written)
 
 
 class _BodiesWriter:

@@ -71,7 +71,7 @@ class TrackMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchedPeople:
+class _MatchedPeople:
     """The people of a clip who lie on tracks, the closest to a track first; and notes."""
 
     matches: list[TrackMatch]
@@ -84,7 +84,7 @@ def match_people(
     tracks: Sequence[Keypoints],
     size: tuple[int, int],
     fps: float,
-) -> MatchedPeople:
+) -> _MatchedPeople:
     """Find the tracks of a clip on which the bodies of each person in its result files lie.
 
     size: width and height px of the clip. fps: its rate; NaN: unknown.
@@ -114,7 +114,7 @@ def match_people(
                 matches += matches_of_person
     if misfits and not matches:
         raise misfits[0]
-    return MatchedPeople(sorted(matches, key=lambda match: match.distance), notes)
+    return _MatchedPeople(sorted(matches, key=lambda match: match.distance), notes)
 
 
 def _match_tracks(
