@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline import cameras
 from pipeline.demo.body import procedural, rest_joints, skin
@@ -140,12 +140,16 @@ def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation():
     assert cameras.is_rotation(matrices).tolist() == [True, False, False]
 
 
-def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row():
+def test_rotations_between_rows_are_scipys_and_what_rounding_puts_after_the_last_is_the_last():
     rotvec = Rotation.random(4001 * 2, random_state=0).as_rotvec().reshape(4001, 2, 3)
     rate = 24000 / 1001
     position = np.array([5005 * rate / 30])
     assert position > 4000
     sampled = cameras.resample_rotations(rotvec, position)
     assert_allclose(sampled[0], rotvec[-1], atol=1e-9)
+    between = np.linspace(0, 4000, 999)
+    ours = Rotation.from_rotvec(cameras.resample_rotations(rotvec, between)[:, 1])
+    expected = Slerp(range(4001), Rotation.from_rotvec(rotvec[:, 1]))(between)
+    assert_allclose((ours.inv() * expected).magnitude(), 0, atol=1e-7)
     values = rotvec.reshape(4001, 6)
     assert_allclose(cameras.resample_linear(values, position)[0], values[-1])

@@ -43,6 +43,8 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path)
         "j1",
         ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop),
     )
+    loaded = load(tmp_path, GOOD.replace("cache = cache", "cache = s3://bucket/cache"))
+    assert loaded.paths.cache == "s3://bucket/cache"
     loaded = load(tmp_path, GOOD + "[resnet50]\nweights = file:w/r50.pt\n")
     assert str(loaded.stream.stream.weights) == f"file:{tmp_path}/w/r50.pt"
 

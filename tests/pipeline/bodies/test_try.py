@@ -5,10 +5,12 @@ needs.
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -132,3 +134,10 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     planted.clear()
     assert str(out / "try.html") in ran("try", "--out", out).out
     assert (everything(out), planted) == (written, [])
+
+
+def test_without_a_network_every_missing_file_is_named(tmp_path, monkeypatch, types):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=OSError))
+    types("try --out TMP/out", "sports2d-0.8.34", "mediapipe-0.10.21", "anny-0.6.2", code=2)
+    assert not (tmp_path / "out").exists()

@@ -223,6 +223,9 @@ MISTAKES = (  # words, and what the message names
     ("status --cache D:\\cache", "a path of this system"),
     ("status --cache {root}/penn_action", "Open the whole"),
     ("status --cache {root} --csv --json", "--json excludes --csv"),
+    ("status --cache {root} --max-rejected 0.02", "a percentage such as 2%"),
+    ("bodies penn_action/train --cache {root} --age 30", "age from 0 to 1"),
+    ("prepare videos --raw {file} --cache {root}", "Name the folder of the clips"),
     ("copy --cache {root} --to {root}/copy", "it is in the cache"),
     ("convert penn_action/train --raw {penn} --cache {root}/new", "it is in the cache"),
     ("convert penn_action/train --raw {penn} --cache /proc/x/cache", "written in /proc"),
@@ -277,6 +280,7 @@ def test_an_unexpected_failure_is_one_line_too(convert, monkeypatch, error, star
     monkeypatch.setattr(PennAction, "videos", Mock(side_effect=error))
     (line,) = convert(code=2).err.splitlines()
     assert line.startswith(f"error: {start}") and line.endswith(end)
+    assert "Traceback" in convert("--debug", code=2).err
 
 
 def test_without_the_packages_a_command_is_one_line():

@@ -63,6 +63,7 @@ def test_convert(penn, show, embedded, tmp_path, reads):
             "--cache",
             tmp_path / "motion",
         )
+        ran("which has no features", "extract", "amass/train", "--cache", tmp_path / "motion")
         (amass / MARKER).unlink()
         ran(
             "real data into a cache of demo data",
@@ -126,12 +127,13 @@ def test_plan(penn, show, network, into, luigi_cfg):
         ran("nothing is converted", *words)
         penn.converted("fast")
         ran("up to date", *words)
-        penn.add("0007")
+        penn.add("0007", "0010")
         penn.edit("0003")
         penn.label("0004").unlink()
         (penn.frames("0005") / "000008.jpg").unlink()
         penn.remove("0006")
         ran("new, changed and removed videos", *words)
+        ran("all of them", *words, "--all")
         penn.convert()
         ran("a stream without some rows", *words)
         ran("another network", *words, "--set", "resnet50.weights=untrained:7")

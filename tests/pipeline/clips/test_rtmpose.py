@@ -7,7 +7,9 @@ is known in closed form.
 """
 
 import json
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from pipeline.clips import detectors
+from pipeline.clips.detectors import graphs as onnx_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.plan import plan_detection
@@ -193,7 +196,9 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs, tmp_path)
     assert zipped.identity() == identity
 
 
-def test_a_device_that_is_not_there_is_refused(graphs, monkeypatch):
+def test_a_device_that_is_not_there_is_refused_and_one_that_is_not_used_named(
+    graphs, monkeypatch, capsys
+):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
         RTMPose(**graphs).load("cuda")
@@ -206,6 +211,14 @@ def test_a_device_that_is_not_there_is_refused(graphs, monkeypatch):
         pytest.raises(ConfigError, match="cuda:1"),
     ):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
+    monkeypatch.setattr(onnx_graphs, "GPUS", Path("/"))
+    onnx_graphs._warn_of_cpu.cache_clear()
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        RTMPose(**graphs).load("auto")  # two graphs
+    assert capsys.readouterr().err.count("the CPU, although this machine has a GPU") == 1
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
+        RTMPose(**graphs).load("cpu")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -225,6 +238,8 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, types, types_json):
     assert info["weights"] == RTMPose(**graphs).terms()
     types(detect, "1 clip up to date")
     assert types_json(f"{detect} --set rtmpose.min_score=0.95")["persons"] == 0
+    prepare = "prepare videos --raw RAW --cache CACHE --set rtmpose.weights=no.onnx"
+    types(prepare, "Or name another --detector", code=2)
 
 
 def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, types):

@@ -276,6 +276,20 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
 # there is a cluster
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", "127.0.0.1:9: no Dask scheduler answers there"),
+        ("cluster", "cluster: expected tcp://HOST:PORT"),
+        ("nowhere/scheduler.json", "expected the file that `dask scheduler"),
+    ],
+)
+def test_an_address_without_a_scheduler_is_refused(address, said, monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER", 0.3)
+    with pytest.raises(PipelineError, match=said):
+        list(mapped(address, str))
+
+
 def test_a_cluster_without_workers(running, embedded, into, tmp_path, ran):
     """Of each command, after the time that it was given."""
     running.have(0)

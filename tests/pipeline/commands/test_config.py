@@ -42,7 +42,7 @@ def cfg(tmp_path, monkeypatch):
 
 def test_what_config_prints(cfg, golden, monkeypatch):
     monkeypatch.chdir(cfg.parent)
-    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "")  # counts for none
     width = [(r"(?<=\S) {2,}", "  ")]  # of the columns: as long as this run's paths are
     with golden("config", main, {cfg.parent: "PROJECT"}, width) as show:
         show("what differs from the defaults", "config")
@@ -93,6 +93,8 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, types_json, monk
         ("paths.new_cache=no", "cache has no cache. Is its disk mounted?"),
         ("features.device=cuda:99", "device 'cuda:99': "),
         ("vibe.device=cuda:99", "--set [vibe] device: "),
+        ("resnet50.weights=spin:no.pt", "no.pt: file not found"),
+        ("paths.body=nowhere", "nowhere: missing SMPL_NEUTRAL"),
         ("resnet50.weights=untrained:0", "weights = untrained:0: random weights are for demo data"),
     ],
 )

@@ -66,6 +66,7 @@ def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_con
     penn.without_marker()
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     plan = "plan penn_action/train"
+    types(f"{plan} --set resnet50.weights=spin:no.pt", "no.pt: file not found", code=2)
     for _ in ("before the conversion", "after it"):
         said = "[resnet50] weights = untrained:0: random weights are for demo data"
         types(plan, said, code=2)
@@ -93,6 +94,8 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert shown.err.startswith(f"! {dances}")
     luigi_cfg("penn_action dances")
     assert rejected_videos(cache.open(penn.root)["dances/train"])[0] == 0, "for the report"
+    planned = command_line("plan", code=2)
+    assert "penn_action/test" in planned.out and planned.err.startswith(f"! {dances}")
     shown = command_line("doctor --json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")

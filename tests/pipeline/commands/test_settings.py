@@ -97,6 +97,7 @@ extract penn_action/train --cache CONVERTED | amass.resampling=decimate | amass.
 extract penn_action/train --cache CONVERTED --stream pr_vipe | timm.network=x | timm
 status --cache CONVERTED | amass.resampling=decimate | amass.resampling + paths.cache
 detect TMP --out TMP/k --detector demo | rtmpose.min_score=0.5 | rtmpose.min_score + `detect`
+detect TMP --out TMP/k --detector rtmpose | rtmpose.size=3 | rtmpose + size: unknown key
 doctor amass --raw RAW | vibe.epochs=3 | vibe.epochs
 """
 
@@ -215,7 +216,8 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     body = Path(shutil.copytree(embedded.body, tmp_path / "body"))
     ({"raw": raw_3dpw, "body": body}[real] / MARKER).unlink()
     types(f"{THREEDPW} --body TMP/body", "error: ", str(raw_3dpw), str(body), code=2)
-    types(THREEDPW, "[paths] body", "is not used")
+    for _ in range(2):
+        types(THREEDPW, "[paths] body", "is not used", "no 3D joints", "--body DIR")
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 

@@ -44,6 +44,9 @@ def test_what_fails_in_the_same_way_stays_where_it_is(penn, types):
     names = penn.split.videos.names
     assert names[-1] == "0003"  # appended; 0005 is where it was
     assert names.index("0005") < names.index("0006")
+    penn.raw.rename(penn.root.with_name("moved"))
+    types(retry, "--raw DIR", code=2)
+    types(f"{retry} --raw TMP/moved", "rejected 0005", code=1)
 
 
 def test_a_video_that_was_rejected_by_design_is_not_retried(embedded, into, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from tests.hostile import Call
@@ -136,6 +137,18 @@ def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path):
     np.testing.assert_allclose(after_1_s[1:], expected[1:], atol=1e-5)
     np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, rtol=1e-6)
     assert track.extra["smplx_n_betas"] == 10
+
+
+def test_motions_of_smplx_that_come_later_are_converted_beside_the_others(embedded, into, tmp_path):
+    raw, root, names = embedded.copy("amass", tmp_path / "raw"), tmp_path / "cache", []
+    for write in (None, beat2):
+        if write:
+            write(raw)
+        into.convert(root, raw, "amass")
+        names.append({track.name for track in cache.open(root)["amass/train"].tracks})
+    assert names[1] - names[0] == {"BEAT2/smplxflame_30/2_scott_0_1_1/0"}
+    rows = into.rows(root, "amass/train", "smplx_pose")
+    assert [name for name in rows if np.isfinite(rows[name]).all()] == [*names[1] - names[0]]
 
 
 @pytest.mark.parametrize(

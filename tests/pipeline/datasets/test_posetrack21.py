@@ -52,6 +52,14 @@ def test_both_releases_of_one_scene_give_the_same_rows(folder, embedded, tmp_pat
     assert n_boxes == alone > 0
 
 
+def test_a_person_in_training_and_test_is_a_leak(embedded, into, types, tmp_path):
+    raw = embedded.copy("posetrack", tmp_path / "raw")
+    add_21(raw, tmp_path / "later")
+    for split in POSETRACK.splits:
+        into.convert(tmp_path / "cache", raw, "posetrack", split)
+    types("leaks --cache CACHE", "posetrack/val share 1 subject: 40: ", code=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
