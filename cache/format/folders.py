@@ -193,9 +193,9 @@ def find_unnamed_shards(commit: Commit) -> Iterator[str]:
     for name in arrays:
         array = place.array_key(name)
         if name in named:
-            numbers = place.shards_on_disk(name)
-            unnamed = [number for number in numbers if str(number) not in named[name]]
-            yield from place.shard_folders([name], unnamed)
+            for number in store.list_names(f"{array}/{_SHARDS}"):
+                if number.isdigit() and number not in named[name]:
+                    yield f"{array}/{_SHARDS}/{number}"
         elif name in present:
             inside = store.list_names(array)
             for file in inside:

@@ -91,11 +91,6 @@ class Place:
             f"{self.split}/{FEATURES}/zarr.json",
         ]
 
-    def shards_on_disk(self, name: str) -> list[int]:
-        """Sorted numbers of an array's existing shards, committed or not."""
-        names = self.store.list_names(f"{self.array_key(name)}/c")
-        return sorted(int(shard) for shard in names if shard.isdigit())
-
     def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
         """Keys `<array>/c/<number>` of these shards of these arrays.
 

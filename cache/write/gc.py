@@ -84,15 +84,15 @@ def _find_splits(root: Root) -> tuple[Store, list[str]]:
     return require_cache(root), split_folders(store)
 
 
+@dataclass(frozen=True, slots=True)
 class _Sweep:
-    """One pass over a cache, with its results. The arguments are those of `gc`."""
+    """One pass over a cache, with its results. The other fields are the arguments of `gc`."""
 
-    def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
-        self.collected = Collected()
-        self._store = store
-        self._dry_run = dry_run
-        self._unfinished = unfinished
-        self._older_than = older_than
+    store: Store
+    dry_run: bool
+    unfinished: bool
+    older_than: float
+    collected: Collected = field(default_factory=Collected)
 
     def run(self, place: Place) -> None:
         """Sweep a stream, or a split without its streams, under the writer's lock. If a writer is
@@ -100,7 +100,7 @@ class _Sweep:
         """
         try:
             no_lock = Lock()
-            with no_lock if self._dry_run else self._store.lock(place.writing):
+            with no_lock if self.dry_run else self.store.lock(place.writing):
                 self._sweep_locked(place)
             self._prune(place.manifest_folder)
         except AccessDenied as error:
@@ -118,7 +118,7 @@ class _Sweep:
         """Take splits off the cache's list whose folders the user has deleted. Those whose disk
         does not seem to be mounted, or which have files left, are reported instead.
         """
-        store = self._store
+        store = self.store
         features = FeatureCache(store.root)
         for name in features.splits:
             if features.is_committed(name) or lost_manifest(Place(store, name)):
@@ -128,14 +128,14 @@ class _Sweep:
                 self.collected.problems.append(str(missing_error(store, name, folder)))
             else:
                 self.collected.forgotten.append(name)
-        if self.collected.forgotten and not self._dry_run:
+        if self.collected.forgotten and not self.dry_run:
             update_list(store, remove=self.collected.forgotten, committed=())
 
     def _sweep_locked(self, place: Place) -> None:
         """Remove what the manifest does not name. Raises CacheError if parts are running, and if
         the manifest is lost: then nothing tells which files are of the commit.
         """
-        refuse_running_parts(self._store, place.writing)
+        refuse_running_parts(self.store, place.writing)
         commit = Commit.load(place)
         if commit is None:
             lost = lost_manifest(place)
@@ -144,19 +144,19 @@ class _Sweep:
             commit = Commit.empty(place)
         keep_unfinished = self._keeps_unfinished(place)
         if keep_unfinished:
-            how = "--unfinished" if self._store.exclusive else "--older-than 0"
+            how = "--unfinished" if self.store.exclusive else "--older-than 0"
             text = f"unfinished work, which the same command continues ({how} removes it)"
-            self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
+            self.collected.skipped.append(f"{self.store.location(place.manifest_folder)}: {text}")
         self._remove(find_unreferenced(commit, uncommitted=not keep_unfinished))
-        if commit.digest and not self._dry_run:
+        if commit.digest and not self.dry_run:
             follow_manifest(commit)
 
     def _keeps_unfinished(self, place: Place) -> bool:
         """Whether there is unfinished work that stays, with all files that may belong to it."""
-        if not self._store.list_names(place.staged):
+        if not self.store.list_names(place.staged):
             return False
-        if self._store.exclusive:  # under the lock, its writer has ended: the user decides
-            return not self._unfinished
+        if self.store.exclusive:  # under the lock, its writer has ended: the user decides
+            return not self.unfinished
         return self._is_young(place.staged)  # its writer may be running
 
     def _remove(self, keys: Iterable[str]) -> None:
@@ -164,41 +164,41 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            names = self._store.list_names(folder)
-            is_empty_folder = name in names and not self._store.file_sizes(key)
+            names = self.store.list_names(folder)
+            is_empty_folder = name in names and not self.store.file_sizes(key)
             if not files and not is_empty_folder:
                 continue
             if self._is_young(key):
-                location = self._store.location(key)
+                location = self.store.location(key)
                 self.collected.skipped.append(
-                    f"{location}: younger than {self._older_than:g} s (--older-than)"
+                    f"{location}: younger than {self.older_than:g} s (--older-than)"
                 )
                 continue
             self.collected.removed.append(key)
             self.collected.bytes += sum(files.values())
-            if not self._dry_run:
-                self._store.remove([key])
+            if not self.dry_run:
+                self.store.remove([key])
                 self._prune(folder)
 
     def _prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""
-        if self._dry_run:
+        if self.dry_run:
             return
-        while folder.count("/") >= _IN_SPLIT and self._store.remove_empty(folder):
+        while folder.count("/") >= _IN_SPLIT and self.store.remove_empty(folder):
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, key: str) -> bool:
         """Whether a file, or any file of a folder, is younger than what may be removed."""
-        if not self._older_than:
+        if not self.older_than:
             return False
-        return any(self._store.age(file) < self._older_than for file in self._files(key))
+        return any(self.store.age(file) < self.older_than for file in self._files(key))
 
     def _files(self, key: str) -> dict[str, int]:
         """Key -> size of this package's files in a folder, or of the file that the key names."""
-        sizes = self._store.file_sizes(key)
+        sizes = self.store.file_sizes(key)
         files = {name: size for name, size in sizes.items() if is_own_file(name)}
         if not sizes:
-            size = self._store.size(key)
+            size = self.store.size(key)
             if size is not None:
                 files[key] = size
         return files

@@ -199,19 +199,6 @@ class ShardFiles:
         names = [*self.work.names(STAGED), *self.work.names(SHARD)]
         return self.read(name for name in names if int(name.split("-")[1]) in numbers)
 
-    def put_checkpoint(self, number: int, arrays: Arrays) -> None:
-        """Write or replace the checkpoint of an incomplete shard, durably."""
-        self.work.put(f"{ROWS}-{number}", {}, arrays)
-
-    def read_checkpoint(self, number: int) -> Arrays | None:
-        """Read the checkpoint of a shard; None if it is missing or damaged."""
-        name = f"{ROWS}-{number}"
-        pieces = self.work.read([name])
-        return pieces[name].arrays if name in pieces else None
-
-    def remove_checkpoint(self, number: int) -> None:
-        self.work.remove([f"{ROWS}-{number}"])
-
     def find_damage(self, staged: StagedShard) -> str | None:
         """The location of a staged file that is missing or has another size or index; None if all
         are intact.

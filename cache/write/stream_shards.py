@@ -24,7 +24,8 @@ describes. The piece of a shard has the entries
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -50,8 +51,8 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.windows import ranges_where
-from cache.write.key_index import KeyIndex
 from cache.write.staged import (
+    ROWS,
     Arrays,
     Plan,
     ShardFiles,
@@ -60,6 +61,7 @@ from cache.write.staged import (
 )
 
 STAYS_PENDING: Final = "The shard stays pending, and is to be computed again."
+SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class StreamShards:
             raise CacheError.at(location, expected=str(form), found=str(self._form), do=do)
 
     @cached_property
-    def _index(self) -> KeyIndex | None:
+    def _index(self) -> _KeyIndex | None:
         """Finds committed rows by their keys; None if all of them are rows of tracks: features can
         only be carried over from rows of replaced or removed tracks.
         """
@@ -185,7 +187,7 @@ class StreamShards:
         for shard in self.committed:
             is_gone = shard >= len(n_live) or not self.rows_record(shard)
             if is_gone or n_live[shard] < len(self.rows(shard)):
-                return KeyIndex(self.committed_rows)
+                return _KeyIndex(self.committed_rows)
         return None
 
     def rows(self, shard: int) -> range:
@@ -230,7 +232,7 @@ class StreamShards:
             data, ok, keys: of these n rows, as for `StreamWriter.write`.
         """
         arrays: Arrays = {"rows": rows, "ok": ok, "keys": keys, "data": data}
-        self._files.put_checkpoint(shard, arrays)
+        self.work.put(f"{ROWS}-{shard}", {}, arrays)
 
     def kept(self, shard: int, keys: Keys) -> _FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
@@ -238,9 +240,10 @@ class StreamShards:
         """
         n = len(keys)
         result = self._no_features(n)
-        saved = self._files.read_checkpoint(shard)
-        if saved is None:
+        pieces = self.work.read([f"{ROWS}-{shard}"])
+        if not pieces:  # it is missing or damaged
             return result
+        ((_, saved),) = pieces.values()
         rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
         has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
         # A shard must have finite values: compute the others again.
@@ -305,7 +308,7 @@ class StreamShards:
         if token is None:
             token = secrets.token_hex(8)
         staged = self._files.stage(shard, arrays, entries, token)
-        self._files.remove_checkpoint(shard)
+        self.work.remove([f"{ROWS}-{shard}"])
         return staged
 
     def accept(self, staged: StagedShard) -> None:
@@ -361,3 +364,76 @@ class StreamShards:
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self.place.stream}, shard {shard}"
+
+
+class _KeyIndex:
+    """Finds rows of a stream by their keys.
+
+    It holds 64-bit hashes of the keys, sorted in parts; large parts are in temporary files that are
+    memory-mapped.
+    """
+
+    def __init__(self, stream: OpenStream) -> None:
+        self._stream = stream
+        self._sorted: list[Keys] = []  # parts (2, n): ascending hashes, and their rows
+        unsorted: list[Keys] = []
+        for shard in stream.shards:
+            rows = np.asarray(shard_rows(stream.commit.manifest, shard))
+            keys = stream.read("_key", rows[:1], len(rows))[0]
+            has_key = (keys != NO_KEY).any(axis=1)
+            hashes = _hash_keys(keys[has_key])
+            unsorted.append(np.stack([hashes, rows[has_key].astype(np.uint64)]))
+            if sum(part.shape[1] for part in unsorted) >= SORTED_ROWS:
+                self._sorted.append(self._map_file(_sort_by_hash(unsorted)))
+                unsorted = []
+        if unsorted:
+            self._sorted.append(_sort_by_hash(unsorted))
+
+    def find(self, keys: Keys) -> Ints:
+        """The rows (n,) that have these keys (n, 2); -1 for keys that no row has."""
+        rows = np.full(len(keys), -1, np.int64)
+        hashes = _hash_keys(keys)
+        for sorted_hashes, sorted_rows in self._sorted:
+            if not len(sorted_hashes):
+                continue
+            position = np.searchsorted(sorted_hashes, hashes)
+            position = np.minimum(position, len(sorted_hashes) - 1)
+            # Only the first row with a hash is found. If another key has the same hash, its row is
+            # computed again.
+            has_hash = sorted_hashes[position] == hashes
+            hits = has_hash & (rows < 0)
+            rows[hits] = sorted_rows[position[hits]]
+        candidates = np.flatnonzero(rows >= 0)
+        stored = self._stream.read("_key", rows[candidates])[:, 0]
+        is_other_key = (stored != keys[candidates]).any(axis=1)
+        mismatches = candidates[is_other_key]
+        rows[mismatches] = -1
+        return rows
+
+    def _map_file(self, entries: Keys) -> Keys:
+        """Copy the entries into an unnamed temporary file and memory-map it. The file disappears
+        when the map is deleted or the process ends.
+        """
+        place = self._stream.commit.place
+        # In an object store, the folder is None: the system's temporary folder is used.
+        folder = place.store.folder(place.manifest_folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            entries.tofile(file)
+            return np.memmap(file, np.uint64, "r", shape=entries.shape)
+
+
+def _hash_keys(keys: Keys) -> Keys:
+    """Hash keys (n, 2) to 64 bits (n,): both words are hashes. Different keys may have equal
+    hashes: callers compare the keys, too.
+    """
+    return np.bitwise_xor(keys[:, 0], keys[:, 1])
+
+
+def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
+    """Join entries (2, n), sorted by hash. The sort is stable, so that `find` returns the earliest
+    of several rows with the same key.
+    """
+    entries = np.concatenate(parts, axis=1)
+    hashes = entries[0]
+    order = np.argsort(hashes, kind="stable")
+    return entries[:, order]

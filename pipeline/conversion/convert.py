@@ -163,7 +163,7 @@ def _open_writer(
 def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
     """Begin the next commit. Raises CacheChanged if the plan is older than the newest commit."""
     planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
-    if writer.state.digest != planned_digest:
+    if writer.state.commit.digest != planned_digest:
         raise cache.CacheChanged(
             f"{plan.name}: another run has committed since the plan was made. Run it again."
         )

@@ -185,9 +185,8 @@ class _Spool:
         """
         pieces = defaultdict(list)
         for name in self._work.names(VIDEO):
-            if name.count("-") == len(_PieceName._fields):
-                piece = _PieceName.parse(name)
-                pieces[piece.video].append(piece)
+            piece = _PieceName.parse(name)
+            pieces[piece.video].append(piece)
         if not pieces:  # skip hashing the names of half a million videos
             return {}, [*videos]
         found = {}

@@ -37,7 +37,7 @@ from pipeline.conversion.committed import (
     refuse_other_folder,
     why_empty,
 )
-from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
+from pipeline.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
 from pipeline.conversion.selection import ALL_ROWS, RowSelection, other_videos
@@ -285,23 +285,24 @@ def _compare_committed(
     plan: has what `plan_conversion` was asked for, and all listed videos with their stamps.
     """
     seen = changes.read_stamps(plan.root, plan.name)
-    before = committed.manifest["reader"]
-    differs = tuple(find_differences(before, plan.reader))
+    differs = tuple(find_differences(committed.manifest["reader"], plan.reader))
     moved = has_moved(committed, plan.raw)
     kept = {} if plan.drop_removed else find_kept(committed, plan.stamps, seen)
     if retry:
         kept = {name: video for name, video in kept.items() if video.kind == MISSING}
     plan = replace(plan, seen=seen, kept=kept)
-    earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
-    retried = list_rejected(committed, retry=retry) | earlier
-    reselected = other_videos(committed, plan.listed) & plan.stamps.keys() - plan.unusable.keys()
-    again = retried | reselected
-    if reads_contents:
-        # If the reader differs, all videos are read again anyway. Then contents only matter in a
-        # moved folder, to tell whether it has the same videos.
-        update = _plan_update(plan, committed, again, compare_contents=moved or not differs)
-    else:
-        update = _plan_update(plan, committed, again, compare_contents=False, find_renamed=False)
+    usable = plan.stamps.keys() - plan.unusable.keys()
+    retried = list_rejected(committed, retry=retry) | (earlier_reader(committed) & usable)
+    reselected = other_videos(committed, plan.listed) & usable
+    restamped = _list_restamped(plan)
+    digests = {}
+    # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
+    # folder, to tell whether it has the same videos.
+    if reads_contents and (moved or not differs):
+        digests = {video.name: changes.video_digest(plan.raw, video) for video in restamped}
+    update = _plan_update(
+        plan, committed, retried | reselected, digests, find_renamed=reads_contents
+    )
     missing = update.missing
     if moved and not plan.drop_removed:
         n_same = update.n_left_alone + len(update.renamed) - len(missing)
@@ -314,13 +315,13 @@ def _compare_committed(
             drop=tuple(name for name in committed.videos.names if name not in missing),
             stamps=update.stamps,
             kept={name: update.kept[name] for name in missing},
-            why=describe(before, plan.reader),
+            why="; ".join(map(str, differs)),
             differs=differs,
         )
 
     why = _describe_update(update, retried, reselected - retried)
-    if not reads_contents and not differs:
-        n_others = sum(video.name not in update.kept for video in _list_restamped(plan))
+    if not reads_contents:
+        n_others = sum(video.name not in update.kept for video in restamped)
         restamped_text = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
         why = ", ".join(filter(None, [why, restamped_text]))
     if not why and committed.has_unfinished_commit():
@@ -332,27 +333,23 @@ def _plan_update(
     plan: ConversionPlan,
     committed: cache.Split,
     retried: set[str],
+    digests: Mapping[str, str],
     *,
-    compare_contents: bool,
-    find_renamed: bool = True,
+    find_renamed: bool,
 ) -> ConversionPlan:
     """Compare all listed videos with the committed ones, by stamp, then by digest.
 
     Returns the update without `why` and `moved`.
 
     plan: has the stamps of all listed videos, and in `kept` those that stay by their stamps.
-    retried: committed videos to read again, even if they have not changed. compare_contents:
-    compute the digests of videos with other stamps; without, these are neither touched nor changed.
-    find_renamed: compute the digests of new videos, if committed ones are gone.
+    retried: committed videos to read again, even if they have not changed. digests: of videos with
+    other stamps, as they are now; those without one are neither touched nor changed. find_renamed:
+    compute the digests of new videos, if committed ones are gone.
     """
     # listed videos: new, touched, changed, or else unchanged
     committed_digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [video for video in plan.listed if video.name not in committed_digests]
-    digests = {}
-    if compare_contents:
-        for video in _list_restamped(plan):
-            digests[video.name] = changes.video_digest(plan.raw, video)
     same = {name for name, digest in digests.items() if digest == committed_digests[name]}
     reread = (digests.keys() - same) | retried
     changed = [video for video in plan.listed if video.name in reread]

@@ -2,10 +2,10 @@
 
 Reading a video gives its tracks and an account of its frames (`ReadVideo`). A video that cannot be
 read is rejected: it gives an account with the reason, and no tracks. Conversion calls
-`read_videos`, which calls `read_video` for each in another process. Rejections come from
+`read_videos`, which calls `VideoReader.read` for each in another process. Rejections come from
 
-- `_read_or_reject`: the reader refuses the files, or fails;
-- `read_video`: the system failed while files were read (`errors.faults`);
+- `VideoReader.read`: the dataset's code refuses the files, or fails; or the system failed while
+  files were read (`errors.faults`);
 - `_reject_video`: the reading process crashed or hung;
 - `_refuse_other_files`: files changed while they were read.
 """
@@ -99,9 +99,9 @@ def read_videos(
         workers: number of processes.
     """
     body = plan.body if plan.reader["body"] else None
-    arguments = plan.dataset, plan.split, plan.raw, body
+    reader = VideoReader(plan.dataset, plan.split, plan.raw, body, plan.selection.max_fps)
     results = ordered_map(
-        functools.partial(read_video, *arguments, max_fps=plan.selection.max_fps),
+        reader.read,
         videos,
         workers,
         same_group=_share_label_file,
@@ -163,68 +163,63 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
     return one.span is None and label_file != () and label_file == other.files[:1]
 
 
-@caching()
-def read_video(
-    dataset: Dataset,
-    split: str,
-    raw: Path,
-    body: Path | None,
-    video: RawVideo,
-    *,
-    max_fps: float | None = None,
-) -> ReadVideo:
-    """Read one video in this process, and take of it what the user takes.
+@dataclass(frozen=True, slots=True)
+class VideoReader:
+    """Reads videos of a split in this process."""
 
-    Errors of the reader or of files become a rejection in the video's account; only MemoryError,
-    and errors of loading the body model, are raised.
-    """
-    # Outside of what rejects a video: a body model that cannot be loaded is no video's fault.
-    model = _body(body, dataset.genders[0])
-    stamp = changes.stamp(raw, video)
-    with faults() as temporary_errors:
-        digest = changes.video_digest(raw, video)
-        read = _read_or_reject(dataset, split, raw, model, max_fps, video, digest)
-    if temporary_errors:  # also those that the reader handled, for example by using fewer images
-        account = read.account
-        problem = error_text(temporary_errors[0], [_place(raw, video)])
-        account.reject(NOT_NOW, f"{problem} {LATER}")
-        read = ReadVideo(digest, account)
-    return replace(read, stamp=stamp)
+    dataset: Dataset
+    split: str
+    raw: Path
+    body: Path | None  # folder of the body model, if the tracks depend on it
+    max_fps: float | None = None  # as in `RowSelection`
 
+    @caching()
+    def read(self, video: RawVideo) -> ReadVideo:
+        """Read one video, and take of it what the user takes.
 
-def _read_or_reject(
-    dataset: Dataset,
-    split: str,
-    raw: Path,
-    model: Body | None,
-    max_fps: float | None,
-    video: RawVideo,
-    digest: str,
-) -> ReadVideo:
-    """Read one video. An error of the files or a bug of the reader becomes a rejection."""
-    account = VideoAccount(video.name)
-    try:
-        _refuse_other_encodings(raw, video)
-        _remember_clip(video)
-        with _one_thread(model):
-            # this puts errors of labels into the account
-            tracks, account = dataset.read_accounted(raw, split, video, model)
-        extra = dataset.extra_columns(split, body=model is not None)
-        tracks = select(tracks, account, video.left_out, max_fps, extra)
-        pixels = _describe_pixels(tracks, account)
-        lost: Mapping[str, int] = {}
-        if video.clip_digest not in ("", file_part(pixels.pixels)):
-            lost = _count_lost(tracks)
-        return ReadVideo(digest, account, [track.rows for track in tracks], pixels, lost)
-    except MemoryError:
-        raise
-    except RawDataError as error:
-        note_fault(error)
-        account.reject(error.reason, str(error))
-    except Exception as error:  # a bug of the reader must not cost the other videos
-        note_fault(error)
-        account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
-    return ReadVideo(digest, account)
+        Errors of the dataset's code or of files become a rejection in the video's account; only
+        MemoryError, and errors of loading the body model, are raised.
+        """
+        # Outside of what rejects a video: a body model that cannot be loaded is no video's fault.
+        model = _body(self.body, self.dataset.genders[0])
+        stamp = changes.stamp(self.raw, video)
+        with faults() as temporary_errors:
+            digest = changes.video_digest(self.raw, video)
+            read = self._read_or_reject(video, digest, model)
+        if temporary_errors:  # also those that were handled, for example by using fewer images
+            account = read.account
+            problem = error_text(temporary_errors[0], [_place(self.raw, video)])
+            account.reject(NOT_NOW, f"{problem} {LATER}")
+            read = ReadVideo(digest, account)
+        return replace(read, stamp=stamp)
+
+    def _read_or_reject(self, video: RawVideo, digest: str, model: Body | None) -> ReadVideo:
+        """Read one video. An error of the files or a bug of the dataset's code becomes a
+        rejection.
+        """
+        account = VideoAccount(video.name)
+        try:
+            _refuse_other_encodings(self.raw, video)
+            _remember_clip(video)
+            with _one_thread(model):
+                # this puts errors of labels into the account
+                tracks, account = self.dataset.read_accounted(self.raw, self.split, video, model)
+            extra = self.dataset.extra_columns(self.split, body=model is not None)
+            tracks = select(tracks, account, video.left_out, self.max_fps, extra)
+            pixels = _describe_pixels(tracks, account)
+            lost: Mapping[str, int] = {}
+            if video.clip_digest not in ("", file_part(pixels.pixels)):
+                lost = _count_lost(tracks)
+            return ReadVideo(digest, account, [track.rows for track in tracks], pixels, lost)
+        except MemoryError:
+            raise
+        except RawDataError as error:
+            note_fault(error)
+            account.reject(error.reason, str(error))
+        except Exception as error:  # a bug must not cost the other videos
+            note_fault(error)
+            account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
+        return ReadVideo(digest, account)
 
 
 def _place(raw: Path, video: RawVideo) -> Path:
