@@ -96,12 +96,10 @@ class RequestedStreams:
                 unweighted.append(spec)
         return unweighted
 
-    def refuse_random_weights(
-        self, specs: Sequence[StreamSpec], committed: cache.Split | None, data: str
-    ) -> None:
-        """Raise ConfigError for a new stream of real data, by name, without trained weights."""
-        for spec in self.list_without_weights(specs, committed):
-            spec.refuse_random_weights(data, self.source.where(spec.name, "weights"))
+    def refuse_random_weights(self, specs: Sequence[StreamSpec], split: str) -> None:
+        """Raise ConfigError for the first of these streams, if any; its split has real data."""
+        for spec in specs:
+            spec.refuse_random_weights(split, self.source.where(spec.name, "weights"))
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -143,7 +141,8 @@ def _run(args: argparse.Namespace) -> int:
     requested = _requested(args)
     all_specs = requested.specs(committed)
     if not committed.manifest.get("stand_in"):
-        requested.refuse_random_weights(all_specs, committed, name)
+        new = requested.list_without_weights(all_specs, committed)
+        requested.refuse_random_weights(new, name)
     specs = [spec for spec in all_specs if _has_columns(spec, committed)]
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     with bar(f"extract {name}", err) as progress:

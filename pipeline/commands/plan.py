@@ -60,13 +60,9 @@ def _run(args: argparse.Namespace) -> int:
         result.text += lines(plan, limit)
     result.problems = missing
     if plans and all(plan.up_to_date and not plan.lost_videos for plan in plans):
-        result.add_line(_up_to_date(plans))
+        n_splits = count(len(plans), "split")
+        result.add_line(f"up to date: {n_splits} (training is not included)")
     return print_result(result, as_json=args.json)
-
-
-def _up_to_date(plans: Sequence[SplitPlan]) -> str:
-    """The last line, if all splits are up to date."""
-    return f"up to date: {count(len(plans), 'split')} (training is not included)"
 
 
 def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
@@ -158,7 +154,7 @@ def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
     return {"new": todo.new, "changed": changed, "removed": todo.removed}
 
 
-def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
+def _as_dict(plan: SplitPlan, more_problems: Sequence[str]) -> dict[str, Any]:
     """A split's plan as JSON values. more_problems: problems of all splits. docs/terminal.md
     describes the keys.
     """

@@ -16,7 +16,6 @@ from typing import Final
 
 import cache
 from pipeline.clips import detectors
-from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
@@ -61,12 +60,7 @@ class Preparation:
         Raises ConfigError for invalid options, MissingAssets for missing weights of the detector.
         """
         dataset = recipe.dataset
-        detector = _choose_detector(recipe, choice)
-        recipe = replace(
-            recipe,
-            detector=detector,
-            by_any_detector=detector is not None and _keeps_others(recipe, choice, detector.name),
-        )
+        recipe = _with_detector(recipe, choice)
         recipes = []
         for split in dataset.splits:
             specs = streams.get(split, ())
@@ -129,35 +123,29 @@ def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads:
 # the detector
 
 
-def _choose_detector(recipe: Recipe, choice: DetectorChoice) -> Detector | None:
-    """Choose the detector for clips without keypoints; None if no clip needs one."""
+def _with_detector(recipe: Recipe, choice: DetectorChoice) -> Recipe:
+    """The recipe with the detector for clips without keypoints, if a clip needs one."""
     settings = recipe.settings
     if recipe.dataset.name not in settings.detect.datasets or choice.name == NO_DETECTOR:
         if choice.every is not None:
-            raise ConfigError(
-                f"--every {choice.every}: no detector runs here. Leave the option out."
-            )
-        return None
+            do = "Leave the option out."
+            raise ConfigError(f"--every {choice.every}: no detector runs here. {do}")
+        return recipe
     name = choice.name or usual_detector(recipe.raw)
     detectors.find(name)  # a misspelt name is refused even if no clip needs a detector
-    if not _has_clips_to_detect(recipe, choice, name):
-        return None
+    is_named = choice.name or choice.every is not None or settings.source.section(name)
+    if recipe.raw.is_file():  # the dataset's reader reports the expected files
+        return recipe
+    clips = unlabelled_clips(recipe.raw, by_any_detector=not is_named)
+    if not any(_is_whole(recipe.raw, clip) for clip in clips):  # the conversion names the others
+        return recipe
     try:
         detector = detector_of(settings.source.override_keys(name, every=choice.every), name)
         if choice.downloads or not detector.downloads:
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
         raise type(error)(f"{str(error).rstrip('.')}. {_other_ways(recipe.raw)}") from error
-    return detector
-
-
-def _has_clips_to_detect(recipe: Recipe, choice: DetectorChoice, detector: str) -> bool:
-    """Whether a clip without keypoints can be read. The conversion names those that cannot."""
-    raw = recipe.raw
-    if raw.is_file():
-        return False  # the dataset's reader reports the expected files
-    clips = unlabelled_clips(raw, by_any_detector=_keeps_others(recipe, choice, detector))
-    return any(_is_whole(raw, clip) for clip in clips)
+    return replace(recipe, detector=detector, by_any_detector=not is_named)
 
 
 def _is_whole(raw: Path, clip: str) -> bool:
@@ -167,12 +155,6 @@ def _is_whole(raw: Path, clip: str) -> bool:
     except RawDataError:
         return False
     return True
-
-
-def _keeps_others(recipe: Recipe, choice: DetectorChoice, detector: str) -> bool:
-    """Whether keypoints of other detectors are kept: no option or section names this one."""
-    is_named = choice.name or choice.every is not None or recipe.settings.source.section(detector)
-    return not is_named
 
 
 def _other_ways(raw: Path) -> str:

@@ -132,12 +132,11 @@ def _streams_by_split(
         name = f"{recipe.dataset.name}/{split}"
         committed = committed_split(recipe.root, name)
         specs = requested.specs(committed)
-        if not is_stand_in(recipe.raw):
-            if are_named:
-                requested.refuse_random_weights(specs, committed, name)
-            elif requested.list_without_weights(specs, committed):
-                continue
-        streams[split] = specs
+        without_weights = requested.list_without_weights(specs, committed)
+        if is_stand_in(recipe.raw) or not without_weights:
+            streams[split] = specs
+        elif are_named:
+            requested.refuse_random_weights(without_weights, name)
     return streams
 
 
@@ -285,11 +284,9 @@ def _print_plan(
     preparation: Preparation, plans: Sequence[SplitPlan], most_videos: int | None
 ) -> None:
     """Print the plans of all splits, and whether features will be missing."""
-    texts = list[str]()
     for plan in plans:
-        texts += lines(plan, most_videos)
-    for text in texts:
-        out.print(text)
+        for text in lines(plan, most_videos):
+            out.print(text)
     if preparation.without_weights:
         out.warn(WITHOUT_WEIGHTS)
     out.print()

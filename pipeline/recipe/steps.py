@@ -104,7 +104,8 @@ def detect(
     if plan.detector.stand_in:
         stand_in = "stand-in detector: use these keypoints only to try the pipeline"
     failures = few([*report.problems.values()], FEW, plan.retry_command)
-    texts = (describe_others(plan.raw), stand_in, *report.doubts, *failures)
+    damaged = [f"{clip}: {remark}" for clip, remark in report.damaged.items()]
+    texts = (describe_others(plan.raw), stand_in, *damaged, *failures)
     return StepResult(
         details=details,
         mark=DONE if has_results else IDLE,

@@ -182,11 +182,6 @@ class DetectionReport:
         self.meter.include_part(part.meter)
 
     @property
-    def doubts(self) -> list[str]:
-        """Messages for the user, besides `problems`."""
-        return [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
-
-    @property
     def _speed(self) -> float:
         """Frames a second."""
         return self.frames / self.meter.elapsed
