@@ -10,6 +10,7 @@ provides it when the column is read (`find_mirrors_by`).
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -194,7 +195,10 @@ class ExtraColumn(Column):
             for index, opposite in self.mirror:
                 order[[index, opposite]] = opposite, index
             return values[:, order]
-        function = self._mirror_function(split.partition("/")[0])
+        dataset = split.partition("/")[0]
+        declared = [self.mirror] if callable(self.mirror) else []
+        provided = (find(dataset, self.name) for find in FINDERS)
+        function = next(filter(None, itertools.chain(declared, provided)), None)
         if function is None:
             raise self._no_function(split)
         mirrored = np.asarray(function(values))
@@ -202,16 +206,6 @@ class ExtraColumn(Column):
             problem = f"mirror gave {mirrored.shape}, expected {values.shape}"
             raise CacheError(f"{split}: column {self.name!r}: {problem}")
         return mirrored
-
-    def _mirror_function(self, dataset: str) -> Mirror | None:
-        """The mirror function: the declared one, or the one that a dataset's reader provides."""
-        if callable(self.mirror):
-            return self.mirror
-        for find in FINDERS:
-            function = find(dataset, self.name)
-            if function is not None:
-                return function
-        return None
 
     def _no_function(self, split: str) -> CacheError:
         return CacheError(

@@ -76,35 +76,24 @@ def update_list(
     removed = frozenset(remove)
     until = time.monotonic() + _PATIENCE
     while True:
+        listed = _read_list(store)
+        if listed is not None and added <= listed and not (removed & listed):
+            return
         try:
-            if not _is_up_to_date(store, added, removed):
-                # An object store has no locks; its `replace` compares the etag instead.
-                with store.lock(WRITING):
-                    _replace_list(store, added, removed, committed)
+            # An object store has no locks; its `replace` compares the etag instead.
+            with store.lock(WRITING):
+                etag = None
+                listed = frozenset[str]()
+                with suppress(FileNotFoundError):
+                    root, etag = store.read_with_etag(ROOT)
+                    listed = parse_list(root) or listed
+                names = listed.union(committed, added) - removed
+                store.replace(ROOT, root_group(names), expected=etag)
+                return
         except Busy:
             if time.monotonic() > until:
                 raise
             time.sleep(_PAUSE)
-        else:
-            return
-
-
-def _is_up_to_date(store: Store, added: frozenset[str], removed: frozenset[str]) -> bool:
-    """Whether the stored list has all splits to add, and none to remove."""
-    listed = _read_list(store)
-    return listed is not None and added <= listed and not (removed & listed)
-
-
-def _replace_list(
-    store: Store, added: frozenset[str], removed: frozenset[str], committed: Iterable[str]
-) -> None:
-    etag = None
-    listed = frozenset[str]()
-    with suppress(FileNotFoundError):
-        root, etag = store.read_with_etag(ROOT)
-        listed = parse_list(root) or listed
-    names = listed.union(committed, added) - removed
-    store.replace(ROOT, root_group(names), expected=etag)
 
 
 def unmounted_folder(store: Store, split: str) -> str | None:

@@ -130,33 +130,28 @@ def video_record(
     records = []
     stop = start
     for track in tracks:
-        record = _track_record(track, stop, extra)
+        frame_index = np.asarray(track.columns["frame_index"])
+        intrinsics = None
+        if track.intrinsics is not None:
+            intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
+        record = {
+            "name": track.name,
+            "start": stop,
+            "stop": stop + len(frame_index),
+            "step": int(track.step),
+            "fps": float(track.fps),
+            "crop_scale": float(track.crop_scale),
+            "gender": track.gender,
+            "intrinsics": intrinsics,
+            "runs": _find_runs(frame_index, track.step, stop),
+        }
+        for column in extra:
+            if column.per == "track" and column.name in track.extra:
+                record[column.array] = track.extra[column.name].tolist()
         records.append(record)
-        stop = record["stop"]
+        stop += len(frame_index)
     account = json.loads(canonical(dict(entry.account)))
     return {**asdict(entry), "account": account, "tracks": records, "stop": stop}
-
-
-def _track_record(track: TrackRows, start: int, extra: Collection[ExtraColumn]) -> dict[str, Any]:
-    frame_index = np.asarray(track.columns["frame_index"])
-    intrinsics = None
-    if track.intrinsics is not None:
-        intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
-    record = {
-        "name": track.name,
-        "start": start,
-        "stop": start + len(frame_index),
-        "step": int(track.step),
-        "fps": float(track.fps),
-        "crop_scale": float(track.crop_scale),
-        "gender": track.gender,
-        "intrinsics": intrinsics,
-        "runs": _find_runs(frame_index, track.step, start),
-    }
-    for column in extra:
-        if column.per == "track" and column.name in track.extra:
-            record[column.array] = track.extra[column.name].tolist()
-    return record
 
 
 def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:

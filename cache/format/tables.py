@@ -77,7 +77,11 @@ class Tables(dict[str, Array]):
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
         for column in extra:
             if column.per == "track":
-                tables[column.array] = _extra_table(column, tracks)
+                table = column.empty(len(tracks))
+                for number, track in enumerate(tracks):
+                    if column.array in track:
+                        table[number] = track[column.array]
+                tables[column.array] = table
         return tables
 
     @property
@@ -224,15 +228,6 @@ class StoredTable:
         if sha256(file) != self.sha256 or len(file) != n_numbers * dtype.itemsize + 4:
             return None
         return np.frombuffer(file, dtype, count=math.prod(self.shape)).reshape(self.shape)
-
-
-def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Array:
-    """The table (N, ...) of an extra track column, from the records of N tracks."""
-    table = column.empty(len(tracks))
-    for number, track in enumerate(tracks):
-        if column.array in track:
-            table[number] = track[column.array]
-    return table
 
 
 def encode_texts(texts: Sequence[str]) -> Array:

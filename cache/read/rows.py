@@ -17,8 +17,8 @@ import os
 import resource
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -184,7 +184,12 @@ class _MappedRows(Rows):
                 opened = self._open_shard(shard)
                 current.add(shard)
             if not self._is_checked[chunk]:
-                self._check(opened, shard, chunk - shard * self._geometry.chunks)
+                number = chunk - shard * self._geometry.chunks
+                if number >= opened.n_chunks:
+                    raise _missing_chunk(self._file(shard), number)
+                if not opened.is_intact(number):
+                    self.maps.clear()  # the next read opens the repaired files
+                    raise _damaged_chunk(self._file(shard), number, self._layout)
                 self._is_checked[chunk] = True
             yield opened.data, begin, end
 
@@ -202,17 +207,6 @@ class _MappedRows(Rows):
             self.maps[shard] = opened
             _OPEN_SHARDS.append((weakref.ref(self), shard))
         return opened
-
-    def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
-        """Compare a shard's chunk `number` with its checksum. Raises CacheError when the chunk is
-        missing or damaged.
-        """
-        if number >= opened.n_chunks:
-            expected = f"chunk {number} of the shard"
-            raise shards.damage(self._file(shard), expected, "a shard without it")
-        if not opened.is_intact(number):
-            self.maps.clear()  # the next read opens the repaired files
-            raise _damaged_chunk(self._file(shard), number, self._layout)
 
     def _file(self, shard: int) -> str:
         return shard_key(self._location, shard, self.trailing)
@@ -315,27 +309,19 @@ class _RangedRows(Rows):
         is_next_shard = np.diff(chunks // self._geometry.chunks) > 0
         by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)  # one array for each shard
         for n_done in range(0, len(by_shard), _SHARDS_AT_ONCE):
-            fetched = self._fetch_all(by_shard[n_done : n_done + _SHARDS_AT_ONCE])
+            try:
+                parts_of_rows = map_parallel(self._fetch, by_shard[n_done:][:_SHARDS_AT_ONCE])
+            finally:
+                # Check this afterwards, also after an error: a shard that is missing because the
+                # split was replaced is no damage. All rows are of the commit that it allows.
+                self._check_current()
+            fetched = dict(ChainMap(*parts_of_rows))  # chunk -> its rows
             is_fetched = np.isin(parts.chunk, list(fetched))
             for part in np.flatnonzero(is_fetched).tolist():
                 chunk = fetched[int(parts.chunk[part])]
                 n_rows = parts.n_rows[part]
                 stored = chunk[parts.first[part] :][:n_rows]
                 _copy(stored, rows[begins[part] :][:n_rows])
-
-    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
-        """Fetch chunks, given per shard, and return their rows by the chunk's number in the array.
-        All rows are of the commit that `check_current` allows.
-        """
-        rows_by_chunk: dict[int, Array] = {}
-        try:
-            for fetched in map_parallel(self._fetch, by_shard):
-                rows_by_chunk.update(fetched)
-        finally:
-            # Check this afterwards, also after an error: a shard that is missing because the split
-            # was replaced is no damage.
-            self._check_current()
-        return rows_by_chunk
 
     def _fetch(self, chunks: Ints) -> dict[int, Array]:
         """Fetch chunks of one shard, compare their checksums, and return their rows by the chunk's
@@ -350,8 +336,7 @@ class _RangedRows(Rows):
         try:
             n_chunks = self._count_chunks(shard, key)
             if numbers[-1] >= n_chunks:
-                expected = f"chunk {numbers[-1]} of the shard"
-                raise shards.damage(location, expected, "a shard without it")
+                raise _missing_chunk(location, numbers[-1])
             begins = [number * size for number in numbers]
             parts = self._store.read_ranges(key, begins, size)
         except FileNotFoundError:
@@ -393,6 +378,11 @@ def _cut_at_chunks(starts: Ints, seqlen: int, rows_per_chunk: int) -> _ChunkPart
     part_first = np.where(nth == 0, first[window], 0)
     stop = np.minimum(first[window] + seqlen - nth * rows_per_chunk, rows_per_chunk)
     return _ChunkParts(chunk[window] + nth, part_first, stop - part_first)
+
+
+def _missing_chunk(file: str, number: int) -> CacheError:
+    """The error for a shard that ends before a chunk with committed rows."""
+    return shards.damage(file, f"chunk {number} of the shard", "a shard without it")
 
 
 def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:

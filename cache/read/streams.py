@@ -200,22 +200,14 @@ class OpenStream(OpenCommit):
         incomplete = shards[~self._is_complete[shards]]
         if not len(incomplete):
             return
-        self._require_values(starts, seqlen)
-        for shard in incomplete.tolist():
-            self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
-
-    def _require_values(self, starts: Ints, seqlen: int) -> None:
-        """Read the flags of windows in existing shards. Raises CacheError if a row has no
-        features.
-        """
         without_value = np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))
         if len(without_value):
-            window, frame = without_value[0]
-            row = int(starts[window] + frame)
-            raise CacheError(
-                f"{self._title} has no features for row {row}: its frame could not be decoded. "
-                f"{_ADVICE}"
-            )
+            window_number, frame = without_value[0]
+            row = int(starts[window_number] + frame)
+            problem = f"no features for row {row}: its frame could not be decoded"
+            raise CacheError(f"{self._title} has {problem}. {_ADVICE}")
+        for shard in incomplete.tolist():
+            self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
 
 class StreamWindows:

@@ -239,7 +239,19 @@ def _write_stream(
     digest = str(manifest["digest"])
     is_new = name not in copied.streams
     existing = [] if is_new else copied.open_stream(name).shards
-    find_rows = _find_rows_in_source(copied, source, name, row_offset)
+    pending = stream.pending_rows()
+
+    def find_rows(shard: int) -> tuple[Ints, Ints]:
+        """The rows of a shard of the copy that the source's stream has, with features or without:
+        their indices within the shard, and their row numbers in the source.
+        """
+        rows = np.asarray(shard_rows(copied.manifest, shard))
+        track = copied.track_of(rows)
+        source_rows = rows + row_offset[track]
+        has_shard = np.isin(source_rows // source.rows_per_shard, stream.shards)
+        chosen = (track >= 0) & has_shard & ~is_within(source_rows, pending)
+        return np.flatnonzero(chosen), source_rows[chosen]
+
     shards = []
     for shard in np.flatnonzero(copied.rows_by_shard()).tolist():
         if shard not in existing and len(find_rows(shard)[0]):
@@ -254,9 +266,7 @@ def _write_stream(
         dim=int(manifest["dim"]),
         dtype=str(manifest["dtype"]),
         plan=f"copy {digest}",
-        provenance=_note(
-            source.store, f"{source.name}/{name}", digest, source.open_stream(name).provenance
-        ),
+        provenance=_note(source.store, f"{source.name}/{name}", digest, stream.provenance),
     ) as writer:
         state = writer.shards
         for shard in sorted(set(shards).intersection(state.pending)):
@@ -271,27 +281,6 @@ def _write_stream(
             progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
     return True
-
-
-def _find_rows_in_source(
-    copied: Split, source: Split, stream: str, row_offset: Ints
-) -> Callable[[int], tuple[Ints, Ints]]:
-    """Return a function that takes a shard of the copy, and finds its rows that the source's stream
-    has, with features or without: their indices within the shard, and their row numbers in the
-    source. row_offset: as for `_write_stream`.
-    """
-    shards = source.open_stream(stream).shards
-    pending = source.open_stream(stream).pending_rows()
-
-    def find(shard: int) -> tuple[Ints, Ints]:
-        rows = np.asarray(shard_rows(copied.manifest, shard))
-        track = copied.track_of(rows)
-        source_rows = rows + row_offset[track]
-        has_shard = np.isin(source_rows // source.rows_per_shard, shards)
-        chosen = (track >= 0) & has_shard & ~is_within(source_rows, pending)
-        return np.flatnonzero(chosen), source_rows[chosen]
-
-    return find
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

@@ -60,7 +60,13 @@ def gc(
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
     """
-    store, splits = _find_splits(root)
+    store = store_at(root)
+    splits = split_folders(store)
+    is_cache = store.exists("zarr.json") or FeatureCache(root)
+    if not is_cache:  # no commit was ever made: sweep what a killed writer has begun
+        splits = [name for name in splits if store.list_names(Place(store, name).writing)]
+    if is_cache or not splits:
+        require_cache(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than)
@@ -69,19 +75,6 @@ def gc(
             sweep.run(place)
     sweep.forget_deleted()
     return sweep.collected
-
-
-def _find_splits(root: Root) -> tuple[Store, list[str]]:
-    """The store, and the splits to sweep: all of a cache; where no commit was ever made, those that
-    a killed writer has begun. Raises CacheError if there is neither.
-    """
-    store = store_at(root)
-    if not (store.exists("zarr.json") or FeatureCache(root)):
-        names = split_folders(store)
-        begun = [name for name in names if store.list_names(Place(store, name).writing)]
-        if begun:
-            return store, begun
-    return require_cache(root), split_folders(store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import Column
@@ -344,31 +343,26 @@ class _SplitShards:
 
     def append(self, video: Video, tracks: Sequence[TrackRows]) -> None:
         """Add the rows of a video's tracks, and write each shard that they fill."""
-        for track in tracks:
-            self._add_rows({**track.columns, **track.extra})
-        self._unstaged.append(video)
-
-    def _add_rows(self, rows: Mapping[str, Array]) -> None:
-        """Add the rows of a track: column -> (n_rows, *shape). Missing columns are filled with
-        their fill value.
-        """
         size = self._size
-        n_rows = len(rows["frame_index"])
-        n_added = 0
-        while n_added < n_rows:
-            offset = self.next_row % size
-            n_fitting = min(size - offset, n_rows - n_added)
-            for name, column in self._files.columns.items():
-                buffer = self._buffers[name][offset : offset + n_fitting]
-                if name in rows:
-                    buffer[...] = rows[name][n_added : n_added + n_fitting]
-                else:
-                    buffer[...] = column.fill
-            n_added += n_fitting
-            self.next_row += n_fitting
-            if offset + n_fitting == size:
-                self._write_shard(size)
-                self._unstaged = []
+        for track in tracks:
+            rows = {**track.columns, **track.extra}  # column -> (n_rows, *shape)
+            n_rows = len(rows["frame_index"])
+            n_added = 0
+            while n_added < n_rows:
+                offset = self.next_row % size
+                n_fitting = min(size - offset, n_rows - n_added)
+                for name, column in self._files.columns.items():
+                    buffer = self._buffers[name][offset : offset + n_fitting]
+                    if name in rows:
+                        buffer[...] = rows[name][n_added : n_added + n_fitting]
+                    else:
+                        buffer[...] = column.fill
+                n_added += n_fitting
+                self.next_row += n_fitting
+                if offset + n_fitting == size:
+                    self._write_shard(size)
+                    self._unstaged = []
+        self._unstaged.append(video)
 
     def write_last(self) -> None:
         """Write the last shard, which is not full, if it has any rows."""
@@ -416,19 +410,13 @@ class _SplitShards:
             limit = end * self._size
             next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
             shard, n_rows = divmod(next_row, self._size)
+            first = np.array([next_row - n_rows])
             try:
-                if n_rows:
-                    self._read_buffers(shards[shard], n_rows)
+                for name, buffer in self._buffers.items():
+                    if n_rows:
+                        window = buffer[None, :n_rows]  # (1, n_rows, *shape)
+                        self._files.open_rows(shards[shard], name).read(first, n_rows, window)
             except CacheError:  # a shard before `end` is damaged: try without the last one
                 end -= 1
             else:
                 return next_row
-
-    def _read_buffers(self, staged: StagedShard, n_rows: int) -> None:
-        """Read the first rows of a staged shard into the buffers. Raises CacheError if they are
-        damaged.
-        """
-        start = np.array([staged.number * self._size])
-        for name, buffer in self._buffers.items():
-            window = buffer[None, :n_rows]  # (1, n_rows, *shape)
-            self._files.open_rows(staged, name).read(start, n_rows, window)

@@ -93,23 +93,19 @@ class SplitWriter(Writer):
         commit = Commit.load(self.place)
         if commit is None:
             create_groups(self.place)
-            commit = self._empty_commit()
+            entries = {
+                "geometry": asdict(self._new_geometry),
+                "shards": {name: {} for name in self._columns},
+                EXTRA: {name: column.as_json() for name, column in self._extra.items()},
+            }
+            tables = Tables.from_records([], self._extra.values())
+            commit = Commit.empty(self.place, entries, tables)
         else:
             follow_manifest(commit)
             self._refuse_missing_columns(commit)
         self.state = SplitState(commit=commit, columns=self._columns, extra=self._extra)
         self._next = None  # last: another `begin` needs the new state
         return commit
-
-    def _empty_commit(self) -> Commit:
-        """A state without rows."""
-        entries = {
-            "geometry": asdict(self._new_geometry),
-            "shards": {name: {} for name in self._columns},
-            EXTRA: {name: column.as_json() for name, column in self._extra.items()},
-        }
-        tables = Tables.from_records([], self._extra.values())
-        return Commit.empty(self.place, entries, tables)
 
     def _refuse_missing_columns(self, commit: Commit) -> None:
         """Raise CacheError if a committed column in `COLUMNS` is missing now."""

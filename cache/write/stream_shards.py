@@ -128,7 +128,10 @@ class StreamShards:
         self._refuse_unmounted()
         stream_commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
-        self.commit = stream_commit or self._empty_commit()
+        no_shards: dict[str, Any] = {name: {} for name in self.columns}
+        self.commit = stream_commit or Commit.empty(
+            self.place, {**self.own_facts(), "shards": no_shards}
+        )
         self._refuse_other_form()
         self.committed_rows = OpenStream(self.commit, self.split)
         shards = self.commit.shards
@@ -155,11 +158,6 @@ class StreamShards:
             problem = f"no committed split {place.split!r}"
             raise MissingSplit(f"{place.store.root}: {problem}: convert it before its features")
         return split
-
-    def _empty_commit(self) -> Commit:
-        """The state of a stream that does not exist yet."""
-        shards: dict[str, Any] = {name: {} for name in self.columns}
-        return Commit.empty(self.place, {**self.own_facts(), "shards": shards})
 
     def own_facts(self) -> dict[str, Any]:
         """The entries of a manifest about the form of all rows."""

@@ -141,7 +141,11 @@ class StreamWriter(Writer):
             raise CacheError(f"{title}: {difference}. {STAYS_PENDING}")
         self._lock.require()
         self.shards.accept(staged)
-        self._note_made(made)
+        if made:  # its writer says how it was made
+            self.made = self.made or made
+            for name in self.made.keys() | made.keys():
+                if made.get(name) != self.made.get(name):
+                    self.varying.add(name)
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
@@ -216,14 +220,3 @@ class StreamWriter(Writer):
         self.refused = []
         self.accept_staged()
         return state.commit
-
-    def _note_made(self, made: Mapping[str, Any]) -> None:
-        """Compare how a shard was made with how the first one was, and record in `varying` the
-        entries that differ. A shard whose writer did not set `made` is not compared.
-        """
-        if not made:
-            return
-        self.made = self.made or made
-        for name in self.made.keys() | made.keys():
-            if made.get(name) != self.made.get(name):
-                self.varying.add(name)

@@ -29,7 +29,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -96,15 +96,10 @@ def describe_others(raw: Path) -> str:
             skipped_files.append(file)
     if not skipped_files:
         return ""
-    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {_join_few(skipped_files)}"
-
-
-def _join_few(names: Sequence[str]) -> str:
-    """The first few names, for a message: "a.heic, b.jpg, ..."."""
-    shown = [*names[:FEW]]
-    if len(names) > FEW:
-        shown.append("...")
-    return ", ".join(shown)
+    names = skipped_files[:FEW]
+    if len(skipped_files) > FEW:
+        names.append("...")
+    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {', '.join(names)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,12 @@ class ClipLabels:
     def list_names(self, folder: str) -> _FolderNames:
         """List the names in `keypoints/<folder>`."""
         if folder not in self._names:
-            self._names[folder] = _list_names(self._raw / KEYPOINTS / folder)
+            names = self._names[folder] = _FolderNames(set(), set())
+            for entry in visible_entries(self._raw / KEYPOINTS / folder):
+                if is_folder_entry(entry):
+                    names.folders.add(entry.name)
+                else:
+                    names.files.add(entry.name)
         return self._names[folder]
 
     def find_similar(self, clip: str, folder: str) -> _Labels:
@@ -192,16 +197,6 @@ class ClipLabels:
         if name in self.list_names(folder).folders:
             return path in self._clips_by_path or (self._raw / path).is_dir()
         return _stem(path) in self._clips_by_path and name.endswith((*SUFFIXES, *UNREAD))
-
-
-def _list_names(folder: Path) -> _FolderNames:
-    names = _FolderNames(set(), set())
-    for entry in visible_entries(folder):
-        if is_folder_entry(entry):
-            names.folders.add(entry.name)
-        else:
-            names.files.add(entry.name)
-    return names
 
 
 def _require_folder_name(raw: Path) -> None:

@@ -143,19 +143,17 @@ def _run(args: argparse.Namespace) -> int:
     if not committed.manifest.get("stand_in"):
         new = requested.list_without_weights(all_specs, committed)
         requested.refuse_random_weights(new, name)
-    specs = [spec for spec in all_specs if _has_columns(spec, committed)]
+    specs = []
+    for spec in all_specs:
+        refusal = spec.missing_columns(committed)
+        if refusal:
+            out.show_problem(refusal)
+        else:
+            specs.append(spec)
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     with bar(f"extract {name}", err) as progress:
         result = extract(plans, args.cfg, progress, args.part)
     return result.print("extract", name) or int(len(specs) < len(all_specs))
-
-
-def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
-    """Whether the split has all that the stream reads; prints what is missing."""
-    refusal = spec.missing_columns(committed)
-    if refusal:
-        out.show_problem(refusal)
-    return not refusal
 
 
 def _reads(args: argparse.Namespace) -> list[str]:

@@ -156,7 +156,12 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
     runnable = [plan for plan in plans if not plan.problems]
     if not runnable:
         raise PipelineError(plans[0].problems[0])
-    _print_plan(preparation, plans, None if every_video else FEW)
+    for plan in plans:
+        for text in lines(plan, None if every_video else FEW):
+            out.print(text)
+    if preparation.without_weights:
+        out.warn(WITHOUT_WEIGHTS)
+    out.print()
     preparation.check(plans, downloads=not plan_only)
     for plan in plans:
         _check_page(plan.recipe)
@@ -278,18 +283,6 @@ def _split_now(plan: SplitPlan) -> cache.Split | None:
 
 # --------------------------------------------------------------------------------------------------
 # output
-
-
-def _print_plan(
-    preparation: Preparation, plans: Sequence[SplitPlan], most_videos: int | None
-) -> None:
-    """Print the plans of all splits, and whether features will be missing."""
-    for plan in plans:
-        for text in lines(plan, most_videos):
-            out.print(text)
-    if preparation.without_weights:
-        out.warn(WITHOUT_WEIGHTS)
-    out.print()
 
 
 def _print_summary(plans: Sequence[SplitPlan]) -> int:

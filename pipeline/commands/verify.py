@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import fill_command, missing_rows
-from pipeline.recipe.contents import ListedDigest, compare_digests, read_list
+from pipeline.recipe.contents import compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 
@@ -61,7 +61,10 @@ def _run(args: argparse.Namespace) -> int:
     Prints every problem, files of killed runs, and repairs.
     """
     result = CommandResult({})
-    splits = _splits(args)
+    names = list[str]()  # also those that the cache does not have
+    for name in args.splits:
+        names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
+    splits = names or None
     listed = []
     if args.digest:
         listed = read_list(args.digest, splits)
@@ -75,7 +78,12 @@ def _run(args: argparse.Namespace) -> int:
             report = _verify(args, splits, result)  # what remains
     differing = None
     if args.digest:
-        differing = _differing_digests(args, listed, result)
+        with bar("digest", err) as progress:
+            differing = list(compare_digests(cache.open(args.cache), listed, progress))
+        result.add_lines(differing, WRONG)
+        n_equal = len(listed) - len(differing)
+        mark = WRONG if differing else DONE
+        result.add_line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
 
     refused = repair.refused if repair is not None else []
     for text in refused:
@@ -89,27 +97,6 @@ def _run(args: argparse.Namespace) -> int:
     }
     result.exit_code = 0 if is_ok else 1
     return print_result(result, as_json=args.json)
-
-
-def _differing_digests(
-    args: argparse.Namespace, listed: Sequence[ListedDigest], result: CommandResult
-) -> list[str]:
-    """Compare the cache with a list of digests. Adds the differences to `result`; returns them."""
-    with bar("digest", err) as progress:
-        differing = list(compare_digests(cache.open(args.cache), listed, progress))
-    result.add_lines(differing, WRONG)
-    n_equal = len(listed) - len(differing)
-    mark = DONE if n_equal == len(listed) else WRONG
-    result.add_line(f"{n_equal} of {count(len(listed), 'digest')} equal to {args.digest}", mark)
-    return differing
-
-
-def _splits(args: argparse.Namespace) -> list[str] | None:
-    """The splits that the arguments name, even if the cache does not have them; None: all."""
-    names = list[str]()
-    for name in args.splits:
-        names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
-    return names or None
 
 
 def _verify(

@@ -67,20 +67,22 @@ def recorded_reader(
             f"{split.name}: was not converted from raw data here: it cannot be converted again"
         )
     raw = raw_folder(split, raw)
-    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
-
-
-def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
-    """The dataset whose reader made the split, with its options and the layout of the folder."""
-    parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
-    options = dict(parameters)
-    for name, value in parameters.items():
+    options = dict(split.manifest["reader"]["parameters"])
+    for option, value in options.items():
         if isinstance(value, list):  # JSON has no tuples
-            options[name] = tuple(value)
-    dataset, _, name = split.name.partition("/")
-    if dataset not in datasets.names():
-        raise PipelineError(f"split of {datasets.missing_label(dataset)}")
-    return datasets.get(dataset, **options).detect_layout(raw, name)
+            options[option] = tuple(value)
+    name, _, part = split.name.partition("/")
+    if name not in datasets.names():
+        raise PipelineError(f"split of {datasets.missing_label(name)}")
+    dataset = datasets.get(name, **options).detect_layout(raw, part)
+    if body is None and split.manifest["reader"]["body"] is not None:  # its rows depend on it
+        recorded = split.provenance.get("body")
+        if recorded is None:
+            raise PipelineError(
+                f"{split.name}: its body model's folder is not recorded. Use --body DIR."
+            )
+        body = Path(str(recorded))
+    return dataset, raw, body
 
 
 def recorded_selection(split: cache.Split) -> RowSelection:
@@ -127,18 +129,6 @@ def raw_folder(split: cache.Split, given: Path | None) -> Path:
         problem = f"its raw folder was {recorded}" if given is None else f"--raw is {raw}"
         raise PipelineError(f"{split.name}: {problem}, which does not exist. {do}")
     return raw
-
-
-def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
-    """The given body folder, else the recorded one; None if the rows depend on no body model."""
-    if given is not None or split.manifest["reader"]["body"] is None:
-        return given
-    recorded = split.provenance.get("body")
-    if recorded is None:
-        raise PipelineError(
-            f"{split.name}: its body model's folder is not recorded. Use --body DIR."
-        )
-    return Path(str(recorded))
 
 
 def earlier_reader(committed: cache.Split | None) -> frozenset[str]:

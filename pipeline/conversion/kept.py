@@ -112,8 +112,9 @@ def why_kept(
     is_settled = is_other_reader and has_same_content and account.set_aside not in UNSETTLED
     if drop_removed or is_settled:
         return None
-    if not account.set_aside and _is_detected_again(committed, current, labels):
-        return None
+    is_same_clip = file_part(current.pixels) == file_part(committed.pixels)
+    if is_same_clip and not account.set_aside and labels is not None and read_detection(labels):
+        return None  # `detect` has written other keypoints: by the user's settings
     return Kept(UNUSABLE, _describe_loss(account, before), account)
 
 
@@ -127,14 +128,6 @@ def why_renamed_kept(name: str, account: VideoAccount, before: VideoAccount) -> 
         return None
     why = f": {account.set_aside}" if account.set_aside else ""
     return Kept(MISSING, f"rows under its new name {name}{why}")
-
-
-def _is_detected_again(
-    committed: cache.VideoEntry, current: cache.VideoEntry, labels: Path | None
-) -> bool:
-    """Whether `detect` has written other keypoints for the same clip: by the user's settings."""
-    is_same_clip = file_part(current.pixels) == file_part(committed.pixels)
-    return is_same_clip and labels is not None and read_detection(labels) is not None
 
 
 def _describe_loss(account: VideoAccount, before: VideoAccount) -> str:

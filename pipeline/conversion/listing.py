@@ -12,7 +12,7 @@ files name their clip inside and change when it is renamed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -94,19 +94,13 @@ def renamed_videos(
             old_images[name] = file_part(committed.videos[number].pixels)
     if not any(old_images.values()):
         return renamed
-    unpaired_videos = [video for video in coming if video.name not in renamed]
-    return renamed | _pair_equal(old_images, _clip_digests(raw, unpaired_videos))
-
-
-def _clip_digests(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:
-    """Name -> digest of the images, for the videos that are clips and can be read."""
-    digests = {}
-    for video in videos:
+    new_images = {}
+    for video in coming:
         is_clip = bool(video.files) and video.files[0].suffix.lower() in VIDEOS
-        if is_clip:
+        if is_clip and video.name not in renamed:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
-                digests[video.name] = Video(raw, str(video.files[0])).digest()
-    return digests
+                new_images[video.name] = Video(raw, str(video.files[0])).digest()
+    return renamed | _pair_equal(old_images, new_images)
 
 
 def _pair_equal(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any, Final, NamedTuple
@@ -205,12 +205,27 @@ class _Spool:
         return found, missing
 
     def put(self, video: RawVideo, read: ReadVideo) -> None:
-        """Write a video's piece, durably."""
-        name = _PieceName(_hash(video=video.name), _hash(stamp=read.stamp), read.fingerprint)
-        self._work.put(str(name), *_as_piece(read))
+        """Write a video's piece, durably: a head of JSON values, and arrays.
+
+        The head has the video's entry, and the fields of its tracks that are no arrays. An array's
+        key is <track number>/<field of TrackRows>/<column>, such as "0/columns/kp_2d"; a field that
+        is one array has no column: "0/intrinsics/".
+        """
+        arrays: dict[str, Any] = {}
+        tracks = []
+        fields = ("name", "video", "step", "fps", "crop_scale", "gender")
+        for i, track in enumerate(read.tracks):
+            tracks.append({field: getattr(track, field) for field in fields})
+            arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
+            arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
+            if track.intrinsics is not None:
+                arrays[f"{i}/intrinsics/"] = track.intrinsics
+        head = {"entry": asdict(read.entry), "tracks": tracks, "lost": dict(read.lost)}
+        piece = _PieceName(_hash(video=video.name), _hash(stamp=read.stamp), read.fingerprint)
+        self._work.put(str(piece), head, arrays)
 
     def load(self, piece: _PieceName) -> ReadVideo:
-        """Load a piece. Removes a damaged piece and raises PipelineError."""
+        """Load what `put` wrote. Removes a damaged piece and raises PipelineError."""
         name = str(piece)
         pieces = self._work.read([name])
         if name not in pieces:
@@ -219,44 +234,20 @@ class _Spool:
             raise PipelineError(
                 f"{location}: was damaged, and is removed now. Run the command again."
             )
-        return _from_piece(*pieces[name])
+        head, arrays = pieces[name]
+        tracks = [dict(track) for track in head["tracks"]]
+        for key, values in arrays.items():
+            number, field, column = key.split("/", 2)
+            track = tracks[int(number)]
+            if column:
+                track.setdefault(field, {})[column] = values
+            else:
+                track[field] = values
+        entry = cache.VideoEntry(**head["entry"])
+        account = VideoAccount.from_dict(entry.account)
+        rows = [cache.TrackRows(**track) for track in tracks]
+        return ReadVideo(entry.fingerprint, account, rows, entry, head["lost"])
 
 
 def _hash(**part: str) -> str:
     return cache.fingerprint(part)[:32]
-
-
-# A piece has a head, JSON values, and arrays. The head has the video's entry, and the fields of its
-# tracks that are no arrays. An array's key is <track number>/<field of TrackRows>/<column>, such as
-# "0/columns/kp_2d"; a field that is one array has no column: "0/intrinsics/".
-
-
-def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A video as the head and arrays of a piece."""
-    arrays: dict[str, Any] = {}
-    tracks = []
-    names = ("name", "video", "step", "fps", "crop_scale", "gender")
-    for i, track in enumerate(video.tracks):
-        tracks.append({name: getattr(track, name) for name in names})
-        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
-        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
-        if track.intrinsics is not None:
-            arrays[f"{i}/intrinsics/"] = track.intrinsics
-    head = {"entry": asdict(video.entry), "tracks": tracks, "lost": dict(video.lost)}
-    return head, arrays
-
-
-def _from_piece(head: Mapping[str, Any], arrays: Mapping[str, Any]) -> ReadVideo:
-    """Restore a video from its piece."""
-    tracks = [dict(track) for track in head["tracks"]]
-    for key, values in arrays.items():
-        number, name, column = key.split("/", 2)
-        track = tracks[int(number)]
-        if column:
-            track.setdefault(name, {})[column] = values
-        else:
-            track[name] = values
-    entry = cache.VideoEntry(**head["entry"])
-    account = VideoAccount.from_dict(entry.account)
-    rows = [cache.TrackRows(**track) for track in tracks]
-    return ReadVideo(entry.fingerprint, account, rows, entry, head["lost"])

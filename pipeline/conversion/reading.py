@@ -200,7 +200,9 @@ class VideoReader:
         account = VideoAccount(video.name)
         try:
             _refuse_other_encodings(self.raw, video)
-            _remember_clip(video)
+            record = ClipRecord.from_dict(video.clip)
+            if record is not None:  # it is used in place of decoding the clip to make a new one
+                remember(ClipRecord, video.clip_digest, record)
             with _one_thread(model):
                 # this puts errors of labels into the account
                 tracks, account = self.dataset.read_accounted(self.raw, self.split, video, model)
@@ -239,15 +241,6 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
                 do="Rename it, for example with convmv.",
                 reason="name_not_utf8",
             )
-
-
-def _remember_clip(video: RawVideo) -> None:
-    """Let the reader use the clip's record from an earlier conversion (`recall`), in place of
-    decoding the whole clip to make a new one.
-    """
-    record = ClipRecord.from_dict(video.clip)
-    if record is not None:
-        remember(ClipRecord, video.clip_digest, record)
 
 
 def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.VideoEntry:

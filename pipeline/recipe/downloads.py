@@ -60,7 +60,9 @@ def misplaced_parts(
     parts: all parts; absent: the missing ones. names: other names of the dataset's folder.
     """
     has_broken_link = False
-    for path in _first_paths(raw, absent):
+    names_in_raw = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(absent))
+    fixed_paths = [raw / name for name in names_in_raw if not files.WILD.search(name)]
+    for path in (raw, *fixed_paths):
         if path.is_symlink() and not files.is_there(path):
             has_broken_link = True
             link = files.describe_broken_link(path)
@@ -146,12 +148,6 @@ def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
         if part.instead is not None:
             patterns += globs(part.instead.patterns)
     return patterns
-
-
-def _first_paths(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
-    """The raw folder, and the paths directly in it that parts expect under a fixed name."""
-    names = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(parts))
-    return [raw, *(raw / name for name in names if not files.WILD.search(name))]
 
 
 def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) -> Path | None:

@@ -286,37 +286,34 @@ def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
     """Plan every recipe. Those of one raw folder share the plan of its detection. Errors become
     `SplitPlan.problems`.
     """
+    # raw folder -> plan of its detection; None if all clips have labels that it would not make
     detections: dict[Path, DetectionPlan | None] = {}
-    return [_plan_split(recipe, detections) for recipe in recipes]
-
-
-def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) -> SplitPlan:
-    """Plan one split. detections: raw folder -> plan of its detection, which this function adds;
-    None if all clips have labels that detection would not make.
-    """
-    plan = SplitPlan(recipe)
-    if recipe.needs_demo_data:
-        return plan
-    try:
-        plan.staged = staged_by_parts(recipe.root, recipe.name)
-        plan.committed = committed_split(recipe.root, recipe.name)
-        plan.conversion = recipe.plan_conversion()
-        plan.committed = plan.conversion.committed  # the one whose tables are read already
-        _plan_detection(plan, plan.conversion, detections)
-    except (PipelineError, cache.CacheError) as error:
-        plan.problems.append(str(error))
-    try:
-        _plan_streams(plan)
-    except (PipelineError, cache.CacheError) as error:
-        plan.problems.append(str(error))
-    return plan
+    plans = []
+    for recipe in recipes:
+        plan = SplitPlan(recipe)
+        plans.append(plan)
+        if recipe.needs_demo_data:
+            continue
+        try:
+            plan.staged = staged_by_parts(recipe.root, recipe.name)
+            plan.committed = committed_split(recipe.root, recipe.name)
+            plan.conversion = recipe.plan_conversion()
+            plan.committed = plan.conversion.committed  # the one whose tables are read already
+            _plan_detection(plan, plan.conversion, detections)
+        except (PipelineError, cache.CacheError) as error:
+            plan.problems.append(str(error))
+        try:
+            _plan_streams(plan)
+        except (PipelineError, cache.CacheError) as error:
+            plan.problems.append(str(error))
+    return plans
 
 
 def _plan_detection(
     plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan | None]
 ) -> None:
     """Set `plan.undetected`, the clips of this split that the detector has to do, and
-    `plan.detection`, if it can be made. detections: as for `_plan_split`.
+    `plan.detection`, if it can be made. detections: by raw folder, to which this one is added.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
     and clips are undetected by the other options of their keypoints.

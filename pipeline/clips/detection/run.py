@@ -30,7 +30,6 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.clips.detection.decoders import (
     ClipDecoding,
-    DecodedFrame,
     DecodedTask,
     OpenClip,
     Task,
@@ -219,7 +218,8 @@ class _DetectionRun:
             self._receive(0 if clip is not None else 1)
             if clip is not None:
                 self._detect_task(clip)
-            clip = self._first_ready()
+            # the earliest open clip that has decoded tasks
+            clip = next((clip for clip in self.open_clips.values() if clip.decoded), None)
 
     def _open_clips(self) -> Iterator[Iterator[Task | None]]:
         """Open the clips one after the other, and yield the tasks of each."""
@@ -244,13 +244,6 @@ class _DetectionRun:
             if name in self.open_clips:  # else it was beyond the end of its clip
                 self.open_clips[name].receive(decoded)
 
-    def _first_ready(self) -> OpenClip | None:
-        """The earliest open clip that has decoded tasks; None if none has."""
-        for clip in self.open_clips.values():
-            if clip.decoded:
-                return clip
-        return None
-
     def _detect_task(self, clip: OpenClip) -> None:
         """Detect people in the frames of a clip's next task. Afterwards, finish a complete clip; if
         the task has a problem, give the clip up.
@@ -258,7 +251,18 @@ class _DetectionRun:
         task = clip.decoded.popleft()
         frames = [*clip.take_frames(task)]
         if frames:
-            self._detect_frames(clip, frames)
+            arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
+            if self.every > 1:
+                arguments.append([frame.is_key for frame in frames])
+            with self.report.meter.measure("model"):
+                results = self.detect(*arguments)
+            for frame, people in zip(frames, results, strict=True):
+                clip.add_people(frame.number, people)
+                self.report.persons += len(people.boxes)
+            self.report.frames += len(frames)
+            n_frames = count(self.report.frames, "frame")
+            message = f"{n_frames}, {clip.files.clip}, bottleneck: {self.report.meter.bottleneck}"
+            self.progress(self.n_done, len(self.todo), message)
         if task.problem is not None:
             self._give_up(clip, task.problem)
         elif clip.is_complete:
@@ -267,27 +271,24 @@ class _DetectionRun:
             except RawDataError as error:
                 self._give_up(clip, error)
 
-    def _detect_frames(self, clip: OpenClip, frames: Sequence[DecodedFrame]) -> None:
-        """Detect people in frames of a clip."""
-        arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
-        if self.every > 1:
-            arguments.append([frame.is_key for frame in frames])
-        with self.report.meter.measure("model"):
-            results = self.detect(*arguments)
-        for frame, people in zip(frames, results, strict=True):
-            clip.add_people(frame.number, people)
-            self.report.persons += len(people.boxes)
-        self.report.frames += len(frames)
-        n_frames = count(self.report.frames, "frame")
-        message = f"{n_frames}, {clip.files.clip}, bottleneck: {self.report.meter.bottleneck}"
-        self.progress(self.n_done, len(self.todo), message)
-
     def _finish(self, clip: OpenClip, record: ClipRecord) -> None:
         """Write a clip's file."""
         if record.lost:
             self.report.damaged[clip.files.clip] = record.remarks()[0]
         with self.report.meter.measure("write"):
-            info = self._info(clip, record)
+            info = dict(self.plan.about) | {
+                "weights": list(self.plan.weights),
+                "clip": clip.files.clip,
+                "clip_digest": clip.digest,
+                "frames": clip.n_frames,
+                "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
+                "persons": clip.n_persons,
+                "cuts": cuts(clip.differences),
+                "width": clip.size[0],
+                "height": clip.size[1],
+                "fps": record.fps if math.isfinite(record.fps) else None,
+                "record": record.as_dict(),
+            }
             text = clip_text(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
             write_clip(clip.files, text)
         self._close(clip)
@@ -319,19 +320,3 @@ class _DetectionRun:
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
         self._close(clip)
-
-    def _info(self, clip: OpenClip, record: ClipRecord) -> dict[str, Any]:
-        """The `info` in the first line of the clip's keypoint file."""
-        return dict(self.plan.about) | {
-            "weights": list(self.plan.weights),
-            "clip": clip.files.clip,
-            "clip_digest": clip.digest,
-            "frames": clip.n_frames,
-            "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
-            "persons": clip.n_persons,
-            "cuts": cuts(clip.differences),
-            "width": clip.size[0],
-            "height": clip.size[1],
-            "fps": record.fps if math.isfinite(record.fps) else None,
-            "record": record.as_dict(),
-        }

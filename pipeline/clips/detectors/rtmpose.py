@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import cores
-from pipeline.skeletons import Array, Doubles, Float32s, Floats, Ints
+from pipeline.skeletons import Doubles, Float32s, Floats, Ints
 
 PRETRAINED: Final = "pretrained"  # option value that names the default published weights
 TIMEOUT: Final = 60  # s, until the server answers
@@ -289,7 +289,8 @@ class _PersonFinder:
         self._options = options
         self._detector = detector
         self._pose = pose
-        self._normalised = normalised  # as of `_detector_input`
+        # whether its input is normalised by ImageNet's mean and deviation (RTMDet; YOLOX: no)
+        self._normalised = normalised
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -303,12 +304,20 @@ class _PersonFinder:
         unexpected outputs of the network.
         """
         padded, scale = _letterbox(image, self._detector.size)
-        outputs = self._detector(_detector_input(padded, normalised=self._normalised))
-        persons = _read_persons(outputs)
-        if persons is None:
-            expected = "boxes (1, N, 5) and labels (1, N)"
-            raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
-        corners, scores = persons
+        pixels = padded[..., ::-1].astype(np.float32)  # blue, green, red, 0 to 255
+        if self._normalised:
+            pixels = (pixels - MEAN[::-1]) / STD[::-1]
+        outputs = self._detector(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        # as OpenMMLab exports them: boxes, px of the padded image, with scores; and classes
+        match [output.shape for output in outputs]:
+            case [(1, rows, 5), (1, labels)] if rows == labels:
+                is_person = outputs[1][0] == 0
+                persons = outputs[0][0, is_person]
+            case _:
+                expected = "boxes (1, N, 5) and labels (1, N)"
+                raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
+        corners = persons[:, :4]
+        scores = persons[:, 4]
         height, width = image.shape[:2]
         in_image = corners / np.tile(scale, 2)
         boxes = np.clip(in_image, 0, [width, height, width, height])
@@ -331,7 +340,10 @@ class _PersonFinder:
         size = self._pose.size
         n = len(boxes)
         affines = _crop_affines(boxes, size)
-        outputs = self._pose(_pose_input(image, affines, size))
+        # P crops, black outside the image: (P, 3, height, width) RGB, normalised
+        crops = [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
+        pixels = (np.stack(crops) - MEAN) / STD
+        outputs = self._pose(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
             raise self._pose.graph.error(
@@ -355,31 +367,6 @@ def _letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     padded = np.full((size[1], size[0], 3), GREY, np.uint8)
     padded[:scaled_height, :scaled_width] = scaled
     return padded, np.array(scaled_size) / (width, height)
-
-
-def _detector_input(padded: Image, *, normalised: bool) -> Float32s:
-    """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
-
-    Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
-    """
-    pixels = padded[..., ::-1].astype(np.float32)
-    if normalised:
-        pixels = (pixels - MEAN[::-1]) / STD[::-1]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
-
-
-def _read_persons(outputs: Sequence[Array]) -> tuple[Floats, Floats] | None:
-    """Read the persons (class 0) from a detector's outputs: boxes with scores (1, N, 5) and labels
-    (1, N), as OpenMMLab exports them.
-
-    Returns corners (N, 4) in px of the padded image, and scores (N,); None for another format.
-    """
-    match [output.shape for output in outputs]:
-        case [(1, rows, 5), (1, labels)] if rows == labels:
-            is_person = outputs[1][0] == 0
-            persons = outputs[0][0, is_person]
-            return persons[:, :4], persons[:, 4]
-    return None
 
 
 def _suppress_overlaps(
@@ -416,15 +403,6 @@ def _crop_affines(boxes: Floats, size: tuple[int, int]) -> Doubles:
     affines[:, 0, 0] = affines[:, 1, 1] = scale
     affines[:, :, 2] = crop_middle - box_middle
     return affines
-
-
-def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> Float32s:
-    """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
-    crops = np.stack(
-        [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
-    )
-    normalised = (crops - MEAN) / STD
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
 def _read_joints(across: Floats, down: Floats, affines: Floats) -> Float32s:
