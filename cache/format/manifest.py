@@ -340,14 +340,6 @@ def shards_entry(
     return {name: {str(n): shards[n][name] for n in numbers} for name in arrays}
 
 
-def has_shards(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether a manifest names all these shards (array -> shard number -> record)."""
-    for array, records in shards.items():
-        if not records.items() <= manifest["shards"].get(array, {}).items():
-            return False
-    return True
-
-
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
     """A digest (16 hex digits) of the rows that a split has in a shard, computed from the records
     of all its columns; "" if the split has no such shard. `split` is the split's manifest.

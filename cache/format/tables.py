@@ -110,7 +110,10 @@ class Tables(dict[str, Array]):
                 continue
             kind = name.partition("_")[0]  # "video", "track" or "run"
             rows = array[keep[kind]]
-            tables[name] = _narrow(rows) if name in TEXTS else rows
+            if name in TEXTS:  # without trailing padding that no text needs
+                used = np.flatnonzero(rows.any(axis=0))
+                rows = rows[:, : used.max(initial=0) + 1]
+            tables[name] = rows
         new_number = np.cumsum(keep_video) - 1
         tables["track_video"] = new_number[tables["track_video"]].astype("<i4")
         sizes = np.diff(self["video_account_stop"], prepend=0)
@@ -246,13 +249,6 @@ def encode_texts(texts: Sequence[str]) -> Array:
         data.append(raw)
     width = max(map(len, data), default=0) or 1
     return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
-
-
-def _narrow(texts: Array) -> Array:
-    """Drop trailing padding that no text needs."""
-    used = np.flatnonzero(texts.any(axis=0))
-    width = used.max(initial=0) + 1
-    return texts[:, :width]
 
 
 def _widen(texts: Array, width: int) -> Array:

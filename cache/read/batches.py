@@ -142,7 +142,23 @@ class Batch:
     def __init__(self, split: OpenSplit, windows: Array, chosen: StreamFields) -> None:
         self._split = split
         self._chosen = chosen
-        self._starts, self._seqlen, self._track = _check_windows(split, windows)
+        has_pairs = windows.ndim == 2 and windows.shape[1] == 2
+        if not has_pairs or (len(windows) and windows.dtype.kind not in "iu"):
+            found = f"{windows.dtype}{windows.shape}"
+            raise ValueError(f"windows are {found}, expected integers (B, 2)")
+        starts, stops = windows.astype(np.int64).T
+        self._starts: Ints = starts
+        self._seqlen = int(stops[0] - self._starts[0]) if len(stops) else 0
+        if len(stops) and (self._seqlen < 1 or (stops - self._starts != self._seqlen).any()):
+            raise ValueError(
+                "windows of one batch must all have the same length, of at least one row"
+            )
+        self._track = split.tables.track_of(self._starts)  # (B,)
+        is_outside = (self._track < 0) | (self._track != split.tables.track_of(stops - 1))
+        if is_outside.any():
+            window = windows[is_outside][0].tolist()
+            problem = f"rows {window} are in no committed track: take windows from windows()"
+            raise CacheError(f"{split.name}: {problem}")
         self._streams: dict[str, StreamWindows] = {}  # by field of features, opened on first use
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
@@ -272,32 +288,6 @@ def _find_crops(split: OpenSplit, streams: Sequence[str], track: Ints) -> labels
     if policy.follows_box:
         return None
     return labels.StreamCrops(policy, split.jitter_seeds(policy)[track])
-
-
-def _check_windows(split: OpenSplit, windows: Array) -> tuple[Ints, int, Ints]:
-    """Check windows (B, 2). Returns their first rows (B,), their length T, and the number of each
-    one's track (B,).
-
-    Raises ValueError for windows of a wrong shape, dtype or unequal lengths, CacheError for a
-    window that is not within one committed track.
-    """
-    has_pairs = windows.ndim == 2 and windows.shape[1] == 2
-    if not has_pairs or (len(windows) and windows.dtype.kind not in "iu"):
-        raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
-    starts, stops = windows.astype(np.int64).T
-    if not len(starts):
-        return starts, 0, starts
-    seqlen = int(stops[0] - starts[0])
-    if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
-        raise ValueError("windows of one batch must all have the same length, of at least one row")
-    track = split.tables.track_of(starts)
-    is_outside = (track < 0) | (track != split.tables.track_of(stops - 1))
-    if is_outside.any():
-        window = windows[is_outside][0].tolist()
-        raise CacheError(
-            f"{split.name}: rows {window} are in no committed track: take windows from windows()"
-        )
-    return starts, seqlen, track
 
 
 def _check_fields(

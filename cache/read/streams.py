@@ -26,7 +26,7 @@ from cache.format.layout import (
     Geometry,
     stream_columns,
 )
-from cache.format.manifest import Commit, has_shards, shard_rows
+from cache.format.manifest import Commit, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
@@ -72,10 +72,16 @@ class _StalenessCheck:
         if place.store.etag(place.manifest) == self._etag:
             return
         current = Commit.load_manifest(place)
-        if current is None or not has_shards(current.manifest, self._shards):
-            home = place.store.location(place.manifest_folder)
-            raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
-        self._etag = current.etag
+        if current is not None:
+            shards = current.manifest["shards"]
+            if all(
+                records.items() <= shards.get(array, {}).items()
+                for array, records in self._shards.items()
+            ):
+                self._etag = current.etag
+                return
+        home = place.store.location(place.manifest_folder)
+        raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
 
 
 class OpenStream(OpenCommit):

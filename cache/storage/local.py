@@ -93,20 +93,17 @@ class LocalStore(Store):
         files: dict[str, Bytes] = {}
         for key in keys:
             try:
-                files[key] = self._read_or_map(key)
+                with os.fdopen(self._open(key), "rb") as file:
+                    if os.fstat(file.fileno()).st_size >= _MAP_FROM:
+                        files[key] = np.memmap(file, np.uint8, "r")
+                    else:
+                        files[key] = np.frombuffer(file.read(), np.uint8)
             except PermissionError:
                 raise
             # missing, empty, no regular file, or unreadable: it counts as missing
             except (OSError, ValueError, AccessDenied):
                 continue
         return files
-
-    def _read_or_map(self, key: str) -> Bytes:
-        """The bytes of a file, read-only; those of a large one are mapped into memory."""
-        with os.fdopen(self._open(key), "rb") as file:
-            if os.fstat(file.fileno()).st_size >= _MAP_FROM:
-                return np.memmap(file, np.uint8, "r")
-            return np.frombuffer(file.read(), np.uint8)
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         fd = self._open(key)

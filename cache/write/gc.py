@@ -13,7 +13,6 @@ object store has no locks: a writer may be running unseen, so there the age of f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,8 +124,9 @@ class _Sweep:
             update_list(store, remove=self.collected.forgotten, committed=())
 
     def _sweep_locked(self, place: Place) -> None:
-        """Remove what the manifest does not name. Raises CacheError if parts are running, and if
-        the manifest is lost: then nothing tells which files are of the commit.
+        """Remove what the manifest does not name, unless it is too young. Raises CacheError if
+        parts are running, and if the manifest is lost: then nothing tells which files are of the
+        commit.
         """
         refuse_running_parts(self.store, place.writing)
         commit = Commit.load(place)
@@ -140,7 +140,22 @@ class _Sweep:
             how = "--unfinished" if self.store.exclusive else "--older-than 0"
             text = f"unfinished work, which the same command continues ({how} removes it)"
             self.collected.skipped.append(f"{self.store.location(place.manifest_folder)}: {text}")
-        self._remove(find_unreferenced(commit, uncommitted=not keep_unfinished))
+        for key in find_unreferenced(commit, uncommitted=not keep_unfinished):
+            files = self._files(key)
+            folder, _, name = key.rpartition("/")
+            names = self.store.list_names(folder)
+            is_empty_folder = name in names and not self.store.file_sizes(key)
+            if not files and not is_empty_folder:
+                continue
+            if self._is_young(key):
+                why = f"younger than {self.older_than:g} s (--older-than)"
+                self.collected.skipped.append(f"{self.store.location(key)}: {why}")
+                continue
+            self.collected.removed.append(key)
+            self.collected.bytes += sum(files.values())
+            if not self.dry_run:
+                self.store.remove([key])
+                self._prune(folder)
         if commit.digest and not self.dry_run:
             follow_manifest(commit)
 
@@ -151,27 +166,6 @@ class _Sweep:
         if self.store.exclusive:  # under the lock, its writer has ended: the user decides
             return not self.unfinished
         return self._is_young(place.staged)  # its writer may be running
-
-    def _remove(self, keys: Iterable[str]) -> None:
-        """Remove files, and folders with their contents, unless they are too young."""
-        for key in keys:
-            files = self._files(key)
-            folder, _, name = key.rpartition("/")
-            names = self.store.list_names(folder)
-            is_empty_folder = name in names and not self.store.file_sizes(key)
-            if not files and not is_empty_folder:
-                continue
-            if self._is_young(key):
-                location = self.store.location(key)
-                self.collected.skipped.append(
-                    f"{location}: younger than {self.older_than:g} s (--older-than)"
-                )
-                continue
-            self.collected.removed.append(key)
-            self.collected.bytes += sum(files.values())
-            if not self.dry_run:
-                self.store.remove([key])
-                self._prune(folder)
 
     def _prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""

@@ -105,7 +105,10 @@ def find_other_work(
         names = _pieces(place, name)
         if not names:
             continue
-        head = _read_head(store, f"{place.staged}/{name}/{names[0]}")
+        head: dict[str, Any] = {}  # with its plan and host; {} for a damaged piece
+        with suppress(OSError, ValueError):
+            piece = unpack(store.read(f"{place.staged}/{name}/{names[0]}"))
+            head = {} if piece is None else piece.head
         if head.get("plan") != plan:
             n_pieces += len(names)
             if first_head is None:
@@ -119,15 +122,6 @@ def _pieces(place: Place, plan: str) -> list[str]:
     """Names of the pieces of staged work in the folder of a plan."""
     names = place.store.list_names(f"{place.staged}/{plan}")
     return [name for name in names if not name.startswith((f"{FILE}-", "."))]
-
-
-def _read_head(store: Store, key: str) -> dict[str, Any]:
-    """The head of a piece, with its plan and host; {} for a damaged piece."""
-    try:
-        piece = unpack(store.read(key))
-    except (OSError, ValueError):
-        return {}
-    return {} if piece is None else piece.head
 
 
 def staged_by_parts(root: Root | Store, split: str) -> str | None:

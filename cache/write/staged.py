@@ -24,7 +24,7 @@ from __future__ import annotations
 import io
 import json
 import socket
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -72,12 +72,19 @@ class StagedWork:
         self.folder = f"{place.staged}/{fingerprint(conditions)[:16]}"
 
     def put(self, name: str, entries: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-        """Write or replace a piece, durably. Its head has the plan, this host, and `entries`."""
+        """Write or replace a piece, durably. Its head has the plan, this host, and `entries`.
+
+        It is JSON and arrays in NumPy's .npz format, then a checksum. Reading such a file runs no
+        code of the file.
+        """
         head = {"plan": self._plan, "host": socket.gethostname(), **entries}
-        data = _pack(_Piece(head, arrays or {}))
-        self._store.put_small(
-            {f"{self.folder}/{name}": data}, self._place.manifest_folder, shared=True
-        )
+        text = json.dumps(head, default=np.generic.item).encode()
+        stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **(arrays or {})}
+        file = io.BytesIO()
+        np.savez(file, **stored)
+        content = file.getvalue()
+        piece = {f"{self.folder}/{name}": content + crc32c(content)}
+        self._store.put_small(piece, self._place.manifest_folder, shared=True)
 
     def names(self, kind: str) -> list[str]:
         """Names of the pieces of a kind."""
@@ -192,13 +199,6 @@ class ShardFiles:
         """The shards that these pieces record. Missing and damaged pieces are left out."""
         return [StagedShard(**piece.head["shard"]) for piece in self.work.read(names).values()]
 
-    def read_staged(self, numbers: Collection[int]) -> list[StagedShard]:
-        """The staged shards among these numbers. Of a shard that is staged twice, the one whose
-        files have final names comes last.
-        """
-        names = [*self.work.names(STAGED), *self.work.names(SHARD)]
-        return self.read(name for name in names if int(name.split("-")[1]) in numbers)
-
     def find_damage(self, staged: StagedShard) -> str | None:
         """The location of a staged file that is missing or has another size or index; None if all
         are intact.
@@ -232,18 +232,6 @@ class ShardFiles:
 
     def _layout(self, name: str) -> ShardLayout:
         return ShardLayout(self.columns[name], self.geometry)
-
-
-def _pack(piece: _Piece) -> bytes:
-    """Encode a piece: JSON and arrays in NumPy's .npz format, then a checksum. Reading such a file
-    runs no code of the file.
-    """
-    text = json.dumps(piece.head, default=np.generic.item).encode()
-    stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **piece.arrays}
-    file = io.BytesIO()
-    np.savez(file, **stored)
-    content = file.getvalue()
-    return content + crc32c(content)
 
 
 def unpack(file: bytes) -> _Piece | None:

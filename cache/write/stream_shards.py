@@ -53,6 +53,8 @@ from cache.storage.base import Root
 from cache.windows import ranges_where
 from cache.write.staged import (
     ROWS,
+    SHARD,
+    STAGED,
     Arrays,
     Plan,
     ShardFiles,
@@ -264,7 +266,10 @@ class StreamShards:
         """
         shards = {}
         pending = set(self.pending)
-        for staged in self._files.read_staged(pending):
+        # of a shard that is staged twice, the one whose files have final names comes last
+        names = [*self.work.names(STAGED), *self.work.names(SHARD)]
+        names = [name for name in names if int(name.split("-")[1]) in pending]
+        for staged in self._files.read(names):
             if staged.entries["rows"] == self.rows_record(staged.number):
                 shards[staged.number] = staged
         return shards

@@ -105,24 +105,22 @@ def unlabelled_clips(raw: Path, *, by_any_detector: bool) -> list[str]:
     """
     raw, clips = _clips_of(raw)
     labels = ClipLabels(raw, clips)
-    return [clip for clip in clips if not _is_labelled(raw, labels, clip, by_any_detector)]
-
-
-def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
-    """Whether a clip has labels, so that `detect` leaves it alone. by_any_detector: as above."""
-    if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
-        return True
-    folder, _, name = clip.rpartition("/")
-    if not any(labels.find(name, folder)):
-        # labels of a similar name are probably the clip's: conversion says how to rename them
-        return any(labels.find_similar(name, folder))
-
-    detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
-    if detection is None:
-        return True
-    if not by_any_detector:
-        return False  # the plan compares the detectors
-    return detection.clip_digest == digest_or_problem(raw / clip)
+    unlabelled = []
+    for clip in clips:
+        if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
+            continue
+        folder, _, name = clip.rpartition("/")
+        if any(labels.find(name, folder)):
+            detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
+            is_labelled = detection is None
+            if detection is not None and by_any_detector:  # else the plan compares the detectors
+                is_labelled = detection.clip_digest == digest_or_problem(raw / clip)
+        else:
+            # labels of a similar name are probably the clip's: conversion says how to rename them
+            is_labelled = any(labels.find_similar(name, folder))
+        if not is_labelled:
+            unlabelled.append(clip)
+    return unlabelled
 
 
 def plan_detection(

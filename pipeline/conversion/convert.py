@@ -20,8 +20,7 @@ Words:
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +47,7 @@ from pipeline.conversion.kept import (
 )
 from pipeline.conversion.parts import read_here, read_on_cluster, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
 from pipeline.conversion.selection import mixed_rates_note
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -125,24 +124,42 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = Doubts(plan, strict=strict)
 
-    read_raw = functools.partial(read_videos, plan, workers=workers)
-
-    def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
-        if dask.scheduler is not None:
-            read_on_cluster(plan, videos, dask, progress)
-            read_here(plan, videos, read_raw, progress)
-        return doubts.watch(read_spooled(plan, videos, read_raw))
-
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.state.has_other_columns:
             refuse_other_columns(plan.name, plan.why, plan.missing)
         following = _begin(plan, writer)
-        digests, kept = _append_videos(plan, following, read, strict=strict, progress=progress)
+        finished = following.journalled
+        if strict:
+            done = [account for account in _accounts(following) if account.name in finished]
+            _refuse_rejected(plan, done)
+        progress(len(finished), len(plan.append), "")
+        unfinished = (video for video in plan.append if video.name not in finished)
+        todo = attach_clips(unfinished, plan.committed)
+        if dask.scheduler is not None:
+            read_on_cluster(plan, todo, dask, progress)
+            read_here(plan, todo, workers, progress)
+        videos = doubts.watch(read_spooled(plan, todo, workers))
+        digests, kept = _append_videos(
+            plan, following, zip(todo, videos, strict=True), strict=strict, progress=progress
+        )
         kept |= _keep_renamed(plan, following)
         accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)
-        totals = _commit(plan, following, accounts, kept)
+        stand_in = plan.reader["stand_in"]
+        published = None if stand_in else plan.dataset.release.totals.get(plan.split)
+        totals = Accounting(accounts).totals(published)
+        entries = {
+            "reader": dict(plan.reader),
+            "stand_in": stand_in,
+            "accounting": totals,
+            "keypoints": plan.dataset.labels.keypoints_from,
+        }
+        stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
+        earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
+        if earlier:
+            entries[EARLIER_READER] = sorted(earlier)
+        following.commit(entries)
     plan_after = replace(plan, kept={**plan.kept, **kept})
     return _summarize(plan_after, totals, accounts, doubts)
 
@@ -174,27 +191,19 @@ def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
 def _append_videos(
     plan: ConversionPlan,
     following: cache.NextCommit,
-    read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
+    videos: Iterable[tuple[RawVideo, ReadVideo]],
     *,
     strict: bool,
     progress: Progress,
 ) -> tuple[dict[str, str], dict[str, Kept]]:
-    """Read and write the videos that a killed run has not written already.
+    """Write the videos that a killed run has not written already, as they are read.
 
     Returns two mappings by video name: the digest of every video of the split, and the committed
     videos that were read, and are kept.
     """
     kept: dict[str, Kept] = {}
-    finished = following.journalled
-    digests = plan.digests() | finished
-    if strict:
-        earlier = [account for account in _accounts(following) if account.name in finished]
-        _refuse_rejected(plan, earlier)
-    n_done = len(finished)
-    progress(n_done, len(plan.append), "")
-    unfinished = (video for video in plan.append if video.name not in finished)
-    todo = attach_clips(unfinished, plan.committed)
-    for raw_video, video in zip(todo, read(todo), strict=True):
+    digests = plan.digests() | following.journalled
+    for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
         account = video.account
         name = account.name
         if strict:
@@ -220,7 +229,6 @@ def _append_videos(
             following.keep(name)
             kept[name] = stays
         digests[name] = video.fingerprint
-        n_done += 1
         progress(n_done, len(plan.append), name)
     return digests, kept
 
@@ -245,32 +253,6 @@ def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str
 def _accounts(following: cache.NextCommit) -> list[VideoAccount]:
     """The accounts of all videos that the next commit has so far."""
     return [*map(VideoAccount.from_dict, following.accounts())]
-
-
-def _commit(
-    plan: ConversionPlan,
-    following: cache.NextCommit,
-    accounts: list[VideoAccount],
-    kept: Collection[str],
-) -> dict[str, Any]:
-    """Commit the rows. Returns the totals of the accounts. kept: videos of `plan.drop` that keep
-    their rows.
-    """
-    stand_in = plan.reader["stand_in"]
-    published = None if stand_in else plan.dataset.release.totals.get(plan.split)
-    totals = Accounting(accounts).totals(published)
-    entries = {
-        "reader": dict(plan.reader),
-        "stand_in": stand_in,
-        "accounting": totals,
-        "keypoints": plan.dataset.labels.keypoints_from,
-    }
-    stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
-    earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
-    if earlier:
-        entries[EARLIER_READER] = sorted(earlier)
-    following.commit(entries)
-    return totals
 
 
 def _summarize(

@@ -27,7 +27,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo, attach_clips, read_videos
+from pipeline.conversion.reading import ReadVideo, attach_clips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
@@ -47,22 +47,21 @@ def read_part(
         return []
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
-        read = functools.partial(read_videos, plan, workers=workers)
         videos = attach_clips(share, plan.committed)
         if dask.scheduler is not None:
             read_on_cluster(plan, videos, dask, progress)
-        return read_here(plan, videos, read, progress)
+        return read_here(plan, videos, workers, progress)
 
 
 def read_spooled(
-    plan: ConversionPlan, videos: Sequence[RawVideo], read: Read
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int
 ) -> Generator[ReadVideo]:
-    """Yield every video, in order: from the spool if its raw files are the same, else as `read`
-    reads it.
+    """Yield every video, in order: from the spool if its raw files are the same, else as it is read
+    now.
     """
     spool = _Spool(plan)
     pieces, todo = spool.find(videos)
-    with closing(read(todo)) as read_now:
+    with closing(read_videos(plan, todo, workers=workers)) as read_now:
         for video in videos:
             if video.name in pieces:
                 yield spool.load(pieces[video.name])
@@ -71,10 +70,10 @@ def read_spooled(
 
 
 def read_here(
-    plan: ConversionPlan, videos: Sequence[RawVideo], read: Read, progress: Progress
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, progress: Progress
 ) -> list[VideoAccount]:
-    """Read those of the videos that are not in the spool into it, by `read`. Returns the accounts
-    of videos that cannot be read now.
+    """Read those of the videos that are not in the spool into it. Returns the accounts of videos
+    that cannot be read now.
     """
     spool = _Spool(plan)
     _, todo = spool.find(videos)
@@ -83,7 +82,8 @@ def read_here(
     create_groups(spool.place)
     unreadable = []
     n_done = len(videos) - len(todo)
-    for video, result in zip(todo, read(todo), strict=True):
+    results = read_videos(plan, todo, workers=workers)
+    for video, result in zip(todo, results, strict=True):
         account = result.account
         if account.set_aside == NOT_NOW:
             unreadable.append(account)
@@ -153,7 +153,7 @@ def _read_on_worker(
         differences = "; ".join(map(str, others))
         raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
     plan = replace(plan, stamps={video.name: changes.stamp(plan.raw, video) for video in part})
-    read_here(plan, part, functools.partial(read_videos, plan, workers=1), progress)
+    read_here(plan, part, 1, progress)
 
 
 class _PieceName(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,9 +80,6 @@ class ReadVideo:
             account.drop(why, n)
             account.kept -= n
         return account
-
-
-Read = Callable[[Sequence[RawVideo]], Generator[ReadVideo]]
 
 
 def read_videos(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.cli.text import count as count_of
-from pipeline.datasets.base import Dataset, ImageFolders, ReleasePart, globs
+from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
@@ -247,7 +247,10 @@ def _list_archives(folder: Path) -> list[Path]:
 
 
 def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
-    """Messages about image folders with far fewer images than their sequence has.
+    """Messages about image folders with far fewer images than their sequence has. That is the
+    largest of three numbers: what the labels state (`Dataset.stated_images`), what the sequence's
+    other cameras have (`alike_by_camera`), and what there would be without gaps between the images'
+    numbers; at least 1.
 
     The first SHOWN folders are named; one more message counts the others.
     """
@@ -255,9 +258,31 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
     if images is None:
         return []
 
-    counts = dict[Path, tuple[int, int]]()
+    counts = dict[Path, tuple[int, int]]()  # folder -> number of images, expected number
     for split in dataset.splits:
-        _count_images(dataset, images, raw, split, counts)
+        try:
+            videos = dataset.videos(raw, split)
+        except (RawDataError, OSError):  # other messages tell it: of a missing part, for example
+            continue
+        recordings = dict[Path, str | None]()  # folder -> its recording
+        largest = dict[str | None, int]()  # recording -> the largest expected number of its folders
+        for video in videos:
+            for folder in (raw / path for path in video.folders):
+                is_short = video.name in images.short
+                if is_short or folder in counts or not files.is_folder_there(folder):
+                    continue
+                matches = (match_numbered(entry.name) for entry in files.scan_folder(folder, {}))
+                numbers = sorted(int(match["number"]) for match in matches if match)
+                stated = 0
+                with contextlib.suppress(OSError):  # conversion reports the error
+                    stated = dataset.stated_images(raw, video)
+                expected = max(_count_without_gaps(numbers), stated, 1)
+                counts[folder] = len(numbers), expected
+                recording = recordings[folder] = dataset.origin(video.name).recording
+                largest[recording] = max(largest.get(recording, 0), expected)
+        if images.alike_by_camera:
+            for folder, recording in recordings.items():
+                counts[folder] = counts[folder][0], largest[recording]
     messages = [
         f"{folder} has {n:,} of {expected:,} images. Unpack the images again."
         for folder, (n, expected) in sorted(counts.items())
@@ -341,49 +366,6 @@ def has_gaps(folder: Path) -> str:
     if len(numbers) >= LEAST_IMAGES * expected:
         return ""
     return f"{folder} has {len(numbers):,} of {expected:,} files of frames. Copy them again."
-
-
-def _count_images(
-    dataset: Dataset,
-    images: ImageFolders,
-    raw: Path,
-    split: str,
-    counts: dict[Path, tuple[int, int]],
-) -> None:
-    """Add a split's image folders to `counts`: folder -> (number of images, expected number).
-
-    The expected number is the largest of three: what the labels state (`Dataset.stated_images`),
-    what the sequence's other cameras have (`alike_by_camera`), and what there would be without
-    gaps between the images' numbers. It is at least 1.
-    """
-    try:
-        videos = dataset.videos(raw, split)
-    except (RawDataError, OSError):  # other messages tell it: a missing part, an unreadable folder
-        return
-    recordings = dict[Path, str | None]()  # folder -> its recording
-    largest = dict[str | None, int]()  # recording -> the largest expected number of its folders
-    for video in videos:
-        for folder in (raw / path for path in video.folders):
-            is_short = video.name in images.short
-            if is_short or folder in counts or not files.is_folder_there(folder):
-                continue
-            numbers = _image_numbers(folder)
-            stated = 0
-            with contextlib.suppress(OSError):  # conversion reports the error
-                stated = dataset.stated_images(raw, video)
-            expected = max(_count_without_gaps(numbers), stated, 1)
-            counts[folder] = len(numbers), expected
-            recording = recordings[folder] = dataset.origin(video.name).recording
-            largest[recording] = max(largest.get(recording, 0), expected)
-    if images.alike_by_camera:
-        for folder, recording in recordings.items():
-            counts[folder] = counts[folder][0], largest[recording]
-
-
-def _image_numbers(folder: Path) -> list[int]:
-    """The numbers in the names of a folder's images, ascending."""
-    matches = (match_numbered(entry.name) for entry in files.scan_folder(folder, {}))
-    return sorted(int(match["number"]) for match in matches if match)
 
 
 def _count_without_gaps(numbers: Sequence[int]) -> int:

@@ -178,7 +178,13 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     for path, why in sorted(unreadable.items()):
         problems.append(f"{path} cannot be read: {why}. Make it readable.")
     problems += bad_keypoints
-    problems += _find_misplaced(dataset, raw, parts, counts, packed)
+    pairs = zip(parts, counts, strict=True)
+    absent = [part for part, count in pairs if count.state == "missing"]
+    misplaced = [*misplaced_parts(raw, parts, absent, OTHER_NAMES.get(dataset.name, ()))]
+    problems += misplaced
+    is_incomplete = any(not count.without and count.state != "there" for count in counts)
+    if is_incomplete and not misplaced:
+        problems += packed_parts(raw, packed)
     problems += _find_mistakes(raw, dataset.release.mistakes)
     problems += _find_surplus(counts)
 
@@ -254,24 +260,6 @@ def _count_files(
     total = None if stand_in else part.known
     sorted_part = replace(part, patterns=tuple(patterns))
     return PartCount.from_part(sorted_part, splits, sum(n_files.values()), total)
-
-
-def _find_misplaced(
-    dataset: Dataset | _BodyFiles,
-    raw: Path,
-    parts: Sequence[ReleasePart],
-    counts: Sequence[PartCount],
-    packed: Sequence[Path],
-) -> list[str]:
-    """Messages about missing parts that lie near their place. If there are none, and a required
-    part is not complete, messages about archives that are still packed.
-    """
-    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
-    misplaced = [*misplaced_parts(raw, parts, absent, OTHER_NAMES.get(dataset.name, ()))]
-    is_incomplete = any(not count.without and count.state != "there" for count in counts)
-    if is_incomplete and not misplaced:
-        return [*packed_parts(raw, packed)]
-    return misplaced
 
 
 def _find_surplus(counts: Sequence[PartCount]) -> Iterator[str]:

@@ -80,7 +80,14 @@ class ClipDecoding:
         alive()
         clip, start = task
         if task != self._next:
-            self._open(clip, start)
+            # `start` is not 0 if another process began the clip. The frame before is decoded, too:
+            # the camera's motion is computed from it.
+            self._before = None
+            before = max(start - 1, 0)
+            self._frames = Video(self._raw, clip).read(itertools.count(before), Survey())
+            image = next(self._frames).image if before < start else None
+            if image is not None:
+                self._before = _small(image)
         self._next = clip, start + self._size
         frames: list[_ClipFrame] = []
         for frame in itertools.islice(self._frames, self._size):
@@ -98,19 +105,6 @@ class ClipDecoding:
             frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
             self._before = small
         return DecodedTask(frames, ended=False)
-
-    def _open(self, clip: str, start: int) -> None:
-        """Open a clip at frame `start`, which is not 0 if another process began the clip.
-
-        Decodes the frame before, too, from which the camera's motion is computed.
-        """
-        self._before = None
-        before = max(start - 1, 0)
-        self._frames = Video(self._raw, clip).read(itertools.count(before), Survey())
-        if before < start:
-            image = next(self._frames).image
-            if image is not None:
-                self._before = _small(image)
 
 
 def _small(image: Image) -> homography.Bytes:

@@ -74,46 +74,31 @@ def detect_planned(
     """
     report = DetectionReport(up_to_date=plan.n_up_to_date, problems=dict(plan.refused))
     todo = [*plan.missing, *plan.failed]
-    if part is not None and todo:
-        with part.running(plan.out, RECORDS):
-            _detect_todo(dask, plan, machine, todo, report, progress)
-    elif part is None and (todo or plan.renamed):
-        with _lock(plan.out):
-            for files, before in plan.renamed.items():
+    renamed = plan.renamed if part is None else {}
+    if todo or renamed:
+        with _lock(plan.out) if part is None else part.running(plan.out, RECORDS):
+            for files, before in renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
-            _detect_todo(dask, plan, machine, todo, report, progress)
+            # on devices, on a cluster, or all of them here
+            reports = run_parts(
+                functools.partial(_detect_part, plan, machine),
+                todo,
+                dask,
+                machine.processes,
+                most=MOST_CLIPS,
+                shared=plan.raw,
+                plug_ins=[plan.detector],
+                progress=progress,
+            )
+            n_done = 0
+            with contextlib.closing(reports):
+                for clips, of_clips in reports:
+                    report.add(of_clips)
+                    n_done += len(clips)
+                    progress(n_done, len(todo), count(report.frames, "frame"))
     report.meter.stop()
     return report
-
-
-def _detect_todo(
-    dask: Dask,
-    plan: DetectionPlan,
-    machine: DetectionResources,
-    todo: Sequence[ClipFiles],
-    report: DetectionReport,
-    progress: Progress,
-) -> None:
-    """Detect the clips `todo` in parts: on devices, on a cluster, or all of them here. Adds to
-    `report`.
-    """
-    parts = run_parts(
-        functools.partial(_detect_part, plan, machine),
-        todo,
-        dask,
-        machine.processes,
-        most=MOST_CLIPS,
-        shared=plan.raw,
-        plug_ins=[plan.detector],
-        progress=progress,
-    )
-    n_done = 0
-    with contextlib.closing(parts):
-        for part, of_part in parts:
-            report.add(of_part)
-            n_done += len(part)
-            progress(n_done, len(todo), count(report.frames, "frame"))
 
 
 def _detect_part(
@@ -165,7 +150,7 @@ class _DetectionRun:
     it gets a keypoint file (`_finish`) or a record of its failure (`_give_up`). Meanwhile, its
     frames pass these steps:
 
-        _receive          takes decoded tasks from the processes
+        _detect_all       takes decoded tasks from the processes
         _detect_task      detects people in the frames of one task, and hands them to the clip. Of
                           the tasks that are ready, those of the earliest open clip come first, so
                           that few clips are unfinished
@@ -215,7 +200,16 @@ class _DetectionRun:
     def _detect_all(self) -> None:
         clip: OpenClip | None = None
         while clip is not None or self.pool.has_more or not self.pool.is_idle:
-            self._receive(0 if clip is not None else 1)
+            for result in self.pool.poll(0 if clip is not None else 1):
+                name, start = result.task
+                decoded = result.get()
+                self.report.meter.add(decode=result.seconds)
+                if isinstance(decoded, Failed):  # that is the end of its clip
+                    why = f"after frame {start}: the process that decodes it {decoded.message}"
+                    problem = Video(self.plan.raw, name).unreadable(why)
+                    decoded = DecodedTask([], True, problem)
+                if name in self.open_clips:  # else it was beyond the end of its clip
+                    self.open_clips[name].receive(decoded)
             if clip is not None:
                 self._detect_task(clip)
             # the earliest open clip that has decoded tasks
@@ -228,21 +222,6 @@ class _DetectionRun:
             clip = OpenClip(files, self.every, digest)
             self.open_clips[files.clip] = clip
             yield clip.tasks(self.batch_size)
-
-    def _receive(self, patience: float) -> None:
-        """Wait at most `patience` s for decoded tasks, and pass them to their clips. A task at
-        which its process failed is the end of its clip.
-        """
-        for result in self.pool.poll(patience):
-            name, start = result.task
-            decoded = result.get()
-            self.report.meter.add(decode=result.seconds)
-            if isinstance(decoded, Failed):
-                why = f"after frame {start}: the process that decodes it {decoded.message}"
-                problem = Video(self.plan.raw, name).unreadable(why)
-                decoded = DecodedTask([], True, problem)
-            if name in self.open_clips:  # else it was beyond the end of its clip
-                self.open_clips[name].receive(decoded)
 
     def _detect_task(self, clip: OpenClip) -> None:
         """Detect people in the frames of a clip's next task. Afterwards, finish a complete clip; if
