@@ -78,25 +78,20 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             streams = tuple(stream for stream in named if stream in split.streams)
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
-        _print_copied(cache.FeatureCache(args.to)[name], copied)
+        rows = count(copied.rows, "row")
+        wrote = [rows] if copied.wrote_rows else []
+        if copied.streams:
+            wrote.append(", ".join(copied.streams))
+        text = f"copied {' with '.join(wrote)}" if wrote else "up to date"
+        out.print(plain(f"{name}: {text}"))
+
+        in_copy = cache.FeatureCache(args.to)[name]
+        for stream, missing in copied.missing.items():
+            text = f"{stream} of {name}: {missing:,} of {rows} missing"
+            if stream in in_copy.streams:
+                text += f". Compute them in the copy: {fill_command(in_copy, stream)}"
+            out.warn(text)
     return [*opened]
-
-
-def _print_copied(split: cache.Split, copied: cache.Copied) -> None:
-    rows = count(copied.rows, "row")
-    wrote = [rows] if copied.wrote_rows else []
-    if copied.streams:
-        wrote.append(", ".join(copied.streams))
-    text = "up to date"
-    if wrote:
-        text = f"copied {' with '.join(wrote)}"
-    out.print(plain(f"{split.name}: {text}"))
-
-    for stream, missing in copied.missing.items():
-        text = f"{stream} of {split.name}: {missing:,} of {rows} missing"
-        if stream in split.streams:
-            text += f". Compute them in the copy: {fill_command(split, stream)}"
-        out.warn(text)
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

@@ -108,32 +108,8 @@ def _run(args: argparse.Namespace) -> int:
             lines = list(list_digests(opened, chosen, result.problems, progress))
         return print_document("".join(f"{line}\n" for line in lines), result.problems)
 
-    rows = _read_splits(result, opened, chosen)
-    result.problems += _rejected_beyond(args.max_rejected, rows)
-    if args.csv or args.tracks:
-        write = tracks_csv if args.tracks else videos_csv
-        document = write([opened[row.split] for row in rows], result.problems)
-        return print_document(document, result.problems)
-    if not chosen:
-        result.add_line("no split is committed yet")
-        result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
-    elif rows and args.sizes:
-        _add_sizes(result, opened)
-    elif rows:
-        result.text += _tables(rows)
-    if not args.sizes:
-        _add_notes(result, args, opened, rows)
-    return print_result(result, as_json=args.json)
-
-
-def _read_splits(
-    result: CommandResult, opened: cache.FeatureCache, names: Sequence[str]
-) -> list[_SplitStatus]:
-    """Read what is shown about these splits, except for unreadable ones. Adds the documents and
-    problems of all to the result.
-    """
-    rows = []
-    for name in names:
+    rows = []  # of the splits that can be read
+    for name in chosen:
         try:
             rows.append(_split_status(opened[name]))
             document = {**vars(rows[-1])}
@@ -141,16 +117,24 @@ def _read_splits(
             document = {"split": name, "problems": [error_text(error)]}
         result.document.append(document)
         result.problems += document["problems"]
-    return rows
-
-
-def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
-    """One table of all columns, or two where the terminal is too narrow for it."""
-    whole = _table(rows, range(len(COLUMNS)))
-    if out.fits(whole):
-        return [whole]
-    # numbers of splits, then the other columns, each with the splits' names
-    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
+    result.problems += _rejected_beyond(args.max_rejected, rows)
+    if args.csv or args.tracks:
+        write = tracks_csv if args.tracks else videos_csv
+        table = write([opened[row.split] for row in rows], result.problems)
+        return print_document(table, result.problems)
+    if not chosen:
+        result.add_line("no split is committed yet")
+        result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
+    elif rows and args.sizes:
+        _add_sizes(result, opened)
+    elif rows:
+        whole = _table(rows, range(len(COLUMNS)))
+        result.text.append(whole)
+        if not out.fits(whole):  # numbers of splits, then the others, each with the splits' names
+            result.text[-1:] = [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
+    if not args.sizes:
+        _add_notes(result, args, opened, rows)
+    return print_result(result, as_json=args.json)
 
 
 def _add_notes(
