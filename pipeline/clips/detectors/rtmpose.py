@@ -289,8 +289,7 @@ class _PersonFinder:
         self._options = options
         self._detector = detector
         self._pose = pose
-        # whether its input is normalised by ImageNet's mean and deviation (RTMDet; YOLOX: no)
-        self._normalised = normalised
+        self._normalised = normalised  # as of `_detector_input`
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -304,10 +303,7 @@ class _PersonFinder:
         unexpected outputs of the network.
         """
         padded, scale = _letterbox(image, self._detector.size)
-        pixels = padded[..., ::-1].astype(np.float32)  # blue, green, red, 0 to 255
-        if self._normalised:
-            pixels = (pixels - MEAN[::-1]) / STD[::-1]
-        outputs = self._detector(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        outputs = self._detector(_detector_input(padded, normalised=self._normalised))
         # as OpenMMLab exports them: boxes, px of the padded image, with scores; and classes
         match [output.shape for output in outputs]:
             case [(1, rows, 5), (1, labels)] if rows == labels:
@@ -340,10 +336,7 @@ class _PersonFinder:
         size = self._pose.size
         n = len(boxes)
         affines = _crop_affines(boxes, size)
-        # P crops, black outside the image: (P, 3, height, width) RGB, normalised
-        crops = [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
-        pixels = (np.stack(crops) - MEAN) / STD
-        outputs = self._pose(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32))
+        outputs = self._pose(_pose_input(image, affines, size))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
             raise self._pose.graph.error(
@@ -367,6 +360,17 @@ def _letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     padded = np.full((size[1], size[0], 3), GREY, np.uint8)
     padded[:scaled_height, :scaled_width] = scaled
     return padded, np.array(scaled_size) / (width, height)
+
+
+def _detector_input(padded: Image, *, normalised: bool) -> Float32s:
+    """Convert an image (H, W, 3) RGB to the detector's input (1, 3, H, W): blue, green, red.
+
+    Values are 0 to 255 (YOLOX), or `normalised` by ImageNet's mean and deviation (RTMDet).
+    """
+    pixels = padded[..., ::-1].astype(np.float32)
+    if normalised:
+        pixels = (pixels - MEAN[::-1]) / STD[::-1]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
 def _suppress_overlaps(
@@ -403,6 +407,15 @@ def _crop_affines(boxes: Floats, size: tuple[int, int]) -> Doubles:
     affines[:, 0, 0] = affines[:, 1, 1] = scale
     affines[:, :, 2] = crop_middle - box_middle
     return affines
+
+
+def _pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> Float32s:
+    """Cut out P crops and normalise them, (P, 3, height, width) RGB, black outside the image."""
+    crops = np.stack(
+        [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
+    )
+    normalised = (crops - MEAN) / STD
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
 def _read_joints(across: Floats, down: Floats, affines: Floats) -> Float32s:
