@@ -77,7 +77,10 @@ def _run(args: argparse.Namespace) -> int:
     raw = args.raw if settings is None else settings.paths.raw
     if settings is None or not settings.embedded.enabled:  # else demo data will be made there
         _require_folder(raw, settings)
-    enabled = _all_of(raw) if settings is None else settings.data.datasets
+    is_there = {name: files.is_folder_there(raw / name) for name in datasets.names()}
+    enabled = [name for name in is_there if name in datasets.RELEASES or is_there[name]]
+    if settings is not None:
+        enabled = [*settings.data.datasets]
     broken = warn_of_broken(enabled)
     names = args.datasets or [name for name in enabled if name not in broken]
     readers = [args.cfg.dataset(name) for name in names]
@@ -149,14 +152,6 @@ def _own_folder(raw: Path, dataset: str) -> Path:
     if may_be_raw and list_clips(raw):
         return raw
     return folder
-
-
-def _all_of(raw: Path) -> list[str]:
-    """Names of the datasets to examine in `raw`: the RELEASES, and others whose folder exists."""
-    official = datasets.RELEASES
-    return [
-        name for name in datasets.names() if name in official or files.is_folder_there(raw / name)
-    ]
 
 
 def _table(examined: Sequence[Examination]) -> Table:

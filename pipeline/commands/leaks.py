@@ -52,15 +52,6 @@ def _run(args: argparse.Namespace) -> int:
     compared = compare_names([opened[name] for name in opened.splits])
     has_leaks = any(comparison.leaks for comparison in compared)
     result = CommandResult(compared, exit_code=int(has_leaks))
-    _add_text(result, compared, every=args.all)
-    return print_result(result, as_json=args.json)
-
-
-def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: bool) -> None:
-    """Add the lines for the terminal: what splits share, what they do not share, what is unknown.
-
-    every: list everything that is shared, and the reasons why something is unknown.
-    """
     if not any(comparison.is_of_training for comparison in compared):
         result.add_line("nothing to compare: this needs a split named train, and another one")
     # "a/train and b/test" -> kinds of things that they do not share
@@ -70,21 +61,22 @@ def _add_text(result: CommandResult, compared: Sequence[_Comparison], *, every: 
     for comparison in compared:
         pair = f"{comparison.first} and {comparison.second}"
         if comparison.common:
-            _add_common(result, comparison, pair, every=every)
+            _add_common(result, comparison, pair, every=args.all)
         if comparison.unknown:
             unknown[comparison.what, comparison.unknown].append(pair)
         elif not comparison.common:
             unshared[pair].append(comparison.what)
     for pair, kinds in unshared.items():
         result.add_line(f"{pair} share no {' and no '.join(kinds)}", DONE)
-    if unknown and not every:
+    if unknown and not args.all:
         result.add_line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
-        return
+        unknown.clear()
     for (kind, why), pairs in unknown.items():
         where = ", ".join(pairs)
         if why == _NOT_COMPARABLE:
             where = f"{count(len(pairs), 'pair')} of splits of two datasets"
         result.add_line(f"{kind}s of {where}: unknown: {why}", DOUBT)
+    return print_result(result, as_json=args.json)
 
 
 def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:

@@ -170,7 +170,13 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
         has_lost = any(plan.lost_videos for plan in plans)
         return 2 if n_flaws else int(has_lost)
 
-    n_flaws += _detect(plans) + _run_steps(runnable) + _print_summary(runnable)
+    n_flaws += _detect(plans) + _run_steps(runnable)
+    status = command("status", "--all", "--cache", str(plans[0].recipe.root))
+    for plan in runnable:
+        split = _split_now(plan)
+        if split is not None:
+            n_flaws += _print_split(split, _page_file(plan.recipe), status)
+    out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
     return int(n_flaws > 0)
 
 
@@ -283,18 +289,6 @@ def _split_now(plan: SplitPlan) -> cache.Split | None:
 
 # --------------------------------------------------------------------------------------------------
 # output
-
-
-def _print_summary(plans: Sequence[SplitPlan]) -> int:
-    """Print the content of each split in the cache. Returns the number of rejected videos."""
-    status = command("status", "--all", "--cache", str(plans[0].recipe.root))
-    n_rejected = 0
-    for plan in plans:
-        split = _split_now(plan)
-        if split is not None:
-            n_rejected += _print_split(split, _page_file(plan.recipe), status)
-    out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
-    return n_rejected
 
 
 def _print_split(split: cache.Split, page: Path, status: str) -> int:

@@ -184,7 +184,13 @@ def list_digests(
         content = _content(stream)
         progress(number, len(contents), f"{split.name} {content}")
         try:
-            notes = _split_notes(split, stream)
+            notes = []  # what a reader of the list has to know
+            if stream is None and split.manifest.get("stand_in"):
+                notes.append("demo data")
+            if stream is not None and is_untrained(split, stream):
+                notes.append("untrained")
+            if stream is not None and not is_current(split, stream):
+                notes.append("rows missing")
             line = f"{cache.content_digest(split, stream)}  {split.name}  {content}"
             yield f"{line}  # {', '.join(notes)}" if notes else line
         except (cache.CacheError, OSError) as error:
@@ -244,17 +250,3 @@ def compare_digests(
 def _content(stream: str | None) -> str:
     """What a digest is of, as a line has it."""
     return "labels" if stream is None else f"{FEATURES}/{stream}"
-
-
-def _split_notes(split: cache.Split, stream: str | None) -> list[str]:
-    """Remarks about labels or a stream that a reader of the list has to know."""
-    notes = []
-    if stream is None:
-        if split.manifest.get("stand_in"):
-            notes.append("demo data")
-        return notes
-    if is_untrained(split, stream):
-        notes.append("untrained")
-    if not is_current(split, stream):
-        notes.append("rows missing")
-    return notes
