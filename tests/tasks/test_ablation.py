@@ -139,6 +139,9 @@ def test_a_negative_seed_is_refused(asking):
     assert train_config().seed == 6
     with pytest.raises(ConfigError, match="seed"):
         train_config(None, -1)
+    for wrong in ({"seeds": "0,-1"}, {"variants": "mposer,dropout"}):
+        with pytest.raises(ConfigError, match=r"--seeds 0,-1|--variants: unknown"):
+            asking({}, **wrong).requires()
 
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):

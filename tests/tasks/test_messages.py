@@ -7,12 +7,14 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from luigi import configuration, lock
 from luigi.rpc import RPCError
+from luigi.task_register import TaskClassException
 
 from pipeline.cli.command_line import SET
 from tasks import Convert, luigi_command
@@ -63,6 +65,8 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
         ("core.local_scheduler=maybe", "Not a boolean: maybe"),
     ):
         assert prepared("TrainVIBE", "--set", wrong) == f"error: {message}\n"
+    locks = f"--lock-pid-dir={bare.cfg}"
+    assert "File exists. Delete it" in prepared("Data", "--local-scheduler", locks)
     bare.cfg.write_text("")
     assert prepared("Data") == f"error: {bare.cfg} [paths]: 'raw' is missing (docs/settings.md)\n"
     bare.cfg.unlink()
@@ -132,6 +136,25 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
     assert message.startswith("✗ convert    dances/*")
     assert "dataset 'dances' of package dances cannot be loaded: SyntaxError" in message
     assert ran.done == ["convert amass/train"]
+
+
+def test_one_cause_of_several_failures_is_told_once(project, build):
+    (project.folder / "body").unlink()
+    project.configure({"embedded": {"enabled": "false"}})
+    first, *others = build(project, "Data").failures
+    assert "SMPL_NEUTRAL" in first
+    assert [line.endswith("the same error") for line in others] == [True, True]
+
+
+def test_an_unknown_task_is_one_line_and_ctrl_c_shows_the_command_that_continues(
+    monkeypatch, capsys
+):
+    with pytest.raises(SystemExit, match="1"):
+        sys.excepthook(TaskClassException, TaskClassException("No task Dat"), None)
+    monkeypatch.setenv("TYPED_COMMAND", "make train")
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("error: No task Dat", "  make train")
 
 
 @pytest.mark.parametrize(

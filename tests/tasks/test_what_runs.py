@@ -48,6 +48,7 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
         ["synthesize embedded data", "data 2 datasets"],
     ), ran.shown
     assert "convert 3dpw/train up to date" in ran.words
+    assert "convert amass/train new file times of" in ran.words
     assert {name for name, status in project.files().items() if before.get(name) != status} <= {
         name
         for name in before
@@ -127,3 +128,16 @@ def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch):
     fail = lambda *args, **kwargs: pytest.fail("there is no embedded data yet")  # noqa: E731
     monkeypatch.setattr("pipeline.conversion.convert.plan_conversion", fail)
     assert not EvaluateVIBE().complete()
+
+
+def test_a_training_by_hand_warns_of_rows_that_are_not_extracted_and_of_2d_labels_alone(
+    project, build, tasks_command
+):
+    add_video(project)
+    build(project, "Convert", dataset="3dpw", split="train")
+    flat = {"datasets_2d": "3dpw/train", "datasets_3d": "", "prior": "none"}
+    project.configure({"vibe": flat})
+    code, shown = tasks_command(project, "train")
+    assert code == 0
+    assert "rows not extracted yet, and so not trained on: " in shown
+    assert "depth is not learned" in shown

@@ -33,6 +33,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
     assert [line.split()[0] for line in done[:7]] == ["convert"] * 4 + ["extract"] * 3
     assert done[7:] == ["data 2 datasets", "train VIBE, tiny", "report page"]
     assert any(line.startswith("DEMO DATA  ") for line in lines)
+    assert "data demo data (seed 0, tiny), in raw: 3dpw, amass" in made.reported.words
     assert lines[-1] == "report     runs/report.html (open it in a browser)"
     assert len([line for line in lines if re.search(r"epoch \d of 2: mean loss", line)]) == 2
 
@@ -133,6 +134,10 @@ def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
         "  ! step 13: loss 53, while this epoch's mean was 2",
         "  ! step 25: loss 399, while this epoch's mean was 4.667",
     ]
+    scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
+    tell(TrainingProgress(0, 1, 30, 30, validation=scores))
+    both = "validation 3dpw/validation PA-MPJPE 99.8 mm, h36m/val PA-MPJPE 50.0 mm"
+    assert both in capsys.readouterr().out
 
 
 # A process is sent the signal at the first last.pt, however fast it trains.

@@ -136,6 +136,8 @@ class TestOpening:
         toy.write(tmp_path / "cache", [toy.video("a", [3])])
         shutil.copy(tmp_path / "cache/zarr.json", tmp_path)
         assert cache.open(tmp_path / "cache").splits == ("toy/train",)
+        with pytest.raises(CacheError, match="a part of one"):
+            cache.open(tmp_path / "cache/toy")
 
     def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path, toy):
         toy.write(tmp_path, [toy.video("a", [3])])

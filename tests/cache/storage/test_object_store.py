@@ -5,6 +5,7 @@ that takes.
 import itertools
 import multiprocessing
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -174,6 +175,12 @@ def test_another_scheme_is_refused(toy):
     for act in (cache.open, lambda root: toy.write(root, toy.videos())):
         with pytest.raises(CacheError, match=message):
             act(root)
+
+
+def test_without_obstore_the_error_is_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(CacheError, match="needs obstore: pip install"):
+        cache.open("s3://bucket/x")
 
 
 def test_an_empty_place_and_a_split_are_no_cache(bucket, both):

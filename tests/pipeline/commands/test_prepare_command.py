@@ -118,3 +118,18 @@ def test_keypoints_of_another_detector_are_replaced_where_one_is_named(
     plan = "prepare videos --raw TMP/clips --cache CACHE --plan"
     types(f"{plan} --detector rtmpose", "detect 2 clips")
     types(plan, "detect 1 clip")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("3dpw", "--body DIR"),
+        ("penn_action --stream resnet50", "Name trained weights"),
+        ("penn_action --weights file:absent.pt", "absent.pt"),
+        ("penn_action --weights untrained:0 --device cuda:9", "cuda:9"),
+    ],
+)
+def test_a_mistake_is_known_before_anything_is_done(words, said, penn, types):
+    penn.without_marker()
+    types(f"prepare {words} --raw RAW/penn_action --cache CACHE", said, code=2)
+    assert not penn.root.exists()

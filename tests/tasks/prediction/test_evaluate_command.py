@@ -37,6 +37,9 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     assert (tmp_path / "out/results.csv").is_file()
     first = next(line.split() for line in shown.splitlines() if line.startswith("VIBE"))
     assert f"{expected['pck_2d']:.1f}" in first
+    assert "Nothing measures depth" in shown
+    evaluation.show_notes(written, small_config(datasets_3d=(), prior="none"))
+    assert "depth is not learned" in capsys.readouterr().out
 
 
 def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monkeypatch):

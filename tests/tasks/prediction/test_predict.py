@@ -248,6 +248,24 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
 # command line
 
 
+def test_what_cannot_be_predicted_is_named(world, tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    model = of_model(str(world.checkpoint), str(tmp_path))
+    for named, options, said in (
+        ("notes.txt", model, "expected a clip"),
+        ("videos/none", model, "found no such file, folder or split"),
+        ("notes.txt", model[:2], "Name the body model's folder: --body DIR"),
+    ):
+        assert main(["predict", named, "--cache", "cache", *options]) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["predict", "notes.txt", "--cache", "cache", *model, "--smooth", "0"])
+    assert "expected a number above 0" in capsys.readouterr().err
+    long = ("--set", "videos.min_frames=30")
+    assert world.predict(tmp_path / "out", *long, labels=write_boxes(tmp_path, "ann")) == 2
+    assert "no clip has a track to predict" in capsys.readouterr().err
+
+
 def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert world.predict(out) == 0

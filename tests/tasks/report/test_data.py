@@ -22,3 +22,10 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
     write_stream(frames, "penn_action/train", np.ones((20, 4)))
     write_split(frames, "penn_action/train", {"0002/0": person(15)})
     assert row(frames)[1] == "resnet50 (untrained, 15 rows missing)"
+
+
+def test_what_training_and_validation_share_is_said(tmp_path):
+    for split, video in (("train", "a_00"), ("validation", "a_01")):
+        write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
+    shared = overview_section(open_splits(tmp_path)).data["shared"]
+    assert "3dpw/train and 3dpw/validation share 1 sequence" in shared

@@ -7,7 +7,8 @@ import re
 from pipeline.__main__ import main
 from tasks.report.assembly import ReportContent
 from tests.html_pages import Page
-from tests.tasks.report.runs_by_hand import ERRORS, SPLIT, make_run, metrics
+from tests.tasks.report.runs_by_hand import ERRORS, ITERATIONS, SPLIT, make_run, metrics
+from vibe_model.vibe.config import TrainConfig
 
 TEXTS = ("h1", "h2", "h3", "h4", "p", "li", "caption", "tr", "summary", "figcaption", "dt", "dd")
 DRAWN = {"card", "legend", "draw"}  # frames, which are pictures
@@ -36,7 +37,8 @@ def inside(element, name):
 
 def test_the_page_of_runs_on_demo_data_finished_or_not(root, tmp_path, golden):
     names = ("VIBE", "per frame", "begun")
-    folders = [make_run(tmp_path, name, stand_in=True) for name in names]
+    flat = TrainConfig(iterations=ITERATIONS, datasets_3d=(), prior="none").as_dict()
+    folders = [make_run(tmp_path, name, stand_in=True, config=flat) for name in names]
     smoothed = metrics(stand_in=True, pa_mpjpe=55.0)
     smoothed[SPLIT]["smoothed"] = {**ERRORS, "pa_mpjpe": 54.0, "sigma": 2.0}
     smoothed[SPLIT]["hmmr"] = smoothed[SPLIT]["published"] | {"label_body": "female, male"}
