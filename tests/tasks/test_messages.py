@@ -65,8 +65,7 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
         ("core.local_scheduler=maybe", "Not a boolean: maybe"),
     ):
         assert prepared("TrainVIBE", "--set", wrong) == f"error: {message}\n"
-    locks = f"--lock-pid-dir={bare.cfg}"
-    assert "File exists. Delete it" in prepared("Data", "--local-scheduler", locks)
+    assert "File exists. Delete it" in prepared("Data", f"--lock-pid-dir={bare.cfg}")
     bare.cfg.write_text("")
     assert prepared("Data") == f"error: {bare.cfg} [paths]: 'raw' is missing (docs/settings.md)\n"
     bare.cfg.unlink()
