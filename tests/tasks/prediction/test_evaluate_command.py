@@ -38,7 +38,8 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     first = next(line.split() for line in shown.splitlines() if line.startswith("VIBE"))
     assert f"{expected['pck_2d']:.1f}" in first
     assert "Nothing measures depth" in shown
-    evaluation.show_notes(written, small_config(datasets_3d=(), prior="none"))
+    save_checkpoint(tmp_path / "flat.pt", small_config(datasets_3d=(), prior="none"))
+    main([*words, "--checkpoint", str(tmp_path / "flat.pt")])
     assert "depth is not learned" in capsys.readouterr().out
 
 

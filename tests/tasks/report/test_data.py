@@ -27,5 +27,5 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
 def test_what_training_and_validation_share_is_said(tmp_path):
     for split, video in (("train", "a_00"), ("validation", "a_01")):
         write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
-    shared = overview_section(open_splits(tmp_path)).data["shared"]
+    shared = overview_section(OpenedCache.read(tmp_path)).data["shared"]
     assert "3dpw/train and 3dpw/validation share 1 sequence" in shared
