@@ -56,5 +56,4 @@ def test_the_page_of_another_cache_has_its_data_and_no_run(project, tasks_comman
     words = ("--cache", str(project.folder / "mine"), "--run")
     tasks_command(project, "report", *words, str(folder))
     assert f"<h3>{folder.name}</h3>" in page(project).read_text()
-    code, shown = tasks_command(project, "report", *words, "nowhere")
-    assert (code, "--run nowhere: folder not found" in shown) == (2, True)
+    assert tasks_command(project, "report", *words, "nowhere")[0] == 2
