@@ -74,6 +74,8 @@ MISTAKES = {
     "everybody twice": says([*results(), *results()], KEPT, "48 detections left out"),
     "without the first": says(from_frame(1)[:-1], KEPT, "if they are counted from 1"),
     "from 1000": says(from_frame(1000), REJECTED, "counted from 1000"),
+    "short": says(results()[:9], NOBODY, "9 track_too_short; .*9 frames < min_frames"),
+    "of another tool": says("<?xml?>\n<annotations>", REJECTED, "CVAT.*which is not read", ".xml"),
     "gzipped": says(gzip.compress(GOOD.encode()), REJECTED, r"json\.gz.*[Uu]npack", ".json.gz"),
     "a link to nothing": says(Path("/nowhere/a.json"), REJECTED, "no such file|link"),
     "another suffix": says(GOOD, REJECTED, r"\.avi\.json.*[Rr]ename", ".avi.json"),

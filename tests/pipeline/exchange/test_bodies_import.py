@@ -230,6 +230,19 @@ def test_a_clip_that_is_gone_takes_its_bodies_with_it(tmp_path):
     assert not run(tmp_path, other).is_written
 
 
+def test_a_killed_import_goes_on_and_other_settings_of_clips_write_all_anew(
+    small_shards, tmp_path, monkeypatch
+):
+    file = planted.write(tmp_path, "wham")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(cache.NextCommit, "commit", lambda *_: 1 / 0)
+        run(tmp_path, file)
+    assert run(tmp_path, file).with_body == 2 * planted.N
+    changed = {"reader": {"version": 9}, "stand_in": True}
+    write_split(tmp_path / "clips", NAME, [], changed, columns=COLUMNS)
+    assert run(tmp_path, file).clips == 2
+
+
 def test_splits_of_another_origin_are_not_written_over(tmp_path):
     file = planted.write(tmp_path, "wham")
     with pytest.raises(PipelineError, match=r"not made of such files.*own stays"):

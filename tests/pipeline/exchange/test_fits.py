@@ -124,6 +124,8 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     again = plan_conversion(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
     assert again.up_to_date
     read(raw, tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]}))
+    read(raw, tmp_path / "1.tar")
+    assert "0 fits read of 0 files, 1 file read before" in capsys.readouterr().out
     assert "3 matched" in notes(converted(raw, root, fits=True))
     assert into.extract(root, **PAIRS).carried == 3
     with pytest.raises(PipelineError, match="other columns"):

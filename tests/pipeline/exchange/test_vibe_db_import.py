@@ -20,6 +20,7 @@ from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.exchange.made_databases import (
     BOXES,
+    FRAMES,
     LSP,
     SPIN,
     N,
@@ -239,7 +240,11 @@ def test_joints_whose_order_is_a_guess_that_shows_people_upside_down_are_refused
 def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order, first, tmp_path):
     joints = standing() if order else np.add(keypoints(14), [0, 10, 0])
     joints[:, 12 if order is None else 13 :] = 0  # VIBE's script leaves the neck empty
-    _, split = imported(posetrack(joints2D=joints), "penn_action/train", tmp_path, joints_2d=order)
+    # images count from 1; without any, frames are counted
+    img_name = order and np.array([f"frames/0001/{frame + 1:06d}.jpg" for frame in FRAMES])
+    held = posetrack(joints2D=joints, img_name=img_name)
+    _, split = imported(held, "penn_action/train", tmp_path, joints_2d=order)
+    assert split.rows("frame_index", 22, 27).tolist() == [22, 23, 24, 0, 1]
     kp_2d = split.rows("kp_2d", 0, 1)[0]
     assert kp_2d[SPIN.index(first)].tolist() == [0, 10, 1]
     assert not kp_2d[SPIN.index("neck")].any()
@@ -266,6 +271,11 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     )
     assert not again.is_written
     assert into.tree(tmp_path / "cache") == before
+
+
+def test_what_is_not_imported_is_named(tmp_path, types):
+    joblib.dump(posetrack(segments=np.zeros(3)), tmp_path / "db.pt")
+    types("import TMP/db.pt posetrack/train --cache CACHE", "not imported: segments")
 
 
 def test_a_crop_scale_of_0_is_refused_and_not_taken_for_none(tmp_path):

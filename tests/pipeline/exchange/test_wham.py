@@ -140,7 +140,7 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
     assert blocks.file.read_bytes() == again.file.read_bytes()
 
 
-def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path):
+def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path, types):
     kp_2d = np.zeros((3, 49, 3), np.float32)
     kp_2d[:, JOINTS["spin49"].index("OP LEye")] = (150, 75, 1)
     columns = {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (3, 1))}
@@ -148,6 +148,8 @@ def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path):
     done = export(tmp_path / "c", "insta_variety/train", tmp_path, stream="tokens")
     held = joblib.load(done.file)
     assert set(done.absent) == {"pose", "betas"}
+    export_again = "export insta_variety/train --cache TMP/c --format wham --out TMP/again.pth"
+    types(export_again, "without features: ", "without pose: ")
     assert held["res"].unique(dim=0).tolist() == [[224, 224]]
     assert_allclose(held["bbox"].unique(dim=0), [[112, 112, 1.12]])
     # nose, left eye, right eye

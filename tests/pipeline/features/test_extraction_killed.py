@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import cache
+from pipeline.features import streams
+from pipeline.features.extract import extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.waiting import await_that
 
@@ -108,6 +112,15 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
     assert again.computed + again.kept - calm.computed in (0, 2)
     assert into.tree(root) == into.tree(tmp_path / "calm")
     assert cache.verify(root).notes == []
+
+
+def test_rows_that_are_computed_before_an_interruption_are_kept(small, tmp_path, types):
+    root = Path(shutil.copytree(small, tmp_path / "cache"))
+    plan = plan_extraction(root, SPLIT, StreamSpec("homography", streams.get("homography")))
+    with pytest.raises(ZeroDivisionError):
+        extract_together([plan], Resources(workers=1), progress=lambda done, *_: done < 40 or 1 / 0)
+    extract = f"extract {SPLIT} --cache CACHE --kind homography --workers 1"
+    types(extract, "0 carried over", "kept of an earlier run", code=1)
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])

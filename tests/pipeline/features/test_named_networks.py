@@ -193,6 +193,15 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
         small(file).load(CPU, {"sha256": "0" * 64, "library": "torchvision 0.1"})
 
 
+def test_torchvisions_own_record_says_whose_weights_they_are(monkeypatch):
+    monkeypatch.setattr(models, "get_model", lambda *_, **__: models.resnet18())
+    weights = "pretrained:IMAGENET1K_SWAG_LINEAR_V1"
+    swag = stream("torchvision", weights, network="vit_b_16", dim=512)
+    terms = swag.load(CPU, None).provenance
+    assert terms["licence"].startswith("https://github.com/facebookresearch/SWAG")
+    assert "vit_b_16_lc_swag" in terms["source"]
+
+
 def test_without_timm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(

@@ -55,6 +55,8 @@ def test_a_split_s_first_video_is_a_clip_that_browsers_play(name, more, root, tm
     frames, rate = read(tmp_path / name)
     assert (len(frames), rate) == (8, 25)
     assert {side % 2 for side in frames.shape[1:3]} == {0}
+    show = f"show amass/train --cache {root} --out TMP/none.mp4"
+    types(show, "has no images for a clip", code=2)
 
 
 def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(tmp_path):
@@ -85,9 +87,10 @@ def test_names_of_people_who_stand_close_do_not_cover_each_other():
     taken = []
     for top in (200, 203, 197, 0, 2):
         clip._draw_label(
-            np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
+            np.zeros((400, 640, 3), np.uint8), "person_00001", 630, top, 1.0, (255, 255, 255), taken
         )
     assert len(taken) == 5
+    assert np.array_equal(np.clip(taken, 0, [640, 400] * 2), taken), "inside the image"
     for a, b in combinations(taken, 2):
         assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
     assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20

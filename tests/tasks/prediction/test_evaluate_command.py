@@ -79,6 +79,12 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
         _chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
 
 
+def test_training_on_estimates_is_told(capsys):
+    metrics = {"stand_in": False, "estimates": {"videos/train": "estimates of WHAM"}}
+    evaluation.show_notes(metrics, small_config())
+    assert "videos/train: estimates of WHAM, no ground truth" in capsys.readouterr().out
+
+
 def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data():
     values = {"pa_mpjpe": 50.0, "frames": 9, "baseline": {"pa_mpjpe": 60.0}}
 

@@ -92,6 +92,8 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
     assert {"config.json", "last.pt", "best.pt", "metrics.json"} < names
     assert not [name for name in names if name.endswith(".part")]
     assert (metrics["stand_in"], metrics["skipped_steps"]) == (True, 0)
+    estimates = {} if kind == "prior" else {"b/train": "estimates of WHAM"}
+    assert metrics.get("estimates", {}) == estimates, "of the 2D joints alone of a/train"
     last, best = last_state(folder), read_file(folder / "best.pt")
     assert {
         f"{name}{part}" for name in NETWORKS[kind] for part in ("_state_dict", "_optimizer")
