@@ -252,6 +252,10 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
         assert "Run the detector" not in str(caught.value)
 
 
+def test_scores_a_little_over_1_are_read(tmp_path):
+    assert read(write(tmp_path / "k", {"": results(times(1, 1, 3))})).n_persons == N
+
+
 def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
     (tmp_path / "k").write_text(
         "".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9))

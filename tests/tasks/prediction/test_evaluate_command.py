@@ -9,6 +9,7 @@ import cache
 from pipeline.errors import PipelineError, StandInMixed
 from tasks.__main__ import main
 from tasks.commands.evaluate import _chosen_splits
+from tasks.evaluation import show_notes
 from tasks.results import RunMetrics
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
@@ -81,7 +82,7 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
 
 def test_training_on_estimates_is_told(capsys):
     metrics = {"stand_in": False, "estimates": {"videos/train": "estimates of WHAM"}}
-    evaluation.show_notes(metrics, small_config())
+    show_notes(RunMetrics(metrics), small_config())
     assert "videos/train: estimates of WHAM, no ground truth" in capsys.readouterr().out
 
 
