@@ -42,7 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
-    is_new_cache(args.to)  # raises for a folder in a cache
+    if is_new_cache(args.to):
+        _refuse_other_files(args.to)
     names = _copy_splits(args, problems)
     with bar("verify", err) as progress:
         if names:
@@ -50,6 +51,18 @@ def _run(args: argparse.Namespace) -> int:
     for problem in problems:
         out.show_problem(problem)
     return int(bool(problems))
+
+
+def _refuse_other_files(to: cache.Root) -> None:
+    """Raise PipelineError for a folder with files that is no cache."""
+    folder = cache.local_folder(to)
+    if folder is None or not folder.is_dir():
+        return
+    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+    others = sorted({*names} - {"lost+found"})  # of a mount point
+    if others:
+        problem = f"--to {to}: holds other files, such as {others[0]}."
+        raise PipelineError(f"{problem} Name a new folder, or a cache.")
 
 
 def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:

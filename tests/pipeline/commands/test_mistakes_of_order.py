@@ -22,6 +22,11 @@ def with_empty_raw(folder):
     (folder / "raw/penn_action").mkdir(parents=True)
 
 
+def with_other_files(folder):
+    (folder / "work/notes.txt").parent.mkdir()
+    (folder / "work/notes.txt").touch()
+
+
 def without_cache(folder):
     shutil.rmtree(folder / "cache")
 
@@ -31,7 +36,7 @@ def without_the_videos_of_train(folder):
         (folder / f"raw/penn_action/labels/{video}.mat").unlink()
 
 
-STATES = (without_settings, as_real_data, without_raw, with_empty_raw, without_cache, without_the_videos_of_train)  # fmt: skip
+STATES = (without_settings, as_real_data, without_raw, with_empty_raw, with_other_files, without_cache, without_the_videos_of_train)  # fmt: skip
 # A command, what is wrong in the folder or a variable of the environment, the exit code, and what it
 # prints.
 MISTAKES = """
@@ -45,6 +50,7 @@ extract penn_action/train --stream homography | without_raw | 2 | raw folder was
 prepare penn_action --raw raw/penn_action --cache cache --plan | without_the_videos_of_train | 1 | penn_action/train: 3 videos missing from raw/penn_action; the rows are kept: 0001
 status | without_cache | 2 | cache: expected a feature cache, found no such folder. Convert a dataset
 extract penn_action/train --stream homography | without_cache | 2 | cache: expected a feature cache, found no such folder. Convert a dataset
+copy --cache cache --to work | with_other_files | 2 | work: holds other files, such as notes.txt
 status | LUIGI_CONFIG_PATH=other.cfg | 2 | error: + other.cfg: file not found
 plan | LUIGI_CONFIG_PATH=raw | 2 | error: + raw: this is a folder, where a file is needed
 plan | PIPELINE_SET=workers=2 | 2 | error: + --set workers=2: expected SECTION
