@@ -24,7 +24,6 @@ which stays. `--seed S --steps N` repeats the same steps, except for the moments
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import os
 import random
@@ -35,7 +34,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +50,7 @@ from benchmarks.lab import (
     STREAM,
     Contents,
     Lab,
+    children_of,
     contents,
     differences,
     reader_beside,
@@ -58,7 +58,6 @@ from benchmarks.lab import (
     shrink,
     state_of,
     videos_of,
-    worker_processes,
 )
 from cache.write import parts
 from pipeline.__main__ import main as pipeline_main
@@ -232,28 +231,34 @@ class Steps:
 
     def _on_workers(self, words: list[str], way: str, expected: Contents) -> None:
         """Run a command whose work is done by a cluster or by two devices; videos are read by two
-        processes. One worker or process may be killed.
+        processes.
         """
-        if way == "dask":
-            options = ["--scheduler", self.cluster.scheduler_address]
-            words = [word for word in words if word not in ("--device", "cpu")] + options
-        else:
+        if way == "devices":
             words = [{"cpu": "cpu,cpu", "1": "2"}.get(word, word) for word in words]
+            self._lose_one(words, children_of, expected)
+            return
+        words = [word for word in words if word not in ("--device", "cpu")]
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the workers
+        with LocalCluster(n_workers=2, dashboard_address=None, preload=[SHRUNK]) as cluster:  # type: ignore[no-untyped-call]
+            workers = [nanny.pid for nanny in cluster.workers.values()]
+            words += ["--scheduler", cluster.scheduler_address]
+            self._lose_one(words, lambda _: workers, expected)
+
+    def _lose_one(
+        self, words: list[str], helpers: Callable[[int], list[int]], expected: Contents
+    ) -> None:
+        """Run a command, one of whose helpers may be killed. `helpers` returns their process
+        numbers for the command's.
+        """
         process = self._started(words)
         if self.rng.random() < 0.5:
             self._let_run(process, words)
-            victims = worker_processes(self.cluster if way == "dask" else process)
+            victims = helpers(process.pid)
             if victims:
                 self.notes.append("one killed")
                 os.kill(self.rng.choice(victims), signal.SIGKILL)
         self._join([process], words)
         self.current = self.require([self.current, expected])
-
-    @functools.cached_property
-    def cluster(self) -> Any:
-        """A Dask cluster of two workers, which starts again a worker that was killed."""
-        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the workers
-        return LocalCluster(n_workers=2, dashboard_address=None, preload=[SHRUNK])  # type: ignore[no-untyped-call]
 
     def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:
         """Kill or end a command, or run another one on the same split."""

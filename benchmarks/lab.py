@@ -25,7 +25,6 @@ from typing import Any, Final, NamedTuple
 import cv2
 import numpy as np
 import psutil  # type: ignore[import-untyped]
-from distributed import LocalCluster
 from scipy.io import loadmat
 
 import cache
@@ -246,12 +245,10 @@ def run_command(words: Sequence[str], log: str) -> None:
         sys.exit(pipeline_main(list(words)))
 
 
-def worker_processes(parent: Any) -> list[int]:
-    """The process numbers of a cluster's workers, or of a process's children."""
-    if isinstance(parent, LocalCluster):
-        return [nanny.pid for nanny in parent.workers.values() if nanny.pid]
+def children_of(process: int) -> list[int]:
+    """The numbers of a process's children, and of theirs."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+        return [child.pid for child in psutil.Process(process).children(recursive=True)]
     return []
 
 
