@@ -39,7 +39,7 @@ def is_new_cache(root: cache.Root) -> bool:
     return not cache.store_at(root).exists("zarr.json")
 
 
-def check_new_cache(s: Settings, root: cache.Root) -> bool:
+def check_new_cache(settings: Settings, root: cache.Root) -> bool:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
     new_cache forbids creating it. Returns whether there is no cache yet.
 
@@ -47,18 +47,17 @@ def check_new_cache(s: Settings, root: cache.Root) -> bool:
     """
     if not is_new_cache(root):
         return False
-    may_be_created = _may_be_created(s, root)
+    permission = _permission(settings, root)
     folder = cache.local_folder(root)
     if folder is not None:
         require_writable(folder, "Name another folder for the cache.")
-    where = s.source.where("paths", "new_cache")
+    where = settings.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
-    if may_be_created == "no":
+    if permission == "no":
         raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
-    if may_be_created == "once" and not _is_writable(s.file):
-        problem = (
-            f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
-        )
+    if permission == "once" and not _is_writable(settings.file):
+        afterwards = f"{settings.file} cannot be changed to new_cache = no afterwards"
+        problem = f"{root} has no cache, and {afterwards}"
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
     return True
 
@@ -71,14 +70,14 @@ def _is_writable(file: Path) -> bool:
     return True
 
 
-def forbid_new_cache(s: Settings, root: cache.Root) -> None:
+def forbid_new_cache(settings: Settings, root: cache.Root) -> None:
     """After a commit to [paths] cache, change `new_cache = once` in luigi.cfg to `no`."""
-    if _may_be_created(s, root) != "once" or not s.file.is_file():
+    if _permission(settings, root) != "once" or not settings.file.is_file():
         return
     try:
-        match = re.search(rb"^\s*new_cache\s*[=:]\s*once", s.file.read_bytes(), re.MULTILINE)
+        match = re.search(rb"^\s*new_cache\s*[=:]\s*once", settings.file.read_bytes(), re.MULTILINE)
         if match:
-            with s.file.open("r+b") as file:
+            with settings.file.open("r+b") as file:
                 file.seek(match.end() - len("once"))
                 file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
     except OSError as error:
@@ -91,9 +90,9 @@ def _warn_once(text: str) -> None:
     err.warn(text)
 
 
-def _may_be_created(s: Settings, root: cache.Root) -> str:
+def _permission(settings: Settings, root: cache.Root) -> str:
     """[paths] new_cache (yes, no or once) if `root` is [paths] cache; else yes."""
-    paths = s.named_paths
+    paths = settings.named_paths
     # a URL stays what it is
     if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
         return "yes"
