@@ -126,13 +126,9 @@ class Steps:
         """The contents of a cache made at once from the raw folder."""
         root = self.work / "fresh"
         shutil.rmtree(root, ignore_errors=True)
-        self._update(root)
+        for words in ([*self.words("convert", root), DROP], self.words("extract", root)):
+            self.end(words)
         return contents(root)
-
-    def _update(self, root: Path) -> None:
-        """Convert and extract what the raw folder has now."""
-        self.end([*self.words("convert", root), DROP], (0, 1))
-        self.end(self.words("extract", root), (0, 1))
 
     def _convert(self) -> None:
         """Edit videos, and convert with or without the rows of removed ones."""
@@ -191,7 +187,7 @@ class Steps:
             self._disturbed(words, way, expected)
 
         began = time.perf_counter()
-        self.end(words, (0, 1))
+        self.end(words)
         self.seconds[command] = time.perf_counter() - began
         self.current = self.require([expected], complete=command == "extract")
 
@@ -211,7 +207,7 @@ class Steps:
         """Run a command while another process reads: it must see the old state or the new one."""
         before = state_of(self.root)
         with reader_beside(self.root) as end:
-            self.end(words, (0, 1))
+            self.end(words)
             states = end()
         if states - {before, state_of(self.root)}:
             raise _Difference(f"a reader saw {states}, neither the old nor the new state")
@@ -316,7 +312,7 @@ class Steps:
         process.log = log
         return process
 
-    def end(self, words: Sequence[str], codes: Sequence[int]) -> str:
+    def end(self, words: Sequence[str], codes: Sequence[int] = (0, 1)) -> str:
         """Run a command in this process, which must end with one of these codes. Return its
         output.
         """
