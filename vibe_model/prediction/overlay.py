@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -65,7 +64,6 @@ class PredictedBodies:
         model's.
         """
         self.steps = steps
-        self.fps = math.nan  # of the source's frames
         self.step = 1  # frames between two rows of a track
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
@@ -74,7 +72,6 @@ class PredictedBodies:
 
     def add(self, bodies: TrackBodies) -> None:
         """Append a track, before frames are read."""
-        self.fps = bodies.track.fps
         self.step = bodies.track.step
         records = np.zeros(len(bodies), self._type)
         records["track"] = len(self._frames)

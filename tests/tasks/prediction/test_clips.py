@@ -21,7 +21,7 @@ from tests.pipeline.datasets.by_hand import encode
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SHORT, of_model, save_checkpoint
 from vibe_model.hmmr.config import PRESETS
-from vibe_model.prediction.videos import TO_WORLD
+from vibe_model.prediction.motions import TO_WORLD
 from vibe_model.trained import Trained
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window

@@ -22,9 +22,9 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
+from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _record_type, project_body
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
-from vibe_model.prediction.videos import write_motion
 from vibe_model.prediction.windows import ModelStreams
 
 
@@ -113,7 +113,7 @@ def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path):
     rows = np.arange(n)
     camera = np.column_stack([np.ones(n), rows / n, np.zeros(n)]).astype(np.float32)
     bodies = track_of(rows, fps=record.fps, camera=camera, picture=(200, 200))
-    stored = np.load(write_motion(tmp_path, bodies, the_body(), record.fps, record.as_dict()))
+    stored = np.load(write_motion(tmp_path, bodies, the_body(), record.fps, record))
     rate = stored["mocap_framerate"].item()
     assert (len(stored["trans"]) - 1) / rate == pytest.approx(39 * 0.033 + 2, abs=0.05)
     across = stored["trans"][:, 0]
