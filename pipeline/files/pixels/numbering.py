@@ -1,7 +1,11 @@
 """Numbers of a video's frames, and which of them damage has spoilt.  [pixels] -> crops
 
 `video.py` gives a `Numbering` each packet before it goes to the decoder, and each frame that the
-decoder makes.
+decoder makes. It has three parts:
+
+    _KeyFrames        over which key frame a frame is drawn
+    Damage            which packets are damaged, and which frames they spoil
+    _NumberedFrames   the next number, and gaps that lost packets have left
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from av.video.frame import PictureType, VideoFrame
@@ -28,24 +32,45 @@ class NumberedFrame(NamedTuple):
     time: float = math.nan  # s; nan: not known
 
 
-class _Expected(NamedTuple):
-    """A packet whose frame has not come from the decoder yet."""
+class NoFrame(Enum):
+    """Why the decoder gives no frame for a packet. `Numbering` infers it."""
 
-    time: float  # pts of its frame; inf: not stated
-    order: int  # of the packet, from 0, in decoding order
+    DAMAGED = "the packet is damaged"
+    SPOILT = "the packet is drawn over a damaged one"
+    # The second field of a frame, or a reference that is never shown. Only some codecs have such
+    # packets (`video.CODECS`).
+    FRAMELESS = "the packet has no frame"
+    # Its frame is shown before the first key frame, and drawn over frames that the file lacks.
+    HEADLESS = "the file begins after what the packet is drawn over"
 
 
-class _Waiting(NamedTuple):
+class _TimedPacket(NamedTuple):
+    time: float  # pts of its frame
+    order: int  # from 0, in decoding order
+
+
+class _KeyFrame(NamedTuple):
+    """A key frame. All that follow it in decoding order are drawn over it, up to the next."""
+
+    order: int  # of its packet
+    time: float | None  # None: not stated
+
+    def is_preceded_by(self, packet: _TimedPacket) -> bool:
+        """Whether a packet that follows in decoding order is shown before the key frame."""
+        is_earlier = self.time is None or packet.time < self.time
+        return packet.order > self.order and is_earlier
+
+
+class _WaitingFrame(NamedTuple):
     """A frame that is next to be numbered, once it is known whether it is drawn over damage."""
 
     decoded: VideoFrame | None  # None: it is lost
     order: int  # of its packet
     newest: int  # of the packets that the decoder had when it gave this frame
-    chain: int  # order of the key frame over which it is drawn; -1: none has come before
-    time: float = math.inf  # inf: not known
+    key_frame: _KeyFrame | None  # over which it is drawn; None: none has come before
+    time: float | None  # None: not stated
 
 
-@dataclass(slots=True)
 class Numbering:
     """Numbers the frames that a decoder gives, and the lost frames between them.
 
@@ -57,14 +82,8 @@ class Numbering:
         0, 2, 1     [0, 1, 2]         of time 0        number 0
                     [1, 2]            of time 2        number 1 (lost), number 2
 
-    A packet gives no frame for one of three reasons:
-
-    - It is damaged, or needs one that is: its frame is lost, and keeps its number.
-    - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
-      packet has no number. Only some codecs have them (`video.CODECS`).
-    - It is shown before the first key frame, and drawn over frames that the file lacks.
-
-    The decoder does not tell which. So while nothing is damaged, no frame of the last two is lost.
+    The decoder does not tell why (`NoFrame`). A frame that is lost by damage keeps its number; a
+    frameless or headless packet has none. So while nothing is damaged, none of these is lost.
 
     A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
     them that are shown before it come from the decoder before its mark does. So each frame waits
@@ -72,27 +91,26 @@ class Numbering:
 
     A packet *without a time* shows no more where a lost frame has its place. So such a clip is lost
     from its first damage on.
+
+    Args:
+        may_be_frameless: the codec has frameless packets.
+        shows_again: packets can show an earlier frame again. After damage, that may be the last key
+            frame, which is none then: only packets tell where a key frame is.
+        step: mean time of a frame, for files whose damage may take whole packets along; None: it
+            may not.
     """
 
-    may_be_frameless: bool  # the codec has frameless packets
-    # Packets can show an earlier frame again. After damage, that may be the last key frame, which
-    # is none then: only packets tell where a key frame is.
-    shows_again: bool = False
-    # mean time of a frame, for files whose damage may take whole packets along; 0: it may not
-    step: float = 0
-    n_frames: int = 0  # numbers given so far, so the next frame's number
-    last_time: float = math.inf  # of the last numbered frame
-    last_is_lost: bool = False  # it is lost
-    n_packets: int = 0  # so the next packet's order
-    last_packet_time: float = 0
-    has_times: bool = True  # all packets so far have one
-    has_frameless: bool = False  # a frameless packet has been found
-    chain: int = -1  # order of the last key frame that came
-    chain_time: float = -math.inf  # its time
-    damaged: list[int] = field(default_factory=list)  # orders of damaged packets, ascending
-    expected: list[_Expected] = field(default_factory=list)  # ascending
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    key_packets: set[int] = field(default_factory=set)  # orders; some decoders mark no key frame
+    def __init__(self, *, may_be_frameless: bool, shows_again: bool, step: float | None) -> None:
+        self.n_packets = 0  # so the next packet's order
+        self.damage = Damage()
+        self._may_be_frameless = may_be_frameless
+        self._has_frameless = False  # a frameless packet has been found
+        self._expected: dict[int, float | None] = {}  # orders, ascending, and times
+        self._has_times = True  # all packets so far have one
+        self._last_time: float | None = 0  # of the last packet
+        self._key_frames = _KeyFrames(shows_again)
+        self._waiting: deque[_WaitingFrame] = deque()
+        self._numbered = _NumberedFrames(step)
 
     def add_packet(self, packet: Any) -> None:
         """Note a packet before it goes to the decoder."""
@@ -100,86 +118,89 @@ class Numbering:
         # shared by all open videos, and gone once one of them is done with it; a tuple is not.
         packet.opaque = (self.n_packets,)
         if packet.is_keyframe:
-            self.key_packets.add(self.n_packets)
+            self._key_frames.add_packet(self.n_packets)
         if not packet.is_discard:  # else its frame is hidden, but shown frames are drawn over it
-            time = math.inf if packet.pts is None else packet.pts
-            self.has_times = self.has_times and packet.pts is not None
-            self.last_packet_time = time
-            bisect.insort(self.expected, _Expected(time, self.n_packets))
+            self._expected[self.n_packets] = packet.pts
+            self._last_time = packet.pts
+            self._has_times = self._has_times and packet.pts is not None
         self.n_packets += 1
-
-    def note_damage(self, order: int) -> None:
-        """Note a packet that is damaged, or that the decoder has refused."""
-        bisect.insort(self.damaged, order)
 
     def lose_listed(self) -> None:
         """Note a packet that the file's index lists, and that is not found."""
-        self.note_damage(self.n_packets)
-        bisect.insort(self.expected, _Expected(self.last_packet_time + 0.5, self.n_packets))
+        self.damage.add(self.n_packets)
+        time = None if self._last_time is None else self._last_time + 0.5
+        self._expected[self.n_packets] = time
         self.n_packets += 1
 
     @property
     def is_over(self) -> bool:
         """Whether no later frame can get a number that is certain."""
-        return bool(self.damaged) and not self.has_times
+        return self.damage.is_found and not self._has_times
 
     def add_frame(self, frame: VideoFrame) -> None:
         """Add a decoded frame, and before it the frames that are lost."""
         handed_on: Any = frame.opaque
-        order: int = self.n_packets - 1 if handed_on is None else handed_on[0]
-        earlier_chain = self.chain
-        is_marked_key = order in self.key_packets or (frame.key_frame and not self.shows_again)
-        self.key_packets.discard(order)
-        # A clip may be refreshed bit by bit, from packets that are marked as key frames on.
-        if is_marked_key and frame.pict_type not in DRAWN_OVER:
-            self.chain = order
-            self.chain_time = math.inf if frame.pts is None else frame.pts
+        newest = self.n_packets - 1
+        order: int = newest if handed_on is None else handed_on[0]
+        key_frame_before = self._key_frames.last
+        self._key_frames.add_frame(frame, order)
         if frame.pts is not None:
-            self._drop_earlier(frame.pts, earlier_chain)
-        matches = [expected for expected in self.expected if expected.order == order]
-        if matches:
-            self.expected.remove(matches[0])
-        elif frame.pts is not None and self.damaged:
+            for packet in self._pop_earlier(frame.pts):
+                self._drop(packet, key_frame_before)
+        if order in self._expected:
+            del self._expected[order]
+        elif frame.pts is not None and self.damage.is_found:
             return  # a second frame of a damaged packet
 
         if frame.is_corrupt:
-            self.note_damage(order)
-        time = math.inf if frame.pts is None else frame.pts
-        newest = self.n_packets - 1
-        self.waiting.append(_Waiting(frame, order, newest, self.chain, time))
+            self.damage.add(order)
+        key_frame = self._key_frames.last
+        self._waiting.append(_WaitingFrame(frame, order, newest, key_frame, frame.pts))
         oldest = order - MOST_DELAYED
-        self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
+        packets = self._expected.items()
+        self._expected = {n: time for n, time in packets if time is not None or n > oldest}
 
-    def _drop_earlier(self, time: float, chain: int) -> None:
-        """Expect no packet with an earlier time any longer: its frame is lost, or it has none.
+    def _pop_earlier(self, end: float) -> list[_TimedPacket]:
+        """Expect no packet with a time before `end` any longer. Returns them in order of times."""
+        packets = self._expected.items()
+        earlier = [_TimedPacket(time, n) for n, time in packets if time is not None and time < end]
+        for packet in earlier:
+            del self._expected[packet.order]
+        return sorted(earlier)
 
-        chain: order of the key frame over which such frames are drawn.
-        """
-        while self.expected and self.expected[0].time < time:
-            dropped = self.expected.pop(0)
-            is_leading = dropped.time < self.chain_time and dropped.order > self.chain
-            # The file begins in the middle of a group.
-            is_headless = chain < 0 and not self.waiting and not self.n_frames
-            is_headless = is_headless and all(key > dropped.order for key in self.key_packets)
-            is_whole = not self.damaged or self.damaged[-1] < chain
-            if is_whole and self.may_be_frameless:
-                self.has_frameless = True
-                continue
-            if (is_leading or is_headless) and not self.damaged:
-                continue
-            if not is_leading:
-                self.note_damage(dropped.order)
-            self._lose(dropped, chain)
+    def _drop(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
+        """Expect a packet no longer: its frame, drawn over `key_frame`, is lost, or it has none."""
+        reason = self._why_no_frame(packet, key_frame)
+        if reason is NoFrame.FRAMELESS:
+            self._has_frameless = True
+        if reason is NoFrame.DAMAGED:
+            self.damage.add(packet.order)
+        if reason in (NoFrame.DAMAGED, NoFrame.SPOILT):
+            self._lose(packet, key_frame)
 
-    def _lose(self, lost: _Expected, chain: int) -> None:
-        self.waiting.append(_Waiting(None, lost.order, lost.order, chain, lost.time))
+    def _why_no_frame(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> NoFrame:
+        if self._may_be_frameless and not self.damage.is_since(key_frame):
+            return NoFrame.FRAMELESS
+        last = self._key_frames.last
+        is_leading = last is not None and last.is_preceded_by(packet)
+        if self.damage.is_found:
+            return NoFrame.SPOILT if is_leading else NoFrame.DAMAGED
+        is_first = not self._waiting and not self._numbered.count
+        is_before_all = is_first and self._key_frames.all_are_after(packet.order)
+        if is_leading or (is_before_all and key_frame is None):
+            return NoFrame.HEADLESS
+        return NoFrame.DAMAGED
+
+    def _lose(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
+        time, order = packet
+        self._waiting.append(_WaitingFrame(None, order, order, key_frame, time))
 
     def number(self) -> Iterator[NumberedFrame]:
         """Yield the frames whose numbers and state are known by now."""
-        while self.waiting and not self.is_over:
-            first = self.waiting[0]
-            newest = first.order if self.has_times else first.newest + 1
-            if any(expected.order < newest for expected in self.expected):
+        while self._waiting and not self.is_over:
+            first = self._waiting[0]
+            until = first.order if self._has_times else first.newest + 1
+            if any(order < until for order in self._expected):
                 return
             yield from self._number_first()
 
@@ -188,41 +209,92 @@ class Numbering:
         unless the file is intact and has frameless packets.
         """
         if self.is_over:
-            while self.n_frames < self.n_packets:
-                yield self._number(None, math.nan)
+            while self._numbered.count < self.n_packets:
+                yield self._numbered.add(None)
             return
-        if self.damaged or not self.has_frameless:
-            for expected in self.expected:
-                if expected.time < math.inf:
-                    self._lose(expected, self.chain)
-        while self.waiting:
+        if self.damage.is_found or not self._has_frameless:
+            for packet in self._pop_earlier(math.inf):
+                self._lose(packet, self._key_frames.last)
+        while self._waiting:
             yield from self._number_first()
 
     def _number_first(self) -> Iterator[NumberedFrame]:
-        """Give the next number to the frame that waits longest, and to those that lack packets
-        before it.
-        """
-        decoded, order, _, chain, time = self.waiting.popleft()
-        is_lost = decoded is None or self._is_spoilt(order, chain)
-        gap = time - self.last_time
-        if self.step and math.isfinite(gap) and (is_lost or self.last_is_lost):
-            if 0 <= gap < self.step / 2:
+        """Number the frame that waits longest; it is lost if it is drawn over damage."""
+        decoded, order, _, key_frame, time = self._waiting.popleft()
+        if self.damage.is_since(key_frame, order):
+            decoded = None
+        yield from self._numbered.add_at(time, decoded)
+
+
+class _KeyFrames:
+    """Finds the key frames: some decoders mark none, so the marks of packets count, too."""
+
+    def __init__(self, shows_again: bool) -> None:
+        self.last: _KeyFrame | None = None  # of those that have come
+        self._shows_again = shows_again
+        self._packets: set[int] = set()  # orders of those whose frames have not come
+
+    def add_packet(self, order: int) -> None:
+        self._packets.add(order)
+
+    def add_frame(self, frame: VideoFrame, order: int) -> None:
+        """Note a frame, of the packet `order`, if it is a key frame."""
+        is_marked = order in self._packets or (frame.key_frame and not self._shows_again)
+        self._packets.discard(order)
+        # A clip may be refreshed bit by bit, from packets that are marked as key frames on.
+        if is_marked and frame.pict_type not in DRAWN_OVER:
+            self.last = _KeyFrame(order, frame.pts)
+
+    def all_are_after(self, order: int) -> bool:
+        """Whether all key packets whose frames have not come are after a packet."""
+        return all(key > order for key in self._packets)
+
+
+class Damage:
+    """Which packets are damaged."""
+
+    def __init__(self) -> None:
+        self._orders: list[int] = []  # ascending
+
+    def add(self, order: int) -> None:
+        bisect.insort(self._orders, order)
+
+    @property
+    def is_found(self) -> bool:
+        return bool(self._orders)
+
+    def is_since(self, key_frame: _KeyFrame | None, order: float = math.inf) -> bool:
+        """Whether a packet from a key frame, or the file's beginning, to `order` is damaged."""
+        start = 0 if key_frame is None else key_frame.order
+        i = bisect.bisect_left(self._orders, start)
+        return i < len(self._orders) and self._orders[i] <= order
+
+
+class _NumberedFrames:
+    """Gives frames their numbers, and lost frames a place between them. `step`: see `Numbering`."""
+
+    def __init__(self, step: float | None) -> None:
+        self.count = 0  # so the next frame's number
+        self._step = step
+        self._last_time: float | None = None  # None: there is no frame yet, or its time is unknown
+        self._last_is_lost = False
+
+    def add_at(self, time: float | None, decoded: VideoFrame | None) -> Iterator[NumberedFrame]:
+        """Number the frame of a time, and before it the frames whose packets are gone."""
+        is_damaged = self._last_is_lost or decoded is None
+        if self._step and is_damaged and time is not None and self._last_time is not None:
+            gap = time - self._last_time
+            if 0 <= gap < self._step / 2:
                 return  # two parts of one frame
-            for _ in range(min(round(gap / self.step) - 1, MOST_UNLISTED)):
-                yield self._number(None, math.nan)
-        self.last_time = time
-        self.last_is_lost = is_lost
-        if is_lost or decoded is None or decoded.time is None:
-            yield self._number(None if is_lost else decoded, math.nan)
-            return
-        yield self._number(decoded, decoded.time)
+            for _ in range(min(round(gap / self._step) - 1, MOST_UNLISTED)):
+                yield self.add(None)
+        self._last_time = time
+        self._last_is_lost = decoded is None
+        yield self.add(decoded)
 
-    def _number(self, decoded: VideoFrame | None, seconds: float) -> NumberedFrame:
-        """Give the next number to a frame."""
-        self.n_frames += 1
-        return NumberedFrame(self.n_frames - 1, decoded, seconds)
-
-    def _is_spoilt(self, order: int, chain: int) -> bool:
-        """Whether a packet, or one that it is drawn over, is damaged."""
-        i = bisect.bisect_left(self.damaged, chain)
-        return i < len(self.damaged) and self.damaged[i] <= order
+    def add(self, decoded: VideoFrame | None) -> NumberedFrame:
+        """Give the next number to a frame; None: a lost one."""
+        self.count += 1
+        if decoded is None or decoded.time is None:
+            return NumberedFrame(self.count - 1, decoded)
+        return NumberedFrame(self.count - 1, decoded, decoded.time)

@@ -109,9 +109,9 @@ class _Container:
         return True
 
     @property
-    def step(self) -> float:
-        """Mean time of a frame, if damage may take whole packets along; 0: it may not."""
-        return 0
+    def step(self) -> float | None:
+        """Mean time of a frame, if damage may take whole packets along; None: it may not."""
+        return None
 
     def listed_positions(self) -> deque[int]:
         """Positions of the packets that are listed, ascending; empty without such a list."""
@@ -144,11 +144,11 @@ class _Avi(_Container):
 
 class _TransportStream(_Container):
     @property
-    def step(self) -> float:
+    def step(self) -> float | None:
         rate = self._stream.average_rate
         time_base = self._stream.time_base
         if not rate or not time_base:
-            return 0
+            return None
         return float(1 / (rate * time_base))
 
     def is_cut(self, packet: Any) -> bool:
@@ -268,13 +268,13 @@ class OpenVideo:
                 self.n_hidden += packet.is_discard
                 numbering.add_packet(packet)
                 if self._kind.is_cut(packet) or self._is_damaged(packet):
-                    numbering.note_damage(order)
+                    numbering.damage.add(order)
             if numbering.is_over:
                 continue
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                numbering.note_damage(order)
+                numbering.damage.add(order)
                 continue
             for frame in decoded:
                 numbering.add_frame(frame)
