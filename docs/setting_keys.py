@@ -20,7 +20,7 @@ from pipeline.features import streams
 from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.part_dynamics.config import PR_VIPE
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model.sections import RunChoice
 from vibe_model.vibe.config import MPOSER
 

@@ -37,7 +37,7 @@ from tasks.training_run import TrainingView, run_training
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
-from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import VIBE, WITHOUT_DEPTH, ModelSections
 from vibe_model.settings import RunConfig, VideoConfig

@@ -20,7 +20,7 @@ from pipeline.settings.file import Section
 from pipeline.settings.sections import Settings, SettingValue
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.part_dynamics.config import PR_VIPE, PrVIPEConfig
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 

@@ -26,7 +26,7 @@ from tasks.training import train_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
 from tests.made_splits import track_of, write_split, write_stream
 from vibe_model import models
-from vibe_model.part_dynamics.config import PR_VIPE
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model.vibe.config import MPOSER
 
 NOT_RUN = "python not run"  # language of blocks that are no whole programs

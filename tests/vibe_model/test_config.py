@@ -8,12 +8,13 @@ from pipeline.errors import ConfigError
 from vibe_model import TrainConfig, models
 from vibe_model.hmmr import config as hmmr
 from vibe_model.part_dynamics import config as part_dynamics
+from vibe_model.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model.vibe import config as vibe
 
 
 def test_the_numbers_of_presets_are_recorded(golden):
     """tests/golden/presets.txt: the papers' and ours."""
-    trainings = (*models.every(), vibe.MPOSER, part_dynamics.PR_VIPE)
+    trainings = (*models.every(), vibe.MPOSER, pr_vipe.PR_VIPE)
     with golden("presets", None, {}) as show:
         for training in trainings:
             for name, make in training.presets.items():
@@ -31,7 +32,7 @@ PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESET
     "config",
     [
         *(replace(make(), pretrained=Path("spin.pt")) for make in PRESETS),
-        *(m() for m in (*vibe.MPOSER.presets.values(), *part_dynamics.PR_VIPE.presets.values())),
+        *(m() for m in (*vibe.MPOSER.presets.values(), *pr_vipe.PR_VIPE.presets.values())),
     ],
 )
 def test_presets_survive_json(config):
@@ -69,7 +70,7 @@ WRONG = {
     ],
     hmmr.HMMRConfig: [{"width": 40}, {"processes": 2}, {"motion": ()}, {"norm": "batch"}],
     part_dynamics.PartDynamicsConfig: [{"regions": 3}],
-    part_dynamics.PrVIPEConfig: [{"motion": (), "poses_3d": ()}, {"batch_size": 1}],
+    pr_vipe.PrVIPEConfig: [{"motion": (), "poses_3d": ()}, {"batch_size": 1}],
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
 from pipeline.features.weights import KINDS, WeightsKind, WeightsSpec
 from pipeline.skeletons import Array
-from vibe_model.part_dynamics.config import SIZE, STATE
+from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from pipeline.skeletons import KEYPOINTS_13
 from vibe_model.devices import constant
-from vibe_model.part_dynamics.config import SIZE
+from vibe_model.part_dynamics.pr_vipe.config import SIZE
 
 N_POINTS: Final = len(KEYPOINTS_13)
 N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities

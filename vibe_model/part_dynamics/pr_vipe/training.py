@@ -20,8 +20,8 @@ from torch.optim import Adagrad, Adam, Optimizer
 
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
-from vibe_model.part_dynamics.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe import losses
+from vibe_model.part_dynamics.pr_vipe.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.losses import pose_distances
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet

@@ -17,8 +17,9 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
 from vibe_model import runs
 from vibe_model.metrics import normalise_13, np_mpjpe
-from vibe_model.part_dynamics.config import PRESETS, PrVIPEConfig
+from vibe_model.part_dynamics.config import PRESETS
 from vibe_model.part_dynamics.pr_vipe import retrieval, training
+from vibe_model.part_dynamics.pr_vipe.config import PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, _parse_recording
 from vibe_model.part_dynamics.pr_vipe.retrieval import (
