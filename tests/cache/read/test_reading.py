@@ -164,6 +164,23 @@ def test_a_reader_that_stays_open_reads_on_after_a_commit_that_only_adds(tmp_pat
         assert stays_open.column(name)[:40].tobytes() == stays_open.rows(name, 0, 40).tobytes()
 
 
+def test_a_reader_whose_split_is_replaced_is_told_to_open_it_again(tmp_path, toy):
+    toy.write(tmp_path, [toy.video("a", [40])])
+    toy.write_stream(tmp_path)
+    readers = [cache.open(tmp_path)["toy/train"] for _ in range(3)]
+    shutil.rmtree(tmp_path / "toy")
+    toy.write(tmp_path, [toy.video("a", [40], seed=1)])
+    toy.write_stream(tmp_path)
+    readings = (
+        lambda split: split.read([[0, 4]], "resnet50"),
+        lambda split: split.column("bbox")[:4],
+        lambda split: split.rows("bbox", 0, 4),
+    )
+    for split, reading in zip(readers, readings, strict=True):
+        with pytest.raises(cache.CacheChanged, match="open it again"):
+            reading(split)
+
+
 @pytest.mark.parametrize(
     "name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"]
 )
