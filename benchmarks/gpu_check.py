@@ -111,7 +111,7 @@ def gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
         f"{n} x {card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability "
         f"{card.major}.{card.minor}; "
     )
-    bf16 = "yes" if networks.has_bf16(device) else "no, fast is fp32"
+    bf16 = "yes" if networks.arithmetic.has_bf16(device) else "no, fast is fp32"
     yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {bf16}."
     x = torch.ones(512, 512, device=device)
     if float((x @ x).sum()) != 512.0**3:

@@ -4,6 +4,7 @@ a fixed size.  crops -> [network] -> features
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from cache.arrays import Floats
 from pipeline.boxes import CROP_SIZE
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Labels, Provenance
+from pipeline.features.streams.base import Labels, Provenance, Standardisation
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -33,20 +34,26 @@ _THREAD_COUNT_LOCK: Final = threading.Lock()
 class Network(ABC):
     """A network on its device; it implements `streams.base.Computer`.
 
-    `batch_size`: crops in each call. `lanes`: number of threads, which compute one batch each.
-    `region`: (height, width) px of its crops. Features are standardised by `mean` and `std`, which
-    change nothing by default.
+    `region`: (height, width) px of its crops.
+
+    Args:
+        batch_size: crops in each call.
+        lanes: number of threads, which compute one batch each.
+        device, arithmetic: their names, for provenance.
     """
 
-    device: str
-    arithmetic: str
-    mean: Floats | float = 0.0
-    std: Floats | float = 1.0
-
-    def __init__(self, loaded: Loaded, batch_size: int, lanes: int) -> None:
+    def __init__(
+        self, loaded: Loaded, batch_size: int, lanes: int, *, device: str, arithmetic: str
+    ) -> None:
         self.batch_size = batch_size
         self.lanes = lanes
+        self.device = device
+        self.arithmetic = arithmetic
         self.region = loaded.region
+        self._mean: Floats | float = 0.0
+        self._std: Floats | float = 1.0
+        if loaded.standardisation is not None:
+            self._mean, self._std = np.array(loaded.standardisation, np.float32)
         self._provenance = loaded.provenance
         self._threads = _torch_threads(lanes)
 
@@ -74,7 +81,7 @@ class Network(ABC):
             name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()
         }
         features = self._threads.submit(self._compute, crops, tensors).result()
-        return (features - self.mean) / self.std
+        return (features - self._mean) / self._std
 
     @abstractmethod
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
@@ -146,6 +153,30 @@ class Loaded:
     dim: int
     columns: tuple[str, ...] = ()
     is_folded: bool = False  # it is a ResNet whose batch norms are folded into its convolutions
+    standardisation: Standardisation | None = None  # of its features; None: they stay
+
+
+class PlainNetwork(nn.Module):
+    """A network that runs by torch's layers: uint8 crops (B, height, width, 3) RGB -> (B, dim)
+    float32.
+
+    It takes over `loaded.network`: nothing else may use that afterwards, as its dtype, memory
+    format and device change in place. A copy may not fit in memory.
+    """
+
+    def __init__(
+        self, loaded: Loaded, dtype: torch.dtype, memory_format: torch.memory_format
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.format = memory_format
+        self.normalisation = copy.deepcopy(loaded.normalisation)  # moved to the device
+        self.network = loaded.network.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
+
+    def forward(self, crops: Tensor, **labels: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
+        features: Tensor = self.network(pixels, **labels)
+        return features.float()
 
 
 def chosen_device(text: str) -> torch.device:

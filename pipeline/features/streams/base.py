@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ ROW_RATE: Final = "rows_per_second"
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
 Labels = Mapping[str, Array]  # by column
+# exact: fp32; fast: bf16 if the device has it
+Precision = Literal["exact", "fast"]
 Provenance = Mapping[str, Any]  # where rows and weights come from, for a manifest
 
 

@@ -10,11 +10,17 @@ import functools
 import json
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Machine, NumberStream, Provenance, Standardisation
+from pipeline.features.streams.base import (
+    Machine,
+    NumberStream,
+    Precision,
+    Provenance,
+    Standardisation,
+)
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
     from pipeline.features.networks.backbones import LibraryNetwork
     from pipeline.features.networks.base import Loaded
 
-Precision = Literal["exact", "fast"]
 MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
@@ -95,7 +100,7 @@ class NetworkStream(_SharedNetworkStream):
 
     def load_on_device(self, source: _NetworkSource) -> Network:
         """Load the network on its device, with the stream's columns, and its crop in the
-        provenance. Raises what `networks.run` raises.
+        provenance. Raises what `networks.network_on_device` raises.
         """
         from pipeline.features import networks
 
@@ -108,7 +113,7 @@ class NetworkStream(_SharedNetworkStream):
             provenance = {**network.provenance, "crop": crop}
             return replace(network, provenance=provenance, columns=self.columns)
 
-        return networks.run(load, self.precision, source.machine)
+        return networks.network_on_device(load, self.precision, source.machine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,7 @@ class ResNet50(_SharedNetworkStream):
         """
         from pipeline.features import networks
 
-        return networks.load(
+        return networks.resnet50_on_device(
             self.weights,
             self.precision,
             source.machine,

@@ -28,8 +28,15 @@ from cache import CropPolicy
 from cache.arrays import Array, Bools, Doubles, Floats, Ints
 from pipeline import cameras
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Provenance, Reads
-from pipeline.features.streams.network import NetworkStream, Precision
+from pipeline.features.streams.base import (
+    ROW_RATE,
+    LabelStream,
+    Machine,
+    Precision,
+    Provenance,
+    Reads,
+)
+from pipeline.features.streams.network import NetworkStream
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.skeletons import JOINTS

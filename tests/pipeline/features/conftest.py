@@ -53,5 +53,5 @@ def small_backbone(monkeypatch):
         return make_small() if is_small else usual(name, **options)
 
     monkeypatch.setattr(backbones.models, "get_model", get_model)
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    monkeypatch.setattr(networks, "BATCH_SIZE", 4)
+    monkeypatch.setattr(networks.calibration, "CALIBRATION_CROPS", 4)
+    monkeypatch.setattr(networks.cpu, "BATCH_SIZE", 4)

@@ -20,8 +20,8 @@ from pipeline.features.extract import extract_together
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine
-from pipeline.features.streams.network import NetworkStream, Precision
+from pipeline.features.streams.base import LabelStream, Machine, Precision
+from pipeline.features.streams.network import NetworkStream
 from pipeline.testing.streams import stream_problems
 from tests.oracles.features import SAME, differences
 from tests.pipeline.features.made_pictures import SPLIT, N, box_of, convert, expected

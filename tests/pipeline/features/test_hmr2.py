@@ -87,14 +87,14 @@ def test_the_token_is_that_of_the_published_architecture(tiny, file, crops):
 
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
-    monkeypatch.setattr(networks, "has_bf16", lambda device: True)
+    monkeypatch.setattr(networks.arithmetic, "has_bf16", lambda device: True)
     exact, fast = (
         Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast")
     )
     assert fast.provenance["arithmetic"].startswith("bf16")
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
-    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
+    monkeypatch.setattr(networks.calibration, "LEAST_COSINE", 1 - 1e-12)
     network._loaded_network.cache_clear()
     with pytest.raises(
         ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"

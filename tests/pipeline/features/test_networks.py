@@ -14,9 +14,10 @@ from numpy.testing import assert_array_equal
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import _CudaNetwork, _PlainNetwork
+from pipeline.features.networks.arithmetic import torch_flags
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Normalisation, _torch_threads
+from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
+from pipeline.features.networks.cuda import CudaNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
 
@@ -53,7 +54,7 @@ def truth(network, crops):
 @pytest.fixture(scope="module")
 def exact(network):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "BATCH_SIZE", 4)
+        patch.setattr(networks.cpu, "BATCH_SIZE", 4)
         return on_cpu(network, fast=False)
 
 
@@ -74,7 +75,9 @@ def run(network, machine, *, fast):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks.backbones, "load", lambda *_: unfolded(network))
         precision = "fast" if fast else "exact"
-        return networks.load(WeightsSpec("file", "small.pt"), precision, machine, None)
+        return networks.resnet50_on_device(
+            WeightsSpec("file", "small.pt"), precision, machine, None
+        )
 
 
 def on_cpu(network, *, fast, batch_size=0, threads=2):
@@ -114,7 +117,7 @@ def test_fast_features_point_where_exact_ones_do(fast, crops, truth):
 
 
 def test_without_bf16_features_are_exact_and_it_is_told(network, crops, truth, monkeypatch):
-    monkeypatch.setattr(networks, "has_bf16", lambda device: False)
+    monkeypatch.setattr(networks.arithmetic, "has_bf16", lambda device: False)
     plain = on_cpu(network, fast=True)
     assert plain.arithmetic == "fp32, layer by layer"
     assert error(networks.compute(plain, crops), truth) < 1e-5
@@ -124,9 +127,11 @@ def test_what_a_gpu_computes_is_the_same_network(network, crops, truth):
     """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
     pixels = torch.from_numpy(crops)
     with torch.inference_mode():
-        exact = _PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
+        exact = PlainNetwork(loaded(network), torch.float32, torch.contiguous_format)(
+            pixels
+        ).numpy()
         with torch.autocast("cpu", torch.bfloat16):
-            fast = _PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
+            fast = PlainNetwork(loaded(network), torch.float32, torch.channels_last)(pixels).numpy()
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
@@ -136,8 +141,8 @@ def test_exact_has_no_tf32_whatever_the_environment_says():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
     try:
-        for fast in (False, True):
-            with networks.arithmetic(fast=fast):
+        for precision, fast in (("exact", False), ("fast", True)):
+            with torch_flags(precision):
                 assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (
                     fast,
                     fast,
@@ -155,7 +160,7 @@ def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name():
     try:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         with pytest.raises(ConfigError, match=r"has set torch.backends.cudnn.conv.fp32_precision"):
-            networks.arithmetic(fast=False).__enter__()
+            torch_flags("exact").__enter__()
     finally:
         torch.backends.cudnn.allow_tf32 = True  # sets both
 
@@ -169,7 +174,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
     assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "BATCH_SIZE", two.batch_size)
+        patch.setattr(networks.cpu, "BATCH_SIZE", two.batch_size)
         one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
     assert (one.lanes, two.lanes) == (1, 2)
     before = torch.get_num_threads()
@@ -201,7 +206,7 @@ def test_the_processs_number_of_threads_is_left_alone():
 
 
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone):
-    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
+    computer = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
     assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
@@ -212,13 +217,14 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(sma
 
 
 def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # none are asked for
+    monkeypatch.setattr(networks.calibration, "CALIBRATION_CROPS", -1)  # none are asked for
     mean, std = [2.0] * 2048, [4.0] * 2048
     recorded = Standardisation(tuple(mean), tuple(std))
-    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
+    computer = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), recorded)
     standardised = networks.compute(computer, crops[:1])
-    computer.mean, computer.std = 0.0, 1.0
-    assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
+    unchanged = Standardisation((0.0,) * 2048, (1.0,) * 2048)
+    plain = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), unchanged)
+    assert_array_equal(standardised, (networks.compute(plain, crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == {"mean": mean, "std": std}
 
 
@@ -235,7 +241,9 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device, told):
     with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
-        networks.load(WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None)
+        networks.resnet50_on_device(
+            WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None
+        )
 
 
 def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch):
@@ -267,8 +275,8 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "made up")
-    monkeypatch.setattr(_CudaNetwork, "_compute", compute)
-    there = _CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
+    monkeypatch.setattr(CudaNetwork, "_compute", compute)
+    there = CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), "fast")
     assert there.arithmetic == "bf16, autocast"
     assert "Failed to find C compiler." in capsys.readouterr().err
     assert there(crops).shape == (N, 2048)
@@ -276,12 +284,14 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
 
 @on_gpu
 @pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")
-@pytest.mark.parametrize(("fast", "told"), [(False, "fp32 without TF32"), (True, "compiled")])
-def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
+@pytest.mark.parametrize(
+    ("precision", "told"), [("exact", "fp32 without TF32"), ("fast", "compiled")]
+)
+def test_a_gpu_gives_torchvisions_features(precision, told, network, crops, truth):
     device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
-    there = _CudaNetwork(loaded(network), device, Machine(batch_size=64), fast=fast)
+    there = CudaNetwork(loaded(network), device, Machine(batch_size=64), precision)
     assert told in there.arithmetic
     there.adopt(memory)
     try:
@@ -289,15 +299,17 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
     finally:
         there.release()
     assert least_cosine(features[0], truth) > 0.9999
-    if not fast:
+    if precision == "exact":
         assert error(features[0], truth) < 1e-5
         assert_array_equal(features[0], features[1])
 
 
 @on_gpu
 def test_a_gpu_computes_any_network_in_bf16(network, crops):
-    fast = networks.run(lambda: loaded(network), "fast", Machine("cuda", batch_size=4))
-    exact = networks.run(lambda: loaded(network), "exact", Machine("cuda"))
+    fast = networks.network_on_device(
+        lambda: loaded(network), "fast", Machine("cuda", batch_size=4)
+    )
+    exact = networks.network_on_device(lambda: loaded(network), "exact", Machine("cuda"))
     assert fast.arithmetic == "bf16, compiled"
     wide = networks.compute(exact, crops).astype(np.float64)
     assert least_cosine(networks.compute(fast, crops).astype(np.float64), wide) > 0.9999
@@ -305,7 +317,7 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
 
 @on_gpu
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
-    there = _CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
+    there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), "fast")
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

@@ -1,0 +1,63 @@
+"""Compute features of rendered crops, to standardise them, or to compare fast with exact ones."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.features.networks.backbones import fold_batch_norms
+from pipeline.features.networks.base import Loaded, Network, compute
+from pipeline.features.networks.cpu import CpuNetwork
+from pipeline.features.streams.base import Machine, Standardisation
+
+CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
+COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
+LEAST_COSINE: Final = 0.9999  # between fast and exact features
+
+
+def statistics(loaded: Loaded) -> Standardisation:
+    """Mean and standard deviation of each feature of a ResNet-50 over rendered crops, rounded so
+    that JSON stores them exactly.
+    """
+    exact = CpuNetwork(fold_batch_norms(loaded), Machine(), "exact")
+    features = compute(exact, render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
+    mean = features.mean(axis=0)
+    std = features.std(axis=0, ddof=1).clip(min=1e-4)
+    rounded = [tuple(float(f"{x:.6g}") for x in numbers) for numbers in (mean, std)]
+    return Standardisation(*rounded)
+
+
+def require_close(exact: Network, fast: Network, name: str) -> None:
+    """Raise ConfigError if fast features of some rendered crop differ too much from exact ones."""
+    crops = render_crops(COMPARED_CROPS, exact.region)
+    exact_features = compute(exact, crops).astype(np.float64)
+    fast_features = compute(fast, crops).astype(np.float64)
+    lengths = np.linalg.norm(exact_features, axis=1) * np.linalg.norm(fast_features, axis=1)
+    cosines = (exact_features * fast_features).sum(axis=1) / lengths
+    lowest = float(cosines.min())
+    if not lowest >= LEAST_COSINE:  # also if it is NaN
+        raise ConfigError(
+            f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine "
+            f"over {COMPARED_CROPS} rendered crops is {lowest:.6f}, expected at least "
+            f"{LEAST_COSINE}. Set precision = exact."
+        )
+
+
+def render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+    """Render n crops of people (n, height, width, 3), with the size of `region`: they are resized
+    to its longer side, and the centre is cut out.
+    """
+    from pipeline.demo.scene import calibration_crops
+
+    height, width = region
+    side = max(region)
+    crops = calibration_crops(n)
+    if side != crops.shape[1]:
+        crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
+    top = (side - height) // 2
+    left = (side - width) // 2
+    return np.ascontiguousarray(crops[:, top : top + height, left : left + width])
