@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -81,16 +82,33 @@ class _Overlay(NamedTuple):
     outside: int  # visible joints outside the image
 
 
+class _Drawn(NamedTuple):
+    """The images of a frame."""
+
+    full: _Overlay
+    crop: _Overlay
+
+
+class _DrawingError(Exception):
+    """A frame cannot be decoded or cropped."""
+
+
 class _Card(NamedTuple):
     """One frame of a track."""
 
     number: int  # frame number in the video, from 0
     n_visible: int | None  # joints; None without 2D labels
     flags: tuple[str, ...]  # those of has_3d, has_smpl, valid that are not set
-    problem: str  # why there is no image; "" if there is one, or the track has none
-    full: _Overlay | None
-    crop: _Overlay | None
+    problem: str | None  # why it cannot be drawn
+    drawn: _Drawn | None  # also None for a track without images or boxes
     views: tuple[SkeletonView, ...]
+
+
+class _Joints(NamedTuple):
+    """2D joints in one frame, (49, 3) px of the frame and confidence."""
+
+    labelled: Array
+    estimated: Array  # projected from the estimated body
 
 
 class _Portrait(NamedTuple):
@@ -143,8 +161,13 @@ def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
         unset = tuple(name for name in track.flags if rows[name][i] != 1)
-        problem, full, crop = _draw_frame(frame, track, i, estimated[i])
-        cards.append(_Card(frame.index, n_visible, unset, problem, full, crop, views_by_frame[i]))
+        problem = None
+        drawn = None
+        try:
+            drawn = _draw_frame(frame, track, i, estimated[i])
+        except _DrawingError as error:
+            problem = str(error)
+        cards.append(_Card(frame.index, n_visible, unset, problem, drawn, views_by_frame[i]))
     box = view_box(list(itertools.chain.from_iterable(views_by_frame)))
     return _Portrait(track, caption, box, tuple(cards))
 
@@ -157,34 +180,36 @@ def _frames(track: ShownTrack) -> Iterable[Frame]:
     return track.source.read(indices)
 
 
-def _draw_frame(
-    frame: Frame, track: ShownTrack, i: int, estimated: Array
-) -> tuple[str, _Overlay | None, _Overlay | None]:
-    """Draw row i of a track: (why there is no image, or "", the full frame, the crop).
+def _draw_frame(frame: Frame, track: ShownTrack, i: int, estimated: Array) -> _Drawn | None:
+    """Draw row i of a track; None for a track without images or boxes. Raises _DrawingError.
 
     estimated: (49, 3) px and 1, the projected joints of its estimated body.
     """
+    if frame.problem is not None:
+        raise _DrawingError(f"{frame.kind}: {frame.problem}")
     image = frame.image
     if image is None or "bbox" not in track.rows:
-        return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
+        return None
     bbox = track.rows["bbox"][i]
     scale = track.record.crop_scale
     try:
         crop = crop_person(image, bbox, scale)
     except ValueError as error:  # invalid box
-        return f"bad_box: {error}", None, None
+        raise _DrawingError(f"bad_box: {error}") from error
     kp_2d = np.zeros((49, 3))
     if "kp_2d" in track.rows:
         kp_2d = track.rows["kp_2d"][i]
 
-    people = (kp_2d, estimated)
-    full = _draw_full(image, bbox, scale, people)
-    drawn = [_on_crop(joints, bbox, scale) for joints in people]
-    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), people, drawn, CROP_SIZE * DOT)
+    joints = _Joints(kp_2d, estimated)
+    on_crop = functools.partial(_on_crop, bbox=bbox, scale=scale)
+    return _Drawn(
+        _draw_full(image, bbox, scale, joints),
+        _overlay(crop, (CROP_SIZE, CROP_SIZE), (), joints, on_crop, CROP_SIZE * DOT),
+    )
 
 
-def _draw_full(image: Image, bbox: Array, scale: float, people: Sequence[Array]) -> _Overlay:
-    """Draw the whole frame: smaller, but in px of the frame. people: as for `_overlay`."""
+def _draw_full(image: Image, bbox: Array, scale: float, joints: _Joints) -> _Overlay:
+    """Draw the whole frame: smaller, but in px of the frame."""
     centre = bbox[:2].astype(np.float64)
     size = bbox[2:].astype(np.float64)
     rects = (_rect("crop", centre, size * scale), _rect("box", centre, size))
@@ -192,8 +217,12 @@ def _draw_full(image: Image, bbox: Array, scale: float, people: Sequence[Array])
     longest = max(height, width)
     crop_side = float(size[0]) * scale
     radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
-    drawn = [joints[:, :2] for joints in people]
-    return _overlay(_shrink(image), (width, height), rects, people, drawn, radius)
+    return _overlay(_shrink(image), (width, height), rects, joints, _on_frame, radius)
+
+
+def _on_frame(kp_2d: Array) -> Array:
+    """The pixels of joints in the frame, (49, 2)."""
+    return kp_2d[:, :2]
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -223,19 +252,19 @@ def _overlay(
     image: Image,
     size: tuple[int, int],
     rects: tuple[_Rect, ...],
-    people: Sequence[Array],
-    drawn: Sequence[Array],
+    joints: _Joints,
+    place: Callable[[Array], Array],
     radius: float,
 ) -> _Overlay:
-    """Put labelled joints, and those of an estimated body, over an RGB image. Coordinates are px of
-    an image of this `size` (width, height), although the image shown may be smaller.
-
-    people: both joints, (49, 3) px of the frame, and confidence. drawn: where they are, (49, 2).
+    """Put joints over an RGB image. Coordinates are px of an image of this `size` (width, height),
+    although the image shown may be smaller. place: joints (49, 3) -> their coordinates (49, 2).
     """
-    is_inside = ((drawn[0] >= -0.5) & (drawn[0] <= np.array(size) - 0.5)).all(axis=1)
-    is_visible = people[0][:, 2] > 0
+    pixels = place(joints.labelled)
+    is_inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = joints.labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
-    labelled, estimated = map(flat, people, drawn)
+    labelled = flat(joints.labelled, pixels)
+    estimated = flat(joints.estimated, place(joints.estimated))
     return _Overlay(image, *size, rects, labelled, estimated, radius, outside)
 
 
