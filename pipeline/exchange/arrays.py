@@ -39,7 +39,7 @@ OTHER_NAME: Final = "Use another name (--as NAME)."
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedArray:
+class _ImportedArray:
     """Result of an import."""
 
     rows: int  # of the split
@@ -59,7 +59,7 @@ def import_array(
     *,
     array: str | None = None,
     progress: Progress = silent,
-) -> ImportedArray:
+) -> _ImportedArray:
     """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
 
     An existing stream gets the rows of new tracks; another file replaces all of its rows.
@@ -236,11 +236,11 @@ def _manifest_entries(
     }
 
 
-def _result(split: cache.Split, stream: str) -> ImportedArray:
+def _result(split: cache.Split, stream: str) -> _ImportedArray:
     """The result, with the numbers of the stream's manifest."""
     recorded = split.open_stream(stream).manifest
     about = recorded[IMPORTED]
-    return ImportedArray(
+    return _ImportedArray(
         rows=about["rows"],
         covered=about["covered"],
         without_features=split.open_stream(stream).undecodable(),

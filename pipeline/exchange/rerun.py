@@ -12,7 +12,7 @@ Motion without images has its body at <video>/<person>/body, in the motion's axe
 docs/exports.md.
 
 `export` reads the tracks like a page of `show`, and records them video by video, frame by frame
-(`_record_video`): each frame is a list of `Entry`s, which `_VideoLog` shows.
+(`_record_video`): each frame is a list of `_Entry`s, which `_VideoLog` shows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
 }
 
 
-class Entry(NamedTuple):
+class _Entry(NamedTuple):
     """Content of one frame at a path below the video's entity."""
 
     path: str
@@ -177,9 +177,9 @@ def _record_video(
         if math.isfinite(fps):
             recording.set_time("time", duration=frame.index / fps)
         present = present_at[frame.index]
-        entries: list[Entry] = []
+        entries: list[_Entry] = []
         if frame.image is not None:
-            entries.append(Entry("camera/image", _jpeg(frame.image)))
+            entries.append(_Entry("camera/image", _jpeg(frame.image)))
         # any person's: the rows of a frame repeat its one camera
         entries += _camera_entries(*present[0], resolution)
         for track, row in present:
@@ -209,7 +209,7 @@ class _VideoLog:
         # of the last frame: path -> types of its contents
         self._shown: dict[str, set[type]] = {}
 
-    def show(self, entries: Sequence[Entry]) -> None:
+    def show(self, entries: Sequence[_Entry]) -> None:
         """Log a frame, and clear what only the frame before shows: the viewer keeps the latest
         content until then.
         """
@@ -255,48 +255,48 @@ def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies
 
 def _camera_entries(
     track: ShownTrack, row: int, resolution: tuple[int, int] | None
-) -> Iterator[Entry]:
+) -> Iterator[_Entry]:
     """The camera's intrinsics, and its pose as the inverse of `extrinsics`."""
     extrinsics = track.rows.get("extrinsics")
     if extrinsics is not None and np.isfinite(extrinsics[row]).all():
         rotation = extrinsics[row][:3, :3].T
         shift = extrinsics[row][:3, 3]
-        yield Entry("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
+        yield _Entry("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
     intrinsics = intrinsics_of(track, row)
     if intrinsics is not None and resolution is not None:
         pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=resolution)
-        yield Entry("camera/image", pinhole)
+        yield _Entry("camera/image", pinhole)
 
 
 def _person_entries(
     track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None
-) -> Iterator[Entry]:
+) -> Iterator[_Entry]:
     """One person in one frame."""
     rows = track.rows
     person = _person(track)
     if "bbox" in rows:
         box = rows["bbox"][row]
         boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
-        yield Entry(f"camera/image/{person}/box", boxes)
+        yield _Entry(f"camera/image/{person}/box", boxes)
         if image is not None:
             with suppress(ValueError):  # a box without a valid crop
                 crop = crop_person(image, box, track.record.crop_scale)
-                yield Entry(f"crops/{person}", _jpeg(crop))
+                yield _Entry(f"crops/{person}", _jpeg(crop))
     if "kp_2d" in rows:
         visible = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
         joints = rows["kp_2d"][row, visible, :2]
         points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible)
-        yield Entry(f"camera/image/{person}/joints", points_2d)
+        yield _Entry(f"camera/image/{person}/joints", points_2d)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         labelled = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
         joints = rows["kp_3d"][row, labelled, :3]
         points_3d = rr.Points3D(joints, class_ids=PERSON, keypoint_ids=labelled)
-        yield Entry(f"pelvis/{person}/joints", points_3d)
+        yield _Entry(f"pelvis/{person}/joints", points_3d)
     if bodies is not None:
         posed = bodies.pose(track, row)
         if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
             vertices = posed.verts + rows["trans"][row]
-            yield Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
+            yield _Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
 
 
 def _person(track: ShownTrack) -> str:

@@ -5,9 +5,9 @@ existing split.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
@@ -18,10 +18,6 @@ from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
-
-if TYPE_CHECKING:
-    from pipeline.exchange.arrays import ImportedArray
-    from pipeline.exchange.vibe_db.importing import ImportedSplit
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
@@ -148,8 +144,12 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
         return 1 if result.replaced else 0
     rows = f"{result.covered:,} of {count(result.rows, 'row')}, matched by {result.matched_by}"
     out.print(plain(f"{name}: imported {args.stream} from {file.name}: {rows}"))
-    for note in _array_notes(result):
-        out.print(f"  {note}")
+    if result.without_features:
+        lost = count(result.without_features, "row")
+        why = "missing in the file, or not finite"
+        out.print(f"  {DOUBT} {lost} without features ({why}): windows leave them out")
+    if result.stand_in:
+        out.print(f"  {_RANDOM_WEIGHTS}")
     return 1 if result.replaced else 0
 
 
@@ -178,13 +178,16 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     out.print(plain(f"{name}: imported {content}, {features}"))
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
-    for note in _database_notes(imported):
-        out.print(f"  {note}")
+    if imported.ignored:
+        out.print(f"  {DOUBT} not imported: {plain(', '.join(imported.ignored))}")
+    if imported.without_features:
+        rows = count(imported.without_features, "row")
+        out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
+    if imported.is_demo:
+        out.print(f"  {STAND_IN} demo data: use only to try the pipeline")
+    if imported.is_untrained:
+        out.print(f"  {_RANDOM_WEIGHTS}")
     return 0
-
-
-# --------------------------------------------------------------------------------------------------
-# notes, in rich's markup
 
 
 def _replaced_note(file: Path, videos: Sequence[str]) -> str:
@@ -196,27 +199,6 @@ def _replaced_note(file: Path, videos: Sequence[str]) -> str:
         f"numbers are of the old images: {named}. Import another file, with numbers of all videos' "
         "images."
     )
-
-
-def _array_notes(done: ImportedArray) -> Iterator[str]:
-    if done.without_features:
-        lost = count(done.without_features, "row")
-        why = "missing in the file, or not finite"
-        yield f"{DOUBT} {lost} without features ({why}): windows leave them out"
-    if done.stand_in:
-        yield _RANDOM_WEIGHTS
-
-
-def _database_notes(imported: ImportedSplit) -> Iterator[str]:
-    if imported.ignored:
-        yield f"{DOUBT} not imported: {plain(', '.join(imported.ignored))}"
-    if imported.without_features:
-        rows = count(imported.without_features, "row")
-        yield f"{DOUBT} {rows} without features (not finite in float16)"
-    if imported.is_demo:
-        yield f"{STAND_IN} demo data: use only to try the pipeline"
-    if imported.is_untrained:
-        yield _RANDOM_WEIGHTS
 
 
 COMMAND: Final = Command(_options, _run)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -207,6 +207,52 @@ class Database:
     ignored: tuple[str, ...]  # names of other content
     provenance: _Provenance
 
+    @classmethod
+    def open(cls, stamped: StampedFile, layout: Layout, name: str) -> Self:
+        """Open a joblib or HDF5 file with the fields of `layout`, to be read as the split `name`.
+
+        Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape
+        or length is wrong; PipelineError if it was exported from another dataset; UnsafePickle if
+        it would run code.
+        """
+        file = stamped.path
+        provenance = _read_provenance(file, stamped.sha256)
+        _require_own_dataset(file, name, provenance)
+        arrays = open_arrays(file, do=pickled_arrays.AGAIN)
+        if arrays.format not in FORMATS:
+            expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
+            raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)
+        named = {*arrays.names, *arrays.others}
+        fields: dict[str, Any] = {
+            name: arrays.open(name) for name in arrays.names if name in layout.fields
+        }
+        n_rows = 0
+        if "vid_name" in fields:
+            n_rows = fields["vid_name"].shape[0]
+        database = cls(arrays, fields, n_rows, tuple(sorted(named - fields.keys())), provenance)
+        for required in REQUIRED:
+            if required in layout.fields and required not in fields:
+                actual = shown_names(arrays.names) if arrays.names else "none"
+                if required in arrays.others:
+                    actual = "another Python object of this name"
+                raise database.error(required, "an array of this name", actual, OTHER_FORMATS)
+
+        for field_name, array in fields.items():
+            actual = f"{array.dtype} {array.shape}"
+            field = FIELDS[field_name]
+            if array.shape[:1] != (n_rows,):
+                raise database.error(field_name, f"{n_rows} rows, as in vid_name", actual)
+            has_shape = any(matches_shape(array.shape[1:], shape) for shape in field.shapes)
+            has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
+            if not (has_shape and has_kind):
+                shapes = " or ".join(
+                    f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes
+                )
+                content = "texts" if field.dtype == "U" else "numbers"
+                expected = f"{content} of shape {shapes.replace('None', 'any')}"
+                raise database.error(field_name, expected, actual)
+        return database
+
     def read(self, field: str, rows: range) -> Array:
         """These rows of a field."""
         return np.array(self.fields[field][rows.start : rows.stop])
@@ -244,50 +290,6 @@ class Database:
 
     def error(self, field: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
         return RawDataError(self.arrays.file, field, expected, found, do)
-
-
-def open_database(stamped: StampedFile, layout: Layout, name: str) -> Database:
-    """Open a joblib or HDF5 file with the fields of `layout`, to be read as the split `name`.
-
-    Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
-    length is wrong; PipelineError if it was exported from another dataset; UnsafePickle if it
-    would run code.
-    """
-    file = stamped.path
-    provenance = _read_provenance(file, stamped.sha256)
-    _require_own_dataset(file, name, provenance)
-    arrays = open_arrays(file, do=pickled_arrays.AGAIN)
-    if arrays.format not in FORMATS:
-        expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
-        raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)
-    named = {*arrays.names, *arrays.others}
-    fields: dict[str, Any] = {
-        name: arrays.open(name) for name in arrays.names if name in layout.fields
-    }
-    n_rows = 0
-    if "vid_name" in fields:
-        n_rows = fields["vid_name"].shape[0]
-    database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())), provenance)
-    for required in REQUIRED:
-        if required in layout.fields and required not in fields:
-            actual = shown_names(arrays.names) if arrays.names else "none"
-            if required in arrays.others:
-                actual = "another Python object of this name"
-            raise database.error(required, "an array of this name", actual, OTHER_FORMATS)
-
-    for field_name, array in fields.items():
-        actual = f"{array.dtype} {array.shape}"
-        field = FIELDS[field_name]
-        if array.shape[:1] != (n_rows,):
-            raise database.error(field_name, f"{n_rows} rows, as in vid_name", actual)
-        has_shape = any(matches_shape(array.shape[1:], shape) for shape in field.shapes)
-        has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
-        if not (has_shape and has_kind):
-            shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)
-            content = "texts" if field.dtype == "U" else "numbers"
-            expected = f"{content} of shape {shapes.replace('None', 'any')}"
-            raise database.error(field_name, expected, actual)
-    return database
 
 
 def _require_own_dataset(file: Path, name: str, provenance: _Provenance) -> None:

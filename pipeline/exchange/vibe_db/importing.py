@@ -6,7 +6,7 @@ of the cache and, if the file has features, a stream of them. The tracks are com
 the features; a killed import continues with the next shard. The split's manifest records the file,
 so that no command mistakes it for a conversion.
 
-    `open_database` -> `_resolve_layout` (joint order, crop scale) -> `_write_tracks` ->
+    `Database.open` -> `_resolve_layout` (joint order, crop scale) -> `_write_tracks` ->
     `_write_stream`
 
 The dataset's layout tells which joint order and crop scale its files usually have. A file may have
@@ -34,7 +34,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.matching import Match
-from pipeline.exchange.vibe_db.database import Database, Layout, layout_of, open_database
+from pipeline.exchange.vibe_db.database import Database, Layout, layout_of
 from pipeline.exchange.vibe_db.tracks import FileReader
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
@@ -51,7 +51,7 @@ _BY_NUMBER: Final = {49: "spin49", 14: "common14"}  # number of joints -> their 
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedSplit:
+class _ImportedSplit:
     """Result of an import."""
 
     rows: int  # of the split
@@ -74,7 +74,7 @@ def import_database(
     joints_2d: str | None = None,
     crop_scale: float | None = None,
     progress: Progress = silent,
-) -> ImportedSplit:
+) -> _ImportedSplit:
     """Make the split `name` in the cache `root` from a database file, with its features as the
     stream.
 
@@ -113,7 +113,7 @@ def _open_file(
     stamped = StampedFile.stamp(file)
     would_fill = reader.columns(part, body=True)
     usual = layout_of(dataset, part, would_fill)
-    database = open_database(stamped, usual, name)
+    database = Database.open(stamped, usual, name)
     layout = _resolve_layout(usual, database, joints_2d, crop_scale)
     needs_evaluation = "kp_3d_eval" in would_fill
     return FileReader(database, layout, dataset, part, needs_evaluation, stamped)
@@ -121,13 +121,13 @@ def _open_file(
 
 def _result(
     split: cache.Split, stream: str | None, tracks: FileReader, *, is_written: bool
-) -> ImportedSplit:
+) -> _ImportedSplit:
     """What the import tells of the split as it is committed now."""
     without_features = 0
     if stream is not None:
         without_features = split.open_stream(stream).undecodable()
     provenance = tracks.database.provenance
-    return ImportedSplit(
+    return _ImportedSplit(
         rows=int(split.manifest["rows"]),
         tracks=len(split.tracks),
         totals=split.manifest["accounting"],

@@ -5,6 +5,7 @@ refused.
 import json
 import shutil
 import tracemalloc
+from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from numpy.testing import assert_array_equal
 import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
-from pipeline.exchange.arrays import Imported, ImportedArray, import_array
+from pipeline.exchange.arrays import Imported, import_array
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
@@ -132,7 +133,7 @@ def test_a_row_of_the_stream_is_the_file_s_row(name, dtype, root, tmp_path):
     WRITERS[name](tmp_path / name, {"x": x, **(KEYS if name != "x.parquet" else {})})
     done = imported(root, tmp_path / name)
     keyed = name not in ("x.npy", "x.safetensors", "x.parquet")
-    assert done == ImportedArray(N, N, 0, "tracks" if keyed else "rows", stand_in=False)
+    assert astuple(done) == (N, N, 0, "tracks" if keyed else "rows", False, True, ())
     expected = x.reshape(N, 6).astype(np.float16 if dtype == "float16" else np.float32)
     assert stored(root).dtype == expected.dtype and stored(root).tobytes() == expected.tobytes()
     manifest = cache.open(root)[NAME].open_stream("mine").manifest
@@ -169,7 +170,8 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
     WRITERS[name](
         tmp_path / name, {"x": x[order], "track_name": TRACK[order], "frame_index": FRAME[order]}
     )
-    assert imported(root, tmp_path / name) == ImportedArray(N, N - 1, 2, "tracks", stand_in=False)
+    done = imported(root, tmp_path / name)
+    assert astuple(done) == (N, N - 1, 2, "tracks", False, True, ())
     rest = np.delete(np.arange(N), [7, 70])
     assert np.array_equal(stored(root)[rest], x.reshape(N, 6)[rest])
     split = cache.open(root)[NAME]
