@@ -45,7 +45,6 @@ from pipeline.exchange.rows import (
     SplitRows,
     origin_of,
     require_stream,
-    segments_of,
 )
 from pipeline.exchange.wham.motions import find_motions
 from pipeline.features.streams.world import Hmr2
@@ -163,7 +162,7 @@ class _AmassMotions:
     """
 
     def __init__(self, split: cache.Split) -> None:
-        segments = segments_of(SplitRows(split), [NO_SMPLX, _GENDERED])
+        segments = SplitRows(split).select_segments([NO_SMPLX, _GENDERED])
         self._motions = find_motions(split, segments)
         self.segments = self._motions.segments
         self.names = self._motions.names
@@ -206,7 +205,7 @@ class _BedlamMotions:
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_smplx_rest_joints(smplx, N_BETAS)
         checks = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE, NO_FEATURES)
-        segments = segments_of(self._rows, checks)
+        segments = self._rows.select_segments(checks)
         self.segments = segments.only(segments.stop - segments.start >= _MIN_ROWS, TOO_SHORT)
         names = [_motion_name(track.video, track.name) for track in split.tracks]
         self.names = self.segments.names(split, names)

@@ -3,9 +3,9 @@
 Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore
 exported in segments of consecutive frames. An export takes these steps:
 
-    absent_fields  fields that cannot be written
-    segments_of    the rows that pass the checks of the other fields
-    array_of       an array for each field, which is computed when it is written
+    SplitRows.absent_fields    fields that cannot be written
+    SplitRows.select_segments  the rows that pass the checks of the other fields
+    array_of                   an array for each field, which is computed when it is written
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ RATE_NOISE: Final = 0.1  # treats 29.97 as 30
 
 
 class SplitRows:
-    """Reads ranges of n rows of a split, and what their tracks and videos have for each row."""
+    """Reads ranges of n rows of a split, and what their tracks and videos have for each row.
+
+    Chooses the fields and rows that can be exported.
+    """
 
     def __init__(self, split: cache.Split, stream: str | None = None) -> None:
         """stream: of the features to export; None to export none."""
@@ -77,6 +80,63 @@ class SplitRows:
     def tracks(self, rows: range) -> Ints:
         """The number of each row's track, (n,)."""
         return self.split.track_of(np.asarray(rows))
+
+    def absent_fields(self, fields: Mapping[str, _FileField]) -> dict[str, str]:
+        """Field that cannot be written -> why: a column is missing, or no row passes a check of
+        it.
+        """
+        split = self.split
+        ranges = [*spans(split.tracks.start, split.tracks.stop)]
+
+        @functools.cache  # fields share checks
+        def some_row_passes(check: RowCheck) -> bool:
+            return any(check.passes(self, rows).any() for rows in ranges)
+
+        absent = {}
+        for name, field in fields.items():
+            needed = dict.fromkeys(field.columns)
+            for check in field.checks:
+                needed |= dict.fromkeys(check.columns)
+            missing = [column for column in needed if column not in split.columns]
+            if missing:
+                absent[name] = f"the split has no {' and no '.join(missing)}"
+                continue
+            for check in field.checks:
+                if ranges and not some_row_passes(check):
+                    absent[name] = f"every row has {check.missing}"
+                    break
+        return absent
+
+    def select_segments(self, checks: Iterable[RowCheck]) -> Segments:
+        """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
+        row, frame, left_out = self._select(checks)
+        track = self.split.track_of(row)
+        step = self.split.tracks.step.astype(np.int64)[track]
+        is_next_row = np.diff(row) == 1
+        is_same_track = np.diff(track) == 0
+        is_next_frame = np.diff(frame) == step[1:]
+        is_break = ~(is_next_row & is_same_track & is_next_frame)
+        first = np.append(0, np.flatnonzero(is_break) + 1)[: len(row)]
+        last = np.append(first, len(row))[1:] - 1
+        return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
+
+    def _select(self, checks: Iterable[RowCheck]) -> tuple[Ints, Ints, dict[str, int]]:
+        """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows
+        by the first check that they fail.
+        """
+        checks = [*checks]
+        n_failed = Counter[str]()
+        chosen = [np.zeros(0, np.int64)]
+        frames = [np.zeros(0, np.int64)]
+        for rows in spans(self.split.tracks.start, self.split.tracks.stop):
+            passes = np.ones(len(rows), bool)
+            for check in checks:
+                fails = passes & ~check.passes(self, rows)
+                n_failed[check.missing] += int(fails.sum())
+                passes &= ~fails
+            chosen.append(rows.start + np.flatnonzero(passes))
+            frames.append(self.column("frame_index", rows)[passes])
+        return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)
 
     @functools.cached_property
     def _video_sizes(self) -> Array:
@@ -239,31 +299,6 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
     return add
 
 
-def absent_fields(split_rows: SplitRows, fields: Mapping[str, _FileField]) -> dict[str, str]:
-    """Field that cannot be written -> why: a column is missing, or no row passes a check of it."""
-    split = split_rows.split
-    ranges = [*spans(split.tracks.start, split.tracks.stop)]
-
-    @functools.cache  # fields share checks
-    def some_row_passes(check: RowCheck) -> bool:
-        return any(check.passes(split_rows, rows).any() for rows in ranges)
-
-    absent = {}
-    for name, field in fields.items():
-        needed = dict.fromkeys(field.columns)
-        for check in field.checks:
-            needed |= dict.fromkeys(check.columns)
-        missing = [column for column in needed if column not in split.columns]
-        if missing:
-            absent[name] = f"the split has no {' and no '.join(missing)}"
-            continue
-        for check in field.checks:
-            if ranges and not some_row_passes(check):
-                absent[name] = f"every row has {check.missing}"
-                break
-    return absent
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
     """Ascending runs of rows [start, stop) of `track`, whose frames are one step apart."""
@@ -345,38 +380,3 @@ def spans(start: Ints, stop: Ints) -> Iterator[range]:
     for begin, end in join_adjacent(np.stack([start, stop], axis=1)).tolist():
         for row in range(begin, end, BATCH):
             yield range(row, min(row + BATCH, end))
-
-
-def segments_of(split_rows: SplitRows, checks: Iterable[RowCheck]) -> Segments:
-    """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
-    row, frame, left_out = _select_rows(split_rows, checks)
-    track = split_rows.split.track_of(row)
-    step = split_rows.split.tracks.step.astype(np.int64)[track]
-    is_next_row = np.diff(row) == 1
-    is_same_track = np.diff(track) == 0
-    is_next_frame = np.diff(frame) == step[1:]
-    is_break = ~(is_next_row & is_same_track & is_next_frame)
-    first = np.append(0, np.flatnonzero(is_break) + 1)[: len(row)]
-    last = np.append(first, len(row))[1:] - 1
-    return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
-
-
-def _select_rows(
-    split_rows: SplitRows, checks: Iterable[RowCheck]
-) -> tuple[Ints, Ints, dict[str, int]]:
-    """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows by
-    the first check that they fail.
-    """
-    checks = [*checks]
-    n_failed = Counter[str]()
-    chosen = [np.zeros(0, np.int64)]
-    frames = [np.zeros(0, np.int64)]
-    for rows in spans(split_rows.split.tracks.start, split_rows.split.tracks.stop):
-        passes = np.ones(len(rows), bool)
-        for check in checks:
-            fails = passes & ~check.passes(split_rows, rows)
-            n_failed[check.missing] += int(fails.sum())
-            passes &= ~fails
-        chosen.append(rows.start + np.flatnonzero(passes))
-        frames.append(split_rows.column("frame_index", rows)[passes])
-    return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)

@@ -28,6 +28,8 @@ _MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most
 _N_JOINTS: Final = N_BODY // 3  # of SMPL-X: pelvis to wrists, in SMPL's order
 _N_FACE: Final = 9  # numbers of SMPL-X's jaw and eyes, which come before the hands
 ALIKE: Final = 0.02  # largest difference between the scales of width and height of resized images
+# tools that cut a clip's name at its first dot; the others cut it at the last one
+_FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")
 _OF_FRAMES: Final = (  # fields with one row for each frame
     "frames",
     "pose",
@@ -80,6 +82,25 @@ class BodyEstimate:
     @property
     def is_smplx(self) -> bool:
         return bool(self.pose.shape[1] != N_POSE)
+
+    def clip_of(self, file: Path) -> str:
+        """The clip's name without its ending, from its result file: the folder's, or for PHALP the
+        file's, as walk of demo_walk.pkl.
+        """
+        if self.tool == "PHALP":
+            return file.name.partition(".")[0].removeprefix("demo_")
+        folder = file.absolute().parent
+        if self.tool == "TRAM":
+            folder = folder.parent
+        return folder.name
+
+    def stem_of(self, name: str) -> str:
+        """A clip's file name as the tool shortens it for its results: of walk.v2.mp4, walk.v2 or
+        walk.
+        """
+        if self.tool in _FIRST_DOT:
+            return name.partition(".")[0]
+        return name.rpartition(".")[0] or name
 
     def pixel_intrinsics(self, size: tuple[int, int]) -> Doubles:
         """The intrinsics (3, 3) px, stated or assumed, for images of this width and height."""

@@ -31,7 +31,7 @@ from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.exchange.bodies.matching import Keypoints, TrackMatch, match_people
-from pipeline.exchange.bodies.tools import camera_file, clip_of, read_estimates, stem_of
+from pipeline.exchange.bodies.tools import camera_file, read_estimates
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
@@ -177,8 +177,8 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
                 f"{file}: {first.tool}'s bodies are SMPL-X's, which cannot be checked without its "
                 "file. Name it: --smplx SMPLX_NEUTRAL.npz."
             )
-        stem = clip_of(file, first.tool)
-        same = [video for video, name in file_names.items() if stem_of(name, first.tool) == stem]
+        stem = first.clip_of(file)
+        same = [video for video, name in file_names.items() if first.stem_of(name) == stem]
         if len(same) != 1:
             expected = f"results of a clip of {split.name}"
             actual = f"{stem!r}, of which it has {len(same)}"

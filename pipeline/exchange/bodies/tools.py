@@ -28,8 +28,6 @@ from pipeline.skeletons import Doubles, Ints
 
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
-# tools that cut a clip's name at its first dot; the others cut it at the last one
-_FIRST_DOT: Final = ("PHALP", "TRAM", "PromptHMR")
 _READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
 )
@@ -54,31 +52,6 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
         named = shown_names(keys) if keys else "no keys"
         owner = f"{type(content).__name__} with {named}"
     raise RawDataError(file, "file", RESULTS, owner, _READ)
-
-
-def clip_of(file: Path, tool: str) -> str:
-    """The clip's name without its ending: the folder's, or for PHALP the file's.
-
-    >>> clip_of(Path("outputs/results/demo_walk.pkl"), "PHALP")
-    'walk'
-    """
-    if tool == "PHALP":
-        return file.name.partition(".")[0].removeprefix("demo_")
-    folder = file.absolute().parent
-    if tool == "TRAM":
-        folder = folder.parent
-    return folder.name
-
-
-def stem_of(name: str, tool: str) -> str:
-    """A clip's file name as the tool shortens it for its results.
-
-    >>> stem_of("walk.v2.mp4", "WHAM"), stem_of("walk.v2.mp4", "TRAM")
-    ('walk.v2', 'walk')
-    """
-    if tool in _FIRST_DOT:
-        return name.partition(".")[0]
-    return name.rpartition(".")[0] or name
 
 
 def camera_file(file: Path) -> Path:

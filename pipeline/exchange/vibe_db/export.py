@@ -38,13 +38,11 @@ from pipeline.exchange.rows import (
     RowCheck,
     Segments,
     SplitRows,
-    absent_fields,
     array_of,
     counting,
     origin_of,
     recorded_stream,
     require_stream,
-    segments_of,
     spans,
 )
 from pipeline.exchange.vibe_db.database import (
@@ -96,7 +94,7 @@ def export(
     absent = _absent_fields(rows, usual)
     fields = {name: field for name, field in usual.items() if name not in absent}
     needed = set[RowCheck]().union(*(field.checks for field in fields.values()))
-    segments = segments_of(rows, [check for check in _CHECKS if check in needed])
+    segments = rows.select_segments([check for check in _CHECKS if check in needed])
     segments.require_rows(split)
 
     arrays = _Fields(rows, layout, segments).arrays(fields, progress)
@@ -124,7 +122,7 @@ def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict
     """
     split = rows.split
     labels = {name: field for name, field in fields.items() if name != "features"}
-    absent = absent_fields(rows, labels)
+    absent = rows.absent_fields(labels)
     videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
     sources = {video.source.partition(":")[0] for video in videos}
     if "img_name" in fields and not sources <= {*NAMED}:

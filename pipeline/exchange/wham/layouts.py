@@ -33,10 +33,8 @@ from pipeline.exchange.rows import (
     RowCheck,
     Segments,
     SplitRows,
-    absent_fields,
     array_of,
     counting,
-    segments_of,
     spans,
 )
 from pipeline.exchange.wham.fields import NO_GENDER, REGRESSOR_FILES, SMPL_FILES, Bodies, RowFields
@@ -130,11 +128,11 @@ class _Layout(ABC, Generic[S]):
             if field.needs is not None and field.needs in sources.missing:
                 absent[name] = sources.missing[field.needs]
         absent |= self.never
-        absent |= absent_fields(rows, self._without(absent))
+        absent |= rows.absent_fields(self._without(absent))
         written = self._without(absent)
         checks = set[RowCheck]().union(*(field.checks for field in written.values()))
         by_name = sorted(checks, key=lambda check: check.missing)
-        segments = segments_of(rows, [*self.all_rows, *by_name])
+        segments = rows.select_segments([*self.all_rows, *by_name])
         arrangement = self._arrange(rows, segments, sources)
         arrangement.segments.require_rows(rows.split)
         n_rows = sum(part.rows for part in arrangement.parts)

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.matching import NOTED, fit
-from pipeline.exchange.bodies.tools import _ResultDict, clip_of, read_estimates
+from pipeline.exchange.bodies.tools import _ResultDict, read_estimates
 from pipeline.exchange.pickled_arrays import load_results
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
@@ -115,9 +115,12 @@ def test_no_cause_is_a_negative_size():
 
 def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot():
     """Trap 11."""
-    assert clip_of(Path("results/walk/hmr4d_results.pt"), "GVHMR") == "walk"
-    assert clip_of(Path("results/demo_walk.v2.pkl"), "PHALP") == "walk"
-    assert clip_of(Path("results/walk/hps/hps_track_0.npy"), "TRAM") == "walk"
+    for tool, file in (
+        ("GVHMR", "results/walk/hmr4d_results.pt"),
+        ("PHALP", "results/demo_walk.v2.pkl"),
+        ("TRAM", "results/walk/hps/hps_track_0.npy"),
+    ):
+        assert replace(smpl(), tool=tool).clip_of(Path(file)) == "walk"
 
 
 @pytest.mark.parametrize("tool", ["wham", "phalp", "gvhmr", "tram", "prompthmr"])
