@@ -3,35 +3,27 @@ bodies
 
 `tasks predict` calls these functions in this order; for a split, the last one only:
 
-1. `clips_folder`: the raw folder to prepare; a single clip is linked into one
-2. `streams_to_prepare`: the streams that the model reads, computed while preparing the clips
-3. `PredictionJob.open`: a job for each prepared split, which `predict_videos` carries out
+1. `streams_to_prepare`: the streams that the model reads, computed while preparing the clips
+2. `PredictionJob.open`: a job for each prepared split, which `predict_videos` carries out
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Final, Self
+from pathlib import Path
+from typing import Self
 
 import cache
-from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
-from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels, require_own_name
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw import MARKER, is_stand_in
-from pipeline.files.raw.files import VIDEOS
+from pipeline.files.raw import is_stand_in
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2
 from vibe_model.trained import Trained
-
-# ending of the folder of links to single clips: CACHE-clips; for a cache in a bucket: OUT/clips
-CLIPS: Final = "clips"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,100 +78,6 @@ class PredictionJob:
             f"{self.trained.checkpoint.name} was trained on SPIN's features, but these are "
             f"{features.name}"
         )
-
-
-def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
-    """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
-
-    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds
-    all of them. A clip takes the place of an earlier one of its name, keypoints included:
-
-        CACHE-clips/a.mp4                     link to the clip
-        CACHE-clips/keypoints/a.mp4.json      link to its keypoints in a file, or
-        CACHE-clips/keypoints/a.mp4           link to its keypoints in a folder
-        CACHE-clips/keypoints/.a.mp4.json     copy of keypoints in a ZIP file, which the link needs
-        CACHE-clips/STAND_IN.json             copy of the marker, if this clip is demo data
-
-    The link to keypoints has the clip's whole file name, which no other clip shares: keypoints of
-    a.mp4 may be in a.json, and the link to them is a.mp4.json.
-
-    Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError
-    for keypoints that may belong to another clip.
-    """
-    if named.is_dir():
-        return named
-    if not named.is_file() or named.suffix.lower() not in VIDEOS:
-        actual = "another file" if named.is_file() else "no such file or folder"
-        raise ConfigError(
-            f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {actual}"
-        )
-
-    raw = out / CLIPS  # for a cache in a bucket
-    folder = cache.local_folder(root)
-    if folder is not None:
-        raw = folder.with_name(f"{folder.name}-{CLIPS}")
-    clip = named.absolute()
-    if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
-        return raw
-
-    keypoints = raw / KEYPOINTS
-    keypoints.mkdir(parents=True, exist_ok=True)
-    links = {raw / clip.name: clip}  # link -> target
-    labels = _find_labels(clip)
-    if labels is not None:
-        name = clip.name
-        if not labels.is_dir():
-            name += labels.suffix
-        links[keypoints / name] = labels
-
-    _require_no_files(links)
-    _remove_label_links(clip.name, keypoints)
-    for link, target in links.items():
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-    _copy_demo_marker(clip, raw)
-    return raw
-
-
-def _find_labels(clip: Path) -> Path | None:
-    """Find the file or folder of a clip's keypoints, in the folder `keypoints` beside the clip.
-
-    Raises RawDataError for keypoints that may belong to another clip.
-    """
-    folder = clip.parent
-    names = [entry.name for entry in visible_entries(folder)]
-    siblings = [name for name in names if name.lower().endswith(VIDEOS)]
-    video = ClipLabels(folder, siblings).video(clip.name)
-    labels = labels_of(folder, video)
-    if labels is not None:
-        require_own_labels(video, labels)
-        require_own_name(folder / KEYPOINTS, video, labels, clip.name)
-    return labels
-
-
-def _remove_label_links(clip_name: str, keypoints: Path) -> None:
-    """Remove links to the labels of an earlier clip of this name."""
-    for entry in visible_entries(keypoints):
-        if clip_name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
-            Path(entry).unlink()
-
-
-def _require_no_files(links: Mapping[Path, Path]) -> None:
-    """Raise ConfigError for a file in a link's place. links: link -> target."""
-    for link, target in links.items():
-        if link.exists() and not link.is_symlink():
-            raise ConfigError(
-                f"{link}: expected a link to {target}, found a file. Move the file away."
-            )
-
-
-def _copy_demo_marker(clip: Path, raw: Path) -> None:
-    """Mark `raw` as demo data if the clip is in a folder of demo data; else remove the mark."""
-    (raw / MARKER).unlink(missing_ok=True)
-    for folder in clip.parents:
-        if is_stand_in(folder):
-            shutil.copyfile(folder / MARKER, raw / MARKER)
-            break
 
 
 def streams_to_prepare(

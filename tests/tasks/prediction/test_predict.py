@@ -18,7 +18,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
-from tasks.commands.predict import _default_folder
+from tasks.commands.predict import _clips_folder, _default_folder
 from tests.fake_network import replace_network
 from tests.results import read_file
 from tests.tasks.prediction.conftest import (
@@ -148,11 +148,11 @@ def test_a_file_in_the_place_of_a_clips_link_leaves_the_other_links(tmp_path):
     for file in (clip, labels):
         file.touch()
     places = (clip, tmp_path / "cache", tmp_path / "out")
-    raw = jobs.clips_folder(*places)
+    raw = _clips_folder(*places)
     (raw / "a.mp4").unlink()
     (raw / "a.mp4").touch()
     with pytest.raises(ConfigError, match="Move the file away"):
-        jobs.clips_folder(*places)
+        _clips_folder(*places)
     assert (raw / "keypoints/a.mp4.json").resolve() == labels
 
 
