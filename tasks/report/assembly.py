@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,8 +31,7 @@ from tasks.report.curves import curves_section
 from tasks.report.data import (
     UNREADABLE,
     OpenedCache,
-    accounting_section,
-    overview_section,
+    data_sections,
 )
 from tasks.report.runs import TrainingRun
 from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles
@@ -43,7 +41,6 @@ from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 
 VERSION: Final = 16  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
-_RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</code>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ class ReportContent:
         sections.append(curves_section(shown, self.notes))
         progress(1, 3, "data")
         if opened.splits:
-            sections += [overview_section(opened), accounting_section(opened)]
+            sections += data_sections(opened)
         progress(2, 3, "page")
         mark = opened.mark
         if not mark and any(run.stand_in for run in shown):
@@ -129,14 +126,6 @@ class ReportContent:
         for _, folder in self.runs:
             files += [folder / name for name in names]
         return files
-
-
-def recorded_fingerprint(page: Path) -> str:
-    """The fingerprint that a page records; "" if there is no such page."""
-    if not page.is_file():
-        return ""
-    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
-    return str(marks[-1]) if marks else ""
 
 
 def _summary(opened: OpenedCache, shown: Sequence[TrainingRun], stream: str) -> dict[str, Any]:

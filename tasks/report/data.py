@@ -1,7 +1,7 @@
 """The cache's content: splits and dropped data.  raw -> tracks -> features -> [report]
 
-`OpenedCache.read` opens what can be read; two sections show it: `overview_section` (sizes) and
-`accounting_section` (dropped data).
+`OpenedCache.read` opens what can be read; `data_sections` shows it in two sections, of sizes and of
+dropped data.
 """
 
 from __future__ import annotations
@@ -157,7 +157,12 @@ def _is_demo(split: cache.Split) -> bool:
     return bool(split.manifest.get("stand_in", False))
 
 
-def overview_section(opened: OpenedCache) -> PageSection:
+def data_sections(opened: OpenedCache) -> list[PageSection]:
+    """The sections of sizes and of dropped data."""
+    return [_overview_section(opened), _accounting_section(opened)]
+
+
+def _overview_section(opened: OpenedCache) -> PageSection:
     """The section of datasets and splits: size and streams."""
     rows = []
     for split in opened.splits:
@@ -185,7 +190,7 @@ def overview_section(opened: OpenedCache) -> PageSection:
     return PageSection("datasets", "Datasets and splits", data, line, bool(opened.problems))
 
 
-def accounting_section(opened: OpenedCache) -> PageSection:
+def _accounting_section(opened: OpenedCache) -> PageSection:
     """The section of dropped data: reasons, rejected videos."""
     rejected: list[_RejectedVideos] = []
     reasons: list[_ReasonRow] = []

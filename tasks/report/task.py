@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.report.assembly import ReportContent
 
 PAGE: Final = "report.html"  # in [paths] runs
+_RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</code>')
 
 
 class Report(PipelineTask):
@@ -55,9 +57,7 @@ class Report(PipelineTask):
         ]
 
     def up_to_date(self) -> bool:
-        from tasks.report.assembly import recorded_fingerprint  # slow to import
-
-        return recorded_fingerprint(_page()) == _configured_content().fingerprint()
+        return _recorded_fingerprint(_page()) == _configured_content().fingerprint()
 
     def work(self) -> None:
         with self.progress() as progress:
@@ -86,9 +86,7 @@ def _page() -> Path:
 
 def _require_own(file: Path) -> Path:
     """Return the path of a report to write. Raises PipelineError if another file is there."""
-    from tasks.report.assembly import recorded_fingerprint
-
-    if file.exists() and not recorded_fingerprint(file):
+    if file.exists() and not _recorded_fingerprint(file):
         expected = (
             "expected no file, or an earlier report; found another one, which is not replaced"
         )
@@ -98,12 +96,20 @@ def _require_own(file: Path) -> Path:
     return file
 
 
+def _recorded_fingerprint(page: Path) -> str:
+    """The fingerprint that a page records; "" if there is no such page."""
+    if not page.is_file():
+        return ""
+    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace"))
+    return str(marks[-1]) if marks else ""
+
+
 def _configured_content() -> ReportContent:
     """The content of the page that luigi.cfg describes.
 
     It has the cache, and those runs and baselines of the configured models that have begun.
     """
-    from tasks.report.assembly import ReportContent
+    from tasks.report.assembly import ReportContent  # slow to import
 
     s = settings()
     notes = list[str]()
