@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 256
 
 
-class EmbeddingWeights(WeightsSpec):
+class _EmbeddingWeights(WeightsSpec):
     """Source of an embedding's weights; see `kinds`."""
 
     __slots__ = ()
@@ -56,7 +56,7 @@ class PrVipe(LabelStream):
     """
 
     # of the embedding
-    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # noqa: RUF009 - it is frozen
+    weights: _EmbeddingWeights = _EmbeddingWeights("untrained", "0")  # noqa: RUF009 - it is frozen
 
     kind: ClassVar[str] = "pr_vipe"
     version: ClassVar[int] = 1
@@ -65,9 +65,9 @@ class PrVipe(LabelStream):
     is_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weights, EmbeddingWeights):
+        if not isinstance(self.weights, _EmbeddingWeights):
             raise ConfigError(
-                f"weights {self.weights}: expected {EmbeddingWeights.forms}", "weights"
+                f"weights {self.weights}: expected {_EmbeddingWeights.forms}", "weights"
             )
 
     @property
@@ -77,7 +77,7 @@ class PrVipe(LabelStream):
         return ""
 
     def with_weights(self, checkpoint: Path) -> PrVipe:
-        return replace(self, weights=EmbeddingWeights("file", str(checkpoint)))
+        return replace(self, weights=_EmbeddingWeights("file", str(checkpoint)))
 
     @property
     def stand_in(self) -> bool:
@@ -163,7 +163,7 @@ class _Embedding:
 
 
 @functools.lru_cache(maxsize=1)
-def _read_checkpoint(weights: EmbeddingWeights, identity: str) -> dict[str, Any]:  # noqa: ARG001 - of the file's content: a changed file is read again
+def _read_checkpoint(weights: _EmbeddingWeights, identity: str) -> dict[str, Any]:  # noqa: ARG001 - of the file's content: a changed file is read again
     from pipeline.files.formats.checkpoints import load_checkpoint
 
     return load_checkpoint(weights.file())

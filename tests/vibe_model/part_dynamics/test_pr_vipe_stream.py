@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.streams import EmbeddingWeights
 
 CPU = Machine(device="cpu")
 NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPOINTS_13]
@@ -31,7 +30,7 @@ def best(tmp_path):
 
 
 def of(file):
-    return streams.get("pr_vipe", weights=EmbeddingWeights("file", str(file)))
+    return streams.get("pr_vipe").with_weights(file)
 
 
 def labels(n):
