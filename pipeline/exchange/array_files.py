@@ -1,9 +1,9 @@
 """Arrays in untrusted files: npy, npz, safetensors, Parquet, joblib, HDF5.  [files] -> tracks,
 features
 
-`open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose arrays have a
-name each (that of an npy file is "array"). Arrays of npz, Parquet and HDF5 files are read a block
-of rows at a time, others are memory-mapped. No pickle runs code.
+`StampedFile.open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose
+arrays have a name each (that of an npy file is "array"). Arrays of npz, Parquet and HDF5 files are
+read a block of rows at a time, others are memory-mapped. No pickle runs code.
 """
 
 from __future__ import annotations
@@ -129,37 +129,40 @@ class StampedFile(NamedTuple):
         with reading(file, "a file", do=do):
             return cls(file, state, whole_file_digest(file))
 
+    def open_arrays(self, do: str = WHOLE) -> ArrayFile:
+        """Open the file, whose content tells its format. do: the advice of an error.
+
+        Raises RawDataError for another format, UnsafePickle if it would run code, PipelineError if
+        the library for Parquet is missing.
+        """
+        file = self.path
+        with reading(file, EXPECTED, do=do):
+            with open_regular(file) as stream:
+                head = stream.read(len(HDF5))
+            if head.startswith(npy_format.MAGIC_PREFIX):
+                return ArrayFile(
+                    file,
+                    "npy",
+                    ("array",),
+                    lambda _: np.load(file, mmap_mode="r", allow_pickle=False),
+                )
+            if head.startswith(ZIP):
+                return _npz(file)
+            if head == HDF5:
+                return _hdf5(file)
+            if file.suffix == ".safetensors":  # it begins with a length, which may be any byte
+                return _safetensors(file)
+            if head.startswith(pickle.PROTO):
+                arrays, others = stored_arrays(file)
+                return ArrayFile(file, "joblib", tuple(arrays), arrays.__getitem__, others=others)
+            if head.startswith(b"PAR1"):
+                PARQUET.function()  # raises PipelineError without pyarrow
+                return _parquet(file)
+            return refuse_other(head)
+
     def require_unchanged(self) -> None:
         """Raise RawDataError if the file has changed since."""
         require_unchanged(self.path, self.state)
-
-
-def open_arrays(file: Path, do: str = WHOLE) -> ArrayFile:
-    """Open a file in one of the formats, known by its content. do: the advice of an error.
-
-    Raises RawDataError for another format, UnsafePickle if it would run code, PipelineError if the
-    library for Parquet is missing.
-    """
-    with reading(file, EXPECTED, do=do):
-        with open_regular(file) as stream:
-            head = stream.read(len(HDF5))
-        if head.startswith(npy_format.MAGIC_PREFIX):
-            return ArrayFile(
-                file, "npy", ("array",), lambda _: np.load(file, mmap_mode="r", allow_pickle=False)
-            )
-        if head.startswith(ZIP):
-            return _npz(file)
-        if head == HDF5:
-            return _hdf5(file)
-        if file.suffix == ".safetensors":  # it begins with a length, which may be any byte
-            return _safetensors(file)
-        if head.startswith(pickle.PROTO):
-            arrays, others = stored_arrays(file)
-            return ArrayFile(file, "joblib", tuple(arrays), arrays.__getitem__, others=others)
-        if head.startswith(b"PAR1"):
-            PARQUET.function()  # raises PipelineError without pyarrow
-            return _parquet(file)
-        return refuse_other(head)
 
 
 def _npz(file: Path) -> ArrayFile:

@@ -11,7 +11,6 @@ rows. The manifest records for each file that was ever imported the images of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +20,14 @@ import numpy as np
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import report_other_work
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN
+from pipeline.errors import PipelineError
 from pipeline.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
 from pipeline.features.plan import IMPORTED, is_current
 from pipeline.features.stream_extraction import require_same_commit
 from pipeline.features.streams.base import Reads, Stream
-from pipeline.files.formats.arrays import reading
-from pipeline.processes.software import staging_plan
-from pipeline.skeletons import Array, Ints
 
 FORMAT: Final = "arrays"  # in the manifest of a stream that is of an imported array
 VERSION: Final = 1  # raised whenever the same file would give different numbers
-_LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 OTHER_NAME: Final = "Use another name (--as NAME)."
 
 
@@ -107,9 +100,9 @@ def import_array(
         cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)
-    with open_writer(root, name, stream, match, plan, _stored_dtype(match)) as writer:
+    with match.open_writer(root, name, stream, plan, _stored_dtype(match)) as writer:
         require_same_commit(writer.shards, split)
-        write_shards(writer, match, int(plan[:16], 16), progress)
+        match.write_shards(writer, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
         source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
         entries = _manifest_entries(split, match, identity, source)
@@ -182,18 +175,6 @@ def _stored_dtype(match: Match) -> str:
     return "float16" if is_half else "float32"
 
 
-def open_writer(
-    root: cache.Root, name: str, stream: str, match: Match, origin: str, dtype: str
-) -> cache.StreamWriter:
-    """The writer of the stream, with the shape of the array. origin: fingerprint of the import's
-    origin.
-    """
-    plan = staging_plan(origin)
-    report_other_work(root, name, stream, plan)
-    dim = math.prod(match.arrays.open(match.array).shape[1:])
-    return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
-
-
 def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> dict[str, str]:
     """Give the rows of the replaced videos no row of the file. Returns the images (`_pixels_of`) of
     each video with rows in the file.
@@ -247,58 +228,6 @@ def _result(split: cache.Split, stream: str) -> _ImportedArray:
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
     )
-
-
-def write_shards(
-    writer: cache.StreamWriter, match: Match, file_number: int, progress: Progress
-) -> None:
-    """Write the pending shards. A row's key is `file_number`, which stands for the file and the
-    way it is imported, and the row in the file.
-    """
-    place = writer.place
-    form = writer.shards.columns[str(place.stream)]
-    stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
-    stored = stored.reshape(len(stored), *form.shape)
-    pending = writer.shards.pending
-    for n_done, shard in enumerate(pending):
-        progress(n_done, len(pending), "features")
-        position = _file_rows(match, writer.shards.rows(shard))
-        data, ok = _read_rows(match, stored, position, form.dtype)
-        file_numbers = np.full(len(position), file_number, np.uint64)
-        keys = np.stack([file_numbers, position.astype(np.uint64)], axis=1)
-        writer.write(shard, data, ok, keys)
-
-
-def _file_rows(match: Match, rows: range) -> Ints:
-    """The row in the file of each of a shard's rows (n,), or NO_FILE_ROW."""
-    first, last = np.searchsorted(match.rows, [rows.start, rows.stop])
-    position = np.full(len(rows), NO_FILE_ROW, np.int64)
-    position[match.rows[first:last] - rows.start] = match.position[first:last]
-    return position
-
-
-def _read_rows(
-    match: Match, stored: Array, position: Ints, dtype: np.dtype[Any]
-) -> tuple[Array, Array]:
-    """Rows (n, dim) of the stored array in the stream's type, and (n,) whether they exist and are
-    finite. position: (n,) rows in the file, or NO_FILE_ROW.
-    """
-    ok = position >= 0
-    with reading(match.arrays.file, "numbers", key=match.array, do=AGAIN):
-        read = stored[position[ok]]
-    if read.dtype.kind in "iu":
-        inexact = np.argwhere((read > _LARGEST_EXACT) | (read < -_LARGEST_EXACT))
-        if inexact.size:
-            row, column = inexact[0]
-            actual = f"{read[row, column]} in row {position[ok][row]}"
-            do = "Write it as floats, if these may be rounded."
-            raise RawDataError(match.arrays.file, match.array, "integers up to 2^24", actual, do)
-    data = np.zeros((len(position), stored.shape[1]), dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        data[ok] = read
-    ok &= np.isfinite(data).all(axis=1)
-    data[~ok] = 0
-    return data, ok
 
 
 @dataclass(frozen=True, kw_only=True)

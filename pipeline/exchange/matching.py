@@ -3,7 +3,7 @@
 In comes a split, and a file with an array of numbers that other software computed, one row for each
 frame of a person. Out goes, for each row of the split, the number of its row in the file. The
 import of arrays opens the file as a `GivenArray`, the array of numbers and the arrays of track
-names and frames, if the file has them, and matches its rows.
+names and frames, if the file has them, and matches its rows. The `Match` writes the stream.
 
 If the file has track names and frames, each row of the file and of the split gets a key, its
 track's number and its frame in one integer, and rows with equal keys belong together. Otherwise the
@@ -13,17 +13,22 @@ file's rows must be the split's in their order.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 import cache
+from pipeline.cli.progress import Progress
+from pipeline.conversion.identity import report_other_work
 from pipeline.errors import RawDataError
-from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile, open_arrays
+from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile
 from pipeline.exchange.pickled_arrays import text_of
 from pipeline.exchange.rows import spans
-from pipeline.skeletons import Bools, Ints
+from pipeline.files.formats.arrays import reading
+from pipeline.processes.software import staging_plan
+from pipeline.skeletons import Array, Bools, Ints
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
@@ -35,6 +40,7 @@ _FRAME_BITS: Final = 40
 # negative or too large
 NO_ROW: Final = -1
 NO_FILE_ROW: Final = -1  # in Match.position: the file does not have the row
+_LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 _NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
@@ -47,7 +53,7 @@ class _KeyArrays(NamedTuple):
 
 
 class Match(NamedTuple):
-    """An array of a file, and which of its rows are those of a split."""
+    """An array of a file, and which of its rows are those of a split. Writes them as a stream."""
 
     arrays: ArrayFile
     array: str
@@ -56,6 +62,67 @@ class Match(NamedTuple):
     # Digest of the split's tracks and frames, if rows match by position: after a change of the
     # split, a position may be another row's. None if the file has tracks' names.
     digest: str | None
+
+    def open_writer(
+        self, root: cache.Root, name: str, stream: str, origin: str, dtype: str
+    ) -> cache.StreamWriter:
+        """The writer of the stream, with the shape of the array.
+
+        origin: fingerprint of the import's origin.
+        """
+        plan = staging_plan(origin)
+        report_other_work(root, name, stream, plan)
+        dim = math.prod(self.arrays.open(self.array).shape[1:])
+        return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
+
+    def write_shards(
+        self, writer: cache.StreamWriter, file_number: int, progress: Progress
+    ) -> None:
+        """Write the pending shards. A row's key is `file_number`, which stands for the file and the
+        way it is imported, and the row in the file.
+        """
+        place = writer.place
+        form = writer.shards.columns[str(place.stream)]
+        stored = self.arrays.memory_map(self.array, place.store.folder(place.manifest_folder))
+        stored = stored.reshape(len(stored), *form.shape)
+        pending = writer.shards.pending
+        for n_done, shard in enumerate(pending):
+            progress(n_done, len(pending), "features")
+            position = self._file_rows(writer.shards.rows(shard))
+            data, ok = self._read_rows(stored, position, form.dtype)
+            file_numbers = np.full(len(position), file_number, np.uint64)
+            keys = np.stack([file_numbers, position.astype(np.uint64)], axis=1)
+            writer.write(shard, data, ok, keys)
+
+    def _file_rows(self, rows: range) -> Ints:
+        """The row in the file of each of a shard's rows (n,), or NO_FILE_ROW."""
+        first, last = np.searchsorted(self.rows, [rows.start, rows.stop])
+        position = np.full(len(rows), NO_FILE_ROW, np.int64)
+        position[self.rows[first:last] - rows.start] = self.position[first:last]
+        return position
+
+    def _read_rows(
+        self, stored: Array, position: Ints, dtype: np.dtype[Any]
+    ) -> tuple[Array, Array]:
+        """Rows (n, dim) of the stored array in the stream's type, and (n,) whether they exist and
+        are finite. position: (n,) rows in the file, or NO_FILE_ROW.
+        """
+        ok = position >= 0
+        with reading(self.arrays.file, "numbers", key=self.array, do=AGAIN):
+            read = stored[position[ok]]
+        if read.dtype.kind in "iu":
+            inexact = np.argwhere((read > _LARGEST_EXACT) | (read < -_LARGEST_EXACT))
+            if inexact.size:
+                row, column = inexact[0]
+                actual = f"{read[row, column]} in row {position[ok][row]}"
+                do = "Write it as floats, if these may be rounded."
+                raise RawDataError(self.arrays.file, self.array, "integers up to 2^24", actual, do)
+        data = np.zeros((len(position), stored.shape[1]), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            data[ok] = read
+        ok &= np.isfinite(data).all(axis=1)
+        data[~ok] = 0
+        return data, ok
 
 
 class GivenArray(NamedTuple):
@@ -75,7 +142,7 @@ class GivenArray(NamedTuple):
         if file.is_dir():
             file = file / "rows.parquet"
         stamped = StampedFile.stamp(file)
-        arrays = open_arrays(file)
+        arrays = stamped.open_arrays()
         return cls(stamped, arrays, _choose_array(arrays, name), _find_keys(arrays))
 
     @property

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import pickled_arrays
-from pipeline.exchange.array_files import ArrayFile, StampedFile, open_arrays
+from pipeline.exchange.array_files import ArrayFile, StampedFile
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.pickled_arrays import OTHER_FORMATS, text_of
 from pipeline.exchange.rows import (
@@ -96,6 +96,22 @@ class Layout:
     crop_scale: float = CROP_SCALE  # crop side / box side of the features
     first_picture: int = 0  # the image number of frame 0, if only images are numbered
 
+    @classmethod
+    def of_split(cls, dataset: str, split: str, columns: Collection[str]) -> Layout:
+        """The layout of a split's file; for datasets that VIBE's code does not know, a general one
+        with 49 joints.
+
+        columns: The cache's columns of the split, or those that its dataset's reader would fill.
+        """
+        if dataset not in _LAYOUTS:
+            return _general(dataset, columns)
+        layout = _LAYOUTS[dataset]
+        if dataset == "3dpw" and split != "train":
+            return replace(layout, joints_3d="common14")
+        if (dataset, split) == ("mpi_inf_3dhp", "test"):
+            return replace(layout, fields=(*layout.fields, "valid_i"), known_3d="mpi_inf_3dhp_test")
+        return layout
+
     @property
     def in_crops(self) -> bool:
         """Whether the images are crops: joints are in pixels of 224 x 224, and there are no
@@ -111,7 +127,7 @@ class Layout:
     def usual_name(self, dataset: str, split: str) -> str:
         """The file name that VIBE's code expects.
 
-        >>> layout_of("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
+        >>> Layout.of_split("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
         'mpii3d_val_db.pt'
         """
         if dataset == "amass":
@@ -165,22 +181,6 @@ _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "
 REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")
 
 
-def layout_of(dataset: str, split: str, columns: Collection[str]) -> Layout:
-    """The layout of a split's file; for datasets that VIBE's code does not know, a general one with
-    49 joints.
-
-    columns: The cache's columns of the split, or those that its dataset's reader would fill.
-    """
-    if dataset not in _LAYOUTS:
-        return _general(dataset, columns)
-    layout = _LAYOUTS[dataset]
-    if dataset == "3dpw" and split != "train":
-        return replace(layout, joints_3d="common14")
-    if (dataset, split) == ("mpi_inf_3dhp", "test"):
-        return replace(layout, fields=(*layout.fields, "valid_i"), known_3d="mpi_inf_3dhp_test")
-    return layout
-
-
 def _general(dataset: str, columns: Collection[str]) -> Layout:
     """The layout for a dataset that VIBE's code does not know: 3DPW's, without absent fields."""
     if "kp_2d" not in columns:
@@ -218,7 +218,7 @@ class Database:
         file = stamped.path
         provenance = _read_provenance(file, stamped.sha256)
         _require_own_dataset(file, name, provenance)
-        arrays = open_arrays(file, do=pickled_arrays.AGAIN)
+        arrays = stamped.open_arrays(pickled_arrays.AGAIN)
         if arrays.format not in FORMATS:
             expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
             raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)

@@ -50,7 +50,6 @@ from pipeline.exchange.vibe_db.database import (
     PICTURE,
     DatabaseField,
     Layout,
-    layout_of,
     names_of,
 )
 from pipeline.skeletons import Array, Ints, convert, joint_names
@@ -80,7 +79,7 @@ def export(
     """
     split = cache.open(root)[name]
     dataset, _, split_name = name.partition("/")
-    layout = layout_of(dataset, split_name, split.columns)
+    layout = Layout.of_split(dataset, split_name, split.columns)
     file = out
     if out.is_dir():
         file = out / layout.usual_name(dataset, split_name)

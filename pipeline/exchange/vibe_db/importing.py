@@ -32,9 +32,8 @@ from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
-from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.matching import Match
-from pipeline.exchange.vibe_db.database import Database, Layout, layout_of
+from pipeline.exchange.vibe_db.database import Database, Layout
 from pipeline.exchange.vibe_db.tracks import FileReader
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
@@ -112,7 +111,7 @@ def _open_file(
     reader.check_split(part)
     stamped = StampedFile.stamp(file)
     would_fill = reader.columns(part, body=True)
-    usual = layout_of(dataset, part, would_fill)
+    usual = Layout.of_split(dataset, part, would_fill)
     database = Database.open(stamped, usual, name)
     layout = _resolve_layout(usual, database, joints_2d, crop_scale)
     needs_evaluation = "kp_3d_eval" in would_fill
@@ -228,10 +227,10 @@ def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader) 
         digest=None,
     )
     origin = cache.fingerprint(identity)
-    with open_writer(root, name, stream, match, origin, "float16") as writer:
+    with match.open_writer(root, name, stream, origin, "float16") as writer:
         if stream in split.streams:
             writer.reopen(missing_rows(split, stream).incomplete)
-        write_shards(writer, match, int(tracks.file.sha256[:16], 16), silent)
+        match.write_shards(writer, int(tracks.file.sha256[:16], 16), silent)
         tracks.file.require_unchanged()
         writer.commit(entries)
     return True
