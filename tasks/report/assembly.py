@@ -31,7 +31,6 @@ from tasks.report.curves import curves_section
 from tasks.report.data import (
     UNREADABLE,
     OpenedCache,
-    data_sections,
 )
 from tasks.report.runs import TrainingRun
 from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles
@@ -96,7 +95,7 @@ class ReportContent:
         sections.append(curves_section(shown, self.notes))
         progress(1, 3, "data")
         if opened.splits:
-            sections += data_sections(opened)
+            sections += opened.sections()
         progress(2, 3, "page")
         mark = opened.mark
         if not mark and any(run.stand_in for run in shown):

@@ -1,6 +1,6 @@
 """The cache's content: splits and dropped data.  raw -> tracks -> features -> [report]
 
-`OpenedCache.read` opens what can be read; `data_sections` shows it in two sections, of sizes and of
+`OpenedCache.read` opens what can be read; `sections` shows it in two sections, of sizes and of
 dropped data.
 """
 
@@ -129,6 +129,10 @@ class OpenedCache:
         """Number of rows in committed tracks."""
         return sum(split.tracks.n_rows for split in self.splits)
 
+    def sections(self) -> list[PageSection]:
+        """The sections of sizes and of dropped data."""
+        return [_overview_section(self), _accounting_section(self)]
+
     def dropped_frames(self) -> _DroppedFrames:
         """Count the dropped person-frames of all splits with an accounting."""
         by_design = 0
@@ -155,11 +159,6 @@ def _missing_rows(split: cache.Split) -> dict[str, int]:
 def _is_demo(split: cache.Split) -> bool:
     """Whether the split comes from demo data."""
     return bool(split.manifest.get("stand_in", False))
-
-
-def data_sections(opened: OpenedCache) -> list[PageSection]:
-    """The sections of sizes and of dropped data."""
-    return [_overview_section(opened), _accounting_section(opened)]
 
 
 def _overview_section(opened: OpenedCache) -> PageSection:

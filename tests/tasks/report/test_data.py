@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from tasks.report.data import OpenedCache, data_sections
+from tasks.report.data import OpenedCache
 from tests.tasks.report.conftest import person, write_split, write_stream
 
 
 def row(root):
     """The only split's, without its name."""
-    ((_, *cells),) = data_sections(OpenedCache.read(root))[0].data["rows"]
+    ((_, *cells),) = OpenedCache.read(root).sections()[0].data["rows"]
     return cells
 
 
@@ -27,5 +27,5 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
 def test_what_training_and_validation_share_is_said(tmp_path):
     for split, video in (("train", "a_00"), ("validation", "a_01")):
         write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
-    shared = data_sections(OpenedCache.read(tmp_path))[0].data["shared"]
+    shared = OpenedCache.read(tmp_path).sections()[0].data["shared"]
     assert "3dpw/train and 3dpw/validation share 1 sequence" in shared
