@@ -6,7 +6,7 @@ from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Lu
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import Evaluate, EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
-from tasks.luigi_command import prepare, take_over_from_luigi
+from tasks.luigi_command import prepare
 from tasks.report.task import Report
 from tasks.training import (
     ExtractBeside,
@@ -23,4 +23,3 @@ __all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Report", "Train", "TrainMPo
 __all__ += ["EvaluateHMMR", "EvaluatePartDynamics", "TrainHMMR", "TrainPartDynamics", "TrainPrVIPE"]
 
 prepare()
-take_over_from_luigi()

@@ -1,11 +1,10 @@
 """What this project adds to `luigi --module tasks`.
 
-Luigi imports the module `tasks`, which calls two functions of this one:
+Luigi imports the module `tasks`, which calls `prepare` before Luigi reads its settings. It
 
-- `prepare`, before Luigi reads its settings: it sets defaults of them, applies `--set`, and checks
-  the lock and the scheduler.
-- `take_over_from_luigi`: it installs a filter of Luigi's log, and handlers of Ctrl-C and exit
-  codes.
+- sets defaults of them, applies `--set`, and checks the lock and the scheduler,
+- installs a filter of Luigi's log, and handlers of Ctrl-C and exit codes
+  (`_take_over_from_luigi`).
 
 While Luigi runs, its events print a line for each task, and messages of failures.
 """
@@ -127,6 +126,7 @@ def prepare() -> None:
     # ValueError: [core] local_scheduler is no truth value
     except (PipelineError, ValueError) as error:
         end(error)
+    _take_over_from_luigi()
 
 
 def _require_runnable(config: Any, options: argparse.Namespace) -> None:
@@ -362,8 +362,8 @@ class _CodeOfFailures(luigi.IntParameter):
         vars(codes)["task_failed"] = value
 
 
-def take_over_from_luigi() -> None:
-    """On import: install the log filter, the exception hook and the signal handlers."""
+def _take_over_from_luigi() -> None:
+    """Install the log filter, the exception hook and the signal handlers."""
     show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt

@@ -42,6 +42,7 @@ def prepared(bare, within, monkeypatch, capsys):
         config.read(bare.cfg)
         monkeypatch.setattr(configuration, "get_config", lambda: config)
         monkeypatch.setenv(SET, "")
+        monkeypatch.setattr(luigi_command, "_take_over_from_luigi", lambda: None)
         monkeypatch.setattr("sys.argv", [str(LUIGI), "--module", "tasks", *words])
         try:
             luigi_command.prepare()
