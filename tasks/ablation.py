@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import luigi
 
+from cache.storage.durable import write_atomic
 from pipeline.cli import console
 from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
@@ -30,7 +31,7 @@ from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
-from vibe_model.runs import csv_text, write_text
+from vibe_model.runs import csv_text
 from vibe_model.sections import VIBE, RunChoice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
@@ -78,7 +79,7 @@ class Ablation(PipelineTask):
         return file.is_file() and file.read_text() == self._table().as_csv()
 
     def work(self) -> None:
-        write_text(settings().paths.runs / TABLE, self._table().as_csv())
+        write_atomic(settings().paths.runs / TABLE, self._table().as_csv().encode())
         self.say(TABLE)
         self.show()
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import luigi
 
+from cache.storage.durable import write_atomic
 from pipeline.cli import console
 from pipeline.cli.text import count, from_here
 from tasks.base import DEMO_DATA, PipelineTask, fact, plain, warn
@@ -29,7 +30,6 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
-from vibe_model.runs import write_text
 from vibe_model.sections import WITHOUT_DEPTH, RunChoice
 from vibe_model.settings import VideoConfig
 
@@ -68,7 +68,7 @@ class Evaluate(PipelineTask):
         return file.is_file() and file.read_text() == as_csv(_all_rows(self.record))
 
     def work(self) -> None:
-        write_text(self._folder() / RESULTS, as_csv(_all_rows(self.record)))
+        write_atomic(self._folder() / RESULTS, as_csv(_all_rows(self.record)).encode())
         self.show()
 
     def show(self) -> None:

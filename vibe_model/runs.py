@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from cache.storage.durable import sync_folder
+from cache.storage.durable import sync_folder, write_atomic
 from pipeline.errors import ConfigError, DataError, StandInMixed
 from vibe_model.settings import RunConfig, VideoConfig
 
@@ -59,7 +59,7 @@ BODY_FILES: Final = (
 _ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 
 
-def missing(config: RunConfig) -> list[str]:
+def _missing(config: RunConfig) -> list[str]:
     """Names of the data that the configuration reads and the cache does not have.
 
     A split is named `dataset/split`; a stream of an existing split `dataset/split/features/stream`.
@@ -83,7 +83,7 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     import cache
 
     opened = cache.open(config.cache)
-    absent = missing(config)
+    absent = _missing(config)
     if absent:
         present = ", ".join(opened.splits) or "none"
         raise DataError(
@@ -200,7 +200,7 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
 def is_complete(config: RunConfig) -> bool:
     """Whether this configuration's run on the current cache is finished."""
-    return not missing(config) and is_finished(run_folder(config))
+    return not _missing(config) and is_finished(run_folder(config))
 
 
 def is_finished(folder: Path) -> bool:
@@ -252,14 +252,10 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 atomically."""
-    replace_file(path, lambda stream: stream.write(text.encode()))
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted JSON without NaN, atomically."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    write_atomic(path, f"{text}\n".encode())
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:

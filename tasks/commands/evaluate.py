@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
+from cache.storage.durable import write_atomic
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.console import print_json
@@ -27,7 +28,7 @@ from tasks.base import fact, plain
 from tasks.results import RunMetrics, as_csv, table_of
 from vibe_model import runs
 from vibe_model.evaluation import protocols
-from vibe_model.runs import write_json, write_text
+from vibe_model.runs import write_json
 
 if TYPE_CHECKING:
     from cache import Split
@@ -132,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is not None:
         write_json(args.out / runs.METRICS, metrics.content)
         results = as_csv(metrics.rows(model.title))
-        write_text(args.out / evaluation.RESULTS, results)
+        write_atomic(args.out / evaluation.RESULTS, results.encode())
     if args.json:
         print_json(metrics.content)
         return 0
