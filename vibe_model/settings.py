@@ -69,7 +69,7 @@ def split_of(entry: str) -> str:
     return entry.partition(":")[0]
 
 
-def pattern_of(entry: str) -> str:
+def _pattern_of(entry: str) -> str:
     """The pattern of tracks in such an entry: S5*; "" without one."""
     return entry.partition(":")[2]
 
@@ -203,11 +203,15 @@ class RunConfig:
         """All splits that the run reads, for training, validation and evaluation."""
         return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
 
+    def tracks_of(self, entry: str) -> str:
+        """Pattern of the tracks that an entry of `validation` names."""
+        return _pattern_of(entry) or "*"
+
     def left_out(self, split: str) -> tuple[str, ...]:
         """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
         patterns = []
         for entry in (*getattr(self, "leave_out", ()), *self.validation):
-            pattern = pattern_of(entry)
+            pattern = _pattern_of(entry)
             if pattern and split_of(entry) == split:
                 patterns.append(pattern)
         return tuple(patterns)
@@ -432,7 +436,7 @@ class VideoConfig(RunConfig):
 
     def tracks_of(self, entry: str) -> str:
         """Pattern of the evaluated tracks, for an entry of `validation` or `evaluation`."""
-        return pattern_of(entry) or self.tracks.get(split_of(entry), "*")
+        return _pattern_of(entry) or self.tracks.get(split_of(entry), "*")
 
     @property
     def _has_2d_and_3d(self) -> bool:

@@ -28,7 +28,7 @@ from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation
 from vibe_model import runs
 from vibe_model.checkpoints import Checkpoint
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings import pattern_of, split_of
+from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
@@ -269,7 +269,7 @@ def _held_out_errors(
         prior_error = 0.0  # sums over windows
         mean_pose_error = 0.0
         split = splits[split_of(name)]
-        for theta in _read_labelled(split, config.seqlen, pattern_of(name) or "*"):
+        for theta in _read_labelled(split, config.seqlen, config.tracks_of(name)):
             target = _motion_matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
