@@ -17,9 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model.cameras import has_optimal_camera, optimal_camera, project_orthographic
-from vibe_model.devices import constant
 from vibe_model.losses import generator_losses, pair_step
 from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
@@ -68,20 +66,6 @@ def _apply_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor
     has_camera = has_optimal_camera(points, visible)
     compared = visible * has_camera[..., None]
     return projected, torch.cat((label_xy, compared[..., None]), dim=-1)
-
-
-def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
-    """Select the points that `skeletons.keypoints_13` selects of the labels, with the labels'
-    visibility.
-
-    points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
-    """
-    confidence = label[..., 2:]
-    joints = torch.cat((points, confidence), dim=-1)  # (..., 49, 3)
-    named, openpose = KEYPOINTS_13_OF_SPIN49
-    by_name = joints[..., constant(named, points), :]
-    by_openpose = joints[..., constant(openpose, points), :]
-    return torch.where(by_name[..., 2:] > 0, by_name, by_openpose)
 
 
 def uncertainty(network: PrVIPE, keypoints: Tensor, target: Tensor, is_known: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import DataError
+from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model import runs
+from vibe_model.devices import constant
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig
@@ -87,13 +89,27 @@ class PartDynamicsTrainer(VideoTrainer):
 
 def _uncertainty(embedding: PrVIPE, predicted: Tensor, kp_2d: Tensor) -> Tensor:
     """`losses.uncertainty` of predicted (B, T, 49, 2) and labelled keypoints (B, T, 49, 3)."""
-    labelled = losses.keypoints_13(kp_2d[..., :2], kp_2d)
+    labelled = _keypoints_13(kp_2d[..., :2], kp_2d)
     with torch.no_grad():  # stored embeddings may be those of detected keypoints
         normalised, is_known = PrVIPE.normalise(labelled)
         mean, std = embedding(normalised.flatten(0, 1))
     pr_vipe = torch.cat((mean, std), dim=-1).view(*is_known.shape, -1)
-    keypoints = losses.keypoints_13(predicted, kp_2d)
+    keypoints = _keypoints_13(predicted, kp_2d)
     return losses.uncertainty(embedding, keypoints, pr_vipe, is_known)
+
+
+def _keypoints_13(points: Tensor, label: Tensor) -> Tensor:
+    """Select the points that `skeletons.keypoints_13` selects of the labels, with the labels'
+    visibility.
+
+    points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
+    """
+    confidence = label[..., 2:]
+    joints = torch.cat((points, confidence), dim=-1)  # (..., 49, 3)
+    named, openpose = KEYPOINTS_13_OF_SPIN49
+    by_name = joints[..., constant(named, points), :]
+    by_openpose = joints[..., constant(openpose, points), :]
+    return torch.where(by_name[..., 2:] > 0, by_name, by_openpose)
 
 
 def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split]) -> None:

@@ -18,9 +18,9 @@ from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
-from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
+from vibe_model.part_dynamics.losses import neighbours, uncertainty
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_model.part_dynamics.training import PartDynamicsTrainer, _motion_deviations
+from vibe_model.part_dynamics.training import PartDynamicsTrainer, _keypoints_13, _motion_deviations
 from vibe_model.training.data import TrainingBatch
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
@@ -107,10 +107,10 @@ def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config,
         given = {name: labels[name].float() for name in ("features", *config.extra_streams)}
         current = trainer.generator.train().pose(trainer.generator.regress_around(**given)[0])
         normalised, known = PrVIPE.normalise(
-            keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"])
+            _keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"])
         )
         embedded = torch.cat(trainer.embedding(normalised.flatten(0, 1)), -1).view(*known.shape, -1)
-        seen = keypoints_13(current["kp_2d"], labels["kp_2d"])
+        seen = _keypoints_13(current["kp_2d"], labels["kp_2d"])
         expected = config.uncertainty_weight * uncertainty(trainer.embedding, seen, embedded, known)
     assert trainer.train_step(batch).terms["uncertainty"] == pytest.approx(
         float(expected), rel=1e-5
