@@ -20,7 +20,8 @@ from abc import ABC, abstractmethod
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,6 @@ from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.place import Place
 from cache.format.shard import ShardLayout
-from cache.storage.base import Bytes
 from cache.storage.object_store import map_parallel
 from cache.windows import spread
 
@@ -66,43 +66,42 @@ class _ChunkParts(NamedTuple):
     n_rows: Ints  # (n_parts,)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array of a commit, as `Rows` reads it."""
+
+    place: Place  # the split or stream
+    layout: ShardLayout  # the column, and how its rows are arranged in the shard files
+    n_rows: int
+    # the manifest's record of each shard, by its number as text; the file must have its size
+    records: Mapping[str, str]
+    # called after opening a shard; raises when the array has been replaced
+    check_current: Callable[[], None]
+
+
 class Rows(ABC):
     """Reads rows of one array. Threads may read at the same time; so may forked processes, unless
     the array is in an object store.
-
-    Args:
-        place: the split or stream.
-        layout: the column, and how its rows are arranged in the shard files.
-        n_rows: how many rows the array has.
-        records: the manifest's record of each shard, by its number as text. The file must have the
-            record's size.
-        check_current: called after opening a shard; raises when the array has been replaced.
     """
 
     @staticmethod
-    def open(place: Place, *arguments: Any) -> Rows:
-        """Make the reader for the place's store, from the arguments of `Rows`."""
-        kind = _RangedRows if place.store.folder() is None else _MappedRows
-        return kind(place, *arguments)
+    def open(array: StoredArray) -> Rows:
+        """Make the reader for the store of the array."""
+        if array.place.store.folder() is None:
+            return _RangedRows(array)
+        return _MappedRows(array)
 
-    def __init__(
-        self,
-        place: Place,
-        layout: ShardLayout,
-        n_rows: int,
-        records: Mapping[str, str],
-        check_current: Callable[[], None],
-    ) -> None:
-        self._store = place.store
-        self._array = place.array_key(layout.column.name)
-        self._layout = layout
-        self._n_rows = n_rows
-        self._records = records
-        self._check_current = check_current
-        self._location = place.store.location(self._array)
-        self.trailing = layout.column.shape
-        self.dtype = layout.column.dtype
-        self._geometry = layout.geometry
+    def __init__(self, array: StoredArray) -> None:
+        self._store = array.place.store
+        self._array_key = array.place.array_key(array.layout.column.name)
+        self._layout = array.layout
+        self._n_rows = array.n_rows
+        self._records = array.records
+        self._check_current = array.check_current
+        self._location = self._store.location(self._array_key)
+        self.trailing = array.layout.column.shape
+        self.dtype = array.layout.column.dtype
+        self._geometry = array.layout.geometry
 
     def read(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill `out` (B, seqlen, *trailing) with rows [start, start + seqlen) for each of the B
@@ -142,30 +141,34 @@ class Rows(ABC):
 class _MappedRows(Rows):
     """Rows in shard files on a disk, which are memory-mapped and stay open between reads."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, array: StoredArray) -> None:
+        super().__init__(array)
         self._row_bytes = self._layout.column.row_bytes
-        # Open shards by number; `_OPEN_SHARDS` limits how many all readers have. Readers do not
-        # share maps: a split that is opened again reads the files that exist now.
-        self.maps: dict[int, _MappedShard] = {}
+        # Open shards by number; `_POOL` limits how many all readers have. Readers do not share
+        # maps: a split that is opened again reads the files that exist now.
+        self._maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
         self._is_checked = bytearray(n_chunks)  # whether each chunk's checksum was compared
 
+    def close_shard(self, shard: int) -> None:
+        """Close a shard, if it is open. It is unmapped when its last view is deleted."""
+        self._maps.pop(shard, None)
+
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
-        filled = 0  # bytes or rows of `out`
-        if out.dtype == self.dtype:  # copy bytes: that is faster than copying arrays
-            target = out.reshape(-1).view(np.uint8).data
-            for data, first, stop in self._byte_ranges(starts, seqlen):
-                end = filled + stop - first
-                target[filled:end] = data[first:stop]
-                filled = end
-            return
-        rows = out.reshape(-1, *self.trailing)
-        for data, first, stop in self._byte_ranges(starts, seqlen):
+        ranges = self._byte_ranges(starts, seqlen)
+        if out.dtype == self.dtype:
+            _copy_bytes(ranges, out)
+        else:
+            self._convert(ranges, out.reshape(-1, *self.trailing))
+
+    def _convert(self, ranges: Iterator[_ByteRange], out: Array) -> None:
+        """Fill `out` (N, *trailing) with the rows of byte ranges, converted to its dtype."""
+        n_filled = 0
+        for data, first, stop in ranges:
             n_rows = (stop - first) // self._row_bytes
             stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
-            _copy(stored, rows[filled : filled + n_rows])
-            filled += n_rows
+            _copy(stored, out[n_filled : n_filled + n_rows])
+            n_filled += n_rows
 
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """Yield the byte ranges of the windows, in order, with checksums compared. A window that
@@ -179,7 +182,7 @@ class _MappedRows(Rows):
         current: set[int] = set()  # shards that are known to be open, with their present size
         columns = (parts.chunk, shards_of_parts, first, stop)
         for chunk, shard, begin, end in zip(*[column.tolist() for column in columns], strict=True):
-            opened = self.maps.get(shard)
+            opened = self._maps.get(shard)
             if opened is None or shard not in current:
                 opened = self._open_shard(shard)
                 current.add(shard)
@@ -188,24 +191,24 @@ class _MappedRows(Rows):
                 if number >= opened.n_chunks:
                     raise _missing_chunk(self._file(shard), number)
                 if not opened.is_intact(number):
-                    self.maps.clear()  # the next read opens the repaired files
+                    self._maps.clear()  # the next read opens the repaired files
                     raise _damaged_chunk(self._file(shard), number, self._layout)
                 self._is_checked[chunk] = True
             yield opened.data, begin, end
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
-        opened = self.maps.get(shard)
+        opened = self._maps.get(shard)
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
-                opened = _open_within_limit(self._file(shard), self._layout, record)
+                opened = _POOL.map(self._file(shard), self._layout, record)
             finally:
                 # Also after an error: a shard that is missing because the split was replaced is no
                 # damage.
                 self._check_current()
-            self.maps[shard] = opened
-            _OPEN_SHARDS.append((weakref.ref(self), shard))
+            self._maps[shard] = opened
+            _POOL.add(self, shard)
         return opened
 
     def _file(self, shard: int) -> str:
@@ -239,9 +242,6 @@ class _MappedShard:
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
             raise shards.damaged_index(file)
 
-    def chunk(self, number: int) -> Bytes:
-        return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
-
     def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""
         first = number * self._chunk_bytes
@@ -249,55 +249,65 @@ class _MappedShard:
         # On a cold disk, read the whole chunk at once, not page by page.
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
-        checksum = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
+        content = np.frombuffer(self.data, np.uint8, stop - first, first)
+        checksum = shards.crc32c(content)  # type: ignore[arg-type]  # takes a view of bytes, too
         return checksum == self.data[stop : stop + 4]
 
 
-# The shards that all readers of this process have opened, oldest first: each reader, and the
-# shard's number in its `maps`. A reader appends the shards that it opens; `_close_oldest` removes
-# them here and from the reader's `maps`. An entry whose reader is gone, or has dropped the shard
-# itself, stays until then: it counts as open. Closing it does nothing, or closes the shard that the
-# reader has opened again, which it then opens once more.
-_OPEN_SHARDS: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
+class _ShardPool:
+    """The shards that the readers of this process have open, at most half of its file descriptors.
 
-
-def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
-    """Map a shard, so that open shards take at most half of the process's file descriptors. If none
-    is free, close all other shards first.
+    An entry whose reader is gone, or has dropped the shard itself, stays until it is the oldest: it
+    counts as open. Closing it does nothing, or closes the shard that the reader has opened again,
+    which it then opens once more.
     """
-    _close_oldest(_shard_limit())
-    try:
+
+    def __init__(self) -> None:
+        # each reader and the shard's number, oldest first; threads take no lock
+        self._opened: deque[tuple[weakref.ref[_MappedRows], int]] = deque()
+
+    def map(self, file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
+        """Map a shard, and close the oldest ones before: all of them if the process has no file
+        descriptor left. The reader then adds it.
+        """
+        self._close_oldest(self.limit())
+        try:
+            return _MappedShard(file, layout, record)
+        except OSError as error:
+            if error.errno not in _TOO_MANY_FILES:
+                raise
+        self._close_oldest(0)  # other code uses the remaining descriptors
         return _MappedShard(file, layout, record)
-    except OSError as error:
-        if error.errno not in _TOO_MANY_FILES:
-            raise
-    _close_oldest(0)  # other code uses the remaining descriptors
-    return _MappedShard(file, layout, record)
+
+    def add(self, reader: _MappedRows, shard: int) -> None:
+        """Note that a reader has opened a shard."""
+        self._opened.append((weakref.ref(reader), shard))
+
+    def limit(self) -> int:
+        """How many shards may be open. Read each time: the system's limit may change."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return _MOST_SHARDS
+        return min(max(soft // 2, 16), _MOST_SHARDS)
+
+    def _close_oldest(self, limit: int) -> None:
+        """Close the oldest shards until fewer than `limit` are open, or none is left."""
+        with suppress(IndexError):  # none is left; other threads may close shards, too
+            while len(self._opened) >= limit:
+                reference, shard = self._opened.popleft()
+                reader = reference()
+                if reader is not None:
+                    reader.close_shard(shard)
 
 
-def _close_oldest(limit: int) -> None:
-    """Close the oldest shards until fewer than `limit` are open, or none is left."""
-    with suppress(IndexError):  # none is left; other threads may close shards, too
-        while len(_OPEN_SHARDS) >= limit:
-            reference, shard = _OPEN_SHARDS.popleft()
-            reader = reference()
-            if reader is not None:
-                reader.maps.pop(shard, None)  # it is unmapped when its last view is deleted
-
-
-def _shard_limit() -> int:
-    """How many shards may be open. Read each time: the system's limit may change."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MOST_SHARDS
-    return min(max(soft // 2, 16), _MOST_SHARDS)
+_POOL: Final = _ShardPool()
 
 
 class _RangedRows(Rows):
     """Rows in an object store, of which only the needed chunks are fetched."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, array: StoredArray) -> None:
+        super().__init__(array)
         self._n_chunks: dict[int, int] = {}  # how many chunks each shard has, once it is known
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
@@ -330,7 +340,7 @@ class _RangedRows(Rows):
         geometry = self._geometry
         size = self._layout.chunk_bytes
         shard = int(chunks[0]) // geometry.chunks
-        key = shard_key(self._array, shard, self.trailing)
+        key = shard_key(self._array_key, shard, self.trailing)
         location = self._store.location(key)
         numbers = (chunks - shard * geometry.chunks).tolist()
         try:
@@ -390,6 +400,16 @@ def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
     first_row = chunk * layout.geometry.rows_per_chunk
     expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
     return shards.damage(file, expected, "other bytes")
+
+
+def _copy_bytes(ranges: Iterator[_ByteRange], out: Array) -> None:
+    """Fill `out`, which has the stored dtype, with byte ranges: faster than copying arrays."""
+    target = out.reshape(-1).view(np.uint8).data
+    n_filled = 0
+    for data, first, stop in ranges:
+        end = n_filled + stop - first
+        target[n_filled:end] = data[first:stop]
+        n_filled = end
 
 
 def _copy(rows: Array, out: Array) -> None:

@@ -28,7 +28,7 @@ from cache.format.layout import (
 )
 from cache.format.manifest import Commit, shard_rows
 from cache.format.shard import ShardLayout
-from cache.read.rows import Rows
+from cache.read.rows import Rows, StoredArray
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
 
 _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
@@ -48,9 +48,8 @@ class OpenCommit:
             commit = self.commit
             layout = ShardLayout(commit.columns[array], commit.geometry)
             records = commit.manifest["shards"][array]
-            self._readers[array] = Rows.open(
-                commit.place, layout, commit.extent, records, self.require_current
-            )
+            stored = StoredArray(commit.place, layout, commit.extent, records, self.require_current)
+            self._readers[array] = Rows.open(stored)
         return self._readers[array]
 
 

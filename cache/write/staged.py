@@ -34,7 +34,7 @@ from cache.arrays import Array
 from cache.format.layout import Column, Geometry, fingerprint, shard_key
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, crc32c
-from cache.read.rows import Rows
+from cache.read.rows import Rows, StoredArray
 
 # kinds of pieces
 SHARD: Final = "shard"
@@ -228,7 +228,7 @@ class ShardFiles:
         end = (staged.number + 1) * self.geometry.rows_per_shard
         records = {str(staged.number): staged.records[name]}
         # not committed: there is no manifest to compare
-        return Rows.open(self._place, self._layout(name), end, records, lambda: None)
+        return Rows.open(StoredArray(self._place, self._layout(name), end, records, lambda: None))
 
     def _layout(self, name: str) -> ShardLayout:
         return ShardLayout(self.columns[name], self.geometry)

@@ -66,7 +66,7 @@ def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shard
     limit, root, monkeypatch
 ):
     """With three, nearly every window has to close a shard that another thread has just opened."""
-    monkeypatch.setattr("cache.read.rows._shard_limit", lambda: limit)
+    monkeypatch.setattr("cache.read.rows._ShardPool.limit", lambda pool: limit)
     gc.collect()  # splits of other tests, whose shards would be closed while this one counts
     before = open_files()
     # nothing is open yet: the threads open shards at the same time
