@@ -37,7 +37,7 @@ _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H an
 # Which joints of SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints are
 # the roots of the index fingers.
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_N_POSE: (*_BODY, 25, 40)}
-RATES: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # keys of the rate in an .npz
+RATE_KEYS: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # of the rate in an .npz
 AIST_FPS: Final = 60.0
 MOTION_X_FPS: Final = 30.0
 # How many numbers each part has in a frame of Motion-X, in this order.
@@ -51,7 +51,7 @@ MOTION_X: Final[Mapping[str, int]] = {
     "trans": 3,
     "betas": 10,
 }
-AGAIN: Final = "Unpack this subset again."
+UNPACK_AGAIN: Final = "Unpack this subset again."
 OTHER_BODY: Final = (
     "Take the SMPL-H or SMPL-X files of the release: other bodies are not read. Import results of "
     "body estimators with --format bodies."
@@ -86,13 +86,13 @@ def load_motion(file: Path) -> Motion:
     for key, values in {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}.items():
         if not in_range(values).all():
             actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, "finite numbers", actual, AGAIN)
+            raise RawDataError(file, key, "finite numbers", actual, UNPACK_AGAIN)
     return motion
 
 
 def _load_npz(file: Path) -> Motion:
     """Read a motion of AMASS or BEAT2: SMPL-H, whose joints become SMPL's, or SMPL-X."""
-    data = StoredArrays(file, load_npz(file, ("poses", "betas", "trans"), ("gender", *RATES)))
+    data = StoredArrays(file, load_npz(file, ("poses", "betas", "trans"), ("gender", *RATE_KEYS)))
     shape = data.value("poses").shape
     width = shape[-1] if shape else 0
     if width not in SMPL_JOINTS:
@@ -103,13 +103,20 @@ def _load_npz(file: Path) -> Motion:
     betas = data.take("betas", None)
     n_betas = len(betas)
     if n_betas < N_BETAS:
-        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), AGAIN)
+        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(n_betas), UNPACK_AGAIN)
     if width == SMPLX_N_POSE:
         betas = betas[:SMPLX_N_BETAS]
     else:
         betas = betas[:N_BETAS]
         poses = poses[:, SMPL_JOINTS[width]]
-    return Motion(poses, trans, betas, n_betas, _rate(data), _gender(data.content))
+    return Motion(
+        pose=poses,
+        trans=trans,
+        betas=betas,
+        n_betas=n_betas,
+        rate=_rate(data),
+        gender=_gender(data.content),
+    )
 
 
 def _gender(data: Mapping[str, Any]) -> str:
@@ -124,14 +131,16 @@ def _gender(data: Mapping[str, Any]) -> str:
 
 
 def _rate(data: StoredArrays) -> float:
-    """Frames per second, from the first of RATES that the file has. Raises RawDataError."""
-    keys = [key for key in RATES if key in data.content]
+    """Frames per second, from the first of RATE_KEYS that the file has. Raises RawDataError."""
+    keys = [key for key in RATE_KEYS if key in data.content]
     if not keys:
-        raise RawDataError(data.file, RATES[0], "frames per second", "no such key", AGAIN)
+        raise RawDataError(
+            data.file, RATE_KEYS[0], "frames per second", "no such key", UNPACK_AGAIN
+        )
     rate = data.scalar(keys[0])
     if not 1 <= rate <= 10_000:
         expected = "1 to 10,000 frames per second"
-        raise RawDataError(data.file, keys[0], expected, str(rate), AGAIN)
+        raise RawDataError(data.file, keys[0], expected, str(rate), UNPACK_AGAIN)
     return rate
 
 
@@ -151,7 +160,7 @@ def _load_aist(file: Path) -> Motion:
     trans = stored.take("smpl_trans", len(poses), 3)
     scaling = stored.scalar("smpl_scaling")
     if not scaling > 0:
-        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling), AGAIN)
+        raise RawDataError(file, "smpl_scaling", "a number over 0", str(scaling), UNPACK_AGAIN)
     return Motion(
         pose=poses.reshape(-1, 24, 3),
         trans=trans / scaling,
