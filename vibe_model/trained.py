@@ -2,14 +2,15 @@
 evaluation]
 
 `Trained.load` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
-`Trained` knows which streams it reads, and refuses features of another network. HMR2.0's file has
-no model of ours: `_Hmr2Head` are its heads.
+`Trained` knows which streams it reads, and refuses features of another network. What differs
+between our checkpoints and the published ones is in their `Origin`. HMR2.0's file has no model of
+ours: `_Hmr2Head` are its heads.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -36,13 +37,27 @@ CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192
 POSE_SIZE: Final = 24 * 6
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model is from, and what that decides."""
+
+    kind: TrainedKind  # as files record it
+    title: str | None = None  # None: that of the settings' model
+    configure: Callable[[Checkpoint], VideoConfig]
+    build: Callable[[VideoConfig, Body], VideoModel] = models.build_generator
+    # Whether it reads SPIN's features, whose stream may have any name: the caller chooses.
+    reads_spin: bool = False
+    # Whether it reads features of its own file. They are identified by the file alone.
+    has_own_network: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A generator in evaluation mode, on its device, with the records of its checkpoint."""
 
     generator: VideoModel
     checkpoint: Path
-    kind: TrainedKind  # SPIN's and HMR2.0's models work frame by frame
+    origin: Origin
     config: VideoConfig
     stand_in: bool  # trained on demo data
     # Identities of the streams of its training, as far as recorded, by the argument of
@@ -64,11 +79,10 @@ class Trained:
         target = device_of(device)
         saved = Checkpoint.read(checkpoint)
         _refuse_other_states(saved)
-        kind: TrainedKind = "ours"
-        config = _recorded_config(saved)
-        if config is None:
-            kind = saved.kind
-            config = _published_config(saved.kind)
+        origin = _OURS
+        if saved.content.get("config") is None:
+            origin = _PUBLISHED[saved.kind]
+        config = origin.configure(saved)
         body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
         runs.require_one_kind(
             {
@@ -79,49 +93,41 @@ class Trained:
 
         identities = {**(saved.content.get("extra_streams") or {})}
         identities["features"] = saved.content.get("features")
-        if kind == HMR2:  # its heads need tokens of this checkpoint
+        if origin.has_own_network:
             identities["features"] = {
-                "kind": HMR2_STREAM,
+                "kind": config.stream,
                 "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
             }
-            generator: VideoModel = _Hmr2Head(body_model)
-        else:
-            generator = models.build_generator(config, body_model)
+        generator = origin.build(config, body_model)
         saved.fill(generator)
         return cls(
             generator=generator.to(target).eval(),
             checkpoint=checkpoint,
-            kind=kind,
+            origin=origin,
             config=config,
             stand_in=saved.stand_in,
             identities=identities,
         )
 
-    @property
+    @functools.cached_property
     def about(self) -> dict[str, Any]:
         """Facts about the checkpoint, for files made with it."""
         return {
-            "kind": self.kind,
+            "kind": self.origin.kind,
             "file": self.checkpoint.name,
             "sha256": runs.file_digest(self.checkpoint),
         }
 
     @property
     def title(self) -> str:
-        if self.kind == "spin":
-            return "SPIN"
-        if self.kind == HMR2:
-            return "HMR2.0"
-        return models.find(self.config.MODEL).title
+        return self.origin.title or models.find(self.config.MODEL).title
 
     @property
     def stream(self) -> str | None:
-        """Name of the feature stream that the model reads.
-
-        A run records it, and HMR2.0 has its own. None for the published models of SPIN's features
-        (kinds "vibe" and "spin"): the caller chooses, because their stream may have any name.
+        """Name of the feature stream that the model reads, from a run or for HMR2.0. None: the
+        caller chooses.
         """
-        return None if self.kind in ("vibe", "spin") else self.config.stream
+        return None if self.origin.reads_spin else self.config.stream
 
     def _streams(self, stream: str) -> dict[str, str]:
         """The streams that the model reads, by argument.
@@ -201,13 +207,12 @@ class Trained:
         if "imported" in (expected.get("kind"), identity.get("kind")):
             return
         compared = set(expected)
-        if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`Trained.load`)
+        do = "Extract them by this file, as stream of another name, or predict clips."
+        if not self.origin.has_own_network:
             compared |= identity.keys()
+            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
         differing = sorted(key for key in compared if expected.get(key) != identity.get(key))
         if differing:
-            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
-            if self.kind == HMR2:
-                do = "Extract them by this file, as stream of another name, or predict clips."
             raise DataError(
                 f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
                 f"{_entries(expected, differing)}; found {_entries(identity, differing)}. {do}"
@@ -226,31 +231,14 @@ def _refuse_other_states(checkpoint: Checkpoint) -> None:
             )
 
 
-def _published_config(kind: Kind) -> VideoConfig:
-    """Settings of a published model: VIBE's, or for SPIN and HMR2.0 those without a time encoder.
-
-    SPIN's file fills VIBE's regressor, which is applied frame by frame.
-    """
-    vibe = models.find("vibe")
-    if kind == "vibe":
-        return vibe.config()
-    config = vibe.vary(vibe.config(), vibe.baseline)
-    if kind == HMR2:
-        return replace(config, stream=HMR2_STREAM, feature_size=TOKEN_SIZE)
-    return config
-
-
-def _recorded_config(checkpoint: Checkpoint) -> VideoConfig | None:
-    """The settings with which a checkpoint was trained; None for a published checkpoint."""
-    settings = checkpoint.content.get("config")
-    if settings is None:
-        return None
+def _recorded_config(checkpoint: Checkpoint) -> VideoConfig:
+    """The settings with which a checkpoint of ours was trained."""
     name = checkpoint.model_name
     if name not in models.names():
         missing = models.missing_label(name)
         raise CheckpointError(f"{checkpoint.path}: checkpoint of {missing}. Install that package.")
     try:
-        return models.find(name).config.from_dict(settings)
+        return models.find(name).config.from_dict(checkpoint.content["config"])
     except PlugInError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     except (AttributeError, ConfigError, TypeError) as error:
@@ -258,6 +246,12 @@ def _recorded_config(checkpoint: Checkpoint) -> VideoConfig | None:
             f"{checkpoint.path}: 'config': {error}. Another version of this project made it: use "
             "that one, or train again."
         ) from error
+
+
+def _config_by_frame(_: Checkpoint, **changes: Any) -> VideoConfig:
+    """VIBE's settings without a time encoder: SPIN's file fills VIBE's regressor."""
+    vibe = models.find("vibe")
+    return replace(vibe.vary(vibe.config(), vibe.baseline), **changes)
 
 
 def load_body(folder: Path | None) -> Body:
@@ -322,3 +316,17 @@ class _LinearHeads(nn.Module):
     def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pose = self.decpose(token) + self.init_body_pose
         return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
+
+
+_OURS: Final = Origin(kind="ours", configure=_recorded_config)
+_PUBLISHED: Final[Mapping[Kind, Origin]] = {
+    "vibe": Origin(kind="vibe", configure=lambda _: models.find("vibe").config(), reads_spin=True),
+    "spin": Origin(kind="spin", title="SPIN", configure=_config_by_frame, reads_spin=True),
+    HMR2: Origin(
+        kind=HMR2,
+        title="HMR2.0",
+        configure=functools.partial(_config_by_frame, stream=HMR2_STREAM, feature_size=TOKEN_SIZE),
+        build=lambda _, body: _Hmr2Head(body),
+        has_own_network=True,
+    ),
+}

@@ -22,7 +22,6 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
-from vibe_model.checkpoints import HMR2
 from vibe_model.trained import Trained
 
 
@@ -71,7 +70,7 @@ class PredictionJob:
         features = streams[-1]
         network = features.stream
         is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
-        needs_spin = self.trained.kind in ("vibe", "spin") and not self.stand_in
+        needs_spin = self.trained.origin.reads_spin and not self.stand_in
         if is_spin or not needs_spin:
             return None
         return (
@@ -113,7 +112,7 @@ def _feature_stream(trained: Trained, settings: Settings, weights: str | None) -
     """The stream of features: HMR2.0's own network; for other models the one in [features], or a
     ResNet-50 with these weights.
     """
-    if trained.kind == HMR2:
+    if trained.origin.has_own_network:
         if weights is not None:
             raise ConfigError(
                 f"--weights {weights}: {trained.checkpoint.name} has its own network. Omit "

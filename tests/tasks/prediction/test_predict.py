@@ -232,7 +232,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
     monkeypatch.setattr(body, "is_stand_in", False)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
     vibe = Trained.load(tmp_path / "vibe.pth.tar", None, "cpu")
-    assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
+    assert (vibe.origin.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
     assert not vibe.generator.training
     tensors = {
         name.removeprefix("regressor."): t
@@ -240,7 +240,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
     }
     torch.save({"model": {**tensors, "conv1.weight": torch.zeros(1)}}, tmp_path / "spin.pt")
     spin = Trained.load(tmp_path / "spin.pt", None, "cpu")
-    assert spin.kind == "spin"
+    assert spin.origin.kind == "spin"
     assert spin.config.n_layers == 0  # frame by frame
 
 
