@@ -185,9 +185,8 @@ class Numbering:
         is_leading = last is not None and last.is_preceded_by(packet)
         if self.damage.is_found:
             return NoFrame.SPOILT if is_leading else NoFrame.DAMAGED
-        is_first = not self._waiting and not self._numbered.count
-        is_before_all = is_first and self._key_frames.all_are_after(packet.order)
-        if is_leading or (is_before_all and key_frame is None):
+        has_begun = self._waiting or self._numbered.count
+        if is_leading or (not has_begun and self._key_frames.all_are_after(packet.order)):
             return NoFrame.HEADLESS
         return NoFrame.DAMAGED
 
