@@ -13,16 +13,18 @@ carried over by their keys after that conversion.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
-from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count, few, size
+from pipeline.cli.progress import Progress, bar
+from pipeline.cli.text import FEW, count, error_text, few, size
 from pipeline.conversion.committed import DROP, convert_command
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
@@ -30,12 +32,12 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import fill_command, missing_rows
-from pipeline.recipe.contents import compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 
 # fields of the report of a check that the JSON document has
 _REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
+_LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -67,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     splits = names or None
     listed = []
     if args.digest:
-        listed = read_list(args.digest, splits)
+        listed = _read_list(args.digest, splits)
 
     report = _verify(args, splits, result)
     repair = None
@@ -79,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     differing = None
     if args.digest:
         with bar("digest", err) as progress:
-            differing = list(compare_digests(cache.open(args.cache), listed, progress))
+            differing = list(_compare_digests(cache.open(args.cache), listed, progress))
         result.add_lines(differing, WRONG)
         n_equal = len(listed) - len(differing)
         mark = WRONG if differing else DONE
@@ -121,6 +123,69 @@ def _verify(
     else:
         result.add_line(f"{count(len(report.problems), 'problem')} in {summary}")
     return report
+
+
+# --------------------------------------------------------------------------------------------------
+# published digests
+
+
+class _ListedDigest(NamedTuple):
+    """One line of a list that `status --digest` prints."""
+
+    digest: str
+    split: str
+    content: str  # "labels" or "features/<stream>"
+    stream: str | None  # None: the digest is of the labels
+
+
+def _read_list(file: Path, splits: Sequence[str] | None = None) -> list[_ListedDigest]:
+    """Read the lines of a published list, for all splits or only these. Text after # is a comment.
+
+    Raises PipelineError for a file without digests of these splits, and for an invalid line; and
+    OSError.
+    """
+    listed = []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        parts = _LINE.fullmatch(text)
+        if parts is None:
+            raise PipelineError(
+                f"{file}, line {number}: expected SHA-256, split and content, as status --digest "
+                f"prints them, found another text"
+            )
+        if splits is None or parts[2] in splits:
+            listed.append(_ListedDigest(*parts.groups()))
+    if not listed:
+        names = ""
+        if splits:
+            names = f" of {', '.join(splits)}"
+        do = "Write a list: python -m pipeline status --digest > FILE"
+        raise PipelineError(f"{file}: no digests{names}. {do}")
+    return listed
+
+
+def _compare_digests(
+    opened: cache.FeatureCache, listed: Sequence[_ListedDigest], progress: Progress
+) -> Iterator[str]:
+    """Yield a message for each line of a list whose labels or stream are different in the cache, or
+    cannot be read.
+    """
+    for number, entry in enumerate(listed):
+        progress(number, len(listed), f"{entry.split} {entry.content}")
+        try:
+            digest = cache.content_digest(opened[entry.split], entry.stream)
+        except (cache.CacheError, OSError) as error:
+            yield f"{entry.split}: {entry.content} cannot be compared: {error_text(error)}"
+            continue
+        if digest == entry.digest:
+            continue
+        do = "Compare release, split, settings and version (docs/digests.md)."
+        if entry.stream is not None:
+            do = "Other hardware and libraries compute other last digits (docs/digests.md)."
+        title = f"{entry.split}: {entry.content}"
+        yield f"{title}: expected the digest {entry.digest}, found {digest}. {do}"
 
 
 # --------------------------------------------------------------------------------------------------

@@ -18,17 +18,15 @@ import functools
 import io
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cache
 from cache.format.layout import FEATURES, stream_of
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import error_text, printable
 from pipeline.conversion import committed
-from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades
@@ -37,7 +35,6 @@ from pipeline.processes.software import package_version
 
 # counts of person-frames in a video's account; unknown for a video of another program
 COUNTS: Final = ("tracks_kept", "found", "kept")
-_LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
 
 
 def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
@@ -157,14 +154,6 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
     return stored
 
 
-class ListedDigest(NamedTuple):
-    """One line of a list."""
-
-    digest: str
-    split: str
-    stream: str | None  # None: the digest is of the labels
-
-
 def list_digests(
     opened: cache.FeatureCache, names: Sequence[str], problems: list[str], progress: Progress
 ) -> Iterator[str]:
@@ -181,7 +170,7 @@ def list_digests(
         except (cache.CacheError, OSError) as error:
             problems.append(error_text(error))
     for number, (split, stream) in enumerate(contents):
-        content = _content(stream)
+        content = "labels" if stream is None else f"{FEATURES}/{stream}"
         progress(number, len(contents), f"{split.name} {content}")
         try:
             notes = []  # what a reader of the list has to know
@@ -195,58 +184,3 @@ def list_digests(
             yield f"{line}  # {', '.join(notes)}" if notes else line
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: no digest of {content}: {error_text(error)}")
-
-
-def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ListedDigest]:
-    """Read the lines of a published list, for all splits or only these. Text after # is a comment.
-
-    Raises PipelineError for a file without digests of these splits, and for an invalid line; and
-    OSError.
-    """
-    listed = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        parts = _LINE.fullmatch(text)
-        if parts is None:
-            raise PipelineError(
-                f"{file}, line {number}: expected SHA-256, split and content, as status --digest "
-                f"prints them, found another text"
-            )
-        if splits is None or parts[2] in splits:
-            listed.append(ListedDigest(parts[1], parts[2], parts[4]))
-    if not listed:
-        names = ""
-        if splits:
-            names = f" of {', '.join(splits)}"
-        do = "Write a list: python -m pipeline status --digest > FILE"
-        raise PipelineError(f"{file}: no digests{names}. {do}")
-    return listed
-
-
-def compare_digests(
-    opened: cache.FeatureCache, listed: Sequence[ListedDigest], progress: Progress
-) -> Iterator[str]:
-    """Yield a message for each line of a list whose labels or stream are different in the cache, or
-    cannot be read.
-    """
-    for number, entry in enumerate(listed):
-        content = _content(entry.stream)
-        progress(number, len(listed), f"{entry.split} {content}")
-        try:
-            digest = cache.content_digest(opened[entry.split], entry.stream)
-        except (cache.CacheError, OSError) as error:
-            yield f"{entry.split}: {content} cannot be compared: {error_text(error)}"
-            continue
-        if digest == entry.digest:
-            continue
-        do = "Compare release, split, settings and version (docs/digests.md)."
-        if entry.stream is not None:
-            do = "Other hardware and libraries compute other last digits (docs/digests.md)."
-        yield f"{entry.split}: {content}: expected the digest {entry.digest}, found {digest}. {do}"
-
-
-def _content(stream: str | None) -> str:
-    """What a digest is of, as a line has it."""
-    return "labels" if stream is None else f"{FEATURES}/{stream}"
