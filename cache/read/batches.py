@@ -36,12 +36,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cache.arrays import Array, Ints
+from cache.arrays import Array, Flags, Floats, Ints
 from cache.errors import CacheError
-from cache.format.layout import COLUMNS
+from cache.format.layout import COLUMNS, COMPUTED, UNDECODABLE
 from cache.read import labels
 from cache.read.open_split import TRACK_FIELDS, DefaultName, OpenSplit
-from cache.read.streams import StreamWindows
+from cache.read.rows import Rows
+from cache.read.streams import OpenStream
 
 _FLOAT32: Final = np.dtype(np.float32)
 FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
@@ -159,7 +160,7 @@ class Batch:
             window = windows[is_outside][0].tolist()
             problem = f"rows {window} are in no committed track: take windows from windows()"
             raise CacheError(f"{split.name}: {problem}")
-        self._streams: dict[str, StreamWindows] = {}  # by field of features, opened on first use
+        self._streams: dict[str, _StreamWindows] = {}  # by field of features, opened on first use
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
         read_column = functools.partial(_read_if_stored, split, self._starts, self._seqlen)
@@ -218,13 +219,13 @@ class Batch:
     def _shape(self, trailing: Sequence[int]) -> tuple[int, ...]:
         return len(self._starts), self._seqlen, *trailing
 
-    def _open_stream(self, name: str) -> StreamWindows:
+    def _open_stream(self, name: str) -> _StreamWindows:
         """The reader of a field of features."""
         if name not in self._streams:
             stream = self._split.open_stream(self._chosen.features[name])
             history = self._chosen.history.get(name, 0)
             run_starts = self._run_starts if history else self._starts
-            self._streams[name] = StreamWindows(
+            self._streams[name] = _StreamWindows(
                 stream, self._starts, self._seqlen, history, run_starts
             )
         return self._streams[name]
@@ -251,6 +252,80 @@ class Batch:
             values[mirrored] = labels.mirror(name, rows)
         else:
             values[mirrored] = extra.mirrored(rows, self._split.name)
+
+
+class _StreamWindows:
+    """Reads B windows of `seqlen` rows of a stream, each with `history` rows before it.
+
+    History that would be before the start of the window's run is filled with zeros.
+
+    Args:
+        stream: the stream to read.
+        starts: (B,) first rows of the windows.
+        run_starts: (B,) first rows of the windows' runs; not used without history.
+
+    Raises CacheError if the stream has no features for a row of a window, or lacks a shard of its
+    history.
+    """
+
+    def __init__(
+        self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints
+    ) -> None:
+        self._stream = stream
+        self._starts = starts
+        self._seqlen = seqlen
+        self._history = history
+        self._before = np.minimum(starts - run_starts, history)  # (B,) rows before each window
+        stream.require(starts, seqlen, self._before)
+
+    def shape(self, trailing: tuple[int, ...]) -> tuple[int, ...]:
+        """(B, history + T, *trailing)."""
+        return len(self._starts), self._history + self._seqlen, *trailing
+
+    @property
+    def trailing(self) -> tuple[int, ...]:
+        """Shape of a row's features."""
+        return self._stream.part().trailing
+
+    def fill(self, out: Array) -> None:
+        """Fill `out` (B, history + T, ...) with features; 0 before the run, and in history rows
+        whose frames could not be decoded.
+        """
+        self._read(self._stream.part(), out)
+        if self._history:
+            out[self._flags == UNDECODABLE] = 0
+
+    def fill_flags(self, out: Floats) -> None:
+        """Fill `out` (B, history + T) with 1 where features were computed, 0 elsewhere."""
+        np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
+
+    @cached_property
+    def _flags(self) -> Flags:
+        """The stored `ok` flags (B, history + T); UNDECODABLE before the run."""
+        flags = np.empty(self.shape(()), np.uint8)
+        self._read(self._stream.part("_ok"), flags)
+        return flags
+
+    def _read(self, rows: Rows, out: Array) -> None:
+        """Fill `out` (B, history + T, ...) with rows as stored; 0 before the run."""
+        if not self._history:
+            rows.read(self._starts, self._seqlen, out)
+            return
+        # Windows with equally much history before them are read together. Mostly there is one such
+        # group, since few windows are at the start of a run.
+        for n_before in np.unique(self._before).tolist():
+            windows = np.flatnonzero(self._before == n_before)
+            n_missing = self._history - n_before
+            n_rows = n_before + self._seqlen
+            starts = self._starts[windows] - n_before
+            is_whole_batch = len(windows) == len(out)
+            if not n_missing and is_whole_batch:
+                rows.read(starts, n_rows, out)  # without a copy
+                continue
+            part = np.empty((len(windows), n_rows, *rows.trailing), out.dtype)
+            rows.read(starts, n_rows, part)
+            out[windows, :n_missing] = 0
+            out[windows, n_missing:] = part
 
 
 def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:

@@ -1,9 +1,8 @@
-"""Open commits and their streams, and read windows of features.  tracks -> features -> [windows]
+"""Open commits and their streams.  tracks -> features -> [windows]
 
 An `OpenCommit` opens the arrays of a split's or stream's commit on first use. An `OpenStream` is
-one of a stream, with three arrays: features, `_ok` flags and `_key`. For a batch, a `StreamWindows`
-checks that it has features for all rows, and fills arrays with features and flags. A row has
-features if its flag is COMPUTED or UNDEFINED (`HAS_VALUE`).
+one of a stream, with three arrays: features, `_ok` flags and `_key`. A row has features if its flag
+is COMPUTED or UNDEFINED (`HAS_VALUE`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.arrays import Array, Flags, Floats, Ints
+from cache.arrays import Array, Flags, Ints
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format.layout import (
@@ -213,80 +212,6 @@ class OpenStream(OpenCommit):
             raise CacheError(f"{self._title} has {problem}. {_ADVICE}")
         for shard in incomplete.tolist():
             self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
-
-
-class StreamWindows:
-    """Reads B windows of `seqlen` rows of a stream, each with `history` rows before it.
-
-    History that would be before the start of the window's run is filled with zeros.
-
-    Args:
-        stream: the stream to read.
-        starts: (B,) first rows of the windows.
-        run_starts: (B,) first rows of the windows' runs; not used without history.
-
-    Raises CacheError if the stream has no features for a row of a window, or lacks a shard of its
-    history.
-    """
-
-    def __init__(
-        self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints
-    ) -> None:
-        self._stream = stream
-        self._starts = starts
-        self._seqlen = seqlen
-        self._history = history
-        self._before = np.minimum(starts - run_starts, history)  # (B,) rows before each window
-        stream.require(starts, seqlen, self._before)
-
-    def shape(self, trailing: tuple[int, ...]) -> tuple[int, ...]:
-        """(B, history + T, *trailing)."""
-        return len(self._starts), self._history + self._seqlen, *trailing
-
-    @property
-    def trailing(self) -> tuple[int, ...]:
-        """Shape of a row's features."""
-        return self._stream.part().trailing
-
-    def fill(self, out: Array) -> None:
-        """Fill `out` (B, history + T, ...) with features; 0 before the run, and in history rows
-        whose frames could not be decoded.
-        """
-        self._read(self._stream.part(), out)
-        if self._history:
-            out[self._flags == UNDECODABLE] = 0
-
-    def fill_flags(self, out: Floats) -> None:
-        """Fill `out` (B, history + T) with 1 where features were computed, 0 elsewhere."""
-        np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
-
-    @cached_property
-    def _flags(self) -> Flags:
-        """The stored `ok` flags (B, history + T); UNDECODABLE before the run."""
-        flags = np.empty(self.shape(()), np.uint8)
-        self._read(self._stream.part("_ok"), flags)
-        return flags
-
-    def _read(self, rows: Rows, out: Array) -> None:
-        """Fill `out` (B, history + T, ...) with rows as stored; 0 before the run."""
-        if not self._history:
-            rows.read(self._starts, self._seqlen, out)
-            return
-        # Windows with equally much history before them are read together. Mostly there is one such
-        # group, since few windows are at the start of a run.
-        for n_before in np.unique(self._before).tolist():
-            windows = np.flatnonzero(self._before == n_before)
-            n_missing = self._history - n_before
-            n_rows = n_before + self._seqlen
-            starts = self._starts[windows] - n_before
-            is_whole_batch = len(windows) == len(out)
-            if not n_missing and is_whole_batch:
-                rows.read(starts, n_rows, out)  # without a copy
-                continue
-            part = np.empty((len(windows), n_rows, *rows.trailing), out.dtype)
-            rows.read(starts, n_rows, part)
-            out[windows, :n_missing] = 0
-            out[windows, n_missing:] = part
 
 
 @functools.lru_cache(1024)
