@@ -147,20 +147,6 @@ def has_unfinished_commit(place: Place) -> bool:
     return commit is not None and bool(commit.find_stale_metadata())
 
 
-def read_notes(place: Place) -> dict[str, Any]:
-    """Read the notes of all commits (provenance.json), by the digests of their manifests.
-
-    Returns {} if the file is missing or damaged.
-    """
-    try:
-        text = place.store.read(place.provenance)
-        notes: dict[str, Any] = json.loads(text)["commits"]
-        is_intact = all(isinstance(note, dict) for note in notes.values())
-    except (ValueError, OSError, TypeError, KeyError, AttributeError):
-        return {}
-    return notes if is_intact else {}
-
-
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One committed state: its manifest, and the tables that the manifest names."""
@@ -244,8 +230,21 @@ class Commit:
     @property
     def note(self) -> Mapping[str, Any]:
         """Read this commit's note in provenance.json; {} if it is missing."""
-        note: Mapping[str, Any] = read_notes(self.place).get(self.digest, {})
+        note: Mapping[str, Any] = self.notes().get(self.digest, {})
         return note
+
+    def notes(self) -> dict[str, Any]:
+        """Read the notes of all commits (provenance.json), by the digests of their manifests.
+
+        Returns {} if the file is missing or damaged.
+        """
+        try:
+            text = self.place.store.read(self.place.provenance)
+            notes: dict[str, Any] = json.loads(text)["commits"]
+            is_intact = all(isinstance(note, dict) for note in notes.values())
+        except (ValueError, OSError, TypeError, KeyError, AttributeError):
+            return {}
+        return notes if is_intact else {}
 
     @property
     def shards(self) -> dict[int, dict[str, str]]:

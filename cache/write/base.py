@@ -40,7 +40,6 @@ from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import (
     Commit,
     has_unfinished_commit,
-    read_notes,
     shards_entry,
 )
 from cache.format.place import Place
@@ -105,7 +104,7 @@ class Writer(ABC):
         example after raw files have moved. Makes no commit.
         """
         assert self._commit.digest, "nothing is committed yet"
-        notes = read_notes(self.place)
+        notes = self._commit.notes()
         note = notes.setdefault(self._commit.digest, {})
         note.update(self._provenance)
         self._lock.require()
@@ -186,7 +185,7 @@ def publish(
         return manifest
 
     # the steps 1 to 4 of the module's docstring
-    _add_note(place, manifest["digest"], note, started)
+    _add_note(before, manifest["digest"], note, started)
 
     committed = StoredTable.from_manifest(before.manifest)
     new = {place.array_key(table.key): file for table, file in encoded if table not in committed}
@@ -221,9 +220,9 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
         store.put_small(stale, place.arrays_folder)
 
 
-def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
+def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: float) -> None:
     """Add a commit's note to provenance.json, before the commit is made: a note without its commit
-    does no harm.
+    does no harm. before: the current commit.
     """
     software = {}
     for name in _SOFTWARE:
@@ -240,9 +239,9 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
         "software": software,
     }
     # The file has its notes sorted by digest; the newest are kept.
-    by_time = sorted(read_notes(place).items(), key=lambda item: str(item[1].get("finished", "")))
+    by_time = sorted(before.notes().items(), key=lambda item: str(item[1].get("finished", "")))
     earlier = by_time[-(_NOTES - 1) :]
-    _write_notes(place, {**dict(earlier), digest: note})
+    _write_notes(before.place, {**dict(earlier), digest: note})
 
 
 def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
