@@ -10,11 +10,11 @@ these names that exists is used, whichever tool wrote it:
     keypoints/<folders>/<clip>/             a folder
 
 Labels of the last two names may belong to several clips: a.json to both a.mp4 and a.avi. Then
-`ClipLabels.video` lists these clips, too, in the video's `files`, and `require_own_labels` refuses
+`ClipLabels.video` lists these clips, too, in the video's `files`, and `own_labels` refuses
 a video with several clips when it is read.
 
 Labels whose names only resemble these are probably the clip's under a wrong name. They are found by
-`find_similar`, and `require_own_name` refuses them. `pipeline.files.formats.people.detections`
+`find_similar`, and `own_labels` refuses them. `pipeline.files.formats.people.detections`
 reads all formats.
 """
 
@@ -95,7 +95,7 @@ class ClipLabels:
 
     def video(self, clip: str) -> RawVideo:
         """A clip with its labels. `files` begins with the clip, and also has other clips to which
-        the labels may belong, for `require_own_labels`.
+        the labels may belong, for `own_labels`.
         """
         folder, _, name = clip.rpartition("/")
         files, folders = self.find(name, folder)
@@ -144,13 +144,13 @@ class ClipLabels:
     def find_similar(self, clip: str, folder: str) -> _Labels:
         """Find labels that seem to be the clip's, but have another name or lie in another folder.
 
-        Returns what `find` returns. Such labels are not used: `require_own_name` raises the error.
+        Returns what `find` returns. Such labels are not used: `own_labels` raises the error.
         """
         for parent in dict.fromkeys((folder, "")):  # the clip's own folder first
             unmatched = self._list_unmatched(parent)
             name = None
-            if unmatched.by_plain_name:  # else save the time of `plain`
-                name = unmatched.by_plain_name.get(plain(_stem(clip)))
+            if unmatched.by_plain_name:  # else save the time of `_plain`
+                name = unmatched.by_plain_name.get(_plain(_stem(clip)))
             if name is None and parent == folder:
                 name = unmatched.of_all
             if name is None:
@@ -174,7 +174,7 @@ class ClipLabels:
         for name in sorted(files | folders):
             if self._is_of_a_clip(folder, name):
                 continue
-            plain_name = plain(name)
+            plain_name = _plain(name)
             if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:
                 of_all = name
             else:
@@ -182,7 +182,7 @@ class ClipLabels:
             if name in folders:
                 deeper = visible_entries(self._raw / KEYPOINTS / folder / name)
                 for inner in sorted(entry.name for entry in deeper):
-                    by_plain_name.setdefault(plain(inner), f"{name}/{inner}")
+                    by_plain_name.setdefault(_plain(inner), f"{name}/{inner}")
         self._unmatched[folder] = _Unmatched(by_plain_name, of_all)
         return self._unmatched[folder]
 
@@ -207,7 +207,7 @@ def _require_folder_name(raw: Path) -> None:
     if (raw / KEYPOINTS).is_dir():
         return
     for entry in visible_entries(raw):
-        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
+        is_similar = _plain(entry.name) in (KEYPOINTS, "keypoint")
         is_clip = PurePath(entry.name).suffix.lower() in VIDEOS
         if is_clip or not is_similar:
             continue
@@ -230,7 +230,23 @@ def labels_of(raw: Path, video: RawVideo) -> Path | None:
     return None
 
 
-def require_own_labels(video: RawVideo, labels: Path) -> None:
+def own_labels(raw: Path, video: RawVideo, *, knows_clip: bool = False) -> Path | None:
+    """The file or folder of a video's labels; None if it has none.
+
+    Raises RawDataError if the labels may belong to another clip. knows_clip: whether the reader
+    knows that all files of the video are the same clip.
+    """
+    labels = labels_of(raw, video)
+    if labels is None:
+        return None
+    if not knows_clip:
+        _require_one_clip(video, labels)
+    path = PurePath(video.files[0] if video.files else video.name)
+    _require_own_name(raw / KEYPOINTS, video, labels, path.name)
+    return labels
+
+
+def _require_one_clip(video: RawVideo, labels: Path) -> None:
     """Raise RawDataError if a clip's labels may belong to another clip: `ClipLabels.video` has
     listed both in the video's files.
     """
@@ -245,7 +261,7 @@ def require_own_labels(video: RawVideo, labels: Path) -> None:
         raise RawDataError(labels, "name", "labels of one clip", actual, do)
 
 
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """Reduce a name to small letters and digits, without endings that programs add.
 
     >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
@@ -255,7 +271,7 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", _ADDED.sub("", name))
 
 
-def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
+def _require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
     """Raise RawDataError unless `labels` have a name and a folder of the clip's own labels.
 
     Labels that `ClipLabels.find_similar` found do not.

@@ -26,7 +26,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
-from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels, require_own_name
+from pipeline.clips.labels import ClipLabels, own_labels
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.conversion.plan import committed_split
@@ -298,11 +298,7 @@ def _find_labels(clip: Path) -> Path | None:
     names = [entry.name for entry in visible_entries(folder)]
     siblings = [name for name in names if name.lower().endswith(VIDEOS)]
     video = ClipLabels(folder, siblings).video(clip.name)
-    labels = labels_of(folder, video)
-    if labels is not None:
-        require_own_labels(video, labels)
-        require_own_name(folder / KEYPOINTS, video, labels, clip.name)
-    return labels
+    return own_labels(folder, video)
 
 
 def _remove_label_links(clip_name: str, keypoints: Path) -> None:

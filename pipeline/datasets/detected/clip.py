@@ -27,7 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
-from pipeline.clips.labels import labels_of, require_own_labels, require_own_name
+from pipeline.clips.labels import own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.detected.people import (
@@ -105,7 +105,7 @@ def clip_tracks(
             called once, after the labels are found, so that these are counted even if there is no
             clip. By default, the clip is the video's first file.
     """
-    path = _find_labels(raw, video, knows_clip=find_clip is not None)
+    path = own_labels(raw, video, knows_clip=find_clip is not None)
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
     if path is not None:
@@ -147,22 +147,6 @@ def clip_tracks(
         )
         for person in _link_people(detections, record, cuts, account, rules)
     ]
-
-
-def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None:
-    """Find the file or folder of a clip's labels; None if it has none.
-
-    Raises RawDataError if the labels may belong to another clip. knows_clip: whether the reader
-    knows that all files of the video are the same clip.
-    """
-    labels = labels_of(raw, video)
-    if labels is None:
-        return None
-    if not knows_clip:
-        require_own_labels(video, labels)
-    path = PurePath(video.files[0] if video.files else video.name)
-    require_own_name(raw / KEYPOINTS, video, labels, path.name)
-    return labels
 
 
 def _read_labels(
