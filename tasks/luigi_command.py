@@ -40,8 +40,7 @@ from pipeline.cli.command_line import (
     Terminated,
     exit_code,
     listen,
-    raise_file_limit,
-    show_any_symbol,
+    set_up_process,
 )
 from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
@@ -364,10 +363,9 @@ class _CodeOfFailures(luigi.IntParameter):
 
 def _take_over_from_luigi() -> None:
     """Install the log filter, the exception hook and the signal handlers."""
-    show_any_symbol()
+    set_up_process()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt
-    raise_file_limit()
     if _is_luigi():  # other programs handle their signals themselves
         listen()
         atexit.register(_end_where_output_was_lost)

@@ -193,8 +193,7 @@ def run(
     parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
 ) -> int:
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
-    show_any_symbol()
-    raise_file_limit()
+    set_up_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
     handlers = listen()
     if argv is None:
@@ -254,16 +253,14 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     err.print(message)
 
 
-def raise_file_limit() -> None:
-    """Raise the limit of open files, as far as the system allows: a batch reads many shards."""
+def set_up_process() -> None:
+    """Raise the limit of open files, as far as the system allows, since a batch reads many shards;
+    and print an escape for symbols that the terminal's encoding does not have.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
-def show_any_symbol() -> None:
-    """Print an escape for symbols that the terminal's encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
