@@ -29,8 +29,7 @@ from typing import Any, Final, NamedTuple
 import cache
 from pipeline import datasets
 from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
-from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.selection import RowSelection
+from pipeline.cli.text import command, count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
 
@@ -83,13 +82,6 @@ def recorded_reader(
             )
         body = Path(str(recorded))
     return dataset, raw, body
-
-
-def recorded_selection(split: cache.Split) -> RowSelection:
-    """Which of the reader's tracks and rows the split's conversion took."""
-    leave_out = split.provenance.get(LEAVE_OUT)
-    max_fps = split.manifest.get("reader", {}).get("max_fps")
-    return RowSelection(max_fps, None if leave_out is None else Path(str(leave_out)))
 
 
 def left_out_tracks(split: cache.Split) -> list[str]:
@@ -269,19 +261,6 @@ def refuse_other_folder(
         "folder by another. To keep both, put them into one folder, or use another cache "
         f"(--cache, or [paths] cache in luigi.cfg). To replace the old videos: {LET_GO}"
     )
-
-
-def refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
-    """Raise PipelineError if the columns of a split change because of `why`, and videos should be
-    `kept`: their rows do not have the new columns.
-    """
-    if kept:
-        first = "; ".join(few(sorted(kept), FEW, "plan --all"))
-        raise PipelineError(
-            f"{name}: the columns change ({why}), so all videos must be converted again, but files "
-            f"of {count(len(kept), 'video')} are missing or damaged: {first} Nothing was "
-            f"committed. Restore them, or delete their rows: {LET_GO}"
-        )
 
 
 def why_empty(committed: cache.Split) -> list[str]:

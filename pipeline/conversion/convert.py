@@ -20,20 +20,23 @@ Words:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount, is_error
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import command, count
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import (
     EARLIER_READER,
+    LET_GO,
     earlier_reader,
     list_rejected,
-    refuse_other_columns,
     why_empty,
 )
 from pipeline.conversion.doubts import Doubts
@@ -45,10 +48,9 @@ from pipeline.conversion.kept import (
     why_kept,
     why_renamed_kept,
 )
-from pipeline.conversion.parts import read_here, read_on_cluster, read_spooled
+from pipeline.conversion.parts import read_into_spool, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
-from pipeline.conversion.selection import mixed_rates_note
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes
@@ -61,6 +63,7 @@ __all__ = [
     "plan_conversion",
     "refuse_committed_failures",
 ]
+MIXED: Final = 1.5  # a window is this many times as long in one track as in another
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ def convert(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.state.has_other_columns:
-            refuse_other_columns(plan.name, plan.why, plan.missing)
+            _refuse_other_columns(plan.name, plan.why, plan.missing)
         following = _begin(plan, writer)
         finished = following.journalled
         if strict:
@@ -137,8 +140,7 @@ def convert(
         unfinished = (video for video in plan.append if video.name not in finished)
         todo = attach_clips(unfinished, plan.committed)
         if dask.scheduler is not None:
-            read_on_cluster(plan, todo, dask, progress)
-            read_here(plan, todo, workers, progress)
+            read_into_spool(plan, todo, workers=workers, dask=dask, progress=progress)
         videos = doubts.watch(read_spooled(plan, todo, workers))
         digests, kept = _append_videos(
             plan, following, zip(todo, videos, strict=True), strict=strict, progress=progress
@@ -223,7 +225,7 @@ def _append_videos(
             following.append(video.entry, video.tracks)
         else:
             if following.state.has_other_columns:
-                refuse_other_columns(plan.name, plan.why, [stays.why])
+                _refuse_other_columns(plan.name, plan.why, [stays.why])
             if strict and stays.kind == UNUSABLE:
                 _refuse_strict(plan, stays.why)
             following.keep(name)
@@ -285,7 +287,7 @@ def _summarize(
     split = cache.open(plan.root)[plan.name]
     notes = [*doubts.notes(appended)]
     if plan.selection.max_fps is None and n_read:
-        notes += filter(None, [mixed_rates_note(split)])
+        notes += filter(None, [_mixed_rates_note(split)])
     if not totals["videos"]["kept"]:
         problems += why_empty(split)
 
@@ -380,3 +382,32 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
 
 def _refuse_strict(plan: ConversionPlan, why: str) -> None:
     raise PipelineError(f"{plan.name}: {why} (--strict: nothing was committed)")
+
+
+def _refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
+    """Raise PipelineError if the columns of a split change because of `why`, and videos should be
+    `kept`: their rows do not have the new columns.
+    """
+    if kept:
+        first = "; ".join(few(sorted(kept), FEW, "plan --all"))
+        raise PipelineError(
+            f"{name}: the columns change ({why}), so all videos must be converted again, but files "
+            f"of {count(len(kept), 'video')} are missing or damaged: {first} Nothing was "
+            f"committed. Restore them, or delete their rows: {LET_GO}"
+        )
+
+
+def _mixed_rates_note(split: cache.Split) -> str:
+    """A note that windows of the split last longer in some tracks than in others; "" if not."""
+    fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
+    rates = fps[np.isfinite(fps)]
+    if not len(rates) or rates.max() <= MIXED * rates.min():
+        return ""
+    slowest = rates.min()
+    fastest = rates.max()
+    n_fast = count(int((rates > MIXED * slowest).sum()), "track")
+    return (
+        f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
+        f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
+        f"of the {n_fast} above {MIXED * slowest:.4g}"
+    )

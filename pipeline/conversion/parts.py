@@ -48,9 +48,24 @@ def read_part(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
         videos = attach_clips(share, plan.committed)
-        if dask.scheduler is not None:
-            read_on_cluster(plan, videos, dask, progress)
-        return read_here(plan, videos, workers, progress)
+        return read_into_spool(plan, videos, workers=workers, dask=dask, progress=progress)
+
+
+def read_into_spool(
+    plan: ConversionPlan,
+    videos: Sequence[RawVideo],
+    *,
+    workers: int,
+    dask: Dask,
+    progress: Progress,
+) -> list[VideoAccount]:
+    """Read those of the videos that are not in the spool into it: on a cluster if there is one, and
+    what it cannot read by processes of this machine. Returns the accounts of videos that cannot be
+    read now.
+    """
+    if dask.scheduler is not None:
+        _read_on_cluster(plan, videos, dask, progress)
+    return _read_here(plan, videos, workers, progress)
 
 
 def read_spooled(
@@ -69,7 +84,7 @@ def read_spooled(
                 yield next(read_now)
 
 
-def read_here(
+def _read_here(
     plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, progress: Progress
 ) -> list[VideoAccount]:
     """Read those of the videos that are not in the spool into it. Returns the accounts of videos
@@ -94,7 +109,7 @@ def read_here(
     return unreadable
 
 
-def read_on_cluster(
+def _read_on_cluster(
     plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
 ) -> None:
     """Read those of the videos that are not in the spool into it, on the workers of a cluster.
@@ -153,7 +168,7 @@ def _read_on_worker(
         differences = "; ".join(map(str, others))
         raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
     plan = replace(plan, stamps={video.name: changes.stamp(plan.raw, video) for video in part})
-    read_here(plan, part, 1, progress)
+    _read_here(plan, part, 1, progress)
 
 
 class _PieceName(NamedTuple):

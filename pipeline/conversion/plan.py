@@ -31,7 +31,6 @@ from pipeline.conversion.committed import (
     list_rejected,
     missing_names,
     recorded_reader,
-    recorded_selection,
     refuse_loss,
     refuse_mixed_cache,
     refuse_other_folder,
@@ -222,10 +221,17 @@ def recorded_plan(
     """
     reader, raw, body = recorded_reader(split, raw, body)
     name = split.name.partition("/")[2]
-    selection = recorded_selection(split)
+    selection = _recorded_selection(split)
     return plan_conversion(
         reader, name, raw=raw, root=split.root, body=body, selection=selection, **options
     )
+
+
+def _recorded_selection(split: cache.Split) -> RowSelection:
+    """Which of the reader's tracks and rows the split's conversion took."""
+    leave_out = split.provenance.get(LEAVE_OUT)
+    max_fps = split.manifest.get("reader", {}).get("max_fps")
+    return RowSelection(max_fps, None if leave_out is None else Path(str(leave_out)))
 
 
 def plan_conversion(

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 import cache
 from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, VideoAccount
-from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.files.raw import RawVideo
@@ -34,7 +33,6 @@ from pipeline.track import Track
 
 COMMENT: Final = " #"
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
-MIXED: Final = 1.5  # a window is this many times as long in one track as in another
 KEY: Final = "[convert] leave_out"
 
 
@@ -72,7 +70,7 @@ class RowSelection:
         if self.leave_out is None:
             return listed
         by_video: dict[str, list[_ListedTrack]] = {}
-        for line in read_list(self.leave_out, dataset, split):
+        for line in _read_list(self.leave_out, dataset, split):
             by_video.setdefault(line.track.rpartition("/")[0], []).append(line)
         if not by_video:
             return listed
@@ -102,7 +100,7 @@ class RowSelection:
 ALL_ROWS: Final = RowSelection()
 
 
-def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
+def _read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
     """The lines of a list that are about one split.
 
     Raises ConfigError, with the line, if the file cannot be read, and for a line without a known
@@ -227,19 +225,3 @@ def _rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int6
             rows.append(row)
             earliest = frame + apart
     return np.array(rows, np.int64)
-
-
-def mixed_rates_note(split: cache.Split) -> str:
-    """A note that windows of the split last longer in some tracks than in others; "" if not."""
-    fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
-    rates = fps[np.isfinite(fps)]
-    if not len(rates) or rates.max() <= MIXED * rates.min():
-        return ""
-    slowest = rates.min()
-    fastest = rates.max()
-    n_fast = count(int((rates > MIXED * slowest).sum()), "track")
-    return (
-        f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
-        f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
-        f"of the {n_fast} above {MIXED * slowest:.4g}"
-    )
