@@ -5,8 +5,8 @@
 
     misplaced_parts     folders of another name or one level off, broken links, other capitals
     packed_parts        archives that are still packed (`find_archives`)
-    folders_in_part     image folders that were unpacked only in part
-    lost_inputs         labels and images that other videos have and one has not
+    incomplete_inputs   image folders that were unpacked only in part, and labels and images that
+                        other videos have and one has not
     has_gaps            folders of keypoints that lack files of frames between others
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.cli.text import count as count_of
-from pipeline.datasets.base import Dataset, ReleasePart, globs
+from pipeline.datasets.base import Dataset, ImageFolders, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
@@ -246,7 +246,15 @@ def _list_archives(folder: Path) -> list[Path]:
 # image folders in part
 
 
-def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
+def incomplete_inputs(dataset: Dataset, raw: Path) -> list[str]:
+    """Messages about image folders with too few images, and about missing files and folders."""
+    images = dataset.release.image_folders
+    if images is None:
+        return []
+    return _folders_in_part(dataset, raw, images) + _lost_inputs(dataset, raw, images)
+
+
+def _folders_in_part(dataset: Dataset, raw: Path, images: ImageFolders) -> list[str]:
     """Messages about image folders with far fewer images than their sequence has. That is the
     largest of three numbers: what the labels state (`Dataset.stated_images`), what the sequence's
     other cameras have (`alike_by_camera`), and what there would be without gaps between the images'
@@ -254,10 +262,6 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
 
     The first SHOWN folders are named; one more message counts the others.
     """
-    images = dataset.release.image_folders
-    if images is None:
-        return []
-
     counts = dict[Path, tuple[int, int]]()  # folder -> number of images, expected number
     for split in dataset.splits:
         try:
@@ -294,13 +298,10 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
     return messages
 
 
-def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
+def _lost_inputs(dataset: Dataset, raw: Path, images: ImageFolders) -> list[str]:
     """Messages about files and folders of a video that are missing, while other videos of the split
     have theirs, and about cameras that other recordings have.
     """
-    images = dataset.release.image_folders
-    if images is None:
-        return []
     distinct = dict[str, None]()  # messages, each once: Penn Action lists its videos in both splits
     for split in dataset.splits:
         try:

@@ -32,9 +32,8 @@ from pipeline.files.raw.files import VIDEOS
 from pipeline.recipe.downloads import (
     OTHER_NAMES,
     find_archives,
-    folders_in_part,
     has_gaps,
-    lost_inputs,
+    incomplete_inputs,
     misplaced_parts,
     packed_parts,
 )
@@ -190,7 +189,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
 
     in_part = list[str]()
     if isinstance(dataset, Dataset):  # not the body model's files
-        in_part = folders_in_part(dataset, raw) + lost_inputs(dataset, raw)
+        in_part = incomplete_inputs(dataset, raw)
         for split in splits:
             note = dataset.label_note(raw, split)
             if note:
