@@ -40,8 +40,8 @@ _MOST_SHARDS: Final = 16384  # most open shards: a quarter of the maps that Linu
 # shards of an object store to fetch at once; a batch that needs more is read in parts, so that
 # memory stays bounded
 _SHARDS_AT_ONCE: Final = 64
-# Constants of `widen`. A float32 has 1 bit of sign, 8 of exponent and 23 of mantissa; a float16 has
-# 1, 5 and 10.
+# Constants of `_widen`. A float32 has 1 bit of sign, 8 of exponent and 23 of mantissa; a float16
+# has 1, 5 and 10.
 _MANTISSA_SHIFT: Final = 13  # 23 - 10
 _EXPONENT_FACTOR: Final = np.float32(2.0**112)  # exponents count from -127, float16's from -15
 # All bits but 3: the sign extended upwards also fills the exponent bits that float16 does not have.
@@ -415,12 +415,12 @@ def _copy_bytes(ranges: Iterator[_ByteRange], out: Array) -> None:
 def _copy(rows: Array, out: Array) -> None:
     """Do out[...] = rows, in the fastest way for their dtypes."""
     if rows.dtype == np.float16 and out.dtype == np.float32:
-        widen(rows, out)
+        _widen(rows, out)
     else:
         out[...] = rows
 
 
-def widen(half: NDArray[np.float16], out: Floats) -> None:
+def _widen(half: NDArray[np.float16], out: Floats) -> None:
     """Convert float16 to float32 exactly, including infinities and NaN, 1.5 times as fast as NumPy
     2.4 does.
 

@@ -63,12 +63,6 @@ def list_clips(raw: Path) -> list[str]:
     return [file for file in list_files(raw) if _kind(file) in VIDEOS]
 
 
-def list_labelled_clips(out: Path) -> list[str]:
-    """List clips with a file <clip>.json below `out`, sorted. The clips may be missing."""
-    stems = [file.removesuffix(".json") for file in list_files(out) if file.endswith(".json")]
-    return [clip for clip in stems if _kind(clip) in VIDEOS]
-
-
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
 
@@ -151,7 +145,7 @@ def keypoint_file(out: Path, clip: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
+class _Detection:
     """How `detect` has made a keypoint file."""
 
     detector: str
@@ -161,12 +155,12 @@ class Detection:
     fingerprint: str
 
 
-def read_detection(file: Path) -> Detection | None:
+def read_detection(file: Path) -> _Detection | None:
     """Read how a keypoint file was made; None if `detect` did not write it, or it is missing."""
     info = read_info(file)
     if info.get("description") != MADE_BY:
         return None
-    return Detection(
+    return _Detection(
         detector=str(info.get("detector")),
         options=info.get("options") or {},
         clip=str(info.get("clip")),

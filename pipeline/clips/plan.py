@@ -36,7 +36,6 @@ from pipeline.clips.files import (
     is_whole,
     keypoint_file,
     list_clips,
-    list_labelled_clips,
     read_detection,
 )
 from pipeline.clips.labels import ClipLabels
@@ -44,7 +43,7 @@ from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
-from pipeline.files.raw.files import VIDEOS, digest_or_problem
+from pipeline.files.raw.files import VIDEOS, digest_or_problem, list_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +269,9 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, Cl
     renamed), by the fingerprint that the file states.
     """
     lost = {}
-    for clip in sorted({*list_labelled_clips(out)} - {*clips}):
-        if (raw / clip).exists():
+    for clip in sorted({file.removesuffix(".json") for file in list_files(out)} - {*clips}):
+        is_clip = Path(clip).suffix.lower() in VIDEOS
+        if not is_clip or (raw / clip).exists():
             continue
         detection = read_detection(keypoint_file(out, clip))
         if detection is not None and detection.clip == clip:

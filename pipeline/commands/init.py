@@ -57,7 +57,7 @@ def _run(args: argparse.Namespace) -> int:
     text = (_TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
     options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
-    named = {key: absolute(value) for key, value in options.items() if value is not None}
+    named = {key: _absolute(value) for key, value in options.items() if value is not None}
     if args.real:
         text = (_TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**{**_REAL, **named})
     elif named:
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def absolute(value: Path | str) -> str:
+def _absolute(value: Path | str) -> str:
     """Make a path, or that in a weights option KIND:FILE, absolute, for use in luigi.cfg.
 
     On the command line, paths are relative to the working folder; in luigi.cfg, to its own folder.
@@ -97,7 +97,7 @@ def absolute(value: Path | str) -> str:
         return str(path.absolute())
     kind, _, file = value.partition(":")
     if file and kind in ("spin", "file"):
-        return f"{kind}:{absolute(Path(file))}"
+        return f"{kind}:{_absolute(Path(file))}"
     return value
 
 

@@ -204,8 +204,8 @@ def _parse_sections(source: SettingsFile, *, tolerant: bool) -> Settings:
         data = _parse_section(source, "data", DataSettings)
         data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
     else:  # these have required keys: only check those that are set
-        configure([source.section("paths")], Paths, dict)
-        configure([source.section("data")], DataSettings, dict)
+        _configure([source.section("paths")], Paths, dict)
+        _configure([source.section("data")], DataSettings, dict)
     embedded = _parse_section(source, "embedded", Embedded)
     detect = _parse_section(source, "detect", DetectSettings)
     return Settings(
@@ -231,7 +231,7 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     readers = {}
     for name, reader in datasets.load_all(names).records.items():
         make = functools.partial(datasets.get, name)
-        readers[name] = configure([source.section(name)], reader, make)
+        readers[name] = _configure([source.section(name)], reader, make)
     return readers
 
 
@@ -242,13 +242,13 @@ def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
     """
     section = source.section(name)
     try:
-        return configure([section], spec, spec)
+        return _configure([section], spec, spec)
     except ValidationError as error:
         (key, *_) = error.errors()[0]["loc"]
         raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
 
 
-def configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]) -> T:
+def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]) -> T:
     """Make a dataset, stream or detector with the options of sections.
 
     layers: The sections; an earlier one overrides the later ones. spec: The class whose fields are
@@ -291,13 +291,13 @@ def stream_of(source: SettingsFile, name: str) -> StreamSpec:
     layers = [section.drop_keys(KIND)]
     if kind != name:
         layers.append(source.section(kind))
-    return StreamSpec(name, configure(layers, stream_class, functools.partial(streams.get, kind)))
+    return StreamSpec(name, _configure(layers, stream_class, functools.partial(streams.get, kind)))
 
 
 def detector_of(source: SettingsFile, name: str) -> Detector:
     """A detector with the options of its section. Raises ConfigError."""
     section = source.section(name)
-    detector = configure([section], detectors.find(name), functools.partial(detectors.get, name))
+    detector = _configure([section], detectors.find(name), functools.partial(detectors.get, name))
     # paths of luigi.cfg are relative to its folder, paths of options to the working folder
     below = detector.below(source.path.resolve().parent)
     of_file = section.keys() - section.options.keys()

@@ -186,7 +186,7 @@ class OpenClip:
             self.has_ended = task.ended
             self.record = task.record
 
-    def take_frames(self, task: DecodedTask) -> Iterator[DecodedFrame]:
+    def take_frames(self, task: DecodedTask) -> Iterator[_DecodedFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
 
         A frame is a key frame if it begins a group of `every` frames, or a scene.
@@ -209,7 +209,7 @@ class OpenClip:
             is_key = group != self._last_group or changed >= LEAST
             self._last_group = group
             self.decoded_frames.append(frame.number)
-            yield DecodedFrame(frame.number, frame.image, is_key)
+            yield _DecodedFrame(frame.number, frame.image, is_key)
 
     def add_people(self, frame: int, people: People) -> None:
         """Write the people of the next decoded frame."""
@@ -218,7 +218,7 @@ class OpenClip:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedFrame:
+class _DecodedFrame:
     """A decoded frame, for the detector."""
 
     number: int  # in the clip, from 0

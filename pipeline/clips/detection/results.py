@@ -1,7 +1,7 @@
 """Results of a detection: keypoint files, and its report.  pixels -> [raw keypoints] -> tracks
 
 Each clip gets a keypoint file, in the format that `pipeline.clips.files` describes: `write_clip`
-writes the text that `clip_text` joins, `rename_clip` moves it. Each part of a detection makes a
+writes it, `rename_clip` moves it. Each part of a detection makes a
 `DetectionReport`; those of all parts are added up, and `pipeline.commands.detect` prints the sum.
 """
 
@@ -33,11 +33,24 @@ SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls vi
 PLACES: Final = 2  # decimals of px
 
 
-def write_clip(files: ClipFiles, text: Iterator[bytes]) -> None:
+def write_clip(
+    files: ClipFiles,
+    info: dict[str, Any],
+    frames: Sequence[int],
+    camera: Mapping[int, Sequence[float]],
+    people: IO[bytes],
+) -> None:
     """Write a clip's keypoint file, and delete the record of an earlier failure.
 
-    text: Its content, from `clip_text`.
+    Args:
+        frames: Numbers of the decoded frames.
+        camera: Frame -> the camera's motion from the frame before.
+        people: File with the `people_text` of all frames.
     """
+    _write_text(files, _clip_text(files, info, frames, camera, people))
+
+
+def _write_text(files: ClipFiles, text: Iterator[bytes]) -> None:
     make_folder(files.file.parent)
     name = hashlib.sha256(files.clip.encode()).hexdigest()[:16]  # clips' names may be long
     temporary = temporary_file(files.file.with_name(name), shared=True)
@@ -52,7 +65,7 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
     before: the files of the clip under its earlier name.
     """
     info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
-    write_clip(files, _renamed_text(before.file, before.clip, files.clip, info))
+    _write_text(files, _renamed_text(before.file, before.clip, files.clip, info))
     before.file.unlink()
 
 
@@ -87,20 +100,14 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
     return text
 
 
-def clip_text(
+def _clip_text(
     files: ClipFiles,
     info: dict[str, Any],
     frames: Sequence[int],
     camera: Mapping[int, Sequence[float]],
     people: IO[bytes],
 ) -> Iterator[bytes]:
-    """Yield the text of a clip's keypoint file in parts.
-
-    Args:
-        frames: Numbers of the decoded frames.
-        camera: Frame -> the camera's motion from the frame before.
-        people: File with the `people_text` of all frames.
-    """
+    """Yield the text of a clip's keypoint file in parts. Arguments as in `write_clip`."""
     yield _first_line({"description": MADE_BY, "fingerprint": files.fingerprint} | info)
     yield b'"images": ['
     comma = b""

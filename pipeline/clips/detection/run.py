@@ -34,7 +34,7 @@ from pipeline.clips.detection.decoders import (
     OpenClip,
     Task,
 )
-from pipeline.clips.detection.results import DetectionReport, clip_text, rename_clip, write_clip
+from pipeline.clips.detection.results import DetectionReport, rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan
@@ -268,8 +268,7 @@ class _DetectionRun:
                 "fps": record.fps if math.isfinite(record.fps) else None,
                 "record": record.as_dict(),
             }
-            text = clip_text(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
-            write_clip(clip.files, text)
+            write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
         self._close(clip)
         self.report.detected += 1
 

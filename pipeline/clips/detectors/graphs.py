@@ -151,6 +151,11 @@ class GraphNetwork(Session):
             return parts[0]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
+    def outputs_error(self, expected: str, outputs: Sequence[Array]) -> RawDataError:
+        """The error that the outputs have other shapes than expected."""
+        shapes = ", ".join(str(output.shape) for output in outputs)
+        return self.graph.error("outputs", expected, shapes)
+
 
 def _import_onnxruntime(user: str) -> Any:
     try:
@@ -230,8 +235,3 @@ def _check_cpu(device: str) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
-def shapes(outputs: Sequence[Array]) -> str:
-    """The outputs' shapes, for a message."""
-    return ", ".join(str(output.shape) for output in outputs)

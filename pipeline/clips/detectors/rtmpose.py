@@ -40,7 +40,7 @@ TIMEOUT: Final = 60  # s, until the server answers
 ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
 
 
-class Published(NamedTuple):
+class _Published(NamedTuple):
     """A zip file of OpenMMLab."""
 
     file: str
@@ -60,23 +60,23 @@ class Published(NamedTuple):
 
 
 # option -> name that it accepts -> published file
-PUBLISHED: Final[Mapping[str, Mapping[str, Published]]] = {
+PUBLISHED: Final[Mapping[str, Mapping[str, _Published]]] = {
     "detector": {
-        "yolox-tiny": Published(
+        "yolox-tiny": _Published(
             "yolox_tiny_8xb8-300e_humanart-6f3252f9.zip",
             "ceb11c07298f95c50d7c5abeb906d03340c85f23aa79e3e66966e7fb6c307250",
         ),
-        "yolox-m": Published(
+        "yolox-m": _Published(
             "yolox_m_8xb8-300e_humanart-c2c7a14a.zip",
             "3dea6513388889f0fff4b77bf7a26013600321b9eb9ceb0e9a400a82572f5f23",
         ),
     },
     "weights": {
-        "rtmpose-s": Published(
+        "rtmpose-s": _Published(
             "rtmpose-s_simcc-body7_pt-body7_420e-256x192-acd4a1ef_20230504.zip",
             "9aeb635b83f86aea45cf45d85798f7eba1a162de8e0d721c44e54fe5eebaf47d",
         ),
-        "rtmpose-m": Published(
+        "rtmpose-m": _Published(
             "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip",
             "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
         ),
@@ -98,7 +98,7 @@ class _NetworkOption(NamedTuple):
 
     option: str
     name: str
-    release: Published | None  # None: the name is a file
+    release: _Published | None  # None: the name is a file
 
     @property
     def file(self) -> Path:
@@ -266,7 +266,7 @@ def _download_all(networks: Iterable[_NetworkOption]) -> None:
         )
 
 
-def _download(name: str, release: Published) -> None:
+def _download(name: str, release: _Published) -> None:
     """Download published weights, after printing their size and licence. Raises OSError."""
     import torch
 
@@ -311,7 +311,7 @@ class _PersonFinder:
                 persons = outputs[0][0, is_person]
             case _:
                 expected = "boxes (1, N, 5) and labels (1, N)"
-                raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
+                raise self._detector.outputs_error(expected, outputs)
         corners = persons[:, :4]
         scores = persons[:, 4]
         height, width = image.shape[:2]
@@ -339,9 +339,7 @@ class _PersonFinder:
         outputs = self._pose(_pose_input(image, affines, size))
         expected = [(n, JOINTS, BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
-            raise self._pose.graph.error(
-                "outputs", " and ".join(map(str, expected)), graphs.shapes(outputs)
-            )
+            raise self._pose.outputs_error(" and ".join(map(str, expected)), outputs)
         return _read_joints(outputs[0], outputs[1], affines)
 
 

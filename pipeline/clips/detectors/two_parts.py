@@ -37,7 +37,7 @@ LEAST_SIDE: Final = 1.0  # px, least side of a box
 # Two people are one if the mean distance of their joints is below this share of a box diagonal.
 SAME: Final = 0.1
 LONGEST: Final = 100  # largest value of `every`
-FOLLOWING: Final = 2  # version, raised by hand whenever `follow` would give other people
+FOLLOWING: Final = 2  # version, raised by hand whenever `_follow` would give other people
 
 
 class Boxes(NamedTuple):
@@ -102,7 +102,7 @@ def _find_people(networks: Networks, images: _Images, keys: Sequence[bool] = ())
 
     def step(images: _Images, before: Sequence[People]) -> list[People]:
         joints = networks.find_joints(images, [people.boxes for people in before])
-        return list(map(follow, before, joints, images))
+        return list(map(_follow, before, joints, images))
 
     return run_chains(start, step, images, keys)
 
@@ -137,7 +137,7 @@ def run_chains(
     return [results[i] for i in range(len(images))]
 
 
-def follow(before: People, joints: Float32s, image: Image) -> People:
+def _follow(before: People, joints: Float32s, image: Image) -> People:
     """Move the people of the frame before to the joints in this frame, (P, 17, 3).
 
     The module docstring says how boxes move, and who is given up.
