@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
@@ -41,12 +41,7 @@ from cache.format.listing import (
     root_group,
     unmounted_folder,
 )
-from cache.format.manifest import (
-    Commit,
-    lost_manifest,
-    parse_manifest,
-    read_tables,
-)
+from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.format.tables import StoredTable
@@ -220,6 +215,8 @@ class _PlaceCheck:
             if place.stream is None:
                 for key, message in unmounted_streams(self._store, place.split).items():
                     self._damage(key, message)
+        except AccessDenied as error:
+            self._damage(place.manifest, str(error))
         except PermissionError as error:
             self._damage(place.manifest, str(AccessDenied.from_error(error)))
 
@@ -272,16 +269,17 @@ class _PlaceCheck:
         """
         place = self._place
         try:
-            text, etag = self._store.read_with_etag(place.manifest)
-            manifest = parse_manifest(place, text)
-            tables, damaged_tables = read_tables(place, manifest)
-        except FileNotFoundError:
-            self._check_lost_manifest()
-            return None, {}
+            commit = Commit.load_manifest(place)
+        except AccessDenied:
+            raise  # `run` reports it
         except CacheError as error:
             self._damage(place.manifest, str(error))
             return None, {}
-        return Commit(place, manifest, tables, etag), damaged_tables
+        if commit is None:
+            self._check_lost_manifest()
+            return None, {}
+        tables, damaged_tables = commit.read_tables()
+        return replace(commit, tables=tables), damaged_tables
 
     def _check_lost_manifest(self) -> None:
         """Report a missing manifest: as damage if it is lost, or if the cache's list has the split,

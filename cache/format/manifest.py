@@ -58,7 +58,7 @@ from cache.format.tables import StoredTable, Tables
 from cache.storage.base import Etag
 
 
-def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
+def _parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     """Parse the text of this place's manifest.
 
     Raises CacheError if it is damaged, does not match its own digest, has an unknown format, or
@@ -102,25 +102,6 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         expected = "its own digest to match"
         raise place.damage_error(place.manifest, expected=expected, found="changed content")
     return manifest
-
-
-def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
-    """Read a split's tables.
-
-    Returns the tables whose files match the manifest, and the names of the other tables by the key
-    of their missing or changed file. A stream has no tables.
-    """
-    stored = {place.array_key(table.key): table for table in StoredTable.from_manifest(manifest)}
-    files = place.store.read_many(stored)
-    tables = Tables()
-    wrong = {}
-    for key, table in stored.items():
-        array = table.decode(files[key]) if key in files else None
-        if array is None:
-            wrong[key] = table.name
-        else:
-            tables[table.name] = array
-    return tables, wrong
 
 
 def lost_manifest(place: Place) -> CacheError | None:
@@ -190,7 +171,7 @@ class Commit:
     def load_manifest(cls, place: Place) -> Commit | None:
         """Read the manifest alone; None if there is no file.
 
-        Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
+        Raises CacheError as `_parse_manifest` does, and AccessDenied without permission.
         """
         try:
             text, etag = place.store.read_with_etag(place.manifest)
@@ -198,7 +179,7 @@ class Commit:
             return None
         except PermissionError as error:
             raise AccessDenied.from_error(error) from error
-        return cls(place, parse_manifest(place, text), Tables(), etag)
+        return cls(place, _parse_manifest(place, text), Tables(), etag)
 
     @classmethod
     def load(cls, place: Place) -> Commit | None:
@@ -214,7 +195,7 @@ class Commit:
                 if place.stream is not None and lost is not None:
                     raise lost
                 return None
-            tables, wrong = read_tables(place, current.manifest)
+            tables, wrong = current.read_tables()
             if not wrong:
                 return replace(current, tables=tables)
             if current.digest == digest:
@@ -226,6 +207,25 @@ class Commit:
             # Another process may have committed after the manifest was read, and removed tables:
             # read again, until the same manifest fails twice.
             digest = current.digest
+
+    def read_tables(self) -> tuple[Tables, dict[str, str]]:
+        """Read a split's tables.
+
+        Returns the tables whose files match the manifest, and the names of the other tables by the
+        key of their missing or changed file. A stream has no tables.
+        """
+        named = StoredTable.from_manifest(self.manifest)
+        stored = {self.place.array_key(table.key): table for table in named}
+        files = self.place.store.read_many(stored)
+        tables = Tables()
+        wrong = {}
+        for key, table in stored.items():
+            array = table.decode(files[key]) if key in files else None
+            if array is None:
+                wrong[key] = table.name
+            else:
+                tables[table.name] = array
+        return tables, wrong
 
     @property
     def note(self) -> Mapping[str, Any]:
