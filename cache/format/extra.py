@@ -28,7 +28,6 @@ from cache.format.layout import (
     TABLES,
     TEXTS,
     Column,
-    json_fill,
     stream_of,
 )
 
@@ -161,7 +160,7 @@ class ExtraColumn(Column):
             "unit": self.unit,
             "shape": list(self.shape),
             "dtype": self.dtype.name,
-            "fill": json_fill(self.fill),
+            "fill": self.json_fill,
             "per": self.per,
             "mirror": mirror,
         }

@@ -85,6 +85,11 @@ class Column:
         """The column's meaning and unit, as its zarr.json has it."""
         return f"{self.about} [{self.unit}]" if self.unit else self.about
 
+    @property
+    def json_fill(self) -> float | int | str:
+        """The fill value as JSON: "NaN" for NaN."""
+        return "NaN" if math.isnan(self.fill) else self.fill
+
     def empty(self, n: int) -> Array:
         """A new array (n, *shape) of fill values."""
         return np.full((n, *self.shape), self.fill, self.dtype)
@@ -104,7 +109,7 @@ class Column:
             shape=(extent, *self.shape),
             chunk=(geometry.rows_per_shard, *self.shape),
             dtype=self.dtype,
-            fill=self.fill,
+            fill=self.json_fill,
             codecs=[codec],
             attributes={"about": self.description},
         )
@@ -276,7 +281,7 @@ def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
         shape=shape,
         chunk=[max(1, n) for n in shape],
         dtype=dtype,
-        fill=math.nan if dtype.kind == "f" else 0,
+        fill="NaN" if dtype.kind == "f" else 0,
         codecs=[_bytes_codec(dtype), _CRC32C],
         attributes={},
     )
@@ -287,7 +292,7 @@ def _metadata(
     shape: Sequence[int],
     chunk: Sequence[int],
     dtype: np.dtype[Any],
-    fill: float | int,
+    fill: float | int | str,
     codecs: list[dict[str, Any]],
     attributes: dict[str, str],
 ) -> bytes:
@@ -299,16 +304,11 @@ def _metadata(
             "data_type": dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": json_fill(fill),
+            "fill_value": fill,
             "codecs": codecs,
             "attributes": attributes,
         }
     )
-
-
-def json_fill(fill: float | int) -> float | int | str:
-    """A fill value as JSON: "NaN" for NaN."""
-    return "NaN" if math.isnan(fill) else fill
 
 
 def json_file(value: Mapping[str, Any]) -> bytes:

@@ -106,6 +106,11 @@ class ShardLayout:
         packed = index.tobytes()
         return packed + crc32c(packed)
 
+    def check_index(self, file: str, index: bytes, n_chunks: int) -> None:
+        """Raise CacheError if `index` is not that of a shard with `n_chunks` chunks."""
+        if index != self.index(n_chunks):
+            raise damage(file, "a shard index with its checksum", "a damaged index")
+
     def count_chunks(self, file: str, size: int, record: str) -> int:
         """The number of chunks in a shard file of `size` bytes.
 
@@ -169,8 +174,7 @@ class ShardFile:
             raise damage(location, f"{self.n_rows} rows", f"{n_chunks} chunks")
         index = np.empty(self.layout.index_bytes, np.uint8)
         store.read_into(self.key, size - len(index), index)
-        if index.tobytes() != self.layout.index(n_chunks):
-            raise damaged_index(location)
+        self.layout.check_index(location, index.tobytes(), n_chunks)
         return n_chunks
 
     def _check_chunks(self, store: Store, n_chunks: int) -> None:
@@ -219,8 +223,3 @@ def damage(file: str, expected: str, found: str) -> CacheError:
 def missing(file: str) -> CacheError:
     """The error for a shard that the manifest names and that does not exist."""
     return damage(file, "a shard", "no file")
-
-
-def damaged_index(file: str) -> CacheError:
-    """The error for a shard whose index is wrong for its size."""
-    return damage(file, "a shard index with its checksum", "a damaged index")

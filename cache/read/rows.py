@@ -239,8 +239,8 @@ class _MappedShard:
         # `file_size()`, the size now, with `size` before they read.
         self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
-        if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
-            raise shards.damaged_index(file)
+        index = self._map[self.n_chunks * self._chunk_bytes :]
+        layout.check_index(file, index, self.n_chunks)
 
     def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""
