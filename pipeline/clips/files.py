@@ -129,14 +129,13 @@ class ClipFiles:
         detection = read_detection(self.file)
         if detection is None:
             raise _not_by_detect(self.file)
-        return detection.fingerprint == self.fingerprint and is_whole(self.file)
+        return detection.fingerprint == self.fingerprint and self.is_whole()
 
-
-def is_whole(file: Path) -> bool:
-    """Whether the file of `detect` is complete. Raises OSError."""
-    with file.open("rb") as stream:
-        stream.seek(max(file.stat().st_size - len(END), 0))
-        return stream.read() == END
+    def is_whole(self) -> bool:
+        """Whether the file is complete. Raises OSError."""
+        with self.file.open("rb") as stream:
+            stream.seek(max(self.file.stat().st_size - len(END), 0))
+            return stream.read() == END
 
 
 def keypoint_file(out: Path, clip: str) -> Path:

@@ -33,7 +33,6 @@ from pipeline.clips.files import (
     VERSION,
     ClipFiles,
     describe_others,
-    is_whole,
     keypoint_file,
     list_clips,
     read_detection,
@@ -276,6 +275,6 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, Cl
         detection = read_detection(keypoint_file(out, clip))
         if detection is not None and detection.clip == clip:
             target = ClipFiles(out, clip, detection.fingerprint)
-            if is_whole(target.file):
+            if target.is_whole():
                 lost[target.fingerprint] = target
     return lost

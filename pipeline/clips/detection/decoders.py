@@ -14,6 +14,7 @@ the camera's motion since the frame before.
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -26,7 +27,6 @@ import numpy as np
 
 from cache.storage.durable import make_folder
 from pipeline import homography
-from pipeline.clips.detection.results import people_text
 from pipeline.clips.detectors import People
 from pipeline.clips.files import ClipFiles
 from pipeline.errors import RawDataError
@@ -39,6 +39,8 @@ SMALL: Final = (320, 192)  # px, size of the reduced images of which the camera'
 # The camera is still if no corner moves by more, in units of half the image: 1.3 px of 1280.
 STILL: Final = 0.002
 PLACES: Final = 6  # decimals of the camera's motion
+PEOPLE_PLACES: Final = 2  # decimals of px of people
+SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls visible (2)
 
 
 class _ClipFrame(NamedTuple):
@@ -154,7 +156,7 @@ class OpenClip:
         # results of detection
         self.n_persons = 0
         make_folder(files.out)
-        # `people_text` of the frames in order
+        # `_people_text` of the frames in order
         self.text = tempfile.TemporaryFile(dir=files.out)  # noqa: SIM115  closed by the detection
 
     @property
@@ -213,8 +215,39 @@ class OpenClip:
 
     def add_people(self, frame: int, people: People) -> None:
         """Write the people of the next decoded frame."""
-        self.text.write(people_text(frame, people, self.n_persons))
+        self.text.write(_people_text(frame, people, self.n_persons))
         self.n_persons += len(people.boxes)
+
+
+def _people_text(frame: int, people: People, n_before: int) -> bytes:
+    """JSON text of a frame's people, with a comma before each. Ids begin at `n_before` + 1."""
+    text = b""
+    for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
+        corner = box[:2].astype(np.float64)
+        side = (box[2:] - box[:2]).astype(np.float64)
+        confidence = joints[:, 2].astype(np.float64)
+        is_marked = joints[:, 2] > 0
+        triples = np.zeros((len(joints), 3))
+        triples[is_marked, :2] = np.round(joints[is_marked, :2].astype(np.float64), PEOPLE_PLACES)
+        triples[is_marked, 2] = 1
+        triples[joints[:, 2] >= SEEN, 2] = 2
+        keypoints: list[float] = []
+        for x, y, visible in triples.tolist():
+            keypoints += (x, y, int(visible))
+        annotation = {
+            "id": number,
+            "image_id": frame + 1,
+            "category_id": 1,
+            "bbox": np.round([*corner, *side], PEOPLE_PLACES).tolist(),
+            "area": round(float(side.prod()), PEOPLE_PLACES),
+            "iscrowd": 0,
+            "score": round(float(score), 4),
+            "num_keypoints": int(is_marked.sum()),
+            "keypoints": keypoints,
+            "keypoint_scores": np.round(confidence, 4).tolist(),
+        }
+        text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
-
-import numpy as np
+from typing import IO, Any
 
 from cache.storage.durable import make_folder, publish, temporary_file, write_synced
 from pipeline.cli.text import count, rate
-from pipeline.clips.detectors import People
 from pipeline.clips.files import (
     END,
     MADE_BY,
@@ -28,9 +25,6 @@ from pipeline.clips.files import (
 from pipeline.files.raw.files import open_regular
 from pipeline.processes.meter import Meter
 from pipeline.skeletons import bones, joint_names
-
-SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls visible (2)
-PLACES: Final = 2  # decimals of px
 
 
 def write_clip(
@@ -45,7 +39,7 @@ def write_clip(
     Args:
         frames: Numbers of the decoded frames.
         camera: Frame -> the camera's motion from the frame before.
-        people: File with the `people_text` of all frames.
+        people: File with the text of the people of all frames (`OpenClip`).
     """
     _write_text(files, _clip_text(files, info, frames, camera, people))
 
@@ -67,37 +61,6 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
     info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
     _write_text(files, _renamed_text(before.file, before.clip, files.clip, info))
     before.file.unlink()
-
-
-def people_text(frame: int, people: People, n_before: int) -> bytes:
-    """JSON text of a frame's people, with a comma before each. Ids begin at `n_before` + 1."""
-    text = b""
-    for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
-        corner = box[:2].astype(np.float64)
-        side = (box[2:] - box[:2]).astype(np.float64)
-        confidence = joints[:, 2].astype(np.float64)
-        is_marked = joints[:, 2] > 0
-        triples = np.zeros((len(joints), 3))
-        triples[is_marked, :2] = np.round(joints[is_marked, :2].astype(np.float64), PLACES)
-        triples[is_marked, 2] = 1
-        triples[joints[:, 2] >= SEEN, 2] = 2
-        keypoints: list[float] = []
-        for x, y, visible in triples.tolist():
-            keypoints += (x, y, int(visible))
-        annotation = {
-            "id": number,
-            "image_id": frame + 1,
-            "category_id": 1,
-            "bbox": np.round([*corner, *side], PLACES).tolist(),
-            "area": round(float(side.prod()), PLACES),
-            "iscrowd": 0,
-            "score": round(float(score), 4),
-            "num_keypoints": int(is_marked.sum()),
-            "keypoints": keypoints,
-            "keypoint_scores": np.round(confidence, 4).tolist(),
-        }
-        text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
-    return text
 
 
 def _clip_text(
