@@ -42,7 +42,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
-from pipeline.recipe.contents import list_digests, stored_bytes, tracks_csv, videos_csv
+from pipeline.recipe.contents import csv_table, list_digests, stored_bytes
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -119,8 +119,8 @@ def _run(args: argparse.Namespace) -> int:
         result.problems += document["problems"]
     result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv or args.tracks:
-        write = tracks_csv if args.tracks else videos_csv
-        table = write([opened[row.split] for row in rows], result.problems)
+        splits = [opened[row.split] for row in rows]
+        table = csv_table(splits, result.problems, by_track=args.tracks)
         return print_document(table, result.problems)
     if not chosen:
         result.add_line("no split is committed yet")
@@ -385,10 +385,10 @@ def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
     """Add videos with dropped frames, without rows, or with notes, in reading order."""
     for video in split.videos:
         account = video.account
-        if "tracks_kept" not in account:
+        state, _, why = committed.video_state(account)
+        if state == committed.NOT_RECORDED:
             continue
-        why = committed.why_without_track(account)
-        if why:
+        if state == committed.WITHOUT_TRACK:
             status.without_track[account["name"]] = why
         if not any(account[key] for key in ("dropped", "set_aside", "notes")):
             continue

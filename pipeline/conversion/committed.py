@@ -34,6 +34,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
+WITHOUT_TRACK: Final = "without a track"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
 WOULD_LOSE: Final = "would lose rows; the rows are kept"
 # entry of the manifest: videos that kept their rows when another reader converted the others
@@ -47,7 +48,7 @@ LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 class _VideoState(NamedTuple):
     """What became of a committed video, in words for tables and pages."""
 
-    state: str  # kept, rejected, not labelled, without a track, OTHER_SPLIT or NOT_RECORDED
+    state: str  # kept, rejected, not labelled, WITHOUT_TRACK, OTHER_SPLIT or NOT_RECORDED
     reason: str  # the name of the reason (`accounting.REASONS`); "" for a kept video
     message: str
 
@@ -288,7 +289,7 @@ def why_empty(committed: cache.Split) -> list[str]:
     return [text]
 
 
-def why_without_track(account: Mapping[str, Any]) -> str:
+def _why_without_track(account: Mapping[str, Any]) -> str:
     """Why a video of the split that was not rejected gave no track; "" for all other videos.
 
     For example "120 too_few_visible_joints, 8 face_only; the labels end at frame 128".
@@ -305,11 +306,11 @@ def video_state(account: Mapping[str, Any]) -> _VideoState:
     """What became of a committed video, by its account."""
     if "tracks_kept" not in account:
         return _VideoState(NOT_RECORDED, "", "")
-    why = why_without_track(account)
+    why = _why_without_track(account)
     if why:
         dropped = account["dropped"]
         main_reason = max(dropped, key=dropped.get, default="no_person")
-        return _VideoState("without a track", main_reason, why)
+        return _VideoState(WITHOUT_TRACK, main_reason, why)
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     rejection = account["set_aside"]
     if rejection:

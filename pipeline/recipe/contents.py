@@ -1,11 +1,11 @@
 """Contents of a cache as text and numbers, which `status` prints in place of its own table.
 [tracks, features]
 
-    videos_csv, tracks_csv   a line for each video, with how many of its frames were kept and its
-                             worst grades; or for each track, with its own
-    stored_bytes             bytes on the disk
-    list_digests             digests to publish; `verify --digest` compares a cache with such a list
-                             (docs/digests.md)
+    csv_table       a line for each video, with how many of its frames were kept and its worst
+                    grades; or for each track, with its own
+    stored_bytes    bytes on the disk
+    list_digests    digests to publish; `verify --digest` compares a cache with such a list
+                    (docs/digests.md)
 
 A line of a list has a SHA-256, a split, and what the digest is of: "labels", or
 "features/<stream>".
@@ -37,12 +37,19 @@ from pipeline.processes.software import package_version
 COUNTS: Final = ("tracks_kept", "found", "kept")
 
 
-def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """The table as CSV text: a header, and a line for each video of these splits.
+def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: bool) -> str:
+    """A table of the splits' videos or tracks as CSV text, with a header.
 
-    A line has the counts of person-frames, where found = kept + dropped for each reason, and the
-    worst grades of the video's tracks. Adds a message to `problems` for each split whose rows
-    cannot be read.
+    Adds a message to `problems` for each split whose rows cannot be read.
+    """
+    if by_track:
+        return _tracks_csv(splits, problems)
+    return _videos_csv(splits, problems)
+
+
+def _videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
+    """A line for each video: the counts of person-frames, where found = kept + dropped for each
+    reason, and the worst grades of its tracks.
     """
     reasons = set()
     for split in splits:
@@ -88,11 +95,8 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     return text.getvalue()
 
 
-def tracks_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """The table of tracks as CSV text: a header, and a line for each track with its grade.
-
-    Adds a message to `problems` for each split whose rows cannot be read.
-    """
+def _tracks_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
+    """A line for each track, with its grade."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields))
@@ -170,7 +174,9 @@ def list_digests(
         except (cache.CacheError, OSError) as error:
             problems.append(error_text(error))
     for number, (split, stream) in enumerate(contents):
-        content = "labels" if stream is None else f"{FEATURES}/{stream}"
+        content = "labels"
+        if stream is not None:
+            content = f"{FEATURES}/{stream}"
         progress(number, len(contents), f"{split.name} {content}")
         try:
             notes = []  # what a reader of the list has to know
