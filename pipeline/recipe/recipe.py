@@ -34,7 +34,6 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
 from pipeline.settings.arguments import (
-    body_for_fits,
     body_of,
     check_own_folder,
     refuse_one_folder,
@@ -186,7 +185,7 @@ class Recipe:
         without_body = dataset.labels.uses_body and not s.paths.body.is_dir()
         body = s.paths.body if dataset.labels.uses_body else None
         if dataset.labels.checks_fits:
-            body = body_for_fits(s.paths.body, demo=is_stand_in(s.raw(name)))
+            body = body_of(s, None, dataset, demo=is_stand_in(s.raw(name)))
         return cls(
             dataset,
             split,

@@ -344,7 +344,7 @@ def body_of(
         needed  dataset              [paths] body
         True                         used if it suits the data; else a warning is printed
         False                        not used
-        None    checks fits          used if fits can be checked with it (`body_for_fits`)
+        None    checks fits          used if fits can be checked with it (`_body_for_fits`)
         None    another one          as True if it uses the body, else as False
 
     A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
@@ -355,7 +355,7 @@ def body_of(
     body = settings.named_paths.body
     if needed is None:
         if dataset.labels.checks_fits:
-            return body_for_fits(body, demo=demo)
+            return _body_for_fits(body, demo=demo)
         needed = dataset.labels.uses_body
     if not needed:
         return None
@@ -372,7 +372,7 @@ def body_of(
     return None
 
 
-def body_for_fits(body: Path, *, demo: bool) -> Path | None:
+def _body_for_fits(body: Path, *, demo: bool) -> Path | None:
     """Return the body folder if fits can be checked with it, else None.
 
     Its files must be complete, and be a demo body for demo data or a real one for real data.
