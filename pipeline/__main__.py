@@ -25,12 +25,12 @@ def parser() -> argparse.ArgumentParser:
         description,
         SEE,
         elsewhere=dict.fromkeys(table.COMMANDS["tasks"], "python -m tasks"),
-        complete=complete,
+        complete=_complete,
         version=_describe_version,
     )
 
 
-def complete(args: argparse.Namespace) -> None:
+def _complete(args: argparse.Namespace) -> None:
     """Call `pipeline.settings.arguments.complete`, imported late: --help does not need it."""
     from pipeline.settings import arguments
 

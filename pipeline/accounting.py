@@ -234,7 +234,7 @@ def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-class Reason(NamedTuple):
+class _Reason(NamedTuple):
     """Why a video, a track or a person-frame was left out."""
 
     meaning: str
@@ -309,15 +309,15 @@ _FAULTS: Final = {
     "video_missing": "there are labels, but no video",
     "video_unreadable": "the video cannot be opened or decoded",
 }
-REASONS: Final[dict[str, Reason]] = {
-    **{name: Reason(meaning, by_design=True) for name, meaning in _BY_DESIGN.items()},
-    **{name: Reason(meaning, by_design=False) for name, meaning in _FAULTS.items()},
+REASONS: Final[dict[str, _Reason]] = {
+    **{name: _Reason(meaning, by_design=True) for name, meaning in _BY_DESIGN.items()},
+    **{name: _Reason(meaning, by_design=False) for name, meaning in _FAULTS.items()},
 }
 
-UNKNOWN: Final = Reason("a reason of another package: see its documentation", by_design=False)
+UNKNOWN: Final = _Reason("a reason of another package: see its documentation", by_design=False)
 
 
-def reason(name: str) -> Reason:
+def reason(name: str) -> _Reason:
     """The meaning of a reason; `UNKNOWN` for one of another package."""
     return REASONS.get(name, UNKNOWN)
 

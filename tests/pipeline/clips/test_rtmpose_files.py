@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from pipeline.clips import detectors
 from pipeline.clips.detectors import rtmpose
-from pipeline.clips.detectors.rtmpose import RTMPose, _Published
+from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from tests.pipeline.clips.blobs import blob_pose, constant, scene
 
@@ -145,7 +145,7 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
     assert not detector.downloads
     digest = RTMPose(**graphs).identity()["detector"]
     monkeypatch.setitem(
-        rtmpose.PUBLISHED, "detector", {"yolox-tiny": _Published(published.file, digest)}
+        rtmpose.PUBLISHED, "detector", {"yolox-tiny": published._replace(sha256=digest)}
     )
     zipped.unlink()
     assert detector.identity() == RTMPose(**graphs).identity()

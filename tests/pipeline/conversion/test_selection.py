@@ -12,7 +12,6 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.conversion.selection import (
     RowSelection,
-    _read_list,
     _remove_comment,
     _rows_apart,
     select,
@@ -126,7 +125,7 @@ def test_a_list_that_cannot_be_meant_is_refused(tmp_path, content, words):
     elif content is not None:
         file.write_text(content)
     with pytest.raises(ConfigError, match=rf"(?i)out\.txt.*{words}"):
-        _read_list(file, get("penn_action"), "train")
+        RowSelection(leave_out=file).mark((), get("penn_action"), "train", None)
 
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
