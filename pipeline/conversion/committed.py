@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import LEFT_OUT, NOT_NOW, is_error
+from pipeline.accounting import NOT_NOW, is_error
 from pipeline.cli.text import command, count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed
@@ -83,17 +83,6 @@ def recorded_reader(
             )
         body = Path(str(recorded))
     return dataset, raw, body
-
-
-def left_out_tracks(split: cache.Split) -> list[str]:
-    """Names of the tracks that the user left out."""
-    dropped = split.manifest.get("accounting", {}).get("tracks", {}).get("dropped", {})
-    if LEFT_OUT not in dropped:  # no look at every video, of which there may be 400,000
-        return []
-    names: list[str] = []
-    for video in split.videos:
-        names += video.account.get("left_out", ())
-    return names
 
 
 def recorded_raw(committed: cache.Split) -> str:

@@ -4,7 +4,6 @@
 `examination.examine` calls it, and `python -m pipeline doctor` shows the messages:
 
     misplaced_parts     folders of another name or one level off, broken links, other capitals
-    packed_parts        archives that are still packed (`find_archives`)
     incomplete_inputs   image folders that were unpacked only in part, and labels and images that
                         other videos have and one has not
     has_gaps            folders of keypoints that lack files of frames between others
@@ -38,11 +37,6 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 LEAST_IMAGES: Final = 0.9
 SHOWN: Final = 5  # folders
 _OPENPOSE: Final = re.compile(r"[^.].*_([0-9]{1,18})_keypoints\.json")
-_ARCHIVE: Final = re.compile(
-    r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
-)
-# A piece of a split archive: x.tar.aa, x.tar.gzaa. x.tar.gz, .lz and .xz are whole.
-_PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?![glx]z$)[a-z]{2}")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -204,42 +198,6 @@ def _advise_move(raw: Path, elsewhere: Path) -> str:
 
     rename = "" if files.is_there(raw) else f", or rename it: mv {elsewhere} {raw}"
     return f"Move the contents of {elsewhere} to {raw}{rename}."
-
-
-def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
-    """Yield a message for each folder with archives. It says how to join an archive in pieces."""
-    for folder in dict.fromkeys(archive.parent for archive in archives):
-        first, *more = [archive for archive in archives if archive.parent == folder]
-        subject = f"{first} and {len(more)} more are" if more else f"{first} is"
-        message = f"{subject} still packed. Unpack in {raw}."
-        piece = _PIECE.fullmatch(first.name)
-        if piece is not None:
-            joined = folder / "joined.tar"
-            message += f" Join its pieces first: cat {folder / piece[1]}* > {joined}"
-        yield message
-
-
-def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Find archives in the raw folder and its subfolders.
-
-    If the raw folder does not exist: archives in and below its parent that `parts` name.
-    """
-    if files.is_folder_there(raw):
-        return tuple(_list_archives(raw))
-    sources = [part.source.lower() for part in parts]
-    archives = _list_archives(raw.parent)
-    return tuple(file for file in archives if any(file.name.lower() in text for text in sources))
-
-
-def _list_archives(folder: Path) -> list[Path]:
-    archives: list[Path] = []
-    for parent in (folder, *files.list_folders(folder)):
-        for entry in files.scan_folder(parent, {}):
-            path = parent / entry.name
-            is_archive = _ARCHIVE.search(entry.name)
-            if is_archive and files.is_there(path) and not files.is_folder_there(path):
-                archives.append(path)
-    return sorted(archives)
 
 
 # ---------------------------------------------------------------------------------------------

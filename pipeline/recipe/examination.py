@@ -13,6 +13,7 @@ A part is *required* unless it says what is left out without it (`ReleasePart.wi
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,14 +30,7 @@ from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS
-from pipeline.recipe.downloads import (
-    OTHER_NAMES,
-    find_archives,
-    has_gaps,
-    incomplete_inputs,
-    misplaced_parts,
-    packed_parts,
-)
+from pipeline.recipe.downloads import OTHER_NAMES, has_gaps, incomplete_inputs, misplaced_parts
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
 CLIPS_OPENED: Final = 100  # clips of a split whose first frame is decoded
@@ -44,6 +38,11 @@ SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = (
     "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
 )
+_ARCHIVE: Final = re.compile(
+    r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
+)
+# A piece of a split archive: x.tar.aa, x.tar.gzaa. x.tar.gz, .lz and .xz are whole.
+_PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?![glx]z$)[a-z]{2}")
 
 
 class _BodyFiles:
@@ -172,7 +171,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         else:
             counts.append(_count_files(raw, part, splits, unreadable, stand_in=stand_in))
 
-    packed = find_archives(raw, parts)
+    packed = _find_archives(raw, parts)
     problems = list[str]()
     for path, why in sorted(unreadable.items()):
         problems.append(f"{path} cannot be read: {why}. Make it readable.")
@@ -183,7 +182,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     problems += misplaced
     is_incomplete = any(not count.without and count.state != "there" for count in counts)
     if is_incomplete and not misplaced:
-        problems += packed_parts(raw, packed)
+        problems += _packed_parts(raw, packed)
     problems += _find_mistakes(raw, dataset.release.mistakes)
     problems += _find_surplus(counts)
 
@@ -379,3 +378,39 @@ def _count_keypoints(
     if labelled and len(errors) == n:
         return counted._replace(state="invalid")
     return counted
+
+
+def _packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
+    """Yield a message for each folder with archives. It says how to join an archive in pieces."""
+    for folder in dict.fromkeys(archive.parent for archive in archives):
+        first, *more = [archive for archive in archives if archive.parent == folder]
+        subject = f"{first} and {len(more)} more are" if more else f"{first} is"
+        message = f"{subject} still packed. Unpack in {raw}."
+        piece = _PIECE.fullmatch(first.name)
+        if piece is not None:
+            joined = folder / "joined.tar"
+            message += f" Join its pieces first: cat {folder / piece[1]}* > {joined}"
+        yield message
+
+
+def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
+    """Find archives in the raw folder and its subfolders.
+
+    If the raw folder does not exist: archives in and below its parent that `parts` name.
+    """
+    if files.is_folder_there(raw):
+        return tuple(_list_archives(raw))
+    sources = [part.source.lower() for part in parts]
+    archives = _list_archives(raw.parent)
+    return tuple(file for file in archives if any(file.name.lower() in text for text in sources))
+
+
+def _list_archives(folder: Path) -> list[Path]:
+    archives: list[Path] = []
+    for parent in (folder, *files.list_folders(folder)):
+        for entry in files.scan_folder(parent, {}):
+            path = parent / entry.name
+            is_archive = _ARCHIVE.search(entry.name)
+            if is_archive and files.is_there(path) and not files.is_folder_there(path):
+                archives.append(path)
+    return sorted(archives)

@@ -19,8 +19,8 @@ import numpy as np
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.accounting import Accounting, VideoAccount, is_error
-from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
+from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, is_error
+from pipeline.conversion.committed import rejected_videos, video_state
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
@@ -130,7 +130,7 @@ def from_cache(
         totals_of="the whole split",
         n_rejected=n_rejected,
         rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
-        left_out=tuple(left_out_tracks(split)),
+        left_out=tuple(_left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.n_frames)),
@@ -422,3 +422,14 @@ def no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -
     if not suggestion:
         suggestion = f"; others have tracks: {', '.join(others[:3]) or 'none'}"
     return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")
+
+
+def _left_out_tracks(split: cache.Split) -> list[str]:
+    """Names of the tracks that the user left out."""
+    dropped = split.manifest.get("accounting", {}).get("tracks", {}).get("dropped", {})
+    if LEFT_OUT not in dropped:  # no look at every video, of which there may be 400,000
+        return []
+    names: list[str] = []
+    for video in split.videos:
+        names += video.account.get("left_out", ())
+    return names
