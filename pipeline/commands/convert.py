@@ -10,8 +10,8 @@ from typing import Final
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.conversion.committed import DROP
-from pipeline.conversion.plan import ConversionPlan, committed_split, recorded_plan
+from pipeline.conversion.committed import DROP, committed_split
+from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert

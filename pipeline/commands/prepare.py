@@ -28,8 +28,7 @@ from pipeline.clips.plan import usual_detector
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
-from pipeline.conversion.committed import rejected_videos
-from pipeline.conversion.plan import committed_split
+from pipeline.conversion.committed import committed_split, rejected_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.plan import stream_label

@@ -53,6 +53,18 @@ class _VideoState(NamedTuple):
     message: str
 
 
+def committed_split(root: cache.Root, name: str) -> cache.Split | None:
+    """The split in the cache; None if there is no such split or cache, or it was deleted.
+
+    Raises MissingSplit if its disk does not seem to be mounted.
+    """
+    features = cache.FeatureCache(root)
+    if features.is_committed(name):
+        return cache.open(root)[name]
+    features.refuse_unmounted(name)
+    return None
+
+
 def recorded_reader(
     split: cache.Split, raw: Path | None, body: Path | None
 ) -> tuple[Dataset, Path, Path | None]:

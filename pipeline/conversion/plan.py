@@ -14,17 +14,19 @@ Words:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from cache import fingerprint
+from pipeline.accounting import LEFT_OUT
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     LEAVE_OUT,
     WOULD_LOSE,
+    committed_split,
     drop_command,
     earlier_reader,
     has_moved,
@@ -39,7 +41,7 @@ from pipeline.conversion.committed import (
 from pipeline.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
-from pipeline.conversion.selection import ALL_ROWS, RowSelection, other_videos
+from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -299,7 +301,7 @@ def _compare_committed(
     plan = replace(plan, seen=seen, kept=kept)
     usable = plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, retry=retry) | (earlier_reader(committed) & usable)
-    reselected = other_videos(committed, plan.listed) & usable
+    reselected = _other_videos(committed, plan.listed) & usable
     restamped = _list_restamped(plan)
     digests = {}
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
@@ -333,6 +335,19 @@ def _compare_committed(
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(update, moved=moved and not missing, why=why)
+
+
+def _other_videos(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
+    """Names of the committed videos of which other tracks were left out than the list has now."""
+    marked = {video.name: list(video.left_out) for video in videos if video.left_out}
+    dropped = committed.manifest["accounting"]["tracks"]["dropped"]
+    if not marked and LEFT_OUT not in dropped:
+        return set()  # no look at every video, of which there may be 400,000
+    return {
+        video.name
+        for video in committed.videos
+        if list(video.account.get("left_out", ())) != marked.get(video.name, [])
+    }
 
 
 def _plan_update(
@@ -417,15 +432,3 @@ def _describe_update(update: ConversionPlan, retried: set[str], reselected: set[
     if n_reselected:
         parts.append(f"{count(n_reselected, 'video')} with other tracks left out")
     return ", ".join(parts)
-
-
-def committed_split(root: cache.Root, name: str) -> cache.Split | None:
-    """The split in the cache; None if there is no such split or cache, or it was deleted.
-
-    Raises MissingSplit if its disk does not seem to be mounted.
-    """
-    features = cache.FeatureCache(root)
-    if features.is_committed(name):
-        return cache.open(root)[name]
-    features.refuse_unmounted(name)
-    return None

@@ -8,8 +8,8 @@ and why, behind " #":
 
 `select` takes these tracks away, and then the rows of the others that follow each other faster than
 `max_fps`. Both count in the video's account. The account also has the names that the list had of
-the video (`VideoAccount.left_out`): a video of which it has others now is read again
-(`other_videos`), and all videos if `max_fps` is another, as part of the reader's identity.
+the video (`VideoAccount.left_out`): the plan reads a video again of which it has
+others now, and all videos if `max_fps` is another, as part of the reader's identity.
 """
 
 from __future__ import annotations
@@ -145,19 +145,6 @@ def _remove_comment(line: str) -> str:
         return ""
     name, separator, _ = line.rpartition(COMMENT)
     return (name if separator else line).strip()
-
-
-def other_videos(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
-    """Names of the committed videos of which other tracks were left out than the list has now."""
-    marked = {video.name: list(video.left_out) for video in videos if video.left_out}
-    dropped = committed.manifest["accounting"]["tracks"]["dropped"]
-    if not marked and LEFT_OUT not in dropped:
-        return set()  # no look at every video, of which there may be 400,000
-    return {
-        video.name
-        for video in committed.videos
-        if list(video.account.get("left_out", ())) != marked.get(video.name, [])
-    }
 
 
 def select(

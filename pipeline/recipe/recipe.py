@@ -24,7 +24,8 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
-from pipeline.conversion.plan import ConversionPlan, committed_split
+from pipeline.conversion.committed import committed_split
+from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError

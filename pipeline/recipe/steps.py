@@ -21,8 +21,8 @@ from pipeline.clips.detection.results import DetectionReport
 from pipeline.clips.files import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
+from pipeline.conversion.committed import committed_split
 from pipeline.conversion.parts import read_part
-from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.plan import NEW, ExtractionPlan
 from pipeline.settings.arguments import MEANWHILE

@@ -29,7 +29,7 @@ from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
 from pipeline.clips.labels import ClipLabels, own_labels
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
-from pipeline.conversion.plan import committed_split
+from pipeline.conversion.committed import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER, is_stand_in

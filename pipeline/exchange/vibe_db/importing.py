@@ -27,9 +27,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.committed import refuse_mixed_cache
+from pipeline.conversion.committed import committed_split, refuse_mixed_cache
 from pipeline.conversion.identity import describe, report_other_work
-from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.matching import Match
