@@ -107,7 +107,7 @@ def link(
         return []
     seen_detections = _collect_detections(keypoints)
     frames = np.asarray(frame_index, np.int64)
-    scene = scenes(frame_index, cuts)
+    scene = _scenes(frame_index, cuts)
     persons: list[list[int]] = []  # person -> indices of the detections in `seen_detections`
     filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
@@ -289,7 +289,7 @@ def _assign(cost: Doubles) -> Ints:
     return np.concatenate(pairs, axis=1)
 
 
-def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
+def _scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
     """(T,) scene number of each frame; `cuts` are the first frames of new scenes.
 
     >>> scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
@@ -308,7 +308,7 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     [[0, 1, 2], [3, 4], [5]]
     """
     is_gap = np.diff(frame_index) > max_gap + 1
-    is_cut = np.diff(scenes(frame_index, cuts)) > 0
+    is_cut = np.diff(_scenes(frame_index, cuts)) > 0
     starts = np.flatnonzero(is_gap | is_cut) + 1
     return np.split(np.arange(len(frame_index)), starts)
 

@@ -5,7 +5,7 @@ A stream computes a feature for each row of a split, which is a frame of a track
 that are *inputs*: stored columns of the row and of its neighbours (labels), and crops of the
 images. This module finds them for many rows at once, in five parts:
 
-- labels: `column`, `label`, `label_batch`, `crop_labels`;
+- labels: `column`, `_label`, `label_batch`, `crop_labels`;
 - crops: `find_crops`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
 - pixels: `Pixels` decodes a video;
@@ -89,7 +89,7 @@ def column(split: Split, name: str, rows: Ints) -> Array:
     return np.concatenate(values)[index]
 
 
-def label(split: Split, name: str, rows: Ints) -> Array:
+def _label(split: Split, name: str, rows: Ints) -> Array:
     """Values (n, ...) of a label at any rows: a stored column, or `ROW_RATE`, rows a second."""
     if name != ROW_RATE:
         return column(split, name, rows)
@@ -129,11 +129,11 @@ def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
     rows of the window there are; the others have a fill value.
     """
     if reads.window == 1:
-        return {name: label(split, name, rows) for name in reads.labels}
+        return {name: _label(split, name, rows) for name in reads.labels}
     around, in_run = _windows_in_run(split.runs, rows, reads)
     labels: dict[str, Array] = {}
     for name in reads.labels:
-        values = label(split, name, around[in_run])
+        values = _label(split, name, around[in_run])
         shape = (*around.shape, *values.shape[1:])
         labels[name] = np.full(shape, _fill_value(values.dtype), values.dtype)
         labels[name][in_run] = values
@@ -184,7 +184,7 @@ def row_keys(split: Split, stream: Stream, rows: Ints, crops: NDArray[np.void]) 
         parts.append(boxes["mirrored"])
     if reads.crops > 1:
         parts.append(np.where(crops["previous"] == frame, -1, crops["previous"]))
-    parts += [label(split, name, rows) for name in reads.labels]
+    parts += [_label(split, name, rows) for name in reads.labels]
 
     # the digest of a row begins with that of its video's pixels
     of_video = dict[int, Any]()
@@ -199,10 +199,10 @@ def _label_keys(split: Split, rows: Ints, reads: Reads) -> Keys:
     window.
     """
     if reads.window == 1 or not len(rows):
-        return _digests([label(split, name, rows) for name in reads.labels])
+        return _digests([_label(split, name, rows) for name in reads.labels])
     around, in_run = _windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
-    digests = _digests([label(split, name, read) for name in reads.labels])
+    digests = _digests([_label(split, name, read) for name in reads.labels])
     # A window's key is the digest of its rows' digests: labels would need more memory.
     windows = np.zeros((*around.shape, 2), np.uint64)
     windows[in_run] = digests[of_window]

@@ -70,7 +70,7 @@ class Checked(NamedTuple):
     ok: Array  # (n,) flags: COMPUTED, UNDEFINED or NO_VALUE
 
 
-class State(enum.IntEnum):
+class _State(enum.IntEnum):
     """State of a row of an open shard. MISSING changes to one of the last three, and COMPUTED to
     LOST if the video turns out to have changed; the others stay.
     """
@@ -94,7 +94,7 @@ class _OpenShard:
     video: NDArray[np.int64]  # (n,) number of each row's video; -1 for rows of no track
     crops: NDArray[np.void]  # (n,) of `CROP`; 0 for streams of labels
     keys: Keys  # (n, 2) digests of the rows' inputs (`inputs.row_keys`)
-    state: NDArray[np.uint8]  # (n,) of `State`
+    state: NDArray[np.uint8]  # (n,) of `_State`
     values: Array  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     counts: Counts = field(default_factory=Counts)  # problems and lost videos so far
@@ -103,20 +103,20 @@ class _OpenShard:
     @property
     def missing(self) -> Ints:
         """The rows that are still to be computed."""
-        return np.flatnonzero(self.state == State.MISSING) + self.start
+        return np.flatnonzero(self.state == _State.MISSING) + self.start
 
     @property
     def n_done(self) -> int:
         """Number of rows of tracks that need not be computed any more."""
-        return int(np.count_nonzero(self.state > State.MISSING))
+        return int(np.count_nonzero(self.state > _State.MISSING))
 
     def count(self) -> Counts:
         """What became of the rows."""
-        n = np.bincount(self.state, minlength=len(State)).tolist()
+        n = np.bincount(self.state, minlength=len(_State)).tolist()
         of_states = Counts(
-            computed=n[State.COMPUTED] + n[State.FIRST],
-            carried=n[State.CARRIED],
-            kept=n[State.KEPT],
+            computed=n[_State.COMPUTED] + n[_State.FIRST],
+            carried=n[_State.CARRIED],
+            kept=n[_State.KEPT],
         )
         of_states.add(self.counts)
         return of_states
@@ -192,7 +192,7 @@ class StreamRun:
         for number in numbers:
             shard = self.open(number)
             if shard is not None:
-                is_missing = (shard.state == State.MISSING) & (shard.video == video)
+                is_missing = (shard.state == _State.MISSING) & (shard.video == video)
                 parts.append(shard.crops[is_missing])
         return np.concatenate(parts)
 
@@ -238,7 +238,7 @@ class StreamRun:
         for shard, selected, index in self._missing_by_shard(rows[is_stored]):
             shard.values[index] = values[selected]
             shard.ok[index] = ok[selected]
-            shard.state[index] = State.COMPUTED
+            shard.state[index] = _State.COMPUTED
         self._n_finite += len(values)
         return len(values)
 
@@ -261,7 +261,7 @@ class StreamRun:
         stays 0.
         """
         for shard, selected, index in self._missing_by_shard(rows):
-            shard.state[index] = State.GIVEN_UP
+            shard.state[index] = _State.GIVEN_UP
             problems = Counter({kind: len(selected)})
             shard.counts.add(Counts(problems=problems, examples=[message]))
 
@@ -270,10 +270,10 @@ class StreamRun:
         computed. why: why the video cannot be read.
         """
         for shard in self._open.values():
-            is_lost = np.isin(shard.state, (State.MISSING, State.COMPUTED)) & (shard.video == video)
+            is_lost = np.isin(shard.state, (_State.MISSING, _State.COMPUTED)) & (shard.video == video)
             if is_lost.any():
                 shard.counts.lost[self._split.videos[video].name] = why
-                shard.state[is_lost] = State.LOST
+                shard.state[is_lost] = _State.LOST
                 # before `ok`: a checkpoint that is written meanwhile has no key for a lost row
                 shard.keys[is_lost] = NO_KEY
                 shard.ok[is_lost] = NO_VALUE
@@ -284,7 +284,7 @@ class StreamRun:
         thread may call these functions.
         """
         for shard in self._open.values():
-            index = np.flatnonzero(np.isin(shard.state, (State.KEPT, State.COMPUTED)))
+            index = np.flatnonzero(np.isin(shard.state, (_State.KEPT, _State.COMPUTED)))
             if len(index) != shard.n_saved:
                 shard.n_saved = len(index)
                 yield functools.partial(self._save, shard, index)
@@ -299,7 +299,7 @@ class StreamRun:
     def take_finished(self) -> Iterator[_OpenShard]:
         """Close and yield the shards in which no row is left to compute."""
         for number, shard in list(self._open.items()):
-            if not (shard.state == State.MISSING).any():
+            if not (shard.state == _State.MISSING).any():
                 self._n_closed += shard.n_done
                 self._missing.discard(number)
                 yield self._open.pop(number)
@@ -326,12 +326,12 @@ class StreamRun:
             if shard is not None:
                 selected = np.flatnonzero(number == shard_number)
                 index = rows[selected] - shard.start
-                is_missing = shard.state[index] == State.MISSING
+                is_missing = shard.state[index] == _State.MISSING
                 if is_missing.any():
                     yield shard, selected[is_missing], index[is_missing]
 
     def _load(self, number: int) -> _OpenShard:
-        """Read a shard's rows and keys, give each row its first `State`, and fill in the features
+        """Read a shard's rows and keys, give each row its first `_State`, and fill in the features
         of rows that need not be computed: they are carried over, or else kept; those of the first
         rows of runs of pairs are 0.
         """
@@ -350,19 +350,19 @@ class StreamRun:
         carried = self._files.carried(keys)
 
         # if several states fit a row, it gets the last of them
-        state = np.full(len(rows), State.UNUSED, np.uint8)
-        state[is_live] = State.MISSING
+        state = np.full(len(rows), _State.UNUSED, np.uint8)
+        state[is_live] = _State.MISSING
         if self.stream.reads.crops > 1:
-            state[is_live & (crops["previous"] == crops["frame"])] = State.FIRST
-        state[is_live & kept.mask] = State.KEPT
-        state[is_live & carried.mask] = State.CARRIED
+            state[is_live & (crops["previous"] == crops["frame"])] = _State.FIRST
+        state[is_live & kept.mask] = _State.KEPT
+        state[is_live & carried.mask] = _State.CARRIED
 
         values = np.asarray(carried.features, self.stream.dtype)  # 0 for rows that are not carried
         ok = carried.ok
-        is_kept = state == State.KEPT
+        is_kept = state == _State.KEPT
         values[is_kept] = kept.features[is_kept]
         ok[is_kept] = kept.ok[is_kept]
-        ok[state == State.FIRST] = cache.UNDEFINED
+        ok[state == _State.FIRST] = cache.UNDEFINED
         return _OpenShard(
             number=number,
             start=rows.start,
