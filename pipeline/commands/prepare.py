@@ -242,7 +242,8 @@ def _extract(plan: SplitPlan) -> StepResult:
 
 def _show(plan: SplitPlan) -> StepResult:
     """Write the page of a split with tracks, unless it shows them."""
-    from pipeline.show.page import shows, write_split_page
+    from pipeline.show.page import shows, write_page
+    from pipeline.show.tracks import Choice, from_cache
 
     recipe = plan.recipe
     split = _split_now(plan)
@@ -251,10 +252,10 @@ def _show(plan: SplitPlan) -> StepResult:
         return NOTHING
     page.parent.mkdir(parents=True, exist_ok=True)
     with _bar("show", plan.name, "track") as progress:
-        n = write_split_page(
-            recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
-        )
-    detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
+        shown = from_cache(recipe.root, recipe.name, Choice(), raw=recipe.raw, body=recipe.body)
+        write_page(shown, page, progress=progress)
+    n_tracks = count(len(shown.tracks), "track")
+    detail = f"{n_tracks} in {from_here(page)} ({size(page.stat().st_size)})"
     return StepResult(details=[detail])
 
 

@@ -14,21 +14,16 @@ NumPy: labels are an independent check of the pipeline's torch body.
 
 from __future__ import annotations
 
-import pickle
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.spatial.transform import Rotation
 
 from cache import GENDERS
 from pipeline.files.formats.smpl_files import (
-    MEAN_PARAMS,
-    REGRESSOR_EXTRA,
-    REGRESSOR_H36M,
     SmplArrays,
 )
 from pipeline.skeletons import JOINTS, Doubles, Floats, convert
@@ -72,34 +67,6 @@ def _load_arrays() -> dict[str, Any]:
     for array in arrays.values():
         array.setflags(write=False)
     return arrays
-
-
-def write_files(folder: Path) -> None:
-    """Write all files of an SMPL folder, for three genders."""
-    for gender in GENDERS:
-        arrays = procedural(gender)
-        kintree = np.stack([arrays.parents, np.arange(len(arrays.parents))])
-        content = {  # the keys and types of SMPL's own pickles
-            "v_template": arrays.v_template,
-            "shapedirs": arrays.shapedirs,
-            "posedirs": arrays.posedirs,
-            "J_regressor": sparse.csc_matrix(arrays.J_regressor),
-            "J": arrays.J_regressor @ arrays.v_template,
-            "weights": arrays.weights,
-            # the root's parent, -1, is 4294967295
-            "kintree_table": (kintree % 2**32).astype(np.uint32),
-            "f": arrays.faces.astype(np.uint32),
-            "bs_type": "lrotmin",
-            "bs_style": "lbs",
-            "stand_in": True,
-        }
-        (folder / f"SMPL_{gender.upper()}.pkl").write_bytes(pickle.dumps(content, protocol=2))
-    neutral = procedural()
-    np.save(folder / REGRESSOR_EXTRA, neutral.J_regressor_extra)
-    np.save(folder / REGRESSOR_H36M, neutral.J_regressor_h36m)
-    np.savez(
-        folder / MEAN_PARAMS, pose=neutral.mean_pose, shape=neutral.mean_shape, cam=neutral.mean_cam
-    )
 
 
 class _Skinned(NamedTuple):

@@ -20,6 +20,7 @@ import argparse
 import functools
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from scipy import sparse
+
+from cache import GENDERS
 from cache.storage.writer_lock import WriterLock
 from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import err, out, plain
@@ -36,6 +41,7 @@ from pipeline.demo import body as procedural_body
 from pipeline.demo.layouts import ReleaseLayout, Request
 from pipeline.demo.scene import Take
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files.formats.smpl_files import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import load
@@ -177,7 +183,35 @@ def write_body(folder: Path) -> None:
     `write_dataset`.
     """
     with new_folder(folder, _marker()) as partial:
-        procedural_body.write_files(partial)
+        _write_body_files(partial)
+
+
+def _write_body_files(folder: Path) -> None:
+    """Write all files of an SMPL folder, for three genders."""
+    for gender in GENDERS:
+        arrays = procedural_body.procedural(gender)
+        kintree = np.stack([arrays.parents, np.arange(len(arrays.parents))])
+        content = {  # the keys and types of SMPL's own pickles
+            "v_template": arrays.v_template,
+            "shapedirs": arrays.shapedirs,
+            "posedirs": arrays.posedirs,
+            "J_regressor": sparse.csc_matrix(arrays.J_regressor),
+            "J": arrays.J_regressor @ arrays.v_template,
+            "weights": arrays.weights,
+            # the root's parent, -1, is 4294967295
+            "kintree_table": (kintree % 2**32).astype(np.uint32),
+            "f": arrays.faces.astype(np.uint32),
+            "bs_type": "lrotmin",
+            "bs_style": "lbs",
+            "stand_in": True,
+        }
+        (folder / f"SMPL_{gender.upper()}.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    neutral = procedural_body.procedural()
+    np.save(folder / REGRESSOR_EXTRA, neutral.J_regressor_extra)
+    np.save(folder / REGRESSOR_H36M, neutral.J_regressor_h36m)
+    np.savez(
+        folder / MEAN_PARAMS, pose=neutral.mean_pose, shape=neutral.mean_shape, cam=neutral.mean_cam
+    )
 
 
 @contextmanager

@@ -32,7 +32,6 @@ from pipeline.files.formats.arrays import (
     reading,
     refuse,
     refuse_other,
-    require_unchanged,
 )
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.formats.messages import ZIP
@@ -162,7 +161,11 @@ class StampedFile(NamedTuple):
 
     def require_unchanged(self) -> None:
         """Raise RawDataError if the file has changed since."""
-        require_unchanged(self.path, self.state)
+        if file_state(self.path) == self.state:
+            return
+        expected = "the same file until its last row"
+        actual = "another one, or other content, at the end: it was replaced while it was read"
+        raise RawDataError(self.path, "content", expected, actual, "Run the same command again.")
 
 
 def _npz(file: Path) -> ArrayFile:

@@ -28,7 +28,6 @@ from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
 from pipeline.features.inputs import (
     Pixels,
-    computable_shards,
     find_lost,
     pixels,
     raw_folder,
@@ -122,7 +121,8 @@ def _extract(
         if any(plan.replace for plan in plans):
             require_videos(split, first.spec.raw, shards)
         lost = _find_lost_videos(split, pixels(split, first.spec.raw), missing, shards)
-        shards = computable_shards(split, lost, shards)
+        # those that have rows of videos that are not lost
+        shards = [shard for shard in shards if not set(videos_of(split, [shard])).issubset(lost)]
     with ExitStack() as stack:
         if part is not None:
             share = frozenset(part.share(shards))

@@ -5,12 +5,13 @@ A stream computes a feature for each row of a split, which is a frame of a track
 that are *inputs*: stored columns of the row and of its neighbours (labels), and crops of the
 images. This module finds them for many rows at once, in five parts:
 
-- labels: `column`, `_label`, `label_batch`, `crop_labels`;
+- labels: `column`, `label_batch`, `crop_labels`;
 - crops: `find_crops`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
 - pixels: `Pixels` decodes a video;
-- lost videos: before an extraction, `find_lost` finds them, and `computable_shards` the shards with
-  rows of other videos. Videos and shards are named by their numbers in the split.
+- lost videos: `find_lost` finds them before an extraction.
+
+Videos and shards are named by their numbers in the split.
 
 Words:
     row: always by its number in the split, (n,) ascending unless said otherwise.
@@ -23,7 +24,7 @@ Words:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -372,11 +373,6 @@ def find_lost(
         except VideoLost as error:
             lost[video] = str(error)
     return lost
-
-
-def computable_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
-    """Those of the shards that have rows of videos that are not lost."""
-    return [shard for shard in shards if not set(videos_of(split, [shard])).issubset(lost)]
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:

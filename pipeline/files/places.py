@@ -1,4 +1,4 @@
-"""Parse paths as people type them, make file names for tracks, and replace files.  [raw]"""
+"""Require folders to write to, make file names for tracks, and replace files.  [raw]"""
 
 from __future__ import annotations
 
@@ -8,48 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-from cache.storage import SCHEMES
 from cache.storage.durable import publish
 from pipeline.errors import PipelineError
-
-# texts of shells, of luigi.cfg and of Windows that are no paths here
-_OTHER_TEXT: Final = re.compile(r"""["']|.*\$(\w+|\{)|.*%\(\w+\)s|[A-Za-z]:([\\/]|$)|\\\\|file:""")
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
-
-
-def folder_of(text: str, *, or_url: bool) -> Path:
-    """Parse the path of a file or folder; `~` is the home folder. If the path exists as written, it
-    is returned unchanged.
-
-    Args:
-        or_url: the caller also accepts URLs of an object store, which messages mention. Such a URL
-            must not be passed to this function.
-
-    Raises ValueError for a text that looks like a common mistake, such as a quoted path or a URL.
-    """
-    path = Path(text)
-    if path.exists():
-        return path
-    if _OTHER_TEXT.match(text):
-        raise ValueError(
-            "expected a path of this system, without quotes, variables, a drive or file:"
-        )
-    url = _URL.match(text)
-    if url and not or_url:
-        raise ValueError("expected a path of this system, which this cannot be")
-    if url and url[1] in SCHEMES:
-        raise ValueError(f"expected a folder, or a URL with two slashes: {url[1]}://bucket/prefix")
-    if url:
-        urls = f"a URL that starts with one of {', '.join(SCHEMES)}"
-        raise ValueError(f"expected a path of this system, or {urls}")
-
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        user = text.partition("/")[0]
-        raise ValueError(f"expected a path: there is no home folder of {user}") from error
 
 
 def require_writable(folder: Path, do: str) -> None:

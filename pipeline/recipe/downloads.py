@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import re
@@ -59,7 +60,7 @@ def misplaced_parts(
     for path in (raw, *fixed_paths):
         if path.is_symlink() and not files.is_there(path):
             has_broken_link = True
-            link = files.describe_broken_link(path)
+            link = _describe_broken_link(path)
             yield f"{path} is {link}. Mount its disk, or correct the link."
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
@@ -92,6 +93,20 @@ def misplaced_parts(
         what = ", ".join(name for name, _ in wanted)
         folders = ", ".join(dict.fromkeys(str(expected) for _, expected in wanted))
         yield f"{what}: not in {folders} but in {found}. Move or rename them."
+
+
+def _describe_broken_link(path: Path) -> str:
+    """What a link leads to that leads nowhere, for messages: its target, or a circle of links."""
+    why = "does not exist"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        if error.errno == errno.ELOOP:
+            why = "leads in a circle"
+    return f"a link to {path.readlink()}, which {why}"
 
 
 def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
@@ -153,7 +168,7 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
         folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)
     ]
     if files.is_folder_there(raw):
-        below = files.find_nested_too_deep(raw, patterns)
+        below = _find_nested_too_deep(raw, patterns)
         if below is not None:
             return below
     else:
@@ -161,6 +176,20 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
     for folder in candidates:
         if files.has_match(folder, patterns):
             return folder
+    return None
+
+
+def _find_nested_too_deep(raw: Path, patterns: Sequence[str]) -> Path | None:
+    """Find a folder, one or two levels below `raw`, in which a pattern matches: the data may have
+    been unpacked there by mistake. None if there is none.
+    """
+    level = [raw]
+    for _ in range(2):
+        below = itertools.chain.from_iterable(map(files.list_folders, level))
+        level = list(below)[: files.MOST_FOLDERS]
+        for folder in level:
+            if files.has_match(folder, patterns):
+                return folder
     return None
 
 

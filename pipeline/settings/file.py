@@ -32,9 +32,9 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter
 
 import cache
+from cache.storage import SCHEMES
 from pipeline.cli.command_line import SET
 from pipeline.errors import ConfigError, did_you_mean, why_refused
-from pipeline.files.places import folder_of
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
@@ -55,6 +55,9 @@ _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter
 BY_SET: Final = "--set"
 # settings of which only one is set: an option replaces the file's value of the other one
 EXCLUSIVE: Final = {"device": "devices", "devices": "device"}
+# texts of shells, of luigi.cfg and of Windows that are no paths here
+_OTHER_TEXT: Final = re.compile(r"""["']|.*\$(\w+|\{)|.*%\(\w+\)s|[A-Za-z]:([\\/]|$)|\\\\|file:""")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 
 
@@ -284,8 +287,41 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     if hint == cache.Root and cache.local_folder(text) is None:
         return text  # a URL is not relative to a folder
     if hint in (Path, cache.Root):
-        return base / folder_of(text, or_url=hint == cache.Root)
+        return base / _folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)
+
+
+def _folder_of(text: str, *, or_url: bool) -> Path:
+    """Parse the path of a file or folder; `~` is the home folder. If the path exists as written, it
+    is returned unchanged.
+
+    Args:
+        or_url: the caller also accepts URLs of an object store, which messages mention. Such a URL
+            must not be passed to this function.
+
+    Raises ValueError for a text that looks like a common mistake, such as a quoted path or a URL.
+    """
+    path = Path(text)
+    if path.exists():
+        return path
+    if _OTHER_TEXT.match(text):
+        raise ValueError(
+            "expected a path of this system, without quotes, variables, a drive or file:"
+        )
+    url = _URL.match(text)
+    if url and not or_url:
+        raise ValueError("expected a path of this system, which this cannot be")
+    if url and url[1] in SCHEMES:
+        raise ValueError(f"expected a folder, or a URL with two slashes: {url[1]}://bucket/prefix")
+    if url:
+        urls = f"a URL that starts with one of {', '.join(SCHEMES)}"
+        raise ValueError(f"expected a path of this system, or {urls}")
+
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        user = text.partition("/")[0]
+        raise ValueError(f"expected a path: there is no home folder of {user}") from error
 
 
 def _parse_pairs(hint: Any, text: str, base: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Joints -> lines and dots with side and name, in the joints' coordinates.  tracks -> [drawing] ->
 page
 
-`flat` makes the `Skeleton` of 2D joints. `joints_3d` finds a track's 3D joints, `views` their
-skeletons from two directions, and `view_box` the common frame of these. `page` draws them as SVG,
-and `clip` into images.
+`flat` makes the `Skeleton` of 2D joints. `joints_3d` finds a track's 3D joints, and `views` their
+skeletons from two directions. `page` draws them as SVG, and `clip` into images.
 
 Sides come from the joints' names, so that a wrong order shows as limbs that cross the body.
 """
@@ -42,7 +41,6 @@ SIDES: Final = tuple(
 SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
-MARGIN_M: Final = 0.1  # around 3D skeletons
 CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
 
 
@@ -80,15 +78,6 @@ class SkeletonView(NamedTuple):
 
     title: str
     skeleton: Skeleton
-
-
-class ViewBox(NamedTuple):
-    """The part of its coordinates that an SVG shows."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
@@ -141,19 +130,6 @@ def views(joints: Array, *, camera: bool) -> tuple[SkeletonView, ...]:
         points = np.column_stack(right_and_down)
         drawn.append(SkeletonView(title, _skeleton(points, visible, labels)))
     return tuple(drawn)
-
-
-def view_box(shown: Sequence[SkeletonView]) -> ViewBox | None:
-    """A common box for all views, symmetric in x about the pelvis; None without a joint."""
-    dots: list[_Dot] = []
-    for view in shown:
-        dots += view.skeleton.dots
-    if not dots:
-        return None
-    half = max(abs(dot.x) for dot in dots) + MARGIN_M
-    top = min(dot.y for dot in dots)
-    bottom = max(dot.y for dot in dots)
-    return ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -27,24 +27,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
-import cache
 from pipeline.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.show.bodies import projected_joints
-from pipeline.show.drawing import (
-    SIDE_COLOURS,
-    Skeleton,
-    SkeletonView,
-    ViewBox,
-    flat,
-    joints_3d,
-    view_box,
-    views,
-)
-from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache
+from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, joints_3d, views
+from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
@@ -56,6 +46,7 @@ QUALITY: Final = 80  # of the page's JPEGs
 # most DOT of the frame's longer side.
 DOT: Final = 1 / 75
 SMALLEST_DOT: Final = 1 / 250
+MARGIN_M: Final = 0.1  # around 3D skeletons
 GRID_M: Final = 0.5  # distance of the grid lines behind 3D joints
 
 
@@ -111,12 +102,21 @@ class _Joints(NamedTuple):
     estimated: Array  # projected from the estimated body
 
 
+class _ViewBox(NamedTuple):
+    """The part of its coordinates that an SVG shows."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class _Portrait(NamedTuple):
     """A drawn track."""
 
     track: ShownTrack
     what_3d: str  # description of the 3D joints, or why there are none
-    view_box: ViewBox | None  # of all 3D views
+    view_box: _ViewBox | None  # of all 3D views
     cards: tuple[_Card, ...]
 
 
@@ -133,15 +133,6 @@ def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrai
         progress(n_drawn, n_tracks, track.record.name)
         yield _portrait(track, shown.body)
     progress(n_tracks, n_tracks)
-
-
-def write_split_page(
-    root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
-) -> int:
-    """Write a page of some tracks of a split. Returns their number."""
-    shown = from_cache(root, name, Choice(), raw=raw, body=body)
-    write_page(shown, page, progress=progress)
-    return len(shown.tracks)
 
 
 def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
@@ -168,8 +159,19 @@ def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
         except _DrawingError as error:
             problem = str(error)
         cards.append(_Card(frame.index, n_visible, unset, problem, drawn, views_by_frame[i]))
-    box = view_box(list(itertools.chain.from_iterable(views_by_frame)))
+    box = _view_box(list(itertools.chain.from_iterable(views_by_frame)))
     return _Portrait(track, caption, box, tuple(cards))
+
+
+def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:
+    """A common box for all views, symmetric in x about the pelvis; None without a joint."""
+    dots = list(itertools.chain.from_iterable(view.skeleton.dots for view in shown))
+    if not dots:
+        return None
+    half = max(abs(dot.x) for dot in dots) + MARGIN_M
+    top = min(dot.y for dot in dots)
+    bottom = max(dot.y for dot in dots)
+    return _ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
 
 
 def _frames(track: ShownTrack) -> Iterable[Frame]:

@@ -3,8 +3,10 @@ tracks] -> features
 
     images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg
                                                         image 000001 is frame 0, at 50 fps
-    annotations/Human36M_subject<k>_joint_3d.json       joints of every frame, in the world
-    annotations/Human36M_subject<k>_camera.json         cameras without distortion
+    annotations/Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17
+                                                        joints, x y z in mm, world
+    annotations/Human36M_subject<k>_camera.json         camera "1" to "4", without distortion -> R
+                                                        (3, 3), t (3,) mm, f and c (2,) px
 
 Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Pose Estimation, ICCV
 2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: sizes are known
@@ -41,8 +43,9 @@ from pipeline.datasets.labels.smpl import fit_labels
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits, load_joints
-from pipeline.files.formats.sequences import SequenceKeys
+from pipeline.files.formats.arrays import StoredArrays, load_json, numbers
+from pipeline.files.formats.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
+from pipeline.files.formats.sequences import SequenceKeys, load_sequence
 from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
@@ -66,6 +69,12 @@ METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
 PELVIS: Final = JOINTS["h36m"].index("hip")
 JOINTS_3D = "_joint_3d.json"
+SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
+    "R": (3, 3),
+    "t": (3,),
+    "f": (2,),
+    "c": (2,),
+}  # shapes of a camera's entries
 # A camera is plausible if it sees at least LEAST_SEEN (a share) of the joints: in the image, within
 # OUTSIDE half image sizes of the principal point, and at most FARTHEST m away (8 m in the studio).
 FARTHEST: Final = 15.0
@@ -200,7 +209,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
         )
     for file in (joints_file, camera_file):
         require_labels(file, UNPACK)
-    frames, millimetres = load_joints(joints_file, take)
+    frames, millimetres = _load_joints(joints_file, take)
     account.found = len(frames)
     is_finite = in_range(millimetres).all(axis=-1, keepdims=True)
     world = convert(
@@ -266,7 +275,7 @@ def _load_camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doub
 
     Raises RawDataError (`bad_camera`) if the worst camera sees too few joints in either reading.
     """
-    stored = load_cameras(file).values()
+    stored = _load_cameras(file).values()
     rotations = np.array([values["R"] for values in stored])  # (4, 3, 3)
     t_mm = np.array([values["t"] for values in stored])
     intrinsics = np.tile(np.eye(3), (len(CAMERAS), 1, 1))
@@ -367,7 +376,7 @@ def _load_in_camera(
         expected = f"Human36M_subject*{CAMERA} to go with it"
         raise RawDataError(fits, "camera", expected, actual, do)
     camera = video.name.rpartition(".")[2]
-    rotation = load_cameras(cameras, "R").get(camera, {}).get("R")
+    rotation = _load_cameras(cameras, "R").get(camera, {}).get("R")
     if rotation is None or not is_rotation(rotation[None])[0]:
         actual = "none" if rotation is None else str(rotation.tolist())
         raise RawDataError(cameras, camera, "a rotation", actual, "Download the fits again.")
@@ -383,3 +392,32 @@ def _find_file(raw: Path, video: RawVideo, endings: tuple[str, ...]) -> Path | N
         if file.name.endswith(endings):
             return raw / file
     return None
+
+
+def _load_joints(file: Path, action: SequenceKeys) -> tuple[Ints, Doubles]:
+    """Read the joints of a sequence: frames (N,), strictly increasing, and joints (N, 17, 3) in mm
+    in the world.
+
+    Raises RawDataError for other content, and if there are no joints (reason `no_label`).
+    """
+    frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
+    key = str(action)
+    if not frames:
+        expected = "joints of this action and subaction"
+        raise RawDataError(file, key, expected, "none", JSON_AGAIN, reason="no_label")
+    frame_index = np.array([*frames], np.int64)
+    joints = numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
+    return frame_index, joints
+
+
+def _load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
+    """Read the numbers of each camera: camera id -> key of SHAPES -> array. Whether R is a rotation
+    is not checked. Raises RawDataError for another file.
+
+    `keys`: the keys to read, one letter each.
+    """
+    stored = StoredArrays(file, load_json(file, do=JSON_AGAIN), JSON_AGAIN)
+    cameras = {}
+    for number, camera in enumerate(CAMERAS, start=1):
+        cameras[camera] = {key: stored.take(f"{number}/{key}", *SHAPES[key]) for key in keys}
+    return cameras

@@ -20,6 +20,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,8 +32,15 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import mirrored_axis, pose_in_camera
 from pipeline.datasets.checks import finite_rows
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import StoredArrays, load_npz, npz_shape, numbers
+from pipeline.files.formats.arrays import (
+    StoredArrays,
+    load_npz,
+    numbers,
+    read_npy_header,
+    reading,
+)
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import HIP, PELVIS, Array, Doubles, Floats, add_confidence
 
 if TYPE_CHECKING:
@@ -121,8 +129,14 @@ def is_smplx(file: Path, key: str) -> bool:
 
     False for a damaged file.
     """
-    with contextlib.suppress(RawDataError):
-        return npz_shape(file, key)[-1:] == (SMPLX_N_POSE,)
+    with (
+        contextlib.suppress(RawDataError),
+        reading(file, "a NumPy .npz archive", key=key),
+        open_regular(file) as stream,
+        ZipFile(stream) as archive,
+    ):
+        shape = read_npy_header(archive.open(f"{key}.npy")).shape
+        return shape[-1:] == (SMPLX_N_POSE,)
     return False
 
 

@@ -270,7 +270,8 @@ class StreamRun:
         computed. why: why the video cannot be read.
         """
         for shard in self._open.values():
-            is_lost = np.isin(shard.state, (_State.MISSING, _State.COMPUTED)) & (shard.video == video)
+            is_pending = np.isin(shard.state, (_State.MISSING, _State.COMPUTED))
+            is_lost = is_pending & (shard.video == video)
             if is_lost.any():
                 shard.counts.lost[self._split.videos[video].name] = why
                 shard.state[is_lost] = _State.LOST

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, NoReturn
-from zipfile import ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -93,14 +93,6 @@ def file_state(file: Path, do: str = "Put it back.") -> FileState:
     return FileState(status.st_size, status.st_mtime_ns)
 
 
-def require_unchanged(file: Path, state: FileState) -> None:
-    """Raise RawDataError if the file no longer has the state that it had before it was read."""
-    if file_state(file) != state:
-        expected = "the same file until its last row"
-        actual = "another one, or other content, at the end: it was replaced while it was read"
-        raise RawDataError(file, "content", expected, actual, "Run the same command again.")
-
-
 class _Refused(ValueError):
     """What was found, in words of this package."""
 
@@ -162,16 +154,6 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
             with reading(file, _STORED_ARRAY, key=key):
                 arrays[key] = np.asarray(archive[key])
     return arrays
-
-
-def npz_shape(file: Path, key: str) -> tuple[int, ...]:
-    """The shape of an array in an .npz, without reading its numbers. Raises RawDataError."""
-    with (
-        reading(file, "a NumPy .npz archive", key=key),
-        open_regular(file) as stream,
-        ZipFile(stream) as archive,
-    ):
-        return read_npy_header(archive.open(f"{key}.npy")).shape
 
 
 class _NpyHeader(NamedTuple):

@@ -8,12 +8,8 @@ metadata.xml has the cameras, and the file names of each action:
     <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every
                      camera fx fy cx cy and 5 coefficients of distortion
 
-    Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17 joints, x y z
-                                            in mm, world
     Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10,
                                             trans 3
-    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t (3,) mm, f and c (2,)
-                                            px
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 
@@ -38,10 +34,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
     FileState,
-    StoredArrays,
     file_state,
-    load_json,
-    numbers,
     reading,
     refuse,
     refuse_other,
@@ -61,12 +54,6 @@ MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
-SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
-    "R": (3, 3),
-    "t": (3,),
-    "f": (2,),
-    "c": (2,),
-}  # shapes of a camera's entries
 LEVELS: Final = "action, subaction and frame"  # the keys in the files of joints and fits
 JSON_AGAIN: Final = "Download the file again."
 
@@ -204,35 +191,6 @@ def load_fits(file: Path, action: SequenceKeys, frames: Ints) -> Float32s:
         with np.errstate(over="ignore"):
             rows[row] = np.concatenate(parts)
     return rows
-
-
-def load_joints(file: Path, action: SequenceKeys) -> tuple[Ints, Doubles]:
-    """Read the joints of a sequence: frames (N,), strictly increasing, and joints (N, 17, 3) in mm
-    in the world.
-
-    Raises RawDataError for other content, and if there are no joints (reason `no_label`).
-    """
-    frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
-    key = str(action)
-    if not frames:
-        expected = "joints of this action and subaction"
-        raise RawDataError(file, key, expected, "none", JSON_AGAIN, reason="no_label")
-    frame_index = np.array([*frames], np.int64)
-    joints = numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
-    return frame_index, joints
-
-
-def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
-    """Read the numbers of each camera: camera id -> key of SHAPES -> array. Whether R is a rotation
-    is not checked. Raises RawDataError for another file.
-
-    `keys`: the keys to read, one letter each.
-    """
-    stored = StoredArrays(file, load_json(file, do=JSON_AGAIN), JSON_AGAIN)
-    cameras = {}
-    for number, camera in enumerate(CAMERAS, start=1):
-        cameras[camera] = {key: stored.take(f"{number}/{key}", *SHAPES[key]) for key in keys}
-    return cameras
 
 
 def load_cdf(file: Path, key: str) -> Floats:

@@ -15,10 +15,9 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
@@ -331,20 +330,6 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
-def describe_broken_link(path: Path) -> str:
-    """What a link leads to that leads nowhere, for messages: its target, or a circle of links."""
-    why = "does not exist"
-    try:
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        if error.errno == errno.ELOOP:
-            why = "leads in a circle"
-    return f"a link to {path.readlink()}, which {why}"
-
-
 def is_folder_there(path: Path) -> bool:
     """Whether a path is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
@@ -362,19 +347,6 @@ def list_folders(folder: Path) -> list[Path]:
         if not entry.name.startswith(".") and is_folder_entry(entry):
             names.append(entry.name)
     return [folder / name for name in sorted(names)[:MOST_FOLDERS]]
-
-
-def find_nested_too_deep(raw: Path, patterns: Sequence[str]) -> Path | None:
-    """Find a folder, one or two levels below `raw`, in which a pattern matches: the data may have
-    been unpacked there by mistake. None if there is none.
-    """
-    level = [raw]
-    for _ in range(2):
-        level = [*chain.from_iterable(map(list_folders, level))][:MOST_FOLDERS]
-        for folder in level:
-            if has_match(folder, patterns):
-                return folder
-    return None
 
 
 def list_files(raw: Path) -> list[str]:

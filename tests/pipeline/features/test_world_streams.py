@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.datasets.labels.smpl import EXTRINSICS
-from pipeline.demo.body import write_files
+from pipeline.demo.writing import write_body
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
@@ -19,7 +19,6 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
-from pipeline.files.raw import MARKER
 from pipeline.testing.streams import stream_problems
 from tests.bodies import the_body
 from tests.made_splits import track_of, write_split
@@ -32,8 +31,7 @@ SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame
 @pytest.fixture(scope="module")
 def body(tmp_path_factory):
     folder = tmp_path_factory.mktemp("body")
-    write_files(folder)
-    (folder / MARKER).write_text("{}")
+    write_body(folder)
     return next(folder.glob("SMPL_NEUTRAL.*"))
 
 

@@ -10,15 +10,7 @@ from typing import Any, Final
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
-from pipeline.files.formats.messages import (
-    FORMATS,
-    export_of,
-    kind,
-    other_than_text,
-    owner_of_file,
-    shown,
-)
-from pipeline.files.raw.files import read_regular
+from pipeline.files.formats.messages import FORMATS, export_of, kind, owner_of_file, shown
 
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
@@ -53,16 +45,6 @@ def other_tool_error(
         found = f"{owner}, which is not read"
         do = export_of(owner)
     return label_error(file, key, expected, found, do)
-
-
-def text_lines(file: Path, expected: str) -> list[str]:
-    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
-    with arrays.reading(file, expected, do=DAMAGED):
-        content = read_regular(file)
-        problem = other_than_text(content)
-        if content.strip() and problem:
-            arrays.refuse(problem)
-        return content.decode("utf-8-sig").splitlines()
 
 
 def joint_names(file: Path, key: str, names: Any) -> list[str]:

@@ -39,8 +39,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.messages import kind, shown
+from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.messages import kind, other_than_text, shown
 from pipeline.files.formats.people.label_content import (
     LARGEST_SHARE,
     FoundPerson,
@@ -53,9 +53,9 @@ from pipeline.files.formats.people.label_values import (
     floats,
     label_error,
     other_tool_error,
-    text_lines,
     whole_number,
 )
+from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles, in_range
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
@@ -121,8 +121,18 @@ def _is_number(word: str) -> bool:
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    lines = text_lines(file, "text in UTF-8")
+    lines = _text_lines(file, "text in UTF-8")
     return [(f"line {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _text_lines(file: Path, expected: str) -> list[str]:
+    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
+    with reading(file, expected, do=DAMAGED):
+        content = read_regular(file)
+        problem = other_than_text(content)
+        if content.strip() and problem:
+            refuse(problem)
+        return content.decode("utf-8-sig").splitlines()
 
 
 def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
@@ -341,7 +351,7 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     or 0 (missing).
     """
     expected = "a TRC file: text, with five lines of header"
-    lines = text_lines(file, expected)
+    lines = _text_lines(file, expected)
     if len(lines) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
     fields = lines[3].split("\t")
