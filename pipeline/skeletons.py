@@ -367,9 +367,11 @@ def _other_side(name: str) -> str:
     return name
 
 
-def add_confidence(places: Floats) -> Doubles:
-    """Append confidence 1 to joints: (..., J, C) -> (..., J, C + 1)."""
-    return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
+def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
+    """Append confidence (..., J), by default 1, to joints: (..., J, C) -> (..., J, C + 1)."""
+    if confidence is None:
+        confidence = np.ones(places.shape[:-1])
+    return np.concatenate([places, confidence[..., None]], axis=-1)
 
 
 def in_range(values: Floats) -> Bools:

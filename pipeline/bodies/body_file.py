@@ -6,7 +6,7 @@ those of vertices are in files of offsets, called targets. The 216 shapes are su
 (`_sum_shapes`), with middle values for the parameters that this program does not use (breast,
 ancestry).
 
-`body_file` makes the file once, and `read_body` reads it for `AnnyBody`.
+`body_file` makes the file once, and `BodyArrays.read` reads it for `AnnyBody`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,17 @@ class BodyArrays(NamedTuple):
     bone_names: Array  # (B,) text
     keypoint_names: Array  # (J,) text
 
+    @classmethod
+    def read(cls, file: Path) -> BodyArrays:
+        """Read the arrays. Raises MissingAssets for another or a damaged file."""
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return cls(*(stored[name] for name in cls._fields))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise MissingAssets(
+                f"{file}: expected the arrays of a body, found {error}. Delete the file."
+            ) from error
+
 
 def body_file() -> Path:
     """The body's file in the user's cache folder; makes it from the wheel if it is missing (4 s).
@@ -77,17 +88,6 @@ def body_file() -> Path:
         np.savez(content, **arrays._asdict())
         write_atomic(file, content.getvalue())
     return file
-
-
-def read_body(file: Path) -> BodyArrays:
-    """Read the arrays. Raises MissingAssets for another or a damaged file."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return BodyArrays(*(stored[name] for name in BodyArrays._fields))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise MissingAssets(
-            f"{file}: expected the arrays of a body, found {error}. Delete the file."
-        ) from error
 
 
 def _read_wheel(file: Path) -> BodyArrays:

@@ -24,7 +24,7 @@ import numpy as np
 import cache
 from cache.storage.durable import write_atomic
 from pipeline.bodies.body import PARAMETERS
-from pipeline.bodies.body_file import FILE, body_file, read_body
+from pipeline.bodies.body_file import FILE, BodyArrays, body_file
 from pipeline.bodies.fitting import BONES, FittedBodies, Fitter
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError, RawDataError
@@ -178,7 +178,7 @@ class _BodiesWriter:
         self._split = split
         self._progress = progress
         self._raw = _overlay_folder(job, split)
-        self._fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
+        self._fitter = Fitter(BodyArrays.read(body_file()), age=job.age, device=job.device)
         (job.out / "bodies").mkdir(parents=True, exist_ok=True)
         self._runs_of_stream = split.runs_with([job.stream])
         self._n_done = 0

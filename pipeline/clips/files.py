@@ -38,7 +38,7 @@ import numpy as np
 
 from pipeline.cli.text import FEW, count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import FileState, file_state
+from pipeline.files.formats.arrays import FileState
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import VIDEOS, list_files, open_regular
 from pipeline.skeletons import Ints
@@ -189,7 +189,7 @@ def moved_frames(clip: Video) -> Ints | None:
     file = keypoint_file(clip.root / KEYPOINTS, clip.path)
     if not file.exists():
         return None
-    return _read_moved_frames(file, file_state(file))
+    return _read_moved_frames(file, FileState.read(file))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other

@@ -31,7 +31,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.inputs import require_videos, videos_of
-from pipeline.features.plan import fill_command, missing_rows
+from pipeline.features.plan import MissingRows, fill_command
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 
@@ -251,7 +251,7 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
     for name, stream in files.streams:
         if name not in dropped:  # otherwise, all of its streams are extracted again
             split = cache.open(root)[name]
-            rows = count(missing_rows(split, stream).rows, "row")
+            rows = count(MissingRows.find(split, stream).rows, "row")
             repair.fill.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
     return repair
 

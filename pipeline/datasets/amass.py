@@ -9,7 +9,7 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
 
 `Amass.read` makes a track of a file in these steps:
 
-    load_motion         read the file (`pipeline.files.formats.motions`)
+    Motion.read         read the file (`pipeline.files.formats.motions`)
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
     _note_speed         note a rate that is likely to be wrong
@@ -37,7 +37,7 @@ from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.messages import shown
-from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion, load_motion
+from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
@@ -213,7 +213,7 @@ class Amass(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         file = raw / video.files[0]
-        motion = _correct_rate(load_motion(file), video, account)
+        motion = _correct_rate(Motion.read(file), video, account)
         n_before = len(motion.pose)  # frames before resampling
         account.found = n_before
         _require_units(file, motion)

@@ -26,7 +26,7 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.datasets.checks import LabelRules, check_tracks
+from pipeline.datasets.checks import LabelRules
 from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
@@ -226,7 +226,7 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """Call `read`, and check the tracks (`check_tracks`).
+        """Call `read`, and check the tracks (`LabelRules.check`).
 
         Raises RawDataError for a video that cannot be used, and TypeError or CacheError for a bug
         of the reader.
@@ -239,7 +239,7 @@ class Dataset(ABC):
             raise TypeError(f"{reader}.read: expected a list of Track, found {str(tracks)[:80]}")
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
-        check_tracks(self.labels, raw, video, tracks, account, columns, extra)
+        self.labels.check(raw, video, tracks, account, columns, extra)
         return tracks
 
     def read_accounted(

@@ -57,7 +57,7 @@ from pipeline.datasets.labels.smpl import (
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import file_state
+from pipeline.files.formats.arrays import FileState
 from pipeline.files.formats.messages import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.pixels.frames import Pictures
@@ -186,7 +186,7 @@ class Bedlam(Dataset):
     ) -> Sequence[Track]:
         scene, sequence = video.name.split("/")
         file = raw / video.files[0]
-        scene_labels = load_scene(file, self.n_joints, file_state(file))
+        scene_labels = load_scene(file, self.n_joints, FileState.read(file))
         labels = scene_labels.select(scene_labels.sequence == sequence)
         account.found = len(labels.number)
         for folder in video.label_folders:  # the scene's, in its first video

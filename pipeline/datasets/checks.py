@@ -2,7 +2,7 @@
 [tracks]
 
 A dataset declares `LabelRules`. `Dataset` checks what a reader returns for a video by
-`check_tracks`. Readers call the other functions themselves.
+`LabelRules.check`. Readers call the other functions themselves.
 """
 
 from __future__ import annotations
@@ -48,37 +48,36 @@ class LabelRules:
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: tuple[str, ...] = ()
 
+    def check(
+        self,
+        raw: Path,
+        video: RawVideo,
+        tracks: Sequence[Track],
+        account: VideoAccount,
+        columns: Sequence[str],
+        extra: Sequence[cache.ExtraColumn],
+    ) -> None:
+        """Check the tracks that a reader has made of a video: their columns, units, frame numbers,
+        and whether joints lie in the images.
 
-def check_tracks(
-    rules: LabelRules,
-    raw: Path,
-    video: RawVideo,
-    tracks: Sequence[Track],
-    account: VideoAccount,
-    columns: Sequence[str],
-    extra: Sequence[cache.ExtraColumn],
-) -> None:
-    """Check the tracks that a reader has made of a video: their columns, units, frame numbers, and
-    whether joints lie in the images.
+        columns, extra: of the split, as its dataset declares them.
 
-    columns, extra: of the split, as its dataset declares them.
+        Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
+        """
+        declared = {*columns, *(column.name for column in extra)} - {*self.optional_extra}
+        for name, times in Counter(track.name for track in tracks).items():
+            if times > 1:
+                raise _same_name(name, times)
+        for track in tracks:
+            cache.check_track(track.rows, video.name, columns, extra)
+            missing = sorted(declared - track.columns.keys() - track.extra.keys())
+            if missing:
+                raise _missing_columns(track, missing)
 
-    Raises RawDataError for a video that cannot be used, and CacheError for a bug of the reader.
-    """
-    declared = {*columns, *(column.name for column in extra)} - {*rules.optional_extra}
-    for name, times in Counter(track.name for track in tracks).items():
-        if times > 1:
-            raise _same_name(name, times)
-    for track in tracks:
-        cache.check_track(track.rows, video.name, columns, extra)
-        missing = sorted(declared - track.columns.keys() - track.extra.keys())
-        if missing:
-            raise _missing_columns(track, missing)
-
-    candidates = (*video.label_folders, *video.files, Path(video.name))
-    labels = raw / candidates[0]  # for messages
-    _require_units(labels, tracks, account)
-    _require_images(labels, tracks, has_checked_joints=rules.checks_joints)
+        candidates = (*video.label_folders, *video.files, Path(video.name))
+        labels = raw / candidates[0]  # for messages
+        _require_units(labels, tracks, account)
+        _require_images(labels, tracks, has_checked_joints=self.checks_joints)
 
 
 def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:

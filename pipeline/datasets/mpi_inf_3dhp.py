@@ -42,8 +42,6 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     TRAIN,
     Calibration,
     LabelledPerson,
-    load_annot,
-    load_annot_data,
 )
 from pipeline.datasets.labels.smpl import EXTRINSICS, fit_labels
 from pipeline.datasets.pixels import (
@@ -335,7 +333,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     camera = int(number)
     labels_file = raw / video.files[0]
     calibration_file = raw / video.files[1]
-    labels = load_annot(labels_file, camera)
+    labels = LabelledPerson.read_train(labels_file, camera)
     account.found = len(labels.kp_2d)
     n_released = SHORT.get(video.name, account.found)
     source = pictures_or_video(raw, *_candidate_paths(sequence, camera), n_released, account)
@@ -360,7 +358,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
 
 def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:
     """Read annot_data.mat, and find the images."""
-    labels = load_annot_data(raw / video.files[0])
+    labels = LabelledPerson.read_test(raw / video.files[0])
     account.found = len(labels.kp_2d)
     images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
     return labels, _Film(images, spare=TEST_SPARE)

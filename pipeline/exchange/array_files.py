@@ -27,7 +27,6 @@ from pipeline.exchange.formats import PARQUET
 from pipeline.exchange.pickled_arrays import Blocks, stored_arrays, text_of
 from pipeline.files.formats.arrays import (
     FileState,
-    file_state,
     read_npy_header,
     reading,
     refuse,
@@ -124,7 +123,7 @@ class StampedFile(NamedTuple):
     def stamp(cls, file: Path) -> Self:
         """Take the state and the SHA-256 of a file. Raises RawDataError for an unreadable one."""
         do = "Check the path."
-        state = file_state(file, do=do)
+        state = FileState.read(file, do=do)
         with reading(file, "a file", do=do):
             return cls(file, state, whole_file_digest(file))
 
@@ -161,7 +160,7 @@ class StampedFile(NamedTuple):
 
     def require_unchanged(self) -> None:
         """Raise RawDataError if the file has changed since."""
-        if file_state(self.path) == self.state:
+        if FileState.read(self.path) == self.state:
             return
         expected = "the same file until its last row"
         actual = "another one, or other content, at the end: it was replaced while it was read"

@@ -26,7 +26,7 @@ from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
 from pipeline.exchange.pickled_arrays import Blocks
-from pipeline.features.plan import missing_rows, weights_of
+from pipeline.features.plan import MissingRows, weights_of
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features
@@ -223,7 +223,7 @@ def require_stream(split: cache.Split, stream: str) -> None:
         raise PipelineError(
             f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it."
         )
-    if missing_rows(split, stream).shards:
+    if MissingRows.find(split, stream).shards:
         raise PipelineError(
             f"{split.name}: stream {stream!r} is older than the tracks. Extract it again."
         )

@@ -40,8 +40,6 @@ from pipeline.features.stream_extraction import (
     CommittedStream,
     StreamState,
     StreamTask,
-    open_part,
-    open_run,
 )
 from pipeline.features.stream_extraction import Extraction as Extraction
 from pipeline.features.streams.base import Machine
@@ -126,7 +124,7 @@ def _extract(
     with ExitStack() as stack:
         if part is not None:
             share = frozenset(part.share(shards))
-            tasks = [open_part(stack, state, split, part, share) for state in states]
+            tasks = [state.open_part(stack, split, part, share) for state in states]
             counts, meter = _compute(split, tasks, resources, dask, progress)
             return [
                 task.result(of_stream, meter) for task, of_stream in zip(tasks, counts, strict=True)
@@ -200,7 +198,7 @@ def _extract_part(
     runs = []
     counts = []
     for task in tasks:
-        run_of_stream, finished = open_run(task, split, part)
+        run_of_stream, finished = task.open(split, part)
         runs.append(run_of_stream)
         counts.append(finished)
     pixels_of = None

@@ -93,24 +93,24 @@ class MissingRows:
         """The number of each pending range's video (N,)."""
         return np.asarray(split.tracks.video[split.track_of(self.pending[:, 0])])
 
-
-def missing_rows(split: Split, stream: str | None) -> MissingRows:
-    """Find the missing rows of a committed stream; of a new stream, if `stream` is None."""
-    n_live = split.rows_by_shard()  # (number of shards,) rows of the split's current tracks
-    shards: list[int] = []  # those that the stream has
-    pending = np.zeros((0, 2), np.int64)
-    if stream is not None:
-        shards = [shard for shard in split.open_stream(stream).shards if shard < len(n_live)]
-        pending = split.open_stream(stream).pending_rows()
-    is_missing = n_live > 0
-    is_missing[shards] = False
-    n_pending = int((pending[:, 1] - pending[:, 0]).sum())
-    return MissingRows(
-        shards=tuple(np.flatnonzero(is_missing).tolist()),
-        pending=pending,
-        rows=int(n_live[is_missing].sum()) + n_pending,
-        rows_per_shard=split.rows_per_shard,
-    )
+    @classmethod
+    def find(cls, split: Split, stream: str | None) -> MissingRows:
+        """Find the missing rows of a committed stream; of a new stream, if `stream` is None."""
+        n_live = split.rows_by_shard()  # (number of shards,) rows of the split's current tracks
+        shards: list[int] = []  # those that the stream has
+        pending = np.zeros((0, 2), np.int64)
+        if stream is not None:
+            shards = [shard for shard in split.open_stream(stream).shards if shard < len(n_live)]
+            pending = split.open_stream(stream).pending_rows()
+        is_missing = n_live > 0
+        is_missing[shards] = False
+        n_pending = int((pending[:, 1] - pending[:, 0]).sum())
+        return cls(
+            shards=tuple(np.flatnonzero(is_missing).tolist()),
+            pending=pending,
+            rows=int(n_live[is_missing].sum()) + n_pending,
+            rows_per_shard=split.rows_per_shard,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +181,11 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
 
     why = _why_all_rows(committed, spec.name, replace=replace)
     if why:
-        missing = missing_rows(committed, None)
+        missing = MissingRows.find(committed, None)
         refusal = _refuse_imported(committed, spec, why)
         return make(why=why, missing=missing, replace=why != NEW, refusal=refusal)
 
-    missing = missing_rows(committed, spec.name)
+    missing = MissingRows.find(committed, spec.name)
     why = _why_extended(committed, spec.name, missing)
     recorded = _recorded_identity(committed, spec.name)
     if recorded.get("kind") == identity["kind"] == IMPORTED:  # settings do not name its file
@@ -290,7 +290,7 @@ def stream_label(committed: Split, stream: str) -> str:
         marks.append(IMPORTED)
     if is_untrained(committed, stream):
         marks.append("untrained")
-    n_missing = missing_rows(committed, stream).rows
+    n_missing = MissingRows.find(committed, stream).rows
     if n_missing:
         marks.append(f"{count(n_missing, 'row')} missing")
     if kind and kind not in streams.names():
@@ -302,7 +302,7 @@ def stream_label(committed: Split, stream: str) -> str:
 
 def is_current(split: Split, stream: str) -> bool:
     """Whether the stream has every row of the split's tracks."""
-    return not missing_rows(split, stream).rows
+    return not MissingRows.find(split, stream).rows
 
 
 def fill_command(split: Split, stream: str, *more: str) -> str:

@@ -1,8 +1,9 @@
 """The extraction of one stream: its missing rows, its shards in the cache, and its commit.  tracks
 -> [features] -> windows
 
-`extract.py` opens each stream: as a `CommittedStream`, or by `open_part` in a part of an array job;
-and its target shards, part by part, by `open_run`. Words for a stream's shards:
+`extract.py` opens each stream: as a `CommittedStream`, or by `StreamState.open_part` in a part of
+an array job; and its target shards, part by part, by `StreamTask.open`. Words for the shards of a
+stream:
 
     missing     the stream lacks them (`MissingRows.shards`)
     reopened    it has them with pending rows, which can be computed now: they are written again
@@ -33,7 +34,7 @@ from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.inputs import videos_of
-from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
+from pipeline.features.plan import ExtractionPlan, MissingRows
 from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance, Stream
 from pipeline.processes.cluster import SAME_FILES
@@ -68,9 +69,24 @@ class StreamState:
         """The state of the stream in an open split."""
         name = plan.spec.name
         if plan.replace or name not in split.streams:
-            return cls(plan, missing_rows(split, None))
+            return cls(plan, MissingRows.find(split, None))
         recorded = split.open_stream(name).manifest["backbone"]
-        return cls(plan, missing_rows(split, name), recorded, split.open_stream(name).provenance)
+        return cls(
+            plan, MissingRows.find(split, name), recorded, split.open_stream(name).provenance
+        )
+
+    def open_part(
+        self, stack: ExitStack, split: Split, part: Part, share: frozenset[int]
+    ) -> StreamTask:
+        """Open the stream for a part of an array job, which is marked as running until `stack` is
+        closed. Its shards are staged, and not committed.
+
+        share: numbers of the shards that may be computed here.
+        """
+        plan = self.plan
+        report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
+        stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
+        return StreamTask(plan, share.intersection(self.missing.shards), self.recorded)
 
 
 def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
@@ -99,42 +115,27 @@ class StreamTask:
         extraction.add(counts)
         return extraction
 
+    def open(self, split: Split, part: Sequence[int]) -> tuple[StreamRun, Counts]:
+        """Open the stream to compute its target shards of a part in this process, except those that
+        are staged. Returns the counts of these.
 
-def open_run(task: StreamTask, split: Split, part: Sequence[int]) -> tuple[StreamRun, Counts]:
-    """Open a stream to compute its target shards of a part in this process, except those that are
-    staged. Returns the counts of these.
-
-    Raises PipelineError if this process would compute differently than the command,
-    cache.CacheChanged if there has been a commit since the split was opened.
-    """
-    plan = task.plan
-    stream = plan.spec.stream
-    differences = find_differences(plan.identity, stream.identity())
-    if differences:
-        text = "; ".join(map(str, differences))
-        raise PipelineError(
-            f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
-        )
-    files = _open_files(cache.StreamShards, plan)
-    require_same_commit(files, split)
-    target = task.target.intersection(part)
-    finished = target.intersection(files.list_staged())
-    run = StreamRun(split, stream, files, sorted(target - finished), task.recorded)
-    return run, Counts(kept=int(split.rows_by_shard()[sorted(finished)].sum()))
-
-
-def open_part(
-    stack: ExitStack, state: StreamState, split: Split, part: Part, share: frozenset[int]
-) -> StreamTask:
-    """Open a stream for a part of an array job, which is marked as running until `stack` is closed.
-    Its shards are staged, and not committed.
-
-    share: numbers of the shards that may be computed here.
-    """
-    plan = state.plan
-    report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
-    stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
-    return StreamTask(plan, share.intersection(state.missing.shards), state.recorded)
+        Raises PipelineError if this process would compute differently than the command,
+        cache.CacheChanged if there has been a commit since the split was opened.
+        """
+        plan = self.plan
+        stream = plan.spec.stream
+        differences = find_differences(plan.identity, stream.identity())
+        if differences:
+            text = "; ".join(map(str, differences))
+            raise PipelineError(
+                f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
+            )
+        files = _open_files(cache.StreamShards, plan)
+        require_same_commit(files, split)
+        target = self.target.intersection(part)
+        finished = target.intersection(files.list_staged())
+        run = StreamRun(split, stream, files, sorted(target - finished), self.recorded)
+        return run, Counts(kept=int(split.rows_by_shard()[sorted(finished)].sum()))
 
 
 class CommittedStream:
@@ -211,7 +212,7 @@ class CommittedStream:
         plan = self._plan
         stream = plan.spec.name
         split = cache.open(plan.root)[plan.split]
-        missing = missing_rows(split, stream if stream in split.streams else None)
+        missing = MissingRows.find(split, stream if stream in split.streams else None)
         if not missing.rows:
             return ""
         lost = {**self._lost, **lost_meanwhile}

@@ -17,7 +17,7 @@ from typing import Final
 from pipeline.cli import console, text
 from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
-from pipeline.features.plan import fill_command, missing_rows
+from pipeline.features.plan import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.training import model_config
@@ -73,7 +73,7 @@ def _warn_of_missing_rows(config: VideoConfig) -> None:
     """Warn of rows without features, which are not trained on."""
     for name, split in runs.open_splits(config).items():
         for stream in config.streams.get(name, ()):
-            n_rows = missing_rows(split, stream).rows
+            n_rows = MissingRows.find(split, stream).rows
             if n_rows:
                 rows = text.count(n_rows, "row")
                 do = fill_command(split, stream)

@@ -21,7 +21,7 @@ from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.estimates import estimates_of
-from pipeline.features.plan import is_untrained, missing_rows, stream_label
+from pipeline.features.plan import MissingRows, is_untrained, stream_label
 from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
@@ -153,7 +153,7 @@ def _missing_rows(split: cache.Split) -> dict[str, int]:
     OSError for those that cannot be read.
     """
     _ = split.tracks  # reads the tables
-    return {name: missing_rows(split, name).rows for name in split.streams}
+    return {name: MissingRows.find(split, name).rows for name in split.streams}
 
 
 def _is_demo(split: cache.Split) -> bool:

@@ -15,8 +15,8 @@ import sys
 import numpy as np
 
 import cache
+from pipeline.boxes import crop_person
 from pipeline.features import streams
-from pipeline.features.engine.worker import cut_image
 from pipeline.features.inputs import column, crop_labels, find_crops, label_batch, pixels
 from pipeline.features.plan import IMPORTED
 from pipeline.features.streams import compute_batch, compute_labels, compute_row, load
@@ -90,10 +90,13 @@ def _images(split, stream):
         (cut,) = find_crops(split, stream, np.array([row]))["cut"]
         size = stream.policy.size
         numbers = split.rows("frame_index", row + 1 - stream.reads.crops, row + 1).tolist()
-        return [
-            cut_image(decode(video, number), cut, size, is_whole=stream.reads.is_whole)
-            for number in numbers
-        ]
+        frames = [decode(video, number).image for number in numbers]
+        if stream.reads.is_whole:
+            return frames
+        crop = functools.partial(
+            crop_person, bbox=cut["bbox"], scale=cut["scale"], size=size, mirrored=cut["mirrored"]
+        )
+        return [*map(crop, frames)]
 
     return images
 

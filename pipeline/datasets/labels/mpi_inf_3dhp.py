@@ -1,7 +1,7 @@
 """The label files of MPI-INF-3DHP, MATLAB files, and its cameras.  [raw] -> tracks
 
-The reader (`pipeline.datasets.mpi_inf_3dhp`) calls `load_annot` for a training video, and
-`load_annot_data` for a test video:
+The reader (`pipeline.datasets.mpi_inf_3dhp`) calls `LabelledPerson.read_train` for a
+training video, and `LabelledPerson.read_test` for a test video:
 
     annot.mat           annot2 and annot3: a cell of 14 cameras each, with (N, 56) px and (N, 84) mm
                         cameras: the number of each cell's camera; may be missing
@@ -31,7 +31,7 @@ import numpy as np
 from pipeline.cameras import is_rigid
 from pipeline.datasets.checks import require_labels
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import FileState, StoredArrays, file_state, load_mat, numbers
+from pipeline.files.formats.arrays import FileState, StoredArrays, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import JOINTS, Array, Bools, Doubles, Float32s
@@ -58,44 +58,49 @@ class LabelledPerson:
     kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
     valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
 
+    @classmethod
+    def read_train(cls, file: Path, camera: int) -> LabelledPerson:
+        """Read the labels of one camera from annot.mat.
 
-def load_annot(file: Path, camera: int) -> LabelledPerson:
-    """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
-    require_labels(file, AGAIN)
-    cells = _load_cells(file, file_state(file))  # a changed file is read again
-    n_joints = len(JOINTS[TRAIN])
-    cell_2d = cells["annot2"][camera]
-    cell_3d = cells["annot3"][camera]
-    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cell_2d, (None, n_joints * 2))
-    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cell_3d, (len(kp_2d), n_joints * 3))
-    kp_2d = kp_2d.reshape(-1, n_joints, 2)
-    kp_3d = kp_3d.reshape(-1, n_joints, 3)
-    return LabelledPerson(TRAIN, kp_2d, kp_3d / 1000)
+        Raises RawDataError (`no_label`: no file).
+        """
+        require_labels(file, AGAIN)
+        cells = _load_cells(file, FileState.read(file))  # a changed file is read again
+        n_joints = len(JOINTS[TRAIN])
+        cell_2d = cells["annot2"][camera]
+        cell_3d = cells["annot3"][camera]
+        kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cell_2d, (None, n_joints * 2))
+        kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cell_3d, (len(kp_2d), n_joints * 3))
+        kp_2d = kp_2d.reshape(-1, n_joints, 2)
+        kp_3d = kp_3d.reshape(-1, n_joints, 3)
+        return cls(TRAIN, kp_2d, kp_3d / 1000)
 
+    @classmethod
+    def read_test(cls, file: Path) -> LabelledPerson:
+        """Read annot_data.mat of a test video, with its universal skeleton's 3D joints.
 
-def load_annot_data(file: Path) -> LabelledPerson:
-    """Read annot_data.mat of a test video, with its universal skeleton's 3D joints.
-
-    Raises RawDataError (`no_label`: no file).
-    """
-    require_labels(file, AGAIN)
-    n_joints = len(JOINTS[TEST])
-    stored = load_hdf5(
-        file,
-        {
-            "annot2": [(None, 1, n_joints, 2)],
-            "univ_annot3": [(None, 1, n_joints, 3)],
-            "valid_frame": [(None, 1), (1, None), (None,)],
-        },
-    )
-    stored["valid_frame"] = stored["valid_frame"].reshape(-1)
-    counts = {key: len(array) for key, array in stored.items()}
-    if len(set(counts.values())) != 1:
-        raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
-    valid = stored["valid_frame"] > 0
-    kp_2d = stored["annot2"][:, 0]
-    kp_3d = stored["univ_annot3"][:, 0]
-    return LabelledPerson(TEST, kp_2d, kp_3d / 1000, valid)
+        Raises RawDataError (`no_label`: no file).
+        """
+        require_labels(file, AGAIN)
+        n_joints = len(JOINTS[TEST])
+        stored = load_hdf5(
+            file,
+            {
+                "annot2": [(None, 1, n_joints, 2)],
+                "univ_annot3": [(None, 1, n_joints, 3)],
+                "valid_frame": [(None, 1), (1, None), (None,)],
+            },
+        )
+        stored["valid_frame"] = stored["valid_frame"].reshape(-1)
+        counts = {key: len(array) for key, array in stored.items()}
+        if len(set(counts.values())) != 1:
+            raise RawDataError(
+                file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN
+            )
+        valid = stored["valid_frame"] > 0
+        kp_2d = stored["annot2"][:, 0]
+        kp_3d = stored["univ_annot3"][:, 0]
+        return cls(TEST, kp_2d, kp_3d / 1000, valid)
 
 
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:

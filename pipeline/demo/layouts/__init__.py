@@ -19,7 +19,7 @@ from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Array, Bools, Doubles
+from pipeline.skeletons import Bools
 
 T = TypeVar("T")
 
@@ -169,8 +169,3 @@ def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     separators = (",", ":") if compact else None
     file.write_text(json.dumps(content, separators=separators), encoding="utf-8")
-
-
-def append_confidence(kp_2d: Array, confidence: Array) -> Doubles:
-    """(..., J, 2) px and (..., J) -> (..., J, 3)."""
-    return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

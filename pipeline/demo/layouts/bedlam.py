@@ -17,10 +17,10 @@ import numpy as np
 
 from pipeline.cameras import pose_in_camera
 from pipeline.demo.body import procedural, rest_joints
-from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, corners, pick_cyclic
+from pipeline.demo.layouts import ReleaseLayout, Request, corners, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, film, stage
 from pipeline.errors import PipelineError
-from pipeline.skeletons import Array, Doubles
+from pipeline.skeletons import Array, Doubles, add_confidence
 
 FPS: Final = 30
 
@@ -130,7 +130,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, Array]:
         "trans_cam": np.einsum("tij,tj->ti", to_camera, pelvis_path) - pelvis,
         "trans_world": np.einsum("tij,tj->ti", to_level, pelvis_path) - pelvis,
         "cam_ext": extrinsics,
-        "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
+        "gtkps": add_confidence(kp_2d),
     }
     constant = {
         "shape": actor.betas,

@@ -17,13 +17,12 @@ from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    append_confidence,
     corners,
     pick_cyclic,
     write_frames,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import Bools, Doubles, convert
+from pipeline.skeletons import Bools, Doubles, add_confidence, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),
@@ -133,7 +132,7 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
 
 def _labels_of(take: Take, visible: Bools, *, in_crop: bool) -> Doubles:
     """(T, 3, J) as stored: rows x, y, seen; in_crop: x and y in [-1, 1], else in pixels."""
-    joints = append_confidence(take.actors[0].kp_2d, visible)
+    joints = add_confidence(take.actors[0].kp_2d, visible)
     labels = convert(joints, source="spin49", target="insta_variety").transpose(0, 2, 1)
     if in_crop:
         labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1

@@ -18,14 +18,13 @@ from numpy.random import Generator
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    append_confidence,
     corners,
     pick_cyclic,
     write_json,
     write_video,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import Bools, Doubles, convert
+from pipeline.skeletons import Bools, Doubles, add_confidence, convert
 
 Detections = list[tuple[int, Doubles]]  # of one frame: (person, joints)
 
@@ -117,7 +116,7 @@ def _detect(take: Take, frame: int, visible: Bools, rng: Generator) -> Detection
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
         high = rng.uniform(0.6, 1.0, 49)
         low = rng.uniform(0.05, 0.55, 49)
-        joints = append_confidence(xy, np.where(is_visible, high, low))
+        joints = add_confidence(xy, np.where(is_visible, high, low))
         is_dropped = ~is_visible & (rng.random(49) < 0.5)
         joints[is_dropped] = 0
         if not is_missed and not is_blind:

@@ -18,13 +18,12 @@ from pipeline.demo.files import write_mat
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    append_confidence,
     corners,
     pick_cyclic,
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import Array, Bools, convert
+from pipeline.skeletons import Array, Bools, add_confidence, convert
 
 # The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {
@@ -81,7 +80,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
     shot = take.shot
     actor = take.actors[0]
-    kp_2d = append_confidence(actor.kp_2d + 1, visible)
+    kp_2d = add_confidence(actor.kp_2d + 1, visible)
     x, y, visibility = np.moveaxis(convert(kp_2d, source="spin49", target="penn_action"), -1, 0)
     is_hidden = visibility == 0
     unmarked = is_hidden & (shot.rng("labels").random(x.shape) < UNMARKED_SHARE)

@@ -13,14 +13,13 @@ import numpy as np
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    append_confidence,
     corners,
     pick_cyclic,
     write_json,
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import JOINTS, Array, Bools, Doubles, convert
+from pipeline.skeletons import JOINTS, Array, Bools, Doubles, add_confidence, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -129,7 +128,7 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
 
 def _labels(kp_2d: Array, visible: Bools) -> Doubles:
     """Joints (T, 17, 3): x y 1 if visible, else 0 0 0."""
-    joints = np.where(visible[..., None], append_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
+    joints = np.where(visible[..., None], add_confidence(kp_2d), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")
     posetrack[:, NEVER_LABELLED] = 0
     return posetrack

@@ -15,12 +15,11 @@ from pipeline.demo.files import python2_pickle
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    append_confidence,
     pick_cyclic,
     write_pictures,
 )
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, Array, Bools, convert
+from pipeline.skeletons import JOINTS, Array, Bools, add_confidence, convert
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions
@@ -110,7 +109,7 @@ def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> Array:
     """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in
     undetected frames.
     """
-    kp_2d = append_confidence(actor.kp_2d, visible)
+    kp_2d = add_confidence(actor.kp_2d, visible)
     joints = convert(kp_2d, source="spin49", target=POSES_2D)
     is_visible = joints[..., 2] > 0
     high = rng.uniform(0.55, 0.98, is_visible.shape)

@@ -34,7 +34,7 @@ from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.matching import Match
 from pipeline.exchange.vibe_db.database import Database, Layout
 from pipeline.exchange.vibe_db.tracks import FileReader
-from pipeline.features.plan import is_current, missing_rows
+from pipeline.features.plan import MissingRows, is_current
 from pipeline.features.streams.network import ResNet50
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
@@ -228,7 +228,7 @@ def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader) 
     origin = cache.fingerprint(identity)
     with match.open_writer(root, name, stream, origin, "float16") as writer:
         if stream in split.streams:
-            writer.reopen(missing_rows(split, stream).incomplete)
+            writer.reopen(MissingRows.find(split, stream).incomplete)
         match.write_shards(writer, int(tracks.file.sha256[:16], 16), silent)
         tracks.file.require_unchanged()
         writer.commit(entries)

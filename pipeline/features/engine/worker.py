@@ -299,7 +299,7 @@ class _Filling:
         crop = self._crops.rows[i]
         with self._meter.measure("crop"):
             images = [
-                cut_image(frame, crop["cut"], self._size, is_whole=self._is_whole)
+                _cut_image(frame, crop["cut"], self._size, is_whole=self._is_whole)
                 for frame in frames
             ]
             if self._slots is not None:
@@ -315,7 +315,7 @@ class _Filling:
                 self.filled.known[i] = True
 
 
-def cut_image(frame: Frame, cut: np.void, size: int, *, is_whole: bool) -> Image:
+def _cut_image(frame: Frame, cut: np.void, size: int, *, is_whole: bool) -> Image:
     """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads whole
     frames, so return the frame's image.
     """

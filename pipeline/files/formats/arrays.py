@@ -85,12 +85,12 @@ class FileState(NamedTuple):
     n_bytes: int
     modified_ns: int
 
-
-def file_state(file: Path, do: str = "Put it back.") -> FileState:
-    """The state of a file. Raises RawDataError if it cannot be read."""
-    with reading(file, "a file", do=do):
-        status = file.stat()
-    return FileState(status.st_size, status.st_mtime_ns)
+    @classmethod
+    def read(cls, file: Path, do: str = "Put it back.") -> FileState:
+        """The state of a file. Raises RawDataError if it cannot be read."""
+        with reading(file, "a file", do=do):
+            status = file.stat()
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class _Refused(ValueError):

@@ -34,7 +34,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
     FileState,
-    file_state,
     reading,
     refuse,
     refuse_other,
@@ -78,7 +77,7 @@ def load_metadata(file: Path) -> _Metadata:
     """Read metadata.xml; its content is cached until the file changes. Raises RawDataError for
     another file.
     """
-    return _load_metadata(file, file_state(file))
+    return _load_metadata(file, FileState.read(file))
 
 
 @functools.lru_cache(maxsize=1)

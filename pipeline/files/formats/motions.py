@@ -71,23 +71,24 @@ class Motion:
     note: str = ""  # what was assumed because the file does not state it
     is_y_up: bool = False  # by its format; other motions may have y up, too
 
+    @staticmethod
+    def read(file: Path) -> Motion:
+        """Read one file. Raises RawDataError for files of other programs, damaged files, and
+        numbers that are not finite.
+        """
+        if file.suffix == ".pkl":
+            motion = _load_aist(file)
+        elif file.suffix == ".npy":
+            motion = _load_motion_x(file)
+        else:
+            motion = _load_npz(file)
 
-def load_motion(file: Path) -> Motion:
-    """Read one file. Raises RawDataError for files of other programs, damaged files, and numbers
-    that are not finite.
-    """
-    if file.suffix == ".pkl":
-        motion = _load_aist(file)
-    elif file.suffix == ".npy":
-        motion = _load_motion_x(file)
-    else:
-        motion = _load_npz(file)
-
-    for key, values in {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}.items():
-        if not in_range(values).all():
-            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, "finite numbers", actual, UNPACK_AGAIN)
-    return motion
+        parts = {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}
+        for key, values in parts.items():
+            if not in_range(values).all():
+                actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
+                raise RawDataError(file, key, "finite numbers", actual, UNPACK_AGAIN)
+        return motion
 
 
 def _load_npz(file: Path) -> Motion:

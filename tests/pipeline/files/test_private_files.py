@@ -50,7 +50,7 @@ CASES = {
     "mat": (lambda file: savemat(file, {SECRET * 6: 1}), lambda file: arrays.load_mat(file, ["x"])),
     "npz": (write_npz, lambda file: arrays.load_npz(file, ["poses"])),
     "hdf5": (write_hdf5, lambda file: hdf5.load_hdf5(file, {"poses": [(1,)]})),
-    "pickle": (write_pickle, motions.load_motion),
+    "pickle": (write_pickle, motions.Motion.read),
     "text as a pickle": (write_text(LINE), pickles.load_labels),
     "text as json": (write_text(LINE), lambda file: arrays.load_json(file, do="")),
     "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), text_files.box_content),

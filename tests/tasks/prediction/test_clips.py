@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.datasets.amass import SMPL_JOINTS, load_motion
+from pipeline.datasets.amass import SMPL_JOINTS, Motion
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
@@ -129,7 +129,7 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
     body, found = the_body(), files(out)
     for video in summary(out)["videos"]:
         for track in video["tracks"]:
-            motion, file = load_motion(out / track["motion"]), found[track["name"]]
+            motion, file = Motion.read(out / track["motion"]), found[track["name"]]
             n_frames = track["last"] - track["first"] + 1
             n_motion = 2 * n_frames - 1  # 25 frames a second, for what plays slower motions at 30
             assert (len(motion.pose), motion.rate, motion.gender) == (n_motion, 50, "neutral")

@@ -65,6 +65,8 @@ MOST_SCORES: Final = 0.9
 # joint orders whose name is noted where a file does not name its joints
 UNUSUAL: Final = tuple(chain.from_iterable(orders[1:] for orders in ORDERS.values()))
 
+IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
+
 # identities of people in a file: with more for so many detections, they are none
 LEAST_REPEATED: Final = 2  # detections an identity
 MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
@@ -115,7 +117,7 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     """
     if not place.is_dir():
         return read_results(place, sizes)
-    persons = text_files.trc_files(place, list_names(place))
+    persons = _trc_files(place)
     if persons:
         return _assemble(place, text_files.trc_content(persons))
     numbered = _numbered_files(place, video)
@@ -126,6 +128,15 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     if results:
         return read_results(results[0], sizes)
     return None
+
+
+def _trc_files(folder: Path) -> list[Path]:
+    """The TRC files in a folder. If the names of some say that they are in px, only
+    those.
+    """
+    files = sorted(name for name in list_names(folder) if name.lower().endswith(".trc"))
+    in_px = [name for name in files if IN_PX in name]
+    return [folder / name for name in in_px or files]
 
 
 def _read_numbered(

@@ -79,7 +79,6 @@ YOLO: Final = LabelFormat("YOLO", first_frame=1, box_form="cx cy w h", in_shares
 TRC_HEADER: Final = 5  # lines
 # The largest coordinate tells px from m: people in m do not reach that far, and in px all do.
 LEAST_PX: Final = 20.0
-IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 TAKE_PX: Final = "Take Sports2D's files with _px in their names."
 
 
@@ -313,15 +312,6 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
         yield FoundPerson(line.frame, points, identity, line.box)
-
-
-def trc_files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The TRC files among the names in a folder. If the names of some say that they are in px, only
-    those.
-    """
-    files = sorted(name for name in names if name.lower().endswith(".trc"))
-    in_px = [name for name in files if IN_PX in name]
-    return [folder / name for name in in_px or files]
 
 
 def trc_content(files: Sequence[Path]) -> LabelContent:
