@@ -131,9 +131,7 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
 
 
 def _trc_files(folder: Path) -> list[Path]:
-    """The TRC files in a folder. If the names of some say that they are in px, only
-    those.
-    """
+    """The TRC files in a folder. If the names of some say that they are in px, only those."""
     files = sorted(name for name in list_names(folder) if name.lower().endswith(".trc"))
     in_px = [name for name in files if IN_PX in name]
     return [folder / name for name in in_px or files]
