@@ -41,8 +41,6 @@ from pipeline.datasets.labels.bedlam import (
     UNNAMED,
     SceneLabels,
     folders_of,
-    label_files,
-    load_scene,
 )
 from pipeline.datasets.labels.smpl import (
     EXTRINSICS,
@@ -153,7 +151,7 @@ class Bedlam(Dataset):
         """Return a reader with SMPL-X columns if the header of a label file says SMPL-X."""
         reader = _Smplx2 if isinstance(self, Bedlam2) else _Smplx
         with contextlib.suppress(RawDataError):  # without labels, which `videos` reports
-            for scene, file in label_files(raw, self.folders).items():
+            for scene, file in _label_files(raw, self.folders).items():
                 if _split_of(scene) == split and is_smplx(raw / file, "pose_cam"):
                     return reader(**asdict(self))
         return self
@@ -169,7 +167,7 @@ class Bedlam(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         videos: list[RawVideo] = []
-        for scene, file in label_files(raw, self.folders).items():
+        for scene, file in _label_files(raw, self.folders).items():
             if _split_of(scene) != split:
                 continue
             scene_folder = _find_scene_folder(raw, scene)
@@ -186,7 +184,7 @@ class Bedlam(Dataset):
     ) -> Sequence[Track]:
         scene, sequence = video.name.split("/")
         file = raw / video.files[0]
-        scene_labels = load_scene(file, self.n_joints, FileState.read(file))
+        scene_labels = SceneLabels.read(file, self.n_joints, FileState.read(file))
         labels = scene_labels.select(scene_labels.sequence == sequence)
         account.found = len(labels.number)
         for folder in video.label_folders:  # the scene's, in its first video
@@ -334,7 +332,7 @@ def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> di
     side = rows.scale[:, None] * STATED_PX / CROP_SCALE
     kp_2d = rows.keypoints.copy()
     kp_2d[..., 2] = kp_2d[..., 2] > 0  # confidence: annotated or not
-    # `load_scene` leaves one of two sets of joints: OpenPose's 25, or those that all bodies share
+    # the joints are OpenPose's 25, or those that all bodies share
     has_openpose_joints = kp_2d.shape[1] == len(JOINTS["body_25"])
     joints = JOINTS["body_25"] if has_openpose_joints else SHARED
 
@@ -405,6 +403,26 @@ def _split_of(scene: str) -> str:
     no training data.
     """
     return "unreleased" if _strip_rate(scene) in UNRELEASED else "train"
+
+
+def _label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
+    """Scene -> its label file, from the first of `folders` that has one. Skips AGORA's scenes.
+
+    Raises RawDataError if no folder has a label file.
+    """
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted((raw / folder).glob("[!.]*.npz")):
+            if not file.stem.startswith("agora"):
+                files.setdefault(file.stem, file.relative_to(raw))
+    if not files:
+        actual = "none"
+        for folder in reversed(folders_of(SKIPPED)):
+            if (raw / folder).is_dir():
+                actual = f"only {folder}/, which is skipped"
+        expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
+        raise RawDataError(raw, "folder", expected, actual, "Unpack the labels.")
+    return files
 
 
 def _list_sequences(pictures: Path) -> list[str]:

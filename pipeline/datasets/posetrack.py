@@ -35,7 +35,6 @@ from pipeline.datasets.labels.posetrack import (
     UNPACK_ADVICE,
     AnnotatedPeople,
     StoredLabels,
-    load_labels,
 )
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
@@ -162,7 +161,7 @@ class PoseTrack(Dataset):
             alternative = Path(folder, split, file.name)
             if alternative != file and (raw / alternative).is_file():
                 account.note(f"{alternative.as_posix()} is not used: {file.as_posix()} is")
-        labels = load_labels(raw / file, in_folder_of_21=_unpacks_of_21(file))
+        labels = StoredLabels.read(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(labels.annotations)
         account.notes.extend(labels.notes)
         if not labels.has_people:

@@ -67,6 +67,39 @@ class ShownTrack:
     fits: tuple[BodyFit, ...]  # of estimated bodies
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
 
+    @classmethod
+    def sample(
+        cls,
+        track: Track | cache.TrackRecord,
+        columns: Mapping[str, Array],
+        *,
+        source: FrameSource | None,
+        notes: Sequence[str],
+        n_frames: int,
+        grade: Grade,
+        fits: tuple[BodyFit, ...] = (),
+    ) -> ShownTrack:
+        """Make the record of a track to show.
+
+        columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
+        n_frames: how many of them to draw.
+        """
+        frame_index = columns["frame_index"]
+        before = np.flatnonzero(np.diff(frame_index) != track.step)
+        gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
+        chosen = _evenly_spaced(len(frame_index), n_frames)
+        return cls(
+            record=track,
+            n_frames=len(frame_index),
+            source=source,
+            gaps=tuple((start, stop) for start, stop in gaps.tolist()),
+            flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
+            notes=tuple(notes),
+            grade=grade,
+            fits=fits,
+            rows={name: column[chosen] for name, column in columns.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContent:
@@ -252,7 +285,7 @@ def _cached_tracks(
         for number in numbers_of_video:
             record = split.tracks[number]
             columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-            yield shown_track(
+            yield ShownTrack.sample(
                 record,
                 columns,
                 source=source,
@@ -311,7 +344,7 @@ class _RawTracks:
         for track, grade in zip(tracks, graded, strict=True):
             columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
             shown.append(
-                shown_track(
+                ShownTrack.sample(
                     track,
                     track.columns | columns,
                     source=track.frames,
@@ -361,38 +394,6 @@ class _RawTracks:
             if tracks:
                 return tracks
         return []
-
-
-def shown_track(
-    track: Track | cache.TrackRecord,
-    columns: Mapping[str, Array],
-    *,
-    source: FrameSource | None,
-    notes: Sequence[str],
-    n_frames: int,
-    grade: Grade,
-    fits: tuple[BodyFit, ...] = (),
-) -> ShownTrack:
-    """Make the record of a track to show.
-
-    columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
-    n_frames: how many of them to draw.
-    """
-    frame_index = columns["frame_index"]
-    before = np.flatnonzero(np.diff(frame_index) != track.step)
-    gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
-    chosen = _evenly_spaced(len(frame_index), n_frames)
-    return ShownTrack(
-        record=track,
-        n_frames=len(frame_index),
-        source=source,
-        gaps=tuple((start, stop) for start, stop in gaps.tolist()),
-        flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
-        notes=tuple(notes),
-        grade=grade,
-        fits=fits,
-        rows={name: column[chosen] for name, column in columns.items()},
-    )
 
 
 def _evenly_spaced(n: int, k: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""BEDLAM's label files: where they are, and the rows of a scene.  [raw] -> tracks
+"""BEDLAM's label files: where they may be, and the rows of a scene.  [raw] -> tracks
 
-The reader (`pipeline.datasets.bedlam`) lists the files with `label_files`, and reads one with
-`load_scene`. A file holds arrays of N rows, each of one person in one image:
+The reader (`pipeline.datasets.bedlam`) finds the files in the folders of `folders_of`, and
+reads one with `SceneLabels.read`. A file holds arrays of N rows, each of one person in one image:
 
     imgname             texts: seq_000000/seq_000000_0125.png is image 125 of a sequence
     sub                 texts: rp_emma_posed_008; some files have none
@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -65,26 +64,6 @@ def folders_of(*names: str) -> tuple[str, ...]:
     return tuple(folders)
 
 
-def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
-    """Scene -> its label file, from the first of `folders` that has one. Skips AGORA's scenes.
-
-    Raises RawDataError if no folder has a label file.
-    """
-    files: dict[str, Path] = {}
-    for folder in folders:
-        for file in sorted((raw / folder).glob("[!.]*.npz")):
-            if not file.stem.startswith("agora"):
-                files.setdefault(file.stem, file.relative_to(raw))
-    if not files:
-        actual = "none"
-        for folder in reversed(folders_of(SKIPPED)):
-            if (raw / folder).is_dir():
-                actual = f"only {folder}/, which is skipped"
-        expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
-        raise RawDataError(raw, "folder", expected, actual, "Unpack the labels.")
-    return files
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SceneLabels:
     """Labels of N rows, each of one person in one image."""
@@ -118,59 +97,60 @@ class SceneLabels:
         is_constant = np.allclose(camera, camera[first][person], rtol=0, atol=STILL)
         return len(subjects) < len(person) and is_constant
 
+    @staticmethod
+    @functools.lru_cache(maxsize=1)
+    def read(file: Path, n_joints: int | None, _state: FileState) -> SceneLabels:
+        """Read the labels of a scene. Raises RawDataError, also for pickled objects.
 
-@functools.lru_cache(maxsize=1)
-def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabels:
-    """Read the labels of a scene. Raises RawDataError, also for pickled objects.
+        Without the key `sub`, rows with the same `shape` are one subject.
 
-    Without the key `sub`, rows with the same `shape` are one subject.
+        Args:
+            n_joints: Use so many of the first joints of `gtkps`; None: by N_JOINTS.
+            _state: Size and time of the file, by which the cache knows that the file has not
+                changed.
+        """
+        stored = StoredArrays(file, load_npz(file, KEYS, ("sub",)), AGAIN)
+        pose = stored.take("pose_cam", None, None)
+        n_rows, n_pose = pose.shape
+        if n_pose not in (N_POSE, SMPLX_N_POSE):
+            expected = f"{N_POSE} (SMPL) or {SMPLX_N_POSE} (SMPL-X) numbers per row"
+            raise RawDataError(file, "pose_cam", expected, str(n_pose), AGAIN)
 
-    Args:
-        n_joints: Use so many of the first joints of `gtkps`; None: by N_JOINTS.
-        _state: Size and time of the file, by which the cache knows that the file has not changed.
-    """
-    stored = StoredArrays(file, load_npz(file, KEYS, ("sub",)), AGAIN)
-    pose = stored.take("pose_cam", None, None)
-    n_rows, n_pose = pose.shape
-    if n_pose not in (N_POSE, SMPLX_N_POSE):
-        expected = f"{N_POSE} (SMPL) or {SMPLX_N_POSE} (SMPL-X) numbers per row"
-        raise RawDataError(file, "pose_cam", expected, str(n_pose), AGAIN)
+        pattern = r"(seq_[0-9]{6})/\1_([0-9]{4})\.png"
+        example = "seq_000000/seq_000000_0125.png"
+        images = _match_texts(file, "imgname", stored.content["imgname"], n_rows, pattern, example)
 
-    pattern = r"(seq_[0-9]{6})/\1_([0-9]{4})\.png"
-    example = "seq_000000/seq_000000_0125.png"
-    images = _match_texts(file, "imgname", stored.content["imgname"], n_rows, pattern, example)
+        keypoints = stored.take("gtkps", n_rows, None, 3)
+        n_used = _count_used_joints(file, keypoints.shape[1], n_joints)
 
-    keypoints = stored.take("gtkps", n_rows, None, 3)
-    n_used = _count_used_joints(file, keypoints.shape[1], n_joints)
+        betas = stored.take("shape", n_rows, None)
+        n_betas = betas.shape[1]
+        if n_pose == N_POSE and n_betas not in (N_BETAS, N_BETAS + 1):
+            raise RawDataError(file, "shape", "10 or 11 numbers per row", str(n_betas), AGAIN)
+        if n_pose == SMPLX_N_POSE and not 1 <= n_betas <= SMPLX_N_BETAS:
+            raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
 
-    betas = stored.take("shape", n_rows, None)
-    n_betas = betas.shape[1]
-    if n_pose == N_POSE and n_betas not in (N_BETAS, N_BETAS + 1):
-        raise RawDataError(file, "shape", "10 or 11 numbers per row", str(n_betas), AGAIN)
-    if n_pose == SMPLX_N_POSE and not 1 <= n_betas <= SMPLX_N_BETAS:
-        raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
-
-    if "sub" in stored.content:
-        names = _match_texts(
-            file, "sub", stored.content["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008"
+        if "sub" in stored.content:
+            names = _match_texts(
+                file, "sub", stored.content["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008"
+            )
+            subjects = [name[0] for name in names]
+        else:
+            digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in betas]
+            subjects = [f"{UNNAMED}{digest[:12]}" for digest in digests]
+        return SceneLabels(
+            sequence=np.array([image[1] for image in images], str),
+            number=np.array([int(image[2]) for image in images], np.int64),
+            subject=np.array(subjects, str),
+            center=stored.take("center", n_rows, 2),
+            scale=stored.take("scale", n_rows),
+            pose=pose,
+            betas=betas,
+            trans=stored.take("trans_cam", n_rows, 3),
+            intrinsics=stored.take("cam_int", n_rows, 3, 3),
+            extrinsics=stored.take("cam_ext", n_rows, 4, 4),
+            keypoints=keypoints[:, :n_used].copy(),
         )
-        subjects = [name[0] for name in names]
-    else:
-        digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in betas]
-        subjects = [f"{UNNAMED}{digest[:12]}" for digest in digests]
-    return SceneLabels(
-        sequence=np.array([image[1] for image in images], str),
-        number=np.array([int(image[2]) for image in images], np.int64),
-        subject=np.array(subjects, str),
-        center=stored.take("center", n_rows, 2),
-        scale=stored.take("scale", n_rows),
-        pose=pose,
-        betas=betas,
-        trans=stored.take("trans_cam", n_rows, 3),
-        intrinsics=stored.take("cam_int", n_rows, 3, 3),
-        extrinsics=stored.take("cam_ext", n_rows, 4, 4),
-        keypoints=keypoints[:, :n_used].copy(),
-    )
 
 
 def _count_used_joints(file: Path, n_stored: int, n_joints: int | None) -> int:

@@ -1,8 +1,8 @@
 """PoseTrack's label files: COCO's JSON with more keys, of one video each.  [raw] -> tracks
 
-The reader (`pipeline.datasets.posetrack`) calls `load_labels`, which returns the labelled images
-and their annotations as stored (`StoredLabels`: one class for each release), and then `people`,
-which converts the annotations to arrays (`AnnotatedPeople`). A file, shortened:
+The reader (`pipeline.datasets.posetrack`) calls `StoredLabels.read`, which returns the labelled
+images and their annotations as stored (one class for each release), and then `people`, which
+converts the annotations to arrays (`AnnotatedPeople`). A file, shortened:
 
     {"images": [{"id": 10003420000, "file_name": "images/val/000342_mpii_test/000000.jpg",
                  "is_labeled": true, "width": 1280, "height": 720}, ...],
@@ -182,6 +182,42 @@ class StoredLabels(ABC):
         keys = [f"{annotation.key}.{name}" for annotation in self.annotations]
         return number_rows(self.file, keys, rows, len(default), do=UNPACK_ADVICE)
 
+    @staticmethod
+    def read(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
+        """Read a video's labels.
+
+        They are PoseTrack21's if they name the people (`person_id`), or lie in the folder of its
+        labels (`in_folder_of_21`).
+
+        Raises RawDataError for a file that is not COCO's JSON, and for an annotation of PoseTrack21
+        on an image that is not listed; 2018's are noted.
+        """
+        content = load_json(file, do=UNPACK_ADVICE)
+        if not isinstance(content, dict):
+            raise _invalid(file, "file", "an object", kind(content))
+        images = _read_images(file, content.get("images"))
+        stored = records(file, "annotations", content.get("annotations", []), do=UNPACK_ADVICE)
+        names_people = any("person_id" in annotation for annotation in stored)
+        labels = _Labels21 if in_folder_of_21 or names_people else _Labels2018
+        annotations = []
+        for i, annotation in enumerate(stored):
+            key = f"annotations[{i}]"
+            image_key = f"{key}.image_id"
+            image_id = _id(file, image_key, annotation.get("image_id"))
+            if image_id not in images.index_of and not labels.may_have_unlisted_images:
+                expected = f"the id of one of its {len(images.index_of)} images"
+                raise _invalid(file, image_key, expected, str(image_id))
+            image_index = images.index_of.get(image_id)
+            if image_index is not None:
+                annotations.append(_StoredAnnotation(key, image_index, annotation))
+        return labels(
+            file=file,
+            images=images,
+            annotations=annotations,
+            n_unused=len(stored) - len(annotations),
+            categories=content.get("categories"),
+        )
+
 
 class _Labels2018(StoredLabels):
     """Labels of PoseTrack 2018, where every person has joints; in a test set, none has."""
@@ -213,42 +249,6 @@ class _Labels21(StoredLabels):
 
     def _boxes(self, kp_2d: Doubles) -> Doubles:
         return corner_boxes_with_margin(kp_2d, BOX_MARGIN)
-
-
-def load_labels(file: Path, *, in_folder_of_21: bool) -> StoredLabels:
-    """Read a video's labels.
-
-    They are PoseTrack21's if they name the people (`person_id`), or lie in the folder of its
-    labels (`in_folder_of_21`).
-
-    Raises RawDataError for a file that is not COCO's JSON, and for an annotation of PoseTrack21
-    on an image that is not listed; 2018's are noted.
-    """
-    content = load_json(file, do=UNPACK_ADVICE)
-    if not isinstance(content, dict):
-        raise _invalid(file, "file", "an object", kind(content))
-    images = _read_images(file, content.get("images"))
-    stored = records(file, "annotations", content.get("annotations", []), do=UNPACK_ADVICE)
-    names_people = any("person_id" in annotation for annotation in stored)
-    labels = _Labels21 if in_folder_of_21 or names_people else _Labels2018
-    annotations = []
-    for i, annotation in enumerate(stored):
-        key = f"annotations[{i}]"
-        image_key = f"{key}.image_id"
-        image_id = _id(file, image_key, annotation.get("image_id"))
-        if image_id not in images.index_of and not labels.may_have_unlisted_images:
-            expected = f"the id of one of its {len(images.index_of)} images"
-            raise _invalid(file, image_key, expected, str(image_id))
-        image_index = images.index_of.get(image_id)
-        if image_index is not None:
-            annotations.append(_StoredAnnotation(key, image_index, annotation))
-    return labels(
-        file=file,
-        images=images,
-        annotations=annotations,
-        n_unused=len(stored) - len(annotations),
-        categories=content.get("categories"),
-    )
 
 
 def _read_images(file: Path, stored: object) -> _ListedImages:

@@ -28,7 +28,6 @@ from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded
 from pipeline.features.networks.base import Network as Network
 from pipeline.features.networks.base import chosen_device as chosen_device
-from pipeline.features.networks.base import compute as compute
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.cuda import CudaNetwork
 from pipeline.features.streams.base import Machine, Precision, Standardisation

@@ -87,6 +87,17 @@ class Network(ABC):
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         """Compute features without standardisation, in the calling thread. `labels`: float32."""
 
+    def compute_crops(self, crops: NDArray[np.uint8]) -> Floats:
+        """Compute features (N, dim) of crops (N, height, width, 3), N > 0, in batches and threads.
+        The network must not read labels.
+        """
+        n_batches = -(-len(crops) // self.batch_size)
+        filled = np.zeros((n_batches * self.batch_size, *crops.shape[1:]), np.uint8)
+        filled[: len(crops)] = crops
+        with ThreadPoolExecutor(self.lanes) as lanes:
+            features = list(lanes.map(self, np.split(filled, n_batches)))
+        return np.concatenate(features)[: len(crops)]
+
 
 def _torch_threads(number: int) -> ThreadPoolExecutor:
     """Make a pool of threads in which torch computes, each on one core.
@@ -204,15 +215,3 @@ def chosen_device(text: str) -> torch.device:
             "device",
         )
     return torch.device(text)
-
-
-def compute(computer: Network, crops: NDArray[np.uint8]) -> Floats:
-    """Compute features (N, dim) of crops (N, height, width, 3), N > 0, in batches and threads. The
-    network must not read labels.
-    """
-    n_batches = -(-len(crops) // computer.batch_size)
-    filled = np.zeros((n_batches * computer.batch_size, *crops.shape[1:]), np.uint8)
-    filled[: len(crops)] = crops
-    with ThreadPoolExecutor(computer.lanes) as lanes:
-        features = list(lanes.map(computer, np.split(filled, n_batches)))
-    return np.concatenate(features)[: len(crops)]

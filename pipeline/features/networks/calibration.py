@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Network, compute
+from pipeline.features.networks.base import Loaded, Network
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 
@@ -24,7 +24,8 @@ def statistics(loaded: Loaded) -> Standardisation:
     that JSON stores them exactly.
     """
     exact = CpuNetwork(fold_batch_norms(loaded), Machine(), "exact")
-    features = compute(exact, render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
+    crops = render_crops(CALIBRATION_CROPS, loaded.region)
+    features = exact.compute_crops(crops).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
     rounded = [tuple(float(f"{x:.6g}") for x in numbers) for numbers in (mean, std)]
@@ -34,8 +35,8 @@ def statistics(loaded: Loaded) -> Standardisation:
 def require_close(exact: Network, fast: Network, name: str) -> None:
     """Raise ConfigError if fast features of some rendered crop differ too much from exact ones."""
     crops = render_crops(COMPARED_CROPS, exact.region)
-    exact_features = compute(exact, crops).astype(np.float64)
-    fast_features = compute(fast, crops).astype(np.float64)
+    exact_features = exact.compute_crops(crops).astype(np.float64)
+    fast_features = fast.compute_crops(crops).astype(np.float64)
     lengths = np.linalg.norm(exact_features, axis=1) * np.linalg.norm(fast_features, axis=1)
     cosines = (exact_features * fast_features).sum(axis=1) / lengths
     lowest = float(cosines.min())

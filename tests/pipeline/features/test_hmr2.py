@@ -19,7 +19,6 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import networks, streams
 from pipeline.features.networks import hmr2
-from pipeline.features.networks.base import compute
 from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.world import Hmr2
@@ -78,12 +77,12 @@ TOKENS = """
 
 def test_the_token_is_that_of_the_published_architecture(tiny, file, crops):
     computer = Hmr2(checkpoint=file).load(CPU, None)
-    features = compute(computer, crops)
+    features = computer.compute_crops(crops)
     assert features.shape == (3, 1024)
     expected = [[float(number) for number in line.split()] for line in TOKENS.split("\n")[1:-1]]
     assert_allclose(features[:2, ::128], expected, atol=1e-4)
-    assert_array_equal(compute(computer, crops[::-1])[::-1], features)
-    assert_array_equal(compute(computer, crops[2:])[0], features[2])
+    assert_array_equal(computer.compute_crops(crops[::-1])[::-1], features)
+    assert_array_equal(computer.compute_crops(crops[2:])[0], features[2])
 
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
@@ -92,7 +91,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
         Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast")
     )
     assert fast.provenance["arithmetic"].startswith("bf16")
-    a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
+    a, b = (network.compute_crops(crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks.calibration, "LEAST_COSINE", 1 - 1e-12)
     network._loaded_network.cache_clear()
@@ -175,7 +174,9 @@ def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, m
         torch.save(lightning(tensors, installed), tmp_path / "lightning.ckpt")
     assert "yacs" not in sys.modules
     torch.save(tensors, tmp_path / "plain.pt")
-    features = [compute(Hmr2(checkpoint=one).load(CPU, None), crops) for one in tmp_path.iterdir()]
+    features = [
+        Hmr2(checkpoint=one).load(CPU, None).compute_crops(crops) for one in tmp_path.iterdir()
+    ]
     assert_array_equal(*features)
 
 

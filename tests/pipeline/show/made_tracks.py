@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.tracks import PageContent, shown_track
+from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.track import Track
 
 # px, the joints of `made`
@@ -51,7 +51,7 @@ def shown(track, *notes, frames=5):
         name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None
     }
     graded = grade(columns, track.fps, track.frames)
-    return shown_track(
+    return ShownTrack.sample(
         track, columns, source=track.frames, notes=notes, n_frames=frames, grade=graded
     )
 
