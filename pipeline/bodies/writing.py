@@ -72,6 +72,38 @@ class BodiesJob(NamedTuple):
     raw: Path | None = None  # the raw folder; None: as recorded at conversion
     overlay: bool = True
 
+    def write(self, progress: Progress) -> _WrittenBodies:
+        """Write the files that are missing or out of date.
+
+        A file stays if its track's joints and frames are the same, so a killed run continues, and a
+        new video costs only itself. Raises PipelineError if the stream has no joints, or the frames
+        of the overlays are missing; MissingAssets without the body; CacheError for a missing split
+        or stream.
+        """
+        split = cache.open(self.root)[self.name]
+        inputs = _inputs(self, split)
+        before = _read_summary(self.out)
+        if before.get("inputs") == inputs:
+            missing = [file for file in _files_of(before) if not (self.out / file).is_file()]
+            if not missing:
+                return _written(before, is_written=False)
+        writer = _BodiesWriter(self, split, progress)
+        of_video = split.tracks.video.tolist()
+        for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
+            writer.add_video(video, list(numbers))
+        if not writer.tracks:
+            problem = f"no row has joints in stream {self.stream!r}, so there is no body to fit"
+            raise PipelineError(f"{self.name}: {problem}")
+        summary = {"inputs": inputs, **writer.about, "left_out": writer.left_out}
+        tracks = [track._asdict() for track in writer.tracks]
+        summary |= {"tracks": tracks, "overlays": writer.overlays}
+        text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
+        write_atomic(self.out / SUMMARY, f"{text}\n".encode())
+        # of tracks that are gone, and former overlays
+        for file in {*_files_of(before)} - {*_files_of(summary)}:
+            (self.out / file).unlink(missing_ok=True)
+        return _written(summary, is_written=True)
+
 
 class _JointRows(NamedTuple):
     """A track's N rows that have joints."""
@@ -126,39 +158,6 @@ class _WrittenBodies(NamedTuple):
 def read_summary(out: Path) -> _WrittenBodies:
     """The bodies that an earlier run has written into this folder."""
     return _written(_read_summary(out), is_written=False)
-
-
-def write_bodies(job: BodiesJob, progress: Progress) -> _WrittenBodies:
-    """Write the files that are missing or out of date.
-
-    A file stays if its track's joints and frames are the same, so a killed run continues, and a new
-    video costs only itself. Raises PipelineError if the stream has no joints, or the frames of the
-    overlays are missing; MissingAssets without the body; CacheError for a missing split or stream.
-    """
-    split = cache.open(job.root)[job.name]
-    inputs = _inputs(job, split)
-    before = _read_summary(job.out)
-    if before.get("inputs") == inputs:
-        missing = [file for file in _files_of(before) if not (job.out / file).is_file()]
-        if not missing:
-            return _written(before, is_written=False)
-    writer = _BodiesWriter(job, split, progress)
-    of_video = split.tracks.video.tolist()
-    for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
-        writer.add_video(video, list(numbers))
-    if not writer.tracks:
-        raise PipelineError(
-            f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit"
-        )
-    summary = {"inputs": inputs, **writer.about, "left_out": writer.left_out}
-    tracks = [track._asdict() for track in writer.tracks]
-    summary |= {"tracks": tracks, "overlays": writer.overlays}
-    text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
-    write_atomic(job.out / SUMMARY, f"{text}\n".encode())
-    # of tracks that are gone, and former overlays
-    for file in {*_files_of(before)} - {*_files_of(summary)}:
-        (job.out / file).unlink(missing_ok=True)
-    return _written(summary, is_written=True)
 
 
 def _written(summary: Mapping[str, Any], *, is_written: bool) -> _WrittenBodies:

@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     """Fit bodies, or find them up to date."""
     import torch
 
-    from pipeline.bodies.writing import SUMMARY, BodiesJob, write_bodies
+    from pipeline.bodies.writing import SUMMARY, BodiesJob
     from pipeline.features.networks.base import chosen_device
 
     # many small operations take longer on several threads, and much longer on busy cores
@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
         overlay=args.overlay,
     )
     with bar(f"bodies {name}", err, unit="row") as progress:
-        written = write_bodies(job, progress)
+        written = job.write(progress)
     tracks = written.tracks
     rows = sum(track.rows for track in tracks)
     distance = sum(track.rows * track.mean_distance_mm for track in tracks) / rows

@@ -27,7 +27,6 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from pipeline.cli.text import count
-from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader
 from pipeline.files.pixels.view import HLG, PQ, View
@@ -368,7 +367,7 @@ class Survey:
             times=times,
             lost=tuple(self._lost),
             n_hidden=n_hidden,
-            n_missing=count_missing(video, path, video.n_packets),
+            n_missing=video.count_missing(path, video.n_packets),
             n_interlaced=self._n_interlaced,
             n_resized=self._n_resized,
             n_repeated=self._n_repeated,
@@ -395,24 +394,6 @@ def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
     if is_played or not rate >= SLOW_MOTION:  # nan, too
         return math.nan
     return rate
-
-
-def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) -> int:
-    """Number of frames that the header lists and that are beyond the end of a truncated file.
-
-    An MP4 lists the place of each frame. Of other files, only the number of frames is known, from
-    which the `n_packets` that were read are subtracted. If one of both numbers is not known, as in
-    an MP4 of fragments, the answer is 1 for any file that is cut off, which means: at least one.
-    """
-    if video.index is not None:
-        n_beyond = sum(entry.pos + entry.size > video.n_bytes for entry in video.index)
-        return n_beyond or int(is_cut_off(path))
-    if not is_cut_off(path):
-        return 0
-    n_frames = video.header().n_frames
-    if n_packets is None or n_frames is None:
-        return 1
-    return max(0, n_frames - n_packets)
 
 
 def _is_copy(previous: VideoFrame, frame: VideoFrame) -> bool:

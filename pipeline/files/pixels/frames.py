@@ -26,7 +26,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.formats.messages import other_than_text
-from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
+from pipeline.files.pixels.clip_record import ClipRecord, Survey
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader, open_video
@@ -355,7 +355,7 @@ class Video(SourceFile):
         more than MOST_LOST frames.
         """
         with self._report_undecodable(), self._open() as video:
-            if not count_missing(video, self.place):
+            if not video.count_missing(self.place):
                 return
         self.refuse_cut_off(self.record())
 

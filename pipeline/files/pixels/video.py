@@ -31,7 +31,7 @@ import av
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pipeline.files.pixels.decode import MAX_PIXELS
+from pipeline.files.pixels.decode import MAX_PIXELS, is_cut_off
 from pipeline.files.pixels.numbering import NumberedFrame, Numbering
 
 THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
@@ -306,6 +306,24 @@ class OpenVideo:
             packet = av.Packet(0)
             packet.stream = self.stream
             yield packet
+
+    def count_missing(self, path: Path, n_packets: int | None = None) -> int:
+        """Number of frames that the header lists and that are beyond the end of a truncated file.
+
+        An MP4 lists the place of each frame. Of other files, only the number of frames is known,
+        from which the `n_packets` that were read are subtracted. If one of both numbers is not
+        known, as in an MP4 of fragments, the answer is 1 for any file that is cut off, which means:
+        at least one.
+        """
+        if self.index is not None:
+            n_beyond = sum(entry.pos + entry.size > self.n_bytes for entry in self.index)
+            return n_beyond or int(is_cut_off(path))
+        if not is_cut_off(path):
+            return 0
+        n_frames = self.header().n_frames
+        if n_packets is None or n_frames is None:
+            return 1
+        return max(0, n_frames - n_packets)
 
 
 class Undecodable(Exception):

@@ -155,9 +155,7 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
     }
     for stream, message in refused.items():
         with pytest.raises(PipelineError, match=message):
-            writing.write_bodies(
-                writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu"), silent
-            )
+            writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu").write(silent)
     assert cache.verify(penn.root).ok
 
 
