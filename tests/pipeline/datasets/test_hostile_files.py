@@ -155,7 +155,7 @@ def belongs(file, video):
 
 def reading_problems(dataset, split, raw, video):
     """One video as conversion reads it, then its pixels as extraction does."""
-    read = reading.read_video(dataset, split, raw, None, video)
+    read = reading.VideoReader(dataset, split, raw, None, None).read(video)
     if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()

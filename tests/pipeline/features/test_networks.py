@@ -105,13 +105,13 @@ def least_cosine(features, truth):
 
 
 def test_exact_features_are_torchvisions(exact, crops, truth):
-    features = networks.compute(exact, crops)
+    features = exact.compute_crops(crops)
     assert (features.shape, features.dtype) == ((N, 2048), np.float32)
     assert error(features, truth) < 1e-5
 
 
 def test_fast_features_point_where_exact_ones_do(fast, crops, truth):
-    features = networks.compute(fast, crops).astype(np.float64)
+    features = fast.compute_crops(crops).astype(np.float64)
     assert least_cosine(features, truth) > 0.9999
     assert error(features, truth) < 0.02
 
@@ -120,7 +120,7 @@ def test_without_bf16_features_are_exact_and_it_is_told(network, crops, truth, m
     monkeypatch.setattr(networks.arithmetic, "has_bf16", lambda device: False)
     plain = on_cpu(network, fast=True)
     assert plain.arithmetic == "fp32, layer by layer"
-    assert error(networks.compute(plain, crops), truth) < 1e-5
+    assert error(plain.compute_crops(crops), truth) < 1e-5
 
 
 def test_what_a_gpu_computes_is_the_same_network(network, crops, truth):
@@ -170,9 +170,9 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     precision, network, crops, request
 ):
     two = request.getfixturevalue(precision)
-    together = networks.compute(two, crops)
-    assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
-    assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
+    together = two.compute_crops(crops)
+    assert_array_equal(two.compute_crops(crops[2:3]), together[2:3])
+    assert_array_equal(two.compute_crops(crops[::-1]), together[::-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks.cpu, "BATCH_SIZE", two.batch_size)
         one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
@@ -180,7 +180,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert_array_equal(networks.compute(one, crops), together)
+        assert_array_equal(one.compute_crops(crops), together)
     finally:
         torch.set_num_threads(before)
 
@@ -207,7 +207,7 @@ def test_the_processs_number_of_threads_is_left_alone():
 
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone):
     computer = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), None)
-    features = networks.compute(computer, calibration_crops(4))
+    features = computer.compute_crops(calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
     assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
     provenance = computer.provenance
@@ -221,10 +221,10 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     mean, std = [2.0] * 2048, [4.0] * 2048
     recorded = Standardisation(tuple(mean), tuple(std))
     computer = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), recorded)
-    standardised = networks.compute(computer, crops[:1])
+    standardised = computer.compute_crops(crops[:1])
     unchanged = Standardisation((0.0,) * 2048, (1.0,) * 2048)
     plain = networks.resnet50_on_device(UNTRAINED, "exact", Machine(device="cpu"), unchanged)
-    assert_array_equal(standardised, (networks.compute(plain, crops[:1]) - 2) / 4)
+    assert_array_equal(standardised, (plain.compute_crops(crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == {"mean": mean, "std": std}
 
 
@@ -311,8 +311,8 @@ def test_a_gpu_computes_any_network_in_bf16(network, crops):
     )
     exact = networks.network_on_device(lambda: loaded(network), "exact", Machine("cuda"))
     assert fast.arithmetic == "bf16, compiled"
-    wide = networks.compute(exact, crops).astype(np.float64)
-    assert least_cosine(networks.compute(fast, crops).astype(np.float64), wide) > 0.9999
+    wide = exact.compute_crops(crops).astype(np.float64)
+    assert least_cosine(fast.compute_crops(crops).astype(np.float64), wide) > 0.9999
 
 
 @on_gpu
