@@ -24,7 +24,7 @@ def statistics(loaded: Loaded) -> Standardisation:
     that JSON stores them exactly.
     """
     exact = CpuNetwork(fold_batch_norms(loaded), Machine(), "exact")
-    crops = render_crops(CALIBRATION_CROPS, loaded.region)
+    crops = _render_crops(CALIBRATION_CROPS, loaded.region)
     features = exact.compute_crops(crops).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
@@ -34,7 +34,7 @@ def statistics(loaded: Loaded) -> Standardisation:
 
 def require_close(exact: Network, fast: Network, name: str) -> None:
     """Raise ConfigError if fast features of some rendered crop differ too much from exact ones."""
-    crops = render_crops(COMPARED_CROPS, exact.region)
+    crops = _render_crops(COMPARED_CROPS, exact.region)
     exact_features = exact.compute_crops(crops).astype(np.float64)
     fast_features = fast.compute_crops(crops).astype(np.float64)
     lengths = np.linalg.norm(exact_features, axis=1) * np.linalg.norm(fast_features, axis=1)
@@ -48,7 +48,7 @@ def require_close(exact: Network, fast: Network, name: str) -> None:
         )
 
 
-def render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     """Render n crops of people (n, height, width, 3), with the size of `region`: they are resized
     to its longer side, and the centre is cut out.
     """

@@ -32,7 +32,7 @@ class NumberedFrame(NamedTuple):
     time: float = math.nan  # s; nan: not known
 
 
-class NoFrame(Enum):
+class _NoFrame(Enum):
     """Why the decoder gives no frame for a packet. `Numbering` infers it."""
 
     DAMAGED = "the packet is damaged"
@@ -82,7 +82,7 @@ class Numbering:
         0, 2, 1     [0, 1, 2]         of time 0        number 0
                     [1, 2]            of time 2        number 1 (lost), number 2
 
-    The decoder does not tell why (`NoFrame`). A frame that is lost by damage keeps its number; a
+    The decoder does not tell why (`_NoFrame`). A frame that is lost by damage keeps its number; a
     frameless or headless packet has none. So while nothing is damaged, none of these is lost.
 
     A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
@@ -102,7 +102,7 @@ class Numbering:
 
     def __init__(self, *, may_be_frameless: bool, shows_again: bool, step: float | None) -> None:
         self.n_packets = 0  # so the next packet's order
-        self.damage = Damage()
+        self.damage = _Damage()
         self._may_be_frameless = may_be_frameless
         self._has_frameless = False  # a frameless packet has been found
         self._expected: dict[int, float | None] = {}  # orders, ascending, and times
@@ -171,24 +171,24 @@ class Numbering:
     def _drop(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
         """Expect a packet no longer: its frame, drawn over `key_frame`, is lost, or it has none."""
         reason = self._why_no_frame(packet, key_frame)
-        if reason is NoFrame.FRAMELESS:
+        if reason is _NoFrame.FRAMELESS:
             self._has_frameless = True
-        if reason is NoFrame.DAMAGED:
+        if reason is _NoFrame.DAMAGED:
             self.damage.add(packet.order)
-        if reason in (NoFrame.DAMAGED, NoFrame.SPOILT):
+        if reason in (_NoFrame.DAMAGED, _NoFrame.SPOILT):
             self._lose(packet, key_frame)
 
-    def _why_no_frame(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> NoFrame:
+    def _why_no_frame(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> _NoFrame:
         if self._may_be_frameless and not self.damage.is_since(key_frame):
-            return NoFrame.FRAMELESS
+            return _NoFrame.FRAMELESS
         last = self._key_frames.last
         is_leading = last is not None and last.is_preceded_by(packet)
         if self.damage.is_found:
-            return NoFrame.SPOILT if is_leading else NoFrame.DAMAGED
+            return _NoFrame.SPOILT if is_leading else _NoFrame.DAMAGED
         has_begun = self._waiting or self._numbered.count
         if is_leading or (not has_begun and self._key_frames.all_are_after(packet.order)):
-            return NoFrame.HEADLESS
-        return NoFrame.DAMAGED
+            return _NoFrame.HEADLESS
+        return _NoFrame.DAMAGED
 
     def _lose(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
         time, order = packet
@@ -249,7 +249,7 @@ class _KeyFrames:
         return all(key > order for key in self._packets)
 
 
-class Damage:
+class _Damage:
     """Which packets are damaged."""
 
     def __init__(self) -> None:
