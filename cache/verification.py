@@ -290,9 +290,7 @@ class _PlaceCheck:
         if lost:
             self._damage(place.manifest, str(lost))
         elif place.stream is None and place.split in listed_splits(self._store):
-            folder = unmounted_folder(self._store, place.split)
-            error = missing_error(self._store, place.split, folder)
-            self._damage(place.manifest, str(error))
+            self._damage(place.manifest, str(missing_error(self._store, place.split)))
         else:
             self._note(place.manifest_folder, "nothing is committed yet")
 

@@ -121,23 +121,23 @@ def unmounted_folder(store: Store, split: str) -> str | None:
 
 def refuse_unmounted(store: Store, split: str) -> None:
     """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
-    folder = unmounted_folder(store, split)
-    if folder is not None:
-        raise missing_error(store, split, folder)
+    if unmounted_folder(store, split) is not None:
+        raise missing_error(store, split)
 
 
 def refuse_missing(store: Store, split: str) -> None:
     """Raise MissingSplit if the list names the split. Call this for a split without a manifest."""
     if split in listed_splits(store):
-        raise missing_error(store, split, unmounted_folder(store, split))
+        raise missing_error(store, split)
 
 
-def missing_error(store: Store, split: str, unmounted: str | None) -> MissingSplit:
-    """The error about a listed split without a manifest. unmounted: its `unmounted_folder`."""
+def missing_error(store: Store, split: str) -> MissingSplit:
+    """The error about a listed split without a manifest."""
     expected = f"the split {split}, which {store.location(ROOT)} lists"
     gc = f"python -m pipeline gc --cache {store.root}"
-    if unmounted is not None:
-        key = unmounted
+    folder = unmounted_folder(store, split)
+    if folder is not None:
+        key = folder
         state = "nothing of it"
         do = f"Mount its disk. If the data may go, delete this folder, and run {gc}"
     elif store.list_names(split):

@@ -115,9 +115,8 @@ class _Sweep:
         for name in features.splits:
             if features.is_committed(name) or lost_manifest(Place(store, name)):
                 continue
-            folder = unmounted_folder(store, name)
-            if folder is not None or store.list_names(name):
-                self.collected.problems.append(str(missing_error(store, name, folder)))
+            if unmounted_folder(store, name) is not None or store.list_names(name):
+                self.collected.problems.append(str(missing_error(store, name)))
             else:
                 self.collected.forgotten.append(name)
         if self.collected.forgotten and not self.dry_run:
