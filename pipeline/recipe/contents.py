@@ -42,14 +42,19 @@ def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: b
 
     Adds a message to `problems` for each split whose rows cannot be read.
     """
+    rows = _video_rows(splits, problems)
     if by_track:
-        return _tracks_csv(splits, problems)
-    return _videos_csv(splits, problems)
+        rows = _track_rows(splits, problems)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for cells in rows:
+        writer.writerow(map(printable, cells))
+    return text.getvalue()
 
 
-def _videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """A line for each video: the counts of person-frames, where found = kept + dropped for each
-    reason, and the worst grades of its tracks.
+def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
+    """Yield the header, and the cells of each video: the counts of person-frames, where found =
+    kept + dropped for each reason, and the worst grades of its tracks.
     """
     reasons = set()
     for split in splits:
@@ -57,26 +62,19 @@ def _videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
         reasons |= {*frames.get("dropped", {})}
     columns = sorted(reasons)
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        map(
-            printable,
-            (
-                "split",
-                "video",
-                "state",
-                "reason",
-                "tracks",
-                "found",
-                "kept",
-                *columns,
-                "grade",
-                "grade_reasons",
-                *Grade._fields,
-                "message",
-            ),
-        )
+    yield (
+        "split",
+        "video",
+        "state",
+        "reason",
+        "tracks",
+        "found",
+        "kept",
+        *columns,
+        "grade",
+        "grade_reasons",
+        *Grade._fields,
+        "message",
     )
     for split in splits:
         grades = {}
@@ -91,22 +89,18 @@ def _videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
             dropped = video.account.get("dropped")
             cells += ["" if dropped is None else str(dropped.get(name, 0)) for name in columns]
             cells += _grade_cells(grades.get(number))
-            writer.writerow(map(printable, (*cells, message)))
-    return text.getvalue()
+            yield (*cells, message)
 
 
-def _tracks_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """A line for each track, with its grade."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields))
+def _track_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
+    """Yield the header, and the cells of each track with its grade."""
+    yield ("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields)
     for split in splits:
         rows = {track.name: track.stop - track.start for track in split.tracks}
         for video, grades in _grades(split, problems):
             for name, grade in grades.items():
                 cells = [split.name, split.videos[video].name, name, str(rows[name])]
-                writer.writerow(map(printable, (*cells, *_grade_cells(grade))))
-    return text.getvalue()
+                yield (*cells, *_grade_cells(grade))
 
 
 def _grade_cells(grade: Grade | None) -> list[str]:
