@@ -48,7 +48,7 @@ from pipeline.conversion.kept import (
     why_kept,
     why_renamed_kept,
 )
-from pipeline.conversion.parts import read_into_spool, read_spooled
+from pipeline.conversion.parts import read_on_cluster, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
 from pipeline.errors import PipelineError
@@ -140,7 +140,7 @@ def convert(
         unfinished = (video for video in plan.append if video.name not in finished)
         todo = attach_clips(unfinished, plan.committed)
         if dask.scheduler is not None:
-            read_into_spool(plan, todo, workers=workers, dask=dask, progress=progress)
+            read_on_cluster(plan, todo, workers, dask, progress)
         videos = doubts.watch(read_spooled(plan, todo, workers))
         digests, kept = _append_videos(
             plan, following, zip(todo, videos, strict=True), strict=strict, progress=progress

@@ -48,24 +48,9 @@ def read_part(
     report_other_work(plan.root, plan.name, None, plan.staging)
     with part.running(plan.root, f"{plan.name}/{WRITING}"):
         videos = attach_clips(share, plan.committed)
-        return read_into_spool(plan, videos, workers=workers, dask=dask, progress=progress)
-
-
-def read_into_spool(
-    plan: ConversionPlan,
-    videos: Sequence[RawVideo],
-    *,
-    workers: int,
-    dask: Dask,
-    progress: Progress,
-) -> list[VideoAccount]:
-    """Read those of the videos that are not in the spool into it: on a cluster if there is one, and
-    what it cannot read by processes of this machine. Returns the accounts of videos that cannot be
-    read now.
-    """
-    if dask.scheduler is not None:
-        _read_on_cluster(plan, videos, dask, progress)
-    return _read_here(plan, videos, workers, progress)
+        if dask.scheduler is None:
+            return _read_here(plan, videos, workers, progress)
+        return read_on_cluster(plan, videos, workers, dask, progress)
 
 
 def read_spooled(
@@ -109,16 +94,21 @@ def _read_here(
     return unreadable
 
 
-def _read_on_cluster(
-    plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
-) -> None:
+def read_on_cluster(
+    plan: ConversionPlan,
+    videos: Sequence[RawVideo],
+    workers: int,
+    dask: Dask,
+    progress: Progress,
+) -> list[VideoAccount]:
     """Read those of the videos that are not in the spool into it, on the workers of a cluster.
-    Prints a line about those that they could not read, or of which they have other files.
+    Those that they could not read, or of which they have other files, are read by processes of this
+    machine; prints a line about them. Returns the accounts of videos that cannot be read now.
     """
     spool = _Spool(plan)
     _, todo = spool.find(videos)
     if not todo:
-        return
+        return []
     create_groups(spool.place)
     folders = plan.raw, plan.root, plan.body
     without_videos = ConversionPlan(
@@ -145,6 +135,7 @@ def _read_on_cluster(
         why = "Dask workers cannot read them now, or have other files"
         text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
         err.warn(f"{plan.name}: {text}")
+    return _read_here(plan, videos, workers, progress)
 
 
 def _read_on_worker(
