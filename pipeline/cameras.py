@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.skeletons import Bools, Doubles, Floats, in_range
+from pipeline.skeletons import Bools, Doubles, Floats, are_usable_numbers
 
 Convention = Literal["gvhmr", "wham"]  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0
@@ -133,7 +133,7 @@ def is_rigid(extrinsics: Floats) -> Bools:
 
     False for mirrors, non-finite numbers, and another last row than 0 0 0 1.
     """
-    is_small = in_range(extrinsics)
+    is_small = are_usable_numbers(extrinsics)
     is_finite = np.asarray(is_small.all(axis=(1, 2)))
     last_row = np.where(is_finite[:, None], extrinsics[:, 3], 0)
     difference = np.abs(last_row - _LAST_ROW)
@@ -148,7 +148,7 @@ def is_rotation(matrices: Floats) -> Bools:
 
     False for non-finite and huge matrices.
     """
-    is_small = in_range(matrices)
+    is_small = are_usable_numbers(matrices)
     is_finite = is_small.all(axis=(1, 2))
     finite = np.where(is_small, matrices, 0.0)
     product = finite @ finite.transpose(0, 2, 1)

@@ -374,7 +374,7 @@ def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
     return np.concatenate([places, confidence[..., None]], axis=-1)
 
 
-def in_range(values: Floats) -> Bools:
+def are_usable_numbers(values: Floats) -> Bools:
     """Whether each number is one of a label: finite, and below LARGEST."""
     return np.asarray(np.abs(values) < LARGEST)  # comparisons with NaN are false
 
@@ -384,7 +384,7 @@ def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], in
 
     Invalid are NaN, infinity, and numbers beyond LARGEST.
     """
-    bad = ~in_range(keypoints).all(axis=-1)
+    bad = ~are_usable_numbers(keypoints).all(axis=-1)
     out = keypoints.copy()
     out[bad] = 0
     return out, int(bad.sum())

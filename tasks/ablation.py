@@ -255,7 +255,7 @@ class AblationTable:
         by_model: dict[str, list[ResultRow]] = {MEAN_BODY: []}  # title -> rows of its seeds
         for variant, by_seed in self.by_variant.items():
             for metrics in by_seed:
-                for row in ResultRow.of_entry(split, metrics.splits[split], _title(variant)):
+                for row in ResultRow.read_entry(split, metrics.splits[split], _title(variant)):
                     if row.protocol == protocol:
                         by_model.setdefault(row.model, []).append(row)
         seeds = [len(by_seed) for by_seed in self.by_variant.values()]

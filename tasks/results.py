@@ -83,7 +83,7 @@ class RunMetrics:
             entries = {title: entry}
             if per_frame is not None:
                 entries["per frame"] = per_frame.splits[split]
-            rows += ResultRow.of_split(split, entries)
+            rows += ResultRow.read_split(split, entries)
         return rows
 
     def rows_beside_published(self, title: str) -> dict[str, list[ResultRow]]:
@@ -111,7 +111,7 @@ class ResultRow(NamedTuple):
     about: str = ""
 
     @classmethod
-    def of_entry(cls, split: str, entry: SplitMetrics, title: str) -> Iterator[Self]:
+    def read_entry(cls, split: str, entry: SplitMetrics, title: str) -> Iterator[Self]:
         """Yield the rows of a split's entry by each protocol: the model, its smoothed predictions
         (no smoothing may be the best on validation), and the mean body.
         """
@@ -130,7 +130,7 @@ class ResultRow(NamedTuple):
             yield row._replace(model=MEAN_BODY, errors=_errors_of(numbers["baseline"]))
 
     @classmethod
-    def of_split(cls, split: str, entries: Mapping[str, SplitMetrics]) -> list[Self]:
+    def read_split(cls, split: str, entries: Mapping[str, SplitMetrics]) -> list[Self]:
         """Make the rows of one split: by each protocol those of all models, then the mean body's.
 
         A protocol made for the dataset, such as emdb, comes first. The keypoints that a model reads
@@ -143,7 +143,7 @@ class ResultRow(NamedTuple):
             title = name
             if entry.get(runs.KEYPOINTS):
                 title += f", keypoints {entry[runs.KEYPOINTS]}"
-            rows += cls.of_entry(split, entry, title)
+            rows += cls.read_entry(split, entry, title)
         dataset = split.partition("/")[0]
         protocols = list(dict.fromkeys(row.protocol for row in rows))
         protocols.sort(key=lambda name: name != dataset)  # False sorts before True

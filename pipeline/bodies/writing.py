@@ -86,7 +86,7 @@ class BodiesJob(NamedTuple):
         if before.get("inputs") == inputs:
             missing = [file for file in _files_of(before) if not (self.out / file).is_file()]
             if not missing:
-                return _written(before, is_written=False)
+                return _describe_bodies(before, is_written=False)
         writer = _BodiesWriter(self, split, progress)
         of_video = split.tracks.video.tolist()
         for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
@@ -102,7 +102,7 @@ class BodiesJob(NamedTuple):
         # of tracks that are gone, and former overlays
         for file in {*_files_of(before)} - {*_files_of(summary)}:
             (self.out / file).unlink(missing_ok=True)
-        return _written(summary, is_written=True)
+        return _describe_bodies(summary, is_written=True)
 
 
 class _JointRows(NamedTuple):
@@ -157,10 +157,10 @@ class _WrittenBodies(NamedTuple):
 
 def read_summary(out: Path) -> _WrittenBodies:
     """The bodies that an earlier run has written into this folder."""
-    return _written(_read_summary(out), is_written=False)
+    return _describe_bodies(_read_summary(out), is_written=False)
 
 
-def _written(summary: Mapping[str, Any], *, is_written: bool) -> _WrittenBodies:
+def _describe_bodies(summary: Mapping[str, Any], *, is_written: bool) -> _WrittenBodies:
     """The content of bodies.json as a record."""
     tracks = [TrackSummary(**track) for track in summary["tracks"]]
     overlays = summary["overlays"]

@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
     if empty:
         return 1
 
-    requested = _requested(args)
+    requested = _parse_streams(args)
     all_specs = requested.specs(committed)
     if not committed.manifest.get("stand_in"):
         new = requested.list_without_weights(all_specs, committed)
@@ -157,10 +157,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
-    return _requested(args).sections
+    return _parse_streams(args).sections
 
 
-def _requested(args: argparse.Namespace) -> RequestedStreams:
+def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     return RequestedStreams.by_options(
         args.cfg,
         args.raw,

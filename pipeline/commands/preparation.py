@@ -60,7 +60,7 @@ class Preparation:
         Raises ConfigError for invalid options, MissingAssets for missing weights of the detector.
         """
         dataset = recipe.dataset
-        recipe = _with_detector(recipe, choice)
+        recipe = _choose_detector(recipe, choice)
         recipes = []
         for split in dataset.splits:
             specs = streams.get(split, ())
@@ -123,7 +123,7 @@ def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads:
 # the detector
 
 
-def _with_detector(recipe: Recipe, choice: DetectorChoice) -> Recipe:
+def _choose_detector(recipe: Recipe, choice: DetectorChoice) -> Recipe:
     """The recipe with the detector for clips without keypoints, if a clip needs one."""
     settings = recipe.settings
     if recipe.dataset.name not in settings.detect.datasets or choice.name == NO_DETECTOR:

@@ -22,7 +22,7 @@ from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Bools, Floats, Number, in_range, zero_invalid_joints
+from pipeline.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
 from pipeline.track import Track, other_units
 
 CONVERT_UNITS: Final = (
@@ -117,7 +117,7 @@ def finite_rows(*labels: Floats) -> Bools:
     are_finite = []
     for array in labels:
         inner_axes = tuple(range(1, array.ndim))
-        are_finite.append(in_range(array).all(axis=inner_axes))
+        are_finite.append(are_usable_numbers(array).all(axis=inner_axes))
     return np.asarray(np.logical_and.reduce(are_finite))
 
 

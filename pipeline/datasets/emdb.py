@@ -37,7 +37,7 @@ from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
-from pipeline.skeletons import JOINTS, Bools, Doubles, add_confidence, convert, in_range
+from pipeline.skeletons import JOINTS, Bools, Doubles, add_confidence, are_usable_numbers, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _convert_labels(stored: StoredArrays) -> _SequenceLabels:
     side = (high - low).max(axis=1)
     is_stated_invalid = np.isin(np.arange(n), _take_whole(stored, "bboxes/invalid_idxs", None))
     # comparisons with NaN are false
-    is_box = ((high - low >= 1) & in_range(corners).all(axis=1)).all(axis=1)
+    is_box = ((high - low >= 1) & are_usable_numbers(corners).all(axis=1)).all(axis=1)
     root = stored.take("smpl/poses_root", n, 3)
     joints = stored.take("smpl/poses_body", n, 69)
     return _SequenceLabels(

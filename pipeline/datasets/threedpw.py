@@ -48,8 +48,8 @@ from pipeline.skeletons import (
     Doubles,
     Float32s,
     Ints,
+    are_usable_numbers,
     convert,
-    in_range,
     zero_invalid_joints,
 )
 from pipeline.track import Track
@@ -331,7 +331,7 @@ def _load_sequence(file: Path) -> _Sequence:
     to_camera = sequence.take("cam_poses", None, 4, 4)
     stored = sequence.take("cam_intrinsics", 3, 3)
     intrinsics: Doubles | None = stored
-    if not in_range(stored).all():  # no other label depends on them
+    if not are_usable_numbers(stored).all():  # no other label depends on them
         intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
@@ -353,7 +353,7 @@ def _load_actor(
     if gender not in ("male", "female"):
         raise sequence.error(f"genders[{number}]", "m or f", shown(str(stated)))
     betas = array("betas", None)[:N_BETAS]
-    if len(betas) < N_BETAS or not in_range(betas).all():
+    if len(betas) < N_BETAS or not are_usable_numbers(betas).all():
         expected = f"at least {N_BETAS} finite numbers"
         raise sequence.error(f"betas[{number}]", expected, str(betas))
     kp_18, n_bad = zero_invalid_joints(array("poses2d", n_frames, 3, 18).transpose(0, 2, 1))

@@ -38,7 +38,7 @@ from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import open_regular
 from pipeline.settings.file import PATH
-from pipeline.skeletons import in_range
+from pipeline.skeletons import are_usable_numbers
 
 ENDING: Final = ".data.pyd"
 _PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
@@ -214,7 +214,7 @@ def _encode_person(person: Any) -> bytes:
         if array.dtype.kind not in "biuf" or array.size != np.prod(shape):
             raise _Skipped(f"{name} has another shape")
         arrays[name] = array.astype(np.float64).reshape(shape)
-        if not in_range(arrays[name]).all():
+        if not are_usable_numbers(arrays[name]).all():
             raise _Skipped(f"{name} is not finite")
     for name in FLAGS:
         flag = np.asarray(person[name])

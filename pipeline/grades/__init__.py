@@ -24,7 +24,15 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
 from pipeline.grades.words import Grade
-from pipeline.skeletons import BLAZE_12, PELVIS, Array, Bools, Doubles, in_range, keypoints_13
+from pipeline.skeletons import (
+    BLAZE_12,
+    PELVIS,
+    Array,
+    Bools,
+    Doubles,
+    are_usable_numbers,
+    keypoints_13,
+)
 from pipeline.track import usual_step
 
 Columns = Mapping[str, Array]
@@ -258,14 +266,14 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
         return CameraMotion.still(len(columns["frame_index"]))
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
-        is_known = in_range(extrinsics).all(axis=(1, 2))
+        is_known = are_usable_numbers(extrinsics).all(axis=(1, 2))
         extrinsics[~is_known] = np.nan
         steps = np.diff(extrinsics, axis=0)
         change = np.abs(steps).max(axis=(1, 2))
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
         up = np.reshape(columns.get("up", np.nan), -1)[:3]
-        if not is_known.any() or not in_range(up).all():
+        if not is_known.any() or not are_usable_numbers(up).all():
             return CameraMotion(still_runs)
         return CameraMotion(still_runs, extrinsics[is_known][0, :3, :3] @ up)
     if isinstance(source, Video):

@@ -232,7 +232,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     is_demo = any(run.stand_in for run in runs)
     tables = {}
     for split, by_run in entries.items():
-        rows = ResultRow.of_split(split, by_run)
+        rows = ResultRow.read_split(split, by_run)
         if not is_demo:
             rows += ResultRow.published(split)
         notes = itertools.chain.from_iterable(map(_notes, by_run.values()))

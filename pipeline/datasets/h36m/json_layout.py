@@ -58,8 +58,8 @@ from pipeline.skeletons import (
     Floats,
     Ints,
     add_confidence,
+    are_usable_numbers,
     convert,
-    in_range,
 )
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
         require_labels(file, UNPACK)
     frames, millimetres = _load_joints(joints_file, take)
     account.found = len(frames)
-    is_finite = in_range(millimetres).all(axis=-1, keepdims=True)
+    is_finite = are_usable_numbers(millimetres).all(axis=-1, keepdims=True)
     world = convert(
         np.where(is_finite, millimetres * METRES, np.nan), source="h36m_lifters", target="h36m"
     )

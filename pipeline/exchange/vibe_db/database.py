@@ -97,7 +97,7 @@ class Layout:
     first_picture: int = 0  # the image number of frame 0, if only images are numbered
 
     @classmethod
-    def of_split(cls, dataset: str, split: str, columns: Collection[str]) -> Layout:
+    def find(cls, dataset: str, split: str, columns: Collection[str]) -> Layout:
         """The layout of a split's file; for datasets that VIBE's code does not know, a general one
         with 49 joints.
 
@@ -127,7 +127,7 @@ class Layout:
     def usual_name(self, dataset: str, split: str) -> str:
         """The file name that VIBE's code expects.
 
-        >>> Layout.of_split("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
+        >>> Layout.find("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
         'mpii3d_val_db.pt'
         """
         if dataset == "amass":

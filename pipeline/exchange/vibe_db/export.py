@@ -79,7 +79,7 @@ def export(
     """
     split = cache.open(root)[name]
     dataset, _, split_name = name.partition("/")
-    layout = Layout.of_split(dataset, split_name, split.columns)
+    layout = Layout.find(dataset, split_name, split.columns)
     file = out
     if out.is_dir():
         file = out / layout.usual_name(dataset, split_name)

@@ -110,7 +110,7 @@ def _open_file(
     reader.check_split(part)
     stamped = StampedFile.stamp(file)
     would_fill = reader.columns(part, body=True)
-    usual = Layout.of_split(dataset, part, would_fill)
+    usual = Layout.find(dataset, part, would_fill)
     database = Database.open(stamped, usual, name)
     layout = _resolve_layout(usual, database, joints_2d, crop_scale)
     needs_evaluation = "kp_3d_eval" in would_fill

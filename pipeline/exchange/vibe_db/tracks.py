@@ -37,9 +37,9 @@ from pipeline.skeletons import (
     Float32s,
     Ints,
     add_confidence,
+    are_usable_numbers,
     convert,
     correspondence,
-    in_range,
     zero_invalid_joints,
 )
 from pipeline.track import FLAGS, Track, column_problems, other_units
@@ -205,7 +205,7 @@ def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Ints:
     usable = np.arange(n_rows)
     if "bbox" in labels:
         bbox = labels["bbox"]
-        is_in_range = in_range(bbox).all(axis=1)
+        is_in_range = are_usable_numbers(bbox).all(axis=1)
         is_box = is_in_range & (bbox[:, 2] > 0)
         is_visible = (labels["kp_2d"][..., 2] > 0).any(axis=1)
         usable = np.flatnonzero(is_box & is_visible)
@@ -294,7 +294,7 @@ def _smpl_labels(database: Database, rows: range) -> Labels:
     fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
     stored = [database.read(field, rows) for field in fields]
     theta = np.concatenate(stored, axis=1)
-    has_smpl = np.asarray(in_range(theta).all(axis=1) & theta.any(axis=1))
+    has_smpl = np.asarray(are_usable_numbers(theta).all(axis=1) & theta.any(axis=1))
     theta = _nan_unless(has_smpl, theta)
     return {
         "pose": theta[:, :N_POSE],
@@ -351,7 +351,7 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
 def _have_body(joints: Array) -> Bools:
     """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
-        are_in_range = in_range(joints).all(axis=(1, 2))
+        are_in_range = are_usable_numbers(joints).all(axis=(1, 2))
         are_apart = (joints != joints[:, :1]).any(axis=(1, 2))
     return np.asarray(are_in_range & are_apart)
 

@@ -128,8 +128,8 @@ class _Layout(ABC, Generic[S]):
             if field.needs is not None and field.needs in sources.missing:
                 absent[name] = sources.missing[field.needs]
         absent |= self.never
-        absent |= rows.absent_fields(self._without(absent))
-        written = self._without(absent)
+        absent |= rows.absent_fields(self._remaining_fields(absent))
+        written = self._remaining_fields(absent)
         checks = set[RowCheck]().union(*(field.checks for field in written.values()))
         by_name = sorted(checks, key=lambda check: check.missing)
         segments = rows.select_segments([*self.all_rows, *by_name])
@@ -144,7 +144,7 @@ class _Layout(ABC, Generic[S]):
             {**absent, **sources.unknown},
         )
 
-    def _without(self, absent: Collection[str]) -> dict[str, _Field[S]]:
+    def _remaining_fields(self, absent: Collection[str]) -> dict[str, _Field[S]]:
         return {name: field for name, field in self.fields.items() if name not in absent}
 
     @abstractmethod

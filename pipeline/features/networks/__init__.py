@@ -53,7 +53,7 @@ def resnet50_on_device(
     loaded = backbones.load(weights, region)
     # first, so that only one folded copy of the network is in memory at a time
     if weights.stand_in:
-        loaded = _standardised(loaded, recorded or calibration.statistics(loaded))
+        loaded = _standardise(loaded, recorded or calibration.statistics(loaded))
     return _on_device(fold_batch_norms(loaded), device, machine, precision)
 
 
@@ -93,7 +93,7 @@ def _on_device(
     return CudaNetwork(loaded, device, machine, precision)
 
 
-def _standardised(loaded: Loaded, statistics: Standardisation) -> Loaded:
+def _standardise(loaded: Loaded, statistics: Standardisation) -> Loaded:
     """Return a network with the statistics of its features, in its provenance as JSON has them."""
     as_json = {name: list(numbers) for name, numbers in statistics._asdict().items()}
     provenance = {**loaded.provenance, "standardisation": as_json}

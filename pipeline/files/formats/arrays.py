@@ -33,7 +33,7 @@ from pipeline.files.formats.messages import (
     shown_names,
 )
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import LARGEST, Array, Doubles, in_range
+from pipeline.skeletons import LARGEST, Array, Doubles, are_usable_numbers
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -228,7 +228,7 @@ class StoredArrays:
         finite: Refuse NaN, infinities, and numbers from LARGEST on.
         """
         array = numbers(self.file, key, self.value(key), shape, do=self.do)
-        if finite and not in_range(array).all():
+        if finite and not are_usable_numbers(array).all():
             raise self.error(key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}")
         return array
 

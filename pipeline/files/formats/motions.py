@@ -30,7 +30,7 @@ from pipeline.files.formats.messages import owner_of, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Doubles, in_range
+from pipeline.skeletons import LARGEST, Doubles, are_usable_numbers
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
@@ -85,7 +85,7 @@ class Motion:
 
         parts = {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}
         for key, values in parts.items():
-            if not in_range(values).all():
+            if not are_usable_numbers(values).all():
                 actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
                 raise RawDataError(file, key, "finite numbers", actual, UNPACK_AGAIN)
         return motion

@@ -55,7 +55,7 @@ class _KeyFrame(NamedTuple):
     order: int  # of its packet
     time: float | None  # None: not stated
 
-    def is_preceded_by(self, packet: _TimedPacket) -> bool:
+    def has_leading_packet(self, packet: _TimedPacket) -> bool:
         """Whether a packet that follows in decoding order is shown before the key frame."""
         is_earlier = self.time is None or packet.time < self.time
         return packet.order > self.order and is_earlier
@@ -182,11 +182,11 @@ class Numbering:
         if self._may_be_frameless and not self.damage.is_since(key_frame):
             return _NoFrame.FRAMELESS
         last = self._key_frames.last
-        is_leading = last is not None and last.is_preceded_by(packet)
+        is_leading = last is not None and last.has_leading_packet(packet)
         if self.damage.is_found:
             return _NoFrame.SPOILT if is_leading else _NoFrame.DAMAGED
         has_begun = self._waiting or self._numbered.count
-        if is_leading or (not has_begun and self._key_frames.all_are_after(packet.order)):
+        if is_leading or (not has_begun and self._key_frames.come_later_than(packet.order)):
             return _NoFrame.HEADLESS
         return _NoFrame.DAMAGED
 
@@ -222,7 +222,7 @@ class Numbering:
         decoded, order, _, key_frame, time = self._waiting.popleft()
         if self.damage.is_since(key_frame, order):
             decoded = None
-        yield from self._numbered.add_at(time, decoded)
+        yield from self._numbered.add_image(time, decoded)
 
 
 class _KeyFrames:
@@ -244,7 +244,7 @@ class _KeyFrames:
         if is_marked and frame.pict_type not in DRAWN_OVER:
             self.last = _KeyFrame(order, frame.pts)
 
-    def all_are_after(self, order: int) -> bool:
+    def come_later_than(self, order: int) -> bool:
         """Whether all key packets whose frames have not come are after a packet."""
         return all(key > order for key in self._packets)
 
@@ -278,7 +278,7 @@ class _NumberedFrames:
         self._last_time: float | None = None  # None: there is no frame yet, or its time is unknown
         self._last_is_lost = False
 
-    def add_at(self, time: float | None, decoded: VideoFrame | None) -> Iterator[NumberedFrame]:
+    def add_image(self, time: float | None, decoded: VideoFrame | None) -> Iterator[NumberedFrame]:
         """Number the frame of a time, and before it the frames whose packets are gone."""
         is_damaged = self._last_is_lost or decoded is None
         if self._step and is_damaged and time is not None and self._last_time is not None:

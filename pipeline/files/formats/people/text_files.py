@@ -56,7 +56,7 @@ from pipeline.files.formats.people.label_values import (
     whole_number,
 )
 from pipeline.files.raw.files import read_regular
-from pipeline.skeletons import Doubles, in_range
+from pipeline.skeletons import Doubles, are_usable_numbers
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
@@ -369,7 +369,7 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
         rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
 
     frames = np.rint(rows[:, 1] * rate)
-    if not in_range(frames).all():
+    if not are_usable_numbers(frames).all():
         raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
     points = rows[:, 2:].reshape(len(rows), len(joints), 3).copy()
     is_missing = ~np.isfinite(points).all(axis=-1)
