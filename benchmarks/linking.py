@@ -126,7 +126,7 @@ def _score(truth: Sequence[Ints], tracks: Sequence[Ints]) -> tuple[float, int]:
     Person 0 is in track 5 eight times, then in none; person 1 in track 6 eight times, then in 5:
     16 are right, of 18 detections, 17 in tracks.
 
-    >>> score([np.array([0, 1])] * 9, [np.array([5, 6])] * 8 + [np.array([-1, 5])])
+    >>> _score([np.array([0, 1])] * 9, [np.array([5, 6])] * 8 + [np.array([-1, 5])])
     (0.9142857142857143, 1)
     """
     from scipy.optimize import linear_sum_assignment

@@ -12,14 +12,14 @@ that models predict.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.skeletons import Bools, Doubles, Floats, are_usable_numbers
 
-Convention = Literal["gvhmr", "wham"]  # ways to write a camera's rotation (`angular_velocity`)
+CONVENTIONS: Final = ("gvhmr", "wham")  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the first two rows of a matrix
 _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])  # the diagonal of S, which flips x
@@ -76,14 +76,17 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
     return pixels[..., :2]
 
 
-def angular_velocity(extrinsics: ArrayLike, convention: Convention = "gvhmr") -> Doubles:
+def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
     """Rotation of the camera from row to row: extrinsics (F, 4, 4) -> (F, 6), two matrix rows.
 
     "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before
     it (Shen et al. 2024, hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the
     identity's, times 30: per second at 30 fps. The first row is 0 (Shin et al. 2024,
-    lib/data/datasets/bedlam.py).
+    lib/data/datasets/bedlam.py). Raises ValueError for another convention.
     """
+    if convention not in CONVENTIONS:
+        expected = ", ".join(CONVENTIONS)
+        raise ValueError(f"convention: expected one of {expected}, found {convention!r}")
     rotation, _ = _parts(extrinsics)
     inverse = np.swapaxes(rotation, -1, -2)
     steps = rotation[1:] @ inverse[:-1]  # (F - 1, 3, 3): R[i + 1] R[i]^T
@@ -190,7 +193,7 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
-    """Sample rotations (N, J, 3), axis-angle in rad, at fractional rows `position` (M,).
+    """Sample finite rotations (N, J, 3), axis-angle in rad, at fractional rows `position` (M,).
 
     Returns (M, J, 3), interpolated on the shortest arc between neighbouring rows. A whole position
     gives the stored vector itself, whatever its angle. A position may be after the last row by

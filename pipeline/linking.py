@@ -292,7 +292,7 @@ def _assign(cost: Doubles) -> Ints:
 def _scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
     """(T,) scene number of each frame; `cuts` are the first frames of new scenes.
 
-    >>> scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
+    >>> _scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
     [0, 0, 1, 2, 2]
     """
     return np.asarray(np.searchsorted(sorted(cuts), frame_index, side="right"), np.int64)

@@ -1,7 +1,7 @@
 """windows -> training, as Luigi tasks: runs of any model, and of the networks that models read.
 
     Data -> Train          a model; `TrainVIBE` and others name it
-    Data -> TrainMPoser    a checkpoint that a model reads: `_CheckpointTask`
+    Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
     Convert -> TrainPrVIPE      the same, which the stream `pr_vipe` reads, too
     Extract -> ExtractBeside    a stream that only one model reads
 
@@ -86,7 +86,7 @@ class _TrainingTask(PipelineTask):
         return "" if self.seed is None else f", seed {self.seed}"
 
 
-class _CheckpointTask(_TrainingTask):
+class CheckpointTask(_TrainingTask):
     """A training whose checkpoint a model or a stream reads.
 
     The model's configuration names this task in `MADE_BY`, a stream in `trained_by`.
@@ -130,9 +130,9 @@ class _CheckpointTask(_TrainingTask):
         """
 
 
-def _checkpoint_task(name: str) -> type[_CheckpointTask]:
+def _checkpoint_task(name: str) -> type[CheckpointTask]:
     """The task class of this name."""
-    task: type[_CheckpointTask] = Register.get_task_cls(name)
+    task: type[CheckpointTask] = Register.get_task_cls(name)
     return task
 
 
@@ -153,7 +153,7 @@ class _ModelTraining(NamedTuple):
 
     config: VideoConfig  # with the paths of the checkpoints that tasks make
     # tasks that make a checkpoint which the model reads and luigi.cfg does not name
-    checkpoint_tasks: Collection[type[_CheckpointTask]]
+    checkpoint_tasks: Collection[type[CheckpointTask]]
 
     @classmethod
     def read(cls, model: Model, variant: str | None, seed: int | None) -> Self:
@@ -201,7 +201,7 @@ def _mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-class TrainMPoser(_CheckpointTask):
+class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
     title = "MPoser"
@@ -225,7 +225,7 @@ class TrainMPoser(_CheckpointTask):
         return Data()
 
 
-class TrainPrVIPE(_CheckpointTask):
+class TrainPrVIPE(CheckpointTask):
     """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no
     features.
     """

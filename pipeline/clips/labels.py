@@ -264,7 +264,7 @@ def _require_one_clip(video: RawVideo, labels: Path) -> None:
 def _plain(name: str) -> str:
     """Reduce a name to small letters and digits, without endings that programs add.
 
-    >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
+    >>> _plain("My clip (1).JSON"), _plain("my_clip_keypoints.json.gz")
     ('myclip', 'myclip')
     """
     name = unicodedata.normalize("NFC", name).casefold()

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -141,10 +142,10 @@ def convert(
         todo = attach_clips(unfinished, plan.committed)
         if dask.scheduler is not None:
             read_on_cluster(plan, todo, workers, dask, progress)
-        videos = doubts.watch(read_spooled(plan, todo, workers))
-        digests, kept = _append_videos(
-            plan, following, zip(todo, videos, strict=True), strict=strict, progress=progress
-        )
+        # the processes that read end before the split is unlocked
+        with closing(doubts.watch(read_spooled(plan, todo, workers))) as videos:
+            pairs = zip(todo, videos, strict=True)
+            digests, kept = _append_videos(plan, following, pairs, strict=strict, progress=progress)
         kept |= _keep_renamed(plan, following)
         accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)

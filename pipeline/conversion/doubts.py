@@ -12,7 +12,7 @@ the image's width or height: about 1 where people are seen up to the other edge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Final
 
 import numpy as np
@@ -53,7 +53,7 @@ class Doubts:
                 f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)"
             )
 
-    def watch(self, videos: Iterable[ReadVideo]) -> Iterator[ReadVideo]:
+    def watch(self, videos: Iterable[ReadVideo]) -> Generator[ReadVideo]:
         """Yield the same videos. Stale labels are noted in the video's account, and the reach of
         its joints is measured.
         """

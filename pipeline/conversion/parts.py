@@ -82,15 +82,15 @@ def _read_here(
     create_groups(spool.place)
     unreadable = []
     n_done = len(videos) - len(todo)
-    results = read_videos(plan, todo, workers=workers)
-    for video, result in zip(todo, results, strict=True):
-        account = result.account
-        if account.set_aside == NOT_NOW:
-            unreadable.append(account)
-        else:
-            spool.put(video, result)
-        n_done += 1
-        progress(n_done, len(videos), video.name)
+    with closing(read_videos(plan, todo, workers=workers)) as results:
+        for video, result in zip(todo, results, strict=True):
+            account = result.account
+            if account.set_aside == NOT_NOW:
+                unreadable.append(account)
+            else:
+                spool.put(video, result)
+            n_done += 1
+            progress(n_done, len(videos), video.name)
     return unreadable
 
 

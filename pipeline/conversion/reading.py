@@ -96,7 +96,7 @@ def read_videos(
         workers: number of processes.
     """
     body = plan.body if plan.reader["body"] else None
-    reader = _VideoReader(plan.dataset, plan.split, plan.raw, body, plan.selection.max_fps)
+    reader = VideoReader(plan.dataset, plan.split, plan.raw, body, plan.selection.max_fps)
     results = ordered_map(
         reader.read,
         videos,
@@ -161,7 +161,7 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _VideoReader:
+class VideoReader:
     """Reads videos of a split in this process."""
 
     dataset: Dataset

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
-from pipeline.errors import RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.messages import shown
 from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
@@ -115,7 +115,7 @@ class Amass(Dataset):
     """
 
     # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
-    resampling: Literal["slerp", "decimate"] = "slerp"
+    resampling: str = "slerp"
 
     name = "amass"
     splits = ("train",)
@@ -145,6 +145,13 @@ class Amass(Dataset):
         recording="motion",
     )
     labels = LabelRules(columns=("frame_index", "pose", "betas", "trans", "has_smpl"))
+
+    def __post_init__(self) -> None:
+        if self.resampling not in ("slerp", "decimate"):
+            raise ConfigError(
+                f"amass: resampling is {self.resampling!r}; it can be slerp or decimate",
+                "resampling",
+            )
 
     def detect_layout(self, raw: Path, split: str) -> Amass:
         """Return a reader with SMPL-X columns if the raw folder has SMPL-X motions.
@@ -275,7 +282,9 @@ class _WithSmplx(Amass):
     )
 
 
-def _sample_positions(n_frames: int, rate: float, resampling: str) -> tuple[float, Doubles]:
+def _sample_positions(
+    n_frames: int, rate: float, resampling: str = "slerp"
+) -> tuple[float, Doubles]:
     """Return the new rate in Hz, and the positions at which a motion is sampled.
 
     A position is a frame of the old motion, with a fraction, in [0, n_frames - 1].
@@ -285,7 +294,7 @@ def _sample_positions(n_frames: int, rate: float, resampling: str) -> tuple[floa
         rate: Its rate in Hz.
         resampling: As in `Amass`.
 
-    >>> _sample_positions(11, 120.00000763, "slerp")[1].tolist()
+    >>> _sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
     >>> _sample_positions(11, 120.0, "decimate")
     (30.0, array([0., 4., 8.]))

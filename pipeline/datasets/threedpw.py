@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Relea
 from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
-from pipeline.errors import RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.messages import shown
 from pipeline.files.formats.pickles import load_labels
@@ -110,7 +110,7 @@ class ThreeDPW(Dataset):
     """
 
     # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
-    model: Literal["neutral", "gendered"] = "neutral"
+    model: str = "neutral"
 
     name = "3dpw"
     splits = ("train", "validation", "test")
@@ -152,6 +152,12 @@ class ThreeDPW(Dataset):
         totals={split: Totals(videos=len(names)) for split, names in SEQUENCES.items()},
     )
     labels = LabelRules(keypoints_from="detected", uses_body=True, extra=(EXTRINSICS,))
+
+    def __post_init__(self) -> None:
+        if self.model not in ("neutral", "gendered"):
+            raise ConfigError(
+                f"3dpw: model is {self.model!r}; it can be neutral or gendered", "model"
+            )
 
     @property
     def genders(self) -> tuple[str, ...]:

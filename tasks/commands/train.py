@@ -15,7 +15,7 @@ import sys
 from typing import Final
 
 from pipeline.cli import console, text
-from pipeline.cli.command_line import Command
+from pipeline.cli.command_line import Command, whole
 from pipeline.cli.progress import bar
 from pipeline.features.plan import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
@@ -38,7 +38,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
     sub.add_argument("--variant", metavar="NAME", help=help_)
-    sub.add_argument("--seed", type=int, help="Seed (default: luigi.cfg's)")
+    sub.add_argument("--seed", type=whole(0), help="Seed (default: luigi.cfg's)")
 
 
 def _model(name: str) -> str:

@@ -203,7 +203,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     convert.convert(calm)
     options = {"workers": 1, "dask": NO_CLUSTER, "progress": silent}
     assert read_part(root, Part(1, 1), **options) == []
-    monkeypatch.setattr(reading, "_VideoReader", None)
+    monkeypatch.setattr(reading, "VideoReader", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
 

@@ -23,6 +23,7 @@ from cache.arrays import Doubles
 from pipeline.boxes import crop_affine, crop_person, normalise_keypoints
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
+    FILES,
     FINDER_SIDE,
     MARGIN,
     N_POINTS,
@@ -31,6 +32,7 @@ from pipeline.clips.detectors.blaze_pose import (
     estimate_pose,
     find_people,
 )
+from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import (
@@ -69,6 +71,10 @@ class BlazeJoints(Stream):
     version: ClassVar[int] = 3  # the sides are those of the row's 2D joints
     dtype: ClassVar[str] = "float32"
     dim: ClassVar[int] = N_POINTS * 4
+
+    def __post_init__(self) -> None:
+        if self.weights not in FILES:
+            raise ConfigError(f"weights {self.weights!r}: expected {', '.join(FILES)}", "weights")
 
     @property
     def reads(self) -> Reads:

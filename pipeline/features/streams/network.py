@@ -10,7 +10,7 @@ import functools
 import json
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self, get_args
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
@@ -54,6 +54,10 @@ class _SharedNetworkStream(NumberStream):
 
     # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
     precision: Precision
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision {self.precision!r}: expected exact or fast", "precision")
 
     @property
     def network_key(self) -> Self:
@@ -182,6 +186,7 @@ class _LibraryStream(NetworkStream):
                 f"{self.kind}: set network to a name of {self.kind} such as {self.example}",
                 "network",
             )
+        super().__post_init__()
         if self.dim == 0:
             dim = self._library_network().dim()
             object.__setattr__(self, "dim", dim)  # the dataclass is frozen

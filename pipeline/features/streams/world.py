@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class CamAngvel(LabelStream):
     the row has the values of a static camera and is unknown.
     """
 
-    convention: cameras.Convention = "gvhmr"  # definition of the rotation, gvhmr or wham
+    convention: str = "gvhmr"  # definition of the rotation, gvhmr or wham
 
     kind: ClassVar[str] = "cam_angvel"
     version: ClassVar[int] = 2
@@ -87,6 +87,11 @@ class CamAngvel(LabelStream):
     columns: ClassVar[tuple[str, ...]] = ("extrinsics",)
     history: ClassVar[int] = 1
     future: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.convention not in cameras.CONVENTIONS:
+            names = " or ".join(cameras.CONVENTIONS)
+            raise ConfigError(f"convention {self.convention!r}: expected {names}", "convention")
 
     def __call__(self, labels: Mapping[str, Array]) -> Known:
         """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
@@ -140,7 +145,7 @@ class Stationary(LabelStream):
     # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
     body: Path = Path()
     # extrinsics: transform labels by that column; labels: labels are in world coordinates
-    world: Literal["extrinsics", "labels"] = "extrinsics"
+    world: str = "extrinsics"
 
     kind: ClassVar[str] = "stationary"
     dim: ClassVar[int] = len(POINTS)
@@ -156,6 +161,8 @@ class Stationary(LabelStream):
                 f"--set stationary.body=DIR/{expected}",
                 "body",
             )
+        if self.world not in WORLDS:
+            raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}", "world")
 
     @property
     def reads(self) -> Reads:
@@ -292,6 +299,7 @@ class Hmr2(NetworkStream):
             raise ConfigError(
                 f"checkpoint is not set: --set hmr2.checkpoint=FILE. {self.where}", "checkpoint"
             )
+        super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError(
                 "crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 "

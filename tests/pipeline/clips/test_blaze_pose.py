@@ -26,7 +26,6 @@ from pipeline.clips.detectors.blaze_pose import (
     load_networks,
 )
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features import streams
 from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
@@ -363,8 +362,8 @@ def test_wrong_options_name_the_right_ones():
     for wrong in ({"weights": "pretrained"}, {"min_score": 2}):
         with pytest.raises(ConfigError, match="lite, full, heavy, and a number from 0 to 1"):
             BlazePose(**wrong)
-    with pytest.raises(ConfigError, match="lite or full or heavy"):
-        streams.get("blaze_joints", weights="pretrained")
+    with pytest.raises(ConfigError, match="lite, full, heavy"):
+        BlazeJoints(weights="pretrained")
 
 
 @pytest.fixture(scope="module")

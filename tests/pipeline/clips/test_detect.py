@@ -394,6 +394,6 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
         patch.setattr(raw_files, "open_unbuffered", failing)
         with pytest.raises(RawDataError, match="Input/output error"):
             dataset.read(raw, "train", video, VideoAccount(video.name), None)
-        read = reading._VideoReader(dataset, "train", raw, None).read(video)
+        read = reading.VideoReader(dataset, "train", raw, None).read(video)
     assert read.account.set_aside == "not_readable_now"
     assert f"{clip}: input/output error of its disk. Check the disk" in read.account.message

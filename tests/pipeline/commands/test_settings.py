@@ -88,7 +88,7 @@ def test_a_command_that_is_printed_names_the_options_of_the_conversion(embedded,
 UNREAD = """
 | amas.resampling=slerp | unknown section + 'amass'
 | kinetics.min_frames=20 | unknown key + kinetics has none
-| amass.resampling=nonsense | nonsense + 'slerp' or 'decimate'
+| amass.resampling=nonsense | nonsense + slerp or decimate
 | vibe.epochs=3 | vibe.epochs + `convert` + convert.workers
 | videos.min_frames=3 | videos.min_frames + `convert`
 --retry | amass.resampling=decimate | amass.resampling

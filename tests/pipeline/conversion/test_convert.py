@@ -19,6 +19,7 @@ from pipeline.accounting import REASONS
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.parts import read_spooled
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
 from pipeline.recipe import steps
@@ -146,6 +147,26 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
         into.convert(tmp_path / "strict", penn.raw, strict=True)
     left = {file.name for file in (tmp_path / "strict").rglob("*")}
     assert not left & {"manifest.json", changes.STAMPS}
+
+
+@pytest.mark.parametrize("mistake", [OSError("disk full"), KeyboardInterrupt()])
+def test_reading_has_ended_when_the_error_of_a_conversion_arrives(penn, monkeypatch, mistake):
+    ended = []
+
+    def reads(plan, todo, workers):
+        try:
+            yield from read_spooled(plan, todo, workers)
+        finally:
+            ended.append(plan.name)
+
+    def fails(*_):
+        raise mistake
+
+    monkeypatch.setattr("pipeline.conversion.convert.read_spooled", reads)
+    monkeypatch.setattr(cache.NextCommit, "append", fails)
+    with pytest.raises(type(mistake)) as held:  # keeps the frames of the call
+        penn.convert()
+    assert (ended, held.value) == (["penn_action/train"], mistake)
 
 
 def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn, reads):

@@ -98,9 +98,9 @@ def test_a_folder_that_has_no_digest_now_is_read_later(penn, monkeypatch):
         return opened(path, flags, *more, **options)
 
     monkeypatch.setattr(os, "open", failing_once)
-    read = reading._VideoReader(dataset, "train", penn.raw, None).read(video)
+    read = reading.VideoReader(dataset, "train", penn.raw, None).read(video)
     assert (read.account.set_aside, [*read.tracks]) == (NOT_NOW, [])
-    read = reading._VideoReader(dataset, "train", penn.raw, None).read(video)
+    read = reading.VideoReader(dataset, "train", penn.raw, None).read(video)
     assert read.account.set_aside == ""
 
 

@@ -91,7 +91,7 @@ def soft(v):
     return np.asarray(1 / (1 + np.exp(5 / 0.01 * (v - 0.01))))
 
 
-@pytest.mark.parametrize("convention", ["gvhmr", "wham"])
+@pytest.mark.parametrize("convention", cameras.CONVENTIONS)
 def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(convention):
     stream, moving = streams.get("cam_angvel", convention=convention), turning(0)
     rotvec = np.random.default_rng(1).normal(0, 0.2, (N, 3))
@@ -109,7 +109,7 @@ def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(conve
         assert_array_equal(values, np.tile(at_rest, (len(known), 1)))
 
 
-@pytest.mark.parametrize("convention", ["gvhmr", "wham"])
+@pytest.mark.parametrize("convention", cameras.CONVENTIONS)
 def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention):
     stream = streams.get("cam_angvel", convention=convention)
     rotvec = np.random.default_rng(2).normal(0, 0.4, (N, 3))
