@@ -149,22 +149,28 @@ def convert(
         kept |= _keep_renamed(plan, following)
         accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)
-        stand_in = plan.reader["stand_in"]
-        published = None if stand_in else plan.dataset.release.totals.get(plan.split)
-        totals = Accounting(accounts).totals(published)
-        entries = {
-            "reader": dict(plan.reader),
-            "stand_in": stand_in,
-            "accounting": totals,
-            "keypoints": plan.dataset.labels.keypoints_from,
-        }
-        stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
-        earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
-        if earlier:
-            entries[EARLIER_READER] = sorted(earlier)
-        following.commit(entries)
+        published = plan.dataset.release.totals.get(plan.split)
+        totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else published)
+        entries = _manifest_entries(plan, {*following.state.videos}, kept)
+        following.commit({**entries, "accounting": totals})
     plan_after = replace(plan, kept={**plan.kept, **kept})
     return _summarize(plan_after, totals, accounts, doubts)
+
+
+def _manifest_entries(
+    plan: ConversionPlan, videos: Collection[str], kept: Collection[str]
+) -> dict[str, Any]:
+    """What the split's manifest says of its reader. videos: those of the earlier commit."""
+    entries: dict[str, Any] = {
+        "reader": dict(plan.reader),
+        "stand_in": plan.reader["stand_in"],
+        "keypoints": plan.dataset.labels.keypoints_from,
+    }
+    stay = {*videos} - {*plan.drop} | {*kept}
+    earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
+    if earlier:
+        entries[EARLIER_READER] = sorted(earlier)
+    return entries
 
 
 def _open_writer(
