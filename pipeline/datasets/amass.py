@@ -36,8 +36,8 @@ from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePar
 from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.messages import shown
 from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion
+from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files

@@ -56,7 +56,7 @@ from pipeline.datasets.numbering import frame_mismatch, require_numbers, require
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
-from pipeline.files.formats.messages import shown_names
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures

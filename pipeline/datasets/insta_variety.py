@@ -42,7 +42,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.fits import FILE, FitStore, picture_name
-from pipeline.files.formats.messages import shown_names
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size

@@ -40,7 +40,7 @@ from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.messages import shown
+from pipeline.files.formats.names import shown
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo

@@ -37,7 +37,7 @@ from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
-from pipeline.files.formats.messages import shown
+from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, gender_of
 from pipeline.files.pixels.frames import Pictures

@@ -33,7 +33,7 @@ from pipeline.files.formats.arrays import (
     refuse_other,
 )
 from pipeline.files.formats.hdf5 import filters_of, own_object
-from pipeline.files.formats.messages import ZIP
+from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.raw.files import open_regular, whole_file_digest
 from pipeline.skeletons import Array
 

@@ -36,7 +36,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
-from pipeline.files.formats.messages import ZIP, owner_of, owner_of_file, shown_names
+from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import ZIP, owner_of, owner_of_file
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 from pipeline.skeletons import Array

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError, missing_package
-from pipeline.files.formats.messages import other_format
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Array, Float32s
 

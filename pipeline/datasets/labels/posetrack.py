@@ -29,7 +29,7 @@ from pipeline.boxes import corner_boxes_with_margin
 from pipeline.datasets.checks import finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
-from pipeline.files.formats.messages import kind, shown
+from pipeline.files.formats.names import kind, shown
 from pipeline.skeletons import Doubles, Ints
 
 # archives of the release, and how to get them today, as errors and advice name them

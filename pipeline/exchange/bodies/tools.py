@@ -22,7 +22,8 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BODY, BodyEstimate, pinhole
 from pipeline.exchange.pickled_arrays import RESULTS, RESULTS_AGAIN, load_results
 from pipeline.files.formats.arrays import numbers, reading
-from pipeline.files.formats.messages import owner_of, shown_names
+from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import owner_of
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.skeletons import Doubles, Ints
 

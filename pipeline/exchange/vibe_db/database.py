@@ -36,7 +36,7 @@ from pipeline.exchange.rows import (
     RowCheck,
 )
 from pipeline.files.formats.arrays import Shape, load_json, matches_shape
-from pipeline.files.formats.messages import shown_names
+from pipeline.files.formats.names import shown_names
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import JOINTS, Array, Skeleton

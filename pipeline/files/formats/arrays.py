@@ -22,16 +22,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.messages import (
-    LARGEST_WHOLE,
-    ZIP,
-    kind,
-    other_format,
-    other_than_text,
-    owner_of,
-    shown,
-    shown_names,
-)
+from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown, shown_names
+from pipeline.files.formats.other_formats import ZIP, other_format, other_than_text, owner_of
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import LARGEST, Array, Doubles, are_usable_numbers
 

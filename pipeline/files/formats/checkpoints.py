@@ -21,7 +21,7 @@ from typing import Any, Final
 import torch
 
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.messages import other_format
+from pipeline.files.formats.other_formats import other_format
 
 DO: Final = "Check that the download is complete and is the checkpoint that was named."
 SAVE_AGAIN: Final = (

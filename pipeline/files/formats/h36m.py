@@ -38,7 +38,7 @@ from pipeline.files.formats.arrays import (
     refuse,
     refuse_other,
 )
-from pipeline.files.formats.messages import shown, shown_names
+from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.formats.sequences import SequenceKeys, is_number, load_sequence
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Float32s, Floats, Ints

@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from pipeline.files.formats.arrays import Shape, matches_shape, reading, refuse
-from pipeline.files.formats.messages import HDF5, other_format, shown_names
+from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import HDF5, other_format
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 

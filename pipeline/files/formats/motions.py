@@ -26,7 +26,8 @@ from pipeline.files.formats.arrays import (
     refuse,
     refuse_other,
 )
-from pipeline.files.formats.messages import owner_of, shown_names
+from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import owner_of
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular

@@ -28,7 +28,7 @@ import numpy as np
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.messages import other_format
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Array
 

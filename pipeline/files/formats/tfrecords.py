@@ -28,7 +28,7 @@ import google_crc32c
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.messages import other_format
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular, open_unbuffered
 
 HEADER: Final = 12  # bytes before the data

@@ -25,7 +25,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError, note_fault
-from pipeline.files.formats.messages import other_than_text
+from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.pixels.clip_record import ClipRecord, Survey
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.numbering import NumberedFrame

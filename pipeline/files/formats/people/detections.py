@@ -24,7 +24,8 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.messages import export_of, kind, owner_of_file, shown_names
+from pipeline.files.formats.names import kind, shown_names
+from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import keypoints_json, text_files
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.joint_orders import (

@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
-from pipeline.files.formats.messages import kind, shorten, shown, shown_names
+from pipeline.files.formats.names import kind, shorten, shown, shown_names
 from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
 from pipeline.files.formats.people.label_content import (
     FoundPerson,

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
-from pipeline.files.formats.messages import FORMATS, export_of, kind, owner_of_file, shown
+from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.other_formats import FORMATS, export_of, owner_of_file
 
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."

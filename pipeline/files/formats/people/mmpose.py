@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.files.formats.messages import kind
+from pipeline.files.formats.names import kind
 from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
 from pipeline.files.formats.people.label_content import (
     FoundPerson,

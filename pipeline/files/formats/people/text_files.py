@@ -40,7 +40,8 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.messages import kind, other_than_text, shown
+from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.formats.people.label_content import (
     LARGEST_SHARE,
     FoundPerson,

@@ -1,19 +1,14 @@
-"""Words for messages about a file: what it is in place of the expected one, and what stands in it.
-[raw]
+"""What a file is in place of the expected one, for messages.  [raw]
 
 Downloads are often other files: login pages, archives that are still packed, pointers of Git LFS
 (`other_format`). Label files may be those of programs that no reader supports (`owner_of`).
-
-`shown`, `shown_names` and `kind` describe names and values in a file. A link in a raw folder may
-lead to any file, and a group reads the messages: they show names of one or two words, up to 40
-characters, and of other texts their length.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final
 
 from pipeline.files.raw.files import open_unbuffered
@@ -94,28 +89,25 @@ _OTHER_PROGRAMS: Final = (
     (".xlsx", "an Excel table"),
     (".xls", "an Excel table"),
 )
-# How to write a file of 2D points that is read, by the first word of whose it is
+# How to write a file of 2D points that is read, by whose it is
 _EXPORTS: Final = {
-    "CVAT's": "Export the task as COCO Keypoints 1.0 (JSON).",
-    "DeepLabCut's": (
+    "CVAT's XML, of 2D points": "Export the task as COCO Keypoints 1.0 (JSON).",
+    "DeepLabCut's table, of 2D points": (
         "Write the table's x, y and likelihood as COCO's JSON, with the names of the joints."
     ),
-    "SLEAP's": "Write its tracks as COCO's JSON, with the names of the joints.",
-    "Label": "Export it as COCO.",
-    "V7": "Export it as COCO.",
-    "labelme's": "Convert it to COCO's JSON, with the names of the joints.",
-    "VIA's": "Export the annotations as COCO.",
-    "MediaPipe's": (
+    "SLEAP's analysis file, of 2D points": (
+        "Write its tracks as COCO's JSON, with the names of the joints."
+    ),
+    "Label Studio's JSON, of 2D points": "Export it as COCO.",
+    "V7 Darwin's JSON, of 2D points": "Export it as COCO.",
+    "labelme's JSON, of 2D points": "Convert it to COCO's JSON, with the names of the joints.",
+    "VIA's JSON, of 2D points": "Export the annotations as COCO.",
+    "MediaPipe's landmarks": (
         "Its 33 landmarks are shares of the image: run `python -m pipeline detect --detector "
         "blaze_pose` on the clip."
     ),
-    "an": "Save the table as CSV (docs/datasets/videos.md has its columns).",
+    "an Excel table": "Save the table as CSV (docs/datasets/videos.md has its columns).",
 }
-LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
-MOST_NAMED: Final = 12  # of the names in a file, in a message
-LONGEST_SHOWN: Final = 40  # characters of a name in a file, in a message
-IMAGES: Final = (".jpg", ".jpeg", ".png")
-_NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a path
 
 
 def other_format(start: bytes) -> str | None:
@@ -162,8 +154,12 @@ def owner_of(marks: Collection[str]) -> str:
 
 
 def export_of(owner: str) -> str:
-    """How to write the file of `owner_of` in a format that is read."""
-    return _EXPORTS.get(owner.partition(" ")[0], FORMATS)
+    """How to write the file of `owner_of` in a format that is read.
+
+    >>> _EXPORTS.keys() <= {owner for _, owner in _OTHER_PROGRAMS}
+    True
+    """
+    return _EXPORTS.get(owner, FORMATS)
 
 
 def owner_of_file(file: Path) -> str:
@@ -179,73 +175,3 @@ def owner_of_file(file: Path) -> str:
         with h5py.File(file) as content:
             words = set(content)
     return owner_of({file.suffix.lower(), *words})
-
-
-def shown(name: object) -> str:
-    """A name that stands in a file, such as of a joint or an image, quoted for messages: of a long
-    one of an image its beginning and end. Of a longer text only its length; of another value what
-    `kind` says.
-
-    >>> shown("left shoulder"), shown("machine host login me")
-    ("'left shoulder'", 'a text of 21 characters')
-    >>> shown("2021-05-04_subject_12_session_3_camera_left_000017.jpg")
-    "'2021-05-04_subject_12_se...000017.jpg'"
-    """
-    if not isinstance(name, str):
-        return kind(name)
-    is_file = PurePath(name).suffix.lower() in IMAGES
-    if _NAME.fullmatch(name) and (is_file or len(name) <= LONGEST_SHOWN):
-        return repr(shorten(name))
-    return f"a text of {len(name)} characters"
-
-
-def shorten(name: str) -> str:
-    """The beginning and end of a name of more than 40 characters, for messages."""
-    if len(name) <= LONGEST_SHOWN:
-        return name
-    return f"{name[:24]}...{name[-10:]}"
-
-
-def shown_names(names: Iterable[str]) -> str:
-    """The first names of a file's arrays or keys, sorted, for messages.
-
-    >>> shown_names(["b", "a", "machine host login me"]), shown_names([])
-    ('a, b, 1 more', 'none')
-    """
-    listed = sorted(names)
-    texts = [name for name in listed if len(name) <= LONGEST_SHOWN and _NAME.fullmatch(name)]
-    del texts[MOST_NAMED:]
-    n_others = len(listed) - len(texts)
-    if n_others:
-        texts.append(f"{n_others} more")
-    return ", ".join(texts) or "none"
-
-
-def _is_short_word(text: str) -> bool:
-    """Whether a text may be shown in messages: at most 12 letters, digits and signs of numbers."""
-    return re.fullmatch(r"[\w.+-]{0,12}", text) is not None
-
-
-def kind(value: object) -> str:
-    """A short description of a JSON value of any size and depth, for messages.
-
-    >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5)
-    ('3 entries', 'an empty object', 'nothing', '2.5')
-    >>> kind("x" * 100)
-    'a text of 100 characters'
-    """
-    match value:
-        case None:
-            return "nothing"
-        case list():
-            return f"{len(value)} entries"
-        case dict():
-            return "an object" if value else "an empty object"
-        case str() if _is_short_word(value):
-            return f"a text {value!r}"
-        case str():
-            return f"a text of {len(value)} characters"
-        case int() if abs(value) > LARGEST_WHOLE:
-            return "a number out of range"
-        case _:
-            return repr(value)
