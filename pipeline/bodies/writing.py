@@ -16,6 +16,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -262,7 +263,7 @@ def _overlay_folder(job: BodiesJob, split: cache.Split) -> Path | None:
 def _summarise(name: str, path: str, fitted: FittedBodies, grade: Grade) -> TrackSummary:
     """A track's entry in bodies.json. Without legs there is no height."""
     distance_mm = 1000 * float(fitted.distance.mean())
-    grade = grade._replace(body_distance_mm=distance_mm)
+    grade = replace(grade, body_distance_mm=distance_mm)
     height = None
     if not grade.legs_visible_percent < LEGS_SEEN:  # nan: not known
         height = round(float(fitted.height), 3)
@@ -270,7 +271,7 @@ def _summarise(name: str, path: str, fitted: FittedBodies, grade: Grade) -> Trac
         name=name,
         file=path,
         rows=len(fitted.distance),
-        grade=grade.word,
+        grade=grade.word or "",
         grade_reasons=grade.reasons,
         height_m=height,
         height_spread_m=SPREAD_M,

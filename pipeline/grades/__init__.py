@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ def grades_of(
     """Grade all tracks of a video as `grade` does, and add how much they cover each other."""
     grades = [grade(columns, fps, source, clip) for columns in people]
     for number, share in enumerate(_overlaps(people)):
-        grades[number] = grades[number]._replace(overlap_percent=100 * share)
+        grades[number] = replace(grades[number], overlap_percent=100 * share)
     return grades
 
 
@@ -133,7 +134,7 @@ def video_grades(
     for name, grade in grades.items():
         distances = [fit.distance for fit in fits_of(entry.account, name)]
         if distances:
-            grades[name] = grade._replace(estimate_percent=100 * max(distances))
+            grades[name] = replace(grade, estimate_percent=100 * max(distances))
     return grades
 
 

@@ -1,67 +1,130 @@
 """The grade of a track: numbers, and a word (good, doubtful or bad) by their limits.  [tracks]
 
-The limits were chosen on clips with known answers: benchmarks/grades.md.
+Each number of `Grade` states its `_Measure`: its text, and its limits. The limits were chosen on
+clips with known answers: benchmarks/grades.md.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Literal
 
-BAD: Final = "bad"
-DOUBTFUL: Final = "doubtful"
-GOOD: Final = "good"
-WORDS: Final = (BAD, DOUBTFUL, GOOD)  # from the worst to the best
-NO_WORD: Final = ""  # of a track without joints
+Word = Literal["bad", "doubtful", "good"]
+WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
 NO_JOINTS: Final = "no joints"
 
 
-class Grade(NamedTuple):
+@dataclass(frozen=True)
+class _Measure:
+    """What a number says."""
+
+    text: str
+    # limits beyond which a track is doubtful or bad; nan: none, as nothing is beyond nan
+    doubtful: float = math.nan
+    bad: float = math.nan
+    is_worse: Callable[[float, float], bool] = operator.gt  # lt: smaller numbers are worse
+    # start of the line in which `str` shows the number of every track; None: only beyond its limit
+    line: str | None = None
+
+    def describe(self, number: float) -> str:
+        return self.text.format(round(number, 3))
+
+    def word(self, number: float) -> Word:
+        """The word of a track by this number alone."""
+        if self.is_worse(number, self.bad):
+            return "bad"
+        return "doubtful" if self.is_worse(number, self.doubtful) else "good"
+
+
+def _number(*of_measure: Any, **fields_of_measure: Any) -> Any:
+    """A field of `Grade`, with what `_Measure` takes."""
+    measure = _Measure(*of_measure, **fields_of_measure)
+    return field(default=math.nan, metadata={"measure": measure})
+
+
+def _percent_seen(text: str, *limits: float, line: str | None = None) -> Any:
+    """A field of `Grade` that is worse the smaller it is."""
+    return _number(text, *limits, is_worse=operator.lt, line=line)
+
+
+@dataclass(frozen=True)
+class Grade:
     """Numbers about a track's quality; nan for a number that is unknown, or has no joints."""
 
-    visible_percent: float = math.nan  # of the 12 joints from shoulders to ankles
+    # of the 12 joints from shoulders to ankles
+    visible_percent: float = _percent_seen("{:.0f} % of 12 joints visible", 50, 25, line="")
     # standard deviation of the worst joint's noise, in % of the box's side
-    jitter_2d_percent: float = math.nan
+    jitter_2d_percent: float = _number(
+        "the worst joint shakes by {:.2g} % of the box", 1.2, 4, line="2D: "
+    )
     # standard deviation of the worst limb's length, in % of its mean
-    limb_spread_2d_percent: float = math.nan
+    limb_spread_2d_percent: float = _number(
+        "the worst limb's length varies by {:.2g} % (with foreshortening)", 50, line="2D: "
+    )
     # median speed along x of the foot on the ground, in % of the box's side per second
-    skating_2d_percent_s: float = math.nan
-    jitter_3d_mm: float = math.nan
-    limb_spread_3d_percent: float = math.nan
-    skating_3d_cm_s: float = math.nan
+    skating_2d_percent_s: float = _number("feet slide by {:.2g} % of the box a second", line="2D: ")
+    jitter_3d_mm: float = _number("the worst joint shakes by {:.2g} mm", 30, 100, line="3D: ")
+    limb_spread_3d_percent: float = _number(
+        "the worst limb's length varies by {:.2g} %", 35, 60, line="3D: "
+    )
+    skating_3d_cm_s: float = _number("feet slide by {:.2g} cm a second", 40, line="3D: ")
 
-    arms_visible_percent: float = math.nan  # elbows and wrists that are seen inside the image
-    legs_visible_percent: float = math.nan  # knees and ankles
-    cut_percent: float = math.nan  # frames in which the image's edge cuts the person
-    overlap_percent: float = math.nan  # frames in which others cover much of the person's box
-    jumps_percent: float = math.nan  # frames in which a joint jumps in the image
-    repeated_percent: float = math.nan  # frames of the clip that repeat the one before
-    lost_percent: float = math.nan  # frames of the clip that cannot be decoded
+    # inside the image
+    arms_visible_percent: float = _percent_seen(
+        "elbows and wrists are seen in {:.0f} % of the frames", 40
+    )
+    legs_visible_percent: float = _percent_seen(
+        "knees and ankles are seen in {:.0f} % of the frames", 60
+    )
+    cut_percent: float = _number("the image's edge cuts the person in {:.0f} % of the frames", 40)
+    overlap_percent: float = _number("others cover the person's box in {:.0f} % of the frames", 50)
+    jumps_percent: float = _number("joints jump in {:.0f} % of the frames", 10, 40)
+    repeated_percent: float = _number("{:.0f} % of the clip's frames repeat the one before", 20)
+    lost_percent: float = _number("{:.0f} % of the clip's frames cannot be decoded", 5)
 
     # numbers of motions without a camera
-    root_speed_m_s: float = math.nan  # largest speed of the root
-    root_jump_m: float = math.nan  # largest change of the root's step from frame to frame
-    joint_speed_deg_s: float = math.nan  # largest speed at which a joint turns
-    below_floor_percent: float = math.nan  # frames with a foot below the floor
+    root_speed_m_s: float = _number(
+        "the root moves by up to {:.2g} m a second", 13, line="motion: "
+    )
+    # largest change of the root's step from frame to frame
+    root_jump_m: float = _number("the root jumps by {:.2g} m", 0.25, 1, line="motion: ")
+    joint_speed_deg_s: float = _number(
+        "a joint turns by up to {:.0f} degrees a second", 3000, line="motion: "
+    )
+    below_floor_percent: float = _number(
+        "feet are below the floor in {:.1f} % of the frames", 1, line="motion: "
+    )
 
-    body_distance_mm: float = math.nan  # from the fitted body's joints to the track's
-    estimate_percent: float = math.nan  # from an estimated body's joints to the track's, of the box
+    # from the fitted body's joints to the track's
+    body_distance_mm: float = _number("the body is {:.0f} mm from the joints", 60, 120)
+    # from an estimated body's joints to the track's
+    estimate_percent: float = _number(
+        "the estimated body is {:.1f} % of the box from the joints", 10
+    )
 
     @property
-    def word(self) -> str:
-        """One of WORDS; NO_WORD without joints."""
+    def word(self) -> Word | None:
+        """The worst word of its numbers; None without joints."""
         if not self.is_known:
-            return NO_WORD
-        if self._beyond(BAD):
-            return BAD
-        return DOUBTFUL if self._beyond(DOUBTFUL) else GOOD
+            return None
+        words = [MEASURES[name].word(number) for name, number in self._known_numbers().items()]
+        return min(words, key=WORDS.index)
 
     @property
     def reasons(self) -> list[str]:
         """The numbers beyond their limits, in words; empty for a good track."""
         if not self.is_known:
             return [NO_JOINTS]
-        return [_NUMBERS[name].text_of(getattr(self, name)) for name in self._beyond(DOUBTFUL)]
+        texts = []
+        for name, number in self._known_numbers().items():
+            measure = MEASURES[name]
+            if measure.word(number) != "good":
+                texts.append(measure.describe(number))
+        return texts
 
     @property
     def verdict(self) -> str:
@@ -76,6 +139,7 @@ class Grade(NamedTuple):
 
     @property
     def is_known(self) -> bool:
+        """Whether the track has joints, or is a motion."""
         return not math.isnan(self.visible_percent) or not math.isnan(self.root_speed_m_s)
 
     def __str__(self) -> str:
@@ -84,78 +148,32 @@ class Grade(NamedTuple):
         >>> print(str(Grade(91.4, limb_spread_2d_percent=12.3)).partition("; ")[2])
         2D: the worst limb's length varies by 12 % (with foreshortening)
         """
-        parts = []
-        for title, names in _PARTS.items():
-            measured_names = [name for name in names if not math.isnan(getattr(self, name))]
-            texts = [_NUMBERS[name].text_of(getattr(self, name)) for name in measured_names]
-            if texts:
-                parts.append(title + ", ".join(texts))
-        return "; ".join(parts) or NO_JOINTS
+        lines = defaultdict(list)
+        for name, number in self._known_numbers().items():
+            measure = MEASURES[name]
+            if measure.line is not None:
+                lines[measure.line].append(measure.describe(number))
+        texts = [start + ", ".join(parts) for start, parts in lines.items()]
+        return "; ".join(texts) or NO_JOINTS
 
-    def worse(self, other: Grade) -> Grade:
-        """Combine two grades: of each number, the worse value."""
-        numbers = {}
-        for name, mine, theirs in zip(self._fields, self, other, strict=True):
-            values = [number for number in (mine, theirs) if not math.isnan(number)]
-            worst = min if _NUMBERS[name].is_least else max
-            numbers[name] = worst(values, default=math.nan)
-        return Grade(**numbers)
+    def is_below(self, word: Word) -> bool:
+        """Whether the track's word is worse than this one; False without joints."""
+        return self.word is not None and WORDS.index(self.word) < WORDS.index(word)
 
-    def _beyond(self, word: str) -> list[str]:
-        """Names of the numbers that are beyond their limit for a word, DOUBTFUL or BAD."""
-        names = []
-        for name, number in zip(self._fields, self, strict=True):
-            limits = _NUMBERS[name]
-            limit = limits.bad if word == BAD else limits.doubtful
-            is_beyond = number < limit if limits.is_least else number > limit
-            if is_beyond:  # never of nan
-                names.append(name)
-        return names
+    def _known_numbers(self) -> dict[str, float]:
+        return {name: number for name, number in asdict(self).items() if not math.isnan(number)}
+
+    @classmethod
+    def worst_of(cls, grades: Iterable[Grade]) -> Grade:
+        """Combine grades: of each number, the worst known value."""
+        worst: dict[str, float] = {}
+        for grade in grades:
+            for name, number in grade._known_numbers().items():
+                if name not in worst or MEASURES[name].is_worse(number, worst[name]):
+                    worst[name] = number
+        return cls(**worst)
 
 
-class _Number(NamedTuple):
-    """Text of a number, and limits beyond which a track is doubtful or bad (nan: never)."""
-
-    text: str
-    doubtful: float = math.nan
-    bad: float = math.nan
-    is_least: bool = False  # whether the limits are least values: less is worse
-
-    def text_of(self, number: float) -> str:
-        return self.text.format(round(number, 3))
-
-
-_NUMBERS: Final = {
-    "visible_percent": _Number("{:.0f} % of 12 joints visible", 50, 25, is_least=True),
-    "jitter_2d_percent": _Number("the worst joint shakes by {:.2g} % of the box", 1.2, 4),
-    "limb_spread_2d_percent": _Number(
-        "the worst limb's length varies by {:.2g} % (with foreshortening)", 50
-    ),
-    "skating_2d_percent_s": _Number("feet slide by {:.2g} % of the box a second"),
-    "jitter_3d_mm": _Number("the worst joint shakes by {:.2g} mm", 30, 100),
-    "limb_spread_3d_percent": _Number("the worst limb's length varies by {:.2g} %", 35, 60),
-    "skating_3d_cm_s": _Number("feet slide by {:.2g} cm a second", 40),
-    "arms_visible_percent": _Number(
-        "elbows and wrists are seen in {:.0f} % of the frames", 40, is_least=True
-    ),
-    "legs_visible_percent": _Number(
-        "knees and ankles are seen in {:.0f} % of the frames", 60, is_least=True
-    ),
-    "cut_percent": _Number("the image's edge cuts the person in {:.0f} % of the frames", 40),
-    "overlap_percent": _Number("others cover the person's box in {:.0f} % of the frames", 50),
-    "jumps_percent": _Number("joints jump in {:.0f} % of the frames", 10, 40),
-    "repeated_percent": _Number("{:.0f} % of the clip's frames repeat the one before", 20),
-    "lost_percent": _Number("{:.0f} % of the clip's frames cannot be decoded", 5),
-    "root_speed_m_s": _Number("the root moves by up to {:.2g} m a second", 13),
-    "root_jump_m": _Number("the root jumps by {:.2g} m", 0.25, 1),
-    "joint_speed_deg_s": _Number("a joint turns by up to {:.0f} degrees a second", 3000),
-    "below_floor_percent": _Number("feet are below the floor in {:.1f} % of the frames", 1),
-    "body_distance_mm": _Number("the body is {:.0f} mm from the joints", 60, 120),
-    "estimate_percent": _Number("the estimated body is {:.1f} % of the box from the joints", 10),
-}
-_PARTS: Final = {
-    "": ("visible_percent",),
-    "2D: ": ("jitter_2d_percent", "limb_spread_2d_percent", "skating_2d_percent_s"),
-    "3D: ": ("jitter_3d_mm", "limb_spread_3d_percent", "skating_3d_cm_s"),
-    "motion: ": ("root_speed_m_s", "root_jump_m", "joint_speed_deg_s", "below_floor_percent"),
+MEASURES: Final[dict[str, _Measure]] = {  # by the names of the numbers
+    number.name: number.metadata["measure"] for number in fields(Grade)
 }

@@ -14,11 +14,11 @@ A line of a list has a SHA-256, a split, and what the digest is of: "labels", or
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from pipeline.conversion import committed
 from pipeline.features.plan import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades
-from pipeline.grades.words import Grade
+from pipeline.grades.words import MEASURES, Grade
 from pipeline.processes.software import package_version
 
 # counts of person-frames in a video's account; unknown for a video of another program
@@ -73,13 +73,13 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
         *columns,
         "grade",
         "grade_reasons",
-        *Grade._fields,
+        *MEASURES,
         "message",
     )
     for split in splits:
         grades = {}
         for number, by_track in _grades(split, problems):
-            grades[number] = functools.reduce(Grade.worse, by_track.values())
+            grades[number] = Grade.worst_of(by_track.values())
         for number, video in enumerate(split.videos):
             state, why, message = committed.video_state(video.account)
             if state == committed.OTHER_SPLIT:
@@ -94,7 +94,7 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
 
 def _track_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
     """Yield the header, and the cells of each track with its grade."""
-    yield ("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields)
+    yield ("split", "video", "track", "rows", "grade", "grade_reasons", *MEASURES)
     for split in splits:
         rows = {track.name: track.stop - track.start for track in split.tracks}
         for video, grades in _grades(split, problems):
@@ -106,10 +106,10 @@ def _track_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
 def _grade_cells(grade: Grade | None) -> list[str]:
     """The cells of a grade: its word, its reasons, and each measure; empty if unknown."""
     if grade is None:
-        return [Grade().word, "", *("" for _ in Grade._fields)]
-    cells = [grade.word, ", ".join(grade.reasons)]
-    for measure in grade:
-        cells.append("" if math.isnan(measure) else f"{round(measure, 3):g}")
+        return [""] * (2 + len(MEASURES))
+    cells = [grade.word or "", ", ".join(grade.reasons)]
+    for number in astuple(grade):
+        cells.append("" if math.isnan(number) else f"{round(number, 3):g}")
     return cells
 
 

@@ -19,6 +19,7 @@ import argparse
 import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -235,7 +236,7 @@ def _people(
         rgb = PEOPLE[len(people) % len(PEOPLE)]
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
         person = track.fitted
-        grade = grades[person.name]._replace(body_distance_mm=person.mean_distance_mm)
+        grade = replace(grades[person.name], body_distance_mm=person.mean_distance_mm)
         people.append(_DrawnPerson(colour, track, grade, images))
     return [images[poster_frame] for images in drawn], people
 

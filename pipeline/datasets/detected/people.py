@@ -31,7 +31,7 @@ from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.datasets.detected.switches import find_switches
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import grade
-from pipeline.grades.words import WORDS
+from pipeline.grades.words import Word
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE
@@ -56,7 +56,7 @@ class Rules:
     # Limits of `pipeline.grades`; tracks beyond one are dropped. None: no limit
     max_jitter: float | None = None  # % of the box
     max_limb_spread: float | None = None  # %
-    min_grade: str | None = None  # a word of `grades.WORDS`
+    min_grade: Word | None = None
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
     # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
@@ -249,9 +249,8 @@ class _Selection:
             return "joints_shake"
         if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:
             return "limbs_vary"
-        if rules.min_grade and graded.word:
-            if WORDS.index(graded.word) < WORDS.index(rules.min_grade):
-                return "low_grade"
+        if rules.min_grade and graded.is_below(rules.min_grade):
+            return "low_grade"
         return ""
 
 
