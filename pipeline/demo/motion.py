@@ -2,7 +2,7 @@
 
 `perform` makes a motion for `scene`:
 
-    _choreograph        actions one after the other, as angles of the freedoms in `actions`
+    _choreograph        actions one after the other, as angles of the `freedoms`
     _keep_footing       angles of thighs and feet, relative to the ground, become angles of joints
     _within_limits      soft limits of the joints
     _to_smpl            SMPL's pose
@@ -26,8 +26,9 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.demo.actions import ACTIONS, DOFS, SIDED, ActionCurves
+from pipeline.demo.actions import ACTIONS, Sampler
 from pipeline.demo.body import procedural, skin
+from pipeline.demo.freedoms import DOFS, SIDED
 from pipeline.skeletons import Doubles, Floats
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
@@ -186,15 +187,13 @@ def _choreograph(
         candidates = [name for name in repertoire if names[-1:] != [name]]
         action = str(rng.choice(candidates or list(repertoire)))
         names.append(action)
-        performed = ActionCurves(t, rng)
-        ACTIONS[action](performed)
-        curves = performed.by_freedom()
-        hop += weight * curves.pop("hop")
+        curves = ACTIONS[action](Sampler(t, rng))
+        hop += weight * curves.hop
 
         # Other angles are relaxed with a personal offset; half of the actions are mirrored.
         offset = rng.normal(0, 1.5, len(DOFS))
         acted = np.tile(RELAXED + offset, (len(t), 1))
-        for freedom, curve in curves.items():
+        for freedom, curve in curves.by_freedom().items():
             acted[:, INDEX[freedom]] = curve
         if rng.random() < 0.5:
             acted = _mirror(acted)
