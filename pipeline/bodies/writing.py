@@ -36,7 +36,8 @@ from pipeline.files.places import file_name
 from pipeline.grades import video_grades
 from pipeline.grades.words import Grade
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
-from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
+from pipeline.show.canvas import Canvas
+from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
 
@@ -402,7 +403,7 @@ def _write_overlay(
     stop = max(map(max, rows_of_people)) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(file, rate_of(source), source.size()) as write:
-        for frame, image in frames_of(source, stop=stop):
+        for frame, image in frames_of(source, stop):
             bodies = []
             for number, person in enumerate(people):
                 row = rows_of_people[number].get(frame.index)
@@ -414,5 +415,5 @@ def _write_overlay(
                 depth = verts[:, 2] + image.shape[1] / scale
                 bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
             drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
-            caption(drawn, text)
+            Canvas(drawn).draw_caption(text)
             write(drawn)

@@ -41,7 +41,6 @@ SIDES: Final = tuple(
 SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
-CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
 
 
 class _Line(NamedTuple):

@@ -22,7 +22,8 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
-from pipeline.show.clip import caption, frames_of, rate_of
+from pipeline.show.canvas import Canvas
+from pipeline.show.clip import frames_of, rate_of
 from pipeline.show.video_file import video_writer
 from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
@@ -119,7 +120,7 @@ class PredictedBodies:
         second = next(images, None)
         file.parent.mkdir(parents=True, exist_ok=True)
         if second is None:
-            caption(first, text)
+            Canvas(first).draw_caption(text)
             _, encoded = cv2.imencode(".png", first[..., ::-1])
             png = encoded.tobytes()
             replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
@@ -128,7 +129,7 @@ class PredictedBodies:
         height, width = first.shape[:2]
         with video_writer(file, rate, (width, height)) as write:
             for image in itertools.chain((first, second), images):
-                caption(image, text)
+                Canvas(image).draw_caption(text)
                 write(image)
                 written += 1
         return file, written
@@ -199,7 +200,7 @@ class _BodyDrawing:
         small_size = (width // n, height // n)
         resized = cv2.resize(painted, small_size, interpolation=cv2.INTER_AREA)
         small = np.asarray(resized, np.uint8)
-        caption(small, text)
+        Canvas(small).draw_caption(text)
         return small
 
 
@@ -232,7 +233,7 @@ def _draw_frames(
     source: FrameSource, bodies: PredictedBodies, drawing: _BodyDrawing, fps: float
 ) -> Iterator[Image]:
     """Yield every frame of the source with its bodies, and past and future ones beside it."""
-    source_frames = frames_of(source, stop=bodies.stop)  # includes damaged frames
+    source_frames = frames_of(source, bodies.stop)  # includes damaged frames
     while frames := list(itertools.islice(source_frames, FRAMES_AT_ONCE)):
         first, _ = frames[0]
         last, _ = frames[-1]

@@ -17,6 +17,7 @@ from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import _PosedBody, _weak_perspective, intrinsics_of
+from pipeline.show.canvas import WHITE, Canvas
 from pipeline.show.tracks import Choice, from_cache, from_raw
 from pipeline.show.video_file import video_writer
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
@@ -84,11 +85,10 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
 
 
 def test_names_of_people_who_stand_close_do_not_cover_each_other():
-    taken = []
-    for top in (200, 203, 197, 0, 2):
-        clip._draw_label(
-            np.zeros((400, 640, 3), np.uint8), "person_00001", 630, top, 1.0, (255, 255, 255), taken
-        )
+    canvas = Canvas(np.zeros((400, 640, 3), np.uint8))
+    for top in (203, 206, 200, 3, 5):
+        canvas.draw_box(np.array([630, top]), np.array([635, 300]), "person_00001", WHITE)
+    taken = canvas._labels
     assert len(taken) == 5
     assert np.array_equal(np.clip(taken, 0, [640, 400] * 2), taken), "inside the image"
     for a, b in combinations(taken, 2):
