@@ -163,20 +163,19 @@ class _AmassMotions:
 
     def __init__(self, split: cache.Split) -> None:
         segments = SplitRows(split).select_segments([NO_SMPLX, _GENDERED])
-        self._motions = find_motions(split, segments)
-        self.segments = self._motions.segments
-        self.names = self._motions.names
+        self._motions, self.segments = find_motions(split, segments)
+        self.names = [motion.name for motion in self._motions]
 
     def arrays(self, number: int) -> dict[str, Array]:
         """A motion's pose (F, 66) rad, trans (F, 3) m and beta (10,)."""
-        pose = self._motions.read_column("smplx_pose", number)
-        betas = self._motions.read_column("smplx_betas", number)
-        body = resample_rotations(
-            pose[:, :N_BODY].reshape(len(pose), -1, 3), self._motions.positions(number)
-        )
+        motion = self._motions[number]
+        pose = motion.read_column("smplx_pose")
+        betas = motion.read_column("smplx_betas")
+        joints = pose[:, :N_BODY].reshape(len(pose), -1, 3)
+        body = resample_rotations(joints, motion.positions)
         return {
             "pose": body.reshape(-1, N_BODY),
-            "trans": self._motions.translations(number),
+            "trans": motion.translations(),
             "beta": betas[0, :N_BETAS],
         }
 

@@ -38,7 +38,7 @@ from pipeline.exchange.rows import (
     spans,
 )
 from pipeline.exchange.wham.fields import NO_GENDER, REGRESSOR_FILES, SMPL_FILES, Bodies, RowFields
-from pipeline.exchange.wham.motions import MotionFields, find_motions
+from pipeline.exchange.wham.motions import WhamMotion, find_motions
 from pipeline.files.raw import is_stand_in, refuse_mixture
 from pipeline.skeletons import Array
 
@@ -47,7 +47,7 @@ _FROM_FIRST: Final = "needs bodies from HMR2.0's heads on the first crop, which 
 # fields that are read from streams
 FEATURES: Final = "features"
 CONTACTS: Final = "stationaries"
-S = TypeVar("S")  # what computes the fields: RowFields or MotionFields
+S = TypeVar("S")  # what computes the fields: RowFields or all motions
 
 
 class Sources(NamedTuple):
@@ -224,7 +224,7 @@ class _SequenceLists(_Layout[RowFields]):
         return items
 
 
-class _MotionArrays(_Layout[MotionFields]):
+class _MotionArrays(_Layout[Sequence[WhamMotion]]):
     """AMASS's motions, one array per field. Each motion is computed at once."""
 
     as_tensors = False
@@ -240,18 +240,26 @@ class _MotionArrays(_Layout[MotionFields]):
 
     def _arrange(
         self, rows: SplitRows, segments: Segments, sources: Sources
-    ) -> _Arrangement[MotionFields]:
+    ) -> _Arrangement[Sequence[WhamMotion]]:
         assert sources.bodies is not None  # `open_bodies` requires them
-        motions = find_motions(rows.split, segments)
-        pieces = [range(number, number + 1) for number in range(len(motions.names))]
-        part = _FilePart(pieces, int(motions.lengths.sum()), {})
-        source = MotionFields(motions, sources.bodies)
-        return _Arrangement(motions.segments, [part], len(pieces), source)
+        found, segments = find_motions(rows.split, segments)
+        names = np.array([motion.name for motion in found], np.str_)
+        motions = [WhamMotion(motion, sources.bodies, names.dtype) for motion in found]
+        pieces = [range(number, number + 1) for number in range(len(motions))]
+        part = _FilePart(pieces, sum(len(motion.positions) for motion in found), {})
+        return _Arrangement(segments, [part], len(motions), motions)
 
 
 def _column(name: str) -> Callable[[RowFields, range], Array]:
     """The function that reads a column of the cache."""
     return lambda split, rows: split.column(name, rows)
+
+
+def _of_motion(
+    compute: Callable[[WhamMotion], Array],
+) -> Callable[[Sequence[WhamMotion], range], Array]:
+    """The function that computes an array of the one motion of a range."""
+    return lambda motions, numbers: compute(motions[numbers.start])
 
 
 _RowFields = Mapping[str, _Field[RowFields]]  # by their names in the file
@@ -307,11 +315,11 @@ _BEDLAM: Final[_RowFields] = {
     "bbox": _BBOX,
     FEATURES: _FEATURES,
 }
-_AMASS: Final[Mapping[str, _Field[MotionFields]]] = {
-    "vid": _Field(MotionFields.vid, dtype=None),
-    "pose": _Field(MotionFields.pose, (NO_SMPL,)),
-    "betas": _Field(MotionFields.betas, (NO_SMPL,)),
-    "transl": _Field(MotionFields.transl, (NO_SMPL, NO_TRANS), needs=SMPL_FILES),
+_AMASS: Final[Mapping[str, _Field[Sequence[WhamMotion]]]] = {
+    "vid": _Field(_of_motion(WhamMotion.names), dtype=None),
+    "pose": _Field(_of_motion(WhamMotion.poses), (NO_SMPL,)),
+    "betas": _Field(_of_motion(WhamMotion.betas), (NO_SMPL,)),
+    "transl": _Field(_of_motion(WhamMotion.translations), (NO_SMPL, NO_TRANS), needs=SMPL_FILES),
 }
 _SEQUENCES: Final[_RowFields] = {
     **_LABELS,
@@ -321,7 +329,7 @@ _SEQUENCES: Final[_RowFields] = {
     "flipped_bbox": _Field(RowFields.flipped_boxes, columns=("bbox",)),
     "flipped_kp2d": _Field(RowFields.flipped_keypoints, columns=("kp_2d",)),
 }
-FileLayout = _Layout[RowFields] | _Layout[MotionFields]
+FileLayout = _Layout[RowFields] | _Layout[Sequence[WhamMotion]]
 LAYOUTS: Final[Mapping[str, FileLayout]] = {
     "3dpw/train": _VideoTensors("3dpw_train_vit.pth", _PW3D),
     "mpi_inf_3dhp/train": _VideoTensors("mpii3d_train_vit.pth", _REAL),

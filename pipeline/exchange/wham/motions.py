@@ -1,9 +1,9 @@
 """Motions of AMASS at 30 frames per second, for files of WHAM and GVHMR.  tracks -> [files of other
 programs]
 
-A motion is a segment of a split's rows, at AMASS's own rate. `_frame_positions` tells where among
+A `Motion` is a segment of a split's rows, at AMASS's own rate. `_frame_positions` tells where among
 its rows the frames at 30 per second are; values are interpolated there. `find_motions` finds the
-motions, and `MotionFields` computes WHAM's arrays of them. Both take a motion by its number.
+motions, and `WhamMotion` computes WHAM's arrays of one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline import cameras
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.exchange.rows import FPS, RATE_NOISE, Segments
 from pipeline.exchange.wham.fields import Bodies
-from pipeline.skeletons import Doubles, Ints
+from pipeline.skeletons import Doubles
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"
@@ -49,85 +49,80 @@ def _frame_positions(n_rows: int, rate: float) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Motions:
-    """The motions of a split. m: a motion's number of frames at 30 fps."""
+class Motion:
+    """A motion of a split. m: its number of frames at 30 fps."""
 
     split: cache.Split
-    segments: Segments  # rows of each motion
-    rates: Doubles  # (n,) frames per second of its rows
-    lengths: Ints  # (n,) its m
-    names: list[str]
+    name: str
+    gender: str
+    rows: range
+    rate: float  # rows per second
 
-    def positions(self, number: int) -> Doubles:
-        """Positions (m,) of a motion's frames at 30 fps among its rows."""
-        n_rows = self.segments.stop[number] - self.segments.start[number]
-        return _frame_positions(int(n_rows), float(self.rates[number]))
+    @property
+    def positions(self) -> Doubles:
+        """Positions (m,) of the frames at 30 fps among the rows."""
+        return _frame_positions(len(self.rows), self.rate)
 
-    def read_column(self, column: str, number: int) -> Doubles:
-        """A motion's rows of a column, at its own rate."""
-        return self.segments.read_column(self.split, column, number).astype(np.float64)
+    def read_column(self, column: str) -> Doubles:
+        """The rows of a column, at the motion's own rate."""
+        return self.split.rows(column, self.rows.start, self.rows.stop).astype(np.float64)
 
-    def translations(self, number: int) -> Doubles:
+    def translations(self) -> Doubles:
         """Translations at 30 fps, (m, 3) m, z up."""
-        return resample_linear(self.read_column("trans", number), self.positions(number))
+        return resample_linear(self.read_column("trans"), self.positions)
 
 
-def find_motions(split: cache.Split, segments: Segments) -> _Motions:
-    """The motions in these segments. Leaves out segments of fewer than 25 frames at 30 fps. Raises
-    PipelineError for duplicate names.
+def find_motions(split: cache.Split, segments: Segments) -> tuple[list[Motion], Segments]:
+    """The motions in these segments, and the segments of these motions. Leaves out segments of
+    fewer than 25 frames at 30 fps. Raises PipelineError for duplicate names.
     """
-    rates = (split.tracks.fps / split.tracks.step)[segments.track]
-    n_rows = segments.stop - segments.start
-    n_frames = [
-        len(_frame_positions(rows, rate))
-        for rows, rate in zip(n_rows.tolist(), rates.tolist(), strict=True)
-    ]
-    lengths = np.array(n_frames, np.int64)
-    is_long = lengths >= MIN_FRAMES
-    long_segments = segments.only(is_long, TOO_SHORT)
-    track_names = [track.video.replace("/", "_") for track in split.tracks]
-    names = long_segments.names(split, track_names)
-    return _Motions(split, long_segments, rates[is_long], lengths[is_long], names)
+    rates = split.tracks.fps / split.tracks.step
+    is_long = []
+    for number, track in enumerate(segments.track):
+        positions = _frame_positions(len(segments.rows(number)), rates[track])
+        is_long.append(len(positions) >= MIN_FRAMES)
+    segments = segments.only(np.array(is_long, np.bool_), TOO_SHORT)
+    names = segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+    motions = []
+    for number, track in enumerate(segments.track.tolist()):
+        gender = split.tracks[track].gender
+        rows = segments.rows(number)
+        motions.append(Motion(split, names[number], gender, rows, float(rates[track])))
+    return motions, segments
 
 
-class MotionFields:
-    """Arrays of motions in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the
-    ground. Its methods get a motion as a range with its number.
-    """
+@dataclass(frozen=True, slots=True, eq=False)
+class WhamMotion:
+    """A motion in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the ground."""
 
-    def __init__(self, motions: _Motions, bodies: Bodies) -> None:
-        self._motions = motions
-        self._bodies = bodies
-        self._names = np.array(motions.names)
+    motion: Motion
+    bodies: Bodies
+    name_type: np.dtype[np.str_]  # of the array with the names of all motions
 
-    def vid(self, motion: range) -> NDArray[np.str_]:
+    def names(self) -> NDArray[np.str_]:
         """The motion's name, (m,)."""
-        return np.repeat(self._names[motion], self._motions.lengths[motion])
+        return np.full(len(self.motion.positions), self.motion.name, self.name_type)
 
-    def pose(self, motion: range) -> Doubles:
+    def poses(self) -> Doubles:
         """Poses at 30 fps, (m, 72) rad, in a world with y down."""
-        number = motion.start
-        joints = self._motions.read_column("pose", number).reshape(-1, 24, 3)
-        pose = resample_rotations(joints, self._motions.positions(number))
-        rotation = Y_DOWN[:3, :3]
-        return pose_in_camera(pose.reshape(-1, 72), rotation)
+        return self._poses_at(self.motion.positions)
 
-    def betas(self, motion: range) -> Doubles:
+    def betas(self) -> Doubles:
         """Betas at 30 fps, (m, 10); they are the same in all rows of a motion."""
-        number = motion.start
-        rows = self._motions.positions(number).astype(np.int64)
-        return self._motions.read_column("betas", number)[rows]
+        return self.motion.read_column("betas")[self.motion.positions.astype(np.int64)]
 
-    def transl(self, motion: range) -> Doubles:
+    def translations(self) -> Doubles:
         """Translations at 30 fps, (m, 3) m, y down, with the first frame on the ground."""
-        number = motion.start
-        track = int(self._motions.segments.track[number])
-        gender = self._motions.split.tracks[track].gender
-        pose = self.pose(motion)
-        betas = self.betas(motion)
-        pelvis, _ = self._bodies.joints(gender, pose[:1], betas[:1])
-        in_world = self._motions.translations(number)
-        _, trans = cameras.to_camera(np.zeros(3), in_world, Y_DOWN, pelvis)
-        lowest = self._bodies.lowest(gender, pose[0], betas[0], trans[0])
-        trans[:, 1] -= lowest
+        gender = self.motion.gender
+        first_pose = self._poses_at(np.zeros(1))
+        first_betas = self.motion.read_column("betas")[:1]
+        pelvis, _ = self.bodies.joints(gender, first_pose, first_betas)
+        _, trans = cameras.to_camera(np.zeros(3), self.motion.translations(), Y_DOWN, pelvis)
+        trans[:, 1] -= self.bodies.lowest(gender, first_pose[0], first_betas[0], trans[0])
         return trans
+
+    def _poses_at(self, positions: Doubles) -> Doubles:
+        """Poses (n, 72) rad with y down, at positions (n,) among the rows."""
+        joints = self.motion.read_column("pose").reshape(-1, 24, 3)
+        pose = resample_rotations(joints, positions)
+        return pose_in_camera(pose.reshape(-1, 72), Y_DOWN[:3, :3])
