@@ -33,6 +33,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.matching import Match
 from pipeline.exchange.vibe_db.database import Database, Layout
+from pipeline.exchange.vibe_db.labels import LabelReader
 from pipeline.exchange.vibe_db.tracks import FileReader
 from pipeline.features.plan import MissingRows, is_current
 from pipeline.features.streams.network import ResNet50
@@ -113,8 +114,8 @@ def _open_file(
     usual = Layout.find(dataset, part, would_fill)
     database = Database.open(stamped, usual, name)
     layout = _resolve_layout(usual, database, joints_2d, crop_scale)
-    needs_evaluation = "kp_3d_eval" in would_fill
-    return FileReader(database, layout, dataset, part, needs_evaluation, stamped)
+    labels = LabelReader(database, layout, needs_evaluation="kp_3d_eval" in would_fill)
+    return FileReader(database, labels, dataset, part, stamped)
 
 
 def _result(
@@ -143,13 +144,13 @@ def _origin(tracks: FileReader) -> dict[str, Any]:
     provenance = tracks.database.provenance
     joints_2d = None
     if "kp_2d" in tracks.columns:
-        joints_2d = list(joint_names(tracks.layout.joints_2d))
+        joints_2d = list(joint_names(tracks.labels.layout.joints_2d))
     imported = {
         "format": "vibe",
         "file": tracks.file.path.name,
         "sha256": tracks.file.sha256,
         "joints_2d": joints_2d,
-        "crop_scale": tracks.layout.crop_scale,
+        "crop_scale": tracks.labels.layout.crop_scale,
         "from_split": provenance.split_digest,
     }
     if provenance.estimates:
