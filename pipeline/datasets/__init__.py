@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.labels.smpl import smplx_columns
+from pipeline.datasets.labels.smpl import SMPLX_MIRRORS
 from pipeline.plug_ins import ClassRegistry, PlugInError
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
@@ -39,26 +39,23 @@ unknown = _REGISTRY.unknown
 missing_label = _REGISTRY.missing_label
 
 
-def mirror_of(name: str, column: str) -> cache.Mirror | None:
-    """Return the function that mirrors an extra column of dataset `name` when images are flipped.
+def _find_mirror(name: str, column: str) -> cache.Mirror | None:
+    """Find the function that mirrors an extra column of dataset `name` when images are flipped.
 
     None if the dataset is not installed, or if its column has no such function.
     """
-    declared: list[cache.ExtraColumn] = []
     reader = find_installed(name)
     if reader is not None:
         for split in reader.splits:
-            declared += reader.extra_columns(split, body=True)
-    # SMPL-X columns are missing from `extra_columns` unless the raw folder has SMPL-X files
-    declared += smplx_columns("", trans=True)
-    for extra in declared:
-        if extra.name == column and callable(extra.mirror):
-            return extra.mirror
-    return None
+            for extra in reader.extra_columns(split, body=True):
+                if extra.name == column and callable(extra.mirror):
+                    return extra.mirror
+    # missing from `extra_columns` unless the raw folder has SMPL-X files
+    return SMPLX_MIRRORS.get(column)
 
 
 # the cache knows no datasets: it asks here how their extra columns are mirrored
-cache.find_mirrors_by(mirror_of)
+cache.find_mirrors_by(_find_mirror)
 
 
 def find_installed(name: str) -> Dataset | None:

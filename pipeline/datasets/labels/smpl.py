@@ -164,6 +164,12 @@ def _mirror_pose(pose: Floats) -> Floats:
     return joints.reshape(pose.shape)
 
 
+SMPLX_MIRRORS: Final[dict[str, cache.Mirror]] = {  # by column
+    "smplx_pose": _mirror_pose,
+    "smplx_trans": mirrored_axis,
+}
+
+
 def smplx_labels(pose: Doubles, betas: Doubles) -> dict[str, Array]:
     """Make `Track.extra` from pose, (T, 165) or (T, 55, 3) rad, and betas, (n,) or (T, n); all
     columns except `smplx_trans`.
@@ -195,7 +201,7 @@ def smplx_columns(
             about=pose,
             unit="rad",
             shape=(SMPLX_N_POSE,),
-            mirror=_mirror_pose,
+            mirror=SMPLX_MIRRORS["smplx_pose"],
             gaps=gaps,
         ),
         cache.ExtraColumn(name="smplx_betas", about=shape, shape=(SMPLX_N_BETAS,), gaps=gaps),
@@ -212,7 +218,7 @@ def smplx_columns(
             about="of the SMPL-X body",
             unit="m",
             shape=(3,),
-            mirror=mirrored_axis,
+            mirror=SMPLX_MIRRORS["smplx_trans"],
             gaps=gaps,
         )
         declared.append(translation)

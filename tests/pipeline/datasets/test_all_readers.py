@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import cache
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
@@ -316,7 +317,13 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name, split, embed
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
 def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
-    assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
+    stored = cache.ExtraColumn(
+        name="extrinsics", about="world to camera", shape=(4, 4), mirror="function"
+    )
+    extrinsics = np.arange(32.0).reshape(2, 4, 4)
+    np.testing.assert_array_equal(
+        stored.mirrored(extrinsics, f"{name}/train"), cameras.mirrored(extrinsics)
+    )
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
     # px of the picture as it is
     assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}
