@@ -19,6 +19,8 @@ from pipeline.skeletons import Array
 SMALLEST: Final = 480  # px, shorter side up to which texts have their minimum size
 FURTHEST: Final = 2.0**15  # px, largest coordinate that OpenCV draws
 SUBPIXELS: Final = 3  # fractional bits of OpenCV's points
+SMOOTH: Final = (cv2.LINE_AA, SUBPIXELS)  # of lines and shapes
+FILLED: Final = -1
 FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 FONT_SCALE: Final = 0.4
 WHITE: Final = (255, 255, 255)
@@ -37,17 +39,21 @@ class Canvas:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._height, self._width = image.shape[:2]
-        self._scale: float = max(1.0, min(self._height, self._width) / SMALLEST)
+        shorter: int = min(self._height, self._width)
+        self._scale = max(1.0, shorter / SMALLEST)
         self._labels: list[Array] = []  # boxes (x, y, x, y) of the labels
 
     def draw_caption(self, text: str) -> None:
         """Draw a short text into the lower left corner."""
-        self._draw_text(text, self._px(4), self._height - self._px(MARGIN))
+        bottom = self._height - self._px(MARGIN)
+        self._draw_text(text, self._px(4), bottom)
 
     def draw_band(self, text: str) -> None:
         """Draw a text on a grey band at the top."""
-        self._image[: self._px(BAND)] = GREY
-        self._draw_text(text, self._px(4), self._px(BAND - MARGIN))
+        height = self._px(BAND)
+        bottom = self._px(BAND - MARGIN)
+        self._image[:height] = GREY
+        self._draw_text(text, self._px(4), bottom)
 
     def draw_legend(self) -> None:
         """Draw a legend of the sides' colours in the lower right corner, if the image is wide
@@ -63,11 +69,13 @@ class Canvas:
 
     def draw_box(self, low: Array, high: Array, name: str, colour: Sequence[int]) -> None:
         """Draw a box with these corners (2,) px, and its name above it."""
-        thick = self._px(1)
-        corners = _point(*low.tolist()), _point(*high.tolist())
-        cv2.rectangle(self._image, *corners, colour, thick, cv2.LINE_AA, SUBPIXELS)
         left, top = low.tolist()
-        self._draw_label(name, left, top - 3 * self._scale, colour)
+        right, bottom = high.tolist()
+        corner = _point(left, top)
+        opposite = _point(right, bottom)
+        cv2.rectangle(self._image, corner, opposite, colour, self._px(1), *SMOOTH)
+        above = 3 * self._scale
+        self._draw_label(name, left, top - above, colour)
 
     def draw_skeleton(self, skeleton: Skeleton) -> None:
         """Draw bones and joints in their sides' colours; right joints are squares, left ones
@@ -79,16 +87,16 @@ class Canvas:
             start = _point(line.x1, line.y1)
             end = _point(line.x2, line.y2)
             colour = rgb(SIDE_COLOURS[line.side])
-            cv2.line(self._image, start, end, colour, thick, cv2.LINE_AA, SUBPIXELS)
+            cv2.line(self._image, start, end, colour, thick, *SMOOTH)
         for dot in skeleton.dots:
             x, y = _point(dot.x, dot.y)
             colour = rgb(SIDE_COLOURS[dot.side])
             if dot.side == "right":
                 corner = (x - radius, y - radius)
                 opposite = (x + radius, y + radius)
-                cv2.rectangle(self._image, corner, opposite, colour, -1, cv2.LINE_AA, SUBPIXELS)
+                cv2.rectangle(self._image, corner, opposite, colour, FILLED, *SMOOTH)
             else:
-                cv2.circle(self._image, (x, y), radius, colour, -1, cv2.LINE_AA, SUBPIXELS)
+                cv2.circle(self._image, (x, y), radius, colour, FILLED, *SMOOTH)
 
     def _px(self, length: float) -> int:
         return round(length * self._scale)
@@ -99,7 +107,8 @@ class Canvas:
         left, bottom: The preferred place. The label moves up or down by whole lines to avoid those
         drawn before.
         """
-        (width, height), _ = cv2.getTextSize(text, FONT, FONT_SCALE * self._scale, 1)
+        font_scale = FONT_SCALE * self._scale
+        (width, height), _ = cv2.getTextSize(text, FONT, font_scale, 1)
         line = height + self._px(4)
         first = self._px(2 * BAND)
         last = self._height - self._px(BAND)
@@ -108,7 +117,8 @@ class Canvas:
 
         boxes = []
         n_labels = len(self._labels)
-        for n_lines in sorted(range(-n_labels, n_labels + 1), key=abs):  # 0 lines down, 1, -1, ...
+        moves = range(-n_labels, n_labels + 1)
+        for n_lines in sorted(moves, key=abs):  # 0 lines down, 1, -1, ...
             y = bottom + n_lines * line
             if n_lines == 0 or first <= y <= last:
                 boxes.append(np.array([left, y - line, left + width, y]))
@@ -129,8 +139,9 @@ class Canvas:
             cv2.putText(self._image, text, (x, y), FONT, scale, colour, width, cv2.LINE_AA)
 
         # Thick letters are no outline in OpenCV 5, where they are wider.
-        sides = (left - width, left + width)
-        for x, y in itertools.product(sides, (bottom - width, bottom + width)):
+        lefts = (left - width, left + width)
+        bottoms = (bottom - width, bottom + width)
+        for x, y in itertools.product(lefts, bottoms):
             draw(x, y, BLACK)
         draw(left, bottom, colour)
 

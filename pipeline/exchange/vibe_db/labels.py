@@ -89,7 +89,8 @@ class LabelReader:
         return _LabelGroup(("has_3d", "kp_3d"), self._joints)
 
     def _keypoints(self, rows: range) -> Labels:
-        joints = self.database.read("joints2D", rows).astype(np.float64)
+        stored = self.database.read("joints2D", rows)
+        joints = stored.astype(np.float64)
         in_spin49 = convert(joints, source=self.layout.joints_2d, target="spin49")
         kp_2d, _ = zero_invalid_joints(in_spin49)
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
@@ -135,15 +136,16 @@ class LabelReader:
         is_present: Bools = np.asarray(joints.any(axis=-1))  # (n, 49)
         is_present[:, HIP] = True
         is_labelled = is_annotated & is_present & has_3d[:, None]  # (n, 49)
-        kp_3d = np.where(is_labelled[..., None], add_confidence(joints), 0).astype(np.float32)
-        return {"kp_3d": kp_3d, "has_3d": has_3d.astype(np.uint8)}
+        kp_3d = np.where(is_labelled[..., None], add_confidence(joints), 0)
+        return {"kp_3d": kp_3d.astype(np.float32), "has_3d": has_3d.astype(np.uint8)}
 
     def _read_3d(self, rows: range) -> Array:
         """joints3D, (n, J, 3) m. Raises RawDataError if the joints of a row are so far from the
         pelvis that they must be in mm.
         """
         joints = self.database.read("joints3D", rows).astype(np.float64)
-        coordinates = np.abs(joints.reshape(len(joints), -1))
+        flat = joints.reshape(len(joints), -1)
+        coordinates = np.abs(flat)
         is_labelled = np.isfinite(coordinates) & (coordinates != 0)
         labelled_rows = np.flatnonzero(is_labelled.any(axis=1))
         labelled = np.where(is_labelled, coordinates, np.nan)[labelled_rows]
@@ -159,8 +161,10 @@ class LabelReader:
 
     def _bodies(self, fields: Sequence[str], rows: range) -> Labels:
         """The columns of SMPL's parameters. fields: theta, or its parts, pose and betas."""
-        theta = np.concatenate([self.database.read(field, rows) for field in fields], axis=1)
-        has_smpl = np.asarray(are_usable_numbers(theta).all(axis=1) & theta.any(axis=1))
+        parts = [self.database.read(field, rows) for field in fields]
+        theta = np.concatenate(parts, axis=1)
+        is_in_range = are_usable_numbers(theta).all(axis=1)
+        has_smpl = np.asarray(is_in_range & theta.any(axis=1))
         theta = _nan_unless(has_smpl, theta)
         return {
             "pose": theta[:, :N_POSE],
@@ -169,8 +173,9 @@ class LabelReader:
         }
 
     def _valid(self, field: str, rows: range) -> Labels:
+        stored = self.database.read(field, rows).reshape(len(rows))
         with np.errstate(invalid="ignore"):
-            is_valid = self.database.read(field, rows).reshape(len(rows)) > 0
+            is_valid = stored > 0
         return {"valid": is_valid.astype(np.uint8)}
 
 
