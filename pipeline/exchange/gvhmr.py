@@ -46,7 +46,7 @@ from pipeline.exchange.rows import (
     origin_of,
     require_stream,
 )
-from pipeline.exchange.wham.motions import find_motions
+from pipeline.exchange.wham.motions import Motion
 from pipeline.features.streams.world import Hmr2
 from pipeline.files.formats.smpl_files import N_BETAS
 from pipeline.skeletons import Array
@@ -163,7 +163,7 @@ class _AmassMotions:
 
     def __init__(self, split: cache.Split) -> None:
         segments = SplitRows(split).select_segments([NO_SMPLX, _GENDERED])
-        self._motions, self.segments = find_motions(split, segments)
+        self._motions, self.segments = Motion.find(split, segments)
         self.names = [motion.name for motion in self._motions]
 
     def arrays(self, number: int) -> dict[str, Array]:

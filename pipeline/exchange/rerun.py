@@ -37,7 +37,7 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
-from pipeline.show.bodies import LabelledBodies, intrinsics_of
+from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache
 from pipeline.show.video_file import encode_jpeg
@@ -262,7 +262,7 @@ def _camera_entries(
         rotation = extrinsics[row][:3, :3].T
         shift = extrinsics[row][:3, 3]
         yield _Entry("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
-    intrinsics = intrinsics_of(track, row)
+    intrinsics = track.intrinsics_of(row)
     if intrinsics is not None and resolution is not None:
         pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=resolution)
         yield _Entry("camera/image", pinhole)

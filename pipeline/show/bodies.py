@@ -172,7 +172,7 @@ class LabelledBodies:
         body = self.pose(track, row)
         if body is None:
             return []
-        intrinsics = intrinsics_of(track, row)
+        intrinsics = track.intrinsics_of(row)
         if intrinsics is not None and "trans" in track.rows:
             trans = track.rows["trans"][row]
             if np.isfinite(trans).all():
@@ -201,7 +201,7 @@ def projected_joints(track: ShownTrack, body: Path | None) -> Array:
     bodies = LabelledBodies(body)
     for row in range(n_rows):
         posed = bodies.pose(track, row)
-        intrinsics = intrinsics_of(track, row)
+        intrinsics = track.intrinsics_of(row)
         if posed is None or intrinsics is None:
             continue
         pixels = project(posed.joints + rows["trans"][row], intrinsics)
@@ -209,17 +209,6 @@ def projected_joints(track: ShownTrack, body: Path | None) -> Array:
         projected[row, is_in_front, :2] = pixels[is_in_front]
         projected[row, is_in_front, 2] = 1
     return projected
-
-
-def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
-    """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None if unknown."""
-    cameras = [track.record.intrinsics]
-    if "intrinsics" in track.rows:
-        cameras.insert(0, track.rows["intrinsics"][row])
-    for camera in cameras:
-        if camera is not None and np.isfinite(camera).all():
-            return camera
-    return None
 
 
 def _weak_perspective(body: _PosedBody, kp_2d: Array) -> Array | None:

@@ -100,6 +100,16 @@ class ShownTrack:
             rows={name: column[chosen] for name, column in columns.items()},
         )
 
+    def intrinsics_of(self, row: int) -> Array | None:
+        """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None: unknown."""
+        cameras = [self.record.intrinsics]
+        if "intrinsics" in self.rows:
+            cameras.insert(0, self.rows["intrinsics"][row])
+        for camera in cameras:
+            if camera is not None and np.isfinite(camera).all():
+                return camera
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContent:

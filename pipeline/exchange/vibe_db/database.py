@@ -16,6 +16,7 @@ a video file is written as `<path of the video>#<frame>`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,11 +51,13 @@ KINDS: Final = {"U": "US", "<i8": "biuUS"}
 PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 
+# names written by our export: <video>/<person>, perhaps with a segment
+_EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
 _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
 
 
 @dataclass(frozen=True)
-class DatabaseField:
+class _Field:
     """One array of a database file."""
 
     shapes: tuple[Shape, ...]  # allowed shapes of a row
@@ -63,23 +66,23 @@ class DatabaseField:
     dtype: str = "<f4"  # as written; "U": texts
 
 
-_TEXT: Final = DatabaseField(((),), dtype="U")  # one per row
+_TEXT: Final = _Field(((),), dtype="U")  # one per row
 
 
-FIELDS: Final[Mapping[str, DatabaseField]] = {
+FIELDS: Final[Mapping[str, _Field]] = {
     "vid_name": _TEXT,
     "img_name": _TEXT,
-    "frame_id": DatabaseField(((),), dtype="<i8"),
-    "joints2D": DatabaseField(((None, 3),), columns=("kp_2d",)),
+    "frame_id": _Field(((),), dtype="<i8"),
+    "joints2D": _Field(((None, 3),), columns=("kp_2d",)),
     # of `kp_3d`; `Layout.fields_to_write` has the check of the other column
-    "joints3D": DatabaseField(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
-    "bbox": DatabaseField(((4,),), columns=("bbox",)),
-    "pose": DatabaseField(((72,),), (NO_SMPL,)),
-    "shape": DatabaseField(((10,),), (NO_SMPL,)),
-    "theta": DatabaseField(((82,),), (NO_SMPL,)),
-    "valid": DatabaseField(_NUMBER, dtype="|u1"),
-    "valid_i": DatabaseField(_NUMBER),
-    "features": DatabaseField(((None,),), (NO_FEATURES,)),
+    "joints3D": _Field(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
+    "bbox": _Field(((4,),), columns=("bbox",)),
+    "pose": _Field(((72,),), (NO_SMPL,)),
+    "shape": _Field(((10,),), (NO_SMPL,)),
+    "theta": _Field(((82,),), (NO_SMPL,)),
+    "valid": _Field(_NUMBER, dtype="|u1"),
+    "valid_i": _Field(_NUMBER),
+    "features": _Field(((None,),), (NO_FEATURES,)),
 }
 
 
@@ -136,7 +139,7 @@ class Layout:
         suffix = "h5" if self.is_hdf5 else "pt"
         return f"{self.file}_{part}_db.{suffix}"
 
-    def fields_to_write(self) -> dict[str, DatabaseField]:
+    def fields_to_write(self) -> dict[str, _Field]:
         """The file's fields, with the cache's column for joints3D."""
         fields = {name: FIELDS[name] for name in self.fields}
         if "joints3D" in fields and self.column_3d == "kp_3d_eval":
@@ -191,10 +194,26 @@ def _general(dataset: str, columns: Collection[str]) -> Layout:
 
 
 class Segment(NamedTuple):
-    """Neighbouring rows with the same name."""
+    """Neighbouring rows with the same name. One that our export has written is video and person.
+
+    >>> Segment("0001/0_seg1", range(9)).video, Segment("0001/0_seg1", range(9)).person
+    ('0001', '0_seg1')
+    >>> Segment("2.mat", range(9)).video, Segment("2.mat", range(9)).person
+    ('2.mat', '0')
+    """
 
     name: str
     rows: range
+
+    @property
+    def video(self) -> str:
+        match = _EXPORTED_NAME.fullmatch(self.name)
+        return self.name if match is None else match[1]
+
+    @property
+    def person(self) -> str:
+        match = _EXPORTED_NAME.fullmatch(self.name)
+        return "0" if match is None else match[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,6 @@ from pipeline.exchange.rows import (
 from pipeline.exchange.vibe_db.database import (
     NAMED,
     PICTURE,
-    DatabaseField,
     Layout,
     names_of,
 )
@@ -89,14 +88,14 @@ def export(
         require_stream(split, stream)
 
     rows = SplitRows(split, stream)
+    absent = _absent_fields(rows, layout)
     usual = layout.fields_to_write()
-    absent = _absent_fields(rows, usual)
     fields = {name: field for name, field in usual.items() if name not in absent}
     needed = set[RowCheck]().union(*(field.checks for field in fields.values()))
     segments = rows.select_segments([check for check in _CHECKS if check in needed])
     segments.require_rows(split)
 
-    arrays = _Fields(rows, layout, segments).arrays(fields, progress)
+    arrays = _Fields(rows, layout, segments).arrays(absent, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     write = _write_hdf5 if layout.is_hdf5 else write_joblib
     publish_with_provenance(file, lambda part_file: write(part_file, arrays), provenance)
@@ -113,18 +112,19 @@ def _require_file_kind(file: Path, layout: Layout) -> None:
     raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
-def _absent_fields(rows: SplitRows, fields: Mapping[str, DatabaseField]) -> dict[str, str]:
+def _absent_fields(rows: SplitRows, layout: Layout) -> dict[str, str]:
     """Field that cannot be written -> why.
 
     Rows without features never make `features` absent: they are left out. Raises PipelineError if
     an _INDISPENSABLE field is absent.
     """
     split = rows.split
-    labels = {name: field for name, field in fields.items() if name != "features"}
+    labels = layout.fields_to_write()
+    labels.pop("features", None)
     absent = rows.absent_fields(labels)
     videos = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
     sources = {video.source.partition(":")[0] for video in videos}
-    if "img_name" in fields and not sources <= {*NAMED}:
+    if "img_name" in labels and not sources <= {*NAMED}:
         absent["img_name"] = (
             "some frames have no image file, or their image is rotated after reading"
         )
@@ -150,8 +150,11 @@ class _Fields(SplitRows):
         # `vid_name` of each segment
         self.names = segments.names(self.split, self.split.tracks.names)
 
-    def arrays(self, fields: Mapping[str, DatabaseField], progress: Progress) -> dict[str, Blocks]:
-        """Field -> its array, whose `blocks()` are computed one by one when they are read."""
+    def arrays(self, absent: Mapping[str, str], progress: Progress) -> dict[str, Blocks]:
+        """Field -> its array, whose `blocks()` are computed one by one when they are read.
+
+        absent: as of `_absent_fields`.
+        """
         n_rows = self.segments.n_rows
         computed: dict[str, Callable[[range], Any]] = {
             "vid_name": self._vid_names,
@@ -169,6 +172,9 @@ class _Fields(SplitRows):
         }
         arrays = {}
         row_ranges = [*spans(self.segments.start, self.segments.stop)]
+        fields = self.layout.fields_to_write()
+        for name in absent:
+            del fields[name]
         add_progress = counting(progress, len(fields) * n_rows)
         for name, field in fields.items():
             dtype = field.dtype

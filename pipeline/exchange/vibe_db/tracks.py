@@ -6,8 +6,7 @@ features
     neighbouring rows with one name -> a segment -> its labels (`labels`) -> usable rows -> a track
     for each run of them whose frame numbers increase (`_increasing_runs`)
 
-All rows with one name are one video; names written by our export contain video and person, such as
-"0001/0_seg1".
+All rows of one video's segments are one video.
 """
 
 from __future__ import annotations
@@ -32,9 +31,6 @@ from pipeline.skeletons import Ints, are_usable_numbers
 from pipeline.track import FLAGS, Track, column_problems, other_units
 
 _LARGEST_FRAME: Final = 2**40
-# names written by our export: <video>/<person>, perhaps with a segment
-_EXPORTED_NAME: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")
-_ONLY_PERSON: Final = "0"  # name of the person where names have none
 UNITS: Final = ("pose", "has_smpl")  # a column whose units are checked, and its flag
 _LAST_NUMBER: Final = re.compile(r"([0-9]{1,18})([^0-9/]*)\Z")
 
@@ -47,14 +43,6 @@ class _ImportedVideo:
     tracks: tuple[Track, ...]
     account: VideoAccount
     rows: Ints  # row numbers in the file, in the order of the tracks' rows
-
-
-class _PersonSegment(NamedTuple):
-    """A segment, whose name is parsed."""
-
-    video: str
-    person: str
-    segment: Segment
 
 
 class _SegmentTracks(NamedTuple):
@@ -85,12 +73,15 @@ class FileReader:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all
         names.
         """
-        for video, segments in _group_by_video(self.database.segments()).items():
+        by_video: dict[str, list[Segment]] = {}
+        for segment in self.database.segments():
+            by_video.setdefault(segment.video, []).append(segment)
+        for video, segments in by_video.items():
             yield self._video(video, segments)
 
-    def _video(self, video: str, segments: Sequence[_PersonSegment]) -> _ImportedVideo:
+    def _video(self, video: str, segments: Sequence[Segment]) -> _ImportedVideo:
         """Read a video's rows."""
-        account = VideoAccount(video, sum(len(part.segment.rows) for part in segments))
+        account = VideoAccount(video, sum(len(segment.rows) for segment in segments))
         n_tracks = Counter[str]()  # by person
         parts = []
         for segment in segments:
@@ -114,14 +105,13 @@ class FileReader:
         return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 
     def _segment_tracks(
-        self, named: _PersonSegment, n_before: int, account: VideoAccount
+        self, segment: Segment, n_before: int, account: VideoAccount
     ) -> _SegmentTracks:
         """Read a segment's tracks, and count its rows.
 
         A person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1. n_before:
         number of the person's tracks in the segments before.
         """
-        segment = named.segment
         image_names = self._image_names(segment)
         frame_index = self._frames(segment, image_names)
         labels = self.labels.read(segment.rows)
@@ -131,11 +121,11 @@ class FileReader:
         tracks = []
         rows = []
         for number, run in enumerate(_increasing_runs(frame_index, usable), n_before):
-            name = f"{named.video}/{named.person}"
+            name = f"{segment.video}/{segment.person}"
             if number:
                 name += f"_part{number}"
             run_labels = {column: values[run] for column, values in labels.items()}
-            tracks.append(self._track(name, named.video, frame_index[run], run_labels))
+            tracks.append(self._track(name, segment.video, frame_index[run], run_labels))
             account.keep_track(len(run))
             rows.append(segment.rows.start + run)
         return _SegmentTracks(image_names, frame_index, tracks, rows)
@@ -229,25 +219,6 @@ def _increasing_runs(frame_index: Ints, rows: Ints) -> list[Ints]:
         return []
     starts = np.flatnonzero(np.diff(frame_index[rows]) <= 0) + 1
     return np.split(rows, starts)
-
-
-def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[_PersonSegment]]:
-    """Video -> its segments in file order.
-
-    >>> segments = [Segment("0001/0_seg1", range(9)), Segment("2.mat", range(9, 12))]
-    >>> for video, [part] in _group_by_video(iter(segments)).items():
-    ...     print(video, part.person, part.segment.rows)
-    0001 0_seg1 range(0, 9)
-    2.mat 0 range(9, 12)
-    """
-    videos: dict[str, list[_PersonSegment]] = {}
-    for segment in segments:
-        named = _PersonSegment(segment.name, _ONLY_PERSON, segment)
-        exported = _EXPORTED_NAME.fullmatch(segment.name)
-        if exported is not None:
-            named = _PersonSegment(exported[1], exported[2], segment)
-        videos.setdefault(named.video, []).append(named)
-    return videos
 
 
 def _parse_numbers(texts: Sequence[str]) -> Ints | None:

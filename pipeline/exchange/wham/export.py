@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic.dataclasses import dataclass as validated
 
@@ -24,20 +24,9 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.pickled_arrays import write_joblib
-from pipeline.exchange.rows import SplitRows, origin_of, recorded_stream, require_stream
-from pipeline.exchange.wham.fields import REGRESSOR_FILES, SMPL_FILES
-from pipeline.exchange.wham.layouts import (
-    CONTACTS,
-    FEATURES,
-    LAYOUTS,
-    FileContent,
-    FileLayout,
-    Sources,
-)
-from pipeline.features.streams.network import ResNet50
-from pipeline.features.streams.world import Hmr2, Stationary
-
-USUAL: Final = ResNet50.kind  # default stream of `export`
+from pipeline.exchange.rows import origin_of, recorded_stream
+from pipeline.exchange.wham.layouts import LAYOUTS, USUAL, FileContent
+from pipeline.features.streams.world import Stationary
 
 
 @validated(frozen=True, config={"extra": "forbid"})
@@ -77,9 +66,8 @@ def export(
     split = cache.open(root)[name]
     file = _file_of(out, layout.file)
     require_new_file(file)
-    sources = _find_sources(split, layout, stream, options)
-    content = layout.content(SplitRows(split, stream), sources, progress)
-    provenance = _provenance(split, sources, content)
+    content = layout.content(split, stream, options.stationary, options.body, progress)
+    provenance = _provenance(split, content)
     write = functools.partial(write_joblib, entries=content.entries, tensors=layout.as_tensors)
     publish_with_provenance(file, write, provenance)
     summary = f"{count(content.n_rows, 'row')} in {count(content.n_sequences, 'sequence')}"
@@ -99,57 +87,14 @@ def _file_of(out: Path, name: str) -> Path:
     return file
 
 
-def _find_sources(
-    split: cache.Split, layout: FileLayout, stream: str, options: WhamOptions
-) -> Sources:
-    """Find what the layout's fields are computed from. Raises PipelineError for a stream that is
-    out of date, or for named features that are missing, and what `open_bodies` raises.
-    """
-    streams = {}
-    missing = {}
-    for field, name, kind in (
-        (FEATURES, stream, Hmr2.kind),
-        (CONTACTS, options.stationary, Stationary.kind),
-    ):
-        if field not in layout.fields:
-            continue
-        of_kind = []
-        for candidate in split.streams:
-            if split.open_stream(candidate).identity.get("kind") == kind:
-                of_kind.append(candidate)
-        if name in of_kind:
-            require_stream(split, name)
-            streams[field] = name
-        else:
-            existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
-            missing[field] = (
-                f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
-            )
-    if FEATURES in missing and stream != USUAL:
-        raise PipelineError(f"{split.name}: {missing[FEATURES]}")
-    unknown = {}
-    if CONTACTS in missing:
-        unknown[CONTACTS] = f"-1 (unknown) in all rows: {missing[CONTACTS]}"
-    bodies = layout.open_bodies(split, options.body)
-    needs = {field.needs for field in layout.fields.values()}
-    for files in {SMPL_FILES, REGRESSOR_FILES} & needs:
-        if bodies is None or not bodies.has(files):
-            missing[files] = f"needs {files}: --body DIR"
-    return Sources(bodies, streams, missing, unknown)
-
-
-def _provenance(split: cache.Split, sources: Sources, content: FileContent) -> dict[str, Any]:
+def _provenance(split: cache.Split, content: FileContent) -> dict[str, Any]:
     """What the file has and where it comes from, for `<file>.provenance.json`."""
-    used = [stream for field, stream in sources.streams.items() if field in content.entries]
-    digests = {}
-    if sources.bodies is not None:
-        digests = sources.bodies.digests()
     dataset = datasets.get(split.name.partition("/")[0])
     return {
-        **origin_of(split, *used),
+        **origin_of(split, *content.streams),
         "format": "wham",
-        "streams": {stream: recorded_stream(split, stream) for stream in used},
-        "body": digests,
+        "streams": {stream: recorded_stream(split, stream) for stream in content.streams},
+        "body": content.body,
         "kp2d": f"of the dataset: {dataset.labels.keypoints_from}",
         "fields": sorted(content.entries),
         "rows": content.n_rows,

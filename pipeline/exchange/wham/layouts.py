@@ -35,28 +35,31 @@ from pipeline.exchange.rows import (
     SplitRows,
     array_of,
     counting,
+    require_stream,
     spans,
 )
 from pipeline.exchange.wham.fields import NO_GENDER, REGRESSOR_FILES, SMPL_FILES, Bodies, RowFields
-from pipeline.exchange.wham.motions import WhamMotion, find_motions
+from pipeline.exchange.wham.motions import Motion, WhamMotion
+from pipeline.features.streams.network import ResNet50
+from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture
 from pipeline.skeletons import Array
 
 _FROM_MIRRORED: Final = "needs HMR2.0 on mirrored crops, which no stream contains"
 _FROM_FIRST: Final = "needs bodies from HMR2.0's heads on the first crop, which no stream contains"
 # fields that are read from streams
+USUAL: Final = ResNet50.kind  # default stream of `export`
 FEATURES: Final = "features"
 CONTACTS: Final = "stationaries"
 S = TypeVar("S")  # what computes the fields: RowFields or all motions
 
 
-class Sources(NamedTuple):
+class _Sources(NamedTuple):
     """What fields are computed from, besides the columns of the tracks."""
 
     bodies: Bodies | None
     streams: Mapping[str, str]  # field -> the stream that it is read from
     missing: Mapping[str, str]  # need of a field that is not there -> why
-    unknown: Mapping[str, str]  # field of unknown values -> why
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class FileContent(NamedTuple):
     n_sequences: int
     left_out: Mapping[str, int]  # reason -> number of rows not exported
     absent: Mapping[str, str]  # field -> why it is missing or unknown
+    streams: Sequence[str]  # that its entries are read from
+    body: Mapping[str, str]  # gender -> digest of the body's files
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,21 @@ class _Layout(ABC, Generic[S]):
         refuse_mixture(split.name, stand_in, folder, is_stand_in(folder), option="--body")
         return Bodies(folder)
 
-    def content(self, rows: SplitRows, sources: Sources, progress: Progress) -> FileContent:
-        """What is written of a split. Raises PipelineError if no row can be exported."""
+    def content(
+        self,
+        split: cache.Split,
+        stream: str,
+        stationary: str,
+        body: Path | None,
+        progress: Progress,
+    ) -> FileContent:
+        """What is written of a split.
+
+        stream, stationary: of the features and the contacts. body: folder of SMPL's files. Raises
+        PipelineError if no row can be exported, and what `_find_sources` raises.
+        """
+        sources = self._find_sources(split, stream, stationary, body)
+        rows = SplitRows(split, stream)
         absent = {}
         for name, field in self.fields.items():
             if field.needs is not None and field.needs in sources.missing:
@@ -136,19 +154,55 @@ class _Layout(ABC, Generic[S]):
         arrangement = self._arrange(rows, segments, sources)
         arrangement.segments.require_rows(rows.split)
         n_rows = sum(part.rows for part in arrangement.parts)
+        if CONTACTS in sources.missing:
+            absent[CONTACTS] = f"-1 (unknown) in all rows: {sources.missing[CONTACTS]}"
         return FileContent(
             self._entries(written, arrangement, counting(progress, len(written) * n_rows)),
             n_rows,
             arrangement.n_sequences,
             arrangement.segments.left_out,
-            {**absent, **sources.unknown},
+            absent,
+            [name for field, name in sources.streams.items() if field in written],
+            sources.bodies.digests() if sources.bodies is not None else {},
         )
+
+    def _find_sources(
+        self, split: cache.Split, stream: str, stationary: str, body: Path | None
+    ) -> _Sources:
+        """Find what the fields are computed from. Raises PipelineError for a stream that is out of
+        date, or for named features that are missing, and what `open_bodies` raises.
+        """
+        streams = {}
+        missing = {}
+        for field, name, kind in (
+            (FEATURES, stream, Hmr2.kind),
+            (CONTACTS, stationary, Stationary.kind),
+        ):
+            if field not in self.fields:
+                continue
+            of_kind = _streams_of(split, kind)
+            if name in of_kind:
+                require_stream(split, name)
+                streams[field] = name
+            else:
+                existing = ", ".join(of_kind) or f"none; extract one with --kind {kind}"
+                missing[field] = (
+                    f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
+                )
+        if FEATURES in missing and stream != USUAL:
+            raise PipelineError(f"{split.name}: {missing[FEATURES]}")
+        bodies = self.open_bodies(split, body)
+        needs = {field.needs for field in self.fields.values()}
+        for files in {SMPL_FILES, REGRESSOR_FILES} & needs:
+            if bodies is None or not bodies.has(files):
+                missing[files] = f"needs {files}: --body DIR"
+        return _Sources(bodies, streams, missing)
 
     def _remaining_fields(self, absent: Collection[str]) -> dict[str, _Field[S]]:
         return {name: field for name, field in self.fields.items() if name not in absent}
 
     @abstractmethod
-    def _arrange(self, rows: SplitRows, segments: Segments, sources: Sources) -> _Arrangement[S]:
+    def _arrange(self, rows: SplitRows, segments: Segments, sources: _Sources) -> _Arrangement[S]:
         """Decide in which parts the rows of the segments are written."""
 
     def _entries(
@@ -183,7 +237,7 @@ class _VideoTensors(_Layout[RowFields]):
     """Rows of all videos, one tensor per field."""
 
     def _arrange(
-        self, rows: SplitRows, segments: Segments, sources: Sources
+        self, rows: SplitRows, segments: Segments, sources: _Sources
     ) -> _Arrangement[RowFields]:
         pieces = [*spans(segments.start, segments.stop)]
         part = _FilePart(pieces, segments.n_rows, {})
@@ -203,7 +257,7 @@ class _SequenceLists(_Layout[RowFields]):
     }
 
     def _arrange(
-        self, rows: SplitRows, segments: Segments, sources: Sources
+        self, rows: SplitRows, segments: Segments, sources: _Sources
     ) -> _Arrangement[RowFields]:
         parts = []
         for number in np.unique(segments.track).tolist():
@@ -239,15 +293,24 @@ class _MotionArrays(_Layout[Sequence[WhamMotion]]):
         return super().open_bodies(split, folder)
 
     def _arrange(
-        self, rows: SplitRows, segments: Segments, sources: Sources
+        self, rows: SplitRows, segments: Segments, sources: _Sources
     ) -> _Arrangement[Sequence[WhamMotion]]:
         assert sources.bodies is not None  # `open_bodies` requires them
-        found, segments = find_motions(rows.split, segments)
+        found, segments = Motion.find(rows.split, segments)
         names = np.array([motion.name for motion in found], np.str_)
         motions = [WhamMotion(motion, sources.bodies, names.dtype) for motion in found]
         pieces = [range(number, number + 1) for number in range(len(motions))]
         part = _FilePart(pieces, sum(len(motion.positions) for motion in found), {})
         return _Arrangement(segments, [part], len(motions), motions)
+
+
+def _streams_of(split: cache.Split, kind: str) -> list[str]:
+    """Names of the split's streams of a kind."""
+    names = []
+    for name in split.streams:
+        if split.open_stream(name).identity.get("kind") == kind:
+            names.append(name)
+    return names
 
 
 def _column(name: str) -> Callable[[RowFields, range], Array]:

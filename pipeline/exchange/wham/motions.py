@@ -2,7 +2,7 @@
 programs]
 
 A `Motion` is a segment of a split's rows, at AMASS's own rate. `_frame_positions` tells where among
-its rows the frames at 30 per second are; values are interpolated there. `find_motions` finds the
+its rows the frames at 30 per second are; values are interpolated there. `Motion.find` finds the
 motions, and `WhamMotion` computes WHAM's arrays of one.
 """
 
@@ -71,24 +71,24 @@ class Motion:
         """Translations at 30 fps, (m, 3) m, z up."""
         return resample_linear(self.read_column("trans"), self.positions)
 
-
-def find_motions(split: cache.Split, segments: Segments) -> tuple[list[Motion], Segments]:
-    """The motions in these segments, and the segments of these motions. Leaves out segments of
-    fewer than 25 frames at 30 fps. Raises PipelineError for duplicate names.
-    """
-    rates = split.tracks.fps / split.tracks.step
-    is_long = []
-    for number, track in enumerate(segments.track):
-        positions = _frame_positions(len(segments.rows(number)), rates[track])
-        is_long.append(len(positions) >= MIN_FRAMES)
-    segments = segments.only(np.array(is_long, np.bool_), TOO_SHORT)
-    names = segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
-    motions = []
-    for number, track in enumerate(segments.track.tolist()):
-        gender = split.tracks[track].gender
-        rows = segments.rows(number)
-        motions.append(Motion(split, names[number], gender, rows, float(rates[track])))
-    return motions, segments
+    @classmethod
+    def find(cls, split: cache.Split, segments: Segments) -> tuple[list[Motion], Segments]:
+        """The motions in these segments, and the segments of these motions. Leaves out segments of
+        fewer than 25 frames at 30 fps. Raises PipelineError for duplicate names.
+        """
+        rates = split.tracks.fps / split.tracks.step
+        is_long = []
+        for number, track in enumerate(segments.track):
+            positions = _frame_positions(len(segments.rows(number)), rates[track])
+            is_long.append(len(positions) >= MIN_FRAMES)
+        segments = segments.only(np.array(is_long, np.bool_), TOO_SHORT)
+        names = segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+        motions = []
+        for number, track in enumerate(segments.track.tolist()):
+            gender = split.tracks[track].gender
+            rows = segments.rows(number)
+            motions.append(cls(split, names[number], gender, rows, float(rates[track])))
+        return motions, segments
 
 
 @dataclass(frozen=True, slots=True, eq=False)

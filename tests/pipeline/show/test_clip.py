@@ -16,7 +16,7 @@ import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.show import clip
-from pipeline.show.bodies import _PosedBody, _weak_perspective, intrinsics_of
+from pipeline.show.bodies import _PosedBody, _weak_perspective
 from pipeline.show.canvas import WHITE, Canvas
 from pipeline.show.tracks import Choice, from_cache, from_raw
 from pipeline.show.video_file import video_writer
@@ -145,13 +145,13 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     converted = from_cache(root, "bedlam/train", choice).tracks[0]
     read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
-    assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
-    assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
+    assert_array_equal(converted.intrinsics_of(0), split.tracks[0].intrinsics)
+    assert_array_equal(read_raw.intrinsics_of(0), split.tracks[0].intrinsics)
     assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
     zooms = replace(
         converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])}
     )
-    assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
+    assert_array_equal(zooms.intrinsics_of(1), 2 * np.eye(3))
 
 
 def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(tmp_path):
