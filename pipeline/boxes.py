@@ -1,7 +1,7 @@
 """Person boxes from keypoints, and the crops that boxes cut.  raw -> [tracks -> crops] -> features
 
 A box is (cx, cy, w, h) in pixels of the full image: centre and size. Boxes are square, and do not
-include the margin of a crop. Only the boxes of `corner_boxes_with_margin` differ.
+include the margin of a crop.
 
 `crop_person` cuts pixels, and `normalise_keypoints` converts keypoints; both use the same affine
 map (`crop_affine`). A crop is `size` px wide and high, and shows the box times `scale`. The centre
@@ -35,20 +35,12 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
-    is_seen = _visible_joints(points, threshold)
+    is_finite = np.isfinite(points).all(axis=-1)
+    is_seen = is_finite & (points[..., 2] > threshold)
     any_seen: Bools = np.any(is_seen, axis=1)
-
     corners = corners_of(points[..., :2], is_seen)
     corners[~any_seen] = 0
     return corners, any_seen
-
-
-def _visible_joints(points: Doubles, threshold: float) -> Bools:
-    """Whether each joint is finite and has a confidence above `threshold`, (N, J)."""
-    is_finite = np.isfinite(points).all(axis=-1)
-    confidence = points[..., 2]
-    is_seen: Bools = is_finite & (confidence > threshold)
-    return is_seen
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[Float32s, Bools, Bools]:
@@ -119,22 +111,6 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
     # its default mode mirrors: d c b a | a b c d
     smooth: Doubles = gaussian_filter1d(robust, sigma)
     return smooth
-
-
-def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
-    """Boxes around joints, (N, J, 3) px px confidence, as upper left corner and size.
-
-    Returns (N, 4): x, y, width, height in px, not square; infinite without a joint. margin: added
-    to the joints' extent on every side, as a share of it. Non-finite joints count as unseen.
-    """
-    corners = corners_of(joints[..., :2], _visible_joints(joints, 0))
-    low = corners[:, 0]
-    extent = corners[:, 1] - low
-    # an infinite extent stays as it is: 0 times infinity is NaN
-    added = np.multiply(margin, extent, out=np.zeros_like(extent), where=np.isfinite(extent))
-    corner = low - added
-    size = (1 + 2 * margin) * extent
-    return np.concatenate([corner, size], axis=1)
 
 
 def crop_affine(bbox: Floats, scale: float, size: int = CROP_SIZE) -> Doubles:

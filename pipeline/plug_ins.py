@@ -33,14 +33,14 @@ class PlugInError(PipelineError):
 
 
 @functools.cache
-def entry_points(group: str) -> EntryPoints:
+def _entry_points(group: str) -> EntryPoints:
     """Entry points of other installed packages in a group, searched once (20 ms)."""
     return metadata.entry_points(group=group)
 
 
 def list_names(group: str) -> tuple[str, ...]:
     """Names in a group, ours first, without importing anything."""
-    return (*table.OWN[group], *(entry.name for entry in entry_points(group)))
+    return (*table.OWN[group], *(entry.name for entry in _entry_points(group)))
 
 
 @functools.cache
@@ -184,7 +184,7 @@ class Registry(Generic[T]):
         entries = {}
         for name, target in table.OWN[self.group].items():
             entries[name] = _Registration(self._title(name), target, package=None)
-        for point in sorted(entry_points(self.group), key=lambda point: point.name):
+        for point in sorted(_entry_points(self.group), key=lambda point: point.name):
             entry = _Registration(self._title(point.name), point.value, _package(point))
             if point.name in entries:
                 raise _name_in_use(entry, entries[point.name])

@@ -187,9 +187,9 @@ def site(tmp_path, monkeypatch):
 
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    plug_ins.entry_points.cache_clear()
+    plug_ins._entry_points.cache_clear()
     yield tmp_path / "site"
-    plug_ins.entry_points.cache_clear()
+    plug_ins._entry_points.cache_clear()
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -40,7 +40,6 @@ from pipeline.datasets.labels.bedlam import (
     SKIPPED,
     UNNAMED,
     SceneLabels,
-    folders_of,
 )
 from pipeline.datasets.labels.smpl import (
     EXTRINSICS,
@@ -68,17 +67,27 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
+
+def _folders_of(*names: str) -> tuple[str, ...]:
+    """Possible paths of label folders: as unpacked by hand, and by the releases' scripts."""
+    folders: list[str] = []
+    for name in names:
+        for parent in ("", "training_labels/", "training-labels/", "bedlam_labels/"):
+            folders.append(f"{parent}{name}")
+    return tuple(folders)
+
+
 # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
 UNRELEASED: Final = (
     "20240805_5-10_250_busstation_orbit_zoom",
     "20240621_1_250_archmodelsvol8_tracking",
 )
 LABELS: Final = (  # SMPL's first
-    *folders_of("all_npz_12_smpl_training", "bedlam-labels"),
+    *_folders_of("all_npz_12_smpl_training", "bedlam-labels"),
     "bedlam_labels",
-    *folders_of("all_npz_12_training"),
+    *_folders_of("all_npz_12_training"),
 )
-LABELS2: Final = folders_of("all_npz_12_smpl_training", "bedlam_v2", "all_npz_12_training")
+LABELS2: Final = _folders_of("all_npz_12_smpl_training", "bedlam_v2", "all_npz_12_training")
 IMAGES: Final = ("", "training_images", "training-images", "training-images/bedlam_v2")
 
 FPS: Final = 30.0  # of the rendered videos; image numbers count these frames, also at 6 fps
@@ -123,7 +132,7 @@ class Bedlam(Dataset):
                     "has labels in a layout that is skipped",
                     "Unpack bedlam-labels-smpl.zip beside it.",
                 )
-                for folder in folders_of(SKIPPED)
+                for folder in _folders_of(SKIPPED)
             ),
             Mistake(
                 "<scene>/mp4/<sequence>.mp4",
@@ -417,7 +426,7 @@ def _label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
                 files.setdefault(file.stem, file.relative_to(raw))
     if not files:
         actual = "none"
-        for folder in reversed(folders_of(SKIPPED)):
+        for folder in reversed(_folders_of(SKIPPED)):
             if (raw / folder).is_dir():
                 actual = f"only {folder}/, which is skipped"
         expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)

@@ -73,25 +73,6 @@ def write_mat73(file: Path, variables: Mapping[str, Array]) -> None:
         stream.write((MAT_HEADER % b"7.3" + b" HDF5 schema 1.00 .").ljust(MAT_TEXT) + MAT73_VERSION)
 
 
-def write_cdf(file: Path, pose: Floats) -> None:
-    """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip
-    stores the time).
-    """
-    from cdflib.cdfwrite import CDF  # slow to import
-
-    columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
-    variable = {
-        "Variable": "Pose",
-        "Data_Type": CDF.CDF_FLOAT,
-        "Num_Elements": 1,
-        "Rec_Vary": True,
-        "Compress": 0,
-    }
-    cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
-    cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
-    cdf.close()
-
-
 def tfrecord(data: bytes) -> bytes:
     """Encode a TFRecord: length and data, each followed by its checksum."""
     framed = b""

@@ -256,7 +256,7 @@ def forget():
     luigi_command._introduce.cache_clear()
     luigi_command.reported.clear()
     base.complete_tasks.clear()
-    getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
+    getattr(plug_ins._entry_points, "cache_clear", lambda: None)()
 
 
 def enter(project, patch):

@@ -61,7 +61,7 @@ def test_a_package_that_does_not_load_is_named(
     changed = (package if file == "entry_points.txt" else package.parent / "former") / file
     assert before in changed.read_text()
     changed.write_text(changed.read_text().replace(before, after))
-    plug_ins.entry_points.cache_clear()
+    plug_ins._entry_points.cache_clear()
     name = "formerly" if after.startswith("formerly") else "former"
     code, shown = tasks_command(bare, "train", "--model", name)
     assert code == 2
@@ -73,7 +73,7 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(
     package, project, build, tasks_command
 ):
     (package / "entry_points.txt").write_text("[vibe_pipeline.models]\nformerly = former:MODEL\n")
-    plug_ins.entry_points.cache_clear()
+    plug_ins._entry_points.cache_clear()
     assert build(project, "Report").code == 0
     project.configure({"formerly": {"epochs": "3"}})
     code, shown = tasks_command(project, "train", "--model", "hmmr")

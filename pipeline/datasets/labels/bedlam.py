@@ -1,7 +1,7 @@
 """BEDLAM's label files: where they may be, and the rows of a scene.  [raw] -> tracks
 
-The reader (`pipeline.datasets.bedlam`) finds the files in the folders of `folders_of`, and
-reads one with `SceneLabels.read`. A file holds arrays of N rows, each of one person in one image:
+The reader (`pipeline.datasets.bedlam`) finds the files, and reads one with `SceneLabels.read`. A
+file holds arrays of N rows, each of one person in one image:
 
     imgname             texts: seq_000000/seq_000000_0125.png is image 125 of a sequence
     sub                 texts: rp_emma_posed_008; some files have none
@@ -53,15 +53,6 @@ N_JOINTS: Final = {
 }
 STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
 SKIPPED: Final = "bedlam-labels-v2-format"  # folder with another layout of the same labels
-
-
-def folders_of(*names: str) -> tuple[str, ...]:
-    """Possible paths of label folders: as unpacked by hand, and by the releases' scripts."""
-    folders: list[str] = []
-    for name in names:
-        for parent in ("", "training_labels/", "training-labels/", "bedlam_labels/"):
-            folders.append(f"{parent}{name}")
-    return tuple(folders)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,11 +19,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from pipeline.demo.camera import Camera, look_at
-from pipeline.demo.files import write_cdf
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
 from pipeline.files.formats.h36m import CAMERAS
-from pipeline.skeletons import JOINTS, Doubles
+from pipeline.skeletons import JOINTS, Doubles, Floats
 
 # px; the release has 1000 x 1002 and 1000 x 1000
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))
@@ -114,7 +113,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     for kind, pose in _poses_of(take).items():
         file = folder / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_cdf(file, pose)
+        _write_cdf(file, pose)
     return take
 
 
@@ -253,6 +252,25 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
     if subject == "S6":
         return action if subaction == 1 else f"{action} 1"
     return f"{action} {subaction}"
+
+
+def _write_cdf(file: Path, pose: Floats) -> None:
+    """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip
+    stores the time).
+    """
+    from cdflib.cdfwrite import CDF  # slow to import
+
+    columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
+    variable = {
+        "Variable": "Pose",
+        "Data_Type": CDF.CDF_FLOAT,
+        "Num_Elements": 1,
+        "Rec_Vary": True,
+        "Compress": 0,
+    }
+    cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
+    cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
+    cdf.close()
 
 
 LAYOUT: Final = ReleaseLayout(

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.io import loadmat, savemat
 
 from pipeline.demo import files
+from pipeline.demo.layouts.h36m import _write_cdf
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
@@ -57,7 +58,7 @@ def write_labels(file, labels):
         case ".pkl":
             file.write_bytes(pickle.dumps(labels))
         case ".cdf":
-            files.write_cdf(file, labels["Pose"])
+            _write_cdf(file, labels["Pose"])
         case ".tfrecord":
             file.write_bytes(b"".join(files.tfrecord(files.tf_example(one)) for one in labels))
         case _:

@@ -13,7 +13,7 @@ def test_packages_come_after_ours_and_two_claims_to_a_name_are_refused(site):
     entries = {datasets.ENTRY_POINTS: {"dances": "d:Dances"}}
     packages.install(site, "one", entries)
     assert datasets.names() == (*table.OWN[datasets.ENTRY_POINTS], "dances")
-    plug_ins.entry_points.cache_clear()
+    plug_ins._entry_points.cache_clear()
     packages.install(site, "two", entries)
     with pytest.raises(PipelineError, match="'dances' comes from package "):
         datasets.names()
