@@ -150,7 +150,7 @@ def _prepare(config: VideoConfig) -> VideoRun:
         config, Body.stand_in(), ProcessGroup(device=torch.device(config.device))
     )
     read = {name: splits[name] for name in config.splits}
-    return VideoRun(config, trainer, read, stand_in=True, report=None)
+    return VideoRun(config, trainer, read, stand_in=True, observer=None)
 
 
 def _second_losses(config: VideoConfig) -> dict[str, float]:

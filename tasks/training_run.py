@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from vibe_model.training.feature_table import TableProgress
     from vibe_model.training.loop import TrainingProgress
 
-OUTLIER: Final = 10  # a step's loss, in means of its epoch so far, from which it is named
+# A step is an outlier if its loss is more than so many times the mean of the epoch's steps before
+# it, of which there must be enough.
+OUTLIER_FACTOR: Final = 10
+FEWEST_STEPS: Final = 10
 
 
 class TrainingView:
     """Shows the loading of features into memory, then steps and epochs: as a bar, or as lines in a
-    log. It is called with each step of both.
+    log. It is the `TrainingObserver` of tasks and commands.
     """
 
     def __init__(
@@ -33,53 +36,46 @@ class TrainingView:
         self._progress = progress
         self._what = what
         self._score_of = score_of
-        self._loss = ""  # text of the last step's, or of the last epoch's mean
-        self._losses = list[float]()  # of this epoch's steps, for `_warn_of_outlier`
+        self._losses = list[float]()  # of this epoch's steps
+        self._loss = ""  # text of the last one, which is shown again after a skipped step
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
 
-    def __call__(self, news: TrainingProgress | TableProgress) -> None:
-        from vibe_model.training.feature_table import TableProgress  # imports torch
+    def show_features(self, loaded: TableProgress) -> None:
+        self._progress(loaded.done, loaded.total, f"features {loaded.where}")
+        if loaded.done == loaded.total:
+            fact("features", loaded.where)
 
-        if not isinstance(news, TableProgress):
-            self._show_training(news)
-            return
-        self._progress(news.done, news.total, f"features {news.where}")
-        if news.done == news.total:
-            fact("features", news.where)
+    def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
+        """Show the step's loss, and warn if it is an outlier."""
+        if loss is not None:
+            if len(self._losses) >= FEWEST_STEPS:
+                _warn_of_outlier(progress.n_done, loss, fmean(self._losses))
+            self._losses.append(loss)
+            self._loss = f"loss {loss:.4g}"
+        self._show_bar(progress)
 
-    def _show_training(self, news: TrainingProgress) -> None:
-        """Show the loss, the last scores and the epoch; in a log, a line for each validation. Warn
-        of a step whose loss is an outlier.
-        """
-        for split, metrics in news.validation.items():
+    def show_epoch(
+        self, progress: TrainingProgress, loss: float | None, validation: Mapping[str, Any]
+    ) -> None:
+        """Show the mean loss and the scores; in a log, as a line."""
+        self._losses.clear()
+        if loss is not None:
+            self._loss = f"mean loss {loss:.4g}"
+        for split, metrics in validation.items():
             score = self._score_of(metrics)
             if score:
                 self._scores[split] = score
-        n_done = news.epoch * news.iterations + news.iteration
-        if news.terms is not None:
-            loss = sum(news.terms.values())
-            self._loss = f"loss {loss:.4g}"
-            if news.validation:
-                self._loss = f"mean {self._loss}"
-                self._losses.clear()
-            else:
-                self._warn_of_outlier(n_done, loss)
-        # Loss first: a narrow terminal cuts the end.
-        parts = [self._loss, self._validation, f"epoch {news.epoch + 1}/{news.epochs}"]
-        self._progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
-        if news.validation and not console.out.is_terminal:
+        self._show_bar(progress)
+        if validation and not console.out.is_terminal:
             text = ", ".join(filter(None, [self._loss, f"validation {self._validation}"]))
-            epoch = f"epoch {news.epoch + 1} of {news.epochs}"
+            epoch = f"epoch {progress.epoch + 1} of {progress.epochs}"
             say("train", self._what, f"{epoch}: {text}", mark=" ")
 
-    def _warn_of_outlier(self, step: int, loss: float) -> None:
-        """Print a step whose loss is more than OUTLIER times the mean of the epoch's steps before
-        it, of which there must be OUTLIER.
-        """
-        if len(self._losses) >= OUTLIER and loss > OUTLIER * fmean(self._losses) > 0:
-            mean = fmean(self._losses)
-            warn(f"step {step:,}: loss {loss:.4g}, while this epoch's mean was {mean:.4g}")
-        self._losses.append(loss)
+    def _show_bar(self, progress: TrainingProgress) -> None:
+        # Loss first: a narrow terminal cuts the end.
+        parts = [self._loss, self._validation, f"epoch {progress.epoch + 1}/{progress.epochs}"]
+        n_steps = progress.epochs * progress.iterations
+        self._progress(progress.n_done, n_steps, "  ".join(filter(None, parts)))
 
     @property
     def _validation(self) -> str:
@@ -87,3 +83,9 @@ class TrainingView:
         if len(self._scores) > 1:
             return ", ".join(f"{split} {score}" for split, score in self._scores.items())
         return "".join(self._scores.values())
+
+
+def _warn_of_outlier(step: int, loss: float, mean: float) -> None:
+    """Print a step whose loss is an outlier. mean: of the epoch's steps before it."""
+    if loss > OUTLIER_FACTOR * mean > 0:
+        warn(f"step {step:,}: loss {loss:.4g}, while this epoch's mean was {mean:.4g}")

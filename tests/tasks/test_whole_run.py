@@ -126,16 +126,16 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
 
 def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
-    tell = TrainingView(lambda *_: None, "VIBE")
+    view = TrainingView(lambda *_: None, "VIBE")
     losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
     for step, loss in enumerate(losses, start=1):
-        tell(TrainingProgress(0, 1, step, 30, terms={"2d": loss}))
+        view.show_step(TrainingProgress(0, 1, step, 30), loss)
     assert capsys.readouterr().out.splitlines() == [
         "  ! step 13: loss 53, while this epoch's mean was 2",
         "  ! step 25: loss 399, while this epoch's mean was 4.667",
     ]
     scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
-    tell(TrainingProgress(0, 1, 30, 30, validation=scores))
+    view.show_epoch(TrainingProgress(0, 1, 30, 30), 2.0, scores)
     both = "validation 3dpw/validation PA-MPJPE 99.8 mm, h36m/val PA-MPJPE 50.0 mm"
     assert both in capsys.readouterr().out
 

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from tests.vibe_model.builders import TinyBody
-from tests.vibe_model.training.tiny_runs import KINDS, in_memory, undisturbed_run
+from tests.vibe_model.training.tiny_runs import KINDS, Observer, in_memory, undisturbed_run
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def splits(kind, monkeypatch):
 
 @pytest.fixture(scope="session")
 def reports():
-    """By kind, the progress of the runs below."""
-    return {kind: [] for kind in KINDS}
+    """By kind, what the runs below show: after each step, and after each epoch."""
+    return {kind: ([], []) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,11 @@ def every_run(tmp_path_factory, reports):
 
     class Runs(dict):
         def __missing__(self, kind):
-            self[kind] = undisturbed_run(kind, tmp_path_factory.mktemp(kind), reports[kind].append)
+            steps, epochs = reports[kind]
+            observer = Observer(
+                lambda *shown: steps.append(shown), lambda *shown: epochs.append(shown)
+            )
+            self[kind] = undisturbed_run(kind, tmp_path_factory.mktemp(kind), observer)
             return self[kind]
 
     return Runs()

@@ -17,10 +17,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeVar
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +33,7 @@ from vibe_model.checkpoints import Checkpoint
 from vibe_model.runs import replace_file, write_json
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
+from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.trainer import ProcessGroup, StepResult, Trainer
 
 if TYPE_CHECKING:
@@ -49,17 +50,35 @@ NEXT_BEST: Final = "best.next.pt"  # the weights of a new best epoch, until last
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """A finished step or epoch, for a progress bar."""
+    """How far a training is, after a step."""
 
     epoch: int  # from 0
     epochs: int
     iteration: int  # steps done in this epoch
     iterations: int
-    # The weighted losses: of the step, or at an epoch's end the means of its steps; None when the
-    # step was skipped.
-    terms: Mapping[str, float] | None = None
-    # metrics by split, at an epoch's end
-    validation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_done(self) -> int:
+        """Steps done in all epochs."""
+        return self.epoch * self.iterations + self.iteration
+
+
+class TrainingObserver(Protocol):
+    """Shows a training to the user. The first process alone has one."""
+
+    def show_features(self, loaded: TableProgress) -> None:
+        """Show how many features are in memory, before the first step. Not with hold = none."""
+
+    def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
+        """Show a step. loss: the weighted sum of its terms; None: the step was skipped."""
+
+    def show_epoch(
+        self, progress: TrainingProgress, loss: float | None, validation: Mapping[str, Any]
+    ) -> None:
+        """Show an epoch after its last step.
+
+        loss: mean over its steps; None if all were skipped. validation: metrics by split.
+        """
 
 
 def run_once(config: RunConfig, prepare: Prepare, *, processes: int = 1) -> Path:
@@ -85,7 +104,7 @@ def run_once(config: RunConfig, prepare: Prepare, *, processes: int = 1) -> Path
 class TrainingLoop(ABC):
     """A training run. A subclass adds batches, validation and results.
 
-    report: Called after every step and epoch, in the first process only. If several processes train
+    observer: Sees every step and epoch, in the first process only. If several processes train
     together, each has a loop; the first one (`group.leads`) alone validates and writes files.
     """
 
@@ -99,7 +118,7 @@ class TrainingLoop(ABC):
         splits: Mapping[str, Split],
         *,
         stand_in: bool,
-        report: Callable[[TrainingProgress], None] | None,
+        observer: TrainingObserver | None,
     ) -> None:
         self.config = config
         self.trainer = trainer
@@ -120,7 +139,7 @@ class TrainingLoop(ABC):
             "stand_in": stand_in,
             "software": software,
         }
-        self._report = report if self.group.leads else None
+        self._observer = observer if self.group.leads else None
 
     def inputs(self) -> dict[str, Any]:
         """Content of config.json beside the facts and the settings."""
@@ -201,7 +220,8 @@ class TrainingLoop(ABC):
         while state.step < end:
             step = self.trainer.train_step(curves.next_batch(batches))
             curves.step(state.step, step, state.skipped)
-            self._notify(epoch, terms=step.terms if step.good else None)
+            if self._observer is not None:
+                self._observer.show_step(self._progress(epoch), step.loss)
             if state.skipped_in_a_row >= config.max_non_finite:
                 self._give_up(curves)
             if state.step % config.checkpoint_every == 0 and state.step < end:
@@ -215,6 +235,7 @@ class TrainingLoop(ABC):
         if self.group.leads:
             validation, score = self.validate()
         score = self.group.from_first(score)
+        loss = trainer.state.total()
         if trainer.end_epoch(score, validation) and self.group.leads:
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
             # Until last.pt names this epoch, best.pt keeps the old one: a killed run trains this
@@ -226,8 +247,8 @@ class TrainingLoop(ABC):
         curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
         self._settle_best()
-        means = trainer.state.history[-1]["losses"]
-        self._notify(epoch, terms=means or None, validation=validation)
+        if self._observer is not None:
+            self._observer.show_epoch(self._progress(epoch), loss, validation)
 
     def _settle_best(self) -> None:
         """Rename best.next.pt to best.pt if its epoch is the state's best one, else delete it."""
@@ -284,12 +305,10 @@ class TrainingLoop(ABC):
             f"continue after them; if it happens again, {self.advice}."
         )
 
-    def _notify(self, epoch: int, **results: Any) -> None:
-        """Report progress. results: the step's `terms`, or the epoch's `validation`."""
-        if self._report is not None:
-            iterations = self.config.iterations
-            n_done = self.trainer.state.step - epoch * iterations
-            self._report(TrainingProgress(epoch, self.config.epochs, n_done, iterations, **results))
+    def _progress(self, epoch: int) -> TrainingProgress:
+        iterations = self.config.iterations
+        n_done = self.trainer.state.step - epoch * iterations
+        return TrainingProgress(epoch, self.config.epochs, n_done, iterations)
 
 
 class Curves:
@@ -362,10 +381,10 @@ class Curves:
 
     def step(self, number: int, step: StepResult, skipped: int) -> None:
         """Log the step of this number: its losses, or the number of skipped steps."""
-        if step.good:
+        if step.loss is not None:
             losses = {f"train/{name}": value for name, value in step.terms.items()}
             norms = {f"gradient/{name}": value for name, value in step.norms.items()}
-            self._scalars(number, losses | norms | {"train/total": sum(step.terms.values())})
+            self._scalars(number, losses | norms | {"train/total": step.loss})
         else:
             self._scalars(number, {"train/skipped_steps": skipped})
         self._steps += 1

@@ -145,6 +145,11 @@ class StepResult(NamedTuple):
     norms: dict[str, float]  # of each network's gradient, by the network's name
     good: bool  # False: a loss or a gradient was not finite, and nothing was updated
 
+    @property
+    def loss(self) -> float | None:
+        """The sum of the terms; None if nothing was updated."""
+        return sum(self.terms.values()) if self.good else None
+
 
 @dataclass(slots=True)
 class _TrainingState:

@@ -41,16 +41,12 @@ from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches
-from vibe_model.training.feature_table import TableProgress
-from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
-
-# It gets TableProgress before the first step, unless hold = none.
-ShowProgress = Callable[[TrainingProgress | TableProgress], None]
 
 
 class _Rating(NamedTuple):
@@ -122,13 +118,10 @@ class VideoTrainer(Trainer):
         return saved.fill(self.generator, only=only)
 
 
-def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
+def run(config: VideoConfig, progress: TrainingObserver | None = None) -> Path:
     """Train and evaluate, or resume that, unless the run is finished. Returns the run's folder.
 
     Processes of torch's launcher train together; the first of them writes and reports.
-
-    progress: Called after every step and epoch, and before them while features are loaded into
-    memory.
 
     Raises:
         ConfigError, DataError, StandInMixed, CheckpointError: Before training.
@@ -141,7 +134,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
 
 def _prepare(
-    config: VideoConfig, progress: ShowProgress | None, splits: Mapping[str, Split]
+    config: VideoConfig, progress: TrainingObserver | None, splits: Mapping[str, Split]
 ) -> Callable[[ProcessGroup], VideoRun]:
     """Check the splits with the body, before anything is written.
 
@@ -155,7 +148,7 @@ def _prepare(
     def make_run(group: ProcessGroup) -> VideoRun:
         with models.calling(config.MODEL, "its trainer's constructor"):
             trainer = trainer_type(config, body, group)
-        return VideoRun(config, trainer, splits, stand_in=stand_in, report=progress)
+        return VideoRun(config, trainer, splits, stand_in=stand_in, observer=progress)
 
     return make_run
 
@@ -178,10 +171,10 @@ class VideoRun(TrainingLoop):
         splits: Mapping[str, Split],
         *,
         stand_in: bool,
-        report: ShowProgress | None,
+        observer: TrainingObserver | None,
     ) -> None:
         """Check the evaluation, load pretrained weights, then load features."""
-        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
+        super().__init__(config, trainer, splits, stand_in=stand_in, observer=observer)
         self._check_evaluation()  # first: features take minutes to load
         self._rating = _BY_3D if any(map(self._is_3d, config.validation)) else _BY_2D
         self.score = self._rating.score
@@ -210,7 +203,7 @@ class VideoRun(TrainingLoop):
             world_size=group.size,
             hold=config.hold,
             device=group.device,
-            report=report if group.leads else None,
+            report=None if self._observer is None else self._observer.show_features,
         )
 
     def _check_evaluation(self) -> None:

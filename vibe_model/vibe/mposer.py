@@ -30,7 +30,7 @@ from vibe_model.checkpoints import Checkpoint
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
-from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
 from vibe_model.vibe.networks import MOTION, MOTION_SIZE, frozen
@@ -160,10 +160,8 @@ class MPoser(nn.Module):
             return self.encode(motion).mean.square().sum(-1).mean()
 
 
-def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
+def run(config: MPoserConfig, progress: TrainingObserver | None = None) -> Path:
     """Train the prior, or resume its training, unless the run is finished. Returns its folder.
-
-    progress: Called after every step and epoch.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if
     the motion has no window or another process trains in the same folder; TrainingDiverged if
@@ -173,7 +171,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _MPoserRun]:
         stand_in = runs.require_one_kind({}, splits)
         return lambda group: _MPoserRun(
-            config, _MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress
+            config, _MPoserTrainer(config, group), splits, stand_in=stand_in, observer=progress
         )
 
     return run_once(config, prepare)

@@ -26,6 +26,7 @@ from tests.vibe_model.training.tiny_runs import (
     ITERATIONS,
     KINDS,
     Killed,
+    Observer,
     assert_same_run,
     finite,
     in_memory,
@@ -104,11 +105,12 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(
     score = "score" if kind == "prior" else "pa_mpjpe"
     assert metrics["best"] == {"epoch": best["epoch"], score: best["performance"]}
     assert (best["epoch"], best["performance"]) == (int(np.argmin(scores)), min(scores))
-    of_steps = [report for report in reports[kind] if not report.validation]
+    shown_steps, shown_epochs = reports[kind]
     steps = [(epoch, i) for epoch in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
-    assert [(r.epoch, r.iteration) for r in of_steps] == steps
-    assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
-    assert set(of_steps[0].terms) == history[0]["losses"].keys() == TERMS[kind]
+    assert [(progress.epoch, progress.iteration) for progress, _ in shown_steps] == steps
+    assert [len(validation) for _, _, validation in shown_epochs] == [1] * EPOCHS
+    assert [loss for _, loss, _ in shown_epochs] == [sum(e["losses"].values()) for e in history]
+    assert history[0]["losses"].keys() == TERMS[kind]
     # No body data: neither names nor the sizes of the tiny body's vertices.
     for state in (last, best):
         leaves = tensors(state)
@@ -334,7 +336,7 @@ def spoil(kind, splits, rows):
 def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, splits):
     spoil(kind, splits, slice(0, 1))
     skipped = []
-    folder = run(config, progress=lambda r: skipped.append(r.terms is None and not r.validation))
+    folder = run(config, progress=Observer(lambda _, loss: skipped.append(loss is None)))
     assert read_file(folder / "metrics.json")["skipped_steps"] == sum(skipped)
     assert 0 < sum(skipped) < EPOCHS * ITERATIONS
     assert finite(last_state(folder))
@@ -344,14 +346,14 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, 
 def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(
     kind, config, run, splits
 ):
-    def from_then_on(report):
-        if (report.epoch, report.iteration) == (1, 2):
+    def from_then_on(progress, _):
+        if (progress.epoch, progress.iteration) == (1, 2):
             spoil(kind, splits, slice(None))
 
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
         run(
             replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000),
-            progress=from_then_on,
+            progress=Observer(from_then_on),
         )
     state = last_state(next(config.runs.iterdir()))
     # Two good steps of the second epoch, then one batch read ahead that was still good or not.

@@ -143,6 +143,17 @@ def in_memory(patch, kind):
     return splits
 
 
+class Observer:
+    """Calls a function after each step, and another one after each epoch."""
+
+    def __init__(self, show_step, show_epoch=lambda *_: None):
+        self.show_step = show_step
+        self.show_epoch = show_epoch
+
+    def show_features(self, loaded):
+        pass
+
+
 def undisturbed_run(kind, folder, progress=None):
     """The folder of a run that was not interrupted."""
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +164,7 @@ def undisturbed_run(kind, folder, progress=None):
 def ready(config, splits):
     """A run of a model of video features, about to take its first step."""
     trainer = models.find(config.MODEL).load_trainer()(config, TinyBody())
-    return video.VideoRun(config, trainer, splits, stand_in=True, report=None)
+    return video.VideoRun(config, trainer, splits, stand_in=True, observer=None)
 
 
 def first_batch(config, splits):
@@ -225,7 +236,7 @@ def killed_at(train, config, nth_report, aside):
     """
     reports = 0
 
-    def kill(_):
+    def kill(*_):
         nonlocal reports
         reports += 1
         if reports == nth_report:
@@ -234,7 +245,7 @@ def killed_at(train, config, nth_report, aside):
             raise Killed
 
     with pytest.raises(Killed):
-        train(config, progress=kill)
+        train(config, progress=Observer(kill, kill))
     (folder,) = config.runs.iterdir()
     shutil.rmtree(folder)
     aside.rename(folder)

@@ -28,7 +28,7 @@ from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ _LEGS: Final = point_numbers("knee", "ankle")
 LIMBS: Final = (_ARMS[:2], _ARMS[2:], _LEGS[:2], _LEGS[2:], _LEGS)  # keypoints to drop together
 
 
-def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train or resume, unless the run is finished. Returns its folder. progress: called with every
-    step and epoch.
+def run(config: PrVIPEConfig, progress: TrainingObserver | None = None) -> Path:
+    """Train or resume, unless the run is finished. Returns its folder.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if
     another process trains in the same folder; TrainingDiverged if losses stay non-finite.
@@ -58,7 +57,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
             splits,
             body=body,
             stand_in=stand_in,
-            report=progress,
+            observer=progress,
         )
 
     return run_once(config, prepare)
