@@ -1,8 +1,9 @@
 """The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation
 --seeds 0,1,2`.
 
-`Ablation` requires a `Train` of each variant with each seed. Then `AblationTable` reads their
-metrics.json, and averages the errors over seeds. A row of ablation.csv:
+`Ablation` requires a `Train` of each variant with each seed. Then `AblationResults` averages the
+errors of their metrics.json over seeds, a `_ProtocolTable` for each split and protocol. A row of
+ablation.csv:
 
     split,protocol,model,seeds,pa_mpjpe,pa_mpjpe_spread,...,frames
     3dpw/test,default,only G,3,57.31,0.12,...,35515
@@ -14,7 +15,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import luigi
 
@@ -76,61 +77,41 @@ class Ablation(PipelineTask):
 
     def up_to_date(self) -> bool:
         file = settings().paths.runs / TABLE
-        return file.is_file() and file.read_text() == self._table().as_csv()
+        return file.is_file() and file.read_text() == self._results().as_csv()
 
     def work(self) -> None:
-        write_atomic(settings().paths.runs / TABLE, self._table().as_csv().encode())
+        results = self._results()
+        write_atomic(settings().paths.runs / TABLE, results.as_csv().encode())
         self.say(TABLE)
-        self.show()
+        self._show(results)
 
     def show(self) -> None:
-        """Print tables of errors, and the file with all numbers.
+        self._show(self._results())
 
-        Each split has a table by its first protocol, and tables by those other protocols for which
-        there are published figures.
-        """
-        table = self._table()
-        tables: dict[tuple[str, str], list[_AblationRow]] = {}
-        for row in table.rows:
-            tables.setdefault((row.split, row.protocol), []).append(row)
-        shown_splits: set[str] = set()
-        for (split, protocol), rows in tables.items():
-            title = f"{split}, {rows[0].frames:,} frames"
-            if split in shown_splits:  # by another protocol than the first
-                if not any(row.is_published for row in rows):
-                    continue
-                title += f", protocol {protocol}"
-            shown_splits.add(split)
-            console.out.print(f"\n{title}")
-            _show_errors(rows)
-
-        if table.rows:
-            _show_units(table.rows)
-        else:
-            warn("no numbers: no protocol has results of every run")
-        if table.stand_in:
-            console.out.print(DEMO_DATA)
+    def _show(self, results: AblationResults) -> None:
+        """Print tables of errors, and the file with all numbers."""
+        results.show()
         fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
-        for name, why in self._reasons_to_skip().items():
+        for name, why in self._skipped().items():
             warn(f"skipped {name}: {why}")
 
     def _trainings(self) -> list[tuple[str, int | None]]:
         """(variant, seed) of every training, as parameters of `Train`."""
         return list(itertools.product(self._variants(), self._seeds()))
 
-    def _table(self) -> AblationTable:
+    def _results(self) -> AblationResults:
         by_variant: dict[str, list[RunMetrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
             by_variant.setdefault(variant, []).append(RunMetrics.read(folder))
-        return AblationTable(by_variant)
+        return AblationResults.average(by_variant)
 
     def _variants(self) -> list[str]:
         """The variants to train: those that are named, and the baseline, else all that fit. Raises
         ConfigError for an unknown one.
         """
         if not self.variants:
-            skipped = self._reasons_to_skip()
+            skipped = self._skipped()
             return [name for name in VARIANTS if name not in skipped]
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
         unknown = [repr(name) for name in named if name not in VARIANTS]
@@ -140,7 +121,7 @@ class Ablation(PipelineTask):
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
-    def _reasons_to_skip(self) -> dict[str, str]:
+    def _skipped(self) -> dict[str, str]:
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}
@@ -185,24 +166,12 @@ class _MeanError(NamedTuple):
     spread: float | None  # sample standard deviation over the seeds; None for one seed
 
 
-@dataclass(frozen=True, slots=True)
-class _AblationRow:
+class _AblationRow(NamedTuple):
     """One model on one split, by one protocol."""
 
-    split: str
-    protocol: str
     model: str
-    seeds: int  # number of averaged runs; 0: a published figure
-    frames: int
+    n_runs: int | None  # of which the errors are means; None: a published figure
     errors: Mapping[str, _MeanError]  # by metric; missing without labelled frames
-
-    @property
-    def is_published(self) -> bool:
-        return self.seeds == 0
-
-    @property
-    def means(self) -> dict[str, float]:
-        return {name: error.mean for name, error in self.errors.items()}
 
     def text(self, name: str) -> str:
         """An error as text: `51.9 ± 0.3`, `51.9` of one seed, `-` without one."""
@@ -214,71 +183,122 @@ class _AblationRow:
         return f"{error.mean:.1f} ± {error.spread:.1f}"
 
 
-class AblationTable:
-    """The errors of all runs, averaged over seeds, on all their evaluation splits.
-
-    The first row of each split and protocol is the constant mean body.
+class _ProtocolTable(NamedTuple):
+    """All models on one split, by one protocol: the constant mean body, the variants, and published
+    figures.
     """
 
-    def __init__(self, by_variant: Mapping[str, Sequence[RunMetrics]]) -> None:
-        """by_variant: Of the run with each seed."""
-        self.by_variant = by_variant
+    split: str
+    protocol: str
+    n_frames: int  # that were evaluated
+    rows: Sequence[_AblationRow]
+
+    @classmethod
+    def average(
+        cls, split: str, protocol: str, by_variant: Mapping[str, Sequence[RunMetrics]]
+    ) -> Self | None:
+        """Average the errors over seeds; None if the protocol did not evaluate every run."""
+        mean_bodies = list[ResultRow]()  # equal ones, of every run
+        rows = list[_AblationRow]()
+        for variant, by_seed in by_variant.items():
+            evaluated = [_rows_by_model(run, split, protocol, variant) for run in by_seed]
+            if not all(evaluated):
+                return None
+            mean_bodies += [run.pop(MEAN_BODY) for run in evaluated]
+            for model in evaluated[0]:
+                if all(model in run for run in evaluated):  # all seeds have smoothed predictions
+                    errors = _mean_errors([run[model].errors for run in evaluated])
+                    rows.append(_AblationRow(model, len(evaluated), errors))
+        mean_body = mean_bodies[0]
+        first = _AblationRow(MEAN_BODY, 1, _mean_errors([mean_body.errors]))
+        return cls(split, protocol, mean_body.frames or 0, [first, *rows])
+
+    def show(self, title: str) -> None:
+        """Print those errors that the paper reports; if there are none of them, all errors."""
+        console.out.print(f"\n{title}")
+        titles = metric_titles([row.errors for row in self.rows])
+        shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
+        table = console.new_table("", *shown.values())
+        for row in self.rows:
+            table.add_row(row.model, *(row.text(name) for name in shown))
+        console.print_table(table)
+
+
+@dataclass(frozen=True, slots=True)
+class AblationResults:
+    """The errors of all runs, averaged over seeds, on all their evaluation splits."""
+
+    tables: Sequence[_ProtocolTable]  # the main protocol of a split first
+    stand_in: bool  # whether any run is of demo data
+
+    @classmethod
+    def average(cls, by_variant: Mapping[str, Sequence[RunMetrics]]) -> Self:
+        """Make the tables. by_variant: metrics of the run with each seed."""
         trained = [*itertools.chain.from_iterable(by_variant.values())]
-        # whether any run is of demo data
-        self.stand_in = any(metrics.stand_in for metrics in trained)
-        self.rows: list[_AblationRow] = []
+        stand_in = any(metrics.stand_in for metrics in trained)
+        tables = []
         for split, entry in trained[0].splits.items():
             for protocol in by_protocol(entry):
-                self.rows += self._rows_of(split, protocol)
+                table = _ProtocolTable.average(split, protocol, by_variant)
+                if table is None:
+                    continue
+                if (split, protocol) == published.ABLATION_OF and not stand_in:
+                    table = table._replace(rows=[*table.rows, *_published_rows()])
+                tables.append(table)
+        return cls(tables, stand_in)
 
     def as_csv(self) -> str:
-        """The rows as CSV, with mean and spread of each error; an unknown number is empty."""
-        measured = table_metrics(row.means for row in self.rows)
+        """The rows as CSV, with mean and spread of each error; an unknown number is empty.
+
+        Of published figures, the numbers of seeds and frames are 0.
+        """
+        measured = table_metrics(row.errors for table in self.tables for row in table.rows)
         titles: list[str] = []
         for name in measured:
             titles += [name, f"{name}_spread"]
         lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *titles, "frames"]]
-        for row in self.rows:
-            errors: list[float | str] = []
-            for name in measured:
-                numbers: tuple[float | None, float | None] = (None, None)
-                if name in row.errors:
-                    numbers = row.errors[name]
-                errors += ["" if number is None else round(number, 2) for number in numbers]
-            lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
+        for table in self.tables:
+            for row in table.rows:
+                errors: list[float | str] = []
+                for name in measured:
+                    numbers = row.errors.get(name, (None, None))
+                    errors += ["" if number is None else round(number, 2) for number in numbers]
+                frames = 0 if row.n_runs is None else table.n_frames
+                cells = [table.split, table.protocol, row.model, row.n_runs or 0]
+                lines.append([*cells, *errors, frames])
         return csv_text(lines)
 
-    def _rows_of(self, split: str, protocol: str) -> Iterator[_AblationRow]:
-        """Yield the rows of a split and protocol: the mean body, the variants, and published
-        figures. No row if the protocol did not evaluate every run.
-        """
-        by_model: dict[str, list[ResultRow]] = {MEAN_BODY: []}  # title -> rows of its seeds
-        for variant, by_seed in self.by_variant.items():
-            for metrics in by_seed:
-                for row in ResultRow.read_entry(split, metrics.splits[split], _title(variant)):
-                    if row.protocol == protocol:
-                        by_model.setdefault(row.model, []).append(row)
-        seeds = [len(by_seed) for by_seed in self.by_variant.values()]
-        mean_body = by_model[MEAN_BODY]
-        if len(mean_body) < sum(seeds):
-            return
-        del mean_body[1:]  # it is the same for every run
-        for model, rows in by_model.items():
-            if model == MEAN_BODY or len(rows) in seeds:  # all seeds have smoothed predictions
-                errors = _mean_errors([row.errors for row in rows])
-                frames = mean_body[0].frames or 0
-                yield _AblationRow(split, protocol, model, len(rows), frames, errors)
-        if (split, protocol) == published.ABLATION_OF and not self.stand_in:
-            yield from _published_rows()
+    def show(self) -> None:
+        """Print a table of each split by its main protocol, and those with published figures."""
+        shown_splits = set[str]()
+        for table in self.tables:
+            title = f"{table.split}, {table.n_frames:,} frames"
+            if table.split not in shown_splits:
+                table.show(title)
+            elif any(row.n_runs is None for row in table.rows):
+                table.show(f"{title}, protocol {table.protocol}")
+            shown_splits.add(table.split)
+        if self.tables:
+            _show_units([row for table in self.tables for row in table.rows])
+        else:
+            warn("no numbers: no protocol has results of every run")
+        if self.stand_in:
+            console.out.print(DEMO_DATA)
+
+
+def _rows_by_model(
+    run: RunMetrics, split: str, protocol: str, variant: str
+) -> dict[str, ResultRow]:
+    """A run's rows by one protocol; empty if the protocol did not evaluate it."""
+    rows = ResultRow.read_entry(split, run.splits[split], _title(variant))
+    return {row.model: row for row in rows if row.protocol == protocol}
 
 
 def _published_rows() -> Iterator[_AblationRow]:
     """Yield the rows of the paper's table."""
-    split, protocol = published.ABLATION_OF
     for variant, figures in published.ABLATION.items():
         errors = {metric: _MeanError(figure, None) for metric, figure in figures.items()}
-        title = f"{_title(variant)}, published"
-        yield _AblationRow(split, protocol, title, seeds=0, frames=0, errors=errors)
+        yield _AblationRow(f"{_title(variant)}, published", None, errors)
 
 
 def _mean_errors(by_seed: Sequence[Mapping[str, float]]) -> dict[str, _MeanError]:
@@ -295,20 +315,10 @@ def _mean_errors(by_seed: Sequence[Mapping[str, float]]) -> dict[str, _MeanError
     return errors
 
 
-def _show_errors(rows: Sequence[_AblationRow]) -> None:
-    """Print those errors that the paper reports; if there are none of them, all errors."""
-    titles = metric_titles([row.errors for row in rows])
-    shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
-    table = console.new_table("", *shown.values())
-    for row in rows:
-        table.add_row(row.model, *(row.text(name) for name in shown))
-    console.print_table(table)
-
-
 def _show_units(rows: Sequence[_AblationRow]) -> None:
     """Print the units of the errors, and what they are means over."""
     units = units_of(row.errors for row in rows)
-    seeds = max(row.seeds for row in rows)
+    seeds = max(row.n_runs or 0 for row in rows)
     spread = "one seed"
     if seeds > 1:
         spread = f"mean ± standard deviation over {seeds} seeds"

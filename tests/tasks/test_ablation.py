@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser
-from tasks.ablation import TABLE, AblationTable, _reasons_to_skip
+from tasks.ablation import TABLE, AblationResults, _reasons_to_skip
 from tasks.results import RunMetrics
 from tasks.training import _mposer_config, train_config
 from tests.results import read_file
@@ -46,8 +46,13 @@ THREE_SEEDS = {
 }
 
 
+def rows_of(by_variant):
+    """Protocol -> rows of the table."""
+    return {table.protocol: table.rows for table in AblationResults.average(by_variant).tables}
+
+
 def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines():
-    rows = {row.model: row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "default"}
+    rows = {row.model: row for row in rows_of(THREE_SEEDS)["default"]}
     baselines = [
         "mean body",
         "per frame, no temporal encoder",
@@ -61,32 +66,30 @@ def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines():
     assert [error.spread for error in errors[1:]] == pytest.approx(
         [4 / 2**0.5, 1 / 2**0.5, 3 / 2**0.5]
     )
-    assert [row.seeds for row in rows.values()] == [1, 2, 2, 2]
-    published = [
-        row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "published" and row.seeds
-    ]
+    assert [row.n_runs for row in rows.values()] == [1, 2, 2, 2]
+    published = [row for row in rows_of(THREE_SEEDS)["published"] if row.n_runs]
     assert published[-1].errors["pa_mpjpe"].mean == pytest.approx(52.5)
     odd = {"mposer": [run_of(50.0, accel=20.0), run_of(53.0)]}
-    rows = [row for row in AblationTable(odd).rows if row.seeds]
-    assert all("accel" not in row.errors for row in rows), (
+    assert all("accel" not in row.errors for row in rows_of(odd)["default"]), (
         "an error that one seed lacks has no mean"
     )
 
 
 def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol():
-    published = {row.model: row for row in AblationTable(THREE_SEEDS).rows if not row.seeds}
-    assert {row.protocol for row in published.values()} == {"published"}
+    rows = rows_of(THREE_SEEDS)
+    assert all(row.n_runs for row in rows["default"])
+    published = {row.model: row for row in rows["published"] if row.n_runs is None}
     pa_mpjpe = [row.errors["pa_mpjpe"].mean for row in published.values()]
     assert pa_mpjpe == [73.6, 75.8, 72.4, 60.1, 56.9, 54.1, 53.7, 54.2, 51.9, 53.6, 52.4]
     errors = published["G + MPoser prior, published"].errors
     assert [error.mean for error in errors.values()] == [54.1, 87.0, 103.9, 28.2]
-    demo = AblationTable({"mposer": [run_of(50.04, stand_in=True)]})
-    assert all(row.seeds for row in demo.rows)
-    assert [row.text("pa_mpjpe") for row in demo.rows[:2]] == ["135.4", "50.0"]
+    demo = rows_of({"mposer": [run_of(50.04, stand_in=True)]})
+    assert all(row.n_runs for row in demo["published"])
+    assert [row.text("pa_mpjpe") for row in demo["default"]] == ["135.4", "50.0"]
 
 
 def test_csv_has_two_columns_an_error_and_empty_cells():
-    lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
+    lines = list(csv.DictReader(io.StringIO(AblationResults.average(THREE_SEEDS).as_csv())))
     per_frame, mposer = (
         next(line for line in lines if line["model"].startswith(n))
         for n in ("per frame,", "G + MP")
