@@ -205,7 +205,7 @@ class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
     title = "MPoser"
-    trainer = "vibe_model.vibe.mposer:run"
+    trainer = "vibe_model.vibe.mposer_training:run"
     score_format = "error {reconstruction_deg:.1f}°"
     result_format = "{reconstruction_deg:.1f}° off (mean pose {mean_pose_deg:.1f}°)"
 

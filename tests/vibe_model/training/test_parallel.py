@@ -20,7 +20,7 @@ from vibe_model import TrainConfig, training
 from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches
 from vibe_model.training.trainer import ProcessGroup
-from vibe_model.vibe.mposer import _MPoserTrainer
+from vibe_model.vibe.mposer_training import _MPoserTrainer
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.settings import VideoConfig
 from vibe_model.training import video
-from vibe_model.vibe import mposer
+from vibe_model.vibe import mposer_training
 from vibe_model.vibe.config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4
@@ -129,7 +129,10 @@ KINDS = {
         config=part_dynamics_config, splits=part_dynamics_splits, run=video.run, loop=video.VideoRun
     ),
     "prior": SimpleNamespace(
-        config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer._MPoserRun
+        config=prior_config,
+        splits=prior_splits,
+        run=mposer_training.run,
+        loop=mposer_training._MPoserRun,
     ),
 }
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from pipeline.errors import CheckpointError
-from vibe_model.vibe.mposer import Code, MPoser, _geodesic_degrees
+from vibe_model.vibe.mposer import MPoser, _Code
+from vibe_model.vibe.mposer_training import _geodesic_degrees
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_window
     own = torch.distributions.Normal(mean, (log_variance / 2).exp())
     standard = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
     expected = torch.distributions.kl_divergence(own, standard).sum(1).mean()
-    assert float(Code(mean, log_variance).kl_divergence()) == pytest.approx(
+    assert float(_Code(mean, log_variance).kl_divergence()) == pytest.approx(
         float(expected), abs=1e-12
     )
 
@@ -97,6 +98,7 @@ def test_a_loaded_prior_is_the_saved_one_frozen(prior, saved):
     energy.backward()
     assert given.grad.abs().max() > 0
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert not loaded.encoder.training, "it stays in evaluation mode"
     assert loaded.stand_in
     assert not MPoser.load(saved(stand_in=False)).stand_in
 

@@ -14,8 +14,8 @@ from pipeline.errors import TrainingDiverged
 from tests.results import read_file
 from tests.vibe_model.builders import rotations_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
-from vibe_model.vibe import mposer
-from vibe_model.vibe.mposer import _held_out_errors, _mean_rotations, _MPoserTrainer
+from vibe_model.vibe import mposer_training
+from vibe_model.vibe.mposer_training import _held_out_errors, _mean_rotations, _MPoserTrainer
 
 
 @pytest.fixture
@@ -39,21 +39,21 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     prior = _MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
     found = _held_out_errors(prior, rest, config, splits)["v/val"]
-    assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
+    assert found.mean_pose_deg == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
     turns = rotations_of(split.rows["theta"][:8, 6:75]).reshape(2, 4, 23, 3, 3)
     labels = torch.as_tensor(turns, dtype=torch.float32)
     relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
-    assert found["reconstruction_deg"] == pytest.approx(
+    assert found.reconstruction_deg == pytest.approx(
         np.rad2deg(relative.magnitude().mean()), rel=1e-4
     )
     split.rows["w_smpl"][5] = 0
     found = _held_out_errors(prior, rest, config, splits)["v/val"]
-    assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
+    assert (found.mean_pose_deg, found.windows) == (0, 1)
 
 
 def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
-    folder = mposer.run(replace(config, validation=("u/val",)))
+    folder = mposer_training.run(replace(config, validation=("u/val",)))
     history = read_file(folder / "last.pt")["training"]["history"]
     losses = [sum(entry["losses"].values()) for entry in history]
     found = read_file(folder / "metrics.json")["best"]
@@ -92,5 +92,5 @@ def test_each_step_draws_noise_of_its_own(config, splits):
 def test_motion_without_one_finite_number_gives_no_prior(config, splits):
     splits["m/train"].rows["theta"][:] = np.nan
     with pytest.raises(TrainingDiverged, match="no step had a finite loss"):
-        mposer.run(replace(config, validation=(), max_non_finite=1000))
+        mposer_training.run(replace(config, validation=(), max_non_finite=1000))
     assert not list(config.runs.glob("*/best.pt"))
