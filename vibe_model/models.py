@@ -1,15 +1,16 @@
 """The registry of models, built-in and of other packages.  [settings] -> training -> evaluation,
 prediction
 
-A model is one record `MODEL`, found below or by an entry point of "vibe_pipeline.models"
-(docs/adding-a-model.md). It imports no torch: trainer and networks are imported when first used.
+A model is one record `MODEL`, in a package here that `pipeline.table` lists, or in another one that
+has an entry point of "vibe_pipeline.models" (docs/adding-a-model.md). It imports no torch: trainer
+and networks are imported when first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pydantic.dataclasses import is_pydantic_dataclass
 
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_model.networks.video_model import VideoModel
 
-C = TypeVar("C", bound=VideoConfig)
+C = TypeVar("C", bound=RunConfig)
+V = TypeVar("V", bound=VideoConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Generic[C]):
     """A section of luigi.cfg that is trained: its settings and their defaults."""
 
     title: str  # in tables
-    config: type[RunConfig]
-    presets: Mapping[str, Callable[..., RunConfig]]  # functions that make a configuration
+    config: type[C]
+    presets: Mapping[str, Callable[..., C]]  # functions that make a configuration
     preset: str  # default
     # settings that other sections decide, and those sections, for messages
     inherited: tuple[str, ...] = ("cache", "runs", "body", "stream")
@@ -64,11 +66,9 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(Training):
+class Model(Training[VideoConfig]):
     """A model of video features."""
 
-    config: type[VideoConfig]
-    presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # changes of a configuration by name
     baseline: str  # variant that regresses each frame from its own feature
     # Whether it is reported, and compared with its baseline, by default. Others are reported for
@@ -92,31 +92,25 @@ class Model(Training):
                 close = did_you_mean(name, field_names)
                 raise ConfigError(f"variant {variant!r}: {name}: no such setting{close}")
 
-    def require_variant(self, name: str, setting: str = "variant") -> None:
-        """Raise ConfigError unless `name` is a variant, or several joined by "+".
+    def parse_variant(self, name: str, setting: str = "variant") -> list[Mapping[str, Any]]:
+        """Changes of a variant, or of several joined by "+"; none of "". Raises ConfigError.
 
         setting: What names it, for the message.
         """
-        for part in filter(None, name.split("+")):
+        parts = list(filter(None, name.split("+")))
+        for part in parts:
             if part not in self.variants:
                 raise ConfigError(
                     f"{setting}: expected one of {', '.join(self.variants)}, or some joined by +; "
                     f"found {part!r}",
                     setting,
                 )
+        return [self.variants[part] for part in parts]
 
-    def vary(self, config: C, name: str) -> C:
-        """Apply a variant to a configuration of the model; join several by "+"; "": none.
-
-        `leave_out` accumulates. Raises ConfigError for an unknown variant.
-        """
-        self.require_variant(name)
-        for part in filter(None, name.split("+")):
-            changes = dict(self.variants[part])
-            if "leave_out" in changes:
-                left_out = (*config.leave_out, *changes["leave_out"])
-                changes["leave_out"] = tuple(dict.fromkeys(left_out))
-            config = replace(config, **changes)
+    def vary(self, config: V, name: str) -> V:
+        """Apply a variant to a configuration of the model, as `parse_variant` reads it."""
+        for changes in self.parse_variant(name):
+            config = config.vary(changes)
         return config
 
     def load_trainer(self) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar
 
 from cache.read.open_split import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
@@ -23,6 +23,8 @@ from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
+
+C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
 # Name of the preset for demo data. If [vibe] uses it, it is the default of all other models that
@@ -75,7 +77,7 @@ class RunChoice:
         return replace(defaults, **settings.source.section(model.section).parse(cls))
 
 
-def _preset_of(settings: Settings, training: Training) -> str:
+def _preset_of(settings: Settings, training: Training[Any]) -> str:
     """Name of a training's preset: that of its section, else the default.
 
     The default is the preset for demo data, if the training has it and `_is_short`.
@@ -133,7 +135,7 @@ class ModelSections:
                     with _name_section(section):
                         device_of(config.device)
 
-    def check_inputs(self, config: RunConfig, training: Training) -> None:
+    def check_inputs(self, config: RunConfig, training: Training[Any]) -> None:
         """Check that a training's splits, streams and checkpoint are known or exist.
 
         Called before the conversion, which takes hours. Raises ConfigError, which names the
@@ -189,7 +191,7 @@ class ModelSections:
             values["seed"] = seed
 
         if variant:
-            model.require_variant(variant, "--variant")
+            model.parse_variant(variant, "--variant")  # raises ConfigError
         with _name_section(section):
             config = replace(preset, **values)
             chosen = variant or runs.variant
@@ -212,13 +214,12 @@ class ModelSections:
                 split: value for split, value in decided[name].items() if split in motion
             }
         with _name_section(self.settings.source.section(VIBE.section)):
-            return cast("MPoserConfig", replace(self._training_settings(MPOSER), **decided))
+            return replace(self._training_settings(MPOSER), **decided)
 
     def pr_vipe(self) -> PrVIPEConfig:
         """[pose_embedding] with the paths. Raises ConfigError."""
-        config = cast("PrVIPEConfig", self._training_settings(PR_VIPE))
         return replace(
-            config,
+            self._training_settings(PR_VIPE),
             cache=self.settings.paths.cache,
             runs=self.settings.paths.runs,
             body=self.settings.paths.body,
@@ -230,7 +231,8 @@ class ModelSections:
             runs = RunChoice.read(self.settings, model)
             defaults = asdict(RunChoice.default(model))
             yield from _values_of(model, self.model(model), asdict(runs), defaults)
-        for training in (MPOSER, PR_VIPE):
+        trainings: list[Training[Any]] = [MPOSER, PR_VIPE]
+        for training in trainings:
             preset = _preset_of(self.settings, training)
             yield from _values_of(
                 training,
@@ -252,7 +254,7 @@ class ModelSections:
                 enabled[key] = splits
         return enabled
 
-    def _training_settings(self, training: Training) -> RunConfig:
+    def _training_settings(self, training: Training[C]) -> C:
         """Configuration of a training that belongs to no model. Raises ConfigError."""
         section = self.settings.source.section(training.section)
         preset = _preset_of(self.settings, training)
@@ -306,7 +308,7 @@ class ModelSections:
 
 
 def _parse_settings(
-    section: Section, training: Training, preset: str, *, besides: tuple[str, ...]
+    section: Section, training: Training[Any], preset: str, *, besides: tuple[str, ...]
 ) -> dict[str, Any]:
     """Parse the training's settings in its section. besides: other keys that are allowed.
 
@@ -336,8 +338,8 @@ def _name_section(section: Section) -> Iterator[None]:
 
 
 def _values_of(
-    training: Training,
-    config: RunConfig,
+    training: Training[C],
+    config: C,
     values: Mapping[str, Any],
     defaults: Mapping[str, Any],
 ) -> Iterator[SettingValue]:

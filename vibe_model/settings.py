@@ -19,7 +19,7 @@ Comments at fields are the descriptions in docs/settings.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -427,6 +427,11 @@ class VideoConfig(RunConfig):
                 raise self.checkpoint_error(name)
             files[name] = file
         return files
+
+    def vary(self, changes: Mapping[str, Any]) -> Self:
+        """Change settings. Splits to leave out are added to those that are left out already."""
+        left_out = dict.fromkeys((*self.leave_out, *changes.get("leave_out", ())))
+        return replace(self, **{**changes, "leave_out": tuple(left_out)})
 
     def splits_of(self, part: str) -> tuple[str, ...]:
         """Splits of datasets_2d, datasets_3d or motion that are trained on."""
