@@ -3,8 +3,8 @@ evaluation]
 
 `Trained.load` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
 `Trained` knows which streams it reads, and refuses features of another network. What differs
-between our checkpoints and the published ones is in their `Origin`. HMR2.0's file has no model of
-ours: `_Hmr2Head` are its heads.
+between our checkpoints and the published ones is in their `_Origin`. HMR2.0's file has no model of
+ours: `HMR2Head` are its heads.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.plug_ins import PlugInError
-from vibe_model import cameras, models, runs
+from vibe_model import models, runs
 from vibe_model.checkpoints import HMR2, Checkpoint, Kind
 from vibe_model.devices import device_of
-from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
+from vibe_model.networks.hmr2 import TOKEN_SIZE, HMR2Head
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
@@ -31,14 +29,11 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 TrainedKind = Kind | Literal["ours"]  # where a model is from: published, or "ours" of a run here
-HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
-TOKEN_SIZE: Final = 1024
-CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
-POSE_SIZE: Final = 24 * 6
+HMR2_STREAM: Final = "hmr2"  # HMR2.0's features
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class _Origin:
     """Where a model is from, and what that decides."""
 
     kind: TrainedKind  # as files record it
@@ -51,18 +46,26 @@ class Origin:
     has_own_network: bool = False
 
 
+class _ModelInput(NamedTuple):
+    """A stream that a model reads."""
+
+    stream: str  # its name in the training
+    size: int  # numbers per row
+    identity: Mapping[str, Any] | None  # of its network, as far as recorded
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A generator in evaluation mode, on its device, with the records of its checkpoint."""
 
     generator: VideoModel
     checkpoint: Path
-    origin: Origin
+    origin: _Origin
     config: VideoConfig
     stand_in: bool  # trained on demo data
-    # Identities of the streams of its training, as far as recorded, by the argument of
-    # `VideoModel.regress` that takes them: "features", or an extra one such as "homography".
-    identities: Mapping[str, Mapping[str, Any] | None]
+    # by the argument of `VideoModel.regress` that takes the stream: "features", or an extra one such
+    # as "homography"
+    inputs: Mapping[str, _ModelInput]
 
     @classmethod
     def load(cls, checkpoint: Path, body: Path | None, device: str = "auto") -> Self:
@@ -90,14 +93,6 @@ class Trained:
                 f"the body in {body}": body_model.is_stand_in,
             }
         )
-
-        identities = {**(saved.content.get("extra_streams") or {})}
-        identities["features"] = saved.content.get("features")
-        if origin.has_own_network:
-            identities["features"] = {
-                "kind": config.stream,
-                "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
-            }
         generator = origin.build(config, body_model)
         saved.fill(generator)
         return cls(
@@ -106,7 +101,7 @@ class Trained:
             origin=origin,
             config=config,
             stand_in=saved.stand_in,
-            identities=identities,
+            inputs=_inputs_of(saved, config, origin),
         )
 
     @functools.cached_property
@@ -135,10 +130,8 @@ class Trained:
         stream: Name of the features' stream. Example: {"features": "resnet50", "homography":
         "homography"}.
         """
-        streams = {"features": stream}
-        for name, extra in self.config.extra_streams.items():
-            streams[name] = extra.stream
-        return streams
+        streams = {argument: reading.stream for argument, reading in self.inputs.items()}
+        return {**streams, "features": stream}
 
     def has_random_features(self, split: Split, stream: str) -> bool:
         """Whether one of the model's streams has random weights."""
@@ -183,18 +176,15 @@ class Trained:
             identity: The stream's network, as the stream's manifest records it.
             argument: The model's argument that reads the stream, such as "homography".
         """
-        size = self.config.feature_size
-        if argument in self.config.extra_streams:
-            size = self.config.extra_streams[argument].size
-        expected = self.identities.get(argument)
-        if dim != size:
+        expected = self.inputs[argument]
+        if dim != expected.size:
             raise DataError(
-                f"{name}: expected {argument} of {size} numbers, as {self.checkpoint} was "
+                f"{name}: expected {argument} of {expected.size} numbers, as {self.checkpoint} was "
                 f"trained on, found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        if expected and identity:
-            self._check_identity(name, expected, identity, argument)
+        if expected.identity and identity:
+            self._check_identity(name, expected.identity, identity, argument)
 
     def _check_identity(
         self, name: str, expected: Mapping[str, Any], identity: Mapping[str, Any], argument: str
@@ -217,6 +207,19 @@ class Trained:
                 f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
                 f"{_entries(expected, differing)}; found {_entries(identity, differing)}. {do}"
             )
+
+
+def _inputs_of(saved: Checkpoint, config: VideoConfig, origin: _Origin) -> dict[str, _ModelInput]:
+    """The streams of a checkpoint's training, by argument; the features first."""
+    identity = saved.content.get("features")
+    if origin.has_own_network:
+        weights = {"kind": "file", "file_sha256": runs.file_digest(saved.path)}
+        identity = {"kind": config.stream, "weights": weights}
+    inputs = {"features": _ModelInput(config.stream, config.feature_size, identity)}
+    recorded = saved.content.get("extra_streams") or {}
+    for argument, reading in config.extra_streams.items():
+        inputs[argument] = _ModelInput(reading.stream, reading.size, recorded.get(argument))
+    return inputs
 
 
 def _refuse_other_states(checkpoint: Checkpoint) -> None:
@@ -277,56 +280,15 @@ def _text(entry: Any) -> str:
     return str(entry)
 
 
-class _Hmr2Head(VideoModel):
-    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the
-    checkpoint's names.
-    """
-
-    project = staticmethod(functools.partial(cameras.project, crop_px=CROP_PX))
-
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self.smpl_head = _LinearHeads()
-        self.body = body
-
-    def regress(self, features: Tensor) -> Estimate:
-        """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
-        pose, shape, camera = self.smpl_head(features)
-        vectors = pose.unflatten(-1, (24, 2, 3))  # the first and second column of each rotation
-        return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
-
-
-class _LinearHeads(nn.Module):
-    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean
-    and a layer.
-    """
-
-    init_body_pose: Tensor
-    init_betas: Tensor
-    init_cam: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decpose = nn.Linear(TOKEN_SIZE, POSE_SIZE)
-        self.decshape = nn.Linear(TOKEN_SIZE, SHAPE_SIZE)
-        self.deccam = nn.Linear(TOKEN_SIZE, CAMERA_SIZE)
-        for name, size in (("body_pose", POSE_SIZE), ("betas", SHAPE_SIZE), ("cam", CAMERA_SIZE)):
-            self.register_buffer(f"init_{name}", torch.zeros(1, size))
-
-    def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pose = self.decpose(token) + self.init_body_pose
-        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
-
-
-_OURS: Final = Origin(kind="ours", configure=_recorded_config)
-_PUBLISHED: Final[Mapping[Kind, Origin]] = {
-    "vibe": Origin(kind="vibe", configure=lambda _: models.find("vibe").config(), reads_spin=True),
-    "spin": Origin(kind="spin", title="SPIN", configure=_config_by_frame, reads_spin=True),
-    HMR2: Origin(
+_OURS: Final = _Origin(kind="ours", configure=_recorded_config)
+_PUBLISHED: Final[Mapping[Kind, _Origin]] = {
+    "vibe": _Origin(kind="vibe", configure=lambda _: models.find("vibe").config(), reads_spin=True),
+    "spin": _Origin(kind="spin", title="SPIN", configure=_config_by_frame, reads_spin=True),
+    HMR2: _Origin(
         kind=HMR2,
         title="HMR2.0",
         configure=functools.partial(_config_by_frame, stream=HMR2_STREAM, feature_size=TOKEN_SIZE),
-        build=lambda _, body: _Hmr2Head(body),
+        build=lambda _, body: HMR2Head(body),
         has_own_network=True,
     ),
 }

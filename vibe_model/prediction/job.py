@@ -132,7 +132,7 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
     records.
     """
     for argument, reading in trained.config.extra_streams.items():
-        identity = trained.identities.get(argument)
+        identity = trained.inputs[argument].identity
         if identity is None:
             raise DataError(
                 f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} "
