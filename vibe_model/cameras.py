@@ -62,14 +62,14 @@ def optimal_camera(
 
     points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points
     above 0 count -> (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half
-    the trace of the best 2 x 2 map. limits: of the scale. Frames without `has_optimal_camera` get
-    (1, 0, 0).
+    the trace of the best 2 x 2 map. limits: of the scale. Frames without one
+    (`_has_optimal_camera`) get (1, 0, 0).
     """
     with torch.no_grad():
         is_visible = (visible > 0)[..., None]  # (..., J, 1)
         source, source_mean = _centre(points, is_visible)
         goal, goal_mean = _centre(targets, is_visible)
-        is_defined = has_optimal_camera(points, visible)  # (...)
+        is_defined = _has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
             product = _sum_points(source * goal)
             spread = _sum_points(source.square())
@@ -81,6 +81,25 @@ def optimal_camera(
         camera = torch.cat((scale, shift), dim=-1)
         unit_camera = constant((1.0, 0.0, 0.0), camera)
         return torch.where(is_defined[..., None], camera, unit_camera)
+
+
+def apply_optimal_camera(
+    points: Tensor,
+    label: Tensor,
+    method: Method = "least_squares",
+    limits: tuple[float, float] = LIMITS,
+) -> tuple[Tensor, Tensor]:
+    """Project points (..., J, 2) by the `optimal_camera` for their labels (..., J, 3): x, y,
+    visibility.
+
+    Also returns the labels, with visibility 0 in frames for which there is no such camera.
+    """
+    target = label[..., :2]
+    visible = label[..., 2]
+    camera = optimal_camera(points, target, visible, method, limits)
+    projected = project_orthographic(points, camera)
+    compared = visible * _has_optimal_camera(points, visible)[..., None]
+    return projected, torch.cat((target, compared[..., None]), dim=-1)
 
 
 def _half_trace(source: Tensor, goal: Tensor) -> Tensor:
@@ -107,7 +126,7 @@ def _sum_points(values: Tensor) -> Tensor:
     return values.sum((-2, -1))
 
 
-def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
+def _has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
     """Whether at least two different points are visible: (..., J, 2), (..., J) -> (...) bool."""
     is_visible = (visible > 0)[..., None]
     centred, _ = _centre(points.detach(), is_visible)

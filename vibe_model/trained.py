@@ -63,8 +63,8 @@ class Trained:
     origin: _Origin
     config: VideoConfig
     stand_in: bool  # trained on demo data
-    # by the argument of `VideoModel.regress` that takes the stream: "features", or an extra one such
-    # as "homography"
+    # By the argument of `VideoModel.regress` that takes the stream: "features", or an extra one, as
+    # "homography".
     inputs: Mapping[str, _ModelInput]
 
     @classmethod

@@ -107,18 +107,14 @@ def _keypoints(
     """Mean absolute error of the visible keypoints (B, n, 49) -> scalar.
 
     The camera of past and future frames (`is_moved`) is unknown: they are compared by the camera
-    that fits best (`cameras.optimal_camera`).
+    that fits best (`cameras.apply_optimal_camera`).
     """
     points = pred["kp_2d"]
-    target = true["kp_2d"][..., :2]
-    visible = true["kp_2d"][..., 2] > 0
+    label = true["kp_2d"]
     if is_moved:
-        camera = cameras.optimal_camera(points, target, visible, optimal_camera, limits)
-        scale = camera[..., None, :1]
-        shift = camera[..., None, 1:]
-        is_fitted = cameras.has_optimal_camera(points, visible)
-        visible = visible & is_fitted[..., None]
-        points = scale * (points + shift)
+        points, label = cameras.apply_optimal_camera(points, label, optimal_camera, limits)
+    target = label[..., :2]
+    visible = label[..., 2] > 0
     error = torch.where(visible[..., None], points - target, 0.0).abs().sum()
     return error / (2 * visible.sum()).clamp(min=1)
 

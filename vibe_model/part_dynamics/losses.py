@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from vibe_model.cameras import has_optimal_camera, optimal_camera, project_orthographic
+from vibe_model.cameras import apply_optimal_camera
 from vibe_model.losses import generator_losses, pair_step
 from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
@@ -41,31 +41,18 @@ def neighbours(
         by_step: Step in frames -> predictions of each frame with the camera (1, 0, 0).
         batch, weights: Arguments of `losses.generator_losses`.
     """
-    kp_2d = batch["kp_2d"]
-    total = kp_2d.new_zeros(())
+    labelled = batch["kp_2d"]
+    total = labelled.new_zeros(())
     for step, predicted in by_step.items():
-        if abs(step) >= kp_2d.shape[1]:
+        if abs(step) >= labelled.shape[1]:
             continue
         pred, label = pair_step(predicted, batch, step)
-        compared = _apply_optimal_camera(pred["kp_2d"], label["kp_2d"])
-        pred["kp_2d"], label["kp_2d"] = compared
+        kp_2d, label_kp_2d = apply_optimal_camera(pred["kp_2d"], label["kp_2d"])
+        pred = {**pred, "kp_2d": kp_2d}
+        label = {**label, "kp_2d": label_kp_2d}
         terms = generator_losses(pred, label, weights)
         total = total + torch.stack([*terms.values()]).sum()
     return total
-
-
-def _apply_optimal_camera(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Project points (..., 49, 2) by the camera that fits them best to their labels (..., 49, 3).
-
-    Also returns the labels, with visibility 0 in frames for which there is no such camera.
-    """
-    label_xy = label[..., :2]
-    visible = label[..., 2]
-    camera = optimal_camera(points, label_xy, visible)
-    projected = project_orthographic(points, camera)
-    has_camera = has_optimal_camera(points, visible)
-    compared = visible * has_camera[..., None]
-    return projected, torch.cat((label_xy, compared[..., None]), dim=-1)
 
 
 def uncertainty(network: PrVIPE, keypoints: Tensor, target: Tensor, is_known: Tensor) -> Tensor:
