@@ -2,11 +2,11 @@
 
 `evaluate` adds every predicted track to a `Scorer`, which measures it by several protocols at once:
 
-1. `Truth.from_labels` decides which frames a protocol counts, and makes arrays for their errors.
+1. `Truth.from_labels` decides which frames a protocol counts.
 2. `Scorer._pose` poses the predicted bodies and those of the labels, a few frames at a time. It
-   keeps the joints and fills in the errors of vertices (`_compare_bodies`), since vertices of a
-   whole track would be too large.
-3. `Scorer._measure` fills in the errors of joints and keypoints of the whole track.
+   keeps the joints and the errors of vertices (`_compare_bodies`), since vertices of a whole track
+   would be too large.
+3. `Scorer._measure` adds the errors of joints and keypoints of the whole track.
 
 Each error is measured for the prediction (OWN) and for the constant mean body (BASELINE).
 """
@@ -27,7 +27,7 @@ from cache.read.labels import BETAS, FIELDS, POSE
 from pipeline.errors import MissingAssets
 from pipeline.estimates import recorded_estimates
 from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from pipeline.skeletons import JOINTS, Bools, Floats, Ints
+from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation.protocols import Labels, Protocol
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true
+ErrorKey = tuple[str, str, str]  # protocol, model, metric
 
 VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics of vertices
 
@@ -106,7 +107,7 @@ class Scorer:
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))
         # Last frames of the previous track by protocol, model and metric, for metrics across tracks
         # (`Protocol.successive` "split")
-        self._previous: dict[tuple[str, str, str], Pair] = {}
+        self._previous: dict[ErrorKey, Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
         """Add the errors of one track to the means.
@@ -116,17 +117,16 @@ class Scorer:
         bodies = raw.smooth_time(self._smooth)
         labels = self._read_labels(bodies)
         truths = [Truth.from_labels(protocol, labels) for protocol in self._protocols]
-        predicted = self._pose(bodies, truths)
+        posed = self._pose(bodies, truths)
         # `Protocol.mean` -> the group of this track; all groups have the same weight in the means
         groups = {"frames": "", "videos": raw.track.video}
         by_protocol = []
         for truth in truths:
-            for model in MODELS:
-                self._measure(model, truth, predicted, bodies.run)
+            by_model = {model: self._measure(model, truth, posed, bodies.run) for model in MODELS}
             _, n_keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
             table = truth.protocol.metrics.items()
             by_keypoint = frozenset(name for name, metric in table if metric.by_keypoint)
-            errors = TrackErrors(truth.counted, n_keypoints, truth.errors, by_keypoint)
+            errors = TrackErrors(truth.counted, n_keypoints, by_model, by_keypoint)
             self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
             by_protocol.append(errors)
         return bodies, by_protocol[0]
@@ -154,16 +154,20 @@ class Scorer:
         return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
 
     @torch.no_grad()
-    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> _Predicted:
-        """Pose the frames that metrics read, POSED_AT_ONCE at a time.
-
-        Fills in the truths' errors of vertices, and their joints of labels' bodies.
-        """
+    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> _Posed:
+        """Pose the frames that metrics read, POSED_AT_ONCE at a time."""
         n_frames = len(predicted)
         kp_2d = np.zeros((n_frames, 49, 2), np.float32)
         joints: dict[Order, Floats] = {}
         for order in {truth.protocol.joints for truth in truths}:
             joints[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
+        label_joints: dict[str, Floats] = {}
+        vertex_errors: dict[ErrorKey, Doubles] = {}
+        for protocol in (truth.protocol for truth in truths):
+            if protocol.truth == "body":
+                label_joints[protocol.name] = np.zeros_like(joints[protocol.joints])
+            for key in itertools.product([protocol.name], MODELS, _vertex_metrics(protocol)):
+                vertex_errors[key] = np.full(n_frames, np.nan)
         reads_joints = _any_row(truth.reads_joints for truth in truths)
         reads_keypoints = _any_row(truth.reads_keypoints for truth in truths)
         groups = self._group_by_body(truths, predicted.track.gender)
@@ -185,9 +189,15 @@ class Scorer:
                 ordered[rows] = self._predicted_joints(order, bodies, mesh)
             for group in groups:
                 is_labelled = group.rows[rows]
-                if is_labelled.any():
-                    self._compare_bodies(group, mesh.take(is_labelled), rows[is_labelled])
-        return _Predicted(joints, kp_2d)
+                if not is_labelled.any():
+                    continue
+                labelled = rows[is_labelled]
+                compared = self._compare_bodies(group, mesh.take(is_labelled), labelled)
+                for name, of_label in compared.label_joints.items():
+                    label_joints[name][labelled] = of_label
+                for key, errors in compared.vertex_errors.items():
+                    vertex_errors[key][labelled] = errors
+        return _Posed(joints, kp_2d, _ComparedBodies(label_joints, vertex_errors))
 
     def _predicted_joints(self, order: Order, bodies: Estimate, mesh: _Mesh) -> Floats:
         """Joints of N predicted bodies, (N, J, 3) m. mesh: the same bodies.
@@ -214,11 +224,8 @@ class Scorer:
             _BodyGroup(self._label_bodies[compared], same) for (compared, _), same in groups.items()
         ]
 
-    def _compare_bodies(self, group: _BodyGroup, predicted: _Mesh, rows: Ints) -> None:
-        """Fill in joints of labels' bodies and errors of vertices for N rows of a track.
-
-        predicted: the bodies in these rows.
-        """
+    def _compare_bodies(self, group: _BodyGroup, predicted: _Mesh, rows: Ints) -> _ComparedBodies:
+        """Compare the predicted bodies in N rows of a track with those of their labels."""
         theta = group.truths[0].labels.theta[rows]
         label = _Mesh.from_theta(group.body, theta, predicted.betas)
         if group.has_vertices:
@@ -227,11 +234,12 @@ class Scorer:
         meshes = {OWN: predicted, BASELINE: self._mean}
         # Protocols with equal roots share vertices; with the same metric also its errors (N,).
         vertices = functools.cache(self._vertices)
-        shared: dict[tuple[str, metrics.Metric, _Root], Floats] = {}  # by model, metric and root
+        shared: dict[tuple[str, metrics.Metric, _Root], Doubles] = {}  # by model, metric and root
+        compared = _ComparedBodies({}, {})
         for truth in group.truths:
             protocol = truth.protocol
             if protocol.truth == "body":
-                truth.joints[rows] = _numpy(label.joints(protocol.joints))
+                compared.label_joints[protocol.name] = _numpy(label.joints(protocol.joints))
             is_counted = truth.counted[rows]
             if not is_counted.any():
                 continue
@@ -246,7 +254,9 @@ class Scorer:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
                         shared[key] = protocol.measure(name, pred, target)
-                    truth.errors[model][name][rows[is_counted]] = shared[key][is_counted]
+                    errors = np.where(is_counted, shared[key], np.nan)
+                    compared.vertex_errors[protocol.name, model, name] = errors
+        return compared
 
     def _vertices(self, mesh: _Mesh, reads: str, root: _Root) -> Floats:
         """The vertices that a metric reads, (N, 6890, 3) m, relative to `root`."""
@@ -254,8 +264,8 @@ class Scorer:
             mesh = mesh.unpose(self._unit_shapes(mesh.body))
         return _numpy(mesh.vertices(root))
 
-    def _measure(self, model: str, truth: Truth, predicted: _Predicted, run: Ints) -> None:
-        """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`.
+    def _measure(self, model: str, truth: Truth, posed: _Posed, run: Ints) -> dict[str, Doubles]:
+        """All errors (F,) of a track by metric; nan: none. run: as in `TrackBodies`.
 
         `Protocol.successive` decides which frames a metric over several frames (`Metric.span`)
         gets, and to which of its frames a number belongs:
@@ -265,14 +275,16 @@ class Scorer:
         - "split": the same, after the last frames of the previous track; the last frame
         """
         protocol = truth.protocol
-        pairs = self._pairs(model, truth, predicted)
+        pairs = self._pairs(model, truth, posed)
+        by_metric = {}
         masks = {"keypoints": truth.reads_keypoints, "prediction": truth.reads_joints}
         for name, metric in protocol.metrics.items():
             if metric.reads in VERTICES:
+                by_metric[name] = posed.compared.vertex_errors[protocol.name, model, name]
                 continue
+            errors = by_metric[name] = np.full(len(run), np.nan)
             pred, target = pairs[metric.reads]
             rows = np.flatnonzero(masks.get(metric.reads, truth.counted))
-            errors = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "neighbours":
                 for stretch in _split_at_gaps(rows, run):
                     values = protocol.measure(name, pred[stretch], target[stretch])
@@ -287,8 +299,9 @@ class Scorer:
             values = protocol.measure(name, *pair)
             lasts = rows[len(rows) - len(values) :]  # all rows, if the span is 1
             errors[lasts] = values
+        return by_metric
 
-    def _prepend_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
+    def _prepend_previous(self, key: ErrorKey, pair: Pair, span: int) -> Pair:
         """Put the last frames of the previous track before those of this one.
 
         Stores the last span - 1 frames for the next track. key: as in `_previous`.
@@ -301,28 +314,37 @@ class Scorer:
         self._previous[key] = (pred[1 - span :], target[1 - span :])
         return pred, target
 
-    def _pairs(self, model: str, truth: Truth, predicted: _Predicted) -> dict[str, Pair]:
+    def _pairs(self, model: str, truth: Truth, posed: _Posed) -> dict[str, Pair]:
         """The arrays that metrics read: `Metric.reads` -> (predicted, true)."""
         protocol = truth.protocol
-        joints = predicted.joints[protocol.joints]
-        kp_2d = predicted.kp_2d
+        joints = posed.joints[protocol.joints]
+        kp_2d = posed.kp_2d
+        target = posed.compared.label_joints.get(protocol.name, truth.labels.joints)
         if model == BASELINE:
             mean = _numpy(self._mean.joints(protocol.joints))
             joints = np.broadcast_to(mean, joints.shape)
             kp_2d = np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
         return {
-            "joints": (protocol.subtract_root(joints), protocol.subtract_root(truth.joints)),
-            "placed joints": (joints, truth.joints),
+            "joints": (protocol.subtract_root(joints), protocol.subtract_root(target)),
+            "placed joints": (joints, target),
             "keypoints": (kp_2d, truth.kp_2d),
             "prediction": (joints, joints),
         }
 
 
-class _Predicted(NamedTuple):
+class _ComparedBodies(NamedTuple):
+    """Predicted and labelled bodies of N frames."""
+
+    label_joints: dict[str, Floats]  # (N, J, 3) m by protocol, of those with `truth` "body"
+    vertex_errors: dict[ErrorKey, Doubles]  # (N,), nan in frames that do not count
+
+
+class _Posed(NamedTuple):
     """Joints of F predicted frames; 0 in frames that no metric reads."""
 
     joints: Mapping[Order, Floats]  # (F, J, 3) m
     kp_2d: Floats  # (F, 49, 2) in the crop
+    compared: _ComparedBodies  # of all frames
 
 
 class _BodyGroup:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of
-from pipeline.skeletons import JOINTS, Bools, Floats, correspondence
+from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, correspondence
 from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
 from vibe_model.runs import NEUTRAL_BODY
 
@@ -105,7 +105,7 @@ class Protocol:
         root: Floats = joints[..., self.root_places, :].mean(axis=-2, keepdims=True)
         return joints - root
 
-    def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
+    def measure(self, name: str, pred: Floats, target: Floats) -> Doubles:
         """Compute the metric `name` of N frames, (N - span + 1,)."""
         metric = self.metrics[name]
         if len(pred) < metric.span:

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
+from pipeline.skeletons import Bools, Doubles, Floats
 from vibe_model.evaluation.protocols import Labels, Protocol
 
 ByFrame = Mapping[str, Doubles]  # error -> (F,), nan where a frame has none
@@ -27,18 +27,12 @@ ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """Labels of F frames by a protocol, and the errors of predictions.
-
-    `Scorer` fills in `errors`, and the joints of labels' bodies.
-    """
+    """Labels of F frames by a protocol."""
 
     protocol: Protocol
     labels: Labels
-    joints: Floats  # (F, J, 3) m
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
     counted: Bools  # (F,) frames with counted 3D labels
-    # (F,) by model and metric; nan: none
-    errors: Mapping[str, dict[str, Doubles]]
 
     @property
     def reads_keypoints(self) -> Bools:
@@ -55,7 +49,7 @@ class Truth:
 
     @classmethod
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
-        """Apply a protocol's rules to labels; all errors are nan."""
+        """Apply a protocol's rules to labels."""
         if protocol.round_labels:
             for name in ROUNDED:
                 rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
@@ -63,15 +57,8 @@ class Truth:
         rows = protocol.rows(labels)
         rows_2d = protocol.rows_2d(labels)
         kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
-        joints = labels.joints
-        counted = rows & labels.has_3d
-        if protocol.truth == "body":
-            joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
-            counted = rows & labels.has_smpl
-        errors = {}
-        for model in MODELS:
-            errors[model] = {name: np.full(len(rows), np.nan) for name in protocol.metrics}
-        return cls(protocol, labels, joints, kp_2d, counted, errors)
+        counted = rows & (labels.has_smpl if protocol.truth == "body" else labels.has_3d)
+        return cls(protocol, labels, kp_2d, counted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
