@@ -27,7 +27,7 @@ from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
 from tasks.results import MEAN_BODY, ResultRow, RunMetrics, metric_titles
 from tasks.settings import settings
-from tasks.training import Train, train_config
+from tasks.training import Train, model_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
@@ -66,7 +66,7 @@ class Ablation(PipelineTask):
             line = settings().source.where("vibe", "variant")
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trainings():
-            train_config(variant, seed)  # reports mistakes before anything runs
+            model_config(VIBE, variant, seed)  # reports mistakes before anything runs
         return [
             Data(),
             *(
@@ -102,7 +102,7 @@ class Ablation(PipelineTask):
     def _results(self) -> AblationResults:
         by_variant: dict[str, list[RunMetrics]] = {}
         for variant, seed in self._trainings():
-            folder = runs.run_folder(train_config(variant, seed))
+            folder = runs.run_folder(model_config(VIBE, variant, seed))
             by_variant.setdefault(variant, []).append(RunMetrics.read(folder))
         return AblationResults.average(by_variant)
 
@@ -125,7 +125,9 @@ class Ablation(PipelineTask):
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}
-        return _reasons_to_skip(train_config())
+        base = model_config(VIBE)
+        assert isinstance(base, TrainConfig)
+        return _reasons_to_skip(base)
 
     def _seeds(self) -> list[int] | list[None]:
         """The seeds to train with; None: that of luigi.cfg. Raises ConfigError if they are no

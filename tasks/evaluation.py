@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Final
 
@@ -125,12 +126,12 @@ def _per_frame_variant(model: Model) -> str:
 
 def _all_rows(model: Model) -> list[ResultRow]:
     """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
-    metrics = RunMetrics.read(runs.run_folder(model_config(model)))
-    config = per_frame_config(model)
-    per_frame = None
-    if config is not None:
-        per_frame = RunMetrics.read(runs.run_folder(config))
-    return metrics.rows(model.title, per_frame)
+    configs = {model.title: model_config(model)}
+    per_frame = per_frame_config(model)
+    if per_frame is not None:
+        configs["per frame"] = per_frame
+    metrics = {title: RunMetrics.read(runs.run_folder(config)) for title, config in configs.items()}
+    return list(itertools.chain.from_iterable(ResultRow.read_splits(metrics).values()))
 
 
 def show_notes(metrics: RunMetrics, config: VideoConfig, note: str = "") -> None:

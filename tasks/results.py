@@ -72,32 +72,6 @@ class RunMetrics:
         estimates: Mapping[str, str] = self.content.get("estimates", {})
         return estimates
 
-    def rows(self, title: str, per_frame: RunMetrics | None = None) -> list[ResultRow]:
-        """Make the rows of tables.
-
-        The models are the trained one; the per-frame model, plain and smoothed, if `per_frame` has
-        its metrics; and the mean body. title: The trained model's.
-        """
-        rows: list[ResultRow] = []
-        for split, entry in self.splits.items():
-            entries = {title: entry}
-            if per_frame is not None:
-                entries["per frame"] = per_frame.splits[split]
-            rows += ResultRow.read_split(split, entries)
-        return rows
-
-    def rows_beside_published(self, title: str) -> dict[str, list[ResultRow]]:
-        """Split -> rows of a table: the model and the mean body by protocol, then published
-        figures. On demo data, there are no published figures.
-        """
-        rows: dict[str, list[ResultRow]] = {}
-        for row in self.rows(title):
-            rows.setdefault(row.split, []).append(row)
-        if not self.stand_in:
-            for split, shown in rows.items():
-                shown += ResultRow.published(split)
-        return rows
-
 
 class ResultRow(NamedTuple):
     """A row of a table: one model on one split, by one protocol."""
@@ -130,20 +104,33 @@ class ResultRow(NamedTuple):
             yield row._replace(model=MEAN_BODY, errors=_errors_of(numbers["baseline"]))
 
     @classmethod
-    def read_split(cls, split: str, entries: Mapping[str, SplitMetrics]) -> list[Self]:
-        """Make the rows of one split: by each protocol those of all models, then the mean body's.
+    def read_splits(
+        cls, metrics: Mapping[str, RunMetrics], *, published: bool = False
+    ) -> dict[str, list[Self]]:
+        """Make the rows of each split: by each protocol those of all models, then the mean body's.
 
-        A protocol made for the dataset, such as emdb, comes first. The keypoints that a model reads
-        are part of its name.
-
-        entries: Model's name -> the split's entry in its metrics.json.
+        metrics: by the model's name. The keypoints that a model reads are part of its name.
+        published: whether rows of published models follow. They do not beside demo data.
         """
-        rows = list[Self]()
-        for name, entry in entries.items():
-            title = name
-            if entry.get(runs.KEYPOINTS):
-                title += f", keypoints {entry[runs.KEYPOINTS]}"
-            rows += cls.read_entry(split, entry, title)
+        by_split: dict[str, list[Self]] = {}
+        for name, of_model in metrics.items():
+            for split, entry in of_model.splits.items():
+                title = name
+                if entry.get(runs.KEYPOINTS):
+                    title += f", keypoints {entry[runs.KEYPOINTS]}"
+                by_split.setdefault(split, []).extend(cls.read_entry(split, entry, title))
+        by_split = {split: cls._sort(split, rows) for split, rows in by_split.items()}
+        if published:
+            for split, rows in by_split.items():
+                rows += cls._published(split)
+        return by_split
+
+    @classmethod
+    def _sort(cls, split: str, rows: Sequence[Self]) -> list[Self]:
+        """Sort a split's rows by protocol; the mean body is last, once.
+
+        A protocol made for the dataset, such as emdb, comes first.
+        """
         dataset = split.partition("/")[0]
         protocols = list(dict.fromkeys(row.protocol for row in rows))
         protocols.sort(key=lambda name: name != dataset)  # False sorts before True
@@ -153,7 +140,7 @@ class ResultRow(NamedTuple):
         )
 
     @classmethod
-    def published(cls, split: str) -> Iterator[Self]:
+    def _published(cls, split: str) -> Iterator[Self]:
         """Yield the rows of published models on a split."""
         for figures in published.FIGURES:
             if figures.split == split:

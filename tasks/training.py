@@ -45,7 +45,7 @@ from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import VIBE, WITHOUT_DEPTH, ModelSections
 from vibe_model.settings import RunConfig, VideoConfig
-from vibe_model.vibe.config import MPoserConfig, TrainConfig
+from vibe_model.vibe.config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
@@ -182,13 +182,6 @@ def model_config(model: Model, variant: str | None = None, seed: int | None = No
     return _ModelTraining.read(model, variant, seed).config
 
 
-def train_config(variant: str | None = None, seed: int | None = None) -> TrainConfig:
-    """VIBE's configuration, from `model_config`."""
-    config = model_config(VIBE, variant, seed)
-    assert isinstance(config, TrainConfig)
-    return config
-
-
 def _mposer_config(train: VideoConfig) -> MPoserConfig:
     """Configuration of the motion prior for the generator `train` (`ModelSections.mposer`),
     checked.
@@ -211,14 +204,14 @@ class TrainMPoser(CheckpointTask):
 
     @classmethod
     def checkpoint(cls, reader: VideoConfig | None) -> Path:
-        return _best_of(_mposer_config(reader or train_config()))
+        return _best_of(_mposer_config(reader or model_config(VIBE)))
 
     @classmethod
     def required_tasks(cls, variant: str | None, seed: int | None) -> list[PipelineTask]:
         return [cls(variant=variant, seed=seed)]
 
     def config(self) -> MPoserConfig:
-        return _mposer_config(train_config(self.variant, self.seed))
+        return _mposer_config(model_config(VIBE, self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
         self.config()  # raises what is wrong with it, before anything runs

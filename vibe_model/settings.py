@@ -18,7 +18,7 @@ Comments at fields are the descriptions in docs/settings.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
@@ -183,10 +183,8 @@ class RunConfig:
         """Raise ConfigError for contradictory settings."""
 
     def check_feature_size(self) -> None:
-        """Raise ConfigError if a model cannot read features of its `feature_size` numbers.
-
-        `check_inputs` calls it before a training, unlike `check_consistency`, which is called for
-        every configuration.
+        """Raise ConfigError if a model cannot read features of its `feature_size` numbers. Only
+        `check_inputs` calls it, before a training.
         """
 
     def splits_of(self, part: str) -> tuple[str, ...]:
@@ -473,17 +471,14 @@ class VideoConfig(RunConfig):
     def streams(self) -> dict[str, tuple[str, ...]]:
         extra = [reading.stream for reading in self.extra_streams.values()]
         by_split: dict[str, tuple[str, ...]] = {}
-
-        def add(splits: Iterable[str], names: tuple[str, ...]) -> None:
+        reads = [(self.splits_of(part), self.streams_of(part)) for part in self.parts]
+        evaluated = (*map(split_of, self.validation), *self.evaluation)
+        for splits, names in (*reads, (evaluated, (self.stream,))):
+            if not names:
+                continue
             for split in splits:
-                if names:
-                    earlier = by_split.get(split, ())
-                    by_split[split] = tuple(dict.fromkeys((*earlier, *names, *extra)))
-
-        for part in self.parts:
-            add(self.splits_of(part), self.streams_of(part))
-        add(map(split_of, self.validation), (self.stream,))
-        add(self.evaluation, (self.stream,))
+                earlier = by_split.get(split, ())
+                by_split[split] = tuple(dict.fromkeys((*earlier, *names, *extra)))
         return by_split
 
     @property

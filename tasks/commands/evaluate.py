@@ -8,6 +8,7 @@ the tables made in `tasks.results`.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
 from tasks import evaluation
 from tasks.base import fact, plain
-from tasks.results import RunMetrics, as_csv, table_of
+from tasks.results import ResultRow, RunMetrics, as_csv, table_of
 from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.runs import write_json
@@ -132,18 +133,20 @@ def _run(args: argparse.Namespace) -> int:
     metrics = RunMetrics({"stand_in": stand_in, "checkpoint": model.about, **by_split})
     if args.out is not None:
         write_json(args.out / runs.METRICS, metrics.content)
-        results = as_csv(metrics.rows(model.title))
+        rows = ResultRow.read_splits({model.title: metrics})
+        results = as_csv([*itertools.chain.from_iterable(rows.values())])
         write_atomic(args.out / evaluation.RESULTS, results.encode())
     if args.json:
         print_json(metrics.content)
         return 0
-    for name, rows in metrics.rows_beside_published(model.title).items():
-        console.print_table(table_of(name, rows, protocols=True), least=evaluation.WIDE)
+    shown = ResultRow.read_splits({model.title: metrics}, published=not stand_in)
+    for name, of_split in shown.items():
+        console.print_table(table_of(name, of_split, protocols=True), least=evaluation.WIDE)
         console.out.print()
     evaluation.show_notes(metrics, model.config, f". --json has all metrics; {NOTE}")
     if args.out is not None:
-        shown = plain(from_here(args.out))
-        fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
+        folder = plain(from_here(args.out))
+        fact("numbers", f"{folder}/{evaluation.RESULTS}, {folder}/{runs.METRICS} (all)")
     return 0
 
 

@@ -225,17 +225,12 @@ class _SplitTable:
 
 def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     """The section of results. On demo data, there are no published figures."""
-    entries: dict[str, dict[str, SplitMetrics]] = {}  # split -> run -> its entry of metrics.json
-    for run in runs:
-        for split, entry in run.splits.items():
-            entries.setdefault(split, {})[run.name] = entry
+    metrics = {run.name: run.metrics for run in runs if run.metrics is not None}
     is_demo = any(run.stand_in for run in runs)
     tables = {}
-    for split, by_run in entries.items():
-        rows = ResultRow.read_split(split, by_run)
-        if not is_demo:
-            rows += ResultRow.published(split)
-        notes = itertools.chain.from_iterable(map(_notes, by_run.values()))
+    for split, rows in ResultRow.read_splits(metrics, published=not is_demo).items():
+        entries = [of_run.splits[split] for of_run in metrics.values() if split in of_run.splits]
+        notes = itertools.chain.from_iterable(map(_notes, entries))
         tables[split] = _SplitTable(rows, [*dict.fromkeys(notes)])
 
     rows = [*itertools.chain.from_iterable(table.rows for table in tables.values())]

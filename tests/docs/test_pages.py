@@ -22,11 +22,12 @@ from pipeline.settings.file import LUIGI, Section
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import training_sections
 from tasks import settings
-from tasks.training import train_config
+from tasks.training import model_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
 from tests.made_splits import track_of, write_split, write_stream
 from vibe_model import models
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
+from vibe_model.sections import VIBE
 from vibe_model.vibe.config import MPOSER
 
 NOT_RUN = "python not run"  # language of blocks that are no whole programs
@@ -224,4 +225,4 @@ def test_the_luigi_cfg_of_getting_started_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.training.settings", lambda: read)
     assert read.data.datasets == ("penn_action", "3dpw", "amass")
     wanted = {"penn_action/train", "3dpw/train", "amass/train", "3dpw/validation", "3dpw/test"}
-    assert set(train_config().splits) == wanted
+    assert set(model_config(VIBE).splits) == wanted

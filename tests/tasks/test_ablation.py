@@ -11,9 +11,10 @@ from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser
 from tasks.ablation import TABLE, AblationResults, _reasons_to_skip
 from tasks.results import RunMetrics
-from tasks.training import _mposer_config, train_config
+from tasks.training import _mposer_config, model_config
 from tests.results import read_file
 from vibe_model import runs
+from vibe_model.sections import VIBE
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
 MPOSER = {
@@ -139,9 +140,9 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking):
 
 def test_a_negative_seed_is_refused(asking):
     asking({"seed": "6"})
-    assert train_config().seed == 6
+    assert model_config(VIBE).seed == 6
     with pytest.raises(ConfigError, match="seed"):
-        train_config(None, -1)
+        model_config(VIBE, None, -1)
     for wrong in ({"seeds": "0,-1"}, {"variants": "mposer,dropout"}):
         with pytest.raises(ConfigError, match=r"--seeds 0,-1|--variants: unknown"):
             asking({}, **wrong).requires()
@@ -149,7 +150,7 @@ def test_a_negative_seed_is_refused(asking):
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
     asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
-    config = _mposer_config(train_config("mposer", 4))
+    config = _mposer_config(model_config(VIBE, "mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (
         7,
         4,
@@ -161,7 +162,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
 
 def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking):
     task = asking({}, variants="mposer", seeds="0")
-    config = train_config("mposer", 0)
+    config = model_config(VIBE, "mposer", 0)
     assert (
         config.mposer
         == TrainMPoser.checkpoint(config)
@@ -181,7 +182,7 @@ def test_from_a_project_to_the_table(project, build):
     table = (folder / TABLE).read_text()
     assert "\n3dpw/test,default,G + MPoser prior,2," in table
     for seed in (0, 1):
-        config = train_config("mposer", seed)
+        config = model_config(VIBE, "mposer", seed)
         prior = runs.run_folder(_mposer_config(config))
         assert config.mposer == prior / "best.pt"
         about = read_file(runs.run_folder(config) / "config.json")["config"]

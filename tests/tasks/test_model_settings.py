@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE
-from tasks.training import train_config
+from tasks.training import model_config
 from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
@@ -19,7 +19,7 @@ def config_with(bare, within):
     def read(**train):
         bare.configure({**everything, "vibe": {"preset": "embedded", "datasets_2d": None, **train}})
         within(bare)
-        return train_config()
+        return model_config(VIBE)
 
     return read
 
