@@ -12,7 +12,6 @@ from vibe_model.metrics import score_text
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.feature_table import TableProgress
     from vibe_model.training.loop import TrainingProgress
 
 # A step is an outlier if its loss is more than so many times the mean of the epoch's steps before
@@ -40,10 +39,10 @@ class TrainingView:
         self._loss = ""  # text of the last one, which is shown again after a skipped step
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
 
-    def show_features(self, loaded: TableProgress) -> None:
-        self._progress(loaded.done, loaded.total, f"features {loaded.where}")
-        if loaded.done == loaded.total:
-            fact("features", loaded.where)
+    def show_features(self, where: str, done: int, total: int) -> None:
+        self._progress(done, total, f"features {where}")
+        if done == total:
+            fact("features", where)
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show the step's loss, and warn if it is an outlier."""

@@ -173,8 +173,8 @@ def choose_sigma(
     *,
     tracks: Mapping[str, str] | None = None,
     candidates: Sequence[float] = SIGMAS,
-) -> tuple[float, dict[float, float]]:
-    """The smoothing sigma with the best PA-MPJPE, and each sigma's mean over splits, mm.
+) -> float:
+    """The smoothing sigma with the best PA-MPJPE, the mean over splits.
 
     Of equals the first candidate wins. options: vertices, keypoints and smoothed_too do not matter.
     tracks: as in `evaluate_all`. Splits without 3D labels do not count. Raises DataError if none
@@ -193,8 +193,7 @@ def choose_sigma(
             f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none"
         )
 
-    by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
-    return min(by_sigma, key=by_sigma.__getitem__), by_sigma
+    return min(scores, key=lambda sigma: float(np.mean(scores[sigma])))
 
 
 class _EvaluationJob(NamedTuple):

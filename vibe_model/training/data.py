@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.skeletons import Array, Ints
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import RunConfig
-from vibe_model.training.feature_table import FeatureTable, TableProgress
+from vibe_model.training.feature_table import FeatureTable, ReportFeatures
 
 if TYPE_CHECKING:
     from cache import Split
@@ -104,7 +104,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         world_size: int = 1,
         hold: str = "none",
         device: torch.device = CPU,
-        report: Callable[[TableProgress], None] | None = None,
+        report: ReportFeatures | None = None,
     ) -> None:
         self._n_steps = config.epochs * config.iterations
         if config.batch_size < world_size:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -27,13 +26,8 @@ NOT_IN_MEMORY: Final = "read with each batch"
 SHARE_OF_FREE: Final = 0.8  # of free memory that features may take; the rest is for other processes
 
 
-@dataclass(frozen=True, slots=True)
-class TableProgress:
-    """Number of features in memory so far, for a progress bar."""
-
-    where: str  # where features are, or why they are not in memory
-    done: int = 0  # rows
-    total: int = 0
+# Shows progress: where features are, or why they are not in memory; rows in memory, rows in all.
+ReportFeatures = Callable[[str, int, int], None]
 
 
 class FeatureTable:
@@ -59,7 +53,7 @@ class FeatureTable:
         mixture: Mixture,
         hold: str,
         device: torch.device,
-        report: Callable[[TableProgress], None] | None = None,
+        report: ReportFeatures | None = None,
     ) -> _LoadedFeatures:
         """Read all features into memory, unless they are read with each batch.
 
@@ -73,7 +67,7 @@ class FeatureTable:
         """
         if hold == "none":
             return _LoadedFeatures(None, NOT_IN_MEMORY)
-        report = report or (lambda _: None)
+        report = report or (lambda *_: None)
         if any(part.copies for part in mixture.parts.values()):
             if hold != "auto":
                 raise ConfigError(
@@ -81,7 +75,7 @@ class FeatureTable:
                     "window's, which are read with each batch. Use hold = auto or none."
                 )
             where = f"{NOT_IN_MEMORY}: there are several copies"
-            report(TableProgress(where))
+            report(where, 0, 0)
             return _LoadedFeatures(None, where)
 
         layout = mixture.stream_rows()
@@ -89,7 +83,7 @@ class FeatureTable:
         needed = layout.total * size * dtype.itemsize
         place = _choose_place(hold, device, needed, f"{layout.total:,} rows of {size} {dtype}")
         if place.device is None:
-            report(TableProgress(place.where))
+            report(place.where, 0, 0)
             return _LoadedFeatures(None, place.where)
         torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # torch converts NumPy's by arrays
         empty = torch.empty((layout.total, size), dtype=torch_dtype, device=place.device)
@@ -107,7 +101,7 @@ class FeatureTable:
         row_numbers = first_rows[:, None] + self._frames
         return self.table[row_numbers.to(self.table.device)]
 
-    def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
+    def _fill(self, mixture: Mixture, where: str, report: ReportFeatures) -> None:
         """Read all rows into the table, and report progress. where: its place, as text."""
         sources = {}
         for part in _feature_parts(mixture):
@@ -122,7 +116,7 @@ class FeatureTable:
             first_rows = torch.from_numpy(self.layout.table_rows(name, starts))
             row_numbers = first_rows[:, None] + self._frames
             self.table[row_numbers.to(device)] = torch.from_numpy(read["features"]).to(device)
-            report(TableProgress(where, int(row_numbers[-1, -1]) + 1, len(self.table)))
+            report(where, int(row_numbers[-1, -1]) + 1, len(self.table))
 
 
 class _LoadedFeatures(NamedTuple):

@@ -33,7 +33,6 @@ from vibe_model.checkpoints import Checkpoint
 from vibe_model.runs import replace_file, write_json
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.trainer import ProcessGroup, StepResult, Trainer
 
 if TYPE_CHECKING:
@@ -66,8 +65,11 @@ class TrainingProgress:
 class TrainingObserver(Protocol):
     """Shows a training to the user. The first process alone has one."""
 
-    def show_features(self, loaded: TableProgress) -> None:
-        """Show how many features are in memory, before the first step. Not with hold = none."""
+    def show_features(self, where: str, done: int, total: int) -> None:
+        """Show how many rows of features are in memory, before the first step.
+
+        where: the place of features, or why they are not in memory. Not called with hold = none.
+        """
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show a step. loss: the weighted sum of its terms; None: the step was skipped."""
@@ -203,7 +205,7 @@ class TrainingLoop(ABC):
             self.trainer.load_state_dict(_saved_state(last, self.identity))
         self._settle_best()
         step = self.trainer.state.step
-        first = int(self.group.from_first(step) or 0)
+        first = self.group.from_first(step)
         if step != first:
             raise CheckpointError(
                 f"{last}: process {self.group.rank} resumes at step {step}, the first one at "
@@ -298,7 +300,7 @@ class TrainingLoop(ABC):
         state.skipped_in_a_row = 0
         self._save_last(curves)
         # a process that ends takes the others with it: wait until this is saved
-        self.group.from_first(0.0)
+        self.group.from_first(None)
         raise TrainingDiverged(
             f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step "
             f"{state.step}. {runs.LAST} holds the parameters before them. Run it again to "

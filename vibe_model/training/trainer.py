@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -40,6 +40,8 @@ from pipeline.errors import CheckpointError, ConfigError
 from vibe_model.devices import device_of
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.training.data import TrainingBatch
+
+T = TypeVar("T")
 
 # The others wait while the first process validates and saves: maybe longer than NCCL's default of
 # ten minutes.
@@ -87,16 +89,13 @@ class ProcessGroup:
             distributed.all_reduce(values)
         return values
 
-    def from_first(self, number: float | None) -> float | None:
-        """Return the first process's number in every process, and wait for it."""
+    def from_first(self, value: T) -> T:
+        """Return the first process's value in every process, and wait for it."""
         if self.size == 1:
-            return number
-        is_missing = number is None
-        sent = [float(is_missing), number or 0.0]
-        received = torch.tensor(sent, dtype=torch.float64, device=self.device)
-        distributed.broadcast(received, src=0)
-        is_missing, number = received.tolist()
-        return None if is_missing else number
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     @classmethod
     @contextmanager
@@ -130,7 +129,7 @@ class ProcessGroup:
         group = cls(distributed.get_rank(), size, device_of_rank)
         try:
             yield group
-            group.from_first(0.0)  # wait for the first process
+            group.from_first(None)  # wait for the first process
         finally:
             # A trainer holds the group by its `_forward`, and refers to itself by `_Losses`: only
             # the garbage collector frees it.

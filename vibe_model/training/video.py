@@ -312,7 +312,7 @@ class VideoRun(TrainingLoop):
         if config.per_frame and self._rating is _BY_3D:
             # Its predictions, smoothed in time, are another baseline. The width of the smoothing
             # (sigma) is the best one on the validation splits.
-            sigma, _ = choose_sigma(
+            sigma = choose_sigma(
                 generator,
                 {entry: self.splits[split_of(entry)] for entry in config.validation},
                 options,

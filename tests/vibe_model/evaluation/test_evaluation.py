@@ -219,17 +219,17 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
     pose = matrix_to_axis_angle(true @ axis_angle_to_matrix(noise)).flatten(1)
     model = Bodies(body, torch.cat((torch.ones(n, 3), pose, torch.zeros(n, 10)), dim=1))
     options = EvalOptions(stream="resnet50")
-    best, by_sigma = choose_sigma(model, {"a/val": split}, options, candidates=(0, 2, 30))
-    assert best == 2
+    assert choose_sigma(model, {"a/val": split}, options, candidates=(0, 2, 30)) == 2
     assert model.n_windows == 4  # windows of 16
+    errors = {}
     for sigma in (2, 30):
         alone = evaluate_split(model, split, replace(options, smoothed_too=sigma))
-        assert by_sigma[sigma] == pytest.approx(alone["smoothed"]["pa_mpjpe"])
+        errors[sigma] = alone["smoothed"]["pa_mpjpe"]
         whole = evaluate_all(model, {"3dpw/test": split}, replace(options, smoothed_too=sigma))
         for found in (whole["3dpw/test"], whole["3dpw/test"]["published"]):
             assert found["smoothed"].keys() == {"sigma", *METRICS} & {"sigma", *found}
             assert found["smoothed"]["accel"] < 0.5 * found["accel"]
-    assert by_sigma[0] == pytest.approx(alone["pa_mpjpe"])
+    assert errors[2] < min(errors[30], alone["pa_mpjpe"])
 
 
 # ------------------------------------------------------------------------------------ means,

@@ -9,14 +9,15 @@ from pipeline.errors import ConfigError
 from tests.vibe_model.training.conftest import assert_same
 from vibe_model.training import feature_table
 from vibe_model.training.data import TrainingBatches
-from vibe_model.training.feature_table import TableProgress
 
 CPU = torch.device("cpu")
 
 
 def test_features_in_memory_give_the_same_batches(mixed, on_disk):
     reports, plain = [], TrainingBatches(mixed, on_disk)
-    batches = TrainingBatches(mixed, on_disk, hold="auto", report=reports.append)
+    batches = TrainingBatches(
+        mixed, on_disk, hold="auto", report=lambda *shown: reports.append(shown)
+    )
     table = batches.table
     # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17;
     # c: 12 of 12.
@@ -26,9 +27,9 @@ def test_features_in_memory_give_the_same_batches(mixed, on_disk):
         batch = batches[step]
         assert "features" not in batch.labels
         assert_same(batch.on_device(CPU, table), plain[step])
-    done = [report.done for report in reports]
+    done = [n_rows for _, n_rows, _ in reports]
     assert done == sorted(done)
-    assert reports[-1] == TableProgress("held in RAM: 0.0 MB", n, n)
+    assert reports[-1] == ("held in RAM: 0.0 MB", n, n)
 
 
 NEEDED = 66 * 6 * 2  # bytes, of the rows above
@@ -51,7 +52,8 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(
 ):
     monkeypatch.setattr(feature_table, "_free_memory", lambda device: free[device.type])
     reports = []
-    options = {"hold": hold, "device": torch.device("meta"), "report": reports.append}
+    device = torch.device("meta")
+    options = {"hold": hold, "device": device, "report": lambda *shown: reports.append(shown)}
     if where is None:
         with pytest.raises(
             ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of its free memory"
@@ -60,7 +62,7 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(
         return
     batches = TrainingBatches(mixed, on_disk, **options)  # meta keeps nothing
     assert batches.where.startswith(where)
-    assert {report.where for report in reports} == (set() if hold == "none" else {batches.where})
+    assert {place for place, *_ in reports} == (set() if hold == "none" else {batches.where})
     assert (batches.table is None) == where.startswith("read") == ("features" in batches[0].labels)
 
 

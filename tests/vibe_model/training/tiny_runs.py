@@ -153,7 +153,7 @@ class Observer:
         self.show_step = show_step
         self.show_epoch = show_epoch
 
-    def show_features(self, loaded):
+    def show_features(self, where, done, total):
         pass
 
 
