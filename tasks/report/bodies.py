@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,9 +115,9 @@ class _PredictedTrack:
 
 def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
     """The run's predictions for this track, below its folder; None if there are none."""
-    for row in run.tracks_of(window.split):
-        if row["track"] == window.track and "predictions" in row:
-            file = (run.folder / row["predictions"]).resolve()
+    for result in run.tracks_of(window.split):
+        if result.track == window.track and result.predictions is not None:
+            file = (run.folder / result.predictions).resolve()
             return file if file.is_relative_to(run.folder.resolve()) else None
     return None
 
@@ -130,7 +130,7 @@ def bodies_section(
     raw: the folder of the datasets' raw folders; None: as recorded at conversion.
     body: the folder of a body model; without one, nothing is drawn.
     """
-    predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
+    predicted = [run for run in runs if any(track.predictions for track in run.tracks)]
     problems: list[str] = []
     drawn: list[tuple[_TrackWindow, list[_Strip]]] = []
     splits = {split.name: split for split in opened.splits}
@@ -155,20 +155,17 @@ def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
     """Choose the windows of each split to draw."""
     first_runs: dict[str, TrainingRun] = {}  # split -> the first run that was evaluated on it
     for run in runs:
-        for row in run.sequences:
-            first_runs.setdefault(row["split"], run)
+        for track in run.tracks:
+            first_runs.setdefault(track.split, run)
 
     for split, first_run in first_runs.items():
-        errors = f"by {first_run.name}'s errors"
         tracks = first_run.tracks_of(split)
-        yield _window(tracks[len(tracks) // 2], f"median track {errors}")
+        chosen = {"median": tracks[len(tracks) // 2]}
         if len(tracks) > 1:
-            yield _window(tracks[0], f"worst track {errors}")
-
-
-def _window(row: Mapping[str, Any], why: str) -> _TrackWindow:
-    """The window of one row of a run's results."""
-    return _TrackWindow(row["split"], row["track"], row["first_frame"], row["last_frame"], why)
+            chosen["worst"] = tracks[0]
+        for which, track in chosen.items():
+            why = f"{which} track by {first_run.name}'s errors"
+            yield _TrackWindow(split, track.track, track.first_frame, track.last_frame, why)
 
 
 def _draw(

@@ -10,9 +10,8 @@ import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from pipeline.errors import PipelineError
 from tasks.results import RunMetrics, SplitMetrics
@@ -73,30 +72,54 @@ def _read_curves(folder: Path) -> _LoggedCurves:
     return logged
 
 
+class _TrackResult(NamedTuple):
+    """A track of an evaluated split: entries of a row of sequences.json."""
+
+    split: str
+    track: str
+    first_frame: int
+    last_frame: int
+    predictions: str | None  # file within the run's folder; None: not written
+    pa_mpjpe: float | None  # mm; None without 3D labels
+    pck_2d: float | None  # %; None without 2D labels
+
+    @property
+    def rank(self) -> tuple[bool, float, str]:
+        """Order of tracks, the worst first: by PA-MPJPE; then those without 3D labels, by PCK."""
+        if self.pa_mpjpe is None:
+            return True, 100.0 if self.pck_2d is None else self.pck_2d, self.track
+        return False, -self.pa_mpjpe, self.track
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingRun:
     """A training run."""
 
     name: str  # on the page
     folder: Path
-    about: Mapping[str, Any]  # config.json; empty if there is none
+    config: VideoConfig | None  # None: the settings are missing, or from an incompatible version
+    stand_in: bool  # whether its files record training on demo data
     metrics: RunMetrics | None  # None: the run is not finished
     logged: _LoggedCurves
-    sequences: Sequence[Mapping[str, Any]]  # results by track
+    tracks: Sequence[_TrackResult]
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Self:
         """Read a run's folder. Raises PipelineError for a damaged file."""
+        about = _read_json(folder / CONFIG)
         metrics = None
         if (folder / METRICS).exists():
             metrics = RunMetrics(_read_json(folder / METRICS))
+        is_marked = metrics is not None and metrics.stand_in
+        rows = _read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, [])
         return cls(
             name=name,
             folder=folder,
-            about=_read_json(folder / CONFIG),
+            config=_recorded_config(about),
+            stand_in=is_marked or bool(about.get("stand_in")),
             metrics=metrics,
             logged=_read_curves(folder),
-            sequences=_read_json(folder / f"{SEQUENCES}.json").get(SEQUENCES, []),
+            tracks=[_TrackResult(*map(row.get, _TrackResult._fields)) for row in rows],
         )
 
     @property
@@ -115,39 +138,26 @@ class TrainingRun:
         return f"not finished: step {step}, no results yet"
 
     @property
-    def stand_in(self) -> bool:
-        """Whether the run's files record training on demo data."""
-        is_marked = self.metrics is not None and self.metrics.stand_in
-        return is_marked or bool(self.about.get("stand_in"))
-
-    @cached_property
-    def config(self) -> VideoConfig | None:
-        """The run's settings; None if they are missing or from an incompatible version."""
-        try:
-            return models.find(self.about.get("of_model", "vibe")).config.from_dict(
-                self.about["config"]
-            )
-        except (KeyError, TypeError, AttributeError, PipelineError):
-            return None
-
-    @property
     def splits(self) -> dict[str, SplitMetrics]:
         """The metrics of each evaluated split."""
         return {} if self.metrics is None else self.metrics.splits
 
-    def tracks_of(self, split: str) -> list[Mapping[str, Any]]:
-        """Results of a split's tracks, the worst first: the largest PA-MPJPE; without 3D labels,
-        the smallest PCK.
-        """
+    def tracks_of(self, split: str) -> list[_TrackResult]:
+        """A split's tracks, the worst first."""
+        return sorted(
+            (track for track in self.tracks if track.split == split), key=lambda track: track.rank
+        )
 
-        def badness(row: Mapping[str, Any]) -> tuple[float, str]:
-            worst = float(row.get("pck_2d", 100.0))
-            if "pa_mpjpe" in row:
-                worst = -float(row["pa_mpjpe"])
-            return worst, row["track"]
 
-        tracks = [row for row in self.sequences if row["split"] == split]
-        return sorted(tracks, key=badness)
+def _recorded_config(about: Mapping[str, Any]) -> VideoConfig | None:
+    """The settings in config.json."""
+    settings = about.get("config")
+    if not isinstance(settings, dict):
+        return None
+    try:
+        return models.find(str(about.get("of_model", "vibe"))).config.from_dict(settings)
+    except PipelineError:
+        return None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -278,7 +278,6 @@ class HMMR(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
-        self.norm = norm
         self.steps = tuple(deltas)
         self.temporal: MovieStrip | None = None
         if temporal:
@@ -361,7 +360,7 @@ class HMMR(VideoModel):
             strip = self.hallucinate(features)
         else:
             strip = self.movie_strip(features)
-        return self._pose_all(self._states(strip, self.steps), eval_joints, vertices)
+        return self._by_step(self._pose_all(self._states(strip, self.steps), eval_joints, vertices))
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
         """`forward` with and without hallucination in one pass, without vertices.
@@ -379,36 +378,35 @@ class HMMR(VideoModel):
                 strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
             states = self._states(strips, self.steps)
         states = _States(*[state.to(features.dtype) for state in states])
-        out = self._pose_all(states, vertices=False)
+        posed = self._pose_all(states, vertices=False)
         strip = strip.to(features.dtype)
         if hallucination is None:
-            return Sets(strip, None, out, None)
+            return Sets(strip, None, self._by_step(posed), None)
         hallucination = hallucination.to(features.dtype)
         n_windows = len(strip)
-        real = _take_windows(out, slice(0, n_windows))
-        hallucinated = _take_windows(out, slice(n_windows, None))
+        real = self._by_step(posed, slice(0, n_windows))
+        hallucinated = self._by_step(posed, slice(n_windows, None))
         return Sets(strip, hallucination, real, hallucinated)
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
-        states = self._states(self.movie_strip(features), ())
-        return Estimate(self._rotmat(states.poses[0]), states.shape, states.camera)
+        return self._around(self.movie_strip(features), ())[0]
 
     def regress_around(self, features: Tensor) -> dict[int, Estimate]:
         """`regress` for now, past and future, with the frame's shape and camera."""
-        return self._around(self.movie_strip(features))
+        return self._around(self.movie_strip(features), self.steps)
 
     def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
         """`regress_around` from the hallucinated strip, if there is a hallucinator."""
         if self.hallucinator is None:
             return self.regress_around(features)
-        return self._around(self.hallucinate(features))
+        return self._around(self.hallucinate(features), self.steps)
 
-    def _around(self, strip: Tensor) -> dict[int, Estimate]:
-        states = self._states(strip, self.steps)
+    def _around(self, strip: Tensor, steps: tuple[int, ...]) -> dict[int, Estimate]:
+        states = self._states(strip, steps)
         rotmats = self._rotmat(states.poses)
         estimates = {}
-        for step, rotmat in zip((0, *self.steps), rotmats, strict=True):
+        for step, rotmat in zip((0, *steps), rotmats, strict=True):
             estimates[step] = Estimate(rotmat, states.shape, states.camera)
         return estimates
 
@@ -427,8 +425,8 @@ class HMMR(VideoModel):
 
     def _pose_all(
         self, states: _States, eval_joints: bool = False, vertices: bool = True
-    ) -> Prediction:
-        """Pose the bodies of all steps together."""
+    ) -> dict[str, Tensor]:
+        """Pose the bodies of all steps together, (D + 1, B, T, ...), the current ones first."""
         poses, shape, camera = states
         n_sets = len(poses)
         # the camera of past and future frames is unknown
@@ -440,12 +438,15 @@ class HMMR(VideoModel):
         if isinstance(self.regressor, HMRRegressor):
             # the regressor's own angles, a sum of corrections, which may exceed pi
             posed["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
-        by_set = []
-        for i in range(n_sets):
-            by_set.append({name: value[i] for name, value in posed.items()})
-        current, *moved = by_set
-        deltas = dict(zip(self.steps, moved, strict=True))
-        return {**current, "deltas": deltas}
+        return posed
+
+    def _by_step(self, posed: Mapping[str, Tensor], windows: slice = slice(None)) -> Prediction:
+        """The bodies of some windows, (B, T, ...) each. posed: of `_pose_all`."""
+        current, *moved = (
+            {name: value[i, windows] for name, value in posed.items()}
+            for i in range(len(self.steps) + 1)
+        )
+        return {**current, "deltas": dict(zip(self.steps, moved, strict=True))}
 
     def _rotmat(self, pose: Tensor) -> Tensor:
         """(..., 72) rad or (..., 144) 6D -> (..., 24, 3, 3)."""
@@ -453,14 +454,3 @@ class HMMR(VideoModel):
         if isinstance(self.regressor, HMRRegressor):
             return axis_angle_to_matrix(per_joint)
         return rotation_6d_to_matrix(per_joint)
-
-
-def _take_windows(prediction: Mapping[Any, Any], windows: slice) -> dict[Any, Any]:
-    """Select windows of a prediction, whose dicts may be nested."""
-    selected = dict[Any, Any]()
-    for key, value in prediction.items():
-        if isinstance(value, Tensor):
-            selected[key] = value[windows]
-        else:
-            selected[key] = _take_windows(value, windows)
-    return selected
