@@ -25,7 +25,7 @@ from pipeline.features import networks
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings import VideoConfig
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoRun
 
 # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32

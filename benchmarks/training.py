@@ -33,7 +33,7 @@ import cache
 from pipeline.body import Body
 from vibe_model import TrainConfig, losses
 from vibe_model.training.data import TrainingBatch, TrainingBatches
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.vibe.networks import MOTION
 from vibe_model.vibe.training import VIBETrainer
 

@@ -308,7 +308,7 @@ def _run_training(config: VideoConfig, variant: str | None, progress: Progress, 
     training for progress lines.
     """
     from vibe_model import training  # imports torch
-    from vibe_model.training.trainer import ProcessGroup
+    from vibe_model.training.process_group import ProcessGroup
 
     n = ProcessGroup.planned_size(config)
     if n == 1:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vibe_model.networks.video_model import Estimate as Estimate
     from vibe_model.networks.video_model import VideoModel as VideoModel
     from vibe_model.training.data import TrainingBatch as TrainingBatch
-    from vibe_model.training.trainer import ProcessGroup as ProcessGroup
+    from vibe_model.training.process_group import ProcessGroup as ProcessGroup
     from vibe_model.training.video import VideoTrainer as VideoTrainer
     from vibe_model.vibe.networks import Regressor as Regressor
 
@@ -33,7 +33,7 @@ LATER: Final = {  # imported when first used
     "Body": "pipeline.body",
     "Estimate": "vibe_model.networks.video_model",
     "PUBLISHED_WEIGHTS": "vibe_model.losses",
-    "ProcessGroup": "vibe_model.training.trainer",
+    "ProcessGroup": "vibe_model.training.process_group",
     "Regressor": "vibe_model.vibe.networks",
     "TrainingBatch": "vibe_model.training.data",
     "VideoModel": "vibe_model.networks.video_model",

@@ -2,7 +2,7 @@
 [runs -> page]
 
 `curves_section` draws the curves of `runs.TrainingRun`. A curve's name is its tag, which
-`vibe_model.training.loop.Curves` has chosen:
+`vibe_model.training.curves.Curves` has chosen:
 
     train/<term>, train/total                           by step: weighted losses and their sum
     train/skipped_steps                                 number of them so far, at a skipped step

@@ -17,7 +17,7 @@ from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import HMMR
 from vibe_model.networks import xavier
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.networks import MOTION, frozen
 

@@ -22,7 +22,7 @@ from vibe_model.part_dynamics.generator import PartDynamics
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:

@@ -42,7 +42,8 @@ from vibe_model.settings import VideoConfig, split_of
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
-from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
+from vibe_model.training.process_group import ProcessGroup
+from vibe_model.training.trainer import Learner, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split

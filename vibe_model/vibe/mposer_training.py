@@ -21,7 +21,8 @@ from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
-from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
+from vibe_model.training.process_group import ProcessGroup
+from vibe_model.training.trainer import Learner, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
 from vibe_model.vibe.mposer import N_ROTATIONS, MPoser
 from vibe_model.vibe.networks import MOTION

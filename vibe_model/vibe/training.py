@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vibe_model import runs
 from vibe_model.losses import adversarial_terms, generator_losses
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer import MPoser

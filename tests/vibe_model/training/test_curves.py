@@ -4,8 +4,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vibe_model.runs import CURVES
-from vibe_model.training import loop
-from vibe_model.training.loop import SPEED_EVERY, Curves
+from vibe_model.training import curves
+from vibe_model.training.curves import SPEED_EVERY, Curves
 from vibe_model.training.trainer import StepResult
 
 GOOD = StepResult({"kp_2d": 2.0, "pose": 0.5}, {"generator": 3.0, "discriminator": 4.0}, good=True)
@@ -28,7 +28,7 @@ def logged(folder):
 
 def test_speed_and_the_share_of_waiting_are_those_of_the_clock_between_steps(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(curves, "time", clock)
 
     def batches():
         while True:

@@ -19,7 +19,7 @@ from tests.vibe_model.training.tiny_runs import in_memory, prior_config, vibe_co
 from vibe_model import TrainConfig, training
 from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches
-from vibe_model.training.trainer import ProcessGroup
+from vibe_model.training.process_group import ProcessGroup
 from vibe_model.vibe.mposer_training import _MPoserTrainer
 from vibe_model.vibe.training import VIBETrainer
 

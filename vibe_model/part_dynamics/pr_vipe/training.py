@@ -29,7 +29,8 @@ from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
-from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
+from vibe_model.training.process_group import ProcessGroup
+from vibe_model.training.trainer import Learner, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
