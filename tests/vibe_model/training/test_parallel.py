@@ -49,8 +49,8 @@ torch.set_num_threads(1)
 from vibe_model import TrainConfig
 from vibe_model.training import loop, video
 from vibe_model.vibe.training import VIBETrainer
-save, losses = loop.save, VIBETrainer.losses
-loop.save = lambda path, state: (time.sleep(3), save(path, state))
+save, losses = loop._save, VIBETrainer.losses
+loop._save = lambda path, state: (time.sleep(3), save(path, state))
 nan = lambda terms: {name: value * float("nan") for name, value in terms.items()}
 VIBETrainer.losses = lambda trainer, batch: nan(losses(trainer, batch))
 video.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
