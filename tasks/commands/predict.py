@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import glob
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cache
 from pipeline.cli import console
@@ -38,6 +38,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
+from tasks.clip_links import clips_folder
 from tasks.commands.evaluate import body_folder, model_options
 
 if TYPE_CHECKING:
@@ -45,18 +46,14 @@ if TYPE_CHECKING:
     from vibe_model.trained import Trained
 
 TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
-# ending of the folder of links to single clips: CACHE-clips; for a cache in a bucket: OUT/clips
-CLIPS: Final = "clips"
 
 
-@dataclass
-class _PredictedSplits:
-    """The result of the command, to which `_write` adds each split."""
+class _PredictedSplits(NamedTuple):
+    """The result of the command."""
 
+    summaries: list[dict[str, Any]]  # content of each split's predictions.json
     # whether a video was not prepared or drawn, or a split lacks columns that a stream reads
-    is_incomplete: bool = False
-    # content of each split's predictions.json
-    summaries: list[dict[str, Any]] = field(default_factory=list)
+    is_incomplete: bool
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -164,16 +161,14 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     body = body_folder(args, loaded)
     if named.exists():
-        raw = _clips_folder(named, args.cache, out)  # before the model: it refuses other files
+        raw = clips_folder(named, args.cache, out)  # before the model: it refuses other files
         model = Trained.load(args.checkpoint, body, args.device)
         return _predict_clips(args, model, loaded, raw, out)
 
     model = Trained.load(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
     job = PredictionJob.open(args.cache, args.named, model, stream, out)
-    result = _PredictedSplits()
-    _write(args, job, result, tracks=args.tracks, overlay=bool(args.overlay))
-    return result
+    return _write(args, job, tracks=args.tracks, overlay=bool(args.overlay))
 
 
 def _predict_clips(
@@ -193,7 +188,8 @@ def _predict_clips(
     choice = DetectorChoice(name=detector, every=args.every)
     streams_of = dict.fromkeys(OwnVideos.splits, streams)
     preparation = Preparation.resolve(recipe, choice, streams_of)
-    result = _PredictedSplits(is_incomplete=bool(prepare.run(preparation)))
+    is_incomplete = bool(prepare.run(preparation))
+    summaries = []
     tracks = args.tracks
     clip = Path(args.named)
     if clip.is_file() and tracks == "*":  # not those of clips of earlier commands
@@ -205,7 +201,7 @@ def _predict_clips(
         refusals = list(filter(None, messages))
         if refusals:
             warn(refusals[0])
-            result.is_incomplete = True
+            is_incomplete = True
             continue
         folder = out
         if len(splits) > 1:
@@ -214,8 +210,10 @@ def _predict_clips(
         doubt = job.doubt(streams)
         if doubt is not None:
             warn(doubt)
-        _write(args, job, result, tracks=tracks, overlay=overlay)
-    return result
+        predicted = _write(args, job, tracks=tracks, overlay=overlay)
+        summaries += predicted.summaries
+        is_incomplete |= predicted.is_incomplete
+    return _PredictedSplits(summaries, is_incomplete)
 
 
 def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dict[str, cache.Split]:
@@ -236,107 +234,12 @@ def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dic
     return splits
 
 
-def _clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
-    """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
-
-    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds
-    all of them. A clip takes the place of an earlier one of its name, keypoints included:
-
-        CACHE-clips/a.mp4                     link to the clip
-        CACHE-clips/keypoints/a.mp4.json      link to its keypoints in a file, or
-        CACHE-clips/keypoints/a.mp4           link to its keypoints in a folder
-        CACHE-clips/keypoints/.a.mp4.json     copy of keypoints in a ZIP file, which the link needs
-        CACHE-clips/STAND_IN.json             copy of the marker, if this clip is demo data
-
-    The link to keypoints has the clip's whole file name, which no other clip shares: keypoints of
-    a.mp4 may be in a.json, and the link to them is a.mp4.json.
-
-    Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError
-    for keypoints that may belong to another clip.
-    """
-    if named.is_dir():
-        return named
-    if not named.is_file() or named.suffix.lower() not in VIDEOS:
-        actual = "another file" if named.is_file() else "no such file or folder"
-        raise ConfigError(
-            f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {actual}"
-        )
-
-    raw = out / CLIPS  # for a cache in a bucket
-    folder = cache.local_folder(root)
-    if folder is not None:
-        raw = folder.with_name(f"{folder.name}-{CLIPS}")
-    clip = named.absolute()
-    if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
-        return raw
-
-    keypoints = raw / KEYPOINTS
-    keypoints.mkdir(parents=True, exist_ok=True)
-    links = {raw / clip.name: clip}  # link -> target
-    labels = _find_labels(clip)
-    if labels is not None:
-        name = clip.name
-        if not labels.is_dir():
-            name += labels.suffix
-        links[keypoints / name] = labels
-
-    _require_no_files(links)
-    _remove_label_links(clip.name, keypoints)
-    for link, target in links.items():
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-    _copy_demo_marker(clip, raw)
-    return raw
-
-
-def _find_labels(clip: Path) -> Path | None:
-    """Find the file or folder of a clip's keypoints, in the folder `keypoints` beside the clip.
-
-    Raises RawDataError for keypoints that may belong to another clip.
-    """
-    folder = clip.parent
-    names = [entry.name for entry in visible_entries(folder)]
-    siblings = [name for name in names if name.lower().endswith(VIDEOS)]
-    video = ClipLabels(folder, siblings).video(clip.name)
-    return own_labels(folder, video)
-
-
-def _remove_label_links(clip_name: str, keypoints: Path) -> None:
-    """Remove links to the labels of an earlier clip of this name."""
-    for entry in visible_entries(keypoints):
-        if clip_name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
-            Path(entry).unlink()
-
-
-def _require_no_files(links: Mapping[Path, Path]) -> None:
-    """Raise ConfigError for a file in a link's place. links: link -> target."""
-    for link, target in links.items():
-        if link.exists() and not link.is_symlink():
-            raise ConfigError(
-                f"{link}: expected a link to {target}, found a file. Move the file away."
-            )
-
-
-def _copy_demo_marker(clip: Path, raw: Path) -> None:
-    """Mark `raw` as demo data if the clip is in a folder of demo data; else remove the mark."""
-    (raw / MARKER).unlink(missing_ok=True)
-    for folder in clip.parents:
-        if is_stand_in(folder):
-            shutil.copyfile(folder / MARKER, raw / MARKER)
-            break
-
-
 def _write(
-    args: argparse.Namespace,
-    job: PredictionJob,
-    result: _PredictedSplits,
-    *,
-    tracks: str,
-    overlay: bool,
-) -> None:
+    args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
+) -> _PredictedSplits:
     """Carry out the job of a split, for the tracks whose names match the pattern `tracks`.
 
-    Adds the split to `result`. Prints lines about the bodies and the overlays.
+    Prints lines about the bodies and the overlays.
     """
     from vibe_model.prediction import videos
 
@@ -355,30 +258,24 @@ def _write(
         say("overlay", job.name, count(predicted.frames, "frame"))
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
-    _print_places(predicted.summary, job.out, exported=job.export)
-    result.summaries.append(predicted.summary)
-    if predicted.problems:
-        result.is_incomplete = True
+    _print_places(job, [video.overlay.file for video in predicted.videos if video.overlay])
+    return _PredictedSplits([predicted.summary], bool(predicted.problems))
 
 
-def _print_places(summary: dict[str, Any], out: Path, *, exported: bool) -> None:
-    """Print where the output files are.
-
-    summary: The content of predictions.json. exported: Whether motion files were written, too.
-    """
+def _print_places(job: PredictionJob, overlays: Sequence[str]) -> None:
+    """Print where the output files are. overlays: within the output folder."""
     from vibe_model.prediction import videos
 
     console.out.print()
-    if summary["stand_in"]:
+    if job.stand_in:
         console.out.print(DEMO_DATA)
-    shown = plain(from_here(out))
+    shown = plain(from_here(job.out))
     fact("bodies", f"{shown}/{videos.BODIES} (listed in {videos.SUMMARY})")
-    if exported:
+    if job.export:
         fact("motions", f"{shown}/{videos.MOTIONS} (interpolated to at least 30 frames per second)")
-    drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
-    if len(drawn) == 1:
-        fact("overlay", f"{shown}/{plain(drawn[0])}")
-    elif drawn:
+    if len(overlays) == 1:
+        fact("overlay", f"{shown}/{plain(overlays[0])}")
+    elif overlays:
         fact("overlay", f"{shown}/{videos.OVERLAYS}")
 
 

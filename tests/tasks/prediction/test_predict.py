@@ -18,7 +18,8 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
-from tasks.commands.predict import _clips_folder, _default_folder
+from tasks.clip_links import clips_folder
+from tasks.commands.predict import _default_folder
 from tests.fake_network import replace_network
 from tests.results import read_file
 from tests.tasks.prediction.conftest import (
@@ -148,11 +149,11 @@ def test_a_file_in_the_place_of_a_clips_link_leaves_the_other_links(tmp_path):
     for file in (clip, labels):
         file.touch()
     places = (clip, tmp_path / "cache", tmp_path / "out")
-    raw = _clips_folder(*places)
+    raw = clips_folder(*places)
     (raw / "a.mp4").unlink()
     (raw / "a.mp4").touch()
     with pytest.raises(ConfigError, match="Move the file away"):
-        _clips_folder(*places)
+        clips_folder(*places)
     assert (raw / "keypoints/a.mp4.json").resolve() == labels
 
 
