@@ -8,7 +8,7 @@
 A model's configuration names the tasks of the checkpoints that it may read (`VideoConfig.MADE_BY`),
 such as {"mposer": ("TrainMPoser", "prior = discriminator")}, with the setting that needs none. With
 `prior = mposer`, and if luigi.cfg does not set `mposer`, `Train` requires TrainMPoser, and its
-configuration has the path of that run's best.pt (`_ModelTraining`).
+configuration has the path of that run's best.pt (`model_config`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import logging
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
 from luigi.task_register import Register
@@ -148,30 +148,20 @@ def _best_of(config: RunConfig) -> Path:
         return config.runs / f"{config.name}-unknown" / runs.BEST
 
 
-class _ModelTraining(NamedTuple):
-    """The training of a model by luigi.cfg."""
+def _checked_config(model: Model, variant: str | None, seed: int | None) -> VideoConfig:
+    """A model's configuration by luigi.cfg, checked. variant, seed: Replace those of luigi.cfg."""
+    sections = ModelSections(settings())
+    config = sections.model(model, variant, seed)
+    sections.check_inputs(config, model)
+    return config
 
-    config: VideoConfig  # with the paths of the checkpoints that tasks make
-    # tasks that make a checkpoint which the model reads and luigi.cfg does not name
-    checkpoint_tasks: Collection[type[CheckpointTask]]
 
-    @classmethod
-    def read(cls, model: Model, variant: str | None, seed: int | None) -> Self:
-        """Read and check the settings (`check_inputs`). Raises ConfigError.
-
-        variant, seed: Replace those of luigi.cfg.
-        """
-        sections = ModelSections(settings())
-        config = sections.model(model, variant, seed)
-        sections.check_inputs(config, model)
-        tasks = {}
-        for setting in config.missing_checkpoints:
-            task_name, _ = config.MADE_BY[setting]
-            tasks[setting] = _checkpoint_task(task_name)
-        checkpoints: dict[str, Any] = {
-            setting: task.checkpoint(config) for setting, task in tasks.items()
-        }
-        return cls(replace(config, **checkpoints), tasks.values())
+def _tasks_of(config: VideoConfig) -> dict[str, type[CheckpointTask]]:
+    """Setting -> task that makes the checkpoint, which luigi.cfg does not name."""
+    return {
+        setting: _checkpoint_task(config.MADE_BY[setting][0])
+        for setting in config.missing_checkpoints
+    }
 
 
 def model_config(model: Model, variant: str | None = None, seed: int | None = None) -> VideoConfig:
@@ -179,7 +169,11 @@ def model_config(model: Model, variant: str | None = None, seed: int | None = No
 
     variant, seed: Replace those of luigi.cfg. Raises ConfigError.
     """
-    return _ModelTraining.read(model, variant, seed).config
+    config = _checked_config(model, variant, seed)
+    checkpoints: dict[str, Any] = {
+        setting: task.checkpoint(config) for setting, task in _tasks_of(config).items()
+    }
+    return replace(config, **checkpoints)
 
 
 def _mposer_config(train: VideoConfig) -> MPoserConfig:
@@ -285,11 +279,11 @@ class Train(_TrainingTask):
         return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        training = _ModelTraining.read(self.record, self.variant, self.seed)
+        config = _checked_config(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
-        for task in training.checkpoint_tasks:
+        for task in _tasks_of(config).values():
             tasks += task.required_tasks(self.variant, self.seed)
-        return [*tasks, *_extractions_beside_data(training.config)]
+        return [*tasks, *_extractions_beside_data(config)]
 
     def work(self) -> None:
         config = self.config()

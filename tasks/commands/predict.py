@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,15 +24,11 @@ from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
-from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
-from pipeline.clips.labels import ClipLabels, own_labels
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.conversion.committed import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw import MARKER, is_stand_in
-from pipeline.files.raw.files import VIDEOS
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file

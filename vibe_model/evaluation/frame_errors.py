@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -161,13 +162,12 @@ class Scorer:
         joints: dict[Order, Floats] = {}
         for order in {truth.protocol.joints for truth in truths}:
             joints[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
-        label_joints: dict[str, Floats] = {}
-        vertex_errors: dict[ErrorKey, Doubles] = {}
-        for protocol in (truth.protocol for truth in truths):
-            if protocol.truth == "body":
-                label_joints[protocol.name] = np.zeros_like(joints[protocol.joints])
-            for key in itertools.product([protocol.name], MODELS, _vertex_metrics(protocol)):
-                vertex_errors[key] = np.full(n_frames, np.nan)
+        label_joints = {
+            protocol.name: np.zeros_like(joints[protocol.joints])
+            for protocol in self._protocols
+            if protocol.truth == "body"
+        }
+        vertex_errors: dict[ErrorKey, Doubles] = defaultdict(lambda: np.full(n_frames, np.nan))
         reads_joints = _any_row(truth.reads_joints for truth in truths)
         reads_keypoints = _any_row(truth.reads_keypoints for truth in truths)
         groups = self._group_by_body(truths, predicted.track.gender)
