@@ -1,7 +1,7 @@
 """The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation
 --seeds 0,1,2`.
 
-`Ablation` requires a `Train` of each variant with each seed. Then `AblationResults` averages the
+`Ablation` requires a `Train` of each variant with each seed. Then `_AblationResults` averages the
 errors of their metrics.json over seeds, a `_ProtocolTable` for each split and protocol. A row of
 ablation.csv:
 
@@ -88,7 +88,7 @@ class Ablation(PipelineTask):
     def show(self) -> None:
         self._show(self._results())
 
-    def _show(self, results: AblationResults) -> None:
+    def _show(self, results: _AblationResults) -> None:
         """Print tables of errors, and the file with all numbers."""
         results.show()
         fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
@@ -99,12 +99,12 @@ class Ablation(PipelineTask):
         """(variant, seed) of every training, as parameters of `Train`."""
         return list(itertools.product(self._variants(), self._seeds()))
 
-    def _results(self) -> AblationResults:
+    def _results(self) -> _AblationResults:
         by_variant: dict[str, list[RunMetrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(model_config(VIBE, variant, seed))
             by_variant.setdefault(variant, []).append(RunMetrics.read(folder))
-        return AblationResults.average(by_variant)
+        return _AblationResults.average(by_variant)
 
     def _variants(self) -> list[str]:
         """The variants to train: those that are named, and the baseline, else all that fit. Raises
@@ -227,7 +227,7 @@ class _ProtocolTable(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AblationResults:
+class _AblationResults:
     """The errors of all runs, averaged over seeds, on all their evaluation splits."""
 
     tables: Sequence[_ProtocolTable]  # the main protocol of a split first

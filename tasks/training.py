@@ -148,7 +148,7 @@ def _best_of(config: RunConfig) -> Path:
         return config.runs / f"{config.name}-unknown" / runs.BEST
 
 
-def _checked_config(model: Model, variant: str | None, seed: int | None) -> VideoConfig:
+def _load_config(model: Model, variant: str | None, seed: int | None) -> VideoConfig:
     """A model's configuration by luigi.cfg, checked. variant, seed: Replace those of luigi.cfg."""
     sections = ModelSections(settings())
     config = sections.model(model, variant, seed)
@@ -169,7 +169,7 @@ def model_config(model: Model, variant: str | None = None, seed: int | None = No
 
     variant, seed: Replace those of luigi.cfg. Raises ConfigError.
     """
-    config = _checked_config(model, variant, seed)
+    config = _load_config(model, variant, seed)
     checkpoints: dict[str, Any] = {
         setting: task.checkpoint(config) for setting, task in _tasks_of(config).items()
     }
@@ -279,7 +279,7 @@ class Train(_TrainingTask):
         return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        config = _checked_config(self.record, self.variant, self.seed)
+        config = _load_config(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
         for task in _tasks_of(config).values():
             tasks += task.required_tasks(self.variant, self.seed)

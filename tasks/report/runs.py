@@ -115,7 +115,7 @@ class TrainingRun:
         return cls(
             name=name,
             folder=folder,
-            config=_recorded_config(about),
+            config=_read_config(about),
             stand_in=is_marked or bool(about.get("stand_in")),
             metrics=metrics,
             logged=_read_curves(folder),
@@ -149,7 +149,7 @@ class TrainingRun:
         )
 
 
-def _recorded_config(about: Mapping[str, Any]) -> VideoConfig | None:
+def _read_config(about: Mapping[str, Any]) -> VideoConfig | None:
     """The settings in config.json."""
     settings = about.get("config")
     if not isinstance(settings, dict):

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser
-from tasks.ablation import TABLE, AblationResults, _reasons_to_skip
+from tasks.ablation import TABLE, _AblationResults, _reasons_to_skip
 from tasks.results import RunMetrics
 from tasks.training import _mposer_config, model_config
 from tests.results import read_file
@@ -49,7 +49,7 @@ THREE_SEEDS = {
 
 def rows_of(by_variant):
     """Protocol -> rows of the table."""
-    return {table.protocol: table.rows for table in AblationResults.average(by_variant).tables}
+    return {table.protocol: table.rows for table in _AblationResults.average(by_variant).tables}
 
 
 def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines():
@@ -90,7 +90,7 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol():
 
 
 def test_csv_has_two_columns_an_error_and_empty_cells():
-    lines = list(csv.DictReader(io.StringIO(AblationResults.average(THREE_SEEDS).as_csv())))
+    lines = list(csv.DictReader(io.StringIO(_AblationResults.average(THREE_SEEDS).as_csv())))
     per_frame, mposer = (
         next(line for line in lines if line["model"].startswith(n))
         for n in ("per frame,", "G + MP")

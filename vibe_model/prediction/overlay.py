@@ -172,7 +172,7 @@ class _BodyDrawing:
         # has.
         nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
         farthest_first = np.argsort(nearness, kind="stable").tolist()
-        bodies = [project_body(records[i], verts[i]) for i in farthest_first]
+        bodies = [_project_body(records[i], verts[i]) for i in farthest_first]
         return self.painter.paint(image, bodies, OPACITY)
 
     def views(
@@ -204,7 +204,7 @@ class _BodyDrawing:
         return small
 
 
-def project_body(record: Any, verts: Floats) -> SeenBody:
+def _project_body(record: Any, verts: Floats) -> SeenBody:
     """Project the vertices (V, 3) m of a record's body into the source's image."""
     scale = float(record["camera"][0])
     shift = record["camera"][1:].astype(np.float64)

@@ -23,7 +23,7 @@ from tests.tasks.prediction.conftest import (
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
 from vibe_model.prediction.motions import write_motion
-from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _record_type, project_body
+from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _project_body, _record_type
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.windows import ModelStreams
 
@@ -66,7 +66,7 @@ def test_vertices_are_where_the_model_projects_them():
     for i in range(2):
         record = np.zeros((), _record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
-        assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
+        assert_allclose(_project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
 def test_near_bodies_are_painted_over_far_ones(job, monkeypatch):
@@ -74,7 +74,7 @@ def test_near_bodies_are_painted_over_far_ones(job, monkeypatch):
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
     both["camera"][1, 0] *= 0.8  # smaller, so further away
-    monkeypatch.setattr(overlay, "project_body", lambda record, verts: record["track"])
+    monkeypatch.setattr(overlay, "_project_body", lambda record, verts: record["track"])
     drawing = _BodyDrawing(job.trained.generator)
     monkeypatch.setattr(drawing, "painter", Mock(paint=lambda image, bodies, opacity: bodies))
     for records in (both, both[::-1]):

@@ -125,7 +125,7 @@ def _centred_complex(points: Floats) -> NDArray[np.complexfloating]:
     return numbers
 
 
-def hits(distances: Floats, between_poses: Floats) -> dict[str, float]:
+def _hits(distances: Floats, between_poses: Floats) -> dict[str, float]:
     """hit_1, hit_10, hit_20 in %, from distances of views and NP-MPJPE, each (queries, gallery)."""
     order = np.argsort(distances, axis=1, kind="stable")
     is_same = np.take_along_axis(between_poses <= KAPPA, order, axis=1)
@@ -223,9 +223,9 @@ def _mean_hits(embedding: PrVIPE, pairs: list[_Pair], samples: int) -> dict[str,
         mean_a, std_a = embedding(queries.to(device))
         mean_b, std_b = embedding(gallery.to(device))
         distances = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
-        shares = hits(distances.cpu().numpy(), pair.pose_distances)
+        shares = _hits(distances.cpu().numpy(), pair.pose_distances)
         flat = _flat_distances(_coordinates(queries), _coordinates(gallery))
-        baseline = hits(flat, pair.pose_distances)
+        baseline = _hits(flat, pair.pose_distances)
         for name, share in shares.items():
             by_name[name].append(share)
             by_name[f"procrustes_{name}"].append(baseline[name])

@@ -184,9 +184,9 @@ def test_hits_are_counted_among_the_nearest():
     distances = np.array([[1.0, 2.0, 3.0, *range(4, 24)], [3.0, 2.0, 1.0, *range(4, 24)]])
     poses = np.full((2, 23), 0.5)
     poses[0, 0], poses[1, 9] = 0.1, 0.05  # the nearest; the tenth
-    assert retrieval.hits(distances, poses) == {"hit_1": 50, "hit_10": 100, "hit_20": 100}
+    assert retrieval._hits(distances, poses) == {"hit_1": 50, "hit_10": 100, "hit_20": 100}
     poses[1, 9], poses[1, 22] = 0.5, 0.0  # beyond the twentieth
-    assert retrieval.hits(distances, poses) == {"hit_1": 50, "hit_10": 50, "hit_20": 50}
+    assert retrieval._hits(distances, poses) == {"hit_1": 50, "hit_10": 50, "hit_20": 50}
 
 
 def test_keypoints_are_compared_after_the_best_similarity_in_the_picture():
