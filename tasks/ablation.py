@@ -92,7 +92,7 @@ class Ablation(PipelineTask):
         """Print tables of errors, and the file with all numbers."""
         results.show()
         fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
-        for name, why in self._skipped().items():
+        for name, why in self._skip_reasons().items():
             warn(f"skipped {name}: {why}")
 
     def _trainings(self) -> list[tuple[str, int | None]]:
@@ -111,7 +111,7 @@ class Ablation(PipelineTask):
         ConfigError for an unknown one.
         """
         if not self.variants:
-            skipped = self._skipped()
+            skipped = self._skip_reasons()
             return [name for name in VARIANTS if name not in skipped]
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
         unknown = [repr(name) for name in named if name not in VARIANTS]
@@ -121,7 +121,7 @@ class Ablation(PipelineTask):
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
-    def _skipped(self) -> dict[str, str]:
+    def _skip_reasons(self) -> dict[str, str]:
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}

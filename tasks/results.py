@@ -122,7 +122,7 @@ class ResultRow(NamedTuple):
         by_split = {split: cls._sort(split, rows) for split, rows in by_split.items()}
         if published:
             for split, rows in by_split.items():
-                rows += cls._published(split)
+                rows += cls._published_rows(split)
         return by_split
 
     @classmethod
@@ -140,7 +140,7 @@ class ResultRow(NamedTuple):
         )
 
     @classmethod
-    def _published(cls, split: str) -> Iterator[Self]:
+    def _published_rows(cls, split: str) -> Iterator[Self]:
         """Yield the rows of published models on a split."""
         for figures in published.FIGURES:
             if figures.split == split:

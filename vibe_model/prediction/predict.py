@@ -77,7 +77,7 @@ class TrackBodies:
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smooth_time(self, sigma: float) -> TrackBodies:
-        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `smooth` does."""
+        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `_smooth` does."""
         step_rotmats = {
             step: _smooth_rotations(rotmat, self.run, sigma)
             for step, rotmat in self.step_rotmats.items()
@@ -85,8 +85,8 @@ class TrackBodies:
         return replace(
             self,
             rotmat=_smooth_rotations(self.rotmat, self.run, sigma),
-            shape=smooth(self.shape, self.run, sigma),
-            camera=smooth(self.camera, self.run, sigma),
+            shape=_smooth(self.shape, self.run, sigma),
+            camera=_smooth(self.camera, self.run, sigma),
             step_rotmats=step_rotmats,
         )
 
@@ -232,7 +232,7 @@ def predict_tracks(
             )
 
 
-def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
+def _smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
 
     Only adjacent frames with equal run numbers mix. sigma: in frames; 0: no change. Raises
@@ -260,12 +260,12 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
 
 
 def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
-    """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype. Raises as `smooth`.
+    """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype. Raises as `_smooth`.
 
     The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl.
     2002, prop. 3.3).
     """
-    means = smooth(rotmat.astype(np.float64), run, sigma)
+    means = _smooth(rotmat.astype(np.float64), run, sigma)
     if sigma == 0:
         return rotmat.copy()
     return nearest_rotations(means).astype(rotmat.dtype)

@@ -16,7 +16,7 @@ from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
-from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, smooth
+from vibe_model.prediction.predict import _smooth, _smooth_rotations, predict_tracks
 from vibe_model.prediction.windows import ModelStreams, Present, select_tracks
 from vibe_model.vibe.networks import Estimate
 
@@ -162,7 +162,7 @@ def rotations(seed, *shape):
 def test_every_frame_is_the_normalised_gaussian_mean_of_its_segment(n, sigma):
     values = default_rng(n).normal(size=(n, 2, 3))
     expected = [np.tensordot(gaussian_weights(n, frame, sigma), values, 1) for frame in range(n)]
-    assert_allclose(smooth(values, one_run(n), sigma), expected, atol=1e-12)
+    assert_allclose(_smooth(values, one_run(n), sigma), expected, atol=1e-12)
 
 
 def test_the_mean_of_rotations_is_scipys_chordal_mean():
@@ -184,7 +184,7 @@ def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):
         alone = one_run(len(raw.rows[part]))
         assert_array_equal(smoothed.rotmat[part], _smooth_rotations(raw.rotmat[part], alone, 1.5))
         for name in ("shape", "camera"):
-            expected = smooth(getattr(raw, name)[part], alone, 1.5)
+            expected = _smooth(getattr(raw, name)[part], alone, 1.5)
             assert_array_equal(getattr(smoothed, name)[part], expected)
     assert smoothed.rotmat.dtype == smoothed.camera.dtype == np.float32
     assert _smooth_rotations(raw.rotmat[:0], one_run(0), 2.0).shape == (0, 24, 3, 3)
@@ -192,7 +192,7 @@ def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
 def test_a_sigma_that_is_none_is_refused(sigma):
-    for function, values in ((smooth, np.zeros((3, 1))), (_smooth_rotations, rotations(0, 3))):
+    for function, values in ((_smooth, np.zeros((3, 1))), (_smooth_rotations, rotations(0, 3))):
         with pytest.raises(ConfigError, match="0 or more"):
             function(values, one_run(3), sigma)
 
