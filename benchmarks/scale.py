@@ -32,6 +32,7 @@ from benchmarks.common import write_split
 from cache.format import layout
 from cache.format.manifest import Commit, rows_record
 from cache.format.place import Place
+from cache.format.records import VideoRecord
 from cache.format.tables import Tables
 from cache.write import base
 from pipeline import datasets
@@ -323,7 +324,7 @@ def _publish_stream(
     )
 
 
-def _video_record(video: str, digest: str, account: VideoAccount, start: int) -> dict[str, Any]:
+def _video_record(video: str, digest: str, account: VideoAccount, start: int) -> VideoRecord:
     """The record that a conversion writes for a video."""
     track = {"step": 1, "fps": 25.0, "crop_scale": 1.3, "gender": "neutral", "intrinsics": None}
     starts = range(start, start + TRACKS * ROWS, ROWS)
@@ -337,15 +338,16 @@ def _video_record(video: str, digest: str, account: VideoAccount, start: int) ->
         }
         for k, row in enumerate(starts)
     ]
-    pixels = {"source": f"video:{video}.mp4", "pixels": digest[::-1], "width": 340, "height": 256}
-    account_dict = json.loads(layout.canonical(account.as_dict()))
-    return {
-        "name": video,
-        "fingerprint": digest,
-        "account": account_dict,
-        "tracks": tracks,
-        **pixels,
-    }
+    entry = cache.VideoEntry(
+        name=video,
+        source=f"video:{video}.mp4",
+        pixels=digest[::-1],
+        width=340,
+        height=256,
+        fingerprint=digest,
+        account=json.loads(layout.canonical(account.as_dict())),
+    )
+    return VideoRecord(entry, tracks, start + TRACKS * ROWS, digest)
 
 
 def _write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:

@@ -2,17 +2,17 @@
 -> windows
 
 A caller of `NextCommit.append` gives a `VideoEntry` and its `TrackRows`. `check_track` refuses what
-a split cannot hold. `video_record` turns them into the record that is stored in uncommitted work,
-and from which `Tables.from_records` makes the split's tables: all about a video and its tracks,
-except the rows themselves.
+a split cannot hold. They become a `VideoRecord`, which is stored in uncommitted work, and from
+which `Tables.from_records` makes the split's tables: all about a video and its tracks, except the
+rows themselves.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NoReturn
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 
@@ -113,45 +113,78 @@ def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
     return by_name
 
 
-def video_record(
-    entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
-) -> dict[str, Any]:
-    """The record of a video and its tracks, whose rows are numbered from `start` on:
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """A video and its tracks, whose rows have their numbers in the split.
 
-        {"name": "0001", "source": "frames/0001", "pixels": "8c1d...", "fingerprint": "1f2e...",
-         "width": 640, "height": 480, "account": {"found": 151, ...}, "stop": 8342,
-         "tracks": [{"name": "0001/0", "start": 8192, "stop": 8342, "step": 1, "fps": 25.0,
-                     "crop_scale": 1.3, "gender": "neutral", "intrinsics": None,
-                     "runs": [(8192, 8300), (8300, 8342)], "track_height": 1.8}]}
+    A track is a JSON object. `runs` are the segments without a gap in the frame numbers, and
+    `track_<name>` are values of extra track columns:
 
-    `runs` are the segments without a gap in the frame numbers, and `track_<name>` are values of
-    extra track columns. The video's `stop` is that of its last track.
+        {"name": "0001/0", "start": 8192, "stop": 8342, "step": 1, "fps": 25.0, "crop_scale": 1.3,
+         "gender": "neutral", "intrinsics": None, "runs": [(8192, 8300), (8300, 8342)],
+         "track_height": 1.8}
     """
-    records = []
-    stop = start
-    for track in tracks:
-        frame_index = np.asarray(track.columns["frame_index"])
-        intrinsics = None
-        if track.intrinsics is not None:
-            intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
-        record = {
-            "name": track.name,
-            "start": stop,
-            "stop": stop + len(frame_index),
-            "step": int(track.step),
-            "fps": float(track.fps),
-            "crop_scale": float(track.crop_scale),
-            "gender": track.gender,
-            "intrinsics": intrinsics,
-            "runs": _find_runs(frame_index, track.step, stop),
-        }
-        for column in extra:
-            if column.per == "track" and column.name in track.extra:
-                record[column.array] = track.extra[column.name].tolist()
-        records.append(record)
-        stop += len(frame_index)
-    account = json.loads(canonical(dict(entry.account)))
-    return {**asdict(entry), "account": account, "tracks": records, "stop": stop}
+
+    entry: VideoEntry
+    tracks: Sequence[Mapping[str, Any]]
+    stop: int  # the row after its last one
+    key: str  # what decides its rows besides the writer's plan; "" if nothing does
+
+    @classmethod
+    def make(
+        cls,
+        entry: VideoEntry,
+        tracks: Sequence[TrackRows],
+        start: int,
+        *,
+        extra: Collection[ExtraColumn],
+        key: str,
+    ) -> Self:
+        """Make the record of a video whose rows are numbered from `start` on."""
+        records = []
+        stop = start
+        for track in tracks:
+            frame_index = np.asarray(track.columns["frame_index"])
+            intrinsics = None
+            if track.intrinsics is not None:
+                intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
+            record = {
+                "name": track.name,
+                "start": stop,
+                "stop": stop + len(frame_index),
+                "step": int(track.step),
+                "fps": float(track.fps),
+                "crop_scale": float(track.crop_scale),
+                "gender": track.gender,
+                "intrinsics": intrinsics,
+                "runs": _find_runs(frame_index, track.step, stop),
+            }
+            for column in extra:
+                if column.per == "track" and column.name in track.extra:
+                    record[column.array] = track.extra[column.name].tolist()
+            records.append(record)
+            stop += len(frame_index)
+        account = json.loads(canonical(dict(entry.account)))
+        return cls(replace(entry, account=account), records, stop, key)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`."""
+        own = ("tracks", "stop", "key")
+        entry = {name: value for name, value in record.items() if name not in own}
+        return cls(VideoEntry(**entry), record["tracks"], record["stop"], record["key"])
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as a JSON object: the fields of the entry, and those of this class."""
+        return {**asdict(self.entry), "tracks": self.tracks, "stop": self.stop, "key": self.key}
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def track_names(self) -> list[str]:
+        return [track["name"] for track in self.tracks]
 
 
 def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:

@@ -31,6 +31,7 @@ from cache.format.layout import (
     shard_key,
     table_metadata,
 )
+from cache.format.records import VideoRecord
 from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
 from cache.windows import Ranges
@@ -45,21 +46,21 @@ class Tables(dict[str, Array]):
 
     @classmethod
     def from_records(
-        cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()
+        cls, videos: Sequence[VideoRecord], extra: Collection[ExtraColumn] = ()
     ) -> Tables:
-        """Build the tables from records that `video_record` made, with extra track columns."""
+        """Build the tables of videos and their tracks, with extra track columns."""
         tracks: list[Mapping[str, Any]] = []
         track_video: list[int] = []
         for number, video in enumerate(videos):
-            tracks += video["tracks"]
-            track_video += [number] * len(video["tracks"])
+            tracks += video.tracks
+            track_video += [number] * len(video.tracks)
         runs: list[tuple[int, int]] = []
         intrinsics = np.full((len(tracks), 3, 3), math.nan)
         for number, track in enumerate(tracks):
             runs += track["runs"]
             if track["intrinsics"] is not None:
                 intrinsics[number] = track["intrinsics"]
-        accounts = [canonical(video["account"]) for video in videos]
+        accounts = [canonical(video.entry.account) for video in videos]
         columns: dict[str, Any] = {
             "track_video": track_video,
             "track_intrinsics": intrinsics,
@@ -70,8 +71,10 @@ class Tables(dict[str, Array]):
         }
         for name in {*TABLES, *TEXTS} - columns.keys():
             kind, _, key = name.partition("_")
-            records = tracks if kind == "track" else videos
-            columns[name] = [record[key] for record in records]
+            if kind == "track":
+                columns[name] = [track[key] for track in tracks]
+            else:
+                columns[name] = [getattr(video.entry, key) for video in videos]
         tables = cls({name: encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)

@@ -104,7 +104,10 @@ class SplitWriter(Writer):
             follow_manifest(commit)
             self._refuse_missing_columns(commit)
         self.state = SplitState(commit=commit, columns=self._columns, extra=self._extra)
-        self._next = None  # last: another `begin` needs the new state
+        if self._next is not None:
+            do = "call begin, and append its videos again"
+            self._next.end(f"the writer was entered again since begin: {do}")
+            self._next = None  # last: another `begin` needs the new state
         return commit
 
     def _refuse_missing_columns(self, commit: Commit) -> None:
@@ -136,8 +139,8 @@ class SplitWriter(Writer):
             drop: names of committed videos to remove or replace.
             invalidate: numbers of shards to remove from all columns. They may not have rows of
                 tracks that stay. If the columns have changed, all committed shards are removed.
-            keys: for each video to append, what decides its rows besides the plan. Finished
-                videos with other keys must be appended again. None: the plan decides all rows.
+            keys: for each video to append, what decides its rows besides the plan, if anything
+                does. Finished videos with other keys must be appended again.
 
         Raises CacheError for unknown videos, for a shard with rows of a track that stays, and for a
         video that stays although the columns have changed.
@@ -145,28 +148,25 @@ class SplitWriter(Writer):
         if self._next is not None:
             do = "commit first; after an error, enter the writer again"
             raise CacheError(f"{self._split}: begin was called before: {do}")
-        self._next = NextCommit(
+        self._next = NextCommit.begin(
             self.state,
             self._plan,
             self._lock,
-            self._commit_next,
+            self._publish_next,
             drop=drop,
             invalidate=invalidate,
-            keys=keys,
+            keys=keys or {},
         )
-        if not self._next.is_resumed:
-            self._remove_uncommitted(self._commit, self._next.files.work)
+        if not self._next.journalled:
+            self._remove_uncommitted(self._commit, self._next.shards.files.work)
         return self._next
 
-    def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:
-        """Commit what `begin` returned, with the caller's entries of the manifest."""
-        if following is not self._next:
-            do = "call begin, and append its videos again"
-            raise CacheError(f"{self._split}: the writer was entered again since begin: {do}")
-        commit_entries, tables = following.finish()
+    def _publish_next(
+        self, following: NextCommit, manifest: Mapping[str, Any], tables: Tables
+    ) -> None:
+        """Make the commit that `begin` returned."""
         before = self._commit
-        following.is_open = False  # also if it fails: the manifest may have been replaced
-        self._publish({**entries, **commit_entries}, tables)
+        self._publish(manifest, tables)
         gone = sorted(before.manifest["shards"].keys() - self._columns.keys())
         self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))
