@@ -267,11 +267,8 @@ class NextCommit:
         if end > state.first_row:
             commits = [*commits, [state.first_row, end]]
             extent = end
-        shards: dict[int, Mapping[str, str]] = {}
-        for number, records in state.commit.shards.items():
-            if number not in self.invalid_shards:
-                shards[number] = records
-        shards |= self.shards.records
+        shards = state.commit.shards
+        staying = {n: shards[n] for n in shards.keys() - self.invalid_shards}
         entries = {
             "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
             "tracks": len(tables["track_start"]),
@@ -279,7 +276,7 @@ class NextCommit:
             "extent": extent,
             "commits": commits,
             "geometry": state.commit.manifest["geometry"],
-            "shards": shards_entry(state.columns, shards),
+            "shards": shards_entry(state.columns, {**staying, **self.shards.records}),
         }
         if state.extra:
             entries[EXTRA] = {name: column.as_json() for name, column in state.extra.items()}

@@ -42,6 +42,7 @@ STAGED: Final = "staged"
 ROWS: Final = "rows"
 VIDEO: Final = "video"
 FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
+FINAL: Final = ""  # in place of a token: the shard's own files have their final names
 
 # A text or JSON that names everything that decides the stored numbers, besides what each writer
 # compares itself. Work of another plan is not used.
@@ -129,14 +130,16 @@ class StagedShard:
     """A complete, uncommitted shard in the cache, as its piece records it."""
 
     number: int
-    token: str  # random part of the temporary names of its files; "": they have the final names
+    token: str  # random part of the temporary names of its files, or FINAL
     records: dict[str, str]  # column -> the manifest's record of the file: size and checksum
     entries: dict[str, Any]  # what its writer needs to commit it, as JSON values
 
     @property
     def piece(self) -> str:
         """The name of the piece that records it."""
-        return f"{STAGED}-{self.number}-{self.token}" if self.token else f"{SHARD}-{self.number}"
+        if self.token == FINAL:
+            return f"{SHARD}-{self.number}"
+        return f"{STAGED}-{self.number}-{self.token}"
 
 
 class ShardFiles:
@@ -159,18 +162,18 @@ class ShardFiles:
         self._store = place.store
 
     def _keys(self, number: int, token: str) -> dict[str, str]:
-        """The keys of a shard's files, by column: those under which `token` stages them; without
-        a token, those of a committed shard.
+        """The keys of a shard's files, by column: those under which `token` stages them. FINAL:
+        those of a committed shard.
         """
         keys = {}
         for name, column in self.columns.items():
             keys[name] = shard_key(self._place.array_key(name), number, column.shape)
-            if token:
+            if token != FINAL:
                 keys[name] = f"{self.work.folder}/{FILE}-{number}-{token}-{name}"
         return keys
 
     def stage(
-        self, number: int, arrays: Arrays, entries: dict[str, Any], token: str = ""
+        self, number: int, arrays: Arrays, entries: dict[str, Any], token: str = FINAL
     ) -> StagedShard:
         """Write a shard's rows (n, *shape), by column, to files under the names of this token, and
         then its piece. All are durable when this returns.
@@ -186,7 +189,7 @@ class ShardFiles:
             self.record(staged)
         except BaseException:  # on a full disk, half a file takes what other files need
             self._store.remove(temporary.values())
-            if token:  # a file without it may be a committed one
+            if token != FINAL:  # a file of that name may be a committed one
                 self._store.remove(keys.values())
             raise
         return staged
@@ -213,12 +216,12 @@ class ShardFiles:
 
     def accept(self, staged: StagedShard) -> StagedShard:
         """Give the files of a staged shard their final names, and return it with these."""
-        if not staged.token:
+        if staged.token == FINAL:
             return staged
-        final = self._keys(staged.number, "")
+        final = self._keys(staged.number, FINAL)
         for name, key in self._keys(staged.number, staged.token).items():
             self._store.rename(key, final[name])
-        accepted = replace(staged, token="")
+        accepted = replace(staged, token=FINAL)
         self.record(accepted)
         self.work.remove([staged.piece])
         return accepted

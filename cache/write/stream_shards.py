@@ -24,11 +24,10 @@ describes. The piece of a shard has the entries
 from __future__ import annotations
 
 import secrets
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +50,7 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.windows import ranges_where
+from cache.write.key_index import KeyIndex
 from cache.write.staged import (
     ROWS,
     SHARD,
@@ -61,9 +61,6 @@ from cache.write.staged import (
     StagedShard,
     StagedWork,
 )
-
-STAYS_PENDING: Final = "The shard stays pending, and is to be computed again."
-SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -103,9 +100,9 @@ class StreamShards:
         committed_rows: the rows that the stream has for the split's rows.
         committed: their shards: number -> array -> the manifest's record.
         live_shards: numbers of the shards that have rows of committed tracks.
-        accepted: shards of the next commit, by number. Only a `StreamWriter`, which has the lock,
-            accepts shards.
-        work: this plan's checkpoints and staged shards.
+        finished: numbers of the shards that are not pending: committed, or accepted by the writer.
+        files: the uncommitted shards of this plan.
+        work: their pieces, and checkpoints.
 
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
@@ -139,9 +136,9 @@ class StreamShards:
         shards = self.commit.shards
         self.committed = {shard: shards[shard] for shard in self.committed_rows.shards}
         self.live_shards: list[int] = np.flatnonzero(self.split.live_by_shard).tolist()
-        self.accepted: dict[int, StagedShard] = {}
+        self.finished = set(self.committed)
         self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
-        self._files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
+        self.files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
 
     def _refuse_unmounted(self) -> None:
         """Raise CacheError if a stream's disk seems to be unmounted, and this stream would be
@@ -179,7 +176,7 @@ class StreamShards:
             raise CacheError.at(location, expected=str(form), found=str(self._form), do=do)
 
     @cached_property
-    def _index(self) -> _KeyIndex | None:
+    def _index(self) -> KeyIndex | None:
         """Finds committed rows by their keys; None if all of them are rows of tracks: features can
         only be carried over from rows of replaced or removed tracks.
         """
@@ -187,7 +184,7 @@ class StreamShards:
         for shard in self.committed:
             is_gone = shard >= len(n_live) or not self.rows_record(shard)
             if is_gone or n_live[shard] < len(self.rows(shard)):
-                return _KeyIndex(self.committed_rows)
+                return KeyIndex(self.committed_rows)
         return None
 
     def rows(self, shard: int) -> range:
@@ -269,7 +266,7 @@ class StreamShards:
         # of a shard that is staged twice, the one whose files have final names comes last
         names = [*self.work.names(STAGED), *self.work.names(SHARD)]
         names = [name for name in names if int(name.split("-")[1]) in pending]
-        for staged in self._files.read(names):
+        for staged in self.files.read(names):
             if staged.entries["rows"] == self.rows_record(staged.number):
                 shards[staged.number] = staged
         return shards
@@ -291,8 +288,8 @@ class StreamShards:
             shard, data, ok, keys: as for `StreamWriter.write`.
             made: how the features are computed, such as {"network": "resnet50", "sha256":
                 "1f2e..."}. A writer compares `sha256`, the digest of the weights.
-            token: a part of the temporary names of its files (default: random). A writer gives "",
-                for their final names.
+            token: a part of the temporary names of its files (default: random). A writer gives
+                FINAL, for their final names.
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
@@ -300,7 +297,8 @@ class StreamShards:
             raise CacheError(
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
-        arrays = self._check_arrays(shard, data, ok, keys)
+        self._check_form(shard, data, ok, keys)
+        arrays = self._to_store(shard, data, ok, keys)
         is_undecodable = arrays[f"{self.place.stream}_ok"] == UNDECODABLE
         is_pending = is_undecodable & (keys == NO_KEY).all(axis=1)
         entries = {
@@ -310,133 +308,51 @@ class StreamShards:
         }
         if token is None:
             token = secrets.token_hex(8)
-        staged = self._files.stage(shard, arrays, entries, token)
+        staged = self.files.stage(shard, arrays, entries, token)
         self.work.remove([f"{ROWS}-{shard}"])
         return staged
-
-    def accept(self, staged: StagedShard) -> None:
-        """Give the files of a staged shard their final names, and make it part of the next commit:
-        only for a writer, which has the lock. Raises CacheError if a file is missing or damaged.
-        """
-        damaged = self._files.find_damage(staged)
-        if damaged is not None:
-            problem = "no such file, or a damaged one"
-            expected = "the file that was staged"
-            raise CacheError.at(damaged, expected=expected, found=problem, do=STAYS_PENDING)
-        self.accepted[staged.number] = self._files.accept(staged)
 
     @property
     def pending(self) -> list[int]:
         """Shards that have rows of committed tracks and no features yet: they are neither
         committed nor, by this writer or a killed one with the same plan, accepted.
         """
-        shards = self.committed.keys() | self.accepted.keys()
-        return [shard for shard in self.live_shards if shard not in shards]
+        return [shard for shard in self.live_shards if shard not in self.finished]
 
-    def _check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
-        """Check a shard's data, and convert them to the arrays to store, by name. Raises CacheError
-        for wrong shapes, dtypes, flags or values.
-        """
+    def _check_form(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
+        """Raise CacheError for wrong shapes, dtypes or flags of a shard's data."""
         n_rows = len(self.rows(shard))
-        title = self.title(shard)
         shapes = (np.shape(data), ok.shape, keys.shape, keys.dtype)
         dim = self._form.dim
         if shapes != ((n_rows, dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
             expected = f"features {(n_rows, dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
-            raise CacheError(f"{title}: expected {expected}, found {shapes}")
+            raise CacheError(f"{self.title(shard)}: expected {expected}, found {shapes}")
         allowed = (UNDECODABLE, *HAS_VALUE)
+        wrong_flags = ok[self.live(shard) & ~np.isin(ok, allowed)]
+        if len(wrong_flags):
+            found_flags = np.unique(wrong_flags).tolist()
+            raise CacheError(
+                f"{self.title(shard)}: expected ok flags of {allowed}, found {found_flags}"
+            )
+
+    def _to_store(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
+        """The arrays to store, by name, with fill values in rows without a track. Raises CacheError
+        for features that are not finite.
+        """
         live = self.live(shard)
-        allowed_flags = np.isin(ok, allowed)
-        if not allowed_flags[live].all():
-            found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
-            raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         has_features = live & (ok != UNDECODABLE)
-        arrays = {name: column.empty(n_rows) for name, column in self.columns.items()}
-        stream = self.place.stream
-        arrays[f"{stream}_ok"][live] = ok[live]
-        arrays[f"{stream}_key"][live] = keys[live]
-        features = arrays[str(stream)]
+        arrays = {name: column.empty(len(live)) for name, column in self.columns.items()}
+        features, stored_ok, stored_keys = arrays.values()
+        stored_ok[live] = ok[live]
+        stored_keys[live] = keys[live]
         # Numbers beyond the dtype's range become infinite, and are refused below.
         with np.errstate(over="ignore"):
             features[has_features] = data[has_features]
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & has_features)
         if len(bad):
             problem = f"features of {len(bad)} rows are not finite in {features.dtype}"
-            raise CacheError(f"{title}: {problem}, first row {bad[0]}")
+            raise CacheError(f"{self.title(shard)}: {problem}, first row {bad[0]}")
         return arrays
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self.place.stream}, shard {shard}"
-
-
-class _KeyIndex:
-    """Finds rows of a stream by their keys.
-
-    It holds 64-bit hashes of the keys, sorted in parts; large parts are in temporary files that are
-    memory-mapped.
-    """
-
-    def __init__(self, stream: OpenStream) -> None:
-        self._stream = stream
-        self._sorted: list[Keys] = []  # parts (2, n): ascending hashes, and their rows
-        unsorted: list[Keys] = []
-        for shard in stream.shards:
-            rows = np.asarray(shard_rows(stream.commit.manifest, shard))
-            keys = stream.read("_key", rows[:1], len(rows))[0]
-            has_key = (keys != NO_KEY).any(axis=1)
-            hashes = _hash_keys(keys[has_key])
-            unsorted.append(np.stack([hashes, rows[has_key].astype(np.uint64)]))
-            if sum(part.shape[1] for part in unsorted) >= SORTED_ROWS:
-                self._sorted.append(self._map_file(_sort_by_hash(unsorted)))
-                unsorted = []
-        if unsorted:
-            self._sorted.append(_sort_by_hash(unsorted))
-
-    def find(self, keys: Keys) -> Ints:
-        """The rows (n,) that have these keys (n, 2); -1 for keys that no row has."""
-        rows = np.full(len(keys), -1, np.int64)
-        hashes = _hash_keys(keys)
-        for sorted_hashes, sorted_rows in self._sorted:
-            if not len(sorted_hashes):
-                continue
-            position = np.searchsorted(sorted_hashes, hashes)
-            position = np.minimum(position, len(sorted_hashes) - 1)
-            # Only the first row with a hash is found. If another key has the same hash, its row is
-            # computed again.
-            has_hash = sorted_hashes[position] == hashes
-            hits = has_hash & (rows < 0)
-            rows[hits] = sorted_rows[position[hits]]
-        candidates = np.flatnonzero(rows >= 0)
-        stored = self._stream.read("_key", rows[candidates])[:, 0]
-        is_other_key = (stored != keys[candidates]).any(axis=1)
-        mismatches = candidates[is_other_key]
-        rows[mismatches] = -1
-        return rows
-
-    def _map_file(self, entries: Keys) -> Keys:
-        """Copy the entries into an unnamed temporary file and memory-map it. The file disappears
-        when the map is deleted or the process ends.
-        """
-        place = self._stream.commit.place
-        # In an object store, the folder is None: the system's temporary folder is used.
-        folder = place.store.folder(place.manifest_folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            entries.tofile(file)
-            return np.memmap(file, np.uint64, "r", shape=entries.shape)
-
-
-def _hash_keys(keys: Keys) -> Keys:
-    """Hash keys (n, 2) to 64 bits (n,): both words are hashes. Different keys may have equal
-    hashes: callers compare the keys, too.
-    """
-    return np.bitwise_xor(keys[:, 0], keys[:, 1])
-
-
-def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
-    """Join entries (2, n), sorted by hash. The sort is stable, so that `find` returns the earliest
-    of several rows with the same key.
-    """
-    entries = np.concatenate(parts, axis=1)
-    hashes = entries[0]
-    order = np.argsort(hashes, kind="stable")
-    return entries[:, order]

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -49,8 +49,10 @@ from cache.format.tables import Tables
 from cache.storage.base import Root
 from cache.windows import join_adjacent
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import SHARD, Plan, StagedShard
-from cache.write.stream_shards import STAYS_PENDING, StreamShards
+from cache.write.staged import FINAL, SHARD, Plan, StagedShard
+from cache.write.stream_shards import StreamShards
+
+_STAYS_PENDING: Final = "The shard stays pending, and is to be computed again."
 
 
 class StreamWriter(Writer):
@@ -85,9 +87,10 @@ class StreamWriter(Writer):
             StreamShards, root, split, stream, dim=dim, dtype=dtype, plan=plan
         )
         self.shards = self._read_state()
-        """The state of the split and the stream, as read on entry or after the last commit, with
-        the shards of the next commit."""
+        """The state of the split and the stream, as read on entry or after the last commit. The
+        shards of the next commit are not pending."""
         super().__init__(self.shards.place, provenance)
+        self._accepted: dict[int, StagedShard] = {}  # shards of the next commit, by number
         self.refused: list[str] = []
         """Messages about staged shards that were not accepted since the commits were read last.
         They are still pending.
@@ -113,7 +116,7 @@ class StreamWriter(Writer):
         for features that are not finite or exceed the dtype's range.
         """
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        self._accept(self.shards.stage(shard, data, ok, keys, made=self.made, token=""))
+        self._accept(self.shards.stage(shard, data, ok, keys, made=self.made, token=FINAL))
 
     def accept_staged(self) -> None:
         """Make the pending shards that are staged with this plan part of the next commit. A refused
@@ -138,9 +141,16 @@ class StreamWriter(Writer):
         if self.made and made and weights != stream_weights:
             difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
             title = self.shards.title(staged.number)
-            raise CacheError(f"{title}: {difference}. {STAYS_PENDING}")
+            raise CacheError(f"{title}: {difference}. {_STAYS_PENDING}")
         self._lock.require()
-        self.shards.accept(staged)
+        files = self.shards.files
+        damaged = files.find_damage(staged)
+        if damaged is not None:
+            problem = "no such file, or a damaged one"
+            expected = "the file that was staged"
+            raise CacheError.at(damaged, expected=expected, found=problem, do=_STAYS_PENDING)
+        self._accepted[staged.number] = files.accept(staged)
+        self.shards.finished.add(staged.number)
         if made:  # its writer says how it was made
             self.made = self.made or made
             for name in self.made.keys() | made.keys():
@@ -182,7 +192,7 @@ class StreamWriter(Writer):
         rows: dict[str, str] = dict(self._commit.manifest["rows"])
         pending_rows: list[list[int]] = state.committed_rows.recorded_pending_rows().tolist()
         shards = dict(state.committed)
-        for shard, staged in sorted(state.accepted.items()):
+        for shard, staged in sorted(self._accepted.items()):
             shards[shard] = staged.records
             rows[str(shard)] = staged.entries["rows"]
             pending_rows += staged.entries["pending_rows"]
@@ -217,6 +227,7 @@ class StreamWriter(Writer):
         if not state.work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(state.commit, state.work)
         self.shards = state
+        self._accepted = {}
         self.refused = []
         self.accept_staged()
         return state.commit

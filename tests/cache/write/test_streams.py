@@ -60,7 +60,7 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
 
 
 def test_keys_are_found_in_every_sorted_run(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr("cache.write.stream_shards.SORTED_ROWS", 40)
+    monkeypatch.setattr("cache.write.key_index.SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])
