@@ -30,7 +30,7 @@ import numpy as np
 import cache
 from benchmarks.common import write_split
 from cache.format import layout
-from cache.format.manifest import Commit, rows_record
+from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.records import VideoRecord
 from cache.format.tables import Tables
@@ -303,6 +303,7 @@ def _publish_stream(
 ) -> None:
     """Commit the stream of a split, whose manifest is given, with its shards linked."""
     extent = split["extent"]
+    committed = Commit.empty(Place(cache.store_at(root), name), split)
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
     _publish(
@@ -312,7 +313,7 @@ def _publish_stream(
             "commits": [[0, extent]],
             "split_digest": split["digest"],
             "rows": {
-                str(shard): rows_record(split, shard)
+                str(shard): committed.rows_record(shard)
                 for shard in range(layout.Geometry().shards(extent))
             },
             "shards": {

@@ -24,7 +24,7 @@ from cache.format.layout import (
 from cache.format.records import TrackRows, VideoEntry, check_track
 from cache.format.track_tables import TrackRecord
 from cache.read.digest import content_digest
-from cache.read.open_split import DEFAULT_STREAM
+from cache.read.open_split import DEFAULT_STREAM, DefaultStream
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.repairs import Repaired, repair
 from cache.storage import local_folder, store_at
@@ -69,7 +69,7 @@ def torch_windows(
     split: Split,
     seqlen: int = 16,
     stride: int = 16,
-    stream: str | None = DEFAULT_STREAM,
+    stream: str | DefaultStream | None = DEFAULT_STREAM,
     fields: Sequence[str] | None = None,
     dtype: DTypeLike = "float32",
     *,

@@ -311,24 +311,50 @@ class Commit:
             encoding = ShardLayout(column, self.geometry)
             for number in sorted(map(int, records)):
                 key = layout.shard_key(self.place.array_key(name), number, column.shape)
-                n_rows = len(shard_rows(self.manifest, number))
+                n_rows = len(self.shard_rows(number))
                 record = records[str(number)]
                 files.append(ShardFile(name, key, number, record, n_rows, encoding))
         return files
 
-    def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
+    def foreign_shards(self, split: Commit) -> list[int]:
         """Numbers of a stream's shards that were computed for other rows than the split has now,
-        for example because a backup was restored. Only for a stream's commit; `split` is the
-        split's manifest.
+        for example because a backup was restored. Only for a stream's commit.
         """
         records: Mapping[str, str] = self.manifest["rows"]  # of a stream: `rows_record`s
         foreign = []
         for shard, record in records.items():
-            split_record = rows_record(split, int(shard))
             # "": the split has dropped the shard. Its features may be carried over to new rows.
-            if split_record not in (record, ""):
+            if split.rows_record(int(shard)) not in (record, ""):
                 foreign.append(int(shard))
         return foreign
+
+    def rows_record(self, shard: int) -> str:
+        """A digest (16 hex digits) of the rows that a split has in a shard, computed from the
+        records of all its columns; "" if the split has no such shard.
+        """
+        number = str(shard)
+        records = {}
+        for name, shards in self.manifest["shards"].items():
+            if number in shards:
+                records[name] = shards[number]
+        if not records:
+            return ""
+        return sha256(layout.canonical(records))[:16]
+
+    def shard_rows(self, shard: int) -> range:
+        """The rows of a shard, without padding rows at its end.
+
+        Raises CacheError if no commit in the manifest covers the shard.
+        """
+        size = self.manifest["geometry"]["rows_per_shard"]
+        start = shard * size
+        commits = self.manifest["commits"]
+        for first, end in commits:
+            if first <= start < end:
+                return range(start, min(end, start + size))
+        raise CacheError(
+            f"no commit has a shard {shard}: commits are {commits}, {size} rows a shard"
+        )
 
 
 def shards_entry(
@@ -337,32 +363,3 @@ def shards_entry(
     """The manifest's entry for shards, as `Commit.shards` returns them, of these arrays."""
     numbers = sorted(shards)
     return {name: {str(n): shards[n][name] for n in numbers} for name in arrays}
-
-
-def rows_record(split: Mapping[str, Any], shard: int) -> str:
-    """A digest (16 hex digits) of the rows that a split has in a shard, computed from the records
-    of all its columns; "" if the split has no such shard. `split` is the split's manifest.
-    """
-    number = str(shard)
-    records = {}
-    for name, shards in split["shards"].items():
-        if number in shards:
-            records[name] = shards[number]
-    if not records:
-        return ""
-    return sha256(layout.canonical(records))[:16]
-
-
-def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
-    """The rows of a shard of a split or stream, without padding rows at its end.
-
-    Raises CacheError if no commit in the manifest covers the shard.
-    """
-    size = manifest["geometry"]["rows_per_shard"]
-    start = shard * size
-    for first, end in manifest["commits"]:
-        if first <= start < end:
-            return range(start, min(end, start + size))
-    raise CacheError(
-        f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard"
-    )

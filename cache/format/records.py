@@ -71,7 +71,7 @@ def check_track(
         columns: names of the split's columns.
         extra: the split's extra columns.
     """
-    extras = columns_by_name(extra)
+    extras = ExtraColumn.by_name(extra)
 
     def refuse(problem: str) -> NoReturn:
         raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
@@ -101,16 +101,6 @@ def check_track(
     is_increasing = n_rows > 0 and frames[0] >= 0 and (np.diff(frames) > 0).all()
     if not is_increasing or track.step < 1:
         refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
-
-
-def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Extra columns by name. Raises ValueError for duplicate names."""
-    declared = list(columns)
-    by_name = {column.name: column for column in declared}
-    if len(by_name) < len(declared):
-        names = [column.name for column in declared]
-        raise ValueError(f"extra columns {names}: expected each name once")
-    return by_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Tables(dict[str, Array]):
                 columns[name] = [track[key] for track in tracks]
             else:
                 columns[name] = [getattr(video.entry, key) for video in videos]
-        tables = cls({name: encode_texts(columns[name]) for name in TEXTS})
+        tables = cls({name: cls.encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
         for column in extra:
@@ -86,6 +86,25 @@ class Tables(dict[str, Array]):
                         table[number] = track[column.array]
                 tables[column.array] = table
         return tables
+
+    @staticmethod
+    def encode_texts(texts: Sequence[str]) -> Array:
+        """Encode N texts as (N, L) uint8; L is the longest text's length in bytes.
+
+        Raises CacheError for a text that contains NUL, is too long, or is no UTF-8.
+        """
+        data = []
+        for text in texts:
+            try:
+                raw = text.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair
+                raw = b"\0"
+            if b"\0" in raw or len(raw) > _LONGEST_TEXT:
+                expected = f"up to {_LONGEST_TEXT} bytes of UTF-8 without NUL"
+                raise CacheError(f"{text[:80]!r}... is no text for a table: expected {expected}")
+            data.append(raw)
+        width = max(map(len, data), default=0) or 1
+        return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
 
     @property
     def track_rows(self) -> Ranges:
@@ -234,24 +253,6 @@ class StoredTable:
         if sha256(file) != self.sha256 or len(file) != n_numbers * dtype.itemsize + 4:
             return None
         return np.frombuffer(file, dtype, count=math.prod(self.shape)).reshape(self.shape)
-
-
-def encode_texts(texts: Sequence[str]) -> Array:
-    """Encode N texts as (N, L) uint8; L is the longest text's length in bytes. Raises CacheError
-    for a text that contains NUL, is too long, or is no UTF-8.
-    """
-    data = []
-    for text in texts:
-        try:
-            raw = text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair
-            raw = b"\0"
-        if b"\0" in raw or len(raw) > _LONGEST_TEXT:
-            expected = f"up to {_LONGEST_TEXT} bytes of UTF-8 without NUL"
-            raise CacheError(f"{text[:80]!r}... is no text for a table: expected {expected}")
-        data.append(raw)
-    width = max(map(len, data), default=0) or 1
-    return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
 
 
 def _widen(texts: Array, width: int) -> Array:

@@ -40,7 +40,7 @@ from cache.arrays import Array, Flags, Floats, Ints
 from cache.errors import CacheError
 from cache.format.layout import COLUMNS, COMPUTED, UNDECODABLE
 from cache.read import labels
-from cache.read.open_split import TRACK_FIELDS, DefaultName, OpenSplit
+from cache.read.open_split import TRACK_FIELDS, DefaultStream, OpenSplit
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream
 
@@ -77,11 +77,13 @@ class StreamFields(NamedTuple):
     features: Mapping[str, str]  # name of a field of features -> its stream
     flags: Mapping[str, str]  # name of a field `<name>_ok` -> the field of features
     history: Mapping[str, int]  # field of features -> number of rows to read before each window
+    # the caller named no stream: without it, labels are relative to the tracks' boxes
+    is_default: bool = False
 
     @classmethod
     def parse(
         cls,
-        stream: str | None,
+        stream: str | DefaultStream | None,
         streams: Sequence[str] | Mapping[str, str] | None = None,
         history: Mapping[str, int] | None = None,
     ) -> StreamFields:
@@ -90,6 +92,10 @@ class StreamFields(NamedTuple):
         Raises ValueError or TypeError when the arguments do not fit together.
         """
         history = history or {}
+        if isinstance(stream, DefaultStream):
+            if streams is None and not history:
+                return cls({"features": stream.value}, {}, {}, is_default=True)
+            stream = None
         names = [*(streams.values() if isinstance(streams, Mapping) else streams or ())]
         nameless = [name for name in (stream, *names) if not isinstance(name, str | None)]
         if nameless:
@@ -100,7 +106,7 @@ class StreamFields(NamedTuple):
             raise TypeError(
                 f"streams must be a sequence of names, also for history; found {streams!r}"
             )
-        if not (stream is None or isinstance(stream, DefaultName)):
+        if stream is not None:
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {names}")
         unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
         if unclear:
@@ -164,7 +170,7 @@ class Batch:
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
         read_column = functools.partial(_read_if_stored, split, self._starts, self._seqlen)
-        find_crops = functools.partial(_find_crops, split, chosen.streams, self._track)
+        find_crops = functools.partial(_find_crops, split, chosen, self._track)
         self._labels = labels.LabelFields(read_column, crop_scale, find_crops)
 
     def read(
@@ -350,19 +356,18 @@ def _read_if_stored(split: OpenSplit, starts: Ints, seqlen: int, name: str) -> A
     return split.reader(name).read_windows(starts, seqlen)
 
 
-def _find_crops(split: OpenSplit, streams: Sequence[str], track: Ints) -> labels.StreamCrops | None:
+def _find_crops(split: OpenSplit, chosen: StreamFields, track: Ints) -> labels.StreamCrops | None:
     """How the crops of the first stream were cut, for windows of the tracks `track` (B,). None if
     there is no stream, or if its crops are the tracks' boxes.
 
-    Raises CacheError if the caller named a stream that does not exist. The default stream
-    (`DefaultName`) may be missing: then labels are relative to the tracks' boxes.
+    Raises CacheError if there is no stream of a name that the caller gave.
     """
-    if not streams or (isinstance(streams[0], DefaultName) and not split.has_default_stream):
+    if not chosen.streams or (chosen.is_default and not split.has_default_stream):
         return None
-    policy = split.open_stream(streams[0]).crop
-    if policy.follows_box:
+    stream = split.open_stream(chosen.streams[0])
+    if stream.crop.follows_box:
         return None
-    return labels.StreamCrops(policy, split.jitter_seeds(policy)[track])
+    return labels.StreamCrops(stream.crop, stream.jitter_seeds[track])
 
 
 def _check_fields(

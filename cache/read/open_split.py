@@ -6,20 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import Enum
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
-from cache.arrays import Array, Keys
-from cache.crop_policy import CropPolicy
+from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.track_tables import TrackTable
 from cache.read.streams import OpenCommit, OpenStream
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
@@ -27,11 +26,13 @@ from cache.read.streams import OpenCommit, OpenStream
 TRACK_FIELDS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
 
 
-class DefaultName(str):
-    """The default of `stream`, distinct from the same name passed by the caller."""
+class DefaultStream(Enum):
+    """The default of `stream`, which is another thing than the same name given by a caller."""
+
+    NAME = "resnet50"
 
 
-DEFAULT_STREAM: Final = DefaultName("resnet50")
+DEFAULT_STREAM: Final = DefaultStream.NAME
 
 
 class OpenSplit(OpenCommit):
@@ -47,9 +48,7 @@ class OpenSplit(OpenCommit):
         self.manifest: Mapping[str, Any] = commit.manifest
         """The cache's own entries and those that were given to `commit`."""
         self.tables = commit.tables
-        # filled on first use
-        self._streams: dict[str, OpenStream] = {}  # by name
-        self._seeds: dict[CropPolicy, Keys] = {}  # see `jitter_seeds`
+        self._streams: dict[str, OpenStream] = {}  # by name, opened on first use
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -143,15 +142,6 @@ class OpenSplit(OpenCommit):
 
     @cached_property
     def has_default_stream(self) -> bool:
-        """Whether there is a stream of the name `DEFAULT_STREAM`, perhaps damaged."""
-        manifest = self.place(DEFAULT_STREAM).manifest
-        return DEFAULT_STREAM in self._streams or self.store.exists(manifest)
-
-    def jitter_seeds(self, policy: CropPolicy) -> Keys:
-        """The random seed of each track's jitter (n_tracks,), computed once per policy."""
-        tracks = TrackTable(self.tables)
-        if policy.jitter is None:
-            return np.zeros(len(tracks), np.uint64)
-        if policy not in self._seeds:
-            self._seeds[policy] = policy.seeds(tracks.names)
-        return self._seeds[policy]
+        """Whether there is a stream of the default name, perhaps damaged."""
+        name = DEFAULT_STREAM.value
+        return name in self._streams or self.store.exists(self.place(name).manifest)

@@ -29,7 +29,7 @@ from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
 from cache.format.track_tables import TrackTable, VideoTable
 from cache.read.batches import Batch, StreamFields
-from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, OpenSplit
+from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, DefaultStream, OpenSplit
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -219,7 +219,7 @@ class Split(OpenSplit):
         self,
         seqlen: int = 16,
         stride: int = 16,
-        stream: str | None = None,
+        stream: str | DefaultStream | None = None,
         tail: Tail = "drop",
         *,
         streams: Sequence[str] | None = None,
@@ -304,7 +304,7 @@ class Split(OpenSplit):
     def read(
         self,
         windows: ArrayLike,
-        stream: str | None = DEFAULT_STREAM,
+        stream: str | DefaultStream | None = DEFAULT_STREAM,
         fields: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
         out: Mapping[str, Array] | None = None,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.arrays import Array, Flags, Ints
+from cache.arrays import Array, Flags, Ints, Keys
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format.layout import (
@@ -25,7 +25,7 @@ from cache.format.layout import (
     Geometry,
     stream_columns,
 )
-from cache.format.manifest import Commit, shard_rows
+from cache.format.manifest import Commit
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows, StoredArray
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
@@ -99,7 +99,7 @@ class OpenStream(OpenCommit):
         extent = max(commit.extent, split.extent)
         self._has_shard = np.zeros(self._geometry.shards(extent), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has_shard[commit.foreign_shards(split.manifest)] = False  # computed for other rows
+        self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
         # whether each shard is known to have features for every row; `require` finds out
         self._is_complete = np.zeros(len(self._has_shard), bool)
 
@@ -124,6 +124,14 @@ class OpenStream(OpenCommit):
                 location, expected="a crop policy", found=f"{policy} ({error})", do=do
             ) from None
 
+    @cached_property
+    def jitter_seeds(self) -> Keys:
+        """The random seed of each track's jitter (n_tracks,)."""
+        names = self._tables.texts("track_name")
+        if self.crop.jitter is None:
+            return np.zeros(len(names), np.uint64)
+        return self.crop.seeds(names)
+
     @property
     def shards(self) -> list[int]:
         """Numbers of the shards that the stream has, ascending."""
@@ -144,7 +152,7 @@ class OpenStream(OpenCommit):
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
         ranges = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
-            rows = shard_rows(self.commit.manifest, shard)
+            rows = self.commit.shard_rows(shard)
             # Shards with equal records have equal flags: most shards are not read.
             if records[str(shard)] != _record_if_all_computed(len(rows), self._geometry):
                 ranges.append(ranges_where(np.isin(self._flags(shard), flags), rows.start))
@@ -181,7 +189,7 @@ class OpenStream(OpenCommit):
         return intersect(recorded, spans)
 
     def _flags(self, shard: int) -> Flags:
-        rows = shard_rows(self.commit.manifest, shard)
+        rows = self.commit.shard_rows(shard)
         flags: Flags = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
 

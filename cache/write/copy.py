@@ -20,7 +20,7 @@ from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, UNDECODABLE, Geometry
-from cache.format.manifest import lost_manifest, shard_rows
+from cache.format.manifest import lost_manifest
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
 from cache.format.track_tables import TrackRecord
@@ -245,7 +245,7 @@ def _write_stream(
         """The rows of a shard of the copy that the source's stream has, with features or without:
         their indices within the shard, and their row numbers in the source.
         """
-        rows = np.asarray(shard_rows(copied.manifest, shard))
+        rows = np.asarray(copied.commit.shard_rows(shard))
         track = copied.track_of(rows)
         source_rows = rows + row_offset[track]
         has_shard = np.isin(source_rows // source.rows_per_shard, stream.shards)

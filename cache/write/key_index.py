@@ -12,7 +12,6 @@ import numpy as np
 
 from cache.arrays import Ints, Keys
 from cache.format.layout import NO_KEY
-from cache.format.manifest import shard_rows
 from cache.read.streams import OpenStream
 
 SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
@@ -30,7 +29,7 @@ class KeyIndex:
         self._sorted: list[Keys] = []  # parts (2, n): ascending hashes, and their rows
         unsorted: list[Keys] = []
         for shard in stream.shards:
-            rows = np.asarray(shard_rows(stream.commit.manifest, shard))
+            rows = np.asarray(stream.commit.shard_rows(shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
             has_key = (keys != NO_KEY).any(axis=1)
             hashes = _hash_keys(keys[has_key])

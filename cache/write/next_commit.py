@@ -18,7 +18,7 @@ from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import Column
 from cache.format.manifest import Commit, shards_entry
 from cache.format.records import TrackRows, VideoEntry, VideoRecord, check_track
-from cache.format.tables import Tables, encode_texts
+from cache.format.tables import Tables
 from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
 from cache.write.split_shards import SplitShards
@@ -221,7 +221,7 @@ class NextCommit:
                 f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
             )
         # A video that no table takes would be journalled, and refused by each commit.
-        encode_texts([entry.name, entry.source, entry.pixels, entry.fingerprint, *names])
+        Tables.encode_texts([entry.name, entry.source, entry.pixels, entry.fingerprint, *names])
         key = self._keys.get(entry.name, "")
         first_row = self.shards.next_row
         video = VideoRecord.make(entry, tracks, first_row, extra=extra, key=key)

@@ -16,7 +16,7 @@ n rows depend on. A file key, in contrast, is a file's path in the store.
 Checkpoints and staged shards are recorded in pieces, small files that `cache/write/staged.py`
 describes. The piece of a shard has the entries
 
-    "rows"          digest of the split's rows in this shard: `manifest.rows_record`
+    "rows"          digest of the split's rows in this shard: `Commit.rows_record`
     "pending_rows"  ranges of its rows that are still to be computed
     "made"          how its features were computed: see `StreamShards.stage`
 """
@@ -33,7 +33,7 @@ import numpy as np
 
 from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
-from cache.format import layout, manifest
+from cache.format import layout
 from cache.format.entries import FEATURE_DTYPES
 from cache.format.folders import unmounted_streams
 from cache.format.layout import (
@@ -44,7 +44,7 @@ from cache.format.layout import (
     stream_columns,
 )
 from cache.format.listing import refuse_missing
-from cache.format.manifest import Commit, shard_rows
+from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -182,7 +182,7 @@ class StreamShards:
         """
         n_live = self.split.live_by_shard
         for shard in self.committed:
-            is_gone = shard >= len(n_live) or not self.rows_record(shard)
+            is_gone = shard >= len(n_live) or not self.split.rows_record(shard)
             if is_gone or n_live[shard] < len(self.rows(shard)):
                 return KeyIndex(self.committed_rows)
         return None
@@ -191,7 +191,7 @@ class StreamShards:
         """The rows of a shard, for all of which `stage` expects data. They include rows of replaced
         tracks, but no padding.
         """
-        return shard_rows(self.split.manifest, shard)
+        return self.split.shard_rows(shard)
 
     def live(self, shard: int) -> Bools:
         """Whether each of the shard's n `rows` belongs to a committed track (n,). Other rows need
@@ -199,10 +199,6 @@ class StreamShards:
         """
         rows = self.rows(shard)
         return np.asarray(self.split.tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
-
-    def rows_record(self, shard: int) -> str:
-        """The digest of the split's rows in a shard: see `manifest.rows_record`."""
-        return manifest.rows_record(self.split.manifest, shard)
 
     def carried(self, keys: Keys) -> _FoundRows:
         """Find features to carry over: those that committed rows of the stream have with equal
@@ -267,7 +263,7 @@ class StreamShards:
         names = [*self.work.names(STAGED), *self.work.names(SHARD)]
         names = [name for name in names if int(name.split("-")[1]) in pending]
         for staged in self.files.read(names):
-            if staged.entries["rows"] == self.rows_record(staged.number):
+            if staged.entries["rows"] == self.split.rows_record(staged.number):
                 shards[staged.number] = staged
         return shards
 
@@ -302,7 +298,7 @@ class StreamShards:
         is_undecodable = arrays[f"{self.place.stream}_ok"] == UNDECODABLE
         is_pending = is_undecodable & (keys == NO_KEY).all(axis=1)
         entries = {
-            "rows": self.rows_record(shard),
+            "rows": self.split.rows_record(shard),
             "pending_rows": ranges_where(is_pending, self.rows(shard).start).tolist(),
             "made": dict(made or {}),
         }

@@ -220,7 +220,7 @@ class StreamWriter(Writer):
         state = self._read_state()
         if state.commit.digest:
             follow_manifest(state.commit)
-        foreign = state.commit.foreign_shards(state.split.manifest)
+        foreign = state.commit.foreign_shards(state.split)
         if foreign:  # they were computed for other rows: make them pending
             invalidate_shards(self.place, state.commit, foreign)
             state = self._read_state()
