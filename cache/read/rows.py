@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache.arrays import Array, Floats, Ints
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.place import Place
 from cache.format.shard import ShardLayout
+from cache.read.copying import copy_rows
 from cache.storage.object_store import map_parallel
 from cache.windows import spread
 
@@ -40,14 +40,6 @@ _MOST_SHARDS: Final = 16384  # most open shards: a quarter of the maps that Linu
 # shards of an object store to fetch at once; a batch that needs more is read in parts, so that
 # memory stays bounded
 _SHARDS_AT_ONCE: Final = 64
-# Constants of `_widen`. A float32 has 1 bit of sign, 8 of exponent and 23 of mantissa; a float16
-# has 1, 5 and 10.
-_MANTISSA_SHIFT: Final = 13  # 23 - 10
-_EXPONENT_FACTOR: Final = np.float32(2.0**112)  # exponents count from -127, float16's from -15
-# All bits but 3: the sign extended upwards also fills the exponent bits that float16 does not have.
-_FLOAT16_BITS: Final = np.int32(~0x70000000)
-# Infinity becomes 2^16, and NaN a larger number. Finite float16 numbers are below.
-_WIDENED_INFINITY: Final = 65536.0
 
 _ByteRange = tuple[memoryview, int, int]  # a shard's bytes; the range's first and last byte + 1
 
@@ -167,7 +159,7 @@ class _MappedRows(Rows):
         for data, first, stop in ranges:
             n_rows = (stop - first) // self._row_bytes
             stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
-            _copy(stored, out[n_filled : n_filled + n_rows])
+            copy_rows(stored, out[n_filled : n_filled + n_rows])
             n_filled += n_rows
 
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
@@ -187,14 +179,18 @@ class _MappedRows(Rows):
                 opened = self._open_shard(shard)
                 current.add(shard)
             if not self._is_checked[chunk]:
-                number = chunk - shard * self._geometry.chunks
-                if number >= opened.n_chunks:
-                    raise _missing_chunk(self._file(shard), number)
-                if not opened.is_intact(number):
-                    self._maps.clear()  # the next read opens the repaired files
-                    raise _damaged_chunk(self._file(shard), number, self._layout)
-                self._is_checked[chunk] = True
+                self._check_chunk(chunk, shard, opened)
             yield opened.data, begin, end
+
+    def _check_chunk(self, chunk: int, shard: int, opened: _MappedShard) -> None:
+        """Compare the checksum of a chunk. Raises CacheError if it is missing or damaged."""
+        number = chunk - shard * self._geometry.chunks
+        if number >= opened.n_chunks:
+            raise _missing_chunk(self._file(shard), number)
+        if not opened.is_intact(number):
+            self._maps.clear()  # the next read opens the repaired files
+            raise _damaged_chunk(self._file(shard), number, self._layout)
+        self._is_checked[chunk] = True
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -331,7 +327,7 @@ class _RangedRows(Rows):
                 chunk = fetched[int(parts.chunk[part])]
                 n_rows = parts.n_rows[part]
                 stored = chunk[parts.first[part] :][:n_rows]
-                _copy(stored, rows[begins[part] :][:n_rows])
+                copy_rows(stored, rows[begins[part] :][:n_rows])
 
     def _fetch(self, chunks: Ints) -> dict[int, Array]:
         """Fetch chunks of one shard, compare their checksums, and return their rows by the chunk's
@@ -410,29 +406,3 @@ def _copy_bytes(ranges: Iterator[_ByteRange], out: Array) -> None:
         end = n_filled + stop - first
         target[n_filled:end] = data[first:stop]
         n_filled = end
-
-
-def _copy(rows: Array, out: Array) -> None:
-    """Do out[...] = rows, in the fastest way for their dtypes."""
-    if rows.dtype == np.float16 and out.dtype == np.float32:
-        _widen(rows, out)
-    else:
-        out[...] = rows
-
-
-def _widen(half: NDArray[np.float16], out: Floats) -> None:
-    """Convert float16 to float32 exactly, including infinities and NaN, 1.5 times as fast as NumPy
-    2.4 does.
-
-    If the bits of a float16 are moved to the positions that they have in a float32, the result is
-    the number times 2^-112, also for subnormal numbers; it is then multiplied by 2^112.
-    """
-    if not half.size:
-        return
-    bits = out.view(np.int32)
-    np.copyto(bits, half.view(half.dtype.str.replace("f", "i")))  # the sign extended upwards
-    np.left_shift(bits, _MANTISSA_SHIFT, out=bits)
-    np.bitwise_and(bits, _FLOAT16_BITS, out=bits)
-    np.multiply(out, _EXPONENT_FACTOR, out=out)
-    if out.max() >= _WIDENED_INFINITY or out.min() <= -_WIDENED_INFINITY:
-        out[...] = half  # by NumPy

@@ -10,7 +10,7 @@ import pytest
 import cache
 from cache import CacheError
 from cache.read import labels
-from cache.read.rows import _widen
+from cache.read.copying import copy_rows
 from tests.cache.toy import flipped, split_of
 
 
@@ -211,6 +211,6 @@ def test_widening_is_exact_for_every_float16():
     half = np.arange(2**16, dtype=np.uint16).view(np.float16)
     for some in (half, half[np.isfinite(half)]):  # with infinities and NaN it takes another way
         out = np.empty(some.shape, np.float32)
-        _widen(some, out)
+        copy_rows(some, out)
         np.testing.assert_array_equal(out, some.astype(np.float32))
         assert (np.signbit(out) == np.signbit(some)).all()
