@@ -9,39 +9,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 from cache.storage.durable import make_folder, publish, temporary_file, write_synced
 from pipeline.cli.text import count, rate
+from pipeline.clips.detection.decoders import OpenClip
 from pipeline.clips.files import (
     END,
     MADE_BY,
     ClipFiles,
     read_info,
 )
+from pipeline.clips.plan import DetectionPlan
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.pixels.cuts import cuts
 from pipeline.files.raw.files import open_regular
 from pipeline.processes.meter import Meter
 from pipeline.skeletons import bones, joint_names
 
+UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
-def write_clip(
-    files: ClipFiles,
-    info: dict[str, Any],
-    frames: Sequence[int],
-    camera: Mapping[int, Sequence[float]],
-    people: IO[bytes],
-) -> None:
-    """Write a clip's keypoint file, and delete the record of an earlier failure.
 
-    Args:
-        frames: Numbers of the decoded frames.
-        camera: Frame -> the camera's motion from the frame before.
-        people: File with the text of the people of all frames (`OpenClip`).
-    """
-    _write_text(files, _clip_text(files, info, frames, camera, people))
+def write_clip(plan: DetectionPlan, clip: OpenClip, record: ClipRecord) -> None:
+    """Write the keypoint file of a complete clip, and delete the record of an earlier failure."""
+    width, height = clip.size
+    info = {
+        **plan.about,
+        "weights": list(plan.weights),
+        "clip": clip.files.clip,
+        "clip_digest": clip.digest,
+        "frames": clip.n_frames,
+        "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
+        "persons": clip.n_persons,
+        "cuts": cuts(clip.differences),
+        "width": width,
+        "height": height,
+        "fps": record.fps if math.isfinite(record.fps) else None,
+        "record": record.as_dict(),
+    }
+    _write_text(clip.files, _clip_text(clip, info))
 
 
 def _write_text(files: ClipFiles, text: Iterator[bytes]) -> None:
@@ -63,18 +73,13 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
     before.file.unlink()
 
 
-def _clip_text(
-    files: ClipFiles,
-    info: dict[str, Any],
-    frames: Sequence[int],
-    camera: Mapping[int, Sequence[float]],
-    people: IO[bytes],
-) -> Iterator[bytes]:
-    """Yield the text of a clip's keypoint file in parts. Arguments as in `write_clip`."""
+def _clip_text(clip: OpenClip, info: dict[str, Any]) -> Iterator[bytes]:
+    """Yield the text of a clip's keypoint file in parts."""
+    files = clip.files
     yield _first_line({"description": MADE_BY, "fingerprint": files.fingerprint} | info)
     yield b'"images": ['
     comma = b""
-    for t in frames:
+    for t in clip.decoded_frames:
         image = {
             "id": t + 1,  # COCO's begin with 1
             "frame_index": t,
@@ -82,14 +87,14 @@ def _clip_text(
             "width": info["width"],
             "height": info["height"],
         }
-        if t in camera:
-            image["camera"] = camera[t]
+        if t in clip.camera:
+            image["camera"] = clip.camera[t]
         yield comma + b"\n" + json.dumps(image).encode()
         comma = b","
     yield b'\n],\n"annotations": ['
-    people.seek(0)
-    people.read(1)  # the first comma
-    while text := people.read(1 << 20):
+    clip.text.seek(0)
+    clip.text.read(1)  # the first comma
+    while text := clip.text.read(1 << 20):
         yield text
     yield b"\n],\n"
     person = {

@@ -18,9 +18,9 @@ import contextlib
 import functools
 import math
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cache.format.layout import RUNNING
 from cache.storage.durable import write_atomic
@@ -35,12 +35,11 @@ from pipeline.clips.detection.decoders import (
     Task,
 )
 from pipeline.clips.detection.results import DetectionReport, rename_clip, write_clip
-from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
+from pipeline.clips.detectors import DetectFrames, DetectionResources, Detector, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
-from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.processes import Failed
@@ -50,7 +49,6 @@ from pipeline.processes.pool import Pool, video_threads
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
-UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
 
 def detect_planned(
@@ -74,48 +72,61 @@ def detect_planned(
     """
     report = DetectionReport(up_to_date=plan.n_up_to_date, problems=dict(plan.refused))
     todo = [*plan.missing, *plan.failed]
-    renamed = plan.renamed if part is None else {}
-    if todo or renamed:
-        with _lock(plan.out) if part is None else part.running(plan.out, RECORDS):
-            for files, before in renamed.items():
+    if part is not None and todo:
+        with part.running(plan.out, RECORDS):
+            _detect_clips(plan, machine, todo, dask, report, progress)
+    elif part is None and (todo or plan.renamed):
+        with _lock(plan.out):
+            for files, before in plan.renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
-            # on devices, on a cluster, or all of them here
-            reports = run_parts(
-                functools.partial(_detect_part, plan, machine),
-                todo,
-                dask,
-                machine.processes,
-                most=MOST_CLIPS,
-                shared=plan.raw,
-                plug_ins=[plan.detector],
-                progress=progress,
-            )
-            n_done = 0
-            with contextlib.closing(reports):
-                for clips, of_clips in reports:
-                    report.add(of_clips)
-                    n_done += len(clips)
-                    progress(n_done, len(todo), count(report.frames, "frame"))
+            _detect_clips(plan, machine, todo, dask, report, progress)
     report.meter.stop()
     return report
 
 
-def _detect_part(
+def _detect_clips(
     plan: DetectionPlan,
     machine: DetectionResources,
-    part: Sequence[ClipFiles],
+    todo: Sequence[ClipFiles],
+    dask: Dask,
+    report: DetectionReport,
+    progress: Progress,
+) -> None:
+    """Detect clips on devices, on a cluster, or all of them here, and add to the report."""
+    reports = run_parts(
+        functools.partial(_detect_on_worker, plan, machine),
+        todo,
+        dask,
+        machine.processes,
+        most=MOST_CLIPS,
+        shared=plan.raw,
+        plug_ins=[plan.detector],
+        progress=progress,
+    )
+    n_done = 0
+    with contextlib.closing(reports):
+        for clips, of_clips in reports:
+            report.add(of_clips)
+            n_done += len(clips)
+            progress(n_done, len(todo), count(report.frames, "frame"))
+
+
+def _detect_on_worker(
+    plan: DetectionPlan,
+    machine: DetectionResources,
+    clips: Sequence[ClipFiles],
     progress: Progress,
     device: str,
 ) -> DetectionReport:
-    """Detect the clips of a part, but not those that a lost worker has finished. device: as for
+    """Detect a worker's clips, but not those that a lost worker has finished. device: as for
     `Computing.decoders`.
 
     Raises PipelineError if this process has other weights than the command.
     """
     if identity(plan.detector) != plan.about["options"]:
         raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
-    todo = [files for files in part if not files.is_up_to_date()]
+    todo = [files for files in clips if not files.is_up_to_date()]
     if not todo:
         return DetectionReport()
     detect = _load_cached(plan.detector, device or machine.device)
@@ -139,7 +150,7 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 @functools.lru_cache(1)
-def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]:
+def _load_cached(detector: Detector, device: str) -> DetectFrames:
     return load(detector, device)
 
 
@@ -147,8 +158,8 @@ class _DetectionRun:
     """Detects people in the clips of `todo` in this process.
 
     A clip is in `open_clips` from the time that a process begins to decode it (`_open_clips`) until
-    it gets a keypoint file (`_finish`) or a record of its failure (`_give_up`). Meanwhile, its
-    frames pass these steps:
+    it gets a keypoint file or a record of its failure (`_close`). Meanwhile, its frames pass these
+    steps:
 
         _detect_all       takes decoded tasks from the processes
         _detect_task      detects people in the frames of one task, and hands them to the clip. Of
@@ -162,7 +173,7 @@ class _DetectionRun:
         machine: DetectionResources,
         n_decoders: int,
         todo: Sequence[ClipFiles],
-        detect: Callable[..., list[People]],
+        detect: DetectFrames,
         progress: Progress,
     ) -> None:
         self.plan = plan
@@ -224,17 +235,16 @@ class _DetectionRun:
             yield clip.tasks(self.batch_size)
 
     def _detect_task(self, clip: OpenClip) -> None:
-        """Detect people in the frames of a clip's next task. Afterwards, finish a complete clip; if
-        the task has a problem, give the clip up.
+        """Detect people in the frames of a clip's next task. Then close the clip if that was the
+        last one, or if it has a problem.
         """
         task = clip.decoded.popleft()
         frames = [*clip.take_frames(task)]
         if frames:
-            arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
-            if self.every > 1:
-                arguments.append([frame.is_key for frame in frames])
+            images = [frame.image for frame in frames]
+            is_key = [frame.is_key for frame in frames]
             with self.report.meter.measure("model"):
-                results = self.detect(*arguments)
+                results = self.detect(images, is_key)
             for frame, people in zip(frames, results, strict=True):
                 clip.add_people(frame.number, people)
                 self.report.persons += len(people.boxes)
@@ -243,39 +253,23 @@ class _DetectionRun:
             message = f"{n_frames}, {clip.files.clip}, bottleneck: {self.report.meter.bottleneck}"
             self.progress(self.n_done, len(self.todo), message)
         if task.problem is not None:
-            self._give_up(clip, task.problem)
+            self._close(clip, task.problem)
         elif clip.is_complete:
-            try:
-                self._finish(clip, self._check(clip))
-            except RawDataError as error:
-                self._give_up(clip, error)
+            self._finish(clip)
 
-    def _finish(self, clip: OpenClip, record: ClipRecord) -> None:
-        """Write a clip's file."""
+    def _finish(self, clip: OpenClip) -> None:
+        """Write a complete clip's file, or give the clip up."""
+        try:
+            record = self._check(clip)
+        except RawDataError as error:
+            self._close(clip, error)
+            return
         if record.lost:
             self.report.damaged[clip.files.clip] = record.remarks()[0]
         with self.report.meter.measure("write"):
-            info = dict(self.plan.about) | {
-                "weights": list(self.plan.weights),
-                "clip": clip.files.clip,
-                "clip_digest": clip.digest,
-                "frames": clip.n_frames,
-                "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
-                "persons": clip.n_persons,
-                "cuts": cuts(clip.differences),
-                "width": clip.size[0],
-                "height": clip.size[1],
-                "fps": record.fps if math.isfinite(record.fps) else None,
-                "record": record.as_dict(),
-            }
-            write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
-        self._close(clip)
+            write_clip(self.plan, clip, record)
         self.report.detected += 1
-
-    def _close(self, clip: OpenClip) -> None:
-        del self.open_clips[clip.files.clip]
-        clip.text.close()
-        self.n_done += 1
+        self._close(clip)
 
     def _check(self, clip: OpenClip) -> ClipRecord:
         """The record of a complete clip. Raises RawDataError if it is to get no keypoint file."""
@@ -293,8 +287,14 @@ class _DetectionRun:
             raise RawDataError(video.place, "video", expected, actual, do)
         return clip.record
 
-    def _give_up(self, clip: OpenClip, error: RawDataError) -> None:
-        """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
-        write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
-        self.report.problems[clip.files.clip] = str(error)
-        self._close(clip)
+    def _close(self, clip: OpenClip, error: RawDataError | None = None) -> None:
+        """End the work on a clip. error: why it gets no keypoint file, to be recorded in the report
+        and in a file (`failed`).
+        """
+        if error is not None:
+            reason = str(error).encode(errors="backslashreplace")
+            write_atomic(clip.files.failed, reason, shared=True)
+            self.report.problems[clip.files.clip] = str(error)
+        del self.open_clips[clip.files.clip]
+        clip.text.close()
+        self.n_done += 1

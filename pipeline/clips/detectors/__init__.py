@@ -35,6 +35,8 @@ class People(NamedTuple):
 
 # A loaded detector. Takes images (H, W, 3), uint8 RGB, all of one size; returns a `People` for each
 Detect = Callable[[Sequence[Image]], list[People]]
+# Takes such images of consecutive frames, and whether each is a key frame (`Detector.every`)
+DetectFrames = Callable[[Sequence[Image], Sequence[bool]], list[People]]
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,9 @@ def terms(detector: Detector) -> list[dict[str, str]]:
         return detector.terms()
 
 
-def load(detector: Detector, device: str) -> Callable[..., list[People]]:
-    """Call `Detector.load`, and return its function with checks of the results.
+def load(detector: Detector, device: str) -> DetectFrames:
+    """Call `Detector.load`, and return its function with checks of the results. A detector that
+    follows no one gets the images alone.
 
     Both raise PlugInError if another package's detector fails. The function raises PipelineError
     for invalid results, and adds unknown joints to people of detectors that find boxes alone.
@@ -150,9 +153,9 @@ def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     with _REGISTRY.calling(detector.name, "load"):
         function: Callable[..., list[People]] = detector.load(device)
 
-    def detect(images: Sequence[Image], *keys: Sequence[bool]) -> list[People]:
+    def detect(images: Sequence[Image], is_key: Sequence[bool]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
-            people = function(images, *keys)
+            people = function(images, is_key) if detector.every > 1 else function(images)
         if not isinstance(people, list) or len(people) != len(images):
             raise _no_people(detector, len(images), f"a {type(people).__name__}")
         for one in people:
