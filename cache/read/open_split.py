@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -45,8 +44,6 @@ class OpenSplit(OpenCommit):
         self.store = commit.place.store
         self.name = commit.place.split
         self.root = self.store.root
-        self.manifest: Mapping[str, Any] = commit.manifest
-        """The cache's own entries and those that were given to `commit`."""
         self.tables = commit.tables
         self._streams: dict[str, OpenStream] = {}  # by name, opened on first use
 

@@ -184,13 +184,6 @@ class Split(OpenSplit):
         return f"Split {self.name}: {counts}, {len(self.videos):,} videos"
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        """When, where and with which software this commit was made, and the writer's notes. Empty
-        if provenance.json is lost.
-        """
-        return self.commit.note
-
-    @property
     def tracks(self) -> TrackTable:
         """The committed tracks, sorted by row."""
         return TrackTable(self.tables)

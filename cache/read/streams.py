@@ -38,8 +38,17 @@ class OpenCommit:
 
     def __init__(self, commit: Commit) -> None:
         self.commit = commit
+        self.manifest: Mapping[str, Any] = commit.manifest
+        """The cache's own entries and those that were given to the writer's `commit`."""
         self.require_current = _StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}  # by array
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """When, where and with which software this commit was made, and the writer's notes. Empty
+        if provenance.json is lost.
+        """
+        return self.commit.note
 
     def reader(self, array: str) -> Rows:
         """The reader of an array that the manifest names."""
@@ -90,8 +99,6 @@ class OpenStream(OpenCommit):
 
     def __init__(self, commit: Commit, split: Commit) -> None:
         super().__init__(commit)
-        self.manifest: Mapping[str, Any] = commit.manifest
-        """The cache's own entries and those that were given to the writer's `commit`."""
         self._tables = split.tables
         self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
@@ -159,13 +166,6 @@ class OpenStream(OpenCommit):
             elif COMPUTED in flags:
                 ranges.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(ranges))
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """When, where and with which software this commit was made, and the writer's notes. Empty
-        if provenance.json is lost.
-        """
-        return self.commit.note
 
     def pending_rows(self) -> Ranges:
         """Rows of tracks that are still to be computed in the stream's shards: (N, 2) of

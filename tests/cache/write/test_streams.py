@@ -59,8 +59,7 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
 
-def test_keys_are_found_in_every_sorted_run(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr("cache.write.key_index.SORTED_ROWS", 40)
+def test_keys_are_found_in_every_shard(tmp_path, toy):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])
