@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
-MAX_BETAS: Final = 16  # in the releases' files
 MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 OTHER_MOTION: Final = "{_ch<01>.pkl,.npy}"  # AIST++'s and Motion-X's
 FOLDERS: Final = ("<subject>/", "", "*/*/")
@@ -367,10 +366,8 @@ def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
     """
     if not gender:
         account.note(f"gender is {shown(motion.gender)}: taken for neutral")
-    if motion.note:
-        account.note(motion.note)
-    if motion.n_betas > MAX_BETAS:
-        account.note(f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used")
+    for note in motion.notes:
+        account.note(note)
 
 
 def _note_speed(motion: Motion, account: VideoAccount) -> None:

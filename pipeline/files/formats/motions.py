@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,12 +33,12 @@ from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_PO
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST, Doubles, are_usable_numbers
 
-ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
 # Which joints of SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints are
 # the roots of the index fingers.
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_N_POSE: (*_BODY, 25, 40)}
 RATE_KEYS: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # of the rate in an .npz
+MAX_BETAS: Final = 16  # in the files of the releases
 AIST_FPS: Final = 60.0
 MOTION_X_FPS: Final = 30.0
 # How many numbers each part has in a frame of Motion-X, in this order.
@@ -66,10 +66,10 @@ class Motion:
     pose: Doubles  # axis-angle in rad: (N, 24, 3), SMPL's joints; or (N, 55, 3), all of SMPL-X
     trans: Doubles  # (N, 3) m
     betas: Doubles  # (10,) of SMPL, or up to (16,) of SMPL-X
-    n_betas: int  # number of betas in the file
     rate: float  # frames per second
     gender: str  # as stored: neutral, male, female, or any other text
-    note: str = ""  # what was assumed because the file does not state it
+    # what was assumed because the file does not state it, and what of it is not used
+    notes: Sequence[str] = ()
     is_y_up: bool = False  # by its format; other motions may have y up, too
 
     @staticmethod
@@ -77,13 +77,7 @@ class Motion:
         """Read one file. Raises RawDataError for files of other programs, damaged files, and
         numbers that are not finite.
         """
-        if file.suffix == ".pkl":
-            motion = _load_aist(file)
-        elif file.suffix == ".npy":
-            motion = _load_motion_x(file)
-        else:
-            motion = _load_npz(file)
-
+        motion = _READERS[file.suffix](file)
         parts = {"poses": motion.pose, "trans": motion.trans, "betas": motion.betas}
         for key, values in parts.items():
             if not are_usable_numbers(values).all():
@@ -111,13 +105,16 @@ def _load_npz(file: Path) -> Motion:
     else:
         betas = betas[:N_BETAS]
         poses = poses[:, SMPL_JOINTS[width]]
+    notes = []
+    if n_betas > MAX_BETAS:
+        notes.append(f"betas has {n_betas} numbers: the first {len(betas)} are used")
     return Motion(
         pose=poses,
         trans=trans,
         betas=betas,
-        n_betas=n_betas,
         rate=_rate(data),
         gender=_gender(data.content),
+        notes=notes,
     )
 
 
@@ -167,10 +164,11 @@ def _load_aist(file: Path) -> Motion:
         pose=poses.reshape(-1, 24, 3),
         trans=trans / scaling,
         betas=np.zeros(N_BETAS),
-        n_betas=0,
         rate=AIST_FPS,
         gender="neutral",
-        note=f"AIST++ states no rate and no shape: {AIST_FPS:g} Hz and the average body are taken",
+        notes=[
+            f"AIST++ states no rate and no shape: {AIST_FPS:g} Hz and the average body are taken"
+        ],
         is_y_up=True,
     )
 
@@ -197,8 +195,11 @@ def _load_motion_x(file: Path) -> Motion:
         pose=pose.reshape(-1, SMPLX_N_POSE // 3, 3),
         trans=part["trans"],
         betas=part["betas"].sum(axis=0) / max(len(rows), 1),
-        n_betas=N_BETAS,
         rate=MOTION_X_FPS,
         gender="neutral",
-        note=f"Motion-X states no rate: {MOTION_X_FPS:g} Hz is taken",
+        notes=[f"Motion-X states no rate: {MOTION_X_FPS:g} Hz is taken"],
     )
+
+
+_READERS: Final = {".npz": _load_npz, ".pkl": _load_aist, ".npy": _load_motion_x}
+ENDINGS: Final = frozenset(_READERS)
