@@ -16,7 +16,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.errors import PipelineError
-from pipeline.features.plan import fill_command
+from pipeline.features.committed import fill_command
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,

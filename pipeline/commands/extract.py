@@ -20,7 +20,8 @@ from pipeline.cli.progress import bar
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.plan import advise_continuing, plan_extraction
+from pipeline.features.committed import advise_continuing
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.weights import KINDS
 from pipeline.recipe.steps import extract

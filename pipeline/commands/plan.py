@@ -21,7 +21,8 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.features.plan import IMPORTED, ExtractionPlan
+from pipeline.features.committed import IMPORTED
+from pipeline.features.plan import ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.settings.arguments import CACHE, warn_of_broken

@@ -31,7 +31,7 @@ from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparati
 from pipeline.conversion.committed import committed_split, rejected_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.features.plan import stream_label
+from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in

@@ -41,7 +41,13 @@ from pipeline.conversion import committed
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
-from pipeline.features.plan import IMPORTED, fill_command, is_untrained, stream_label, weights_of
+from pipeline.features.committed import (
+    IMPORTED,
+    fill_command,
+    is_untrained,
+    stream_label,
+    weights_of,
+)
 from pipeline.recipe.contents import csv_table, list_digests, stored_bytes
 from pipeline.settings.arguments import (
     cache_option,

@@ -22,7 +22,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
-from pipeline.features.plan import IMPORTED, is_current
+from pipeline.features.committed import IMPORTED, is_current
 from pipeline.features.stream_extraction import require_same_commit
 from pipeline.features.streams.base import Reads, Stream
 

@@ -26,7 +26,7 @@ from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.estimates import recorded_estimates
 from pipeline.exchange.pickled_arrays import Blocks
-from pipeline.features.plan import MissingRows, weights_of
+from pipeline.features.committed import MissingRows, weights_of
 from pipeline.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features

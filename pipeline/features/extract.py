@@ -24,6 +24,7 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError
+from pipeline.features.committed import MissingRows
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
 from pipeline.features.inputs import (
@@ -34,7 +35,7 @@ from pipeline.features.inputs import (
     require_videos,
     videos_of,
 )
-from pipeline.features.plan import ExtractionPlan, MissingRows
+from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import (
     CommittedStream,

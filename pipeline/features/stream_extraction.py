@@ -21,7 +21,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import cache
@@ -32,9 +32,10 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
+from pipeline.features.committed import MissingRows
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.inputs import videos_of
-from pipeline.features.plan import ExtractionPlan, MissingRows
+from pipeline.features.plan import ExtractionPlan
 from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance, Stream
 from pipeline.processes.cluster import SAME_FILES
@@ -182,7 +183,7 @@ class CommittedStream:
         writer.reopen(reopened)
         require_same_commit(writer.shards, split)
         target = share.union(reopened).intersection(writer.shards.pending)
-        self.task = StreamTask(replace(plan, replace=False), target, self._recorded)
+        self.task = StreamTask(plan, target, self._recorded)
         # staged by a killed run or another process
         self._finished = share.intersection(state.missing.shards) - target
 

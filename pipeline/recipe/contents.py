@@ -27,7 +27,7 @@ from cache.format.layout import FEATURES, stream_of
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import error_text, printable
 from pipeline.conversion import committed
-from pipeline.features.plan import is_current, is_untrained
+from pipeline.features.committed import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades
 from pipeline.grades.words import MEASURES, Grade

@@ -29,7 +29,8 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, compare_stream, is_current, plan_extraction
+from pipeline.features.committed import is_current
+from pipeline.features.plan import ExtractionPlan, Why, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
@@ -373,11 +374,11 @@ def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
         if spec.stream.reads.crops:
             message = spec.missing_columns(committed)
         stream = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
-        if stream.differs:
+        if stream.differs and stream.refusal is not None:
             plan.problems.append(stream.refusal)
-        elif stream.refusal:
+        elif stream.refusal is not None:
             message = stream.refusal
-            stream = replace(stream, why="")  # it is not extracted
+            stream = replace(stream, why=Why.NOTHING)  # it is not extracted
         if message:
             plan.refusals.append(message)
         if stream.missing is not None:

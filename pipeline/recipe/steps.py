@@ -24,7 +24,7 @@ from pipeline.conversion import convert as conversion
 from pipeline.conversion.committed import committed_split
 from pipeline.conversion.parts import read_part
 from pipeline.errors import PipelineError
-from pipeline.features.plan import NEW, ExtractionPlan
+from pipeline.features.plan import ExtractionPlan, Why
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
@@ -284,6 +284,6 @@ def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if spec.stream.stand_in:
         weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
         text += f", {weights}: only for trial runs"
-    if done.plan.why == NEW:
+    if done.plan.why == Why.NEW:
         return text
     return f"{text} (why: {done.plan.why})"

@@ -17,7 +17,7 @@ from typing import Final
 from pipeline.cli import console, text
 from pipeline.cli.command_line import Command, whole
 from pipeline.cli.progress import bar
-from pipeline.features.plan import MissingRows, fill_command
+from pipeline.features.committed import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.training import model_config

@@ -21,7 +21,7 @@ from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.estimates import estimates_of
-from pipeline.features.plan import MissingRows, is_untrained, stream_label
+from pipeline.features.committed import MissingRows, is_untrained, stream_label
 from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section

@@ -35,7 +35,7 @@ from pipeline.exchange.matching import Match
 from pipeline.exchange.vibe_db.database import Database, Layout
 from pipeline.exchange.vibe_db.labels import LabelReader
 from pipeline.exchange.vibe_db.tracks import FileReader
-from pipeline.features.plan import MissingRows, is_current
+from pipeline.features.committed import MissingRows, is_current
 from pipeline.features.streams.network import ResNet50
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, Skeleton, joint_names

@@ -12,7 +12,8 @@ import torch
 import cache
 from pipeline.errors import PipelineError
 from pipeline.features import extract
-from pipeline.features.plan import plan_extraction, weights_of
+from pipeline.features.committed import weights_of
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import network
 from pipeline.features.streams.network import ResNet50
