@@ -124,7 +124,7 @@ class ExtraColumn(Column):
         return math.isnan(self.fill) or float(self.dtype.type(self.fill)) == self.fill
 
     @classmethod
-    def by_name(cls, columns: Iterable[Self]) -> dict[str, Self]:
+    def collect(cls, columns: Iterable[Self]) -> dict[str, Self]:
         """Columns by name. Raises ValueError for duplicate names."""
         declared = list(columns)
         by_name = {column.name: column for column in declared}

@@ -21,13 +21,11 @@ The rows of a finished video that is not usable stay in the shards, but no track
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
 
-from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format.records import TrackRows, VideoRecord
 from cache.storage.base import Lock
@@ -40,27 +38,27 @@ class SplitShards:
     Args:
         files: the split's files of shards, with its columns per row, including extra ones.
         lock: the writer's lock.
-        begun: the rows that a killed writer has left, if any.
-        journalled: the videos of these rows that the commit has.
+        staged: what a killed writer with the same plan has left.
+        journalled: the videos of it that the commit has.
     """
 
     def __init__(
         self,
         files: ShardFiles,
         lock: Lock,
-        begun: _BegunRows,
+        staged: _StagedRows,
         journalled: Sequence[VideoRecord],
     ) -> None:
         self.files = files
         self.journalled = journalled
         self._size = files.geometry.rows_per_shard
         self._lock = lock
-        self.next_row = begun.next_row
+        self.next_row = staged.next_row
         """The row that is appended next."""
-        self.records = {**begun.records}
+        self.records = staged.records
         """Number of a written shard -> column -> its record for the manifest."""
-        self._unstaged = [*begun.unstaged]
-        self._buffers = begun.buffers
+        self._unstaged = staged.unstaged
+        self._buffers = staged.buffers
 
     @classmethod
     def resume(
@@ -76,18 +74,16 @@ class SplitShards:
 
         first_row: the first row of the commit, at the start of a shard.
         """
-        staged = _StagedShards.read(files, first_row)
+        shards = sorted(files.read(files.work.names(SHARD)), key=lambda staged: staged.number)
+        staged = _StagedRows(files, first_row, shards)
         # Of all staged videos: rows of finished ones that are not usable are skipped.
-        begun = staged.restore()
-        journalled = []
-        for video in staged.videos:
-            if video.stop <= begun.next_row and is_usable(video):
-                journalled.append(video)
-        if journalled:
-            staged.forget_after(begun)
-        else:
-            begun = _StagedShards(files, first_row, {}).restore()
-        return cls(files, lock, begun, journalled)
+        finished = [video for video in staged.videos if video.stop <= staged.next_row]
+        journalled = [*filter(is_usable, finished)]
+        if not journalled:
+            return cls(files, lock, _StagedRows(files, first_row, []), [])
+        if len(finished) < len(staged.videos):
+            staged.forget_unfinished()
+        return cls(files, lock, staged, journalled)
 
     def append(self, video: VideoRecord, tracks: Sequence[TrackRows]) -> None:
         """Add the rows of a video's tracks, and write each shard that they fill."""
@@ -127,102 +123,87 @@ class SplitShards:
         self.records[shard] = staged.records
 
 
-@dataclass(frozen=True)
-class _BegunRows:
-    """The rows up to the end of the last finished video."""
+class _StagedRows:
+    """The rows of staged shards, up to the end of the last finished video.
 
-    next_row: int  # that end; the first row of the commit if no video is finished
-    # number of a staged shard before the one with that end -> column -> its record
-    records: Mapping[int, Mapping[str, str]]
-    # finished videos that the piece of the shard with that end names
-    unstaged: Sequence[VideoRecord]
-    # the rows of that shard, by column: (rows_per_shard, *shape)
-    buffers: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class _StagedShards:
-    """The shards that a killed writer with the same plan has staged.
-
-    first_row: the first row of the commit.
+    Args:
+        first_row: the first row of the commit, at the start of a shard.
+        shards: ascending.
     """
 
-    files: ShardFiles
-    first_row: int
-    shards: Mapping[int, StagedShard]  # by number, ascending
+    def __init__(self, files: ShardFiles, first_row: int, shards: Sequence[StagedShard]) -> None:
+        self._files = files
+        self._first_row = first_row
+        self._size = files.geometry.rows_per_shard
+        self._shards = {staged.number: staged for staged in shards}
+        self.videos = _latest_videos(shards)
+        # the rows of the shard with that end, by column: (rows_per_shard, *shape)
+        self.buffers = {name: column.empty(self._size) for name, column in files.columns.items()}
+        self.next_row = self._restore_buffers()
+        """That end; `first_row` if no video is finished."""
+        self._last = self.next_row // self._size  # number of the shard with that end
+        self.records: dict[int, Mapping[str, str]] = {}
+        """Number of a shard before that one -> column -> its record."""
+        for number in range(first_row // self._size, self._last):
+            self.records[number] = self._shards[number].records
+        self.unstaged: list[VideoRecord] = []
+        """The finished videos that the piece of the shard with that end names."""
+        if self._last in self._shards:
+            for video in _videos_of(self._shards[self._last]):
+                if video.stop <= self.next_row:
+                    self.unstaged.append(video)
 
-    @classmethod
-    def read(cls, files: ShardFiles, first_row: int) -> _StagedShards:
-        shards = sorted(files.read(files.work.names(SHARD)), key=lambda staged: staged.number)
-        return cls(files, first_row, {staged.number: staged for staged in shards})
-
-    @cached_property
-    def videos(self) -> list[VideoRecord]:
-        """The videos that the pieces name, in the order of their rows. If a video was appended
-        twice, for example with another key, only the later one is in the list.
+    def _restore_buffers(self) -> int:
+        """Read the rows before the end of the last finished video, in the shard where it ends, into
+        the buffers. Returns that end.
         """
-        videos: dict[str, VideoRecord] = {}
-        for staged in self.shards.values():
-            for video in _videos_in(staged):
-                videos.pop(video.name, None)  # the later one has its own position
-                videos[video.name] = video
-        return list(videos.values())
-
-    def restore(self) -> _BegunRows:
-        """Read the rows before the end of the last finished video, in the shard where it ends."""
-        files = self.files
-        size = files.geometry.rows_per_shard
-        buffers = {name: column.empty(size) for name, column in files.columns.items()}
-        first = self.first_row // size
-        end = first  # the last finished shard + 1
-        while end in self.shards and not files.find_damage(self.shards[end]):
+        end = self._first_row // self._size  # the last finished shard + 1
+        while end in self._shards and not self._files.find_damage(self._shards[end]):
             end += 1
-        next_row = self._last_stop(end * size)
-        while not self._read_last_shard(next_row, buffers):  # damaged: try without the last one
-            end -= 1
-            next_row = self._last_stop(end * size)
-        last = next_row // size  # this one is written again
-        records = {number: self.shards[number].records for number in range(first, last)}
-        unstaged: list[VideoRecord] = []
-        if last in self.shards:
-            for video in _videos_in(self.shards[last]):
-                if video.stop <= next_row:
-                    unstaged.append(video)
-        return _BegunRows(next_row, records, unstaged, buffers)
+        while True:
+            limit = end * self._size
+            stops = [video.stop for video in self.videos if video.stop <= limit]
+            next_row = max(stops, default=self._first_row)
+            if self._fill_buffers(next_row):
+                return next_row
+            end -= 1  # a shard before `end` is damaged: try without the last one
 
-    def _last_stop(self, limit: int) -> int:
-        """The end of the last video that ends at row `limit` or before."""
-        stops = [video.stop for video in self.videos if video.stop <= limit]
-        return max(stops, default=self.first_row)
-
-    def _read_last_shard(self, next_row: int, buffers: Mapping[str, Array]) -> bool:
-        """Read the rows before `next_row` of its shard into buffers. Returns whether the shard is
-        intact.
+    def _fill_buffers(self, next_row: int) -> bool:
+        """Fill the buffers with the rows before `next_row` of its shard. Returns whether the shard
+        is intact.
         """
-        shard, n_rows = divmod(next_row, self.files.geometry.rows_per_shard)
-        if not n_rows:
-            return True
+        shard, n_rows = divmod(next_row, self._size)
         first = np.array([next_row - n_rows])
         try:
-            for name, buffer in buffers.items():
-                window = buffer[None, :n_rows]  # (1, n_rows, *shape)
-                self.files.open_rows(self.shards[shard], name).read(first, n_rows, window)
+            for name, buffer in self.buffers.items():
+                if n_rows:
+                    window = buffer[None, :n_rows]  # (1, n_rows, *shape)
+                    self._files.open_rows(self._shards[shard], name).read(first, n_rows, window)
         except CacheError:
             return False
         return True
 
-    def forget_after(self, begun: _BegunRows) -> None:
+    def forget_unfinished(self) -> None:
         """Make the pieces not name videos whose rows are to be replaced. The piece of the last
         shard still names the finished videos that end in it, for another kill before it is full.
         """
-        if all(video.stop <= begun.next_row for video in self.videos):
-            return
-        last = begun.next_row // self.files.geometry.rows_per_shard
-        later = [staged.piece for number, staged in self.shards.items() if number > last]
-        self.files.work.remove(later)
-        if last in self.shards:
-            entries = _entries(begun.unstaged)
-            self.files.record(replace(self.shards[last], entries=entries))
+        later = [staged.piece for number, staged in self._shards.items() if number > self._last]
+        self._files.work.remove(later)
+        if self._last in self._shards:
+            entries = _entries(self.unstaged)
+            self._files.record(replace(self._shards[self._last], entries=entries))
+
+
+def _latest_videos(shards: Sequence[StagedShard]) -> list[VideoRecord]:
+    """The videos that the pieces name, in the order of their rows. If a video was appended twice,
+    for example with another key, only the later one is in the list.
+    """
+    videos: dict[str, VideoRecord] = {}
+    for staged in shards:
+        for video in _videos_of(staged):
+            videos.pop(video.name, None)  # the later one has its own position
+            videos[video.name] = video
+    return list(videos.values())
 
 
 def _entries(videos: Sequence[VideoRecord]) -> dict[str, object]:
@@ -230,6 +211,6 @@ def _entries(videos: Sequence[VideoRecord]) -> dict[str, object]:
     return {"videos": [video.as_json() for video in videos]}
 
 
-def _videos_in(staged: StagedShard) -> list[VideoRecord]:
+def _videos_of(staged: StagedShard) -> list[VideoRecord]:
     """The videos that the piece of a shard names."""
     return [VideoRecord.from_json(record) for record in staged.entries["videos"]]

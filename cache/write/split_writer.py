@@ -74,7 +74,7 @@ class SplitWriter(Writer):
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
-        self._extra = ExtraColumn.by_name(extra)
+        self._extra = ExtraColumn.collect(extra)
         specs = {**COLUMNS, **self._extra}
         unknown = sorted(set(columns) - specs.keys())
         if unknown:

@@ -1,7 +1,7 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
 Commands and Luigi tasks call `plan_extraction`, which refuses streams that cannot be extended, or
-`compare_stream`, which tells why instead. Both return an `ExtractionPlan` of the stream's
+`ExtractionPlan.compare`, which tells why instead. Both return an `ExtractionPlan` of the stream's
 `MissingRows`, which `extract.py` carries out. Nothing here imports torch.
 """
 
@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import cache
 from cache import Split
@@ -77,6 +77,34 @@ class ExtractionPlan:
     # why it is not extracted: it differs from the recorded one, or its rows are imported
     refusal: str | None = None
 
+    @classmethod
+    def compare(cls, committed: Split, spec: StreamSpec, *, replace: bool = False) -> Self:
+        """Plan the extraction for an open split, without refusing it: differences from the
+        committed stream are in `differs`.
+        """
+        identity = spec.stream.identity()
+        make = functools.partial(cls, committed.root, committed.name, spec, identity)
+        if not committed.known_columns.issuperset(spec.stream.needs):
+            return make()
+
+        why = _why_all_rows(committed, spec.name, replace=replace)
+        if why:
+            missing = MissingRows.find(committed, None)
+            return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
+
+        missing = MissingRows.find(committed, spec.name)
+        why = _why_extended(committed, spec.name, missing)
+        recorded = _recorded_identity(committed, spec.name)
+        if recorded.get("kind") == identity["kind"] == IMPORTED:  # settings do not name its file
+            return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
+        differs = tuple(find_differences(recorded, identity))
+        refusal = None
+        if differs:
+            about = f"{committed.name}: stream {spec.name!r} was extracted differently"
+            advice = f"{OTHER_NAME} {advise_continuing(committed, spec.name)}"
+            refusal = f"{about}: {describe(recorded, identity)}. {advice}"
+        return make(why=why, missing=missing, differs=differs, refusal=refusal)
+
     @property
     def up_to_date(self) -> bool:
         """Whether there is nothing to extract."""
@@ -105,38 +133,10 @@ def plan_extraction(
         refusal = spec.missing_columns(committed)
         if refusal:
             raise PipelineError(refusal)
-    plan = compare_stream(committed, spec, replace=replace)
+    plan = ExtractionPlan.compare(committed, spec, replace=replace)
     if plan.refusal:
         raise PipelineError(plan.refusal)
     return plan
-
-
-def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
-    """Plan the extraction for an open split, without refusing it: differences from the committed
-    stream are in `differs`.
-    """
-    identity = spec.stream.identity()
-    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, identity)
-    if not committed.known_columns.issuperset(spec.stream.needs):
-        return make()
-
-    why = _why_all_rows(committed, spec.name, replace=replace)
-    if why:
-        missing = MissingRows.find(committed, None)
-        return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
-
-    missing = MissingRows.find(committed, spec.name)
-    why = _why_extended(committed, spec.name, missing)
-    recorded = _recorded_identity(committed, spec.name)
-    if recorded.get("kind") == identity["kind"] == IMPORTED:  # settings do not name its file
-        return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
-    differs = tuple(find_differences(recorded, identity))
-    refusal = None
-    if differs:
-        about = f"{committed.name}: stream {spec.name!r} was extracted differently"
-        advice = f"{OTHER_NAME} {advise_continuing(committed, spec.name)}"
-        refusal = f"{about}: {describe(recorded, identity)}. {advice}"
-    return make(why=why, missing=missing, differs=differs, refusal=refusal)
 
 
 def _refuse_imported(committed: Split, spec: StreamSpec, why: Why) -> str | None:

@@ -30,7 +30,7 @@ from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features.committed import is_current
-from pipeline.features.plan import ExtractionPlan, Why, compare_stream, plan_extraction
+from pipeline.features.plan import ExtractionPlan, Why, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
@@ -100,7 +100,7 @@ class Recipe:
             replaces = False
             if spec.stream.is_trained:  # other weights replace its rows, in seconds without pixels
                 committed = cache.open(self.root)[self.name]
-                replaces = bool(compare_stream(committed, spec_here).differs)
+                replaces = bool(ExtractionPlan.compare(committed, spec_here).differs)
             plans.append(plan_extraction(self.root, self.name, spec_here, replace=replaces))
         self.refuse_random_weights([plan.spec for plan in plans if not plan.up_to_date])
         return plans
@@ -373,7 +373,7 @@ def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
         message = ""
         if spec.stream.reads.crops:
             message = spec.missing_columns(committed)
-        stream = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
+        stream = ExtractionPlan.compare(committed, replace(spec, raw=plan.recipe.raw))
         if stream.differs and stream.refusal is not None:
             plan.problems.append(stream.refusal)
         elif stream.refusal is not None:

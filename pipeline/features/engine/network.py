@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache.arrays import Ints
 from pipeline.features.engine.shards import Checked, StreamRun
-from pipeline.features.engine.worker import AHEAD, view_slots
+from pipeline.features.engine.worker import AHEAD
 from pipeline.features.streams import compute_batch
 from pipeline.features.streams.base import Computer, Labels
 from pipeline.processes.meter import Meter
@@ -131,17 +130,17 @@ class LoadedNetwork:
 
     Args:
         computer: what `Stream.load` returned.
-        memory: the memory of the slots.
+        crops: the memory of the slots (n, size, size, 3).
     """
 
     def __init__(
-        self, stream: StreamRun, computer: Computer, slots: Slots, memory: mmap.mmap
+        self, stream: StreamRun, computer: Computer, slots: Slots, crops: NDArray[np.uint8]
     ) -> None:
         self.slots = slots
         self._run = stream
         self._stream = stream.stream
         self._computer = computer
-        self._crops = view_slots(memory, self._stream.policy.size)  # (n, size, size, 3)
+        self._crops = crops
         self._computing: dict[Future[Checked], _FullBatch] = {}
 
     @contextlib.contextmanager

@@ -186,10 +186,13 @@ def _compute_jobs(
         stack.enter_context(pool)
         memories = iter(pool.shared)
         networks: list[LoadedNetwork | None] = []
-        for stream, computer, slots in zip(planner.streams, computers, slots_of, strict=True):
+        for stream, computer, slots, output in zip(
+            planner.streams, computers, slots_of, outputs, strict=True
+        ):
             network = None
             if slots is not None:
-                network = LoadedNetwork(stream, computer, slots, next(memories))
+                crops = output.view_slots(next(memories))
+                network = LoadedNetwork(stream, computer, slots, crops)
                 stack.enter_context(network.adopting())
             networks.append(network)
         report(meter)

@@ -49,6 +49,11 @@ class Output(NamedTuple):
     # the stream whose rows the process computes; None: a network computes them, of crops in slots
     stream: Stream | None
 
+    def view_slots(self, memory: mmap.mmap) -> NDArray[np.uint8]:
+        """View shared memory as slots for crops (n, crop_size, crop_size, 3)."""
+        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+        return slots.reshape(-1, self.crop_size, self.crop_size, 3)
+
 
 class Crops(NamedTuple):
     """The crops of one output in some frames, and the labels of their rows."""
@@ -119,9 +124,9 @@ class CropDecoding:
 
     def share(self, *memories: mmap.mmap) -> None:
         """Map the shared memory of the slots, one for each network. Called before any task."""
-        sizes = [output.crop_size for output in self._outputs if output.stream is None]
-        for size, memory in zip(sizes, memories, strict=True):
-            self._slots.append(view_slots(memory, size))
+        outputs = [output for output in self._outputs if output.stream is None]
+        for output, memory in zip(outputs, memories, strict=True):
+            self._slots.append(output.view_slots(memory))
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Decoded:
         """Decode a task.
@@ -180,12 +185,6 @@ class CropDecoding:
         if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
-
-
-def view_slots(memory: mmap.mmap, crop_size: int) -> NDArray[np.uint8]:
-    """View shared memory as slots for crops (n, crop_size, crop_size, 3)."""
-    slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
-    return slots.reshape(-1, crop_size, crop_size, 3)
 
 
 def _why_skipped(
