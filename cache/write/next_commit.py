@@ -68,7 +68,7 @@ class _Removal:
     shards: frozenset[int]  # numbers of committed shards
 
     @classmethod
-    def checked(
+    def make(
         cls, state: SplitState, drop: Collection[str], invalidate: Collection[int]
     ) -> _Removal:
         """Make it from the arguments of `SplitWriter.begin`. Raises CacheError as that does."""
@@ -159,7 +159,7 @@ class NextCommit:
         """Begin a commit, with what a killed writer with the same plan has staged. Arguments as for
         `SplitWriter.begin`.
         """
-        removal = _Removal.checked(state, drop, invalidate)
+        removal = _Removal.make(state, drop, invalidate)
 
         def is_usable(video: VideoRecord) -> bool:
             """Whether a staged video is to be appended with the same rows."""

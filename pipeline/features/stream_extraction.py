@@ -17,7 +17,6 @@ stream:
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,7 +36,7 @@ from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.inputs import videos_of
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.streams import load
-from pipeline.features.streams.base import Machine, Provenance, Stream
+from pipeline.features.streams.base import Machine, Provenance
 from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
@@ -163,7 +162,7 @@ class CommittedStream:
         self._split = split
         self._lost = {split.videos[number].name: why for number, why in lost.items()}
         self._recorded_note = state.note
-        self._load_provenance = functools.partial(_load_provenance, plan.spec.stream, machine)
+        self._machine = machine
         reopened = state.missing.shards_to_reopen(split, lost)
         if plan.replace or reopened:
             # If the weights cannot be loaded, this raises before any features are deleted.
@@ -207,6 +206,10 @@ class CommittedStream:
             self._commit(extraction.problems)
         extraction.problem = self._describe_missing(extraction.lost)
         return extraction
+
+    def _load_provenance(self) -> Provenance:
+        """Load the stream, and return its provenance."""
+        return load(self._plan.spec.stream, self._machine, None)[1]
 
     def _describe_missing(self, lost_meanwhile: Mapping[str, str]) -> str:
         """A message about rows that wait for lost videos; "" if there are none."""
@@ -273,11 +276,6 @@ class CommittedStream:
             if reasons and not self._split.open_stream(self._plan.spec.name).undecodable():
                 return Counter()
         return reasons
-
-
-def _load_provenance(stream: Stream, machine: Machine) -> Provenance:
-    """Load a stream and return its provenance."""
-    return load(stream, machine, None)[1]
 
 
 def require_same_commit(files: cache.StreamShards, split: Split) -> None:
