@@ -29,7 +29,7 @@ from pipeline.bodies.body_file import FILE, BodyArrays, body_file
 from pipeline.bodies.fitting import BONES, FittedBodies, Fitter
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.features.inputs import raw_folder
+from pipeline.features.pixels import raw_folder
 from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name

@@ -31,7 +31,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.committed import MissingRows, fill_command
-from pipeline.features.inputs import require_videos, videos_of
+from pipeline.features.pixels import require_videos, videos_of
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 

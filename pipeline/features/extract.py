@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.committed import MissingRows
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
-from pipeline.features.inputs import (
+from pipeline.features.pixels import (
     Pixels,
     find_lost,
     pixels,

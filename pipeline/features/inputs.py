@@ -1,33 +1,25 @@
-"""Inputs of a stream's rows: boxes, labels, their keys, and pixels.  [pixels] -> crops ->
-features
+"""Inputs of a stream's rows: boxes, labels, and their keys.  tracks -> crops -> features
 
 A stream computes a feature for each row of a split, which is a frame of a track. What it reads for
 that are *inputs*: stored columns of the row and of its neighbours (labels), and crops of the
-images. This module finds them for many rows at once, in five parts:
+images, which `pixels.py` decodes. This module finds them for many rows at once, in three parts:
 
 - labels: `column`, `label_batch`, `crop_labels`;
 - crops: `find_crops`;
-- keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
-- pixels: `Pixels` decodes a video;
-- lost videos: `find_lost` finds them before an extraction.
-
-Videos and shards are named by their numbers in the split.
+- keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is.
 
 Words:
     row: always by its number in the split, (n,) ascending unless said otherwise.
     run: rows of one track without a gap between two of them. A window does not go beyond its run.
     window: a row with `history` rows before and `future` rows after it, which some streams read.
     cut: the box of a crop, of the type CUT.
-    lost: of a video, missing or changed since it was converted, or not readable now.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +27,7 @@ from numpy.typing import NDArray
 from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.read.labels import mirror, normalise_keypoints
-from pipeline.accounting import NOT_NOW
-from pipeline.conversion import committed
-from pipeline.errors import PipelineError, is_temporary
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
-from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Frame, FrameSource
-from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
-from pipeline.processes import alive
 
 CUT: Final = np.dtype(  # the box of a crop in an image
     [
@@ -61,7 +46,6 @@ CROP: Final = np.dtype(  # one stream's crop for one row
         ("cut", CUT),  # how the crop is cut from the frame
     ]
 )
-RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
 def crop_labels(labels: Labels, cut: np.void) -> Labels:
@@ -234,160 +218,3 @@ def _bytes(columns: Sequence[Array]) -> list[bytes]:
     if not len(joined):
         return []
     return joined.view(f"V{joined.shape[1]}").ravel().tolist()
-
-
-class Pixels(NamedTuple):
-    """The images of one video of a split, in the raw folder. Picklable."""
-
-    source: FrameSource
-    name: str  # of the video, for messages
-    digest: str = ""  # `pixels_digest` at the conversion; "": unknown
-
-    @property
-    def in_order(self) -> bool:
-        """Whether a frame can only be decoded after all frames before it, as in a video file."""
-        return not self.source.random_access
-
-    def check(self) -> None:
-        """Raise VideoLost if the files are missing, have changed since the conversion, or cannot be
-        read.
-        """
-        self.require_place()
-        if self.digest and self.source.digest() != sources.file_part(self.digest):
-            self._require_readable()
-            raise VideoLost(
-                f"{self.source.place} has other images than those that were converted. If they "
-                "have moved, name their folder: --raw DIR, or [paths] raw in luigi.cfg. If "
-                f"they have changed, run `touch '{self.source.place}'`, and convert again"
-            )
-
-    def decode(self, frames: Iterator[int]) -> Iterator[Frame]:
-        """Decode ascending frames. A frame without an image has its problem, which names the video.
-
-        Raises VideoLost if the problem is not the frame's: its row would stay without a feature for
-        good, while the file is damaged only on a failing disk, or has changed.
-        """
-        is_checked = False
-        for frame in self.source.read(frames):
-            if frame.image is not None:
-                yield frame
-                continue
-            if frame.kind == NOT_NOW:
-                raise VideoLost(f"frame {frame.index}: {frame.problem}")
-            if not is_checked:
-                self.check()
-                self._require_readable()
-                is_checked = True
-            yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
-
-    def require_place(self) -> None:
-        """Raise VideoLost if the video's file or folder is missing."""
-        if not is_there(self.source.place):
-            raise VideoLost(f"no {self.source.place}")
-
-    def _require_readable(self) -> None:
-        """Raise VideoLost if an image of the folder cannot be opened now, or the video file cannot
-        be read to its end.
-        """
-        path = self.source.place  # a folder of images, or a video file
-        try:
-            if path.is_dir():
-                for name in list_names(path):
-                    alive()
-                    open_regular(path / name).close()
-                return
-            alive()
-            with open_regular(path) as stream:
-                while stream.read(MIB):
-                    alive()
-        except OSError as error:
-            if is_temporary(error) or not is_there(path):
-                file = error.filename or path
-                raise VideoLost(f"{file} cannot be read: {error.strerror}") from error
-
-
-class VideoLost(PipelineError):
-    """A committed video is missing, has changed, or cannot be read now. Its rows get no features
-    until it is back.
-    """
-
-
-def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
-    """A function from the number of a video to its `Pixels`. Raises PipelineError if there is no
-    raw folder.
-    """
-    folder = raw_folder(split, raw)
-
-    def pixels_of(number: int) -> Pixels:
-        entry = split.videos[number]
-        source = sources.parse(folder, entry.source)
-        return Pixels(source, entry.name, entry.pixels)
-
-    return pixels_of
-
-
-def raw_folder(split: Split, given: Path | None) -> Path:
-    """The split's raw folder: the given one, or the one of its conversion. A split that was
-    imported has none of its own, so it must be given. Raises PipelineError if there is none.
-    """
-    imported = split.manifest.get("reader", {}).get("imported")
-    if imported:
-        origin = f"{split.name}: imported from {imported['file']}"
-        videos = np.unique(split.tracks.video).tolist()
-        if not all(split.videos[number].source for number in videos):
-            raise PipelineError(
-                f"{origin}, which does not name its images. "
-                "To extract features, convert the dataset into another cache."
-            )
-        if given is None:
-            raise PipelineError(f"{origin}. {RAW}")
-    return committed.raw_folder(split, given)
-
-
-def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
-    """Numbers of the videos with rows in these shards, ascending."""
-    size = split.rows_per_shard
-    tracks = split.tracks  # sorted by row, and disjoint
-    videos = set[int]()
-    for shard in shards:
-        first = np.searchsorted(tracks.stop, shard * size, side="right")
-        last = np.searchsorted(tracks.start, (shard + 1) * size)
-        videos.update(tracks.video[first:last].tolist())
-    return sorted(videos)
-
-
-def find_lost(
-    pixels_of: Callable[[int], Pixels],
-    videos: Iterable[int],
-    check: Callable[[Pixels], None] = Pixels.require_place,
-) -> dict[int, str]:
-    """Those of the videos that are lost -> why.
-
-    check: raises VideoLost. By default, it finds missing videos alone; `Pixels.check` finds changed
-    and unreadable ones, too, and takes longer.
-    """
-    lost = {}
-    for video in videos:
-        try:
-            check(pixels_of(video))
-        except VideoLost as error:
-            lost[video] = str(error)
-    return lost
-
-
-def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
-    """Raise PipelineError unless the files of all videos of these shards exist. To be called before
-    stored features are replaced: those of a missing video could not be computed again.
-    """
-    pixels_of = pixels(split, raw)
-    videos = videos_of(split, shards)
-    lost = find_lost(pixels_of, videos)
-    if lost:
-        number, why = next(iter(lost.items()))
-        folder = raw_folder(split, raw)
-        drop = committed.drop_command(split, folder)
-        raise PipelineError(
-            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
-            f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "
-            f"or delete their rows: {drop}"
-        )

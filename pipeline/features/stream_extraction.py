@@ -33,7 +33,7 @@ from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows
 from pipeline.features.engine.shards import Counts, StreamRun
-from pipeline.features.inputs import videos_of
+from pipeline.features.pixels import videos_of
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance

@@ -29,7 +29,7 @@ import cache
 from pipeline.boxes import crop_person
 from pipeline.cli.text import error_text
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import raw_folder
+from pipeline.features.pixels import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody

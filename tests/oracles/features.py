@@ -18,7 +18,8 @@ import cache
 from pipeline.boxes import crop_person
 from pipeline.features import streams
 from pipeline.features.committed import IMPORTED
-from pipeline.features.inputs import column, crop_labels, find_crops, label_batch, pixels
+from pipeline.features.inputs import column, crop_labels, find_crops, label_batch
+from pipeline.features.pixels import pixels
 from pipeline.features.streams import compute_batch, compute_labels, compute_row, load
 from pipeline.features.streams.base import Machine
 

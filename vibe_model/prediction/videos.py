@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import raw_folder
+from pipeline.features.pixels import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource

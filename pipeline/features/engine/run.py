@@ -33,7 +33,7 @@ from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork,
 from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
-from pipeline.features.inputs import Pixels
+from pipeline.features.pixels import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams import compute_labels
 from pipeline.features.streams.base import Machine

@@ -30,7 +30,7 @@ from cache.arrays import Ints
 from pipeline.features.engine.network import MOST_PERSONS
 from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.worker import Crops, Task
-from pipeline.features.inputs import Pixels, videos_of
+from pipeline.features.pixels import Pixels, videos_of
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 # rows of a job with images in any order, so that several processes share a long video

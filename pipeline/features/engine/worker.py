@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
 from pipeline.boxes import crop_person
-from pipeline.features.inputs import Pixels, VideoLost, crop_labels
+from pipeline.features.inputs import crop_labels
+from pipeline.features.pixels import Pixels, VideoLost
 from pipeline.features.streams import compute_row
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image

@@ -18,7 +18,7 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features import extract as features
 from pipeline.features.engine import shards, tasks
-from pipeline.features.inputs import Pixels
+from pipeline.features.pixels import Pixels
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from tests.waiting import with_growing_limit
@@ -251,7 +251,7 @@ import sys
 from pathlib import Path
 import made_up
 from pipeline.features import extract
-from pipeline.features.inputs import Pixels
+from pipeline.features.pixels import Pixels
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 
