@@ -30,10 +30,11 @@ from cache.repairs import Repaired, repair
 from cache.storage import local_folder, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, VerifyReport, verify
-from cache.write.base import delete_stream, finish_commits, invalidate
+from cache.write.base import finish_commits
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.next_commit import NextCommit, SplitState
+from cache.write.removal import delete_stream, invalidate
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter

@@ -21,7 +21,7 @@ from cache.format.place import Place
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.verification import VerifyReport
-from cache.write.base import invalidate
+from cache.write.removal import invalidate
 
 
 @dataclass(slots=True)

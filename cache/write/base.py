@@ -1,4 +1,4 @@
-"""Commits; the base of both writers; deleting streams and shards.  [cache]
+"""Commits, and the base of both writers.  [cache]
 
 A commit is made by `publish`, in this order:
 
@@ -11,7 +11,7 @@ A commit is made by `publish`, in this order:
 
 Staged work is work that a writer has finished but not committed; it is in the folder
 `.writing/staged`. A writer's commit takes over the work of its plan, and removes it.
-`invalidate_shards` also makes a commit, but takes over nothing, and keeps the staged work.
+`invalidate_shards` (`removal.py`) also makes a commit, but takes over nothing, and keeps it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ import platform
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, ClassVar, Final, Self
 
-from cache.errors import CacheError
 from cache.format import layout
 from cache.format.folders import (
     committed_names,
@@ -40,7 +39,6 @@ from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import (
     Commit,
     has_unfinished_commit,
-    shards_entry,
 )
 from cache.format.place import Place
 from cache.format.shard import sha256
@@ -260,65 +258,3 @@ def finish_commits(root: Root, split: str) -> None:
                 commit = Commit.load(place)
                 if commit is not None:
                     follow_manifest(commit, keep_staged=False)
-
-
-def delete_stream(root: Root, split: str, stream: str) -> None:
-    """Delete a stream if it exists, committed or not. Raises Busy if it has a running writer."""
-    layout.check_names(split, stream)
-    store = store_at(root)
-    place = Place(store, split, stream)
-    # The array whose folder holds the lock is removed last; otherwise another writer could begin
-    # while arrays are being removed.
-    arrays = [place.array_key(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
-    if not any(store.list_names(array) for array in arrays):
-        return
-    with store.lock(place.writing):
-        refuse_running_parts(store, place.writing)
-        # Without the manifest, no reader finds the stream. Without its zarr.json, the missing
-        # manifest is not reported as lost.
-        store.remove([place.manifest, f"{place.manifest_folder}/zarr.json"])
-        store.remove(arrays)
-
-
-def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
-    """Commit a stream, or a split (`stream` is None), without some of its shards, and delete their
-    files.
-
-    A stream's shards become pending again. A split's shards must not have rows of tracks; this is
-    not checked. Raises CacheError if the stream or split is missing or has a running writer.
-    """
-    layout.check_names(split, stream)
-    place = Place(store_at(root), split, stream)
-    with place.store.lock(place.writing):
-        commit = Commit.load(place)
-        if commit is None:
-            raise CacheError(
-                f"{place.store.location(place.manifest_folder)}: nothing is committed there"
-            )
-        invalidate_shards(place, commit, numbers)
-
-
-def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
-    """Remove shards as `invalidate` does. The caller holds the writer's lock."""
-    entries = dict(commit.manifest)
-    for key in ("format", "digest", "tables"):  # `publish` adds these
-        entries.pop(key, None)
-    arrays = entries["shards"].keys()
-    remaining = commit.shards
-    for number in numbers:
-        remaining.pop(number, None)
-    entries["shards"] = shards_entry(arrays, remaining)
-    if place.stream is not None:
-        entries["split_digest"] = ""  # the stream may lack shards of the split now
-        entries["rows"] = {str(number): entries["rows"][str(number)] for number in remaining}
-    note = {**commit.note, "invalidated": sorted(numbers)}
-    publish(
-        place,
-        entries,
-        commit.tables,
-        before=commit,
-        note=note,
-        started=time.time(),
-        keep_staged=True,
-    )
-    place.store.remove(place.shard_folders(arrays, numbers))

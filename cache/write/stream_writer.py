@@ -48,7 +48,8 @@ from cache.format.manifest import Commit, shards_entry
 from cache.format.tables import Tables
 from cache.storage.base import Root
 from cache.windows import join_adjacent
-from cache.write.base import Writer, follow_manifest, invalidate_shards
+from cache.write.base import Writer, follow_manifest
+from cache.write.removal import invalidate_shards
 from cache.write.staged import FINAL, SHARD, Plan, StagedShard
 from cache.write.stream_shards import StreamShards
 
