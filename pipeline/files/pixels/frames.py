@@ -26,9 +26,10 @@ import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.formats.other_formats import other_than_text
-from pipeline.files.pixels.clip_record import ClipRecord, Survey
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
 from pipeline.files.pixels.numbering import NumberedFrame
+from pipeline.files.pixels.survey import Survey
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader, open_video
 from pipeline.files.pixels.view import Image as Image
 from pipeline.files.pixels.view import Painter, View

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.files.pixels.clip_record import Survey
 from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.survey import Survey
 from tests.pipeline.files import made_clips
 from tests.pipeline.files.made_clips import Clip, Image
 
