@@ -30,7 +30,8 @@ from pipeline.features.streams.base import (
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.formats.arrays import load_json, load_mat, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle
-from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
+from pipeline.files.pixels.frames import FrameSource, Image, Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import picture_pattern
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest

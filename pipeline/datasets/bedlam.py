@@ -57,8 +57,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
-from pipeline.files.pixels.frames import Pictures
-from pipeline.files.pixels.sources import TurnedPictures
+from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import JOINTS, Ints, convert

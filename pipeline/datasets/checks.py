@@ -20,7 +20,8 @@ import cache
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
 from pipeline.track import Track, other_units

@@ -34,7 +34,7 @@ from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import JOINTS, Bools, Doubles, add_confidence, are_usable_numbers, convert

@@ -53,7 +53,8 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import (

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 
 MAX_RATIO: Final = 60  # largest ratio of two frame rates: one frame a second from 60 fps
 # images for each unit of a ratio; the number of fewer images is near some multiple by chance

@@ -35,7 +35,7 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, Doubles, Floats, convert
 from pipeline.track import Track

@@ -30,7 +30,8 @@ from pipeline.datasets.numbering import (
     require_rate,
 )
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
+from pipeline.files.pixels.frames import MOST_LOST, Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats

@@ -41,7 +41,8 @@ from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.names import shown
-from pipeline.files.pixels.frames import Pictures, below
+from pipeline.files.pixels.frames import below
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import read_regular

@@ -40,7 +40,7 @@ from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, gender_of
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import (
     JOINTS,

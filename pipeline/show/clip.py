@@ -17,7 +17,8 @@ import numpy as np
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
+from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
 from pipeline.show.canvas import Canvas
 from pipeline.show.drawing import flat

@@ -24,7 +24,7 @@ from pipeline.datasets.base import Dataset, Origin, Release
 from pipeline.datasets.checks import LabelRules
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import OTHER_SIZE, Pictures
+from pipeline.files.pixels.pictures import OTHER_SIZE, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.testing.labels import LabelMistakes, track_problems
 from pipeline.track import Track

@@ -47,7 +47,8 @@ from pipeline.files.formats.arrays import StoredArrays, load_json, numbers
 from pipeline.files.formats.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
 from pipeline.files.formats.smpl_files import N_POSE
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
 from pipeline.skeletons import (

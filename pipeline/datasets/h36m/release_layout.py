@@ -43,7 +43,8 @@ from pipeline.datasets.pixels import (
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import load_cdf, load_metadata
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Doubles, add_confidence, convert

@@ -39,7 +39,8 @@ from pipeline.exchange.rows import (
 from pipeline.files.formats.arrays import Shape, load_json, matches_shape
 from pipeline.files.formats.names import shown_names
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.skeletons import JOINTS, Array, Skeleton
 
 _NAMES_AT_ONCE: Final = 65536

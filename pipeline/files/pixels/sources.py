@@ -13,8 +13,8 @@ That is a video file; numbered images, as a pattern of their paths and the numbe
 same, stored on their side; and a TFRecord file, with the first byte and the length of a record in
 it. Paths are below the raw folder. `parse` makes the source of it again.
 
-Readers make sources by `picture_pattern`, `Pictures`, `TurnedPictures`, `RecordPictures` or
-`frames.Video`.
+Readers make sources by `picture_pattern`, `RecordPictures`, `pictures.Pictures`,
+`pictures.TurnedPictures` or `frames.Video`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import numpy as np
-
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import AGAIN, feature_values, parse_example, read
@@ -35,12 +33,12 @@ from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import (
     Frame,
     FrameSource,
-    Pictures,
     SourceFile,
     Video,
     increasing,
     text_digest,
 )
+from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.raw.files import cached, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
@@ -58,30 +56,6 @@ NUMBERED: Final = re.compile(
     r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))",
     re.IGNORECASE,
 )
-
-
-class TurnedPictures(Pictures):
-    """Images stored on their side: frames are rotated by 90 degrees clockwise, and so is `size`."""
-
-    __slots__ = ()
-
-    @property
-    def spec(self) -> str:
-        return f"turned:{self.pattern}+{self.first}"
-
-    def size(self) -> tuple[int, int]:
-        width, height = Pictures.size(self)
-        return height, width
-
-    def digest(self) -> str:
-        return text_digest(f"turned:{Pictures.digest(self)}")
-
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        for frame in Pictures.read(self, frame_index):
-            if frame.image is None:
-                yield frame
-            else:
-                yield Frame(frame.index, np.ascontiguousarray(np.rot90(frame.image, -1)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from pipeline.datasets.pixels import (
     require_pixels,
 )
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
-from pipeline.files.pixels.frames import Pictures, Video, below
+from pipeline.files.pixels.frames import Video, below
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import parse
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip

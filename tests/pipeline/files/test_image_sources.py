@@ -9,8 +9,9 @@ import pytest
 from pipeline.demo.files import tf_example as example
 from pipeline.demo.files import tfrecord as framed
 from pipeline.errors import RawDataError
-from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.pixels.sources import RecordPictures, TurnedPictures
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures, TurnedPictures
+from pipeline.files.pixels.sources import RecordPictures
 from tests.pipeline.datasets.by_hand import jpeg, write_video
 
 IMAGES = [jpeg(64, 48, 40 * i) for i in range(6)]

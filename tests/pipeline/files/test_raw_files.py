@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import faults
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw.files import (
     caching,
     contents_digest,

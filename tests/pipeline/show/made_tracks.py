@@ -5,7 +5,7 @@ import base64
 import cv2
 import numpy as np
 
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import PageContent, ShownTrack

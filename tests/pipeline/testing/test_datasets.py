@@ -20,7 +20,7 @@ from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.testing import datasets as contract

@@ -10,7 +10,7 @@ from numpy.random import default_rng
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.pictures import Pictures
 from tests import made_splits
 from tests.fixtures import *  # noqa: F403
 
