@@ -293,7 +293,7 @@ class StreamShards:
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
         self._check_form(shard, data, ok, keys)
-        arrays = self._to_store(shard, data, ok, keys)
+        arrays = self._make_arrays(shard, data, ok, keys)
         is_undecodable = arrays[f"{self.place.stream}_ok"] == UNDECODABLE
         is_pending = is_undecodable & (keys == NO_KEY).all(axis=1)
         entries = {
@@ -330,7 +330,7 @@ class StreamShards:
                 f"{self.title(shard)}: expected ok flags of {allowed}, found {found_flags}"
             )
 
-    def _to_store(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
+    def _make_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """The arrays to store, by name, with fill values in rows without a track. Raises CacheError
         for features that are not finite.
         """
