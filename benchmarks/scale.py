@@ -339,7 +339,7 @@ def _video_record(video: str, digest: str, account: VideoAccount, start: int) ->
         }
         for k, row in enumerate(starts)
     ]
-    entry = cache.VideoEntry(
+    return VideoRecord(
         name=video,
         source=f"video:{video}.mp4",
         pixels=digest[::-1],
@@ -347,8 +347,10 @@ def _video_record(video: str, digest: str, account: VideoAccount, start: int) ->
         height=256,
         fingerprint=digest,
         account=json.loads(layout.canonical(account.as_dict())),
+        tracks=tracks,
+        stop=start + TRACKS * ROWS,
+        key=digest,
     )
-    return VideoRecord(entry, tracks, start + TRACKS * ROWS, digest)
 
 
 def _write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NoReturn, Self
 
 import numpy as np
@@ -103,9 +103,10 @@ def check_track(
         refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """A video and its tracks, whose rows have their numbers in the split.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoRecord(VideoEntry):
+    """A video and its tracks, whose rows have their numbers in the split. In uncommitted work, it
+    is a JSON object with these fields.
 
     A track is a JSON object. `runs` are the segments without a gap in the frame numbers, and
     `track_<name>` are values of extra track columns:
@@ -115,7 +116,6 @@ class VideoRecord:
          "track_height": 1.8}
     """
 
-    entry: VideoEntry
     tracks: Sequence[Mapping[str, Any]]
     stop: int  # the row after its last one
     key: str  # what decides its rows besides the writer's plan; "" if nothing does
@@ -154,23 +154,8 @@ class VideoRecord:
                     record[column.array] = track.extra[column.name].tolist()
             records.append(record)
             stop += len(frame_index)
-        account = json.loads(canonical(dict(entry.account)))
-        return cls(replace(entry, account=account), records, stop, key)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `as_json`."""
-        own = ("tracks", "stop", "key")
-        entry = {name: value for name, value in record.items() if name not in own}
-        return cls(VideoEntry(**entry), record["tracks"], record["stop"], record["key"])
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as a JSON object: the fields of the entry, and those of this class."""
-        return {**asdict(self.entry), "tracks": self.tracks, "stop": self.stop, "key": self.key}
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
+        fields = asdict(entry) | {"account": json.loads(canonical(dict(entry.account)))}
+        return cls(**fields, tracks=records, stop=stop, key=key)
 
     @property
     def track_names(self) -> list[str]:

@@ -60,7 +60,7 @@ class Tables(dict[str, Array]):
             runs += track["runs"]
             if track["intrinsics"] is not None:
                 intrinsics[number] = track["intrinsics"]
-        accounts = [canonical(video.entry.account) for video in videos]
+        accounts = [canonical(video.account) for video in videos]
         columns: dict[str, Any] = {
             "track_video": track_video,
             "track_intrinsics": intrinsics,
@@ -74,7 +74,7 @@ class Tables(dict[str, Array]):
             if kind == "track":
                 columns[name] = [track[key] for track in tracks]
             else:
-                columns[name] = [getattr(video.entry, key) for video in videos]
+                columns[name] = [getattr(video, key) for video in videos]
         tables = cls({name: cls.encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)

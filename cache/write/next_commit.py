@@ -1,8 +1,8 @@
 """The next commit of a split: the videos that stay, then the appended ones.  raw -> [tracks] ->
 features -> windows
 
-`SplitState` is what is committed, `_Removal` what the next commit takes from it, and `NextCommit`
-what it adds. The rows are in `SplitShards` (`split_shards.py`), which says how a killed writer's
+`SplitState` is what is committed, `Removal` what the next commit takes from it, and `NextCommit`
+what it adds. `SplitWriter.begin` makes them. The rows are in `SplitShards` (`split_shards.py`), which says how a killed writer's
 work is resumed.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
@@ -20,9 +20,8 @@ from cache.format.manifest import Commit, shards_entry
 from cache.format.records import TrackRows, VideoEntry, VideoRecord, check_track
 from cache.format.tables import Tables
 from cache.format.track_tables import VideoTable
-from cache.storage.base import Lock
 from cache.write.split_shards import SplitShards
-from cache.write.staged import Plan, ShardFiles, StagedWork
+from cache.write.staged import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ class SplitState:
 
 
 @dataclass(frozen=True)
-class _Removal:
+class Removal:
     """What the next commit takes away from the one before."""
 
     state: SplitState
@@ -68,9 +67,7 @@ class _Removal:
     shards: frozenset[int]  # numbers of committed shards
 
     @classmethod
-    def make(
-        cls, state: SplitState, drop: Collection[str], invalidate: Collection[int]
-    ) -> _Removal:
+    def make(cls, state: SplitState, drop: Collection[str], invalidate: Collection[int]) -> Removal:
         """Make it from the arguments of `SplitWriter.begin`. Raises CacheError as that does."""
         split = state.commit.place.split
         unknown = sorted(set(drop) - state.videos.keys())
@@ -104,6 +101,28 @@ class _Removal:
         """The names of their tracks."""
         return frozenset(self.remaining.texts("track_name"))
 
+    def leaves_room_for(self, video: VideoRecord) -> bool:
+        """Whether no video that stays has this name, or a track of the same name."""
+        has_track_names = self.track_names.isdisjoint(video.track_names)
+        return video.name not in self.video_names and has_track_names
+
+    def staged_conditions(self, plan: Plan) -> dict[str, Any]:
+        """Everything that must be equal for staged shards to be used again. Other videos may be
+        dropped than before: each staged video is checked.
+        """
+        state = self.state
+        conditions: dict[str, Any] = {
+            "plan": plan,
+            "base": state.commit.digest or None,
+            "drop": "by keys",
+            "invalidate": sorted(self.shards),
+            "columns": sorted(state.columns),
+            "geometry": state.commit.manifest["geometry"],
+        }
+        if state.extra:
+            conditions[EXTRA] = [column.stored_as for column in state.extra.values()]
+        return conditions
+
 
 class NextCommit:
     """The next commit of a split, which `SplitWriter.begin` returns. Call `append` for every new or
@@ -122,17 +141,17 @@ class NextCommit:
 
     def __init__(
         self,
-        removal: _Removal,
+        removal: Removal,
         shards: SplitShards,
         keys: Mapping[str, str],
         publish: Callable[[NextCommit, Mapping[str, Any], Tables], None],
     ) -> None:
         self.state = removal.state
         """What is committed before it."""
+        self.removal = removal
         self.shards = shards
-        self.journalled = {video.name: video.entry.fingerprint for video in shards.journalled}
+        self.journalled = {video.name: video.fingerprint for video in shards.journalled}
         self._split = self.state.commit.place.split
-        self._removal = removal
         self._keys = keys
         self._publish = publish
         # journalled and appended videos, in the order of their rows
@@ -144,49 +163,15 @@ class NextCommit:
             self._add_video(video)
         self._ended: str | None = None  # why it takes no more videos; None as long as it does
 
-    @classmethod
-    def begin(
-        cls,
-        state: SplitState,
-        plan: Plan,
-        lock: Lock,
-        publish: Callable[[NextCommit, Mapping[str, Any], Tables], None],
-        *,
-        drop: Collection[str],
-        invalidate: Collection[int],
-        keys: Mapping[str, str],
-    ) -> Self:
-        """Begin a commit, with what a killed writer with the same plan has staged. Arguments as for
-        `SplitWriter.begin`.
-        """
-        removal = _Removal.make(state, drop, invalidate)
-
-        def is_usable(video: VideoRecord) -> bool:
-            """Whether a staged video is to be appended with the same rows."""
-            has_same_rows = video.key == keys.get(video.name, "")
-            is_new = video.name not in removal.video_names
-            return has_same_rows and is_new and removal.track_names.isdisjoint(video.track_names)
-
-        place = state.commit.place
-        work = StagedWork(place, _staged_conditions(plan, removal))
-        files = ShardFiles(place, state.columns, state.commit.geometry, work)
-        shards = SplitShards.resume(files, lock, state.first_row, is_usable)
-        return cls(removal, shards, keys, publish)
-
-    @property
-    def invalid_shards(self) -> frozenset[int]:
-        """Numbers of the committed shards that it removes."""
-        return self._removal.shards
-
     def accounts(self) -> Iterator[Mapping[str, Any]]:
         """Yield the accounts of all videos that this commit has so far: first those that stay from
         the commit before, then the journalled and appended ones.
         """
-        videos = VideoTable(self._removal.remaining)
+        videos = VideoTable(self.removal.remaining)
         for number in range(len(videos)):
             yield videos.account(number)
         for video in self._new_videos:
-            yield video.entry.account
+            yield video.account
 
     def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was told to drop; the caller does not append it then.
@@ -199,9 +184,9 @@ class NextCommit:
             raise CacheError(
                 f"{self._split}: its columns have changed: video {name!r} cannot be kept"
             )
-        self._removal = replace(self._removal, videos=self._removal.videos - {name})
+        self.removal = replace(self.removal, videos=self.removal.videos - {name})
         self._video_names.add(name)
-        self._track_names |= self._removal.track_names
+        self._track_names |= self.removal.track_names
 
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video with its tracks. A video without tracks is added for its account.
@@ -253,7 +238,7 @@ class NextCommit:
         self.shards.write_last()
         tables = Tables.from_records(self._new_videos, self.state.extra.values())
         if not self.state.has_other_columns:
-            tables = self._removal.remaining.plus(tables)
+            tables = self.removal.remaining.plus(tables)
         manifest = {**entries, **self._own_entries(tables)}
         self._ended = _ENDED  # also if it fails: the manifest may have been replaced
         self._publish(self, manifest, tables)
@@ -268,7 +253,7 @@ class NextCommit:
             commits = [*commits, [state.first_row, end]]
             extent = end
         shards = state.commit.shards
-        staying = {n: shards[n] for n in shards.keys() - self.invalid_shards}
+        staying = {n: shards[n] for n in shards.keys() - self.removal.shards}
         entries = {
             "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
             "tracks": len(tables["track_start"]),
@@ -296,24 +281,6 @@ class NextCommit:
         if name in self.state.videos:
             do = "drop it in begin to replace it"
         return CacheError(f"{self._split}: video {name!r} exists already: {do}")
-
-
-def _staged_conditions(plan: Plan, removal: _Removal) -> dict[str, Any]:
-    """Everything that must be equal for staged shards to be used again. Other videos may be dropped
-    than before: each staged video is checked.
-    """
-    state = removal.state
-    conditions: dict[str, Any] = {
-        "plan": plan,
-        "base": state.commit.digest or None,
-        "drop": "by keys",
-        "invalidate": sorted(removal.shards),
-        "columns": sorted(state.columns),
-        "geometry": state.commit.manifest["geometry"],
-    }
-    if state.extra:
-        conditions[EXTRA] = [column.stored_as for column in state.extra.values()]
-    return conditions
 
 
 _ENDED: Final = (

@@ -21,7 +21,7 @@ The rows of a finished video that is not usable stay in the shards, but no track
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Self
 
 import numpy as np
@@ -208,9 +208,9 @@ def _latest_videos(shards: Sequence[StagedShard]) -> list[VideoRecord]:
 
 def _entries(videos: Sequence[VideoRecord]) -> dict[str, object]:
     """The entries of a shard's piece."""
-    return {"videos": [video.as_json() for video in videos]}
+    return {"videos": [*map(asdict, videos)]}
 
 
 def _videos_of(staged: StagedShard) -> list[VideoRecord]:
     """The videos that the piece of a shard names."""
-    return [VideoRecord.from_json(record) for record in staged.entries["videos"]]
+    return [VideoRecord(**record) for record in staged.entries["videos"]]

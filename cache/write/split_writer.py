@@ -24,12 +24,14 @@ from cache.format.folders import create_groups
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
+from cache.format.records import VideoRecord
 from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
-from cache.write.next_commit import NextCommit, SplitState
-from cache.write.staged import Plan
+from cache.write.next_commit import NextCommit, Removal, SplitState
+from cache.write.split_shards import SplitShards
+from cache.write.staged import Plan, ShardFiles, StagedWork
 
 
 class SplitWriter(Writer):
@@ -147,17 +149,19 @@ class SplitWriter(Writer):
         if self._next is not None:
             do = "commit first; after an error, enter the writer again"
             raise CacheError(f"{self._split}: begin was called before: {do}")
-        self._next = NextCommit.begin(
-            self.state,
-            self._plan,
-            self._lock,
-            self._publish_next,
-            drop=drop,
-            invalidate=invalidate,
-            keys=keys or {},
-        )
-        if not self._next.journalled:
-            self._remove_uncommitted(self._commit, self._next.shards.files.work)
+        key_of = keys or {}
+        removal = Removal.make(self.state, drop, invalidate)
+
+        def is_usable(video: VideoRecord) -> bool:
+            """Whether a staged video is to be appended with the same rows."""
+            return video.key == key_of.get(video.name, "") and removal.leaves_room_for(video)
+
+        work = StagedWork(self.place, removal.staged_conditions(self._plan))
+        files = ShardFiles(self.place, self._columns, self._commit.geometry, work)
+        shards = SplitShards.resume(files, self._lock, self.state.first_row, is_usable)
+        if not shards.journalled:
+            self._remove_uncommitted(self._commit, work)
+        self._next = NextCommit(removal, shards, key_of, self._publish_next)
         return self._next
 
     def _publish_next(
@@ -168,6 +172,6 @@ class SplitWriter(Writer):
         self._publish(manifest, tables)
         gone = sorted(before.manifest["shards"].keys() - self._columns.keys())
         self._store.remove([self.place.array_key(name) for name in gone])
-        self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))
+        self._store.remove(self.place.shard_folders(self._columns, following.removal.shards))
         self._remove_unfinished(self.place.staged)
         self._open_next()
