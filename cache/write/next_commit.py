@@ -2,8 +2,8 @@
 features -> windows
 
 `SplitState` is what is committed, `Removal` what the next commit takes from it, and `NextCommit`
-what it adds. `SplitWriter.begin` makes them. The rows are in `SplitShards` (`split_shards.py`), which says how a killed writer's
-work is resumed.
+what it adds. `SplitWriter.begin` makes them. The rows are in `SplitShards` (`split_shards.py`),
+which says how a killed writer's work is resumed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Removal:
         """The names of their tracks."""
         return frozenset(self.remaining.texts("track_name"))
 
-    def leaves_room_for(self, video: VideoRecord) -> bool:
+    def admits(self, video: VideoRecord) -> bool:
         """Whether no video that stays has this name, or a track of the same name."""
         has_track_names = self.track_names.isdisjoint(video.track_names)
         return video.name not in self.video_names and has_track_names

@@ -154,7 +154,7 @@ class SplitWriter(Writer):
 
         def is_usable(video: VideoRecord) -> bool:
             """Whether a staged video is to be appended with the same rows."""
-            return video.key == key_of.get(video.name, "") and removal.leaves_room_for(video)
+            return video.key == key_of.get(video.name, "") and removal.admits(video)
 
         work = StagedWork(self.place, removal.staged_conditions(self._plan))
         files = ShardFiles(self.place, self._columns, self._commit.geometry, work)
