@@ -10,7 +10,7 @@ from tests.pipeline.features.made_up import Colour
 
 def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path, monkeypatch):
     root = convert_noise(tmp_path, 8)
-    load_provenance = stream_extraction._load_provenance
+    load_provenance = stream_extraction.CommittedStream._load_provenance
     committed, loaded = [], []
 
     def run():
@@ -25,9 +25,9 @@ def test_rows_that_were_committed_meanwhile_stay_with_their_provenance(tmp_path,
 
     monkeypatch.setattr(stream_extraction, "report_other_work", report)
     monkeypatch.setattr(
-        stream_extraction,
+        stream_extraction.CommittedStream,
         "_load_provenance",
-        lambda *args: loaded.append(args) or load_provenance(*args),
+        lambda stream: loaded.append(stream) or load_provenance(stream),
     )
     run()
     assert [cache.open(root)[SPLIT].open_stream("colour").manifest] == committed
