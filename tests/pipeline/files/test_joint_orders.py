@@ -13,13 +13,17 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import ORDERS, check_named_order, find_order
+from pipeline.files.formats.people.joint_orders import ORDERS, check_named_order, order_joints
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
 
 
 body = functools.cache(Body.stand_in)
+
+
+def find_order(place, sequence):
+    return order_joints(place, sequence, None).skeleton
 
 
 def seen(pose, yaw):

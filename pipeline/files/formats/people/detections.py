@@ -24,24 +24,15 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.names import kind, shown_names
+from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import export_of, owner_of_file
 from pipeline.files.formats.people import keypoints_json, text_files
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
-from pipeline.files.formats.people.joint_orders import (
-    BODY_JOINTS,
-    JOINT_OF_SPELLING,
-    ORDERS,
-    check_named_order,
-    find_order,
-    joint_called,
-    note_if_upside_down,
-    unknown_order,
-)
+from pipeline.files.formats.people.joint_orders import order_joints
 from pipeline.files.formats.people.label_content import FoundPerson, LabelContent, Sizes
 from pipeline.files.formats.people.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.files.raw.files import list_names, open_regular
-from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
+from pipeline.skeletons import Doubles, Ints, Skeleton
 
 Identity = int | str | None  # of a person, as a detector tracks it
 
@@ -56,15 +47,11 @@ UNREAD: Final = frozenset({
 })  # fmt: skip
 # the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
-FEWEST: Final = 6  # least number of joints that a file must name and that are known here
 
 # Scores: this share of them must not exceed HIGHEST_SCORE. Scores of OpenPose and AlphaPose may
 # exceed 1, as they are not normalised, and a few very high ones are accepted.
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
-
-# joint orders whose name is noted where a file does not name its joints
-UNUSUAL: Final = tuple(chain.from_iterable(orders[1:] for orders in ORDERS.values()))
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 
@@ -277,12 +264,11 @@ def _assemble(
     are_boxes = n_points == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
     if not are_boxes:
-        skeleton, points = _order_joints(place, points, content.joints, notes)
+        ordered = order_joints(place, points, content.joints)
+        skeleton = ordered.skeleton
+        points = ordered.points
+        notes += ordered.notes
     _require_scores(place, points)
-    if points and not are_boxes:
-        notes += filter(None, [note_if_upside_down(skeleton, points)])
-    if skeleton in UNUSUAL:
-        notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     identity, names = _identities(identities, notes)
@@ -342,37 +328,6 @@ def _size_text(n_points: int) -> str:
     if n_points > len(CORNERS):
         return f"{3 * n_points} numbers"
     return "a box alone"
-
-
-def _order_joints(
-    place: Path, points: list[Doubles], names: Sequence[str] | None, notes: list[str]
-) -> tuple[Skeleton, list[Doubles]]:
-    """Find the joint order, from the joints' names in the file or else by geometry. Returns it, and
-    the points of the joints in it. Adds a doubt about the names to `notes`.
-    """
-    if not points and names is None:
-        return "coco", points
-    if names is None:
-        # without face and hands
-        points = [persons[:, : BODY_JOINTS.get(persons.shape[1])] for persons in points]
-        return find_order(place, points), points
-
-    column_of: dict[str, int] = {}
-    for column, name in enumerate(names):
-        joint = joint_called(name)
-        if joint is not None:
-            column_of.setdefault(joint, column)
-    if len(column_of) < FEWEST:
-        expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
-        actual = f"{len(column_of)} among {shown_names(names)}"
-        raise unknown_order(place, expected, actual, "Give the joints these names.")
-    stored = points
-    points = [persons[:, [*column_of.values()]] for persons in points]
-    skeleton = tuple(column_of)
-    if points:
-        named = np.concatenate(points)
-        notes += filter(None, [check_named_order(place, skeleton, named, np.concatenate(stored))])
-    return "coco" if skeleton == joint_names("coco") else skeleton, points
 
 
 def _require_scores(place: Path, points: Sequence[Doubles]) -> None:

@@ -15,11 +15,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import RawDataError, refuse
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.people.label_values import EXPORT
 from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
 
@@ -35,6 +36,10 @@ ORDERS: Final = {
 BODY_JOINTS: Final = {136: 26, 133: 23}
 # how many joints a person may have if the file does not name them
 JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
+
+# the orders whose name is not noted where a file does not name its joints
+_USUAL: Final = frozenset(orders[0] for orders in ORDERS.values())
+FEWEST: Final = 6  # least number of joints that a file must name and that are known here
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
@@ -121,7 +126,59 @@ class _OrderFit:
         return None
 
 
-def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
+class _OrderedJoints(NamedTuple):
+    """Joints in a known order."""
+
+    skeleton: Skeleton
+    points: list[Doubles]  # by frame, (P, J, 3)
+    notes: list[str]  # what is unusual or doubtful
+
+
+def order_joints(place: Path, points: list[Doubles], names: Sequence[str] | None) -> _OrderedJoints:
+    """Find the joint order of one sequence, (P, K, 3) by frame: by the joints' names in the file,
+    or else by geometry. Raises RawDataError for an unknown order, and for names that the numbers
+    contradict.
+    """
+    if names is not None:
+        ordered = _joints_by_name(place, points, names)
+    elif points:
+        # without face and hands
+        bodies = [persons[:, : BODY_JOINTS.get(persons.shape[1])] for persons in points]
+        ordered = _OrderedJoints(_find_order(place, bodies), bodies, [])
+    else:
+        return _OrderedJoints("coco", points, [])
+    if points:
+        doubt = _note_if_upside_down(ordered.skeleton, ordered.points)
+        ordered.notes.extend(filter(None, [doubt]))
+    if names is None and ordered.skeleton not in _USUAL:
+        n_points = points[0].shape[1]
+        ordered.notes.append(f"{n_points} joints without names are read as {ordered.skeleton}")
+    return ordered
+
+
+def _joints_by_name(place: Path, points: list[Doubles], names: Sequence[str]) -> _OrderedJoints:
+    """The joints that a file names, as far as they are known here."""
+    column_of: dict[str, int] = {}
+    for column, name in enumerate(names):
+        joint = joint_called(name)
+        if joint is not None:
+            column_of.setdefault(joint, column)
+    if len(column_of) < FEWEST:
+        expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
+        actual = f"{len(column_of)} among {shown_names(names)}"
+        raise _other_order(place, expected, actual, "Give the joints these names.")
+    skeleton = tuple(column_of)
+    named = [persons[:, [*column_of.values()]] for persons in points]
+    notes: list[str] = []
+    if points:
+        doubt = check_named_order(place, skeleton, np.concatenate(named), np.concatenate(points))
+        notes += filter(None, [doubt])
+    if skeleton == joint_names("coco"):
+        return _OrderedJoints("coco", named, notes)
+    return _OrderedJoints(skeleton, named, notes)
+
+
+def _find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
 
     ORDERS has the usual order of J joints first. Another one is taken if the usual one does not
@@ -162,7 +219,7 @@ def check_named_order(
     return f"joints may not be where their names say: {fault}"
 
 
-def note_if_upside_down(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str | None:
+def _note_if_upside_down(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str | None:
     """A note if nearly all people (P, J, 3) of all frames are upside down; else None."""
     names = [_bare_name(name) for name in joint_names(skeleton)]
     if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
@@ -266,7 +323,7 @@ def _median(values: Doubles) -> float:
     return float(np.median(finite))
 
 
-def unknown_order(place: Path, expected: str, found: str, do: str) -> RawDataError:
+def _other_order(place: Path, expected: str, found: str, do: str) -> RawDataError:
     """The error for joints in another order."""
     return RawDataError(place, "joints", expected, found, do, reason="unknown_joint_order")
 
@@ -282,7 +339,7 @@ def _unknown_order(
         names = " or ".join(fit.order for fit in fitting)
         actual = f"{n_joints} joints without names that may be {names}"
         do = "Name the joints, in COCO's JSON."
-    return unknown_order(place, "joints in a known order", actual, do)
+    return _other_order(place, "joints in a known order", actual, do)
 
 
 def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDataError:
@@ -290,7 +347,7 @@ def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDat
     orders = " or ".join(fitting)
     actual = f"names that the numbers contradict: {fault}. Without names they fit {orders}"
     do = "Name the joints in the order of their numbers."
-    return unknown_order(place, "joints where their names say", actual, do)
+    return _other_order(place, "joints where their names say", actual, do)
 
 
 # --------------------------------------------------------------------------------------------------
