@@ -46,17 +46,12 @@ def _number(*of_measure: Any, **fields_of_measure: Any) -> Any:
     return field(default=math.nan, metadata={"measure": measure})
 
 
-def _percent_seen(text: str, *limits: float, line: str | None = None) -> Any:
-    """A field of `Grade` that is worse the smaller it is."""
-    return _number(text, *limits, is_worse=operator.lt, line=line)
-
-
 @dataclass(frozen=True)
 class Grade:
     """Numbers about a track's quality; nan for a number that is unknown, or has no joints."""
 
     # of the 12 joints from shoulders to ankles
-    visible_percent: float = _percent_seen("{:.0f} % of 12 joints visible", 50, 25, line="")
+    visible_percent: float = _number("{:.0f} % of 12 joints visible", 50, 25, operator.lt, line="")
     # standard deviation of the worst joint's noise, in % of the box's side
     jitter_2d_percent: float = _number(
         "the worst joint shakes by {:.2g} % of the box", 1.2, 4, line="2D: "
@@ -74,11 +69,11 @@ class Grade:
     skating_3d_cm_s: float = _number("feet slide by {:.2g} cm a second", 40, line="3D: ")
 
     # inside the image
-    arms_visible_percent: float = _percent_seen(
-        "elbows and wrists are seen in {:.0f} % of the frames", 40
+    arms_visible_percent: float = _number(
+        "elbows and wrists are seen in {:.0f} % of the frames", 40, is_worse=operator.lt
     )
-    legs_visible_percent: float = _percent_seen(
-        "knees and ankles are seen in {:.0f} % of the frames", 60
+    legs_visible_percent: float = _number(
+        "knees and ankles are seen in {:.0f} % of the frames", 60, is_worse=operator.lt
     )
     cut_percent: float = _number("the image's edge cuts the person in {:.0f} % of the frames", 40)
     overlap_percent: float = _number("others cover the person's box in {:.0f} % of the frames", 50)
