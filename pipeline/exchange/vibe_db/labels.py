@@ -7,10 +7,9 @@ or not finite are unknown (`has_smpl` 0, `has_3d` 0).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -36,13 +35,6 @@ _FARTHEST_JOINT: Final = 10.0
 OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 
 
-class _LabelGroup(NamedTuple):
-    """Columns that are read together."""
-
-    columns: tuple[str, ...]
-    read: Callable[[range], Labels]
-
-
 @dataclass(frozen=True, slots=True)
 class LabelReader:
     """Reads rows of a database file as the columns that it can fill."""
@@ -54,39 +46,33 @@ class LabelReader:
     @property
     def columns(self) -> tuple[str, ...]:
         """The cache's columns that the file can fill, besides frame_index."""
-        return sum((group.columns for group in self._groups()), ())
+        return sum(self._readers(), ())
 
     def read(self, rows: range) -> Labels:
         """Rows of the file as columns. Raises RawDataError for values that violate the layout."""
         labels: Labels = {}
-        for group in self._groups():
-            labels |= group.read(rows)
+        for read_columns in self._readers().values():
+            labels |= read_columns(rows)
         return labels
 
-    def _groups(self) -> list[_LabelGroup]:
+    def _readers(self) -> dict[tuple[str, ...], Callable[[range], Labels]]:
+        """Columns -> the method that reads them, in the order of the columns."""
         fields = self.database.fields
-        groups = []
+        readers: dict[tuple[str, ...], Callable[[range], Labels]] = {}
         if "joints2D" in fields:
-            groups.append(_LabelGroup(("bbox", "kp_2d"), self._keypoints))
+            readers["bbox", "kp_2d"] = self._keypoints
         if "joints3D" in fields:
-            groups.append(self._group_3d())
-        smpl = ("pose", "betas", "has_smpl")
-        if "theta" in fields:
-            groups.append(_LabelGroup(smpl, partial(self._bodies, ["theta"])))
-        elif {"pose", "shape"} <= fields.keys():
-            groups.append(_LabelGroup(smpl, partial(self._bodies, ["pose", "shape"])))
-        if "valid" in fields:
-            groups.append(_LabelGroup(("valid",), partial(self._valid, "valid")))
-        elif "valid_i" in fields:
-            groups.append(_LabelGroup(("valid",), partial(self._valid, "valid_i")))
-        return groups
-
-    def _group_3d(self) -> _LabelGroup:
-        if self.layout.joints_3d == "common14":
-            return _LabelGroup(("has_3d", "kp_3d_eval"), self._common_joints)
-        if self.needs_evaluation:
-            return _LabelGroup(("has_3d", "kp_3d", "kp_3d_eval"), self._joints_and_common_joints)
-        return _LabelGroup(("has_3d", "kp_3d"), self._joints)
+            if self.layout.joints_3d == "common14":
+                readers["has_3d", "kp_3d_eval"] = self._common_joints
+            elif self.needs_evaluation:
+                readers["has_3d", "kp_3d", "kp_3d_eval"] = self._joints_and_common_joints
+            else:
+                readers["has_3d", "kp_3d"] = self._joints
+        if "theta" in fields or {"pose", "shape"} <= fields.keys():
+            readers["pose", "betas", "has_smpl"] = self._bodies
+        if "valid" in fields or "valid_i" in fields:
+            readers[("valid",)] = self._valid
+        return readers
 
     def _keypoints(self, rows: range) -> Labels:
         stored = self.database.read("joints2D", rows)
@@ -159,8 +145,9 @@ class LabelReader:
             raise self.database.error("joints3D", expected, actual, OTHER_UNIT)
         return joints
 
-    def _bodies(self, fields: Sequence[str], rows: range) -> Labels:
-        """The columns of SMPL's parameters. fields: theta, or its parts, pose and betas."""
+    def _bodies(self, rows: range) -> Labels:
+        """The columns of SMPL's parameters: theta, or its parts, pose and betas."""
+        fields = ("theta",) if "theta" in self.database.fields else ("pose", "shape")
         parts = [self.database.read(field, rows) for field in fields]
         theta = np.concatenate(parts, axis=1)
         is_in_range = are_usable_numbers(theta).all(axis=1)
@@ -172,7 +159,8 @@ class LabelReader:
             "has_smpl": has_smpl.astype(np.uint8),
         }
 
-    def _valid(self, field: str, rows: range) -> Labels:
+    def _valid(self, rows: range) -> Labels:
+        field = "valid" if "valid" in self.database.fields else "valid_i"
         stored = self.database.read(field, rows).reshape(len(rows))
         with np.errstate(invalid="ignore"):
             is_valid = stored > 0

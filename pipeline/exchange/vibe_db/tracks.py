@@ -115,7 +115,8 @@ class FileReader:
         image_names = self._image_names(segment)
         frame_index = self._frames(segment, image_names)
         labels = self.labels.read(segment.rows)
-        usable = np.flatnonzero(account.drop_rows(_reasons_to_drop(labels, len(segment.rows))))
+        is_usable = np.broadcast_to(account.drop_rows(_reasons_to_drop(labels)), frame_index.shape)
+        usable = np.flatnonzero(is_usable)
         if not len(usable):
             account.drop_track("no_frame_left", 0)
         tracks = []
@@ -196,12 +197,12 @@ class FileReader:
         return numbers
 
 
-def _reasons_to_drop(labels: Labels, n_rows: int) -> dict[str, ArrayLike]:
+def _reasons_to_drop(labels: Labels) -> dict[str, ArrayLike]:
     """Reason -> (n,) whether it applies to a row of a segment: no box, or no visible joint, where
     the file has these.
     """
     if "bbox" not in labels:
-        return {"degenerate_box": np.zeros(n_rows, np.bool_)}
+        return {}
     bbox = labels["bbox"]
     is_box = are_usable_numbers(bbox).all(axis=1) & (bbox[:, 2] > 0)
     is_visible = (labels["kp_2d"][..., 2] > 0).any(axis=1)
