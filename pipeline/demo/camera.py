@@ -10,7 +10,7 @@ j, so an image extends from -0.5 to width - 0.5.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -41,6 +41,29 @@ class Camera:
     intrinsics: Doubles  # (3, 3) px
     extrinsics: Doubles  # (T, 4, 4) world to camera
 
+    @classmethod
+    def aim(
+        cls,
+        size: tuple[int, int],
+        intrinsics: Doubles,
+        position: Floats,
+        target: Floats,
+        roll: Floats,
+    ) -> Self:
+        """A camera at `position` (T, 3) m that looks at `target` (T, 3) m; roll (T,) rad. size:
+        (width, height) px.
+        """
+        forward = _unit(np.asarray(target) - position)
+        level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
+        down = np.cross(forward, level)
+        cos = np.cos(roll)[:, None]
+        sin = np.sin(roll)[:, None]
+        right = cos * level + sin * down
+        down = cos * down - sin * level
+        rotation = np.stack([right, down, forward], axis=1)
+        extrinsics = rigid(rotation, -np.einsum("tab,tb->ta", rotation, position))
+        return cls(*size, intrinsics, extrinsics)
+
     def to_camera(self, points: Floats) -> Doubles:
         """(T, N, 3) m in the world -> (T, N, 3) m in the camera."""
         rotation = self.extrinsics[:, :3, :3]
@@ -67,21 +90,6 @@ class Camera:
         crop = np.diag([zoom, zoom, 1.0])
         crop[:2, 2] = side / 2 - zoom * np.asarray(centre)
         return Camera(side, side, crop @ self.intrinsics, self.extrinsics)
-
-
-def look_at(position: Floats, target: Floats, roll: Floats) -> Doubles:
-    """Extrinsics (T, 4, 4) of cameras at `position` (T, 3) m that look at `target` (T, 3) m; roll
-    (T,) rad.
-    """
-    forward = _unit(np.asarray(target) - position)
-    level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
-    down = np.cross(forward, level)
-    cos = np.cos(roll)[:, None]
-    sin = np.sin(roll)[:, None]
-    right = cos * level + sin * down
-    down = cos * down - sin * level
-    rotation = np.stack([right, down, forward], axis=1)
-    return rigid(rotation, -np.einsum("tab,tb->ta", rotation, position))
 
 
 def frame_people(
@@ -113,7 +121,6 @@ def frame_people(
     aim = target + sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + sway[:, 5]
 
-    width, height = size
     level = np.zeros(n_frames)
     direction = np.column_stack([np.sin(azimuth), level, np.cos(azimuth)])
     last_pixel = np.array(size) - 1
@@ -122,7 +129,7 @@ def frame_people(
     while True:
         position = target + distance * direction
         position[:, 1] = eye_height
-        camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
+        camera = Camera.aim(size, intrinsics, position, aim, roll)
         if camera.to_camera(points)[..., 2].min() >= CLOSEST_M:
             pixels = camera.project(points)
             is_inside = (pixels >= inset) & (pixels <= last_pixel - inset)

@@ -114,11 +114,21 @@ def stage(shot: Shot) -> Take:
         betas = random_betas(rng)
         motions.append(perform(rng, betas, faces, shot.n_frames, shot.fps, shot.actions))
     places = _spaced_out([motion.trans for motion in motions], facing, rng)
-    actors = []
-    ends = []  # head, hands, feet: what is farthest out
+    bodies = []
     for motion, trans in zip(motions, places, strict=True):
-        skinned = skin(body, motion.betas, motion.pose, trans)
-        ends.append(skinned.verts[:, [*VERTEX_IDS.values()]])
+        bodies.append(skin(body, motion.betas, motion.pose, trans))
+    keypoints = [spin49(body, skinned) for skinned in bodies]
+    # head, hands, feet: what is farthest out
+    ends = [skinned.verts[:, [*VERTEX_IDS.values()]] for skinned in bodies]
+    camera = frame_people(
+        shot.rng("camera"),
+        np.concatenate([*keypoints, *ends], axis=1),
+        (shot.width, shot.height),
+        heading=facing,
+        hand_held=shot.hand_held,
+    )
+    actors = []
+    for motion, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True):
         actor = Actor(
             motion=motion,
             gender=str(rng.choice(GENDERS)),
@@ -126,17 +136,11 @@ def stage(shot: Shot) -> Take:
             betas=motion.betas,
             trans=trans,
             joints=skinned.joints,
-            spin49=spin49(body, skinned),
-            kp_2d=np.empty(0),  # until a camera sees them
+            spin49=joints,
+            kp_2d=camera.project(joints),
         )
         actors.append(actor)
-    keypoints = [actor.spin49 for actor in actors]
-    points = np.concatenate([*keypoints, *ends], axis=1)
-    size = (shot.width, shot.height)
-    camera = frame_people(
-        shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held
-    )
-    return Take(shot, None, tuple(actors)).switch_camera(camera)
+    return Take(shot, camera, tuple(actors))
 
 
 def film(take: Take) -> Iterator[_SceneFrame]:

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.camera import Camera, look_at
+from pipeline.demo.camera import Camera
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
 from pipeline.files.formats.h36m import CAMERAS
@@ -143,14 +143,13 @@ def _camera_of(name: str, n_frames: int) -> Camera:
     azimuth = np.radians(AZIMUTHS[number])
     x = DISTANCE_M * np.sin(azimuth)
     z = DISTANCE_M * np.cos(azimuth)
-    position = np.array([[x, HEIGHT_M, z]])
-    aim = np.array([[0.0, AIM_M, 0.0]])
-    extrinsics = look_at(position, aim, np.zeros(1))
+    position = np.tile([x, HEIGHT_M, z], (n_frames, 1))
     focal = FOCAL * width + number
     centre_x = (width - 1) / 2 + number
     centre_y = (height - 1) / 2 - number
     intrinsics = np.array([[focal, 0, centre_x], [0, focal + 1, centre_y], [0, 0, 1]])
-    return Camera(width, height, intrinsics, np.repeat(extrinsics, n_frames, axis=0))
+    target = np.array([0.0, AIM_M, 0.0])
+    return Camera.aim(SIZES[number], intrinsics, position, target, np.zeros(n_frames))
 
 
 def _stage_take(shot: Shot) -> Take:

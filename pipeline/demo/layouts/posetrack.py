@@ -93,40 +93,55 @@ def _record(shot: Shot, folder: Path) -> Take:
 def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
     shot = take.shot
-    images = []
-    annotations = []
     labelled = range(0, shot.n_frames, _stride_of(shot.number))
-    labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
-    for frame in range(shot.n_frames):
-        image_id = int(f"1{shot.name[:6]}{frame:04d}")
-        image = {
-            "has_no_densepose": True,
-            "is_labeled": frame in labelled,
-            "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
-            "nframes": shot.n_frames,
-            "frame_id": image_id,
-            "vid_id": shot.name[:6],
-            "id": image_id,
-        }
-        images.append(image)
-        if frame in labelled:
-            image |= {"ignore_regions_y": [], "ignore_regions_x": []}
-            for person, joints in enumerate(labels):
-                annotation = {
-                    "bbox_head": [round(value) for value in _box(joints[frame, HEAD])],
-                    "keypoints": joints[frame].ravel().tolist(),
-                    "track_id": person,
-                    "image_id": image_id,
-                    "bbox": _box(joints[frame]),
-                    "scores": [],
-                    "category_id": 1,
-                    "id": image_id * 100 + person,
-                }
-                annotations.append(annotation)
-    return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
+    people = [_joints(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
+    annotations = []
+    for frame in labelled:
+        for person, joints in enumerate(people):
+            annotations.append(_annotation(_image_id(shot, frame), person, joints[frame]))
+    return {
+        "images": [_image(shot, frame, labelled) for frame in range(shot.n_frames)],
+        "annotations": annotations,
+        "categories": [CATEGORY],
+    }
 
 
-def _labels(kp_2d: Array, visible: Bools) -> Doubles:
+def _image_id(shot: Shot, frame: int) -> int:
+    """1, the six digits of the sequence, and four of the frame, as in the release."""
+    return int(f"1{shot.name[:6]}{frame:04d}")
+
+
+def _image(shot: Shot, frame: int, labelled: range) -> dict[str, Any]:
+    image_id = _image_id(shot, frame)
+    image = {
+        "has_no_densepose": True,
+        "is_labeled": frame in labelled,
+        "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
+        "nframes": shot.n_frames,
+        "frame_id": image_id,
+        "vid_id": shot.name[:6],
+        "id": image_id,
+    }
+    if frame in labelled:
+        image |= {"ignore_regions_y": [], "ignore_regions_x": []}
+    return image
+
+
+def _annotation(image_id: int, person: int, joints: Doubles) -> dict[str, Any]:
+    """A person's annotation. joints: (17, 3)."""
+    return {
+        "bbox_head": [round(value) for value in _box(joints[HEAD])],
+        "keypoints": joints.ravel().tolist(),
+        "track_id": person,
+        "image_id": image_id,
+        "bbox": _box(joints),
+        "scores": [],
+        "category_id": 1,
+        "id": image_id * 100 + person,
+    }
+
+
+def _joints(kp_2d: Array, visible: Bools) -> Doubles:
     """Joints (T, 17, 3): x y 1 if visible, else 0 0 0."""
     joints = np.where(visible[..., None], add_confidence(kp_2d), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.demo import appearance, scene
 from pipeline.demo.body import procedural, skin, spin49
-from pipeline.demo.camera import Camera, look_at
+from pipeline.demo.camera import Camera
 from pipeline.demo.scene import calibration_crops
 from pipeline.show.rasterising import rasterise
 
@@ -24,11 +24,12 @@ def test_a_triangle_covers_exactly_the_samples_inside_it():
     )
 
 
-CAMERA = Camera(
-    240,
-    240,
+CAMERA = Camera.aim(
+    (240, 240),
     np.array([[300.0, 0, 118.3], [0, 300.0, 121.6], [0, 0, 1]]),
-    look_at(np.array([[0.2, 0.1, 3.0]]), np.array([[0.0, -0.2, 0.0]]), np.zeros(1)),
+    np.array([[0.2, 0.1, 3.0]]),
+    np.array([[0.0, -0.2, 0.0]]),
+    np.zeros(1),
 )
 RENDERER, BACKDROP = appearance.Renderer(BODY.faces), appearance.Backdrop(np.random.default_rng(0))
 
