@@ -12,7 +12,7 @@ Motion without images has its body at <video>/<person>/body, in the motion's axe
 docs/exports.md.
 
 `export` reads the tracks like a page of `show`, and records them video by video, frame by frame
-(`_record_video`): each frame is a list of `_Entry`s, which `_VideoLog` shows.
+(`_record_frame`): each frame is a list of `_Entry`s, which `_VideoLog` shows.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ _VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
 }
 
 
+_Present = list[tuple[ShownTrack, int]]  # tracks in a frame, each with its row
+
+
 class _Entry(NamedTuple):
     """Content of one frame at a path below the video's entity."""
 
@@ -61,7 +64,7 @@ class _Entry(NamedTuple):
 
 
 class _Recorded(NamedTuple):
-    """What a frame, or all of them, recorded."""
+    """What is recorded."""
 
     n_rows: int  # of tracks
     n_missing: int  # frames without image
@@ -146,47 +149,54 @@ def _record(recording: rr.RecordingStream, shown: PageContent, progress: Progres
     n_missing = 0
     for video in sorted({track.record.video for track in shown.tracks}):
         tracks = [track for track in shown.tracks if track.record.video == video]
-        for frame in _record_video(recording, tracks, bodies):
-            n_rows += frame.n_rows
-            n_missing += frame.n_missing
+        log = _VideoLog(recording, video)
+        _log_static(log, tracks, bodies)
+        resolution = _resolution(tracks)
+        for frame, present in _frames(tracks):
+            _record_frame(log, frame, present, resolution, bodies)
+            n_rows += len(present)
+            n_missing += frame.problem is not None
             progress(n_rows, total, video)
+        recording.reset_time()
     return _Recorded(n_rows, n_missing)
 
 
-def _record_video(
-    recording: rr.RecordingStream, tracks: list[ShownTrack], bodies: LabelledBodies | None
-) -> Iterator[_Recorded]:
-    """Log the tracks of one video. Yields after each frame what it recorded."""
-    log = _VideoLog(recording, tracks[0].record.video)
-    fps = tracks[0].record.fps
-    present_at: dict[int, list[tuple[ShownTrack, int]]] = {}  # frame -> tracks in it, and their row
+def _frames(tracks: list[ShownTrack]) -> Iterator[tuple[Frame, _Present]]:
+    """Yield the frames of a video that have a row, each with the tracks in it."""
+    present_at: dict[int, _Present] = {}
     for track in tracks:
-        for row in range(track.n_frames):
-            index = int(track.rows["frame_index"][row])
+        for row, index in enumerate(track.rows["frame_index"].tolist()):
             present_at.setdefault(index, []).append((track, row))
-    _log_static(log, tracks, bodies)
     indices = sorted(present_at)
-    frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
     source = tracks[0].source
+    frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
     if source is not None:
         frames = source.read(indices)
-    resolution = _resolution(tracks)
-
     for frame in frames:
-        recording.set_time("frame", sequence=frame.index)
-        if math.isfinite(fps):
-            recording.set_time("time", duration=frame.index / fps)
-        present = present_at[frame.index]
-        entries: list[_Entry] = []
-        if frame.image is not None:
-            entries.append(_Entry("camera/image", _jpeg(frame.image)))
-        # any person's: the rows of a frame repeat its one camera
-        entries += _camera_entries(*present[0], resolution)
-        for track, row in present:
-            entries += _person_entries(track, row, frame.image, bodies)
-        log.show(entries)
-        yield _Recorded(len(present), int(frame.problem is not None))
-    recording.reset_time()
+        yield frame, present_at[frame.index]
+
+
+def _record_frame(
+    log: _VideoLog,
+    frame: Frame,
+    present: _Present,
+    resolution: tuple[int, int] | None,
+    bodies: LabelledBodies | None,
+) -> None:
+    """Log the tracks in a frame. resolution: width, height px of the images."""
+    log.set_time(frame.index, present[0][0].record.fps)
+    entries: list[_Entry] = []
+    if frame.image is not None:
+        entries.append(_Entry("camera/image", _jpeg(frame.image)))
+    # any person's: the rows of a frame repeat its one camera
+    entries += _camera_entries(*present[0], resolution)
+    for track, row in present:
+        if track.has_images:
+            entries += _box_entries(track, row, frame.image)
+        entries += _joint_entries(track, row)
+        if bodies is not None:
+            entries += _body_entries(track, row, bodies)
+    log.show(entries)
 
 
 def _resolution(tracks: list[ShownTrack]) -> tuple[int, int] | None:
@@ -208,6 +218,12 @@ class _VideoLog:
         self._video = video
         # of the last frame: path -> types of its contents
         self._shown: dict[str, set[type]] = {}
+
+    def set_time(self, index: int, fps: float) -> None:
+        """Set the time of what is logged next, to that of a frame."""
+        self._recording.set_time("frame", sequence=index)
+        if math.isfinite(fps):
+            self._recording.set_time("time", duration=index / fps)
 
     def show(self, entries: Sequence[_Entry]) -> None:
         """Log a frame, and clear what only the frame before shows: the viewer keeps the latest
@@ -240,7 +256,7 @@ def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies
     )
     log.log("", rr.AnnotationContext([description]), static=True)
     world = rr.ViewCoordinates.RIGHT_HAND_Z_UP
-    if "bbox" in tracks[0].rows:
+    if tracks[0].has_images:
         world = rr.ViewCoordinates.RDF
     up = tracks[0].record.extra.get("up")
     if up is not None and np.isfinite(up).all():
@@ -268,20 +284,22 @@ def _camera_entries(
         yield _Entry("camera/image", pinhole)
 
 
-def _person_entries(
-    track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None
-) -> Iterator[_Entry]:
-    """One person in one frame."""
+def _box_entries(track: ShownTrack, row: int, image: Image | None) -> Iterator[_Entry]:
+    """A person's box, and the crop that it cuts."""
+    person = _person(track)
+    box = track.rows["bbox"][row]
+    boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
+    yield _Entry(f"camera/image/{person}/box", boxes)
+    if image is not None:
+        with suppress(ValueError):  # a box without a valid crop
+            crop = crop_person(image, box, track.record.crop_scale)
+            yield _Entry(f"crops/{person}", _jpeg(crop))
+
+
+def _joint_entries(track: ShownTrack, row: int) -> Iterator[_Entry]:
+    """A person's 2D and 3D joints."""
     rows = track.rows
     person = _person(track)
-    if "bbox" in rows:
-        box = rows["bbox"][row]
-        boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
-        yield _Entry(f"camera/image/{person}/box", boxes)
-        if image is not None:
-            with suppress(ValueError):  # a box without a valid crop
-                crop = crop_person(image, box, track.record.crop_scale)
-                yield _Entry(f"crops/{person}", _jpeg(crop))
     if "kp_2d" in rows:
         visible = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
         joints = rows["kp_2d"][row, visible, :2]
@@ -292,11 +310,14 @@ def _person_entries(
         joints = rows["kp_3d"][row, labelled, :3]
         points_3d = rr.Points3D(joints, class_ids=PERSON, keypoint_ids=labelled)
         yield _Entry(f"pelvis/{person}/joints", points_3d)
-    if bodies is not None:
-        posed = bodies.pose(track, row)
-        if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
-            vertices = posed.verts + rows["trans"][row]
-            yield _Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
+
+
+def _body_entries(track: ShownTrack, row: int, bodies: LabelledBodies) -> Iterator[_Entry]:
+    """A person's body, if it has a place."""
+    posed = bodies.pose(track, row)
+    if posed is not None and "trans" in track.rows and np.isfinite(track.rows["trans"][row]).all():
+        vertices = posed.verts + track.rows["trans"][row]
+        yield _Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
 
 
 def _person(track: ShownTrack) -> str:
@@ -305,7 +326,7 @@ def _person(track: ShownTrack) -> str:
 
 def _body_path(track: ShownTrack) -> str:
     path = f"{_person(track)}/body"
-    return f"camera/{path}" if "bbox" in track.rows else path
+    return f"camera/{path}" if track.has_images else path
 
 
 def _jpeg(image: Image) -> rr.EncodedImage:

@@ -143,7 +143,7 @@ def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
             f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME"
         )
     ((video, source),) = videos.items()
-    if source is None or any("bbox" not in track.rows for track in shown.tracks):
+    if source is None or not all(track.has_images for track in shown.tracks):
         raise PipelineError(
             f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html"
         )

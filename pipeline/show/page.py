@@ -144,7 +144,7 @@ def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
     joints, caption = joints_3d(rows, body)
     views_by_frame: list[tuple[SkeletonView, ...]] = [() for _ in rows["frame_index"]]
     if joints is not None:
-        views_by_frame = [views(frame_joints, camera="bbox" in rows) for frame_joints in joints]
+        views_by_frame = [views(frame_joints, camera=track.has_images) for frame_joints in joints]
     estimated = projected_joints(track, body)
     cards = []
     for i, frame in enumerate(_frames(track)):
@@ -190,7 +190,7 @@ def _draw_frame(frame: Frame, track: ShownTrack, i: int, estimated: Array) -> _D
     if frame.problem is not None:
         raise _DrawingError(f"{frame.kind}: {frame.problem}")
     image = frame.image
-    if image is None or "bbox" not in track.rows:
+    if image is None or not track.has_images:
         return None
     bbox = track.rows["bbox"][i]
     scale = track.record.crop_scale

@@ -100,6 +100,11 @@ class ShownTrack:
             rows={name: column[chosen] for name, column in columns.items()},
         )
 
+    @property
+    def has_images(self) -> bool:
+        """Whether it is in images; else it is a motion in a world."""
+        return "bbox" in self.rows
+
     def intrinsics_of(self, row: int) -> Array | None:
         """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None: unknown."""
         cameras = [self.record.intrinsics]
