@@ -32,29 +32,39 @@ Colours = Float32s  # (F, 3) RGB 0..1
 Picture = Float32s  # (H, W, 3) RGB 0..1
 Hsv = tuple[float, float, float]
 
-
-class _Part(NamedTuple):
-    """A part of the kit."""
-
-    colour: Hsv
-    joints: tuple[int, ...]  # of SMPL (`skeletons.JOINTS["smpl"]`)
-
-
+# Hue, saturation and value of each part of the kit.
 KIT: Final = {
-    "shirt": _Part((0.14, 0.10, 0.92), (3, 6, 9, 13, 14)),
-    "shorts": _Part((0.60, 0.35, 0.28), (0,)),
-    "left thigh": _Part((0.36, 0.80, 0.50), (1,)),
-    "left shin": _Part((0.33, 0.65, 0.78), (4,)),
-    "right thigh": _Part((0.80, 0.65, 0.48), (2,)),
-    "right shin": _Part((0.83, 0.48, 0.82), (5,)),
-    "left shoe": _Part((0.40, 0.90, 0.30), (7, 10)),
-    "right shoe": _Part((0.90, 0.85, 0.42), (8, 11)),
-    "left sleeve": _Part((0.60, 0.85, 0.62), (16,)),
-    "left forearm": _Part((0.55, 0.65, 0.90), (18,)),
-    "right sleeve": _Part((0.04, 0.88, 0.78), (17,)),
-    "right forearm": _Part((0.10, 0.80, 0.96), (19,)),
-    "left glove": _Part((0.62, 0.90, 0.40), (20, 22)),
-    "right glove": _Part((0.00, 0.90, 0.52), (21, 23)),
+    "shirt": (0.14, 0.10, 0.92),
+    "shorts": (0.60, 0.35, 0.28),
+    "left thigh": (0.36, 0.80, 0.50),
+    "left shin": (0.33, 0.65, 0.78),
+    "right thigh": (0.80, 0.65, 0.48),
+    "right shin": (0.83, 0.48, 0.82),
+    "left shoe": (0.40, 0.90, 0.30),
+    "right shoe": (0.90, 0.85, 0.42),
+    "left sleeve": (0.60, 0.85, 0.62),
+    "left forearm": (0.55, 0.65, 0.90),
+    "right sleeve": (0.04, 0.88, 0.78),
+    "right forearm": (0.10, 0.80, 0.96),
+    "left glove": (0.62, 0.90, 0.40),
+    "right glove": (0.00, 0.90, 0.52),
+}
+# SMPL's joints in each part (`skeletons.JOINTS["smpl"]`).
+_JOINTS: Final[dict[str, tuple[int, ...]]] = {
+    "shirt": (3, 6, 9, 13, 14),
+    "shorts": (0,),
+    "left thigh": (1,),
+    "left shin": (4,),
+    "right thigh": (2,),
+    "right shin": (5,),
+    "left shoe": (7, 10),
+    "right shoe": (8, 11),
+    "left sleeve": (16,),
+    "left forearm": (18,),
+    "right sleeve": (17,),
+    "right forearm": (19,),
+    "left glove": (20, 22),
+    "right glove": (21, 23),
 }
 SHIRT_BACK: Final = (0.14, 0.35, 0.42)
 CHEST_BAND: Final = (0.97, 0.70, 0.80)
@@ -105,11 +115,11 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
         value = min(value, 1.0)
         colours[faces] = colorsys.hsv_to_rgb(hue % 1, saturation, value)
 
-    for part in KIT.values():
-        paint(np.isin(nearest_joint, part.joints), part.colour)
+    for name, hsv in KIT.items():
+        paint(np.isin(nearest_joint, _JOINTS[name]), hsv)
 
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
-    shirt = np.isin(nearest_joint, KIT["shirt"].joints)
+    shirt = np.isin(nearest_joint, _JOINTS["shirt"])
     joints = body.J_regressor @ body.v_template
     is_back = centre[:, 2] < joints[_SPINE_1, 2]
     paint(shirt & is_back, SHIRT_BACK)

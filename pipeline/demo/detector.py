@@ -131,7 +131,7 @@ def _kit() -> tuple[NDArray[np.str_], Float32s]:
     """Names of parts and their colours, in light and in shade."""
     from pipeline.demo import appearance
 
-    parts = [(name, part.colour) for name, part in appearance.KIT.items()]
+    parts = list(appearance.KIT.items())
     parts += [("head", hsv) for hsv in appearance.SKIN]
     parts += [("shirt", appearance.SHIRT_BACK), ("shirt", appearance.CHEST_BAND)]
     names = []
