@@ -73,6 +73,7 @@ class BodyEstimate:
     world_place: Doubles | None = None
     is_place_of_hips: bool = False
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
+    camera_file: Path | None = None  # which the tool wrote besides the person's file
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.exchange.bodies.matching import Keypoints, TrackMatch, match_people
-from pipeline.exchange.bodies.tools import camera_file, read_estimates
+from pipeline.exchange.bodies.tools import read_estimates
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
@@ -71,13 +71,11 @@ class _Clip:
     files: list[Path] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
 
-    def add(self, file: Path) -> None:
-        """Add a result file, and TRAM's camera file with it."""
+    def add(self, file: Path, camera_file: Path | None) -> None:
+        """Add a result file, and the camera file that goes with it."""
         self.files.append(file)
-        self.digests[file.name] = whole_file_digest(file)
-        if self.tool == "TRAM":
-            camera = camera_file(file)
-            self.digests[camera.name] = whole_file_digest(camera)
+        for part in filter(None, (file, camera_file)):
+            self.digests[part.name] = whole_file_digest(part)
 
 
 def import_bodies(
@@ -189,7 +187,7 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
             do = "Import one tool's results of a clip."
             raise RawDataError(file, "clip", "one file for a clip", f"also {clip.files[0]}", do)
         _require_size(file, first, sizes[same[0]])
-        clip.add(file)
+        clip.add(file, first.camera_file)
     return joined
 
 

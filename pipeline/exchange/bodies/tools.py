@@ -55,7 +55,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     raise RawDataError(file, "file", RESULTS, owner, _READ)
 
 
-def camera_file(file: Path) -> Path:
+def _camera_file(file: Path) -> Path:
     """Path of TRAM's camera file, from that of a person's results."""
     return file.absolute().parent.parent / "camera.npy"
 
@@ -211,8 +211,8 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    camera_path = camera_file(content.file)
-    stored = _ResultDict(camera_path, "", load_results(camera_path))
+    camera_file = _camera_file(content.file)
+    stored = _ResultDict(camera_file, "", load_results(camera_file))
     size, intrinsics = _image_and_camera(stored)
     extrinsics = None
     if "world_cam_R" in stored.content:
@@ -231,6 +231,7 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
         intrinsics=intrinsics,
         size=size,
         extrinsics=extrinsics,
+        camera_file=camera_file,
     )
 
 
