@@ -116,6 +116,12 @@ def mirrored(extrinsics: Floats) -> Floats:
     return np.asarray(flipped + 0)  # 0 for -0
 
 
+def mirrored_axis(axes: Floats) -> Floats:
+    """Mirror directions (..., 3) as `mirrored` mirrors the world. Keeps the dtype."""
+    sign = _MIRROR[:3].astype(axes.dtype)
+    return np.asarray(axes * sign + 0)  # 0 for -0
+
+
 def rigid(rotation: Doubles, shift: Doubles) -> Doubles:
     """Rotations (..., 3, 3) and shifts (..., 3) -> matrices (..., 4, 4)."""
     matrices = np.zeros((*shift.shape[:-1], 4, 4))

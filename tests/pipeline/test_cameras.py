@@ -6,7 +6,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline import cameras
-from pipeline.datasets.labels.smpl import UP
 from pipeline.demo.body import procedural, rest_joints, skin
 
 K = np.array([[900.0, 0, 500], [0, 880, 400], [0, 0, 1]])
@@ -86,7 +85,7 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     assert_array_equal(cameras.mirrored(flipped), extrinsics)
     assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
     up = np.array([0.6, 0.0, -0.8], np.float32)
-    assert_array_equal(UP.mirror(up), up * np.float32([-1, 1, 1]))
+    assert_array_equal(cameras.mirrored_axis(up), up * np.float32([-1, 1, 1]))
 
 
 def test_whams_turn_is_the_inverse_one_row_later_and_0_in_the_first_row():

@@ -29,7 +29,7 @@ import cache
 from cache.read.labels import MIRRORED_SMPL
 from pipeline import cameras
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import pose_in_camera
+from pipeline.cameras import mirrored_axis, pose_in_camera
 from pipeline.datasets.checks import finite_rows
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
@@ -45,13 +45,6 @@ from pipeline.skeletons import HIP, PELVIS, Array, Doubles, Floats, add_confiden
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-
-
-def _mirror_axis(axes: Floats) -> Floats:
-    """Mirror directions (..., 3) as `cameras.mirrored` mirrors the world. Keeps the dtype."""
-    sign = np.array([-1, 1, 1], axes.dtype)
-    return np.asarray(axes * sign + 0)  # 0 for -0
-
 
 EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
@@ -71,7 +64,7 @@ UP: Final = cache.ExtraColumn(  # only if the world's vertical axis is known
     about="the axis of the world that points up, of length 1",
     shape=(3,),
     per="track",
-    mirror=_mirror_axis,
+    mirror=mirrored_axis,
 )
 # SMPL-X
 _SMPLX_N_JOINTS: Final = 55
@@ -173,7 +166,7 @@ def _mirror_pose(pose: Floats) -> Floats:
 
 SMPLX_MIRRORS: Final[dict[str, cache.Mirror]] = {  # by column
     "smplx_pose": _mirror_pose,
-    "smplx_trans": _mirror_axis,
+    "smplx_trans": mirrored_axis,
 }
 
 
