@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -203,7 +202,7 @@ def _draw_frame(frame: Frame, track: ShownTrack, i: int, estimated: Array) -> _D
         kp_2d = track.rows["kp_2d"][i]
 
     joints = _Joints(kp_2d, estimated)
-    on_crop = functools.partial(_on_crop, bbox=bbox, scale=scale)
+    on_crop = _Joints(_on_crop(kp_2d, bbox, scale), _on_crop(estimated, bbox, scale))
     return _Drawn(
         _draw_full(image, bbox, scale, joints),
         _overlay(crop, (CROP_SIZE, CROP_SIZE), (), joints, on_crop, CROP_SIZE * DOT),
@@ -219,18 +218,13 @@ def _draw_full(image: Image, bbox: Array, scale: float, joints: _Joints) -> _Ove
     longest = max(height, width)
     crop_side = float(size[0]) * scale
     radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
-    return _overlay(_shrink(image), (width, height), rects, joints, _on_frame, radius)
-
-
-def _on_frame(kp_2d: Array) -> Array:
-    """The pixels of joints in the frame, (49, 2)."""
-    return kp_2d[:, :2]
+    return _overlay(_shrink(image), (width, height), rects, joints, joints, radius)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
-    """Convert joints to pixels of the crop, (49, 2)."""
-    normalised = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
-    on_crop: Array = (normalised[:, :2] + 1) * CROP_SIZE / 2
+    """Convert joints to pixels of the crop, (49, 3)."""
+    on_crop = normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)
+    on_crop[:, :2] = (on_crop[:, :2] + 1) * CROP_SIZE / 2
     return on_crop
 
 
@@ -255,18 +249,18 @@ def _overlay(
     size: tuple[int, int],
     rects: tuple[_Rect, ...],
     joints: _Joints,
-    place: Callable[[Array], Array],
+    drawn: _Joints,
     radius: float,
 ) -> _Overlay:
     """Put joints over an RGB image. Coordinates are px of an image of this `size` (width, height),
-    although the image shown may be smaller. place: joints (49, 3) -> their coordinates (49, 2).
+    although the image shown may be smaller. drawn: the joints in these px.
     """
-    pixels = place(joints.labelled)
+    pixels = drawn.labelled[:, :2]
     is_inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
     is_visible = joints.labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
     labelled = flat(joints.labelled, pixels)
-    estimated = flat(joints.estimated, place(joints.estimated))
+    estimated = flat(joints.estimated, drawn.estimated[:, :2])
     return _Overlay(image, *size, rects, labelled, estimated, radius, outside)
 
 

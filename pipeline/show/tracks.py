@@ -131,10 +131,10 @@ class PageContent:
     totals_of: str  # what the totals count, as the page says it: "the whole split"
     n_rejected: int  # videos rejected because of errors
     rejected: tuple[str, ...]  # the first of them: video, reason and message
-    left_out: tuple[str, ...]  # names of tracks that the user left out
-    n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
+    left_out: tuple[str, ...] = ()  # names of tracks that the user left out
+    n_tracks: int | None = None  # in the split; None if it was not read as a whole
     digest: str = ""  # of the committed split, for `shows`
 
 
@@ -232,8 +232,6 @@ def from_raw(
         totals_of=f"the videos that were read for this page: {n_read}",
         n_rejected=len(failures),
         rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
-        left_out=(),
-        n_tracks=None,
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
