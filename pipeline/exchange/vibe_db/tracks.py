@@ -6,7 +6,7 @@ features
     neighbouring rows with one name -> a segment -> its labels (`labels`) -> usable rows -> a track
     for each run of them whose frame numbers increase (`_increasing_runs`)
 
-All rows of one video's segments are one video.
+All segments whose names have the same video are one video.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class FileReader:
 
     def _video(self, video: str, segments: Sequence[Segment]) -> _ImportedVideo:
         """Read a video's rows."""
-        account = VideoAccount(video, sum(len(segment.rows) for segment in segments))
+        account = VideoAccount(video, found=sum(len(segment.rows) for segment in segments))
         n_tracks = Counter[str]()  # by person
         parts = []
         for segment in segments:
@@ -165,19 +165,19 @@ class FileReader:
         """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names,
         else 0, 1, 2, ... Raises RawDataError for numbers out of range.
         """
-        for field, numbers in (
-            ("frame_id", self._frame_ids(segment)),
-            ("img_name", self._image_numbers(image_names)),
-        ):
-            if numbers is None:
-                continue
-            lowest = numbers.min()
-            highest = numbers.max()
-            if lowest < 0 or highest > _LARGEST_FRAME:
-                actual = f"{lowest} to {highest} in {segment.name!r}"
-                raise self.database.error(field, "frame numbers from 0 on", actual)
-            return numbers
-        return np.arange(len(segment.rows))
+        field = "frame_id"
+        numbers = self._frame_ids(segment)
+        if numbers is None:
+            field = "img_name"
+            numbers = self._image_numbers(image_names)
+        if numbers is None:
+            return np.arange(len(segment.rows))
+        lowest = numbers.min()
+        highest = numbers.max()
+        if lowest < 0 or highest > _LARGEST_FRAME:
+            actual = f"{lowest} to {highest} in {segment.name!r}"
+            raise self.database.error(field, "frame numbers from 0 on", actual)
+        return numbers
 
     def _frame_ids(self, segment: Segment) -> Ints | None:
         """The numbers of frame_id; None without."""
