@@ -29,8 +29,14 @@ class HMMRConfig(VideoConfig):
     }
     MODEL: ClassVar[str] = "hmmr"
     TERMS: ClassVar[tuple[str, ...]] = (
-        *("kp", "joints", "smpl", "const", "hallucinate", "shape"),
-        *("adversarial", "discriminator"),
+        "kp",
+        "joints",
+        "smpl",
+        "const",
+        "hallucinate",
+        "shape",
+        "adversarial",
+        "discriminator",
     )
 
     name: str = "hmmr"
@@ -201,6 +207,7 @@ PRESETS: Final[Mapping[str, Callable[..., HMMRConfig]]] = {
         seed=0,
     ),
 }
+# name -> changes to the settings
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "single-view": {"temporal": False, **_NO_DYNAMICS},
     "no-dynamics": _NO_DYNAMICS,
@@ -214,4 +221,3 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "insta-variety": {"datasets_2d": ("penn_action/train", "insta_variety/train")},
     "videos": {"datasets_2d": (*HMMRConfig.datasets_2d, "videos/train")},  # with your own clips
 }
-"""Name -> changes to the settings."""
