@@ -34,8 +34,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from pipeline.cli.text import duration
 from tasks.report import PageSection
-from tasks.report.runs import VALIDATION, Curve, TrainingRun
-from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
+from tasks.report.runs import VALIDATION, TrainingRun
+from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, score_text
 
 MOST_POINTS: Final = 200  # per plotted curve
 INK: Final = "#16181d"
@@ -121,14 +121,13 @@ def _plots_of(run: TrainingRun, number: int) -> Iterator[_Plot]:
 
 def _validation_plots(run: TrainingRun, name: str) -> Iterator[_Plot]:
     """Yield a plot for each validation split and unit of metrics."""
-    logged = run.logged.curves
     for i, split in enumerate(run.logged.scores):
         for key, unit in VALIDATION_UNITS.items():
             series = {}
             for metric, described in {**SCORES, **METRICS}.items():
                 tag = f"{VALIDATION}{split}/{metric}"
-                if described.unit == unit and tag in logged:
-                    series[described.title] = _by_epoch(run, logged[tag])
+                if described.unit == unit and tag in run.logged.curves:
+                    series[described.title] = _by_epoch(run, tag)
             if series:
                 yield _Plot(
                     name=f"{name}-validation-{i}-{key}",
@@ -144,7 +143,7 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[_Plot]:
     series = {}
     for tag, curve in run.logged.curves.items():
         if tag.startswith("learning_rate/") and curve.steps:
-            series[_short(tag)] = _by_epoch(run, curve)
+            series[_short(tag)] = _by_epoch(run, tag)
     if series:
         yield _Plot(
             name=f"{name}-rate",
@@ -158,15 +157,13 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[_Plot]:
 
 def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[_Plot]:
     """Yield the plot of a group's curves, if there are any."""
-    curves = dict[str, Curve]()
-    for tag, curve in run.logged.curves.items():
-        if tag.startswith(group.prefix) and tag not in group.excluded:
-            curves[_short(tag)] = curve
-    if not curves:
+    curves = run.logged.curves
+    tags = [tag for tag in curves if tag.startswith(group.prefix) and tag not in group.excluded]
+    if not tags:
         return
 
-    series = {name: _thin(curve, group.scale) for name, curve in curves.items()}
-    longest = max(len(curve.steps) for curve in curves.values())
+    series = {_short(tag): _thin(run, tag, group.scale) for tag in tags}
+    longest = max(len(curves[tag].steps) for tag in tags)
     n_merged = math.ceil(longest / MOST_POINTS)
     caption = ""
     if n_merged > 1:
@@ -192,7 +189,7 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[_Plot]:
             name: _by_epoch(run, run.logged.scores[split])
             for name, run in zip(names, validated, strict=True)
         }
-        score = _score_of(validated[0], split)
+        score = SCORES[validated[0].logged.scores[split].rpartition("/")[2]]
         yield _Plot(
             name=f"curves-together-{i}",
             title=f"{score.title} on {split}",
@@ -201,14 +198,6 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[_Plot]:
             x_label="epoch",
             y_label=score.unit,
         )
-
-
-def _score_of(run: TrainingRun, split: str) -> Metric:
-    """The score that validated the run on the split."""
-    for name, score in SCORES.items():
-        if f"{VALIDATION}{split}/{name}" in run.logged.curves:
-            return score
-    raise KeyError(split)
 
 
 def _brief(names: Sequence[str]) -> list[str]:
@@ -228,11 +217,12 @@ def _brief(names: Sequence[str]) -> list[str]:
     return shown
 
 
-def _thin(curve: Curve, scale: float) -> _Series:
+def _thin(run: TrainingRun, tag: str, scale: float) -> _Series:
     """Reduce a curve to at most MOST_POINTS points, with scaled values.
 
     A point is the mean of consecutive points of the curve, at the step of the last of them.
     """
+    curve = run.logged.curves[tag]
     n_merged = math.ceil(len(curve.steps) / MOST_POINTS)
     ends = []
     means = []
@@ -243,8 +233,9 @@ def _thin(curve: Curve, scale: float) -> _Series:
     return _Series(ends, means)
 
 
-def _by_epoch(run: TrainingRun, curve: Curve) -> _Series:
-    """The curve by epoch; if the run's settings are unknown, by step."""
+def _by_epoch(run: TrainingRun, tag: str) -> _Series:
+    """A curve by epoch; if the run's settings are unknown, by step."""
+    curve = run.logged.curves[tag]
     iterations = 1
     if run.config is not None:
         iterations = run.config.iterations

@@ -24,7 +24,7 @@ VALIDATION: Final = "validation/"  # start of the tags validation/<split>/<metri
 
 
 @dataclass(slots=True)
-class Curve:
+class _Curve:
     """One number over the steps at which it was logged."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -35,17 +35,17 @@ class Curve:
 class _LoggedCurves:
     """Content of a run's curves."""
 
-    curves: dict[str, Curve] = field(default_factory=dict)  # by tag, such as train/total
+    curves: dict[str, _Curve] = field(default_factory=dict)  # by tag, such as train/total
     seconds: float = 0.0  # of training
 
     @property
-    def scores(self) -> dict[str, Curve]:
-        """Validation split -> its score, in the order of logging."""
+    def scores(self) -> dict[str, str]:
+        """Validation split -> tag of its score, in the order of logging."""
         scores = {}
-        for tag, curve in self.curves.items():
+        for tag in self.curves:
             split, _, name = tag.removeprefix(VALIDATION).rpartition("/")
             if tag.startswith(VALIDATION) and name in SCORES:
-                scores[split] = curve
+                scores[split] = tag
         return scores
 
 
@@ -65,7 +65,7 @@ def _read_curves(folder: Path) -> _LoggedCurves:
             except ValueError:
                 break
             for tag, value in values.items():
-                curve = logged.curves.setdefault(tag, Curve())
+                curve = logged.curves.setdefault(tag, _Curve())
                 curve.steps.append(step)
                 curve.values.append(value)
             logged.seconds = seconds
