@@ -43,6 +43,7 @@ from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
 from vibe_model.training.process_group import ProcessGroup
+from vibe_model.training.streams import check_streams
 from vibe_model.training.trainer import Learner, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -60,13 +61,6 @@ class _Rating(NamedTuple):
 
 _BY_3D: Final = _Rating("3D", protocols.DEFAULT, "pa_mpjpe")
 _BY_2D: Final = _Rating("2D", protocols.VALIDATION_2D, "error_2d")
-
-
-class _StreamNetwork(NamedTuple):
-    """A split's stream, and the identity of its network."""
-
-    name: str  # 3dpw/train/resnet50
-    identity: dict[str, Any]
 
 
 class VideoTrainer(Trainer):
@@ -144,7 +138,7 @@ def _prepare(
     body = load_body(config.body)
     trainer_type = models.find(config.MODEL).load_trainer()
     stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
-    stand_in |= _check_streams(config, splits)
+    stand_in |= check_streams(config, splits)
 
     def make_run(group: ProcessGroup) -> VideoRun:
         with models.calling(config.MODEL, "its trainer's constructor"):
@@ -377,63 +371,3 @@ def _estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[
             if source:
                 estimated[name] = source
     return estimated
-
-
-def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
-    """Check the streams that the run reads.
-
-    Returns whether any of them comes from demo data or from a network with random weights.
-
-    Raises DataError for features of a wrong size, and if streams that the same argument of the
-    model reads come from different networks, according to the streams' `identity`. The argument
-    "features" reads the streams of all splits and, if they are jittered, several of one split.
-    """
-    arguments = {reading.stream: name for name, reading in config.extra_streams.items()}
-    first_networks: dict[str, _StreamNetwork] = {}  # argument -> that of its first stream
-    stand_in = False
-    for split, streams in config.streams.items():
-        for stream in streams:
-            manifest = splits[split].open_stream(stream).manifest
-            stand_in |= bool(manifest.get("stand_in", False))
-            argument = arguments.get(stream, "features")
-            size = config.feature_size
-            do = f"Name another one, or set dim in [{stream}]."
-            if stream in arguments:
-                size = config.extra_streams[argument].size
-                do = "Extract it with other options."
-            if manifest["dim"] != size:
-                raise DataError(
-                    f"{split}: stream {stream}: expected features of {size} numbers, found "
-                    f"{manifest['dim']}. {do}"
-                )
-            if manifest.get("identity") is not None:
-                identity = _network_of(splits[split], stream)
-                network = _StreamNetwork(f"{split}/{stream}", identity)
-                _require_equal(first_networks.setdefault(argument, network), network)
-    return stand_in
-
-
-def _network_of(split: Split, stream: str) -> dict[str, Any]:
-    """Identity of a stream's network, without the entries that may differ between splits."""
-    identity = dict(split.open_stream(stream).manifest["identity"])
-    # jittered copies may differ in their crops, imported streams in the file that each comes from
-    identity["crop"] = replace(split.open_stream(stream).crop, jitter=None)
-    if identity.get("kind") == "imported":
-        identity.pop("file_sha256", None)
-    return identity
-
-
-def _require_equal(first: _StreamNetwork, second: _StreamNetwork) -> None:
-    """Raise DataError if two networks differ."""
-    differences = []
-    for key in sorted(first.identity.keys() | second.identity.keys()):
-        one = first.identity.get(key)
-        other = second.identity.get(key)
-        if one != other:
-            differences.append(f"{key} {one} and {other}")
-    if differences:
-        raise DataError(
-            f"expected features of one network, found different ones in {first.name} "
-            f"and {second.name}: {'; '.join(differences)}. Extract one of them again with the "
-            "other's settings (--replace), or name another stream."
-        )
