@@ -38,6 +38,7 @@ from vibe_model import models, runs
 from vibe_model.hmmr import losses as hmmr_losses
 from vibe_model.trained import Trained
 from vibe_model.training import video as training
+from vibe_model.training.streams import check_streams
 from vibe_model.vibe.mposer import MPoser
 
 SUPERVISED = {"kp_2d", "kp_3d", "pose", "shape"}
@@ -394,7 +395,7 @@ def test_features_of_different_networks_are_not_mixed(config, splits):
     )
     made_by("b/train", spin)
     made_by("b/test", spin)
-    training._check_streams(config, splits)  # the others do not record what made them
+    check_streams(config, splits)  # the others do not record what made them
     made_by("b/validation", other)
     with pytest.raises(
         DataError, match=r"b/train/\w+ and b/validation/\w+: weights .*aa.* and .*bb"
