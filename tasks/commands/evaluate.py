@@ -11,7 +11,7 @@ import argparse
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import cache
 from cache.storage.durable import write_atomic
@@ -122,15 +122,8 @@ def _run(args: argparse.Namespace) -> int:
     splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    by_split = _evaluate(args, model, opened, splits, named=args.protocol, stream=stream)
-    for name, split in splits.items():
-        if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
-            without = (
-                "has no 3D joints (converted without a body?): errors of joints in mm are missing"
-            )
-            console.err.print(f"{console.DOUBT} {plain(name)} {without}")
-    stand_in = any(metrics["stand_in"] for metrics in by_split.values())
-    metrics = RunMetrics({"stand_in": stand_in, "checkpoint": model.about, **by_split})
+    metrics = _evaluate(args, model, opened, splits, stream)
+    _warn_of_missing_joints(splits)
     if args.out is not None:
         write_json(args.out / runs.METRICS, metrics.content)
         rows = ResultRow.read_splits({model.title: metrics})
@@ -138,16 +131,21 @@ def _run(args: argparse.Namespace) -> int:
         write_atomic(args.out / evaluation.RESULTS, results.encode())
     if args.json:
         print_json(metrics.content)
-        return 0
-    shown = ResultRow.read_splits({model.title: metrics}, published=not stand_in)
-    for name, of_split in shown.items():
-        console.print_table(table_of(name, of_split, protocols=True), least=evaluation.WIDE)
+    else:
+        _show(model, metrics, args.out)
+    return 0
+
+
+def _show(model: Trained, metrics: RunMetrics, out: Path | None) -> None:
+    """Print tables of errors, and the folder of all numbers."""
+    shown = ResultRow.read_splits({model.title: metrics}, published=not metrics.stand_in)
+    for name, rows in shown.items():
+        console.print_table(table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
     evaluation.show_notes(metrics, model.config, f". --json has all metrics; {NOTE}")
-    if args.out is not None:
-        folder = plain(from_here(args.out))
+    if out is not None:
+        folder = plain(from_here(out))
         fact("numbers", f"{folder}/{evaluation.RESULTS}, {folder}/{runs.METRICS} (all)")
-    return 0
 
 
 def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:
@@ -176,11 +174,9 @@ def _evaluate(
     model: Trained,
     opened: cache.FeatureCache,
     splits: Mapping[str, Split],
-    *,
-    named: Sequence[str] | None,
     stream: str,
-) -> dict[str, Any]:
-    """Evaluate the model on each split: the metrics of `evaluate_all`."""
+) -> RunMetrics:
+    """Evaluate the model on each split."""
     # imports torch
     from vibe_model.evaluation.evaluate import EvalOptions, EvalOutput, evaluate_all
 
@@ -196,16 +192,28 @@ def _evaluate(
     if args.out is not None:
         output = EvalOutput(folder=args.out, about={"checkpoint": model.about})
     with bar(f"evaluate {', '.join(splits)}", console.err):
-        return evaluate_all(
+        by_split = evaluate_all(
             model.generator,
             splits,
             options,
             tracks=model.config.tracks,
-            named=named,
+            named=args.protocol,
             training=training,
             stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
             output=output,
         )
+    stand_in = any(metrics["stand_in"] for metrics in by_split.values())
+    return RunMetrics({"stand_in": stand_in, "checkpoint": model.about, **by_split})
+
+
+def _warn_of_missing_joints(splits: Mapping[str, Split]) -> None:
+    """Warn of splits on which errors of joints in mm cannot be measured."""
+    for name, split in splits.items():
+        if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
+            without = (
+                "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+            )
+            console.err.print(f"{console.DOUBT} {plain(name)} {without}")
 
 
 def _chosen_splits(
