@@ -138,18 +138,18 @@ class HMMRConfig(VideoConfig):
         return not self.temporal
 
     def poses(self) -> RunConfig | None:
-        """Settings of the batches of real poses, as many as predicted bodies."""
+        """Settings of the batches of real poses: single frames, as many as predicted bodies."""
         if not self.uses_motion:
             return None
         n_sets = 1 + len(self.deltas)  # of bodies: present, past and future
         if self.hallucinator:
             n_sets *= 2
-        motion = self.splits_of("motion")
-        weights = {name: weight for name, weight in self.window_weights.items() if name in motion}
-        return _PosesConfig(
-            motion=motion,
+        return RunConfig(
+            motion=self.splits_of("motion"),
+            seqlen=1,
+            stride=1,
             batch_size=n_sets * self.batch_size * self.seqlen,
-            window_weights=weights,
+            window_weights=self.window_weights,
             iterations=self.iterations,
             epochs=self.epochs,
             seed=self.seed,
@@ -160,17 +160,6 @@ class HMMRConfig(VideoConfig):
         if not n_copies:
             return super().streams_of(part)
         return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PosesConfig(RunConfig):
-    """Batches of single frames of real motion, drawn uniformly."""
-
-    VERSION: ClassVar[Mapping[str, int]] = {}
-    NEUTRAL: ClassVar[frozenset[str]] = frozenset()
-
-    seqlen: PositiveInt = 1
-    stride: PositiveInt = 1
 
 
 _NO_DYNAMICS: Final = {"past": 0, "future": 0, "hallucinator": False}
