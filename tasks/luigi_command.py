@@ -134,11 +134,14 @@ def _require_runnable(config: Any, options: argparse.Namespace) -> None:
     """
     settings()
     pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
-    if not options.own_lock:
-        message = _already_running(pids)
-        if message:
-            sys.stderr.write(f"error: {message}\n")
-            raise SystemExit(config.getint("retcode", "already_running"))
+    running = None if options.own_lock else _find_running(pids)
+    if running is not None:
+        typed = shlex.join(["luigi", *sys.argv[1:]])
+        sys.stderr.write(
+            f"error: another `{typed}` runs here already (process {running}): wait for it, or end "
+            "it\n"
+        )
+        raise SystemExit(config.getint("retcode", "already_running"))
     if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
         _check_scheduler(_scheduler_url(config, options))
 
@@ -176,10 +179,8 @@ def _options(words: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(words)[0]
 
 
-def _already_running(pids: str) -> str:
-    """Message about a process of the same command; "" without one. Raises ConfigError for an
-    unusable folder `pids`.
-    """
+def _find_running(pids: str) -> int | None:
+    """Find a process of the same command. Raises ConfigError for an unusable folder `pids`."""
     _, words, file = lock.get_info(pids)
     try:
         Path(pids).mkdir(mode=0o700, exist_ok=True)
@@ -195,9 +196,8 @@ def _already_running(pids: str) -> str:
         raise ConfigError(f"[core] lock_pid_dir = {pids}: {message}") from error
     for pid in map(int, filter(str.isdecimal, running)):
         if pid != os.getpid() and lock.getpcmd(pid) == words:
-            typed = shlex.join(["luigi", *sys.argv[1:]])
-            return f"another `{typed}` runs here already (process {pid}): wait for it, or end it"
-    return ""
+            return pid
+    return None
 
 
 def _check_scheduler(url: str) -> None:
