@@ -240,17 +240,16 @@ def _write(
 
     job.out.mkdir(parents=True, exist_ok=True)
     job = replace(job, tracks=tracks, overlay=overlay, smooth=args.smooth, export=args.export)
-    with bar(
-        f"  {console.task_line('predict', job.name, '')}", console.out, unit="frame"
-    ) as progress:
+    name = job.split.name
+    with bar(f"  {console.task_line('predict', name, '')}", console.out, unit="frame") as progress:
         predicted = videos.predict_videos(job, progress)
     say(
         "predict",
-        job.name,
+        name,
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
     if overlay and predicted.frames:
-        say("overlay", job.name, count(predicted.frames, "frame"))
+        say("overlay", name, count(predicted.frames, "frame"))
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(job, [video.overlay.file for video in predicted.videos if video.overlay])

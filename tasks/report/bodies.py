@@ -289,9 +289,9 @@ def _images(
 
     If none can be read, it is empty, and `problems` says why.
     """
-    folder = None
-    if raw is not None and (raw / split.name.partition("/")[0]).is_dir():
-        folder = raw / split.name.partition("/")[0]
+    folder = None if raw is None else raw / split.name.partition("/")[0]
+    if folder is not None and not folder.is_dir():
+        folder = None
     entry = split.videos[int(split.tracks.video[number])]
     indices = [index for index in frames if index >= 0]
     try:

@@ -29,8 +29,7 @@ from vibe_model.trained import Trained
 class PredictionJob:
     """All that a prediction needs: a split, its feature stream, a model, options."""
 
-    root: cache.Root
-    name: str  # of the split
+    split: cache.Split
     stream: str  # name of the stream with the model's features
     trained: Trained
     out: Path
@@ -60,10 +59,7 @@ class PredictionJob:
         trained.check_split(split, stream)
         stand_in = trained.has_random_features(split, stream)
         stand_in |= trained.generator.body.is_stand_in
-        return cls(root, name, stream, trained, out, stand_in, raw)
-
-    def split(self) -> cache.Split:
-        return cache.open(self.root)[self.name]
+        return cls(split, stream, trained, out, stand_in, raw)
 
     def doubt(self, streams: Sequence[StreamSpec]) -> str | None:
         """A reason to doubt the predicted bodies. streams: of `streams_to_prepare`."""

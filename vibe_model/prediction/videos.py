@@ -128,17 +128,17 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
     PipelineError if nothing is predicted, and if the raw folder of the overlays' images is missing.
     """
-    split = job.split()
-    about = _about(job, split)
+    split = job.split
+    about = _about(job)
     raw = None
     if job.overlay:
         raw = raw_folder(split, job.raw)
     chosen = select_tracks(split, job.tracks)
-    people = _predict_people(job, split, chosen)
+    people = _predict_people(job, chosen)
     first = next(people, None)
     if first is None:
         raise PipelineError(
-            f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
+            f"{split.name}: no frame with a person could be decoded, so nothing is predicted"
         )
     _remove_previous_files(job.out)
 
@@ -162,7 +162,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
 
 
 def _predict_people(
-    job: PredictionJob, split: cache.Split, chosen: Sequence[cache.TrackRecord]
+    job: PredictionJob, chosen: Sequence[cache.TrackRecord]
 ) -> Iterator[TrackBodies]:
     """Predict the bodies of each chosen track, then smooth them as the job says.
 
@@ -171,7 +171,7 @@ def _predict_people(
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
-        split,
+        job.split,
         chosen,
         streams=ModelStreams(job.stream, trained.config.extra_streams),
         seqlen=trained.config.seqlen,
@@ -258,14 +258,14 @@ def _known_rate(track: cache.TrackRecord) -> float | None:
     return track.fps if math.isfinite(track.fps) else None
 
 
-def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
+def _about(job: PredictionJob) -> dict[str, Any]:
     """Describe how the bodies are predicted: the facts that every written file records."""
     return {
-        "split": job.name,
+        "split": job.split.name,
         "stand_in": job.stand_in,
         "checkpoint": job.trained.about,
         "body_sha256": job.trained.generator.body.digest,
-        "features": dict(split.open_stream(job.stream).identity),
+        "features": dict(job.split.open_stream(job.stream).identity),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
         "smooth": job.smooth,

@@ -250,11 +250,10 @@ class Trainer(ABC):
         return self.state.end_epoch(score, validation, self.learning_rates())
 
     def learning_rates(self) -> dict[str, float]:
-        rates = {}
-        for learner in self.learners.values():
-            group = learner.optimiser.param_groups[0]
-            rates[f"{learner.name}_optimizer"] = float(group["lr"])
-        return rates
+        return {
+            f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"])
+            for learner in self.learners.values()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state between two steps.

@@ -19,7 +19,7 @@ from vibe_model.trained import Trained
 
 @pytest.fixture
 def words(world, job, tmp_path):
-    words = (*of_model(world.checkpoint, tmp_path), "--cache", job.root, "--split", SPLIT)
+    words = (*of_model(world.checkpoint, tmp_path), "--cache", job.split.root, "--split", SPLIT)
     return ["evaluate", *map(str, words)]
 
 
@@ -29,7 +29,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     assert f"{SPLIT} has no 3D joints" in warned
     expected = evaluate_split(
         job.trained.generator,
-        job.split(),
+        job.split,
         EvalOptions(stream="resnet50", seqlen=job.trained.config.seqlen),
     )
     written = read_file(tmp_path / "out/metrics.json")
@@ -50,7 +50,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     result = json.loads(capsys.readouterr().out)[SPLIT]
     expected = evaluate_split(
         job.trained.generator,
-        job.split(),
+        job.split,
         EvalOptions(stream="resnet50", seqlen=0),
         protocol="hmmr",
     )
@@ -68,7 +68,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
 
 
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
-    opened = cache.open(job.root)
+    opened = cache.open(job.split.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
     trained = Trained.load(tmp_path / "own.pt", None, "cpu")
     assert list(_chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]

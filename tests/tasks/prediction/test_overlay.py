@@ -30,7 +30,7 @@ from vibe_model.prediction.windows import ModelStreams
 
 def bodies_of(job):
     bodies = PredictedBodies(job.out)
-    split = job.split()
+    split = job.split
     for (track,) in predict_tracks(
         job.trained.generator, split, split.tracks, streams=ModelStreams(job.stream), seqlen=SEQLEN
     ):

@@ -67,7 +67,7 @@ def write_boxes(folder, *names):
 def test_files_and_the_summary_hold_what_made_them_and_where_the_bodies_are(
     job,
 ):
-    split = cache.open(job.root)[SPLIT]
+    split = job.split
     summary = read_file(job.out / "predictions.json")
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
         assert about["stand_in"] is True
