@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
+from cache.storage.durable import write_atomic
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
@@ -29,7 +30,6 @@ from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.runs import replace_file
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -122,9 +122,9 @@ class PredictedBodies:
         if second is None:
             Canvas(first).draw_caption(text)
             _, encoded = cv2.imencode(".png", first[..., ::-1])
-            png = encoded.tobytes()
-            replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
-            return file.with_suffix(".png"), 1
+            image_file = file.with_suffix(".png")
+            write_atomic(image_file, encoded.tobytes())
+            return image_file, 1
         written = 0
         height, width = first.shape[:2]
         with video_writer(file, rate, (width, height)) as write:

@@ -129,9 +129,7 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
     assert before - paths_below(tmp_path) == {"out/bodies/a.npz"}
 
 
-@pytest.mark.parametrize(
-    "changes", [{"name": "kinetics/none"}, {"raw": Path("none")}, {"tracks": "none"}]
-)
+@pytest.mark.parametrize("changes", [{"raw": Path("none")}, {"tracks": "none"}])
 def test_a_call_that_predicts_nothing_leaves_an_earlier_prediction(job, tmp_path, changes):
     out = tmp_path / "out"
     out.mkdir()
