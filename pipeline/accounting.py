@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -328,6 +329,51 @@ def is_error(set_aside: str) -> bool:
     set_aside: as in `VideoAccount`; "" for a video that was not rejected.
     """
     return bool(set_aside) and not reason(set_aside).by_design
+
+
+class VideoState(StrEnum):
+    """What became of a video of a committed split, in words for tables and pages."""
+
+    KEPT = "kept"
+    REJECTED = "rejected"  # for a fault of its files
+    NOT_LABELLED = "not labelled"  # rejected by the reader's rules
+    WITHOUT_TRACK = "without a track"
+    OTHER_SPLIT = "of another split"
+    NOT_RECORDED = "not recorded"  # in a cache of another program
+
+
+class VideoOutcome(NamedTuple):
+    """What became of a video of a committed split, and why."""
+
+    state: VideoState
+    reason: str = ""  # name of the main reason (REASONS); "" for a kept video
+    message: str = ""
+
+    @classmethod
+    def of_account(cls, account: Mapping[str, Any]) -> Self:
+        """account: as the cache has it (`VideoAccount.as_dict`)."""
+        if "tracks_kept" not in account:
+            return cls(VideoState.NOT_RECORDED)
+        message = "; ".join(filter(None, [account["message"], *account["notes"]]))
+        rejection = account["set_aside"]
+        if rejection:
+            state = VideoState.REJECTED if is_error(rejection) else VideoState.NOT_LABELLED
+            return cls(state, rejection, message)
+        if account["tracks_kept"]:
+            return cls(VideoState.KEPT, "", message)
+        if account["other_split"]:
+            return cls(VideoState.OTHER_SPLIT, "", message)
+        if not account["found"]:
+            return cls(VideoState.WITHOUT_TRACK, "no_person", "no person")
+        dropped = account["dropped"]
+        main_reason = max(dropped, key=dropped.get, default="no_person")
+        why = "; ".join(filter(None, [describe_dropped(dropped), *account["notes"]]))
+        return cls(VideoState.WITHOUT_TRACK, main_reason, why)
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """Numbers of person-frames by reason, such as "20 no_visible_joint, 3 no_box"."""
+    return ", ".join(f"{n:,} {why}" for why, n in dropped.items())
 
 
 def describe_no_rows(why: str, n: int) -> str:

@@ -22,7 +22,7 @@ from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
-from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.plug_ins import PlugInError
 from pipeline.recipe import steps
@@ -274,7 +274,7 @@ def _rejected_text(*names: str) -> str:
     none.
     """
     opened = cache.open(settings().paths.cache)
-    n_rejected = sum(rejected_videos(opened[name])[0] for name in names)
+    n_rejected = sum(ConversionRecord(opened[name]).n_rejected for name in names)
     if not n_rejected:
         return ""
     return f"{count(n_rejected, 'video')} rejected: status --all"

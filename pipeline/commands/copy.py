@@ -14,7 +14,7 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.conversion.committed import refuse_mixed_cache
+from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
 from pipeline.settings.arguments import (

@@ -17,7 +17,7 @@ import cache
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
-from pipeline.conversion.committed import why_empty
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
     """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
-    empty = why_empty(committed)
+    empty = ConversionRecord(committed).why_empty()
     for problem in empty:
         out.show_problem(problem)
     if empty:

@@ -28,7 +28,7 @@ from pipeline.clips.plan import usual_detector
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
-from pipeline.conversion.committed import committed_split, rejected_videos
+from pipeline.conversion.committed import ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
@@ -308,11 +308,10 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     out.print(f"  features {plain(', '.join(streams)) or 'none'}")
     if shows(page, split.manifest["digest"]):
         out.print(f"  page {plain(from_here(page))}")
-    n_rejected, messages = rejected_videos(split)
-    rejected = [f"rejected {text}" for text in messages]
+    rejected = [f"rejected {text}" for text in ConversionRecord(split).rejections()]
     for text in few(rejected, FEW, status):
         out.print(f"  {DOUBT} {plain(text)}")
-    return n_rejected
+    return len(rejected)
 
 
 def _no_body(dataset: Dataset) -> PipelineError:

@@ -1,28 +1,25 @@
 """`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
 next conversion would do.
 
-`_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
-split's JSON document: its committed state, and the plan of its next conversion, with the recorded
-options. From these, `_run` prints a table with a line for each split, and below it notes
-(`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
+`read_status` reads what is shown of one split. Each output makes something else of it: a table with
+a line for each split, and notes below it (`_add_notes`); the JSON document (`_as_document`); CSV,
+digests and sizes (`pipeline.recipe.contents`).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from rich.table import Table
 
 import cache
-from cache.format.folders import split_folders, unmounted_streams
+from cache.format.folders import split_folders
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, describe_no_rows, is_error
+from pipeline.accounting import VideoAccount, VideoState, describe_dropped, describe_no_rows
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import (
     DOUBT,
@@ -37,30 +34,17 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few, size
-from pipeline.conversion import committed
-from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
-from pipeline.features.committed import (
-    IMPORTED,
-    fill_command,
-    is_untrained,
-    stream_label,
-    weights_of,
-)
-from pipeline.recipe.contents import csv_table, list_digests, stored_bytes
+from pipeline.features.committed import IMPORTED, fill_command
+from pipeline.recipe.contents import StoredBytes, csv_table, list_digests
+from pipeline.recipe.split_status import SplitStatus, read_status
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
     splits_argument,
     warn_of_broken,
 )
-
-COLUMNS: Final = (
-    *("split", "videos", "tracks", "frames kept / found"),
-    *("dropped", "streams", "to convert"),
-)
-_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -108,48 +92,205 @@ def _run(args: argparse.Namespace) -> int:
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
     chosen = choose_splits(args.splits, opened.splits)
-    result = CommandResult([])
     if args.digest:
-        with bar("digest", err) as progress:
-            lines = list(list_digests(opened, chosen, result.problems, progress))
-        return print_document("".join(f"{line}\n" for line in lines), result.problems)
+        return _print_digests(opened, chosen)
 
-    rows = []  # of the splits that can be read
-    for name in chosen:
-        try:
-            rows.append(_split_status(opened[name]))
-            document = {**vars(rows[-1])}
-        except (cache.CacheError, OSError) as error:
-            document = {"split": name, "problems": [error_text(error)]}
-        result.document.append(document)
-        result.problems += document["problems"]
-    result.problems += _rejected_beyond(args.max_rejected, rows)
+    found = [_read_if_possible(opened, name) for name in chosen]
+    rows = [status for status in found if isinstance(status, SplitStatus)]
+    problems = list[str]()
+    for status in found:
+        problems += status.problems
+    problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv or args.tracks:
-        splits = [opened[row.split] for row in rows]
-        table = csv_table(splits, result.problems, by_track=args.tracks)
-        return print_document(table, result.problems)
+        table = csv_table([row.record.split for row in rows], problems, by_track=args.tracks)
+        return print_document(table, problems)
+
+    sizes = dict[str, StoredBytes]()
+    if args.sizes:
+        sizes = {row.name: StoredBytes.of_split(row.record.split) for row in rows}
+    result = CommandResult([_as_document(status, sizes) for status in found], problems=problems)
     if not chosen:
         result.add_line("no split is committed yet")
         result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
-    elif rows and args.sizes:
-        _add_sizes(result, opened)
-    elif rows:
-        whole = _table(rows, range(len(COLUMNS)))
-        result.text.append(whole)
-        if not out.fits(whole):  # numbers of splits, then the others, each with the splits' names
-            result.text[-1:] = [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
+    elif sizes:
+        result.text.append(_sizes_table(sizes))
+    elif rows and not args.sizes:
+        result.text += _tables(rows)
     if not args.sizes:
         _add_notes(result, args, opened, rows)
     return print_result(result, as_json=args.json)
+
+
+class _Unreadable(NamedTuple):
+    """A split that cannot be read, as in the JSON document."""
+
+    split: str
+    problems: Sequence[str]
+
+
+def _read_if_possible(opened: cache.FeatureCache, name: str) -> SplitStatus | _Unreadable:
+    try:
+        return read_status(opened[name])
+    except (cache.CacheError, OSError) as error:
+        return _Unreadable(name, [error_text(error)])
+
+
+def _print_digests(opened: cache.FeatureCache, chosen: Sequence[str]) -> int:
+    problems = list[str]()
+    with bar("digest", err) as progress:
+        lines = list(list_digests(opened, chosen, problems, progress))
+    return print_document("".join(f"{line}\n" for line in lines), problems)
+
+
+def _rejected_beyond(most: float, rows: Sequence[SplitStatus]) -> Iterator[str]:
+    """Messages about splits of which more than `most` percent of the videos are rejected."""
+    for row in rows:
+        n_videos = row.record.totals.get("videos", {}).get("found", 0)
+        n_rejected = len(row.rejected)
+        if n_rejected > most / 100 * n_videos:
+            rejected = count(n_rejected, "video")
+            yield f"{row.name}: {rejected} of {n_videos:,} rejected, more than {most:g}%"
+
+
+# --------------------------------------------------------------------------------------------------
+# JSON
+
+
+def _as_document(status: SplitStatus | _Unreadable, sizes: Mapping[str, StoredBytes]) -> Any:
+    """A split's JSON document; docs/terminal.md describes the keys."""
+    if isinstance(status, _Unreadable):
+        return status
+    record = status.record
+    plan = status.plan
+    streams = status.streams
+    document = {
+        "split": status.name,
+        "tracks": len(record.split.tracks),
+        "accounting": record.totals,
+        "stand_in": record.is_stand_in,
+        "imported": record.imported,
+        "estimates": estimates_of(record.split),
+        "raw": record.raw,
+        "streams": [stream.label for stream in streams],
+        "to_convert": "" if plan is None else plan.why,
+        "missing": {} if plan is None else plan.missing,
+        "unusable": {} if plan is None else plan.unusable,
+        "unlisted": status.unlisted or "",
+        "weights": {stream.name: stream.weights for stream in streams if stream.weights},
+        "undecodable": {stream.name: stream.undecodable for stream in streams},
+        "without_features": {
+            stream.name: stream.without_features
+            for stream in streams
+            if stream.without_features is not None
+        },
+        "set_aside": [f"{video.set_aside}: {video.message}" for video in status.rejected],
+        "uncounted": status.n_uncounted,
+        "without_track": status.without_track,
+        "videos": status.videos,
+        "problems": status.problems,
+    }
+    if status.name in sizes:
+        document["sizes"] = sizes[status.name]
+    return document
+
+
+# --------------------------------------------------------------------------------------------------
+# tables
+
+
+def _tables(rows: Sequence[SplitStatus]) -> list[str | Table]:
+    """One table with a line for each split; or two, if the terminal is too narrow for one: numbers
+    of splits, then the others.
+    """
+    whole = _table(rows, *_COLUMNS)
+    if out.fits(whole):
+        return [whole]
+    numbers = _table(rows, "split", "videos", "tracks", "frames kept / found")
+    return [numbers, "", _table(rows, "split", "dropped", "streams", "to convert")]
+
+
+def _table(rows: Sequence[SplitStatus], *columns: str) -> Table:
+    shown = new_table(*columns)
+    for row in rows:
+        shown.add_row(*(_COLUMNS[column](row) for column in columns))
+    return shown
+
+
+def _marked_name(row: SplitStatus) -> str:
+    """The split's name, with a note if it is demo data, or if its bodies are estimates."""
+    name = plain(row.name)
+    if row.record.is_stand_in:
+        name += " [yellow](demo data)[/yellow]"
+    estimates = estimates_of(row.record.split)
+    if estimates:
+        name += f" [yellow]({plain(estimates)})[/yellow]"
+    return name
+
+
+def _counts(row: SplitStatus, unit: str) -> str:
+    """A cell of the table: "kept / found", and the number in the release."""
+    if not row.record.totals:
+        return VideoState.NOT_RECORDED
+    counts = row.record.totals[unit]
+    text = f"{counts['kept']:,} / {counts['found']:,}"
+    in_release = row.record.totals.get("known", {}).get(unit)
+    if in_release is not None:
+        text += f" of {in_release:,} in the release"
+    return text
+
+
+def _dropped(row: SplitStatus) -> str:
+    parts = [describe_dropped(row.record.totals.get("frames", {}).get("dropped", {}))]
+    if row.n_uncounted:
+        parts.append(f"{count(row.n_uncounted, 'unreadable video')} not counted")
+    return ", ".join(filter(None, parts)) or "-"
+
+
+def _streams(row: SplitStatus) -> str:
+    return plain(", ".join(stream.label for stream in row.streams)) or "-"
+
+
+def _to_convert(row: SplitStatus) -> str:
+    return "-" if row.plan is None else plain(row.plan.why) or "-"
+
+
+_COLUMNS: Final[Mapping[str, Callable[[SplitStatus], str]]] = {
+    "split": _marked_name,
+    "videos": lambda row: _counts(row, "videos"),
+    "tracks": lambda row: _counts(row, "tracks"),
+    "frames kept / found": lambda row: _counts(row, "frames"),
+    "dropped": _dropped,
+    "streams": _streams,
+    "to convert": _to_convert,
+}
+
+
+def _sizes_table(sizes: Mapping[str, StoredBytes]) -> Table:
+    """A line for each split's columns, streams and tables; then their sum."""
+    shown = new_table("split", "what", "bytes", "committed")
+    total = 0
+    for split, stored in sizes.items():
+        parts = {"columns": stored.columns, **stored.streams, "tables, manifests": stored.tables}
+        for part, n_bytes in parts.items():
+            when = stored.commits.get(part, "")
+            cells = (split, part, size(n_bytes), "not known" if when is None else when)
+            shown.add_row(*map(plain, cells))
+        total += sum(parts.values())
+    shown.add_row("all", "", size(total), "")
+    return shown
+
+
+# --------------------------------------------------------------------------------------------------
+# notes below the table
 
 
 def _add_notes(
     result: CommandResult,
     args: argparse.Namespace,
     opened: cache.FeatureCache,
-    rows: Sequence[_SplitStatus],
+    rows: Sequence[SplitStatus],
 ) -> None:
-    """Add lines below the table: on the whole cache, then on streams, then on each split's videos.
+    """Add lines on the whole cache, then on streams, then on each split's videos.
 
     rows: the splits that can be read.
     """
@@ -160,7 +301,7 @@ def _add_notes(
     for row in rows:
         result.add_lines(_incomplete_download(row), DOUBT)
     for row in rows:
-        result.add_lines(_lost_lines(row, opened[row.split]), DOUBT)
+        result.add_lines(_lost_lines(row), DOUBT)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:
@@ -175,280 +316,78 @@ def _add_notes(
     for row in rows:
         for mark, texts in _video_lists(row, every=args.all):
             for text in few(texts, limit, every):
-                result.add_line(f"{row.split}: {text}", mark)
+                result.add_line(f"{row.name}: {text}", mark)
 
 
-def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
-    """Messages about splits of which more than `most` percent of the videos are rejected."""
-    for row in rows:
-        n_videos = row.accounting.get("videos", {}).get("found", 0)
-        n_rejected = len(row.set_aside)
-        if n_rejected > most / 100 * n_videos:
-            rejected = count(n_rejected, "video")
-            yield f"{row.split}: {rejected} of {n_videos:,} rejected, more than {most:g}%"
-
-
-def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
+def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
     """Yield (mark, lines) for each list of a split's videos.
 
     The lists are rejected, without rows, and without a track; if `every`, also missing and unusable
     videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
-    rejected = []
-    without_rows = Counter[str]()  # a reason by design -> number of videos
-    noted = []
-    for video in row.videos:
-        name = video["name"]
-        notes = video["notes"]
-        if video["failed"]:
-            account = VideoAccount(name, set_aside=video["set_aside"], message=video["message"])
-            rejected.append(account.rejection)
-        else:
-            without_rows[video["set_aside"]] += 1
-            notes = [*filter(None, [_by_reason(video["dropped"])]), *notes]
-        if notes and name not in row.without_track:
-            noted.append(f"{name}: {'; '.join(notes)}")
-    del without_rows[""]
-
+    rejected = [
+        VideoAccount(video.name, set_aside=video.set_aside, message=video.message).rejection
+        for video in row.rejected
+    ]
     yield DOUBT, rejected
+    without_rows = Counter(
+        video.set_aside for video in row.videos if video.set_aside and not video.failed
+    )
     yield IDLE, [describe_no_rows(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
     if not every:
         return
-    yield IDLE, noted
-    yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]
-    yield DOUBT, [f"unusable: {rejection}" for rejection in row.unusable.values()]
+    yield IDLE, [*_noted_lines(row)]
+    if row.plan is not None:
+        yield IDLE, [f"missing: {line}" for line in row.plan.missing_lines]
+        yield DOUBT, [f"unusable: {rejection}" for rejection in row.plan.unusable.values()]
 
 
-def _by_reason(dropped: Mapping[str, int]) -> str:
-    """Numbers by reason as one text, such as "20 no_visible_joint, 3 no_box"."""
-    return ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+def _noted_lines(row: SplitStatus) -> Iterator[str]:
+    """A line about each video with tracks that has dropped frames or notes."""
+    for video in row.videos:
+        notes = [*video.notes]
+        if video.dropped and not video.failed:
+            notes.insert(0, describe_dropped(video.dropped))
+        if notes and video.name not in row.without_track:
+            yield f"{video.name}: {'; '.join(notes)}"
 
 
-def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
-    """One line for each split. columns: indices of COLUMNS."""
-    shown = new_table(*(COLUMNS[i] for i in columns))
-    for row in rows:
-        dropped = [_by_reason(row.accounting.get("frames", {}).get("dropped", {}))]
-        if row.uncounted:
-            dropped.append(f"{count(row.uncounted, 'unreadable video')} not counted")
-        cells = (
-            _marked_name(row),
-            *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
-            ", ".join(filter(None, dropped)) or "-",
-            plain(", ".join(row.streams)) or "-",
-            plain(row.to_convert) or "-",
-        )
-        shown.add_row(*(cells[i] for i in columns))
-    return shown
-
-
-def _counts(accounting: Mapping[str, Any], unit: str) -> str:
-    """A cell of the table: "kept / found", and the number in the release."""
-    if not accounting:
-        return committed.NOT_RECORDED
-    counts = accounting[unit]
-    text = f"{counts['kept']:,} / {counts['found']:,}"
-    in_release = accounting.get("known", {}).get(unit)
-    if in_release is not None:
-        text += f" of {in_release:,} in the release"
-    return text
-
-
-def _add_sizes(result: CommandResult, opened: cache.FeatureCache) -> None:
-    """Add the stored bytes to the splits' documents, and a table of them: a line for each split's
-    columns, streams and tables; then their sum.
-    """
-    shown = new_table("split", "what", "bytes", "committed")
-    total = 0
-    for document in result.document:
-        if "streams" not in document:  # an unreadable split
-            continue
-        stored = stored_bytes(opened[document["split"]])
-        document["sizes"] = stored
-        parts = {
-            "columns": stored["columns"],
-            **stored["streams"],
-            "tables, manifests": stored["tables"],
-        }
-        commits = {"tables, manifests": "", **stored["commits"]}
-        for part, n_bytes in parts.items():
-            when = commits[part]
-            shown.add_row(
-                plain(document["split"]),
-                plain(part),
-                size(n_bytes),
-                plain("not known" if when is None else when),
-            )
-        total += sum(parts.values())
-    shown.add_row("all", "", size(total), "")
-    result.text.append(shown)
-
-
-@dataclass
-class _SplitStatus:
-    """All that is shown about one split; it is also the split's JSON document."""
-
-    split: str
-    tracks: int  # number of tracks
-    accounting: Mapping[str, Any]  # `Accounting.totals`; {}: not recorded
-    stand_in: bool  # demo data
-    imported: str | None  # the file of an imported split
-    estimates: str  # whose bodies these are, which are no ground truth; "": labels
-    raw: str | None  # the raw folder at conversion
-    streams: list[str] = field(default_factory=list)  # label of each stream, such as "x (damaged)"
-    to_convert: str = ""  # why the next conversion has something to do; "": nothing, or not known
-    missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
-    unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
-    unlisted: str = ""  # why it is unknown what the next conversion would do
-    weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # stream -> its weights
-    # stream -> number of rows without features; None: the stream's flags cannot be read
-    undecodable: dict[str, int | None] = field(default_factory=dict)
-    # stream -> reason -> number of rows without features
-    without_features: dict[str, dict[str, int]] = field(default_factory=dict)
-    set_aside: list[str] = field(default_factory=list)  # "reason: message" of rejected videos
-    uncounted: int = 0  # rejected videos whose frames are unknown
-    without_track: dict[str, str] = field(default_factory=dict)  # video -> why
-    # videos with losses or notes: _VIDEO_KEYS of their accounts, and whether they are "failed"
-    videos: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # messages
-
-
-def _split_status(split: cache.Split) -> _SplitStatus:
-    """Collect all that is shown about a split. Raises CacheError and OSError if it is unreadable,
-    but not for a damaged stream, which is among its problems.
-    """
-    manifest = split.manifest
-    imported = manifest.get("reader", {}).get("imported", {})
-    status = _SplitStatus(
-        split=split.name,
-        tracks=len(split.tracks),
-        accounting=manifest.get("accounting", {}),
-        stand_in=bool(manifest.get("stand_in")),
-        imported=imported.get("file"),
-        estimates=estimates_of(split),
-        raw=split.provenance.get("raw"),
-    )
-    for name in split.streams:
-        _add_stream(status, split, name)
-    status.problems += unmounted_streams(cache.store_at(split.root), split.name).values()
-    _add_plan(status, split)
-    _add_videos(status, split)
-    return status
-
-
-def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
-    """Add a stream: its label, weights, and rows without features."""
-    label = f"{name} (damaged)"
-    status.undecodable[name] = None
-    try:
-        label = stream_label(split, name)
-        weights = weights_of(split, name)
-        if weights:
-            status.weights[name] = weights | {"untrained": is_untrained(split, name)}
-        status.undecodable[name] = split.open_stream(name).undecodable()
-        reasons = split.open_stream(name).provenance.get("without_features")
-        status.without_features[name] = reasons or {}
-    except cache.AccessDenied as error:
-        status.problems.append(f"{split.name}: {error}")
-    except (cache.CacheError, OSError) as error:
-        status.problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
-    status.streams.append(label)
-
-
-def _add_plan(status: _SplitStatus, split: cache.Split) -> None:
-    """Add what the next conversion of the recorded raw folder would do: why it has something to do,
-    and the committed videos that are missing or unusable.
-    """
-    if not committed.recorded_raw(split) or "parameters" not in split.manifest.get("reader", {}):
-        # it was not converted here, or its raw folder is not recorded
-        status.problems += committed.why_empty(split)
-        return
-    try:
-        _require_raw(split)
-        plan = recorded_plan(split, reads_contents=False)  # a look at a cache reads no terabyte
-    except (PipelineError, OSError) as error:
-        status.unlisted = error_text(error)
-        status.problems.append(f"{split.name}: {status.unlisted}")
-        return
-    status.to_convert = plan.why
-    status.missing = plan.missing
-    status.unusable = plan.unusable
-    status.problems += plan.problems
-
-
-def _require_raw(split: cache.Split) -> None:
-    """Raise PipelineError if the recorded raw folder is missing."""
-    raw = committed.recorded_raw(split)
-    if not Path(raw).is_dir():
-        again = committed.convert_command(split, "--retry", "--raw", "DIR")
-        raise PipelineError(
-            f"its raw folder {raw} is missing. {committed.MOUNT}. If it has moved: {again}"
-        )
-
-
-def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
-    """Add videos with dropped frames, without rows, or with notes, in reading order."""
-    for video in split.videos:
-        account = video.account
-        state, _, why = committed.video_state(account)
-        if state == committed.NOT_RECORDED:
-            continue
-        if state == committed.WITHOUT_TRACK:
-            status.without_track[account["name"]] = why
-        if not any(account[key] for key in ("dropped", "set_aside", "notes")):
-            continue
-        failed = is_error(account["set_aside"])
-        status.videos.append({**{key: account[key] for key in _VIDEO_KEYS}, "failed": failed})
-        if failed:
-            status.set_aside.append(f"{account['set_aside']}: {account['message']}")
-            status.uncounted += not account["found"]
-
-
-def _marked_name(row: _SplitStatus) -> str:
-    """The split's name, with a note if it is demo data, or if its bodies are estimates."""
-    name = plain(row.split)
-    if row.stand_in:
-        name += " [yellow](demo data)[/yellow]"
-    if row.estimates:
-        name += f" [yellow]({plain(row.estimates)})[/yellow]"
-    return name
-
-
-def _incomplete_download(row: _SplitStatus) -> Iterator[str]:
+def _incomplete_download(row: SplitStatus) -> Iterator[str]:
     """Messages about a split that has less than the full release."""
-    if row.stand_in or row.imported:
+    if row.record.is_stand_in or row.record.imported:
         return
-    for unit, in_release in row.accounting.get("known", {}).items():
-        n = row.accounting[unit]["found"]
-        if n >= in_release:
-            continue
-        yield (
-            f"{row.split}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
-        )
+    for unit, in_release in row.record.totals.get("known", {}).items():
+        n = row.record.totals[unit]["found"]
+        if n < in_release:
+            numbers = f"{n:,} {unit} found of {in_release:,} in the release"
+            yield f"{row.name}: {numbers}: incomplete download"
 
 
-def _weights_lines(row: _SplitStatus) -> Iterator[str]:
+def _weights_lines(row: SplitStatus) -> Iterator[str]:
     """Licence and source of the streams' networks."""
-    for stream, weights in row.weights.items():
-        if not weights["untrained"]:
+    for stream in row.streams:
+        weights = stream.weights
+        if weights and not weights["untrained"]:
             terms = f"licence {weights['licence']}, source {weights['source']}"
             digest = weights["sha256"][:12]
-            yield f"weights of {stream}: {weights['network']}, {terms}, sha256 {digest}"
+            yield f"weights of {stream.name}: {weights['network']}, {terms}, sha256 {digest}"
 
 
-def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
+def _lost_lines(row: SplitStatus) -> Iterator[str]:
     """Rows without features, by reason."""
-    for stream, lost in row.undecodable.items():
-        if not lost:
+    split = row.record.split
+    for stream in row.streams:
+        if not stream.undecodable:
             continue
-        if split.open_stream(stream).identity.get("kind") == IMPORTED:
+        if split.open_stream(stream.name).identity.get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
             # Where rows have been replaced since, not every reason may still apply.
-            reasons = " or ".join(row.without_features.get(stream, ())) or "reason not recorded"
-            why = f"{reasons}; to try again: {fill_command(split, stream, '--replace')}"
-        yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
+            reasons = " or ".join(stream.without_features or ()) or "reason not recorded"
+            why = f"{reasons}; to try again: {fill_command(split, stream.name, '--replace')}"
+        lost = count(stream.undecodable, "row")
+        yield f"{split.name}: {lost} without features in {stream.name}: {why}"
 
 
 COMMAND: Final = Command(_options, _run)

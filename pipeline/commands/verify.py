@@ -25,7 +25,7 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, error_text, few, size
-from pipeline.conversion.committed import DROP, convert_command
+from pipeline.conversion.committed import DROP, ConversionRecord
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
@@ -306,7 +306,7 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
         )
-    fill = convert_command(split)
+    fill = ConversionRecord(split).convert_command()
     gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(

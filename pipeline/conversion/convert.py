@@ -36,9 +36,7 @@ from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import (
     EARLIER_READER,
     LET_GO,
-    earlier_reader,
-    list_rejected,
-    why_empty,
+    ConversionRecord,
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
@@ -167,7 +165,9 @@ def _manifest_entries(
         "keypoints": plan.dataset.labels.keypoints_from,
     }
     stay = {*videos} - {*plan.drop} | {*kept}
-    earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
+    earlier = stay
+    if not plan.differs and plan.committed is not None:
+        earlier = stay & ConversionRecord(plan.committed).earlier_reader
     if earlier:
         entries[EARLIER_READER] = sorted(earlier)
     return entries
@@ -296,7 +296,7 @@ def _summarize(
     if plan.selection.max_fps is None and n_read:
         notes += filter(None, [_mixed_rates_note(split)])
     if not totals["videos"]["kept"]:
-        problems += why_empty(split)
+        problems += ConversionRecord(split).why_empty()
 
     return Conversion(
         plan,
@@ -371,7 +371,7 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     for why in plan.unusable.values():
         raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    failed = list_rejected(plan.committed, retry=True) - {*plan.drop}
+    failed = ConversionRecord(plan.committed).names_to_retry(retry=True) - {*plan.drop}
     if failed:
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         n_videos = count(len(failed), "video")

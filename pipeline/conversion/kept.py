@@ -32,10 +32,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 import cache
-from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
-from pipeline.conversion.committed import OTHER_SPLIT
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 
@@ -136,7 +135,7 @@ def _describe_loss(account: VideoAccount, before: VideoAccount) -> str:
         return account.rejection
     reasons = [f"{n:,} {reason}" for reason, n in account.dropped.items()]
     if account.other_split:
-        reasons = [OTHER_SPLIT]
+        reasons = [VideoState.OTHER_SPLIT]
     frames_text = f"{account.found:,} frames labelled, {before.found:,} before"
     rows_text = f"{account.kept:,} of {count(before.kept, 'row')} left"
     return f"{account.name}: {rows_text} ({', '.join([frames_text, *reasons])})."

@@ -19,7 +19,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.text import count
-from pipeline.conversion.committed import MOUNT, recorded_raw
+from pipeline.conversion.committed import MOUNT, ConversionRecord
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -131,6 +131,6 @@ def _no_videos(raw: Path, committed: cache.Split) -> PipelineError:
         actual = "none" if files.list_names(raw) else "an empty folder"
     n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
     expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
-    origin = recorded_raw(committed) or "an unknown folder"
+    origin = ConversionRecord(committed).raw or "an unknown folder"
     origin = f"{committed.name} was converted from {origin}"
     return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")

@@ -23,26 +23,14 @@ import cache
 from cache import fingerprint
 from pipeline.accounting import LEFT_OUT
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.committed import (
-    LEAVE_OUT,
-    WOULD_LOSE,
-    committed_split,
-    drop_command,
-    earlier_reader,
-    has_moved,
-    list_rejected,
-    missing_names,
-    recorded_reader,
-    refuse_loss,
-    refuse_mixed_cache,
-    refuse_other_folder,
-    why_empty,
-)
+from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
+from pipeline.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 
@@ -126,6 +114,16 @@ class ConversionPlan:
         return reasons_of_kind(self.kept, MISSING)
 
     @property
+    def missing_lines(self) -> list[str]:
+        """The missing videos, each with the file that is gone if others are there:
+        `b (without b/labels.json)`.
+        """
+        names = []
+        for video, path in self.missing.items():
+            names.append(f"{video} (without {path})" if path else video)
+        return names
+
+    @property
     def unusable(self) -> dict[str, str]:
         """Unusable video -> why it was rejected, or how many rows it would lose."""
         return reasons_of_kind(self.kept, UNUSABLE)
@@ -141,12 +139,14 @@ class ConversionPlan:
         without any.
         """
         status = command("status", "--all", "--cache", str(self.root))
-        drop = "" if self.committed is None else drop_command(self.committed, self.raw)
+        if self.committed is None:
+            return []
+        drop = ConversionRecord(self.committed).drop_command(self.raw)
         or_delete = f"or delete their rows: {drop}"
         lines = []
         if self.missing:
             n_videos = count(len(self.missing), "video")
-            shown = ", ".join(few(missing_names(self.missing), FEW, status))
+            shown = ", ".join(few(self.missing_lines, FEW, status))
             lines.append(
                 f"{self.name}: {n_videos} missing from {self.raw}; the rows are kept: {shown}. "
                 f"Restore them (is the disk mounted?), {or_delete}"
@@ -154,7 +154,10 @@ class ConversionPlan:
         if self.unusable:
             n_videos = count(len(self.unusable), "video")
             shown = " ".join(few([*self.unusable.values()], FEW, status))
-            lines.append(f"{self.name}: {n_videos} {WOULD_LOSE}: {shown} Restore them, {or_delete}")
+            lines.append(
+                f"{self.name}: {n_videos} would lose rows; the rows are kept: {shown} Restore "
+                f"them, {or_delete}"
+            )
         return lines
 
     @property
@@ -162,7 +165,7 @@ class ConversionPlan:
         """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
         problems = self.kept_lines
         if self.committed is not None:
-            problems += why_empty(self.committed)
+            problems += ConversionRecord(self.committed).why_empty()
         return problems
 
     @property
@@ -218,22 +221,26 @@ def recorded_plan(
     body: Path | None = None,
     **options: bool,
 ) -> ConversionPlan:
-    """The plan of a committed split. Arguments and errors as `recorded_reader` and
-    `plan_conversion`.
+    """The plan to convert a committed split again, as it was converted.
+
+    raw, body: new places of the folders, if they moved. Raises what `plan_conversion` raises, and
+    PipelineError if a folder is unknown or missing, and for a split that was not converted here.
     """
-    reader, raw, body = recorded_reader(split, raw, body)
-    name = split.name.partition("/")[2]
-    selection = _recorded_selection(split)
+    record = ConversionRecord(split)
+    if not record.is_of_dataset:
+        raise PipelineError(
+            f"{split.name}: was not converted from raw data here: it cannot be converted again"
+        )
+    raw = record.raw_folder(raw)
     return plan_conversion(
-        reader, name, raw=raw, root=split.root, body=body, selection=selection, **options
+        record.dataset(),
+        split.name.partition("/")[2],
+        raw=raw,
+        root=split.root,
+        body=record.body_folder(body),
+        selection=record.selection(),
+        **options,
     )
-
-
-def _recorded_selection(split: cache.Split) -> RowSelection:
-    """Which of the reader's tracks and rows the split's conversion took."""
-    leave_out = split.provenance.get(LEAVE_OUT)
-    max_fps = split.manifest.get("reader", {}).get("max_fps")
-    return RowSelection(max_fps, None if leave_out is None else Path(str(leave_out)))
 
 
 def plan_conversion(
@@ -294,13 +301,14 @@ def _compare_committed(
     """
     seen = changes.read_stamps(plan.root, plan.name)
     differs = tuple(find_differences(committed.manifest["reader"], plan.reader))
-    moved = has_moved(committed, plan.raw)
+    record = ConversionRecord(committed)
+    moved = record.has_moved(plan.raw)
     kept = {} if plan.drop_removed else find_kept(committed, plan.stamps, seen)
     if retry:
         kept = {name: video for name, video in kept.items() if video.kind == MISSING}
     plan = replace(plan, seen=seen, kept=kept)
     usable = plan.stamps.keys() - plan.unusable.keys()
-    retried = list_rejected(committed, retry=retry) | (earlier_reader(committed) & usable)
+    retried = record.names_to_retry(retry=retry) | (record.earlier_reader & usable)
     reselected = _other_videos(committed, plan.listed) & usable
     restamped = _list_restamped(plan)
     digests = {}

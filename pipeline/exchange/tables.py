@@ -23,10 +23,9 @@ from pydantic.dataclasses import dataclass as validated
 
 import cache
 from cache.format.layout import COLUMNS, Column
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, VideoOutcome
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.committed import video_state
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of, require_stream
@@ -287,7 +286,7 @@ def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
         yield (
             number,
             video.name,
-            *video_state(account),
+            *VideoOutcome.of_account(account),
             account["tracks_kept"],
             account["found"],
             account["kept"],
@@ -309,8 +308,8 @@ def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
             lines.append(("dropped", reason, n))
         lines = [line for line in lines if line[-1]]
         if not lines:
-            state, reason, _ = video_state(account)
-            lines = [(state, reason, 0)]
+            outcome = VideoOutcome.of_account(account)
+            lines = [(outcome.state, outcome.reason, 0)]
         for line in lines:
             yield number, video.name, *line
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from cache import Split
 from pipeline.accounting import NOT_NOW
-from pipeline.conversion import committed
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.errors import PipelineError, is_temporary
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource
@@ -132,7 +132,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
             )
         if given is None:
             raise PipelineError(f"{origin}. {RAW}")
-    return committed.raw_folder(split, given)
+    return ConversionRecord(split).raw_folder(given)
 
 
 def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
@@ -176,7 +176,7 @@ def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> Non
     if lost:
         number, why = next(iter(lost.items()))
         folder = raw_folder(split, raw)
-        drop = committed.drop_command(split, folder)
+        drop = ConversionRecord(split).drop_command(folder)
         raise PipelineError(
             f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
             f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "

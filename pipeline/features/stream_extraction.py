@@ -28,7 +28,7 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.committed import drop_command
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows
@@ -232,7 +232,7 @@ class CommittedStream:
         return (
             f"{plan.split}: {stream}: {n_rows} of {n_videos} wait for images: {shown}. Restore "
             "them (is the disk mounted?), and run the same command again; "
-            f"or delete their rows: {drop_command(split, plan.spec.raw)}"
+            f"or delete their rows: {ConversionRecord(split).drop_command(plan.spec.raw)}"
         )
 
     def _commit(self, problems: Counter[str]) -> None:

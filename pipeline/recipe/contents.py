@@ -3,7 +3,7 @@
 
     csv_table       a line for each video, with how many of its frames were kept and its worst
                     grades; or for each track, with its own
-    stored_bytes    bytes on the disk
+    StoredBytes     bytes on the disk
     list_digests    digests to publish; `verify --digest` compares a cache with such a list
                     (docs/digests.md)
 
@@ -17,16 +17,16 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple, Self
 
 import cache
 from cache.format.layout import FEATURES, stream_of
+from pipeline.accounting import VideoOutcome, VideoState
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import error_text, printable
-from pipeline.conversion import committed
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.features.committed import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades
@@ -81,15 +81,15 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
         for number, by_track in _grades(split, problems):
             grades[number] = Grade.worst_of(by_track.values())
         for number, video in enumerate(split.videos):
-            state, why, message = committed.video_state(video.account)
-            if state == committed.OTHER_SPLIT:
+            outcome = VideoOutcome.of_account(video.account)
+            if outcome.state == VideoState.OTHER_SPLIT:
                 continue
-            cells = [split.name, video.name, state, why]
+            cells = [split.name, video.name, outcome.state, outcome.reason]
             cells += [str(video.account.get(key, "")) for key in COUNTS]
             dropped = video.account.get("dropped")
             cells += ["" if dropped is None else str(dropped.get(name, 0)) for name in columns]
             cells += _grade_cells(grades.get(number))
-            yield (*cells, message)
+            yield (*cells, outcome.message)
 
 
 def _track_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
@@ -117,39 +117,46 @@ def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict
     """Yield the number of each video with the grades of its tracks by name. Adds a message to
     `problems`, and ends, if rows cannot be read.
     """
-    raw = committed.recorded_raw(split)
+    raw = ConversionRecord(split).raw
     videos = split.tracks.video.tolist()  # the tracks of a video follow one another
     try:
         for video, tracks in itertools.groupby(range(len(videos)), key=videos.__getitem__):
             source = None
-            if raw and split.videos[video].source:
-                source = sources.parse(Path(raw), split.videos[video].source)
+            if raw is not None and split.videos[video].source:
+                source = sources.parse(raw, split.videos[video].source)
             yield video, video_grades(split, list(tracks), source)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
 
 
-def stored_bytes(split: cache.Split) -> dict[str, Any]:
-    """Stored bytes of a split: `columns`, `streams` (by name), `tables` (all other files).
+class StoredBytes(NamedTuple):
+    """Stored bytes of a split."""
 
-    `commits`: time of the newest commit of "columns" and of each stream; None if lost.
-    """
-    streams = dict.fromkeys(split.streams, 0)
-    stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
-    for key, n_bytes in split.store.file_sizes(split.name).items():
-        # shards lie at COLUMN/c/... and at features/ARRAY/c/...
-        top, *names = key.removeprefix(f"{split.name}/").split("/")
-        stream = stream_of(names[0]) if names[1:2] == ["c"] else None
-        if top in split.columns and names[:1] == ["c"]:
-            stored["columns"] += n_bytes
-        elif top == FEATURES and stream in stored["streams"]:
-            stored["streams"][stream] += n_bytes
-        else:
-            stored["tables"] += n_bytes
-    stored["commits"] = {"columns": split.provenance.get("finished")}
-    for name in split.streams:
-        stored["commits"][name] = split.open_stream(name).provenance.get("finished")
-    return stored
+    columns: int
+    streams: Mapping[str, int]  # by name
+    tables: int  # all other files
+    # time of the newest commit of "columns" and of each stream; None if lost
+    commits: Mapping[str, str | None]
+
+    @classmethod
+    def of_split(cls, split: cache.Split) -> Self:
+        columns = 0
+        streams = dict.fromkeys(split.streams, 0)
+        tables = 0
+        for key, n_bytes in split.store.file_sizes(split.name).items():
+            # shards lie at COLUMN/c/... and at features/ARRAY/c/...
+            top, *names = key.removeprefix(f"{split.name}/").split("/")
+            stream = stream_of(names[0]) if names[1:2] == ["c"] else None
+            if top in split.columns and names[:1] == ["c"]:
+                columns += n_bytes
+            elif top == FEATURES and stream in streams:
+                streams[stream] += n_bytes
+            else:
+                tables += n_bytes
+        commits = {"columns": split.provenance.get("finished")}
+        for name in split.streams:
+            commits[name] = split.open_stream(name).provenance.get("finished")
+        return cls(columns, streams, tables, commits)
 
 
 def list_digests(

@@ -19,8 +19,8 @@ import numpy as np
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, is_error
-from pipeline.conversion.committed import rejected_videos, video_state
+from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
@@ -162,7 +162,7 @@ def from_cache(
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
     _refuse_other_body(folder or Path(name), stand_in, body)
-    n_rejected, rejections = rejected_videos(split)
+    record = ConversionRecord(split)
     if choice.video:
         numbers = _video_tracks(split, choice.video)
     else:
@@ -176,8 +176,8 @@ def from_cache(
         reader=split.manifest.get("reader", {}),
         totals=split.manifest.get("accounting", {}),
         totals_of="the whole split",
-        n_rejected=n_rejected,
-        rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
+        n_rejected=record.n_rejected,
+        rejected=tuple(islice(record.rejections(), min(record.n_rejected, MOST_LISTED))),
         left_out=tuple(_left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
@@ -273,8 +273,8 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
-        state = video_state(split.videos[number].account)
-        reason = ": ".join(filter(None, state))
+        outcome = VideoOutcome.of_account(split.videos[number].account)
+        reason = ": ".join(filter(None, outcome))
         raise no_video(split.name, video, reason, names_with_tracks)
     return numbers
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from pipeline.show.page import templates, write
@@ -133,7 +133,7 @@ def _summary(opened: OpenedCache, shown: Sequence[TrainingRun], stream: str) -> 
     stream: The feature stream.
     """
     n_errors = opened.dropped_frames().errors
-    n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
+    n_rejected = sum(ConversionRecord(split).n_rejected for split in opened.splits)
     missing = opened.n_missing.get(stream, 0)
     problems = [*opened.problems]
     if n_rejected:

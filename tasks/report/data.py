@@ -19,7 +19,7 @@ from pipeline import datasets
 from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
-from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.estimates import estimates_of
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
 from tasks.report import DEMO, UNTRAINED, PageSection
@@ -195,10 +195,10 @@ def _accounting_section(opened: OpenedCache) -> PageSection:
     reasons: list[_ReasonRow] = []
     for split in opened.splits:
         reasons += _reason_rows(split)
-        n_rejected, texts = rejected_videos(split)
-        if n_rejected:
-            first = [*islice(texts, MOST_REJECTED)]
-            rejected.append(_RejectedVideos(split.name, n_rejected, first))
+        record = ConversionRecord(split)
+        if record.n_rejected:
+            first = [*islice(record.rejections(), MOST_REJECTED)]
+            rejected.append(_RejectedVideos(split.name, record.n_rejected, first))
     data = {
         "reasons": reasons,
         "rejected": rejected,

@@ -24,7 +24,8 @@ import numpy as np
 import cache
 from pipeline.cameras import rigid
 from pipeline.cli.text import count
-from pipeline.conversion.committed import committed_split, refuse_mixed_cache
+from pipeline.conversion.committed import committed_split
+from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import cache
-from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
@@ -93,7 +93,7 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")
     luigi_cfg("penn_action dances")
-    assert rejected_videos(cache.open(penn.root)["dances/train"])[0] == 0, "for the report"
+    assert ConversionRecord(cache.open(penn.root)["dances/train"]).n_rejected == 0, "for the report"
     planned = command_line("plan", code=2)
     assert "penn_action/test" in planned.out and planned.err.startswith(f"! {dances}")
     shown = command_line("doctor --json", code=1)

@@ -18,7 +18,7 @@ from pipeline import datasets
 from pipeline.accounting import REASONS
 from pipeline.body import Body
 from pipeline.conversion import convert
-from pipeline.conversion.committed import rejected_videos
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.parts import read_spooled
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
@@ -211,7 +211,7 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     done = into.convert(root, raw, "kinetics", strict=True)
     counts = {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
     assert (done.totals["videos"], done.rejected) == (counts, ())
-    assert not [*rejected_videos(cache.open(root)["kinetics/train"])[1]]
+    assert not [*ConversionRecord(cache.open(root)["kinetics/train"]).rejections()]
     without_rows = "1 video without rows: no_keypoints, "
     types("status --cache CACHE", f"{without_rows}the video has no keypoint files")
     with without(REASONS, "no_keypoints"):  # a reason of a reader from elsewhere

@@ -1,0 +1,136 @@
+"""What is shown of one split of a cache: its committed state, and the plan of its next conversion,
+with the recorded options.  [tracks, features]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cache
+from cache.format.folders import unmounted_streams
+from pipeline.accounting import VideoOutcome, VideoState, is_error
+from pipeline.cli.text import error_text
+from pipeline.conversion.committed import MOUNT, ConversionRecord
+from pipeline.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.errors import PipelineError
+from pipeline.features.committed import is_untrained, stream_label, weights_of
+
+
+class _StreamStatus(NamedTuple):
+    """What is shown of a stream. None: its files are damaged."""
+
+    name: str
+    label: str  # its name, with warnings
+    weights: Mapping[str, Any]  # as of `weights_of`, and whether they are "untrained"; {}: none
+    undecodable: int | None = None  # number of rows without features
+    without_features: Mapping[str, int] | None = None  # reason -> number of rows without features
+    problem: str | None = None  # message
+
+
+class _NotedVideo(NamedTuple):
+    """A video with losses or notes: what the JSON document of `status` has of its account."""
+
+    name: str
+    found: int
+    kept: int
+    dropped: Mapping[str, int]
+    set_aside: str
+    message: str
+    notes: Sequence[str]
+    failed: bool  # rejected because of an error
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatus:
+    """All that is shown about a split that can be read."""
+
+    record: ConversionRecord
+    streams: Sequence[_StreamStatus]
+    plan: ConversionPlan | None  # of its next conversion; None: none is planned
+    unlisted: str | None  # why none is planned, of a split that was converted here
+    videos: Sequence[_NotedVideo]
+    without_track: Mapping[str, str]  # video -> why
+    problems: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return self.record.split.name
+
+    @property
+    def rejected(self) -> list[_NotedVideo]:
+        return [video for video in self.videos if video.failed]
+
+    @property
+    def n_uncounted(self) -> int:
+        """The number of rejected videos whose frames are unknown."""
+        return sum(not video.found for video in self.rejected)
+
+
+def read_status(split: cache.Split) -> SplitStatus:
+    """Collect all that is shown about a split. Raises CacheError and OSError if it is unreadable,
+    but not for a damaged stream, which is among its problems.
+    """
+    record = ConversionRecord(split)
+    streams = [_read_stream(split, name) for name in split.streams]
+    problems = [stream.problem for stream in streams if stream.problem is not None]
+    problems += unmounted_streams(cache.store_at(split.root), split.name).values()
+    plan = None
+    unlisted = None
+    if record.raw is None or not record.is_of_dataset:
+        problems += record.why_empty()
+    else:
+        try:
+            _require_raw(record)
+            plan = recorded_plan(split, reads_contents=False)  # a look at a cache reads no terabyte
+            problems += plan.problems
+        except (PipelineError, OSError) as error:
+            unlisted = error_text(error)
+            problems.append(f"{split.name}: {unlisted}")
+    videos = []
+    without_track = {}
+    for video in split.videos:
+        account = video.account
+        outcome = VideoOutcome.of_account(account)
+        if outcome.state == VideoState.WITHOUT_TRACK:
+            without_track[video.name] = outcome.message
+        if outcome.state != VideoState.NOT_RECORDED:
+            has_losses = account["dropped"] or account["set_aside"]
+            if has_losses or account["notes"]:
+                videos.append(_note_video(account))
+    return SplitStatus(record, streams, plan, unlisted, videos, without_track, problems)
+
+
+def _read_stream(split: cache.Split, name: str) -> _StreamStatus:
+    """Read a stream: its label, weights, and rows without features."""
+    label = f"{name} (damaged)"
+    weights: dict[str, Any] = {}
+    try:
+        label = stream_label(split, name)
+        weights |= weights_of(split, name)
+        if weights:
+            weights["untrained"] = is_untrained(split, name)
+        stream = split.open_stream(name)
+        reasons = stream.provenance.get("without_features") or {}
+        return _StreamStatus(name, label, weights, stream.undecodable(), reasons)
+    except cache.AccessDenied as error:
+        problem = f"{split.name}: {error}"
+    except (cache.CacheError, OSError) as error:
+        problem = f"{split.name}: {name} is damaged: {error_text(error)}"
+    return _StreamStatus(name, label, weights, problem=problem)
+
+
+def _require_raw(record: ConversionRecord) -> None:
+    """Raise PipelineError if the recorded raw folder is missing."""
+    if record.raw is not None and not record.raw.is_dir():
+        again = record.convert_command("--retry", "--raw", "DIR")
+        raise PipelineError(
+            f"its raw folder {record.raw} is missing. {MOUNT}. If it has moved: {again}"
+        )
+
+
+def _note_video(account: Mapping[str, Any]) -> _NotedVideo:
+    names = _NotedVideo._fields[:-1]
+    values = {name: account[name] for name in names}
+    return _NotedVideo(**values, failed=is_error(account["set_aside"]))
