@@ -17,7 +17,7 @@ from luigi.task import flatten
 from cache import CacheError
 from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import error_text
+from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
 from pipeline.recipe.steps import StepResult
 from tasks.settings import settings

@@ -42,7 +42,8 @@ from pipeline.cli.command_line import (
     listen,
     set_up_process,
 )
-from pipeline.cli.text import error_text, from_here, python
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file

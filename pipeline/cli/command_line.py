@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from pipeline.cli import text
 from pipeline.cli.console import ERROR, BrokenPipe, err, out, plain
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import command
 from pipeline.errors import PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
@@ -131,14 +132,14 @@ class _CommandParser(_Parser):
         self._module = ""
         if not module:
             return
-        command: Command = importlib.import_module(module).COMMAND
+        loaded: Command = importlib.import_module(module).COMMAND
         self.set_defaults(
-            run=command.run, complete=self._complete, kept=command.kept, reads=command.reads
+            run=loaded.run, complete=self._complete, kept=loaded.kept, reads=loaded.reads
         )
         self.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
-        command.options(self)
+        loaded.options(self)
         help_ = "Override a luigi.cfg setting for this run (repeatable)"
         self.add_argument(
             "--set",
@@ -212,7 +213,7 @@ def run(
         except BrokenPipe as error:
             return exit_code(error)
         except KeyboardInterrupt as error:
-            _print_interruption(error, args, text.command(*arguments, module=module))
+            _print_interruption(error, args, command(*arguments, module=module))
             return exit_code(error)
         except Exception as error:
             if "--debug" in arguments:
@@ -228,7 +229,7 @@ def _message_of(error: Exception, args: argparse.Namespace) -> str:
 
     if isinstance(error, PipelineError | CacheError | OSError):
         places = (getattr(args, key, None) for key in ("cache", "out"))
-        return text.error_text(error, [path for path in places if path is not None])
+        return error_text(error, [path for path in places if path is not None])
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
         problem, _, _ = str(error).partition(". GPU")
         return f"the GPU's memory is full ({problem}). {GPU_FULL}"

@@ -15,7 +15,8 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain, print_json
-from pipeline.cli.text import error_text, text_of
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import text_of
 from pipeline.commands.preparation import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable

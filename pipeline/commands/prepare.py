@@ -22,7 +22,8 @@ from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, command, count, error_text, few, from_here, size
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import FEW, command, count, few, from_here, size
 from pipeline.clips import detectors
 from pipeline.clips.plan import usual_detector
 from pipeline.commands.extract import RequestedStreams

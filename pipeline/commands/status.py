@@ -33,7 +33,8 @@ from pipeline.cli.console import (
     print_result,
 )
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, command, count, error_text, few, size
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import FEW, command, count, few, size
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.committed import IMPORTED, fill_command

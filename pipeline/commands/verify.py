@@ -24,7 +24,8 @@ import cache
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, count, error_text, few, size
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import FEW, count, few, size
 from pipeline.conversion.committed import DROP, ConversionRecord
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan

@@ -24,7 +24,7 @@ import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
-from pipeline.cli.text import error_text
+from pipeline.cli.system_errors import error_text
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset

@@ -25,7 +25,8 @@ import cache
 from cache.format.layout import FEATURES, stream_of
 from pipeline.accounting import VideoOutcome, VideoState
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import error_text, printable
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import printable
 from pipeline.conversion.committed import ConversionRecord
 from pipeline.features.committed import is_current, is_untrained
 from pipeline.files.pixels import sources

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cache
 from cache.format.folders import unmounted_streams
 from pipeline.accounting import VideoOutcome, VideoState, is_error
-from pipeline.cli.text import error_text
+from pipeline.cli.system_errors import error_text
 from pipeline.conversion.committed import MOUNT, ConversionRecord
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError

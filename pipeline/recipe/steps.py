@@ -26,7 +26,7 @@ from pipeline.conversion.parts import read_part
 from pipeline.errors import PipelineError
 from pipeline.features.plan import ExtractionPlan, Why
 from pipeline.settings.arguments import MEANWHILE
-from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
+from pipeline.settings.new_cache import check_new_cache, forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def convert(
         notes = [*_note_no_rows(plan, totals)]
         return StepResult(details=details, mark=IDLE, notes=notes, problems=plan.problems)
 
-    is_new = check_new_cache(s, plan.root)
+    check_new_cache(s, plan.root)
+    is_new = is_new_cache(plan.root)
     result = conversion.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
     )

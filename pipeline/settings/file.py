@@ -111,6 +111,21 @@ class Section(dict[str, str]):
                 return number
         return 0
 
+    def rewrite(self, key: str, old: str, new: str) -> None:
+        """Replace the value `old` of a key in the file, if it stands there, by a shorter one.
+
+        In place: a kill leaves the rest of the file as it is.
+        """
+        number = self.line(key)
+        if not number:
+            return
+        *above, line = self.file.read_bytes().splitlines(keepends=True)[:number]
+        value = re.search(rf"[=:]\s*{old}".encode(), line)
+        if value is not None:
+            with self.file.open("r+b") as file:
+                file.seek(sum(map(len, above)) + value.end() - len(old))
+                file.write(new.ljust(len(old)).encode())
+
     def drop_keys(self, *keys: str) -> Section:
         """The section without these keys."""
         values = {key: text for key, text in self.items() if key not in keys}

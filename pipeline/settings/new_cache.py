@@ -8,15 +8,23 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import re
+from enum import Enum
 from pathlib import Path
 
 import cache
 from pipeline.cli.console import err
-from pipeline.cli.text import error_text
+from pipeline.cli.system_errors import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
 from pipeline.settings.sections import Settings
+
+
+class _Creation(Enum):
+    """Whether a missing cache is created: the values of [paths] new_cache."""
+
+    ALWAYS = "yes"
+    NEVER = "no"
+    ONCE = "once"
 
 
 def is_new_cache(root: cache.Root) -> bool:
@@ -39,27 +47,31 @@ def is_new_cache(root: cache.Root) -> bool:
     return not cache.store_at(root).exists("zarr.json")
 
 
-def check_new_cache(settings: Settings, root: cache.Root) -> bool:
+def check_new_cache(settings: Settings, root: cache.Root) -> None:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
-    new_cache forbids creating it. Returns whether there is no cache yet.
+    new_cache forbids creating it.
 
     Also raises what `is_new_cache` raises, and PipelineError for a folder that cannot be made.
     """
     if not is_new_cache(root):
-        return False
-    permission = _permission(settings, root)
+        return
     folder = cache.local_folder(root)
     if folder is not None:
         require_writable(folder, "Name another folder for the cache.")
-    where = settings.source.where("paths", "new_cache")
-    do = "To create one: --set paths.new_cache=yes"
-    if permission == "no":
-        raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
-    if permission == "once" and not _is_writable(settings.file):
-        afterwards = f"{settings.file} cannot be changed to new_cache = no afterwards"
-        problem = f"{root} has no cache, and {afterwards}"
-        raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
-    return True
+    creation = _creation_of(settings, root)
+    do = "Is its disk mounted?"
+    if creation is _Creation.NEVER:
+        problem = f"{root} has no cache"
+    elif creation is _Creation.ONCE and not _is_writable(settings.file):
+        problem = (
+            f"{root} has no cache, and {settings.file} cannot be changed to new_cache = no "
+            "afterwards"
+        )
+        do = "Is the cache's disk mounted?"
+    else:
+        return
+    setting = f"{settings.source.where('paths', 'new_cache')} = {creation.value}"
+    raise ConfigError(f"{setting}: {problem}. {do} To create one: --set paths.new_cache=yes")
 
 
 def _is_writable(file: Path) -> bool:
@@ -72,16 +84,11 @@ def _is_writable(file: Path) -> bool:
 
 def forbid_new_cache(settings: Settings, root: cache.Root) -> None:
     """After a commit to [paths] cache, change `new_cache = once` in luigi.cfg to `no`."""
-    if _permission(settings, root) != "once" or not settings.file.is_file():
-        return
-    try:
-        match = re.search(rb"^\s*new_cache\s*[=:]\s*once", settings.file.read_bytes(), re.MULTILINE)
-        if match:
-            with settings.file.open("r+b") as file:
-                file.seek(match.end() - len("once"))
-                file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
-    except OSError as error:
-        _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
+    if _creation_of(settings, root) is _Creation.ONCE:
+        try:
+            settings.source.section("paths").rewrite("new_cache", "once", "no")
+        except OSError as error:
+            _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
 
 
 @functools.cache
@@ -90,10 +97,10 @@ def _warn_once(text: str) -> None:
     err.warn(text)
 
 
-def _permission(settings: Settings, root: cache.Root) -> str:
-    """[paths] new_cache (yes, no or once) if `root` is [paths] cache; else yes."""
+def _creation_of(settings: Settings, root: cache.Root) -> _Creation:
+    """[paths] new_cache if `root` is [paths] cache. It says nothing of other caches."""
     paths = settings.named_paths
     # a URL stays what it is
     if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
-        return "yes"
-    return paths.new_cache
+        return _Creation.ALWAYS
+    return _Creation(paths.new_cache)

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import cache
 from pipeline.boxes import crop_person
-from pipeline.cli.text import error_text
+from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
 from pipeline.features.pixels import raw_folder
 from pipeline.files.pixels import sources

@@ -17,7 +17,8 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import SAMPLED, reason
-from pipeline.cli.text import command, count, error_text
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import command, count
 from pipeline.commands import leaks
 from pipeline.conversion.committed import ConversionRecord
 from pipeline.estimates import estimates_of

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.text import error_text, from_here
+from pipeline.cli.system_errors import error_text
+from pipeline.cli.text import from_here
 from pipeline.errors import MissingAssets, RawDataError
 
 

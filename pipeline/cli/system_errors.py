@@ -1,0 +1,64 @@
+"""Messages of system errors: the path, what is wrong there, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_AGAIN: Final = "then run the same command again."
+_OTHER: Final = "Name another path."
+_PROBLEMS: Final = {  # errno -> (what is wrong, what to do)
+    errno.ENOSPC: ("no space left on its disk", f"Make room, {_AGAIN}"),
+    errno.EDQUOT: ("disk quota exceeded", f"Make room, {_AGAIN}"),
+    errno.EIO: ("input/output error of its disk", f"Check the disk, {_AGAIN}"),
+    errno.EACCES: (
+        "permission denied",
+        "Change its permissions (ls -ld shows them), or name another path.",
+    ),
+    errno.EPERM: ("operation not permitted", _OTHER),
+    errno.EROFS: ("its disk is read-only", _OTHER),
+    errno.EEXIST: ("this is a file, where a folder is needed", _OTHER),
+    errno.ENOTDIR: ("this is a file, where a folder is needed", _OTHER),
+    errno.EISDIR: ("this is a folder, where a file is needed", "Name a file."),
+    errno.ENOENT: ("no such file or folder", "Check its name."),
+    errno.EMFILE: ("too many open files", "Allow more (ulimit -n 4096), or set fewer workers."),
+}
+
+
+def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
+    """An error's message. For a system error: the path, what is wrong there, and what to do.
+
+    places: Folders, files and URLs that the user named for output. The message names them if the
+        system does not name a file.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    default = (error.strerror or type(error).__name__, f"Correct this, {_AGAIN}")
+    problem, do = _PROBLEMS.get(error.errno, default)
+    return f"{_place(error, places)}: {problem}. {do}"
+
+
+def _place(error: OSError, places: Sequence[Path | str]) -> str:
+    """The path to name for a system error."""
+    if error.filename is None or isinstance(error.filename, int):  # a number: an open file
+        return " or ".join(map(str, places)) or "the disk"
+    return str(_find_blamed(Path(os.fsdecode(error.filename)), error.errno))
+
+
+def _find_blamed(file: Path, number: int | None) -> Path:
+    """The file or folder on the way to `file` that caused a system error."""
+    above = [file, *file.parents]
+    if not file.is_absolute():
+        above[-1] = Path.cwd()  # says more than "."
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        for folder in reversed(above):
+            if folder.is_file():
+                return folder
+    elif number == errno.EACCES:  # a missing file needs the permissions of its folder
+        for folder in above:
+            if os.path.lexists(folder):
+                return folder
+    return file
