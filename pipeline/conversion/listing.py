@@ -12,7 +12,7 @@ files name their clip inside and change when it is renamed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -38,15 +38,15 @@ def list_videos(
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
     videos and the folder has none; RawDataError if the folder is not the dataset's.
     """
-    had_videos = committed is not None and len(committed.videos) > 0
-    videos: Sequence[RawVideo] = ()
+    earlier = committed if committed is not None and len(committed.videos) else None
     try:
         videos = dataset.videos(raw, split)
-    except RawDataError:
-        if not had_videos:
+    except RawDataError as error:
+        if earlier is None:
             raise
-    if committed is not None and had_videos and not videos:
-        raise _no_videos(raw, committed)
+        raise _no_videos(raw, earlier) from error
+    if earlier is not None and not videos:
+        raise _no_videos(raw, earlier)
     return tuple(_escape_names(videos))
 
 
@@ -80,27 +80,43 @@ def renamed_videos(
     """
     if not gone:
         return {}
-    old_contents = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    new_contents = {}
+    contents = {}
     for video in coming:
         digest = digests.get(video.name) or changes.video_digest(raw, video)
-        new_contents[video.name] = digest[: changes.CONTENTS]
-    renamed = _pair_equal(old_contents, new_contents)
-
-    still_gone = gone.keys() - renamed.values()
-    old_images = {}
-    for number, name in enumerate(committed.videos.names):
-        if name in still_gone:
-            old_images[name] = file_part(committed.videos[number].pixels)
-    if not any(old_images.values()):
+        contents[video.name] = _content(digest)
+    old_contents = {name: _content(digest) for name, digest in gone.items()}
+    renamed = _pair_equal(old_contents, contents)
+    old_images = _recorded_images(committed, gone.keys() - renamed.values())
+    if not old_images:
         return renamed
-    new_images = {}
-    for video in coming:
-        is_clip = bool(video.files) and video.files[0].suffix.lower() in VIDEOS
-        if is_clip and video.name not in renamed:
+    others = [video for video in coming if video.name not in renamed]
+    return renamed | _pair_equal(old_images, _read_images(raw, others))
+
+
+def _content(digest: str) -> str:
+    """The part of a video's digest that does not depend on the names of its files."""
+    return digest[: changes.CONTENTS]
+
+
+def _recorded_images(committed: cache.Split, names: Collection[str]) -> dict[str, str]:
+    """The clips among these videos -> the digest of their images at the commit."""
+    images = {}
+    for number, name in enumerate(committed.videos.names):
+        if name in names:
+            digest = file_part(committed.videos[number].pixels)
+            if digest:
+                images[name] = digest
+    return images
+
+
+def _read_images(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:
+    """The clips among these videos -> the digest of their images now."""
+    images = {}
+    for video in videos:
+        if video.files and video.files[0].suffix.lower() in VIDEOS:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
-                new_images[video.name] = Video(raw, str(video.files[0])).digest()
-    return renamed | _pair_equal(old_images, new_images)
+                images[video.name] = Video(raw, str(video.files[0])).digest()
+    return images
 
 
 def _pair_equal(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cache
 from cache.write.parts import staged_by_parts
@@ -229,22 +230,37 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
 # plans
 
 
-@dataclass(slots=True)
+class _Detection(NamedTuple):
+    """What the detector has to do for a split."""
+
+    # of the whole raw folder; None also until the detector's weights are downloaded
+    plan: DetectionPlan | None = None
+    undetected: tuple[str, ...] = ()  # clips of this split
+
+
+class _Extractions(NamedTuple):
+    """What to extract of the committed rows of a split."""
+
+    plans: Sequence[ExtractionPlan] = ()
+    problems: Sequence[str] = ()  # streams of other settings, or that cannot be read
+    refusals: Sequence[str] = ()  # streams to import, missing columns
+
+
+@dataclass(frozen=True, slots=True)
 class SplitPlan:
     """The plans of one recipe's steps. A plan is None, or empty, if it cannot be made."""
 
     recipe: Recipe
     committed: cache.Split | None = None  # the split in the cache, if any
     conversion: ConversionPlan | None = None
+    detection: DetectionPlan | None = None  # of the whole raw folder, as in `_Detection`
+    undetected: Sequence[str] = ()  # clips of this split that the detector has to do
     # of the recipe's streams, for the committed rows, without those that the conversion adds
-    extractions: list[ExtractionPlan] = field(default_factory=list)
-    # of the whole raw folder; None also until the detector's weights are downloaded
-    detection: DetectionPlan | None = None
-    undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
+    extractions: Sequence[ExtractionPlan] = ()
 
     # messages
-    problems: list[str] = field(default_factory=list)  # errors that a run will meet
-    refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
+    problems: Sequence[str] = ()  # errors that a run will meet
+    refusals: Sequence[str] = ()  # streams to import, missing columns
     staged: str | None = None  # a line about the staged work of parts
 
     @property
@@ -283,47 +299,67 @@ class SplitPlan:
         return [name for name in split.streams if is_current(split, name)]
 
 
-def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
+def plan_splits(recipes: Iterable[Recipe]) -> list[SplitPlan]:
     """Plan every recipe. Those of one raw folder share the plan of its detection. Errors become
     `SplitPlan.problems`.
     """
     # raw folder -> plan of its detection; None if all clips have labels that it would not make
     detections: dict[Path, DetectionPlan | None] = {}
-    plans = []
-    for recipe in recipes:
-        plan = SplitPlan(recipe)
-        plans.append(plan)
-        if recipe.needs_demo_data:
-            continue
+    return [_plan_split(recipe, detections) for recipe in recipes]
+
+
+def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) -> SplitPlan:
+    if recipe.needs_demo_data:
+        return SplitPlan(recipe)
+    problems = []
+    staged = None
+    committed = None
+    conversion = None
+    detection = _Detection()
+    extractions = _Extractions()
+    try:
+        staged = staged_by_parts(recipe.root, recipe.name)
+        committed = committed_split(recipe.root, recipe.name)
+        conversion = recipe.plan_conversion()
+        committed = conversion.committed  # the one whose tables are read already
+        detection = _plan_detection(recipe, conversion, detections)
+    except (PipelineError, cache.CacheError) as error:
+        problems.append(str(error))
+    if committed is not None:
+        extractions = _plan_extractions(recipe, committed)
+        problems += extractions.problems
+    has_new_videos = conversion is not None and (conversion.append or detection.undetected)
+    adds_rows = committed is None or has_new_videos
+    if not problems and (adds_rows or any(plan.why for plan in extractions.plans)):
         try:
-            plan.staged = staged_by_parts(recipe.root, recipe.name)
-            plan.committed = committed_split(recipe.root, recipe.name)
-            plan.conversion = recipe.plan_conversion()
-            plan.committed = plan.conversion.committed  # the one whose tables are read already
-            _plan_detection(plan, plan.conversion, detections)
-        except (PipelineError, cache.CacheError) as error:
-            plan.problems.append(str(error))
-        try:
-            _plan_streams(plan)
-        except (PipelineError, cache.CacheError) as error:
-            plan.problems.append(str(error))
-    return plans
+            recipe.refuse_random_weights(recipe.streams)
+        except PipelineError as error:
+            problems.append(str(error))
+    return SplitPlan(
+        recipe,
+        committed,
+        conversion,
+        detection.plan,
+        detection.undetected,
+        extractions.plans,
+        problems,
+        extractions.refusals,
+        staged,
+    )
 
 
 def _plan_detection(
-    plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan | None]
-) -> None:
-    """Set `plan.undetected`, the clips of this split that the detector has to do, and
-    `plan.detection`, if it can be made. detections: by raw folder, to which this one is added.
+    recipe: Recipe, conversion: ConversionPlan, detections: dict[Path, DetectionPlan | None]
+) -> _Detection:
+    """Plan the detection for a split. detections: by raw folder, to which this one is added.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
     and clips are undetected by the other options of their keypoints.
     """
-    recipe = plan.recipe
     raw = recipe.raw
     detector = recipe.detector
     if detector is None:
-        return
+        return _Detection()
     list_unlabelled = functools.partial(
         unlabelled_clips, raw, by_any_detector=recipe.by_any_detector
     )
@@ -331,14 +367,14 @@ def _plan_detection(
     of_split = {str(file) for file in files if file.suffix.lower() in VIDEOS}
     if detector.downloads:
         clips = [clip for clip in list_unlabelled() if clip in of_split]
-        plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
-        return
+        return _Detection(
+            None, tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
+        )
     if raw not in detections:
         detections[raw] = recipe.plan_detection() if list_unlabelled() else None
-    plan.detection = detections[raw]
-    if plan.detection is not None:
-        missing = (item.clip for item in plan.detection.missing)
-        plan.undetected = tuple(clip for clip in missing if clip in of_split)
+    plan = detections[raw]
+    missing = [] if plan is None else [item.clip for item in plan.missing]
+    return _Detection(plan, tuple(clip for clip in missing if clip in of_split))
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
@@ -352,34 +388,27 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     return (detection.detector, every) == (detector.name, detector.every)
 
 
-def _plan_streams(plan: SplitPlan) -> None:
-    """Plan the extraction of the committed rows. Raise ConfigError if a run would extract real data
-    with random weights.
-    """
-    recipe = plan.recipe
-    todo = plan.conversion
-    if plan.committed is not None:
-        _plan_committed(plan, plan.committed)
-    adds_rows = plan.committed is None or bool(todo and (todo.append or plan.undetected))
-    if not plan.problems and (adds_rows or any(stream.why for stream in plan.extractions)):
-        recipe.refuse_random_weights(recipe.streams)
-
-
-def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
-    """Set `plan.extractions`. A refusal of a stream is added to `plan.problems` if it was extracted
-    with other settings, else to `plan.refusals`.
-    """
-    for spec in plan.recipe.streams:
+def _plan_extractions(recipe: Recipe, committed: cache.Split) -> _Extractions:
+    """Compare the recipe's streams with the committed ones, up to one that cannot be read."""
+    plans = []
+    problems = []
+    refusals = []
+    for spec in recipe.streams:
         message = ""
-        if spec.stream.reads.crops:
-            message = spec.missing_columns(committed)
-        stream = ExtractionPlan.compare(committed, replace(spec, raw=plan.recipe.raw))
-        if stream.differs and stream.refusal is not None:
-            plan.problems.append(stream.refusal)
-        elif stream.refusal is not None:
-            message = stream.refusal
-            stream = replace(stream, why=Why.NOTHING)  # it is not extracted
+        try:
+            if spec.stream.reads.crops:
+                message = spec.missing_columns(committed)
+            plan = ExtractionPlan.compare(committed, replace(spec, raw=recipe.raw))
+        except (PipelineError, cache.CacheError) as error:
+            problems.append(str(error))
+            break
+        if plan.differs and plan.refusal is not None:
+            problems.append(plan.refusal)
+        elif plan.refusal is not None:
+            message = plan.refusal
+            plan = replace(plan, why=Why.NOTHING)  # it is not extracted
         if message:
-            plan.refusals.append(message)
-        if stream.missing is not None:
-            plan.extractions.append(stream)
+            refusals.append(message)
+        if plan.missing is not None:
+            plans.append(plan)
+    return _Extractions(plans, problems, refusals)
