@@ -350,7 +350,7 @@ class VideoOutcome(NamedTuple):
     message: str = ""
 
     @classmethod
-    def of_account(cls, account: Mapping[str, Any]) -> Self:
+    def from_account(cls, account: Mapping[str, Any]) -> Self:
         """account: as the cache has it (`VideoAccount.as_dict`)."""
         if "tracks_kept" not in account:
             return cls(VideoState.NOT_RECORDED)

@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
 
     sizes = dict[str, StoredBytes]()
     if args.sizes:
-        sizes = {row.name: StoredBytes.of_split(row.record.split) for row in rows}
+        sizes = {row.name: StoredBytes.from_split(row.record.split) for row in rows}
     result = CommandResult([_as_document(status, sizes) for status in found], problems=problems)
     if not chosen:
         result.add_line("no split is committed yet")
@@ -240,7 +240,7 @@ def _counts(row: SplitStatus, unit: str) -> str:
     return text
 
 
-def _dropped(row: SplitStatus) -> str:
+def _dropped_cell(row: SplitStatus) -> str:
     parts = [describe_dropped(row.record.totals.get("frames", {}).get("dropped", {}))]
     if row.n_uncounted:
         parts.append(f"{count(row.n_uncounted, 'unreadable video')} not counted")
@@ -260,7 +260,7 @@ _COLUMNS: Final[Mapping[str, Callable[[SplitStatus], str]]] = {
     "videos": lambda row: _counts(row, "videos"),
     "tracks": lambda row: _counts(row, "tracks"),
     "frames kept / found": lambda row: _counts(row, "frames"),
-    "dropped": _dropped,
+    "dropped": _dropped_cell,
     "streams": _streams,
     "to convert": _to_convert,
 }

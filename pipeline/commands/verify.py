@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,7 +28,7 @@ from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, count, few, size
 from pipeline.conversion.committed import DROP, ConversionRecord
 from pipeline.conversion.convert import convert
-from pipeline.conversion.plan import recorded_plan
+from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.committed import MissingRows, fill_command
@@ -200,17 +200,16 @@ class _DroppedVideos(NamedTuple):
     videos: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Repair:
+class _Repair(NamedTuple):
     """Data dropped from a damaged cache, and the commands that fill it again. It is also the entry
     of the JSON document.
     """
 
-    restored: Sequence[str] = ()  # files
-    removed: Sequence[str] = ()
-    dropped: list[_DroppedVideos] = field(default_factory=list)
-    fill: list[str] = field(default_factory=list)  # commands, in the order in which to run them
-    refused: list[str] = field(default_factory=list)  # messages about failed repairs
+    restored: Sequence[str]  # files
+    removed: Sequence[str]
+    dropped: Sequence[_DroppedVideos]
+    fill: Sequence[str]  # commands, in the order in which to run them
+    refused: Sequence[str]  # messages about failed repairs
 
 
 def _add_repair(result: CommandResult, repair: _Repair) -> None:
@@ -236,40 +235,44 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
 
     Can be run again after it was killed. Raises CacheError if there is no cache.
     """
-    repair = _Repair()
-    lost = _streams_without_images(root, report.damaged, repair)
+    lost = _streams_without_images(root, report.damaged)
     damaged = [d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost]
     files = cache.repair(root, replace(report, damaged=damaged))
-    repair.restored = files.restored
-    repair.removed = files.removed
-    repair.refused += files.refused
+    refused = [*lost.values(), *files.refused]
+    dropped = []
+    fill = []
     for name, shards in files.rows.items():
         try:
-            _drop_videos(cache.open(root)[name], shards, repair)
+            split = cache.open(root)[name]
+            extractions = [fill_command(split, stream) for stream in split.streams]
+            videos = _drop_videos(split, shards)
         except (PipelineError, cache.CacheError) as error:
-            repair.refused.append(str(error))
-    dropped = {videos.split for videos in repair.dropped}
+            refused.append(str(error))
+            continue
+        dropped.append(_DroppedVideos(name, videos))
+        fill.append(f"{ConversionRecord(split).convert_command()}  # {count(len(videos), 'video')}")
+        fill += extractions
+    dropped_splits = {videos.split for videos in dropped}
     for name, stream in files.streams:
-        if name not in dropped:  # otherwise, all of its streams are extracted again
+        if name not in dropped_splits:  # otherwise, all of its streams are extracted again
             split = cache.open(root)[name]
             rows = count(MissingRows.find(split, stream).rows, "row")
-            repair.fill.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
-    return repair
+            fill.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
+    return _Repair(files.restored, files.removed, dropped, fill, refused)
 
 
 def _streams_without_images(
-    root: cache.Root, damaged: Sequence[cache.Damage], repair: _Repair
-) -> set[tuple[str, str | None]]:
-    """Find damaged streams whose images are missing: (split, stream).
+    root: cache.Root, damaged: Sequence[cache.Damage]
+) -> dict[tuple[str, str], str]:
+    """Find damaged streams whose images are missing: (split, stream) -> a message.
 
-    They are not repaired: dropping a shard would also lose its intact rows for good. Messages about
-    them are added to `repair.refused`.
+    They are not repaired: dropping a shard would also lose its intact rows for good.
     """
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:
         if damage.stream is not None and damage.shard is not None:
             shards.setdefault((damage.split, damage.stream), set()).add(damage.shard)
-    lost: set[tuple[str, str | None]] = set()
+    lost: dict[tuple[str, str], str] = {}
     for (name, stream), numbers in shards.items():
         try:
             split = cache.open(root)[name]
@@ -279,24 +282,35 @@ def _streams_without_images(
             # a small file is damaged, too: it is restored first, and the next repair finds the rest
             continue
         except PipelineError as error:
-            lost.add((name, stream))
-            repair.refused.append(
+            lost[name, stream] = (
                 f"{error} Stream {stream!r} was not changed: its other rows are readable."
             )
     return lost
 
 
-def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> None:
-    """Drop every video with a row in these shards, in one commit. Adds them, and the commands that
-    read them again, to `repair`.
+def _drop_videos(split: cache.Split, shards: Sequence[int]) -> tuple[str, ...]:
+    """Drop every video with a row in these shards, in one commit. Returns their names.
 
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
     names = {split.videos[number].name for number in videos_of(split, shards)}
+    plan = _plan_rereading(split, names)
+    # The other videos keep their recorded stamps: new ones would hide changes.
+    stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}
+    drop = tuple(sorted(names))
+    damaged = tuple(sorted(shards))
+    convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
+    return drop
+
+
+def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionPlan:
+    """The plan of a conversion that could read these videos again. Raises PipelineError if none
+    can.
+    """
+    record = ConversionRecord(split)
     n_videos = count(len(names), "video")
-    imported = split.manifest.get("reader", {}).get("imported")
-    if imported:
-        files = files_of(recorded_estimates(split), names) or [imported["file"]]
+    if record.imported is not None:
+        files = files_of(recorded_estimates(split), names) or [record.imported]
         raise PipelineError(
             f"{split.name}: rows of {n_videos} are damaged. They were imported from "
             f"{', '.join(files)}. Nothing was changed. Delete the split with its features, and "
@@ -307,22 +321,14 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
         )
-    fill = ConversionRecord(split).convert_command()
     gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
-            f"{plan.raw}, first {gone[0]}. "
-            f"Nothing was changed. Restore the files, or delete the rows: {fill} {DROP}"
+            f"{plan.raw}, first {gone[0]}. Nothing was changed. Restore the files, or delete the "
+            f"rows: {record.convert_command(DROP)}"
         )
-    # The other videos keep their recorded stamps: new ones would hide changes.
-    stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}
-    drop = tuple(sorted(names))
-    damaged = tuple(sorted(shards))
-    extractions = [fill_command(split, stream) for stream in split.streams]
-    convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
-    repair.dropped.append(_DroppedVideos(split.name, drop))
-    repair.fill += [f"{fill}  # {n_videos}", *extractions]
+    return plan
 
 
 COMMAND: Final = Command(_options, _run)

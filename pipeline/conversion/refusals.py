@@ -7,12 +7,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cache
 from pipeline.cli.text import count
 from pipeline.conversion.committed import LET_GO, ConversionRecord
 from pipeline.errors import PipelineError, StandInMixed
+
+_KINDS: Final = {False: "real data", True: "demo data"}  # by `stand_in`
 
 
 def refuse_loss(
@@ -67,8 +69,8 @@ def refuse_mixed_cache(root: cache.Root, source: Path | str, *, stand_in: bool) 
 def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool) -> None:
     """Raise StandInMixed unless both are demo data, or both are real data."""
     if ConversionRecord(split).is_stand_in != stand_in:
-        before = _kind_of_data(stand_in=not stand_in)
-        kind = _kind_of_data(stand_in=stand_in)
+        before = _KINDS[not stand_in]
+        kind = _KINDS[stand_in]
         root = f"{split.root}-{kind.split()[0]}"
         raise StandInMixed(
             f"{split.root}/{split.name}: was made from {before}, and {source} is {kind}: they do "
@@ -78,12 +80,7 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
 
 def _describe_reader(reader: Mapping[str, Any]) -> str:
     body = "without" if reader["body"] is None else "with"
-    return f"{_kind_of_data(stand_in=reader['stand_in'])} {body} a body model"
-
-
-def _kind_of_data(*, stand_in: bool) -> str:
-    """The kind of data as text: "demo data" or "real data"."""
-    return "demo data" if stand_in else "real data"
+    return f"{_KINDS[reader['stand_in']]} {body} a body model"
 
 
 def refuse_other_folder(

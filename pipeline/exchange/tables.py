@@ -286,7 +286,7 @@ def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
         yield (
             number,
             video.name,
-            *VideoOutcome.of_account(account),
+            *VideoOutcome.from_account(account),
             account["tracks_kept"],
             account["found"],
             account["kept"],
@@ -308,7 +308,7 @@ def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
             lines.append(("dropped", reason, n))
         lines = [line for line in lines if line[-1]]
         if not lines:
-            outcome = VideoOutcome.of_account(account)
+            outcome = VideoOutcome.from_account(account)
             lines = [(outcome.state, outcome.reason, 0)]
         for line in lines:
             yield number, video.name, *line

@@ -13,7 +13,8 @@ Words:
         `alive`; PREPARING and NO_TASK are below 0. It tells what a process ended at.
     worker: a seat of the pool, in which one process after the other sits.
 
-What becomes of the tasks of a process that ended is in `Pool._replace_process`.
+What becomes of the tasks of a process that ended is in `Pool._replace_process` and
+`_Submitted.gives_up`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ TRIALS: Final = 2
 # Processes in a row that end before they start a task: then the pool gives up.
 FRUITLESS: Final = 4
 VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
-_WHOLE_TASK: Final = 0  # stands for the place in a pool without `skips`
 
 
 def video_threads(n_processes: int) -> dict[str, str]:
@@ -101,14 +101,39 @@ class _OpenJob(Generic[T]):
     skipped: dict[int, Failed] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
 class _Submitted(Generic[T]):
-    """A task that was taken from its job and has no result yet."""
+    """A task that was taken from its job and has no result yet. It is given up after TRIALS
+    processes ended at it, or one was ended because it hung.
+    """
 
-    job: _OpenJob[T]
-    task: T
-    # place, or _WHOLE_TASK -> number of processes that ended there
-    n_ended: Counter[int] = field(default_factory=Counter)
+    def __init__(self, job: _OpenJob[T], task: T) -> None:
+        self.job = job
+        self.task = task
+        self._n_ended = Counter[int]()  # place -> number of processes that ended there
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the work is called with."""
+        return (self.task,)
+
+    def gives_up(self, place: int, failed: Failed) -> bool:
+        """Count a process that ended at a place. Returns whether no other one is to try again."""
+        self._n_ended[place] += 1
+        # a second trial would take the whole time limit again
+        return failed.reason == "reader_timeout" or self._n_ended.total() == TRIALS
+
+
+class _SkippingTask(_Submitted[T]):
+    """A task that is repeated without a place after TRIALS processes ended there."""
+
+    def arguments(self) -> tuple[Any, ...]:
+        return (self.task, self.job.skipped)
+
+    def gives_up(self, place: int, failed: Failed) -> bool:
+        self._n_ended[place] += 1
+        is_hopeless = self._n_ended[place] >= TRIALS
+        if is_hopeless and place != PREPARING:
+            self.job.skipped[place] = failed
+        return is_hopeless and place == PREPARING
 
 
 class _Worker(Generic[T]):
@@ -167,7 +192,7 @@ class Pool(Generic[T, R]):
         self.ahead = ahead
         self._jobs = jobs
         self._timeout = timeout
-        self._skips = skips
+        self._task_type: type[_Submitted[T]] = _SkippingTask if skips else _Submitted
         self._workers = [_Worker[T](number, work) for number, work in enumerate(works)]
         self._has_more_jobs = True  # `jobs` has not ended
         self._fruitless = 0  # processes in a row that ended before they started a task
@@ -234,7 +259,7 @@ class Pool(Generic[T, R]):
         submitted = self._take_task(worker)
         if submitted is None:
             return False
-        message = self._message(submitted)
+        message = pickle.dumps(submitted.arguments(), pickle.HIGHEST_PROTOCOL)
         # A busy process does not read its pipe. Sending more than the pipe holds would wait for it,
         # while it waits for this process to read a large result: a deadlock.
         fits = worker.n_sent + len(message) <= ROOM
@@ -252,13 +277,6 @@ class Pool(Generic[T, R]):
         with contextlib.suppress(ConnectionError):  # it has ended: `poll` replaces it
             worker.process.pipe.send_bytes(message)
         return True
-
-    def _message(self, submitted: _Submitted[T]) -> bytes:
-        """Pickle the arguments of the work: the task, and with `skips` its job's skipped places."""
-        arguments: tuple[Any, ...] = (submitted.task,)
-        if self._skips:
-            arguments += (submitted.job.skipped,)
-        return pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
 
     def _take_task(self, worker: _Worker[T]) -> _Submitted[T] | None:
         """Take a worker's next task: one that is to be sent again, else one of the worker's job,
@@ -278,7 +296,7 @@ class Pool(Generic[T, R]):
             else:
                 if task is None:
                     return None
-                return _Submitted(worker.job, task)
+                return self._task_type(worker.job, task)
 
     def _open_job(self) -> _OpenJob[T] | None:
         """Open the next job. Returns None if there is none now, or if there are no more (then
@@ -325,12 +343,9 @@ class Pool(Generic[T, R]):
     def _replace_process(
         self, worker: _Worker[T], process: Process, failed: Failed
     ) -> Iterator[Result[T, R]]:
-        """Keep the tasks of an ended process for the next one, and judge its current task:
-
-        - The process ended without a task: no task is to blame.
-        - Fewer than TRIALS processes ended at this task or place: the next process repeats it.
-        - With `skips`, at a place of the task: the task is repeated without this place.
-        - Otherwise the task is given up: its result, `Failed`, is yielded.
+        """Keep the tasks of an ended process for the next one. The current one may be given up
+        (`_Submitted.gives_up`): then its result, `Failed`, is yielded. No task is to blame if the
+        process ended without one.
         """
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
@@ -339,18 +354,8 @@ class Pool(Generic[T, R]):
         if place == NO_TASK:
             self._count_fruitless(failed)
             return
-
         current = worker.pending[0]  # the first one that was running
-        counted_place = place if self._skips else _WHOLE_TASK
-        current.n_ended[counted_place] += 1
-        # a second trial would take the whole time limit again
-        is_hopeless = failed.reason == "reader_timeout" and not self._skips
-        if not is_hopeless and current.n_ended[counted_place] < TRIALS:
-            return
-
-        if self._skips and place != PREPARING:
-            current.job.skipped[place] = failed
-        else:
+        if current.gives_up(place, failed):
             worker.pending.popleft()
             yield Result(current.task, failed, worker=worker.number)
 

@@ -82,7 +82,7 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
         for number, by_track in _grades(split, problems):
             grades[number] = Grade.worst_of(by_track.values())
         for number, video in enumerate(split.videos):
-            outcome = VideoOutcome.of_account(video.account)
+            outcome = VideoOutcome.from_account(video.account)
             if outcome.state == VideoState.OTHER_SPLIT:
                 continue
             cells = [split.name, video.name, outcome.state, outcome.reason]
@@ -140,7 +140,7 @@ class StoredBytes(NamedTuple):
     commits: Mapping[str, str | None]
 
     @classmethod
-    def of_split(cls, split: cache.Split) -> Self:
+    def from_split(cls, split: cache.Split) -> Self:
         columns = 0
         streams = dict.fromkeys(split.streams, 0)
         tables = 0

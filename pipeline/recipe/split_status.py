@@ -92,7 +92,7 @@ def read_status(split: cache.Split) -> SplitStatus:
     without_track = {}
     for video in split.videos:
         account = video.account
-        outcome = VideoOutcome.of_account(account)
+        outcome = VideoOutcome.from_account(account)
         if outcome.state == VideoState.WITHOUT_TRACK:
             without_track[video.name] = outcome.message
         if outcome.state != VideoState.NOT_RECORDED:

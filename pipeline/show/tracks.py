@@ -273,7 +273,7 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
-        outcome = VideoOutcome.of_account(split.videos[number].account)
+        outcome = VideoOutcome.from_account(split.videos[number].account)
         reason = ": ".join(filter(None, outcome))
         raise no_video(split.name, video, reason, names_with_tracks)
     return numbers
