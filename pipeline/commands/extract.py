@@ -8,9 +8,8 @@ stream's section. An existing stream must have been extracted with the same opti
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Final
 
 import cache
@@ -42,19 +41,15 @@ class RequestedStreams:
 
     source: SettingsFile
     names: tuple[str, ...]
-    raw: Path | None  # the raw folder now; None: as recorded
-    replaces: bool  # whether existing streams are computed from scratch
 
     @classmethod
     def by_options(
         cls,
         settings: Settings,
-        raw: Path | None,
         *,
         weights: str | None,
         kind: str | None = None,
         precision: str | None = None,
-        replaces: bool = False,
     ) -> RequestedStreams:
         """The streams of [features], or the one that `kind` names. The other options, if they are
         given, are keys of the first stream's section.
@@ -64,7 +59,7 @@ class RequestedStreams:
         source = settings.source.override_keys(
             names[0], kind=kind, weights=weights, precision=precision
         )
-        return cls(source, names, raw, replaces)
+        return cls(source, names)
 
     @property
     def sections(self) -> list[str]:
@@ -81,14 +76,15 @@ class RequestedStreams:
         for name in self.names:
             if committed is not None and name in committed.streams:
                 _refuse_unnamed(self.source, committed, name)
-            specs.append(replace(stream_of(self.source, name), raw=self.raw))
+            specs.append(stream_of(self.source, name))
         return specs
 
     def list_without_weights(
-        self, specs: Sequence[StreamSpec], committed: cache.Split | None
+        self, specs: Sequence[StreamSpec], existing: Collection[str]
     ) -> list[StreamSpec]:
-        """The new streams with random weights that no option of the command names."""
-        existing = () if committed is None or self.replaces else committed.streams
+        """The streams with random weights that no option of the command names, but for existing
+        ones.
+        """
         unweighted = []
         for spec in specs:
             sections = (self.source.section(spec.name), self.source.section(spec.stream.kind))
@@ -133,16 +129,18 @@ def _run(args: argparse.Namespace) -> int:
     """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
-    empty = ConversionRecord(committed).why_empty()
+    record = ConversionRecord(committed)
+    empty = record.why_empty()
     for problem in empty:
         out.show_problem(problem)
     if empty:
         return 1
 
     requested = _parse_streams(args)
-    all_specs = requested.specs(committed)
-    if not committed.manifest.get("stand_in"):
-        new = requested.list_without_weights(all_specs, committed)
+    all_specs = [replace(spec, raw=args.raw) for spec in requested.specs(committed)]
+    if not record.is_stand_in:
+        existing = () if args.replace else committed.streams
+        new = requested.list_without_weights(all_specs, existing)
         requested.refuse_random_weights(new, name)
     specs = []
     for spec in all_specs:
@@ -163,12 +161,7 @@ def _reads(args: argparse.Namespace) -> list[str]:
 
 def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     return RequestedStreams.by_options(
-        args.cfg,
-        args.raw,
-        kind=args.kind,
-        weights=args.weights,
-        precision=args.precision,
-        replaces=args.replace,
+        args.cfg, kind=args.kind, weights=args.weights, precision=args.precision
     )
 
 

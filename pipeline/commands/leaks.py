@@ -130,52 +130,51 @@ class _Names(NamedTuple):
     split: str
     what: str  # the dataset's word, such as subject or sequence
     scope: str  # splits of one scope name things alike, so that names can be compared
-    videos: Mapping[str, list[str]]  # name -> its videos
-    is_complete: bool  # whether all videos have a known name
+    videos: Mapping[str | None, list[str]]  # name -> its videos; None: of unknown names
 
-    @classmethod
-    def from_pairs(
-        cls, split: str, what: str, scope: str, pairs: Sequence[tuple[str, str | None]]
-    ) -> _Names:
-        """Group (video, name) by name; None: unknown."""
-        videos = defaultdict[str, list[str]](list)
-        for video, name in pairs:
-            if name is not None:
-                videos[name].append(video)
-        is_complete = all(name is not None for _, name in pairs)
-        return cls(split, what, scope, videos, is_complete)
+    @property
+    def known(self) -> list[str]:
+        return sorted(name for name in self.videos if name is not None)
 
 
-def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
+class _SplitNames(NamedTuple):
+    """All names of a split that are compared."""
+
+    subjects: _Names
+    recordings: _Names
+
+
+def _names_of(split: cache.Split) -> _SplitNames:
     """Ask the dataset's reader for the names of subjects and of recordings; if it is not installed,
     all are unknown.
     """
     dataset = split.name.partition("/")[0]
     reader = find_installed(dataset)
-    subjects = list[tuple[str, str | None]]()
-    recordings = list[tuple[str, str | None]]()
+    subjects = defaultdict[str | None, list[str]](list)
+    recordings = defaultdict[str | None, list[str]](list)
+    videos = split.videos.names
     for number in np.unique(split.tracks.video).tolist():
-        video = split.videos.names[number]
-        origin = reader.origin(video) if reader else Origin()
-        recordings.append((video, origin.recording))
+        origin = Origin() if reader is None else reader.origin(videos[number])
+        recordings[origin.recording].append(videos[number])
         labelled = [origin.subject]
         if not origin.subject:
-            labelled = split.videos.account(number).get("subjects") or [origin.subject]
-        subjects += [(video, name) for name in dict.fromkeys(labelled)]
-    if reader and reader.release.people:  # tracks are named VIDEO/SUBJECT
-        subjects.clear()
-        for track in dict.fromkeys(split.tracks.names):
-            video, _, subject = track.rpartition("/")
-            subjects.append((video, subject))
+            labelled = split.videos.account(number).get("subjects") or labelled
+        for subject in dict.fromkeys(labelled):
+            subjects[subject].append(videos[number])
     people = dataset
     recording = "recording"
-    if reader:
-        people = reader.release.people or dataset
+    if reader is not None:
         recording = reader.release.recording
+        if reader.release.people:  # tracks are named VIDEO/SUBJECT
+            people = reader.release.people
+            subjects.clear()
+            for track in dict.fromkeys(split.tracks.names):
+                video, _, subject = track.rpartition("/")
+                subjects[subject].append(video)
     scope = PUBLISHED if recording == PUBLISHED else dataset
-    return (
-        _Names.from_pairs(split.name, "subject", people, subjects),
-        _Names.from_pairs(split.name, recording, scope, recordings),
+    return _SplitNames(
+        _Names(split.name, "subject", people, subjects),
+        _Names(split.name, recording, scope, recordings),
     )
 
 
@@ -196,12 +195,13 @@ def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
         dataset = first.partition("/")[0]
         is_one_dataset = second.partition("/")[0] == dataset
         if is_one_dataset and f"{dataset}/{TRAIN}" not in names:
-            comparison = _compare(names[first][1], names[second][1])
+            comparison = _compare(names[first].recordings, names[second].recordings)
             if comparison.common:
                 compared.append(comparison)
     for name, (_, recordings) in names.items():
         twice = list[_Common]()
-        for recording, videos in sorted(recordings.videos.items()):
+        for recording in recordings.known:
+            videos = recordings.videos[recording]
             if len(videos) > 1:
                 twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
         # a sequence may have several cameras
@@ -220,9 +220,10 @@ def _compare(first: _Names, second: _Names) -> _Comparison:
     common = list[_Common]()
     unknown = _NOT_COMPARABLE
     if first.scope == second.scope:
-        for name in sorted(first.videos.keys() & second.videos.keys()):
-            common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
-        nameless = [names.split for names in (first, second) if not names.is_complete]
+        for name in first.known:
+            if name in second.videos:
+                common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
+        nameless = [names.split for names in (first, second) if None in names.videos]
         unknown = ""
         if nameless:
             unknown = f"not in the names of {' and '.join(nameless)}"

@@ -40,10 +40,8 @@ from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe, SplitPlan
 from pipeline.recipe.steps import LAYOUT, StepResult, accounting_lines
-from pipeline.settings import sections
 from pipeline.settings.arguments import BODY, cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
-from pipeline.settings.sections import Settings
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 NOTHING: Final = StepResult(details=())
@@ -90,33 +88,21 @@ def _reads(args: argparse.Namespace) -> list[str]:
     detector = list[str]()
     if args.dataset in args.cfg.detect.datasets:
         detector.append(args.detector or usual_detector(args.raw))
-    streams = RequestedStreams.by_options(args.cfg, args.raw, weights=args.weights)
+    streams = RequestedStreams.by_options(args.cfg, weights=args.weights)
     return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *streams.sections]
 
 
 def _run(args: argparse.Namespace) -> int:
-    settings = name_device(args.cfg, args.device)
+    settings = args.cfg.use_device(args.device)
     recipe = Recipe.by_options(
         settings, args.dataset, raw=args.raw, root=args.cache, named_body=args.body
     )
     if recipe.dataset.labels.uses_body and recipe.body is None:
         raise _no_body(recipe.dataset)
-    requested = RequestedStreams.by_options(settings, args.raw, weights=args.weights)
+    requested = RequestedStreams.by_options(settings, weights=args.weights)
     choice = DetectorChoice(name=args.detector, every=args.every, downloads=not args.plan)
     preparation = Preparation.resolve(recipe, choice, _streams_by_split(recipe, requested))
     return run(preparation, plan_only=args.plan, every_video=args.all)
-
-
-def name_device(settings: Settings, device: str | None) -> Settings:
-    """The settings with this device as the keys `device` of [detect] and [features]; None: as they
-    are.
-    """
-    if device is None:
-        return settings
-    source = settings.source
-    for section in ("detect", "features"):
-        source = source.override(section, "device", str(device), "--device")
-    return sections.parse(source, tolerant=True)
 
 
 def _streams_by_split(
@@ -132,7 +118,8 @@ def _streams_by_split(
         name = f"{recipe.dataset.name}/{split}"
         committed = committed_split(recipe.root, name)
         specs = requested.specs(committed)
-        without_weights = requested.list_without_weights(specs, committed)
+        existing = () if committed is None else committed.streams
+        without_weights = requested.list_without_weights(specs, existing)
         if is_stand_in(recipe.raw) or not without_weights:
             streams[split] = specs
         elif are_named:

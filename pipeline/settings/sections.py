@@ -112,6 +112,15 @@ class Settings:
         """A dataset with the options of its section. Raises what `datasets.get` raises."""
         return self.readers.get(name) or datasets.get(name)
 
+    def use_device(self, device: str | None) -> Settings:
+        """The settings with this device in [detect] and [features]; None: as they are."""
+        if device is None:
+            return self
+        source = self.source
+        for section in ("detect", "features"):
+            source = source.override(section, "device", device, "--device")
+        return parse(source, tolerant=True)
+
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
 

@@ -177,7 +177,7 @@ def _predict_clips(
     from vibe_model.prediction import job as jobs
 
     streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
-    settings = prepare.name_device(loaded, None if args.device == "auto" else args.device)
+    settings = loaded.use_device(None if args.device == "auto" else args.device)
     recipe = Recipe.by_options(settings, OwnVideos.name, raw=raw, root=args.cache, named_body=None)
     detector = args.detector or loaded.detect.detector
     choice = DetectorChoice(name=detector, every=args.every)
