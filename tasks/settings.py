@@ -12,8 +12,8 @@ from typing import Final, NoReturn
 
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
-from pipeline.settings.arguments import refuse_one_folder
 from pipeline.settings.file import SettingsFile, settings_file
+from pipeline.settings.folders import refuse_one_folder
 from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.sections import Settings
 from vibe_model.sections import ModelSections

@@ -16,13 +16,13 @@ from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert
 from pipeline.settings.arguments import (
-    BODY,
     cache_option,
     part_option,
     setting_options,
     split_arguments,
 )
 from pipeline.settings.file import PATH
+from pipeline.settings.folders import BODY
 
 
 def _options(sub: argparse.ArgumentParser) -> None:

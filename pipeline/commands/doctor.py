@@ -23,7 +23,7 @@ from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
-from pipeline.recipe.examination import BODY, Examination, PartCount, examine
+from pipeline.recipe.examination import BODY, Examination, PartCount, PartState, examine
 from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load
@@ -32,15 +32,10 @@ _NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
     "--raw DIR."
 )
-# states of missing parts that the user need not get
-_TO_BE_MADE = "will be made"
-_NOT_NEEDED = "not needed yet"
-_MARKS: Final = {
-    "there": DONE,
-    "incomplete": "[yellow]incomplete[/yellow]",
-    "missing": "[red]missing[/red]",
-    "invalid": "[red]invalid[/red]",
-    "left out": "[dim]left out[/dim]",
+_COLOURS: Final = {
+    PartState.INCOMPLETE: "yellow",
+    PartState.MISSING: "red",
+    PartState.INVALID: "red",
 }
 
 
@@ -112,7 +107,7 @@ def _examine_all(
     for reader in readers:
         examination = examine(reader, _own_folder(raw, reader.name))
         if demo and reader.name in datasets.WITH_DEMO_DATA:
-            examination = examination.replace_missing(_TO_BE_MADE)
+            examination = examination.replace_missing(PartState.TO_BE_MADE)
         examined.append(examination)
     folder = body
     if folder is None and settings is not None:
@@ -120,9 +115,9 @@ def _examine_all(
     if folder is not None:
         of_body = examine(BODY, folder)
         if demo:
-            of_body = of_body.replace_missing(_TO_BE_MADE)
+            of_body = of_body.replace_missing(PartState.TO_BE_MADE)
         elif body is None and not any(reader.labels.uses_body for reader in readers):
-            of_body = of_body.replace_missing(_NOT_NEEDED)
+            of_body = of_body.replace_missing(PartState.NOT_NEEDED)
         examined.append(of_body)
     return examined
 
@@ -177,8 +172,12 @@ def _table(examined: Sequence[Examination]) -> Table:
 
 def _mark(part: PartCount) -> str:
     """The cell with a part's state."""
-    mark = _MARKS.get(part.state, f"[dim]{part.state}[/dim]")
-    if part.state == "left out":
+    if part.state is PartState.THERE:
+        mark = DONE
+    else:
+        colour = _COLOURS.get(part.state, "dim")
+        mark = f"[{colour}]{part.state}[/{colour}]"
+    if part.state is PartState.LEFT_OUT:
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
     if part.known and part.found > part.known:
         return f"{mark} [dim]more than the release has[/dim]"
@@ -211,7 +210,7 @@ def _sources(examination: Examination) -> list[str]:
     for part in examination.parts:
         source = part.source
         is_packed = any(name in source.lower() for name in packed)
-        if part.state == "there" or is_packed:
+        if part.state is PartState.THERE or is_packed:
             continue
         if part.without:
             source += " (optional)"

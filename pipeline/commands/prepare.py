@@ -40,8 +40,9 @@ from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe, SplitPlan
 from pipeline.recipe.steps import LAYOUT, StepResult, accounting_lines
-from pipeline.settings.arguments import BODY, cache_option, from_settings
+from pipeline.settings.arguments import cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
+from pipeline.settings.folders import BODY
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 NOTHING: Final = StepResult(details=())

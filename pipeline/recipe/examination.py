@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -85,6 +86,19 @@ class _BodyFiles:
 BODY: Final = _BodyFiles()
 
 
+class PartState(StrEnum):
+    """How much of a part of a release is there."""
+
+    THERE = "there"
+    INCOMPLETE = "incomplete"
+    INVALID = "invalid"
+    MISSING = "missing"
+    # missing, and the user need not get it
+    LEFT_OUT = "left out"
+    TO_BE_MADE = "will be made"
+    NOT_NEEDED = "not needed yet"
+
+
 class PartCount(NamedTuple):
     """One part of a release, with the number of its files or folders that are there."""
 
@@ -95,9 +109,7 @@ class PartCount(NamedTuple):
     splits: tuple[str, ...]
     found: int
     known: int | None  # number in the release; None: unknown, or demo data
-    # there, incomplete, missing, invalid, left out (missing and not required), or an excuse of
-    # `Examination.replace_missing`
-    state: str
+    state: PartState
 
     @classmethod
     def from_part(
@@ -107,11 +119,11 @@ class PartCount(NamedTuple):
 
         splits: of the dataset, for a part that belongs to all of them.
         """
-        state = "there"
+        state = PartState.THERE
         if not found:
-            state = "left out" if part.without else "missing"
+            state = PartState.LEFT_OUT if part.without else PartState.MISSING
         elif known is not None and found < known:
-            state = "incomplete"
+            state = PartState.INCOMPLETE
         return cls(
             part.what,
             part.patterns,
@@ -122,6 +134,10 @@ class PartCount(NamedTuple):
             known,
             state,
         )
+
+    @property
+    def prevents_conversion(self) -> bool:
+        return self.state in (PartState.MISSING, PartState.INVALID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +158,17 @@ class Examination:
     @property
     def missing(self) -> tuple[PartCount, ...]:
         """The parts for lack of which a split cannot be converted: missing and invalid ones."""
-        return tuple(part for part in self.parts if part.state in ("missing", "invalid"))
+        return tuple(part for part in self.parts if part.prevents_conversion)
 
     @property
     def incomplete(self) -> tuple[PartCount, ...]:
-        return tuple(part for part in self.parts if part.state == "incomplete")
+        return tuple(part for part in self.parts if part.state is PartState.INCOMPLETE)
 
-    def replace_missing(self, excuse: str) -> Examination:
+    def replace_missing(self, excuse: PartState) -> Examination:
         """The same, but the state of missing parts is `excuse`: why the user need not get them."""
         parts = list[PartCount]()
         for part in self.parts:
-            is_missing = part.state == "missing"
+            is_missing = part.state is PartState.MISSING
             parts.append(part._replace(state=excuse) if is_missing else part)
         return replace(self, parts=tuple(parts))
 
@@ -177,10 +193,11 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         problems.append(f"{path} cannot be read: {why}. Make it readable.")
     problems += bad_keypoints
     pairs = zip(parts, counts, strict=True)
-    absent = [part for part, count in pairs if count.state == "missing"]
+    absent = [part for part, count in pairs if count.state is PartState.MISSING]
     misplaced = [*misplaced_parts(raw, parts, absent, OTHER_NAMES.get(dataset.name, ()))]
     problems += misplaced
-    is_incomplete = any(not count.without and count.state != "there" for count in counts)
+    required = [count for count in counts if not count.without]
+    is_incomplete = any(count.state is not PartState.THERE for count in required)
     if is_incomplete and not misplaced:
         problems += _packed_parts(raw, packed)
     problems += _find_mistakes(raw, dataset.release.mistakes)
@@ -204,7 +221,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
                 splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
     unusable = set[str]()
     for part_count in counts:
-        if part_count.state in ("missing", "invalid"):
+        if part_count.prevents_conversion:
             unusable.update(part_count.splits)
     return Examination(
         dataset.name,
@@ -348,7 +365,7 @@ def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
 def _count_keypoints(
     dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]
 ) -> PartCount:
-    """Count the clips with keypoint files. The part is "invalid" if not one of the first
+    """Count the clips with keypoint files. The part is invalid if not one of the first
     KEYPOINTS_READ files can be read.
 
     Messages about those that cannot are added to `refused`.
@@ -376,7 +393,7 @@ def _count_keypoints(
     refused += filter(None, (has_gaps(path) for _, path in labelled if files.is_folder_there(path)))
     counted = PartCount.from_part(part, dataset.splits, len(labelled), None)
     if labelled and len(errors) == n:
-        return counted._replace(state="invalid")
+        return counted._replace(state=PartState.INVALID)
     return counted
 
 

@@ -36,11 +36,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
-from pipeline.settings.arguments import (
-    body_of,
-    check_own_folder,
-    refuse_one_folder,
-)
+from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
 from pipeline.settings.sections import Settings
 
 

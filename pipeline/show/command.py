@@ -24,8 +24,9 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
-from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
+from pipeline.settings.arguments import split_arguments
 from pipeline.settings.file import PATH, ROOT
+from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show.page import write_page
 from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw
 

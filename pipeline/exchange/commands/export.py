@@ -22,8 +22,9 @@ from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.estimates import estimates_of
 from pipeline.exchange.formats import FORMATS
-from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
+from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, Section
+from pipeline.settings.folders import BODY, body_of
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
