@@ -1,7 +1,7 @@
 """`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
 next conversion would do.
 
-`read_status` reads what is shown of one split. Each output makes something else of it: a table with
+A `SplitStatus` has what is shown of one split. Each output makes something else of it: a table with
 a line for each split, and notes below it (`_add_notes`); the JSON document (`_as_document`); CSV,
 digests and sizes (`pipeline.recipe.contents`).
 """
@@ -39,7 +39,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.committed import IMPORTED, fill_command
 from pipeline.recipe.contents import StoredBytes, csv_table, list_digests
-from pipeline.recipe.split_status import SplitStatus, read_status
+from pipeline.recipe.split_status import SplitStatus
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -131,7 +131,7 @@ class _Unreadable(NamedTuple):
 
 def _read_if_possible(opened: cache.FeatureCache, name: str) -> SplitStatus | _Unreadable:
     try:
-        return read_status(opened[name])
+        return SplitStatus.from_split(opened[name])
     except (cache.CacheError, OSError) as error:
         return _Unreadable(name, [error_text(error)])
 

@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 import cache
-from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState
+from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState, describe_dropped
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
 from pipeline.files.pixels.sources import file_part
@@ -133,9 +133,9 @@ def _describe_loss(account: VideoAccount, before: VideoAccount) -> str:
     """Why a video has fewer rows than the commit, by the account of what was read now."""
     if account.set_aside:
         return account.rejection
-    reasons = [f"{n:,} {reason}" for reason, n in account.dropped.items()]
+    reasons = describe_dropped(account.dropped)
     if account.other_split:
-        reasons = [VideoState.OTHER_SPLIT]
+        reasons = VideoState.OTHER_SPLIT
     frames_text = f"{account.found:,} frames labelled, {before.found:,} before"
     rows_text = f"{account.kept:,} of {count(before.kept, 'row')} left"
-    return f"{account.name}: {rows_text} ({', '.join([frames_text, *reasons])})."
+    return f"{account.name}: {rows_text} ({', '.join(filter(None, [frames_text, reasons]))})."

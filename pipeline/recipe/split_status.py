@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cache
 from cache.format.folders import unmounted_streams
@@ -54,6 +54,41 @@ class SplitStatus:
     without_track: Mapping[str, str]  # video -> why
     problems: Sequence[str]
 
+    @classmethod
+    def from_split(cls, split: cache.Split) -> Self:
+        """Raises CacheError and OSError if the split is unreadable, but not for a damaged stream,
+        which is among its problems.
+        """
+        record = ConversionRecord(split)
+        streams = [_read_stream(split, name) for name in split.streams]
+        problems = [stream.problem for stream in streams if stream.problem is not None]
+        problems += unmounted_streams(cache.store_at(split.root), split.name).values()
+        plan = None
+        unlisted = None
+        if record.raw is None or not record.is_of_dataset:
+            problems += record.why_empty()
+        else:
+            try:
+                _require_raw(record)
+                # a look at a cache reads no terabyte
+                plan = recorded_plan(split, reads_contents=False)
+                problems += plan.problems
+            except (PipelineError, OSError) as error:
+                unlisted = error_text(error)
+                problems.append(f"{split.name}: {unlisted}")
+        videos = []
+        without_track = {}
+        for video in split.videos:
+            account = video.account
+            outcome = VideoOutcome.from_account(account)
+            if outcome.state == VideoState.WITHOUT_TRACK:
+                without_track[video.name] = outcome.message
+            if outcome.state != VideoState.NOT_RECORDED:
+                has_losses = account["dropped"] or account["set_aside"]
+                if has_losses or account["notes"]:
+                    videos.append(_note_video(account))
+        return cls(record, streams, plan, unlisted, videos, without_track, problems)
+
     @property
     def name(self) -> str:
         return self.record.split.name
@@ -66,40 +101,6 @@ class SplitStatus:
     def n_uncounted(self) -> int:
         """The number of rejected videos whose frames are unknown."""
         return sum(not video.found for video in self.rejected)
-
-
-def read_status(split: cache.Split) -> SplitStatus:
-    """Collect all that is shown about a split. Raises CacheError and OSError if it is unreadable,
-    but not for a damaged stream, which is among its problems.
-    """
-    record = ConversionRecord(split)
-    streams = [_read_stream(split, name) for name in split.streams]
-    problems = [stream.problem for stream in streams if stream.problem is not None]
-    problems += unmounted_streams(cache.store_at(split.root), split.name).values()
-    plan = None
-    unlisted = None
-    if record.raw is None or not record.is_of_dataset:
-        problems += record.why_empty()
-    else:
-        try:
-            _require_raw(record)
-            plan = recorded_plan(split, reads_contents=False)  # a look at a cache reads no terabyte
-            problems += plan.problems
-        except (PipelineError, OSError) as error:
-            unlisted = error_text(error)
-            problems.append(f"{split.name}: {unlisted}")
-    videos = []
-    without_track = {}
-    for video in split.videos:
-        account = video.account
-        outcome = VideoOutcome.from_account(account)
-        if outcome.state == VideoState.WITHOUT_TRACK:
-            without_track[video.name] = outcome.message
-        if outcome.state != VideoState.NOT_RECORDED:
-            has_losses = account["dropped"] or account["set_aside"]
-            if has_losses or account["notes"]:
-                videos.append(_note_video(account))
-    return SplitStatus(record, streams, plan, unlisted, videos, without_track, problems)
 
 
 def _read_stream(split: cache.Split, name: str) -> _StreamStatus:
