@@ -14,6 +14,7 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
@@ -44,9 +45,19 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     if is_new_cache(args.to):
         _refuse_other_files(args.to)
-    names = _copy_splits(args, problems)
+    splits = _open_splits(args, problems)
+    named = _named_streams(args.streams, splits)
+    for split in splits:
+        is_stand_in = ConversionRecord(split).is_stand_in
+        refuse_mixed_cache(args.to, split.name, stand_in=is_stand_in)
+    for split in splits:
+        streams = split.streams
+        if named is not None:
+            streams = tuple(name for name in named if name in split.streams)
+        _copy(split, args.to, streams)
     with bar("verify", err) as progress:
-        if names:
+        if splits:
+            names = [split.name for split in splits]
             problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems
     for problem in problems:
         out.show_problem(problem)
@@ -65,46 +76,51 @@ def _refuse_other_files(to: cache.Root) -> None:
         raise PipelineError(f"{problem} Name a new folder, or a cache.")
 
 
-def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:
+def _open_splits(args: argparse.Namespace, problems: list[str]) -> list[cache.Split]:
+    """Open the splits to copy. Adds a message to `problems` for each that cannot be opened."""
     cached = cache.open(args.cache)
-    opened = {}
-    stored: set[str] = set()
+    opened = []
     for name in choose_splits(args.splits, cached.splits):
         try:
-            opened[name] = cached[name]
+            opened.append(cached[name])
         except (cache.AccessDenied, cache.MissingSplit) as error:
             problems.append(str(error))
-        else:
-            stored.update(opened[name].streams)
+    return opened
 
-    named = [name for name in (args.streams or "").split(",") if name]
+
+def _named_streams(option: str | None, splits: Sequence[cache.Split]) -> list[str] | None:
+    """The streams that --streams names; None: all. Raises PipelineError for one that no split
+    has.
+    """
+    if option is None:
+        return None
+    named = [name for name in option.split(",") if name]
+    stored = {stream for split in splits for stream in split.streams}
     for stream in named:
-        if opened and stream not in stored:
+        if splits and stream not in stored:
             has = ", ".join(sorted(stored)) or "no streams"
             raise PipelineError(f"--streams {stream}: these splits have {has}")
+    return named
 
-    for name, split in opened.items():
-        refuse_mixed_cache(args.to, name, stand_in=bool(split.manifest.get("stand_in")))
-    for name, split in opened.items():
-        streams = split.streams
-        if args.streams is not None:
-            streams = tuple(stream for stream in named if stream in split.streams)
-        with bar(f"copy {name}", err, unit="row") as progress:
-            copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
-        rows = count(copied.rows, "row")
-        wrote = [rows] if copied.wrote_rows else []
-        if copied.streams:
-            wrote.append(", ".join(copied.streams))
-        text = f"copied {' with '.join(wrote)}" if wrote else "up to date"
-        out.print(plain(f"{name}: {text}"))
 
-        in_copy = cache.FeatureCache(args.to)[name]
-        for stream, missing in copied.missing.items():
-            text = f"{stream} of {name}: {missing:,} of {rows} missing"
-            if stream in in_copy.streams:
-                text += f". Compute them in the copy: {fill_command(in_copy, stream)}"
-            out.warn(text)
-    return [*opened]
+def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str]) -> None:
+    """Copy a split, and print a line about it and each incomplete stream."""
+    name = split.name
+    with bar(f"copy {name}", err, unit="row") as progress:
+        copied = cache.copy_split(split.root, name, to, streams=streams, progress=progress)
+    rows = count(copied.rows, "row")
+    wrote = [rows] if copied.wrote_rows else []
+    if copied.streams:
+        wrote.append(", ".join(copied.streams))
+    text = f"copied {' with '.join(wrote)}" if wrote else "up to date"
+    out.print(plain(f"{name}: {text}"))
+
+    in_copy = cache.FeatureCache(to)[name]
+    for stream, missing in copied.missing.items():
+        text = f"{stream} of {name}: {missing:,} of {rows} missing"
+        if stream in in_copy.streams:
+            text += f". Compute them in the copy: {fill_command(in_copy, stream)}"
+        out.warn(text)
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)
