@@ -172,7 +172,8 @@ class VideoAccount:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        values = dict(raw)
+        names = {field.name for field in fields(cls)}  # an import may have added others
+        values = {name: value for name, value in raw.items() if name in names}
         for name in _COUNTED:
             values[name] = Counter(values[name])
         return cls(**values)

@@ -34,7 +34,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
     setting_options(sub, "convert", "workers")
-    setting_options(sub, "dask", "scheduler")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
@@ -87,8 +87,8 @@ def _is_as_recorded(args: argparse.Namespace) -> bool:
 
 def _reads(args: argparse.Namespace) -> Sequence[str]:
     if _is_as_recorded(args):
-        return ("dask",)
-    return (args.dataset, "convert", "dask", *BODY)
+        return ()
+    return (args.dataset, "convert", *BODY)
 
 
 COMMAND: Final = Command(_options, _run, _reads, SHARDS_KEPT)

@@ -38,7 +38,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     every_option(sub)
     part_option(sub, "clips")
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
-    setting_options(sub, "dask", "scheduler")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
     from_settings(sub, detector="detect.detector")
     json_option(sub)
 
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
-    return [args.detector or usual_detector(args.raw), "dask"]
+    return [args.detector or usual_detector(args.raw)]
 
 
 COMMAND: Final = Command(

@@ -112,7 +112,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Arithmetic: exact is plain fp32 (default: from its section)"
     add("--precision", choices=["exact", "fast"], help=help_)
     setting_options(sub, "features", *(field.name for field in fields(Resources)))
-    setting_options(sub, "dask", "scheduler")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
     add("--raw", type=PATH, help="The dataset's raw folder, if it has moved")
     mode = sub.add_mutually_exclusive_group()
     mode.add_argument(
@@ -156,7 +156,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
-    return [*_parse_streams(args).sections, "dask"]
+    return _parse_streams(args).sections
 
 
 def _parse_streams(args: argparse.Namespace) -> RequestedStreams:

@@ -19,7 +19,13 @@ import cache
 from cache.format.folders import split_folders
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, VideoState, describe_dropped, describe_no_rows
+from pipeline.accounting import (
+    VideoAccount,
+    VideoState,
+    describe_dropped,
+    describe_no_rows,
+    is_error,
+)
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import (
     DOUBT,
@@ -46,6 +52,8 @@ from pipeline.settings.arguments import (
     splits_argument,
     warn_of_broken,
 )
+
+_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -184,15 +192,20 @@ def _as_document(status: SplitStatus | _Unreadable, sizes: Mapping[str, StoredBy
             for stream in streams
             if stream.without_features is not None
         },
-        "set_aside": [f"{video.set_aside}: {video.message}" for video in status.rejected],
+        "set_aside": [f"{account.set_aside}: {account.message}" for account in status.rejected],
         "uncounted": status.n_uncounted,
         "without_track": status.without_track,
-        "videos": status.videos,
+        "videos": [_video_document(account) for account in status.accounts],
         "problems": status.problems,
     }
     if status.name in sizes:
         document["sizes"] = sizes[status.name]
     return document
+
+
+def _video_document(account: VideoAccount) -> dict[str, Any]:
+    values = {key: getattr(account, key) for key in _VIDEO_KEYS}
+    return {**values, "failed": is_error(account.set_aside)}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -326,15 +339,12 @@ def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[s
     The lists are rejected, without rows, and without a track; if `every`, also missing and unusable
     videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
-    rejected = [
-        VideoAccount(video.name, set_aside=video.set_aside, message=video.message).rejection
-        for video in row.rejected
-    ]
-    yield DOUBT, rejected
-    without_rows = Counter(
-        video.set_aside for video in row.videos if video.set_aside and not video.failed
+    yield DOUBT, [account.rejection for account in row.rejected]
+    without_rows = Counter(account.set_aside for account in row.accounts)
+    yield (
+        IDLE,
+        [describe_no_rows(why, n) for why, n in without_rows.items() if why and not is_error(why)],
     )
-    yield IDLE, [describe_no_rows(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
     if not every:
         return
@@ -346,12 +356,12 @@ def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[s
 
 def _noted_lines(row: SplitStatus) -> Iterator[str]:
     """A line about each video with tracks that has dropped frames or notes."""
-    for video in row.videos:
-        notes = [*video.notes]
-        if video.dropped and not video.failed:
-            notes.insert(0, describe_dropped(video.dropped))
-        if notes and video.name not in row.without_track:
-            yield f"{video.name}: {'; '.join(notes)}"
+    for account in row.accounts:
+        notes = [*account.notes]
+        if account.dropped and not is_error(account.set_aside):
+            notes.insert(0, describe_dropped(account.dropped))
+        if notes and account.name not in row.without_track:
+            yield f"{account.name}: {'; '.join(notes)}"
 
 
 def _incomplete_download(row: SplitStatus) -> Iterator[str]:

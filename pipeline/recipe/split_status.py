@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import cache
 from cache.format.folders import unmounted_streams
-from pipeline.accounting import VideoOutcome, VideoState, is_error
+from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.conversion.committed import MOUNT, ConversionRecord
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
@@ -29,19 +29,6 @@ class _StreamStatus(NamedTuple):
     problem: str | None = None  # message
 
 
-class _NotedVideo(NamedTuple):
-    """A video with losses or notes: what the JSON document of `status` has of its account."""
-
-    name: str
-    found: int
-    kept: int
-    dropped: Mapping[str, int]
-    set_aside: str
-    message: str
-    notes: Sequence[str]
-    failed: bool  # rejected because of an error
-
-
 @dataclass(frozen=True, slots=True)
 class SplitStatus:
     """All that is shown about a split that can be read."""
@@ -50,7 +37,7 @@ class SplitStatus:
     streams: Sequence[_StreamStatus]
     plan: ConversionPlan | None  # of its next conversion; None: none is planned
     unlisted: str | None  # why none is planned, of a split that was converted here
-    videos: Sequence[_NotedVideo]
+    accounts: Sequence[VideoAccount]  # of videos with losses or notes
     without_track: Mapping[str, str]  # video -> why
     problems: Sequence[str]
 
@@ -76,31 +63,30 @@ class SplitStatus:
             except (PipelineError, OSError) as error:
                 unlisted = error_text(error)
                 problems.append(f"{split.name}: {unlisted}")
-        videos = []
+        accounts = []
         without_track = {}
         for video in split.videos:
-            account = video.account
-            outcome = VideoOutcome.from_account(account)
+            recorded = video.account
+            outcome = VideoOutcome.from_account(recorded)
             if outcome.state == VideoState.WITHOUT_TRACK:
                 without_track[video.name] = outcome.message
-            if outcome.state != VideoState.NOT_RECORDED:
-                has_losses = account["dropped"] or account["set_aside"]
-                if has_losses or account["notes"]:
-                    videos.append(_note_video(account))
-        return cls(record, streams, plan, unlisted, videos, without_track, problems)
+            if any(recorded.get(key) for key in ("dropped", "set_aside", "notes")):
+                accounts.append(VideoAccount.from_dict(recorded))
+        return cls(record, streams, plan, unlisted, accounts, without_track, problems)
 
     @property
     def name(self) -> str:
         return self.record.split.name
 
     @property
-    def rejected(self) -> list[_NotedVideo]:
-        return [video for video in self.videos if video.failed]
+    def rejected(self) -> list[VideoAccount]:
+        """The accounts of videos that were rejected because of an error."""
+        return [account for account in self.accounts if is_error(account.set_aside)]
 
     @property
     def n_uncounted(self) -> int:
         """The number of rejected videos whose frames are unknown."""
-        return sum(not video.found for video in self.rejected)
+        return sum(not account.found for account in self.rejected)
 
 
 def _read_stream(split: cache.Split, name: str) -> _StreamStatus:
@@ -129,9 +115,3 @@ def _require_raw(record: ConversionRecord) -> None:
         raise PipelineError(
             f"its raw folder {record.raw} is missing. {MOUNT}. If it has moved: {again}"
         )
-
-
-def _note_video(account: Mapping[str, Any]) -> _NotedVideo:
-    names = _NotedVideo._fields[:-1]
-    values = {name: account[name] for name in names}
-    return _NotedVideo(**values, failed=is_error(account["set_aside"]))

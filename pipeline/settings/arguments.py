@@ -133,11 +133,12 @@ def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
 
 
 def setting_options(
-    sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None
+    sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None, set_only: str = ""
 ) -> None:
     """Add `--KEY` for keys of a section of SECTION_TYPES, with the setting's type and description.
 
-    group: Add them to this group of mutually exclusive options.
+    group: Add them to this group of mutually exclusive options. set_only: Keys (separated by
+    blanks) that the command reads, but for which it has no option.
     """
     hints = get_type_hints(SECTION_TYPES[section], include_extras=True)
     for key in keys:
@@ -148,7 +149,7 @@ def setting_options(
         else:
             options |= {"type": _checked_text(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **options)
-    from_settings(sub, **{key: f"{section}.{key}" for key in keys})
+    from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
 
 
 def _checked_text(hint: Any) -> Callable[[str], str]:

@@ -59,19 +59,14 @@ def check_new_cache(settings: Settings, root: cache.Root) -> None:
     if folder is not None:
         require_writable(folder, "Name another folder for the cache.")
     creation = _creation_of(settings, root)
-    do = "Is its disk mounted?"
+    where = settings.source.where("paths", "new_cache")
+    do = "To create one: --set paths.new_cache=yes"
     if creation is _Creation.NEVER:
-        problem = f"{root} has no cache"
-    elif creation is _Creation.ONCE and not _is_writable(settings.file):
-        problem = (
-            f"{root} has no cache, and {settings.file} cannot be changed to new_cache = no "
-            "afterwards"
-        )
-        do = "Is the cache's disk mounted?"
-    else:
-        return
-    setting = f"{settings.source.where('paths', 'new_cache')} = {creation.value}"
-    raise ConfigError(f"{setting}: {problem}. {do} To create one: --set paths.new_cache=yes")
+        raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
+    if creation is _Creation.ONCE and not _is_writable(settings.file):
+        afterwards = f"{settings.file} cannot be changed to new_cache = no afterwards"
+        problem = f"{root} has no cache, and {afterwards}"
+        raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
 
 
 def _is_writable(file: Path) -> bool:
