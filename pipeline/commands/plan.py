@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     broken = {} if args.names else warn_of_broken(settings.data.datasets)
 
     result = CommandResult([_as_dict(plan, missing) for plan in plans])
-    failed = any(plan.problems or plan.refusals for plan in plans)
+    failed = any(plan.problems or plan.extraction.refusals for plan in plans)
     if broken or missing or failed:
         result.exit_code = 2
 
@@ -89,7 +89,7 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
         steps.append(plain(plan.staged))
     if not plan.up_to_date:
         steps += _extractions(plan)
-    for problem in (*plan.problems, *plan.refusals):
+    for problem in (*plan.problems, *plan.extraction.refusals):
         steps.append(f"{WRONG} {plain(problem)}")
     yield from (f"  {step}" for step in steps)
 
@@ -106,7 +106,7 @@ def _extractions(plan: SplitPlan) -> Iterator[str]:
         return
     todo = plan.conversion
     adds_rows = plan.converts and (todo is None or bool(todo.append))
-    for stream in plan.extractions:
+    for stream in plan.extraction.plans:
         name = plain(stream.spec.name)
         if stream.why:
             missing = _extraction_as_dict(stream)
@@ -122,10 +122,10 @@ def _extractions(plan: SplitPlan) -> Iterator[str]:
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
     """Lines on clips that the detector has to do."""
-    if plan.undetected and plan.recipe.detector is not None:
-        clips = count(len(plan.undetected), "clip")
+    if plan.detection.undetected and plan.recipe.detector is not None:
+        clips = count(len(plan.detection.undetected), "clip")
         yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"
-        for line in few(plan.undetected, most, "--all names them"):
+        for line in few(plan.detection.undetected, most, "--all names them"):
             yield f"  {plain(line)}"
 
 
@@ -163,10 +163,12 @@ def _as_dict(plan: SplitPlan, more_problems: Sequence[str]) -> dict[str, Any]:
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
         "to_be_made": plan.recipe.needs_demo_data,
-        "detect": list(plan.undetected),
+        "detect": list(plan.detection.undetected),
         "convert": _conversion_as_dict(plan),
-        "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
-        "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
+        "extract": [_extraction_as_dict(stream) for stream in plan.extraction.plans],
+        "problems": list(
+            dict.fromkeys([*plan.problems, *plan.extraction.refusals, *more_problems])
+        ),
     }
 
 

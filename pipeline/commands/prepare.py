@@ -177,7 +177,10 @@ def _detect(plans: Sequence[SplitPlan]) -> int:
     """Detect people once for all splits, and print the result. Returns the number of clips that
     cannot be used.
     """
-    recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
+    recipes = []
+    for plan in plans:
+        if plan.detection.undetected or plan.detection.plan is not None:
+            recipes.append(plan.recipe)
     if not recipes:
         return 0
     recipe = recipes[0]  # any one: all share the raw folder and the detector

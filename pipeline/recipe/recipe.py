@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import cache
 from cache.write.parts import staged_by_parts
@@ -235,11 +235,15 @@ class _Detection(NamedTuple):
 
 
 class _Extractions(NamedTuple):
-    """What to extract of the committed rows of a split."""
+    """What to extract of the committed rows of a split, without those that the conversion adds."""
 
     plans: Sequence[ExtractionPlan] = ()
     problems: Sequence[str] = ()  # streams of other settings, or that cannot be read
     refusals: Sequence[str] = ()  # streams to import, missing columns
+
+
+_NO_DETECTION: Final = _Detection()
+_NO_EXTRACTIONS: Final = _Extractions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +253,11 @@ class SplitPlan:
     recipe: Recipe
     committed: cache.Split | None = None  # the split in the cache, if any
     conversion: ConversionPlan | None = None
-    detection: DetectionPlan | None = None  # of the whole raw folder, as in `_Detection`
-    undetected: Sequence[str] = ()  # clips of this split that the detector has to do
-    # of the recipe's streams, for the committed rows, without those that the conversion adds
-    extractions: Sequence[ExtractionPlan] = ()
+    detection: _Detection = _NO_DETECTION
+    extraction: _Extractions = _NO_EXTRACTIONS
 
     # messages
     problems: Sequence[str] = ()  # errors that a run will meet
-    refusals: Sequence[str] = ()  # streams to import, missing columns
     staged: str | None = None  # a line about the staged work of parts
 
     @property
@@ -266,16 +267,18 @@ class SplitPlan:
     @property
     def up_to_date(self) -> bool:
         """Whether a run has nothing to do, and meets no error."""
-        if self.problems or self.refusals or self.undetected:
+        if self.problems or self.extraction.refusals or self.detection.undetected:
             return False
         if self.conversion is None or not self.conversion.up_to_date:
             return False
-        return not any(plan.why or plan.differs for plan in self.extractions)
+        return not any(plan.why or plan.differs for plan in self.extraction.plans)
 
     @property
     def converts(self) -> bool:
         """Whether the conversion has something to do, now or after the detection."""
-        return self.conversion is not None and bool(self.conversion.why or self.undetected)
+        return self.conversion is not None and bool(
+            self.conversion.why or self.detection.undetected
+        )
 
     @property
     def lost_videos(self) -> Sequence[str]:
@@ -311,8 +314,8 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) ->
     staged = None
     committed = None
     conversion = None
-    detection = _Detection()
-    extractions = _Extractions()
+    detection = _NO_DETECTION
+    extraction = _NO_EXTRACTIONS
     try:
         staged = staged_by_parts(recipe.root, recipe.name)
         committed = committed_split(recipe.root, recipe.name)
@@ -322,26 +325,16 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) ->
     except (PipelineError, cache.CacheError) as error:
         problems.append(str(error))
     if committed is not None:
-        extractions = _plan_extractions(recipe, committed)
-        problems += extractions.problems
+        extraction = _plan_extractions(recipe, committed)
+        problems += extraction.problems
     has_new_videos = conversion is not None and (conversion.append or detection.undetected)
     adds_rows = committed is None or has_new_videos
-    if not problems and (adds_rows or any(plan.why for plan in extractions.plans)):
+    if not problems and (adds_rows or any(plan.why for plan in extraction.plans)):
         try:
             recipe.refuse_random_weights(recipe.streams)
         except PipelineError as error:
             problems.append(str(error))
-    return SplitPlan(
-        recipe,
-        committed,
-        conversion,
-        detection.plan,
-        detection.undetected,
-        extractions.plans,
-        problems,
-        extractions.refusals,
-        staged,
-    )
+    return SplitPlan(recipe, committed, conversion, detection, extraction, problems, staged)
 
 
 def _plan_detection(
@@ -355,7 +348,7 @@ def _plan_detection(
     raw = recipe.raw
     detector = recipe.detector
     if detector is None:
-        return _Detection()
+        return _NO_DETECTION
     list_unlabelled = functools.partial(
         unlabelled_clips, raw, by_any_detector=recipe.by_any_detector
     )
