@@ -172,11 +172,14 @@ class VideoAccount:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        names = {field.name for field in fields(cls)}  # an import may have added others
-        values = {name: value for name, value in raw.items() if name in names}
+        # an import may have added others
+        values = {name: value for name, value in raw.items() if name in _FIELDS}
         for name in _COUNTED:
             values[name] = Counter(values[name])
         return cls(**values)
+
+
+_FIELDS: Final = frozenset(field.name for field in fields(VideoAccount))
 
 
 class Accounting:

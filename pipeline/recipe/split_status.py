@@ -70,7 +70,9 @@ class SplitStatus:
             outcome = VideoOutcome.from_account(recorded)
             if outcome.state == VideoState.WITHOUT_TRACK:
                 without_track[video.name] = outcome.message
-            if any(recorded.get(key) for key in ("dropped", "set_aside", "notes")):
+            if outcome.state == VideoState.NOT_RECORDED:
+                continue
+            if any(recorded[key] for key in ("dropped", "set_aside", "notes")):
                 accounts.append(VideoAccount.from_dict(recorded))
         return cls(record, streams, plan, unlisted, accounts, without_track, problems)
 
