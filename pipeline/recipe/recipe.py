@@ -226,7 +226,7 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
 # plans
 
 
-class _Detection(NamedTuple):
+class _DetectionStep(NamedTuple):
     """What the detector has to do for a split."""
 
     # of the whole raw folder; None also until the detector's weights are downloaded
@@ -234,7 +234,7 @@ class _Detection(NamedTuple):
     undetected: tuple[str, ...] = ()  # clips of this split
 
 
-class _Extractions(NamedTuple):
+class _ExtractionStep(NamedTuple):
     """What to extract of the committed rows of a split, without those that the conversion adds."""
 
     plans: Sequence[ExtractionPlan] = ()
@@ -242,8 +242,8 @@ class _Extractions(NamedTuple):
     refusals: Sequence[str] = ()  # streams to import, missing columns
 
 
-_NO_DETECTION: Final = _Detection()
-_NO_EXTRACTIONS: Final = _Extractions()
+_NO_DETECTION: Final = _DetectionStep()
+_NO_EXTRACTIONS: Final = _ExtractionStep()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +253,8 @@ class SplitPlan:
     recipe: Recipe
     committed: cache.Split | None = None  # the split in the cache, if any
     conversion: ConversionPlan | None = None
-    detection: _Detection = _NO_DETECTION
-    extraction: _Extractions = _NO_EXTRACTIONS
+    detection: _DetectionStep = _NO_DETECTION
+    extraction: _ExtractionStep = _NO_EXTRACTIONS
 
     # messages
     problems: Sequence[str] = ()  # errors that a run will meet
@@ -339,7 +339,7 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) ->
 
 def _plan_detection(
     recipe: Recipe, conversion: ConversionPlan, detections: dict[Path, DetectionPlan | None]
-) -> _Detection:
+) -> _DetectionStep:
     """Plan the detection for a split. detections: by raw folder, to which this one is added.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
@@ -356,14 +356,14 @@ def _plan_detection(
     of_split = {str(file) for file in files if file.suffix.lower() in VIDEOS}
     if detector.downloads:
         clips = [clip for clip in list_unlabelled() if clip in of_split]
-        return _Detection(
+        return _DetectionStep(
             None, tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
         )
     if raw not in detections:
         detections[raw] = recipe.plan_detection() if list_unlabelled() else None
     plan = detections[raw]
     missing = [] if plan is None else [item.clip for item in plan.missing]
-    return _Detection(plan, tuple(clip for clip in missing if clip in of_split))
+    return _DetectionStep(plan, tuple(clip for clip in missing if clip in of_split))
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
@@ -377,7 +377,7 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     return (detection.detector, every) == (detector.name, detector.every)
 
 
-def _plan_extractions(recipe: Recipe, committed: cache.Split) -> _Extractions:
+def _plan_extractions(recipe: Recipe, committed: cache.Split) -> _ExtractionStep:
     """Compare the recipe's streams with the committed ones, up to one that cannot be read."""
     plans = []
     problems = []
@@ -400,4 +400,4 @@ def _plan_extractions(recipe: Recipe, committed: cache.Split) -> _Extractions:
             refusals.append(message)
         if plan.missing is not None:
             plans.append(plan)
-    return _Extractions(plans, problems, refusals)
+    return _ExtractionStep(plans, problems, refusals)
