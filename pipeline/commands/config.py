@@ -55,10 +55,10 @@ def _run(args: argparse.Namespace) -> int:
     needs, and with --check for settings that training refuses.
     """
     file = settings_file()
-    s = sections.load(file)
-    load(TRAININGS)(s).check()
+    settings = sections.load(file)
+    load(TRAININGS)(settings).check()
 
-    chosen = _choose(list(effective(s)), args.names)
+    chosen = _choose(list(effective(settings)), args.names)
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
     if args.json:
@@ -68,12 +68,12 @@ def _run(args: argparse.Namespace) -> int:
 
     problems = list[str]()
     try:
-        load(TRAININGS)(s).check_all_inputs()
+        load(TRAININGS)(settings).check_all_inputs()
     except ConfigError as error:
         message = str(error).removesuffix(".")
         problems.append(f"{message}. This is needed for training, not for `Data`.")
     if args.check:
-        problems += _problems(s)
+        problems += _problems(settings)
     for text in problems:
         err.print(f"{console.DOUBT} {plain(text)}")
     if args.check and not (problems or args.json):
@@ -81,13 +81,13 @@ def _run(args: argparse.Namespace) -> int:
     return int(args.check and bool(problems))
 
 
-def _problems(s: Settings) -> list[str]:
+def _problems(settings: Settings) -> list[str]:
     """Messages about what `Data` or training would refuse: the checks that they make themselves."""
-    recipes = Recipe.by_settings(s)
+    recipes = Recipe.by_settings(settings)
     problems = missing_files(recipes)
     checks: list[Callable[[], object]] = [
-        partial(check_new_cache, s, s.paths.cache),
-        partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
+        partial(check_new_cache, settings, settings.paths.cache),
+        partial(require_writable, settings.paths.runs, "Name another folder: [paths] runs"),
         *(partial(recipe.refuse_random_weights, recipe.streams) for recipe in recipes),
     ]
     for check in checks:
@@ -96,17 +96,17 @@ def _problems(s: Settings) -> list[str]:
         except (PipelineError, cache.CacheError, OSError) as error:
             problems.append(error_text(error))
     streams = {spec.name: spec for recipe in recipes for spec in recipe.streams}
-    problems += load_networks(s, [*streams.values()], downloads=False)
+    problems += load_networks(settings, [*streams.values()], downloads=False)
     return [*dict.fromkeys(problems)]
 
 
-def _show(file: Path, settings: Sequence[SettingValue]) -> None:
+def _show(file: Path, values: Sequence[SettingValue]) -> None:
     out.print(f"[dim]{plain(str(file.resolve()))}[/dim]")
     table = console.new_table()
     table.show_header = False
     for style in ("bold", "", "dim"):
         table.add_column(overflow="fold", style=style)
-    for setting in settings:
+    for setting in values:
         value = text_of(setting.value) or EMPTY
         default = text_of(setting.default) or EMPTY
         about = f"default: {default}"
@@ -118,15 +118,15 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     console.print_table(table)
 
 
-def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:
-    """Choose the settings that the names (SECTION or SECTION.KEY) name; without names, all.
+def _choose(values: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:
+    """Choose the values that the names (SECTION or SECTION.KEY) name; without names, all.
 
     Raises ConfigError for an unknown name.
     """
     if not names:
-        return [*settings]
+        return [*values]
     keys_of = defaultdict[str, list[str]](list)
-    for setting in settings:
+    for setting in values:
         keys_of[setting.section].append(setting.key)
 
     for name in names:
@@ -143,27 +143,29 @@ def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[Sett
             raise ConfigError(
                 f"[{section}] has no key {key!r}{close or ';'} known: {', '.join(keys)}"
             )
-    return [setting for setting in settings if {setting.section, setting.name} & set(names)]
+    return [setting for setting in values if {setting.section, setting.name} & set(names)]
 
 
-def effective(s: Settings) -> Iterator[SettingValue]:
+def effective(settings: Settings) -> Iterator[SettingValue]:
     """Yield all settings with their effective values, in the order of docs/settings.md."""
     for section in SECTION_TYPES:
-        yield from _values_of(section, getattr(s, section))
+        yield from _values_of(section, getattr(settings, section))
         if section == "features":
-            for spec in s.streams:
+            for spec in settings.streams:
                 yield from _values_of(spec.name, spec.stream)
-        if section == "detect" and s.detector is not None:
-            yield from _values_of(s.detector.name, s.detector)
+        if section == "detect" and settings.detector is not None:
+            yield from _values_of(settings.detector.name, settings.detector)
 
-    enabled = {*s.data.datasets, *s.source.sections}
+    enabled = {*settings.data.datasets, *settings.source.sections}
     named = [name for name in datasets.names() if name in enabled]
     for name in datasets.load_all(named).records:
-        yield from _values_of(name, s.dataset(name))
+        yield from _values_of(name, settings.dataset(name))
 
-    yield from load(TRAININGS)(s).values()
-    for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
-        for key, text in s.source.section(name).items():
+    yield from load(TRAININGS)(settings).values()
+    for name in sorted(
+        LUIGI & settings.source.sections.keys()
+    ):  # Luigi has more keys, and their defaults
+        for key, text in settings.source.section(name).items():
             yield SettingValue(name, key, text, "Luigi's own")
 
 

@@ -141,7 +141,7 @@ class Recipe:
 
     @classmethod
     def by_settings(
-        cls, s: Settings, names: Sequence[str] = (), root: cache.Root | None = None
+        cls, settings: Settings, names: Sequence[str] = (), root: cache.Root | None = None
     ) -> list[Recipe]:
         """Make the recipes of all enabled splits, or only of those in `names`, each DATASET or
         DATASET/SPLIT.
@@ -150,8 +150,8 @@ class Recipe:
         `names` has it. Raises PipelineError for a name that is not enabled, PlugInError for a named
         dataset that cannot be loaded.
         """
-        loaded = datasets.load_all(s.data.datasets)
-        enabled = {name: s.dataset(name) for name in loaded.records}
+        loaded = datasets.load_all(settings.data.datasets)
+        enabled = {name: settings.dataset(name) for name in loaded.records}
         for name in names:
             dataset, _, split = name.partition("/")
             if dataset in loaded.broken:
@@ -160,7 +160,7 @@ class Recipe:
                 raise datasets.unknown(dataset)
             if dataset not in enabled:
                 not_enabled = f"{dataset!r} is not among {', '.join(enabled)}. Add it."
-                raise PipelineError(f"{s.file} [data] datasets: {not_enabled}")
+                raise PipelineError(f"{settings.file} [data] datasets: {not_enabled}")
             if split:
                 enabled[dataset].check_split(split)
 
@@ -168,34 +168,38 @@ class Recipe:
         for name, dataset_ in enabled.items():
             for split in dataset_.splits:
                 if not names or name in names or f"{name}/{split}" in names:
-                    recipes.append(cls.from_settings(s, name, split, root))
+                    recipes.append(cls.from_settings(settings, name, split, root))
         return recipes
 
     @classmethod
     def from_settings(
-        cls, s: Settings, name: str, split: str, root: cache.Root | None = None
+        cls, settings: Settings, name: str, split: str, root: cache.Root | None = None
     ) -> Recipe:
         """Make a split's recipe from luigi.cfg. Raises ConfigError for invalid settings, and
         PlugInError for a dataset that cannot be loaded.
         """
-        dataset = s.dataset(name)
-        is_demo = s.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
-        without_body = dataset.labels.uses_body and not s.paths.body.is_dir()
-        body = s.paths.body if dataset.labels.uses_body else None
+        dataset = settings.dataset(name)
+        is_demo = settings.embedded.enabled and name in datasets.WITH_DEMO_DATA
+        without_raw = name in datasets.WITH_DEMO_DATA and not settings.raw(name).is_dir()
+        without_body = dataset.labels.uses_body and not settings.paths.body.is_dir()
+        body = settings.paths.body if dataset.labels.uses_body else None
         if dataset.labels.checks_fits:
-            body = body_of(s, None, dataset, demo=is_stand_in(s.raw(name)))
+            body = body_of(settings, None, dataset, demo=is_stand_in(settings.raw(name)))
         return cls(
             dataset,
             split,
-            s.raw(name),
-            s.paths.cache if root is None else root,
-            s,
+            settings.raw(name),
+            settings.paths.cache if root is None else root,
+            settings,
             body,
-            tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
-            drop_removed=is_demo or s.convert.removed == "drop",
-            needs_demo_data=s.embedded.enabled and (without_raw or without_body),
-            detector=s.detector if name in s.detect.datasets else None,
+            tuple(
+                spec
+                for spec in settings.streams
+                if dataset.has_pixels or not spec.stream.reads.crops
+            ),
+            drop_removed=is_demo or settings.convert.removed == "drop",
+            needs_demo_data=settings.embedded.enabled and (without_raw or without_body),
+            detector=settings.detector if name in settings.detect.datasets else None,
             refuses_random_weights=True,
         )
 

@@ -76,7 +76,7 @@ class StepResult:
 
 def detect(
     plan: DetectionPlan,
-    s: Settings,
+    settings: Settings,
     progress: Progress,
     part: Part | None = None,
     *,
@@ -91,7 +91,9 @@ def detect(
 
     report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
     if retries or not plan.up_to_date:
-        report = detect_planned(plan, s.detect, dask=s.dask, part=part, progress=progress)
+        report = detect_planned(
+            plan, settings.detect, dask=settings.dask, part=part, progress=progress
+        )
     counts = []
     has_results = report.detected or report.renamed
     if has_results or not report.up_to_date:
@@ -120,7 +122,10 @@ def detect(
 
 
 def convert(
-    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part | None = None
+    plan: conversion.ConversionPlan,
+    settings: Settings,
+    progress: Progress,
+    part: Part | None = None,
 ) -> StepResult:
     """Convert one split, and tell the user if that makes a new cache. If the plan is up to date,
     only record new folders and file times.
@@ -128,23 +133,27 @@ def convert(
     Raises as `check_new_cache` and `conversion.convert` do.
     """
     if part is not None:
-        return _convert_part(plan, s, progress, part)
+        return _convert_part(plan, settings, progress, part)
     if plan.up_to_date and plan.committed is not None:
-        if s.convert.strict:
+        if settings.convert.strict:
             conversion.refuse_committed_failures(plan)
         details = [f"up to date, {count(plan.n_videos, 'video')}", *conversion.record_moves(plan)]
         totals = plan.committed.manifest["accounting"]
         notes = [*_note_no_rows(plan, totals)]
         return StepResult(details=details, mark=IDLE, notes=notes, problems=plan.problems)
 
-    check_new_cache(s, plan.root)
+    check_new_cache(settings, plan.root)
     is_new = is_new_cache(plan.root)
     result = conversion.convert(
-        plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
+        plan,
+        workers=settings.workers,
+        strict=settings.convert.strict,
+        dask=settings.dask,
+        progress=progress,
     )
     if is_new:
         out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
-    forbid_new_cache(s, plan.root)
+    forbid_new_cache(settings, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
     summary = result.video_counts or "converted"
@@ -169,10 +178,12 @@ def convert(
 
 
 def _convert_part(
-    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part
+    plan: conversion.ConversionPlan, settings: Settings, progress: Progress, part: Part
 ) -> StepResult:
     """Read a part's share of the videos. Its problems are those that cannot be read."""
-    unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
+    unreadable = read_part(
+        plan, part, workers=settings.workers, dask=settings.dask, progress=progress
+    )
     share = count(len(part.share(plan.append)) - len(unreadable), "video")
     current = committed_split(plan.root, plan.name)
     digests = [split and split.manifest["digest"] for split in (plan.committed, current)]
@@ -229,7 +240,10 @@ def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]
 
 
 def extract(
-    plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, part: Part | None = None
+    plans: Sequence[ExtractionPlan],
+    settings: Settings,
+    progress: Progress,
+    part: Part | None = None,
 ) -> StepResult:
     """Extract streams of one split; a `part` stages its share. Raises as `extract_together` does.
 
@@ -247,7 +261,9 @@ def extract(
     upcoming = [plan for plan in plans if not plan.up_to_date]
     if not upcoming:
         return StepResult(details=details, mark=IDLE)
-    extractions = extract_together(upcoming, s.features, dask=s.dask, part=part, progress=progress)
+    extractions = extract_together(
+        upcoming, settings.features, dask=settings.dask, part=part, progress=progress
+    )
 
     warnings = []
     for extraction in extractions:
