@@ -73,10 +73,14 @@ _RECORD: Final = re.compile(
 )
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
-BODY_WHAT: Final = (
-    "A procedural body in SMPL's file format, with no measured person in it: for the "
-    "embedded data only."
-)
+_VERSIONS: Final = {"version": VERSION, "body_version": procedural_body.VERSION}
+_BODY_MARKER: Final[Mapping[str, Any]] = {
+    "stand_in": True,
+    "what": "A procedural body in SMPL's file format, with no measured person in it: for the "
+    "embedded data only.",
+    "seed": None,
+    **_VERSIONS,
+}
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -123,11 +127,8 @@ def synthesize(
     contains other files.
     """
     request = Request(seed, size)
-    missing = []
-    for layout in map(_layout, dict.fromkeys(datasets)):
-        if not _is_marked(raw / layout.name, _marker(layout, request)):
-            missing.append(layout)
-    has_body = _is_marked(body, _marker())
+    missing = _missing_layouts(raw, datasets, request)
+    has_body = _is_marked(body, _BODY_MARKER)
     for layout in missing:
         _refuse_foreign(raw / layout.name)
     if not has_body:
@@ -146,9 +147,17 @@ def is_current(
     raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default"
 ) -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
-    request = Request(seed, size)
-    has_all = all(_is_marked(raw / name, _marker(_layout(name), request)) for name in datasets)
-    return has_all and _is_marked(body, _marker())
+    missing = _missing_layouts(raw, datasets, Request(seed, size))
+    return not missing and _is_marked(body, _BODY_MARKER)
+
+
+def _missing_layouts(raw: Path, datasets: Iterable[str], request: Request) -> list[ReleaseLayout]:
+    """The layouts of the datasets whose folder is missing, or has other demo data."""
+    missing = []
+    for layout in map(_layout, dict.fromkeys(datasets)):
+        if not _is_marked(raw / layout.name, _marker(layout, request)):
+            missing.append(layout)
+    return missing
 
 
 def write_dataset(
@@ -182,7 +191,7 @@ def write_body(folder: Path) -> None:
     """Write the procedural body's folder, which does not depend on the seed. Raises as
     `write_dataset`.
     """
-    with new_folder(folder, _marker()) as partial:
+    with new_folder(folder, _BODY_MARKER) as partial:
         _write_body_files(partial)
 
 
@@ -215,7 +224,7 @@ def _write_body_files(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
+def new_folder(folder: Path, marker: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder to fill; then mark it as demo data, with a list of its files, and
     replace `folder`.
 
@@ -249,8 +258,8 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _find_foreign(folder: Path) -> str:
-    """Find a file that neither `new_folder` nor `detect` in demo clips wrote; "" if there is none.
+def _find_foreign(folder: Path) -> str | None:
+    """Find a file that neither `new_folder` nor `detect` in demo clips wrote; None without one.
 
     A marker file alone proves nothing: people mark their own made-up data, too.
     """
@@ -258,7 +267,7 @@ def _find_foreign(folder: Path) -> str:
         return "a link or a file"
     paths = _list_files(folder)
     if not paths:
-        return ""
+        return None
     written = _read_marker(folder).get(FILES)
     if not isinstance(written, dict):
         return f"{MARKER} without a list of files" if MARKER in paths else paths[0]
@@ -271,7 +280,7 @@ def _find_foreign(folder: Path) -> str:
         is_unchanged = whole_file_digest(file) == written.get(path)
         if not is_unchanged and not _is_by_detect(file, path):
             return path
-    return ""
+    return None
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -279,7 +288,7 @@ def _refuse_foreign(folder: Path) -> None:
     wrote them.
     """
     foreign = _find_foreign(folder)
-    if foreign:
+    if foreign is not None:
         raise PipelineError(
             f"{folder}: expected no folder, or demo data as this program wrote them; found "
             f"other files, which are not changed: {foreign}. If you need nothing in it, delete "
@@ -350,13 +359,10 @@ def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int)
             layout.finish(partial, shots)
 
 
-def _marker(layout: ReleaseLayout | None = None, request: Request | None = None) -> dict[str, Any]:
-    """Content of a dataset's marker file; without arguments, of the body's marker file."""
-    versions = {"version": VERSION, "body_version": procedural_body.VERSION}
-    if layout is None or request is None:
-        return {"stand_in": True, "what": BODY_WHAT, "seed": None, **versions}
+def _marker(layout: ReleaseLayout, request: Request) -> dict[str, Any]:
+    """Content of a dataset's marker file."""
     amount = {"size": request.size, "n_videos": request.n_videos, "n_frames": request.n_frames}
-    return {"stand_in": True, "what": layout.what, "seed": request.seed, **versions, **amount}
+    return {"stand_in": True, "what": layout.what, "seed": request.seed, **_VERSIONS, **amount}
 
 
 def _layout(name: str) -> ReleaseLayout:

@@ -118,7 +118,7 @@ def people(
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
-            if reason:
+            if reason is not None:
                 account.drop_track(reason, n_frames)
                 continue
             account.keep_track(n_frames)
@@ -229,15 +229,15 @@ class _Selection:
         in_spin49 = convert(detected, source=self.skeleton, target="spin49").astype(np.float32)
         return PersonTrack(frame_index[rows], detected, bbox, in_spin49)
 
-    def reason_to_drop(self, track: PersonTrack) -> str:
-        """Why a track is dropped, by its length or its grade; "" if it is kept."""
+    def reason_to_drop(self, track: PersonTrack) -> str | None:
+        """Why a track is dropped, by its length or its grade; None if it is kept."""
         rules = self.rules
         n_frames = len(track.frame_index)
         if n_frames < rules.min_frames:
             self.too_short.append(n_frames)
             return "track_too_short"
         if not (rules.max_jitter or rules.max_limb_spread or rules.min_grade):
-            return ""
+            return None
 
         columns: dict[str, Array] = {
             "frame_index": track.frame_index,
@@ -251,7 +251,7 @@ class _Selection:
             return "limbs_vary"
         if rules.min_grade and graded.is_below(rules.min_grade):
             return "low_grade"
-        return ""
+        return None
 
 
 def bridge_gaps(
