@@ -31,7 +31,7 @@ import numpy as np
 
 from cache.arrays import Array, Ints
 from cache.errors import CacheError
-from cache.windows import Ranges, StreamRows, is_within
+from cache.windows import Ranges, StreamRows, find_ranges
 
 if TYPE_CHECKING:
     from cache.read.split import Split
@@ -294,7 +294,7 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
         windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
         first_rows = windows[:, 0]
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
-        starts[name] = first_rows[~is_within(first_rows, left_out)]
+        starts[name] = first_rows[find_ranges(first_rows, *left_out.T) < 0]
     if not any(map(len, starts.values())):
         raise _no_windows(part, seqlen)
     return starts

@@ -94,16 +94,16 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     return np.stack([starts, stops], axis=1)
 
 
-def is_within(rows: Ints, ranges: Ranges) -> Bools:
-    """Whether each row (n,) is in one of the ranges.
+def find_ranges(rows: Ints, starts: Ints, stops: Ints) -> Ints:
+    """The number of the range that each row (n,) is in; -1 for rows in none.
 
-    >>> is_within(np.array([1, 2, 3, 4]), np.array([[2, 4], [8, 11]])).tolist()
-    [False, True, True, False]
+    >>> find_ranges(np.array([1, 2, 3, 4]), np.array([2, 8]), np.array([4, 11])).tolist()
+    [-1, 0, 0, -1]
     """
-    start, stop = ranges.T
-    n_begun = np.searchsorted(start, rows, side="right")  # ranges that begin at or before the row
-    n_ended = np.searchsorted(stop, rows, side="right")
-    return np.asarray(n_begun > n_ended)
+    # Ranges are ascending and disjoint: a row is in a range if one more has begun than ended.
+    n_begun = np.searchsorted(starts, rows, side="right")
+    n_ended = np.searchsorted(stops, rows, side="right")
+    return np.where(n_begun > n_ended, n_begun - 1, -1)
 
 
 def ranges_where(flags: Bools, first_row: int) -> Ranges:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -122,16 +122,6 @@ class ExtraColumn(Column):
         if not isinstance(self.fill, float) or math.isinf(self.fill):
             return False
         return math.isnan(self.fill) or float(self.dtype.type(self.fill)) == self.fill
-
-    @classmethod
-    def collect(cls, columns: Iterable[Self]) -> dict[str, Self]:
-        """Columns by name. Raises ValueError for duplicate names."""
-        declared = list(columns)
-        by_name = {column.name: column for column in declared}
-        if len(by_name) < len(declared):
-            names = [column.name for column in declared]
-            raise ValueError(f"extra columns {names}: expected each name once")
-        return by_name
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> dict[str, Self]:

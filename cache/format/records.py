@@ -71,7 +71,7 @@ def check_track(
         columns: names of the split's columns.
         extra: the split's extra columns.
     """
-    extras = ExtraColumn.collect(extra)
+    extras = {column.name: column for column in extra}
 
     def refuse(problem: str) -> NoReturn:
         raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")

@@ -34,7 +34,7 @@ from cache.format.layout import (
 from cache.format.records import VideoRecord
 from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
-from cache.windows import Ranges
+from cache.windows import Ranges, find_ranges
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
@@ -170,12 +170,7 @@ class Tables(dict[str, Array]):
 
     def track_of(self, rows: Array) -> Ints:
         """The number of each row's track (same shape); -1 for rows without a committed track."""
-        starts = self["track_start"]
-        stops = self["track_stop"]
-        # Tracks are sorted and disjoint: a row is in a track if one more has begun than ended.
-        n_begun = np.searchsorted(starts, rows, side="right")
-        n_ended = np.searchsorted(stops, rows, side="right")
-        return np.where(n_begun > n_ended, n_begun - 1, -1)
+        return find_ranges(rows, self["track_start"], self["track_stop"])
 
     def live_by_shard(self, geometry: Geometry, extent: int) -> Ints:
         """Count the rows of committed tracks in each shard of a split with `extent` rows. Returns

@@ -28,7 +28,7 @@ from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.windows import is_within
+from cache.windows import find_ranges
 from cache.write.base import finish_commits
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
@@ -249,7 +249,8 @@ def _write_stream(
         track = copied.track_of(rows)
         source_rows = rows + row_offset[track]
         has_shard = np.isin(source_rows // source.rows_per_shard, stream.shards)
-        chosen = (track >= 0) & has_shard & ~is_within(source_rows, pending)
+        is_pending = find_ranges(source_rows, *pending.T) >= 0
+        chosen = (track >= 0) & has_shard & ~is_pending
         return np.flatnonzero(chosen), source_rows[chosen]
 
     shards = []

@@ -1,7 +1,7 @@
 """The next commit of a split: the videos that stay, then the appended ones.  raw -> [tracks] ->
 features -> windows
 
-`SplitState` is what is committed, `Removal` what the next commit takes from it, and `NextCommit`
+`SplitState` is what is committed, `_Removal` what the next commit takes from it, and `NextCommit`
 what it adds. `SplitWriter.begin` makes them. The rows are in `SplitShards` (`split_shards.py`),
 which says how a killed writer's work is resumed.
 """
@@ -57,34 +57,33 @@ class SplitState:
         geometry = self.commit.geometry
         return geometry.shards(self.commit.extent) * geometry.rows_per_shard
 
-
-@dataclass(frozen=True)
-class Removal:
-    """What the next commit takes away from the one before."""
-
-    state: SplitState
-    videos: frozenset[str]  # names of committed videos
-    shards: frozenset[int]  # numbers of committed shards
-
-    @classmethod
-    def make(cls, state: SplitState, drop: Collection[str], invalidate: Collection[int]) -> Removal:
-        """Make it from the arguments of `SplitWriter.begin`. Raises CacheError as that does."""
-        split = state.commit.place.split
-        unknown = sorted(set(drop) - state.videos.keys())
+    def plan_removal(self, drop: Collection[str], invalidate: Collection[int]) -> _Removal:
+        """What a commit takes away; arguments and errors as of `SplitWriter.begin`."""
+        split = self.commit.place.split
+        unknown = sorted(set(drop) - self.videos.keys())
         if unknown:
             raise CacheError(f"{split}: {unknown[:5]}: not among the committed videos")
-        removal = cls(state, frozenset(drop), frozenset(invalidate))
-        if state.has_other_columns:
-            if len(removal.videos) < len(state.videos):
+        removal = _Removal(self, frozenset(drop), frozenset(invalidate))
+        if self.has_other_columns:
+            if len(removal.videos) < len(self.videos):
                 raise CacheError(f"{split}: its columns have changed: drop all of its videos")
-            return cls(state, removal.videos, frozenset(state.commit.shards))  # no row stays
-        live_shards = removal.remaining.live_shards(state.commit.geometry)
+            return replace(removal, shards=frozenset(self.commit.shards))  # no row stays
+        live_shards = removal.remaining.live_shards(self.commit.geometry)
         needed = sorted(removal.shards.intersection(live_shards))
         if needed:
             raise CacheError(
                 f"{split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too"
             )
         return removal
+
+
+@dataclass(frozen=True)
+class _Removal:
+    """What the next commit takes away from the one before."""
+
+    state: SplitState
+    videos: frozenset[str]  # names of committed videos
+    shards: frozenset[int]  # numbers of committed shards
 
     @cached_property
     def remaining(self) -> Tables:
@@ -141,7 +140,7 @@ class NextCommit:
 
     def __init__(
         self,
-        removal: Removal,
+        removal: _Removal,
         shards: SplitShards,
         keys: Mapping[str, str],
         publish: Callable[[NextCommit, Mapping[str, Any], Tables], None],

@@ -29,7 +29,7 @@ from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
-from cache.write.next_commit import NextCommit, Removal, SplitState
+from cache.write.next_commit import NextCommit, SplitState
 from cache.write.split_shards import SplitShards
 from cache.write.staged import Plan, ShardFiles, StagedWork
 
@@ -76,7 +76,11 @@ class SplitWriter(Writer):
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
-        self._extra = ExtraColumn.collect(extra)
+        declared = [*extra]
+        self._extra = {column.name: column for column in declared}
+        if len(self._extra) < len(declared):
+            names = [column.name for column in declared]
+            raise ValueError(f"extra columns {names}: expected each name once")
         specs = {**COLUMNS, **self._extra}
         unknown = sorted(set(columns) - specs.keys())
         if unknown:
@@ -150,7 +154,7 @@ class SplitWriter(Writer):
             do = "commit first; after an error, enter the writer again"
             raise CacheError(f"{self._split}: begin was called before: {do}")
         key_of = keys or {}
-        removal = Removal.make(self.state, drop, invalidate)
+        removal = self.state.plan_removal(drop, invalidate)
 
         def is_usable(video: VideoRecord) -> bool:
             """Whether a staged video is to be appended with the same rows."""

@@ -176,8 +176,8 @@ def _recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     """The identity in a stream's manifest. Raises PipelineError if there is none, because another
     program wrote the stream.
     """
-    identity: Mapping[str, Any] | None = committed.open_stream(stream).manifest.get("identity")
-    if identity is None:
+    identity = committed.open_stream(stream).identity
+    if not identity:
         why = "has no recorded identity: another program wrote it"
         raise PipelineError(f"{committed.name}: stream {stream!r} {why}. {OTHER_NAME}")
     return identity

@@ -17,13 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import NOT_NOW
-from pipeline.errors import is_temporary, note_fault
 from pipeline.files.raw.files import open_regular
 
 # 8192 x 8192: 200 MB decoded. The largest images of the eight datasets are 2048 x 2048.
 MAX_PIXELS: Final = 1 << 26
-MAX_BYTES: Final = 1 << 28  # of an image file
 # An MP4 or MOV file begins with one of these boxes.
 MP4: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 EBML = b"\x1a\x45\xdf\xa3"  # first bytes of Matroska and WebM files
@@ -70,24 +67,6 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             "picture_damaged", f"cannot be decoded, though its header claims {width} x {height}"
         )
     return np.asarray(rgb, np.uint8)
-
-
-def read_picture(path: Path) -> bytes:
-    """Read the bytes of an image file. Raises PictureError if it is missing, unreadable or has over
-    MAX_BYTES.
-    """
-    try:
-        with open_regular(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise PictureError("picture_missing", "does not exist") from None
-    except OSError as error:
-        note_fault(error)
-        kind = NOT_NOW if is_temporary(error) else "picture_unreadable"
-        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
-    return data
 
 
 def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:

@@ -10,17 +10,20 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.decode import PictureError, decode, picture_size, read_picture
+from pipeline.accounting import NOT_NOW
+from pipeline.errors import PipelineError, RawDataError, is_temporary, note_fault
+from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Frame, below, increasing, text_digest
 from pipeline.files.raw.files import (
     cached,
     digest_or_problem,
     folder_digest,
     list_names,
+    open_regular,
 )
 from pipeline.skeletons import Ints
 
+MAX_BYTES: Final = 1 << 28  # of an image file
 OTHER_SIZE: Final = "other_picture_size"  # kind of a frame's problem
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 
@@ -106,7 +109,7 @@ class Pictures:
         problem = "no such picture"
         for index in self.indices():
             try:
-                return picture_size(read_picture(self.path(int(index))))
+                return picture_size(_read_picture(self.path(int(index))))
             except PictureError as error:
                 problem = str(error)
         file = self.root / self.pattern
@@ -134,7 +137,7 @@ class Pictures:
         for index in increasing(frame_index):
             path = self.path(index)
             try:
-                image = decode(read_picture(path))
+                image = decode(_read_picture(path))
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
                 continue
@@ -173,3 +176,21 @@ class TurnedPictures(Pictures):
                 yield frame
             else:
                 yield Frame(frame.index, np.ascontiguousarray(np.rot90(frame.image, -1)), None)
+
+
+def _read_picture(path: Path) -> bytes:
+    """Read the bytes of an image file. Raises PictureError if it is missing, unreadable or has over
+    MAX_BYTES.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PictureError("picture_missing", "does not exist") from None
+    except OSError as error:
+        note_fault(error)
+        kind = NOT_NOW if is_temporary(error) else "picture_unreadable"
+        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
+    return data
