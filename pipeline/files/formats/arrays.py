@@ -240,14 +240,8 @@ def number_rows(
     """Convert N lists of n numbers to an array (N, n). `keys[i]` is the key of the i-th list in the
     file. Raises as `numbers` does.
     """
-    try:
-        array = np.asarray(rows)  # all at once, which is faster
-    except ValueError:
-        array = np.empty(0, object)
-    if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
-        return array.astype(np.float64)
-    one_by_one = [numbers(file, key, row, (n,), do=do) for key, row in zip(keys, rows, strict=True)]
-    return np.array(one_by_one).reshape(len(rows), n)
+    checked = [numbers(file, key, row, (n,), do=do) for key, row in zip(keys, rows, strict=True)]
+    return np.array(checked).reshape(len(rows), n)
 
 
 def load_json(file: Path, *, do: str) -> Any:
