@@ -13,7 +13,7 @@ from pipeline.files.raw.files import remembered_digest
 
 
 @dataclass(frozen=True, slots=True)
-class WeightsKind:
+class _WeightsKind:
     """A kind of weights, written `<kind>:<argument>`. The libraries state terms of their own
     weights; docs/licences.md has more about the others.
     """
@@ -27,19 +27,19 @@ class WeightsKind:
 
 
 KINDS: Final = {
-    "spin": WeightsKind(
+    "spin": _WeightsKind(
         "SPIN's checkpoint, spin:FILE",
         names_file=True,
         licence="non-commercial research, as SMPL and its training data",
         source="github.com/nkolot/SPIN",
     ),
-    "torchvision": WeightsKind(
+    "torchvision": _WeightsKind(
         "weights that torchvision downloads, torchvision:IMAGENET1K_V2", source="torchvision"
     ),
-    "file": WeightsKind(
+    "file": _WeightsKind(
         "a state dict of torchvision's ResNet-50, file:FILE", names_file=True, source="a file"
     ),
-    "untrained": WeightsKind(
+    "untrained": _WeightsKind(
         "random weights from a seed, untrained:0",
         is_random=True,
         licence="none needed, random numbers",
@@ -56,7 +56,7 @@ class WeightsSpec:
     kind: str
     argument: str
 
-    kinds: ClassVar[Mapping[str, WeightsKind]] = KINDS
+    kinds: ClassVar[Mapping[str, _WeightsKind]] = KINDS
     forms: ClassVar[str] = FORMS
 
     @classmethod
@@ -135,8 +135,8 @@ class NetworkWeights(WeightsSpec):
     """
 
     __slots__ = ()
-    kinds: ClassVar[Mapping[str, WeightsKind]] = {
-        "pretrained": WeightsKind(
+    kinds: ClassVar[Mapping[str, _WeightsKind]] = {
+        "pretrained": _WeightsKind(
             "weights that the library downloads, pretrained or pretrained:IMAGENET1K_V1",
             needs_argument=False,
         ),

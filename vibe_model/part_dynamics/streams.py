@@ -18,7 +18,7 @@ import numpy as np
 from pipeline import skeletons
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
-from pipeline.features.weights import KINDS, WeightsKind, WeightsSpec
+from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.skeletons import Array
 from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
@@ -36,11 +36,10 @@ class _EmbeddingWeights(WeightsSpec):
     """Source of an embedding's weights; see `kinds`."""
 
     __slots__ = ()
-    kinds: ClassVar[Mapping[str, WeightsKind]] = {
-        "file": WeightsKind(
-            "best.pt of TrainPrVIPE, for example file:runs/pr-vipe-1f2e3d4c5b6a7988/best.pt",
-            names_file=True,
-            source="a file",
+    kinds: ClassVar[Mapping[str, Any]] = {
+        "file": replace(
+            KINDS["file"],
+            form="best.pt of TrainPrVIPE, for example file:runs/pr-vipe-1f2e3d4c5b6a7988/best.pt",
         ),
         "untrained": KINDS["untrained"],
     }
