@@ -113,7 +113,7 @@ class Ablation(PipelineTask):
         if not self.variants:
             skipped = self._skip_reasons()
             return [name for name in VARIANTS if name not in skipped]
-        named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
+        named = _words(str(self.variants))
         unknown = [repr(name) for name in named if name not in VARIANTS]
         if unknown:
             raise ConfigError(
@@ -135,12 +135,17 @@ class Ablation(PipelineTask):
         """
         if not self.seeds:
             return [None]
-        words = [word.strip() for word in str(self.seeds).split(",")]
+        words = _words(str(self.seeds))
         if not all(word.isdecimal() for word in words):
             raise ConfigError(
                 f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2"
             )
         return list(dict.fromkeys(map(int, words)))
+
+
+def _words(text: str) -> list[str]:
+    """The different words of a list with commas."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",")))
 
 
 def _reasons_to_skip(base: TrainConfig) -> dict[str, str]:

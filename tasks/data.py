@@ -86,11 +86,8 @@ class Detect(PipelineTask):
     def requires(self) -> list[PipelineTask]:
         return [Synthesize()] if settings().embedded.enabled else []
 
-    def recipe(self) -> Recipe:
-        return Recipe.from_settings(settings(), self.dataset, "")
-
     def plan(self) -> DetectionPlan:
-        return self.recipe().plan_detection()
+        return Recipe.from_settings(settings(), self.dataset, "").plan_detection()
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date

@@ -125,9 +125,7 @@ class Scorer:
         for truth in truths:
             by_model = {model: self._measure(model, truth, posed, bodies.run) for model in MODELS}
             _, n_keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
-            table = truth.protocol.metrics.items()
-            by_keypoint = frozenset(name for name, metric in table if metric.by_keypoint)
-            errors = TrackErrors(truth.counted, n_keypoints, by_model, by_keypoint)
+            errors = TrackErrors(truth.counted, n_keypoints, by_model, truth.protocol.metrics)
             self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
             by_protocol.append(errors)
         return bodies, by_protocol[0]

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.skeletons import Bools, Doubles, Floats
 from vibe_model.evaluation.protocols import Labels, Protocol
+from vibe_model.metrics import Metric
 
 ByFrame = Mapping[str, Doubles]  # error -> (F,), nan where a frame has none
 
@@ -73,7 +74,7 @@ class TrackErrors:
     keypoints: Doubles  # (F,) numbers of counted 2D keypoints
     # by model (OWN, BASELINE) and error, such as {"own": {"mpjpe": (F,)}, "baseline": {...}}
     models: Mapping[str, ByFrame]
-    by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors with a mean over keypoints
+    metrics: Mapping[str, Metric]  # by error
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class Means:
                 has_value = ~np.isnan(by_name)
                 values = by_name[has_value]
                 weights = np.ones(len(values))
-                if name in errors.by_keypoint:
+                if errors.metrics[name].by_keypoint:
                     weights = keypoints[has_value]
                 groups = self.sums.setdefault((model, name), {})
                 total, weight = groups.get(group, (0.0, 0.0))
