@@ -83,17 +83,10 @@ class Ablation(PipelineTask):
         results = self._results()
         write_atomic(settings().paths.runs / TABLE, results.as_csv().encode())
         self.say(TABLE)
-        self._show(results)
+        results.show(self._skip_reasons())
 
     def show(self) -> None:
-        self._show(self._results())
-
-    def _show(self, results: _AblationResults) -> None:
-        """Print tables of errors, and the file with all numbers."""
-        results.show()
-        fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
-        for name, why in self._skip_reasons().items():
-            warn(f"skipped {name}: {why}")
+        self._results().show(self._skip_reasons())
 
     def _trainings(self) -> list[tuple[str, int | None]]:
         """(variant, seed) of every training, as parameters of `Train`."""
@@ -275,8 +268,11 @@ class _AblationResults:
                 lines.append([*cells, *errors, frames])
         return csv_text(lines)
 
-    def show(self) -> None:
-        """Print a table of each split by its main protocol, and those with published figures."""
+    def show(self, skip_reasons: Mapping[str, str]) -> None:
+        """Print a table of each split by its main protocol, and those with published figures.
+
+        skip_reasons: by variant that was not trained.
+        """
         shown_splits = set[str]()
         for table in self.tables:
             title = f"{table.split}, {table.n_frames:,} frames"
@@ -291,6 +287,9 @@ class _AblationResults:
             warn("no numbers: no protocol has results of every run")
         if self.stand_in:
             console.out.print(DEMO_DATA)
+        fact("numbers", f"{from_here(settings().paths.runs / TABLE)} (all protocols)")
+        for name, why in skip_reasons.items():
+            warn(f"skipped {name}: {why}")
 
 
 def _rows_by_model(

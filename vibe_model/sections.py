@@ -27,6 +27,7 @@ from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
+_WITHOUT_MODEL: Final[tuple[Training[Any], ...]] = (MPOSER, PR_VIPE)
 # Name of the preset for demo data. If [vibe] uses it, it is the default of all other models that
 # have such a preset.
 _DEMO_PRESET: Final = "embedded"
@@ -115,8 +116,8 @@ class ModelSections:
                 raise ConfigError(f"{self.settings.source.where(name)}: {error}")
         for model in models.every():
             self._check_model(model, self.model(model))
-        self._training_settings(MPOSER)
-        self._training_settings(PR_VIPE)
+        for training in _WITHOUT_MODEL:
+            self._training_settings(training)
 
     def check_all_inputs(self) -> None:
         """`check_inputs` for all models whose sections or defaults say that they are trained."""
@@ -231,8 +232,7 @@ class ModelSections:
             runs = RunChoice.read(self.settings, model)
             defaults = asdict(RunChoice.default(model))
             yield from _values_of(model, self.model(model), asdict(runs), defaults)
-        trainings: list[Training[Any]] = [MPOSER, PR_VIPE]
-        for training in trainings:
+        for training in _WITHOUT_MODEL:
             preset = _preset_of(self.settings, training)
             yield from _values_of(
                 training,
