@@ -183,10 +183,8 @@ def _evaluate(
     seqlen = args.seqlen
     if seqlen is None:
         seqlen = model.config.seqlen
-    training = {}
-    for name in model.config.splits_of("datasets_3d"):
-        if name in opened.splits:
-            training[name] = opened[name]
+    names = model.config.splits_of("datasets_3d")
+    training = {name: opened[name] for name in names if name in opened.splits}
     options = EvalOptions(stream=stream, extra_streams=model.config.extra_streams, seqlen=seqlen)
     output = None
     if args.out is not None:

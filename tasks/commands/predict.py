@@ -155,12 +155,13 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     body = body_folder(args, loaded)
+    raw = None
     if named.exists():
         raw = clips_folder(named, args.cache, out)  # before the model: it refuses other files
-        model = Trained.load(args.checkpoint, body, args.device)
+    model = Trained.load(args.checkpoint, body, args.device)
+    if raw is not None:
         return _predict_clips(args, model, loaded, raw, out)
 
-    model = Trained.load(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
     job = PredictionJob.open(args.cache, args.named, model, stream, out)
     return _write(args, job, tracks=args.tracks, overlay=bool(args.overlay))
