@@ -157,9 +157,10 @@ class Scorer:
         """Pose the frames that metrics read, POSED_AT_ONCE at a time."""
         n_frames = len(predicted)
         kp_2d = np.zeros((n_frames, 49, 2), np.float32)
-        joints: dict[Order, Floats] = {}
-        for order in {truth.protocol.joints for truth in truths}:
-            joints[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
+        joints: dict[Order, Floats] = {
+            protocol.joints: np.zeros((n_frames, len(JOINTS[protocol.joints]), 3), np.float32)
+            for protocol in self._protocols
+        }
         label_joints = {
             protocol.name: np.zeros_like(joints[protocol.joints])
             for protocol in self._protocols
