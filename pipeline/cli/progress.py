@@ -84,7 +84,9 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """Make a `Progress` that prints a line every `EVERY` s, with the mean rate until then."""
+    """Make a `Progress` that prints a line every `EVERY` s, with the mean rate until then:
+    "extract: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
+    """
     first: tuple[float, int] | None = None  # the first report: its time, units done
     printed = 0.0  # time of the last line, or of the first report
 
@@ -96,31 +98,21 @@ def _lines(what: str, unit: str) -> Progress:
             printed = now
         if now < printed + EVERY or done >= total:
             return
-
         printed = now
+
+        from pipeline.cli import console as terminal
+
         began, at_start = first
         per_second = (done - at_start) / (now - began)
-        _print_line(what, unit, done, total, per_second, message)
+        text = f"{what}: {done:,}/{total:,}"
+        if unit:
+            text += f" {unit}s"
+        if per_second > 0:
+            if unit:
+                text += f", {rate(per_second, unit)}"
+            text += f", {duration((total - done) / per_second)} left"
+        if message:
+            text += f"  {terminal.plain(message)}"
+        terminal.err.print(text)
 
     return report
-
-
-def _print_line(
-    what: str, unit: str, done: int, total: int, per_second: float, message: str
-) -> None:
-    """Print "extract: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
-
-    per_second: the rate; 0 if it is unknown.
-    """
-    from pipeline.cli import console as terminal
-
-    counts = f"{done:,}/{total:,}"
-    if unit:
-        counts += f" {unit}s"
-    if per_second > 0:
-        if unit:
-            counts += f", {rate(per_second, unit)}"
-        counts += f", {duration((total - done) / per_second)} left"
-    if message:
-        counts += f"  {terminal.plain(message)}"
-    terminal.err.print(f"{what}: {counts}")

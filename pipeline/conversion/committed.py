@@ -54,7 +54,7 @@ class ConversionRecord:
         """The reader's identity (`identity.reader_parts`), or the file of an imported split; {}:
         not recorded.
         """
-        return dict(self.split.manifest.get("reader", {}))
+        return dict(self.split.manifest.get("reader") or {})
 
     @property
     def totals(self) -> Mapping[str, Any]:
