@@ -73,7 +73,7 @@ class ConversionRecord:
         return file
 
     @property
-    def is_of_dataset(self) -> bool:
+    def was_converted_here(self) -> bool:
         """Whether the split was converted from raw data here, not imported."""
         return "parameters" in self.reader
 

@@ -227,7 +227,7 @@ def recorded_plan(
     PipelineError if a folder is unknown or missing, and for a split that was not converted here.
     """
     record = ConversionRecord(split)
-    if not record.is_of_dataset:
+    if not record.was_converted_here:
         raise PipelineError(
             f"{split.name}: was not converted from raw data here: it cannot be converted again"
         )

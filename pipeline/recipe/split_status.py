@@ -52,7 +52,7 @@ class SplitStatus:
         problems += unmounted_streams(cache.store_at(split.root), split.name).values()
         plan = None
         unlisted = None
-        if record.raw is None or not record.is_of_dataset:
+        if record.raw is None or not record.was_converted_here:
             problems += record.why_empty()
         else:
             try:
