@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cache.errors import AccessDenied, CacheError
 from cache.format.folders import committed_names
 from cache.format.layout import GROUP
@@ -121,7 +123,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     suspects = [file for file in commit.shard_files() if file.number in reported]
     damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        with_rows = damaged.intersection(commit.tables.live_shards(commit.geometry))
+        with_rows = damaged.intersection(np.flatnonzero(commit.live_by_shard).tolist())
         if with_rows:
             repaired.rows[place.split] = tuple(sorted(with_rows))
         damaged -= with_rows

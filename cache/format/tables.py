@@ -187,12 +187,6 @@ class Tables(dict[str, Array]):
         rows_before: Doubles = np.interp(boundaries, edges, before)
         return np.diff(rows_before).astype(np.int64)
 
-    def live_shards(self, geometry: Geometry) -> list[int]:
-        """Numbers of the shards that hold rows of committed tracks, ascending."""
-        extent = int(self["track_stop"].max(initial=0))
-        live: list[int] = np.flatnonzero(self.live_by_shard(geometry, extent)).tolist()
-        return live
-
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
+
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import Column
@@ -68,8 +70,8 @@ class SplitState:
             if len(removal.videos) < len(self.videos):
                 raise CacheError(f"{split}: its columns have changed: drop all of its videos")
             return replace(removal, shards=frozenset(self.commit.shards))  # no row stays
-        live_shards = removal.remaining.live_shards(self.commit.geometry)
-        needed = sorted(removal.shards.intersection(live_shards))
+        n_live = removal.remaining.live_by_shard(self.commit.geometry, self.commit.extent)
+        needed = sorted(removal.shards.intersection(np.flatnonzero(n_live).tolist()))
         if needed:
             raise CacheError(
                 f"{split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too"

@@ -94,7 +94,10 @@ class Session:
     """
 
     def __init__(self, graph: Graph, device: str, user: str) -> None:
-        onnxruntime = _import_onnxruntime(user)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_package(user, "onnxruntime", "clips") from error
         _load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
         self.graph = graph
@@ -155,14 +158,6 @@ class GraphNetwork(Session):
         """The error that the outputs have other shapes than expected."""
         shapes = ", ".join(str(output.shape) for output in outputs)
         return self.graph.error("outputs", expected, shapes)
-
-
-def _import_onnxruntime(user: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_package(user, "onnxruntime", "clips") from error
-    return onnxruntime
 
 
 @functools.cache

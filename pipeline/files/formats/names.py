@@ -15,6 +15,7 @@ LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 MOST_NAMED: Final = 12  # of the names in a file, in a message
 LONGEST_SHOWN: Final = 40  # characters of a name in a file, in a message
 IMAGES: Final = (".jpg", ".jpeg", ".png")
+_SHORT_WORD: Final = re.compile(r"[\w.+-]{0,12}")  # letters, digits and signs of numbers
 _NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a path
 
 
@@ -58,11 +59,6 @@ def shown_names(names: Iterable[str]) -> str:
     return ", ".join(texts) or "none"
 
 
-def _is_short_word(text: str) -> bool:
-    """Whether a text may be shown in messages: at most 12 letters, digits and signs of numbers."""
-    return re.fullmatch(r"[\w.+-]{0,12}", text) is not None
-
-
 def kind(value: object) -> str:
     """A short description of a JSON value of any size and depth, for messages.
 
@@ -78,7 +74,7 @@ def kind(value: object) -> str:
             return f"{len(value)} entries"
         case dict():
             return "an object" if value else "an empty object"
-        case str() if _is_short_word(value):
+        case str() if _SHORT_WORD.fullmatch(value):
             return f"a text {value!r}"
         case str():
             return f"a text of {len(value)} characters"

@@ -131,7 +131,7 @@ def openpose_content(
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
             people.append(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
-        n_scaled += _is_scaled(scale)
+        n_scaled += (scale != 1).any()
         processed.append(frame)
     notes = []
     if n_scaled:
@@ -403,7 +403,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
         height = entry.get("height")
         scale = _scale(file, key, (width, height), sizes)
         size = ""
-        if _is_scaled(scale):
+        if (scale != 1).any():
             size = f"{width:.0f} x {height:.0f} px"
         camera = None
         if "camera" in entry:
@@ -475,10 +475,6 @@ def _scale(
         "nothing cut or padded)."
     )
     raise RawDataError(file, key, expected, actual, do, reason="keypoints_outside")
-
-
-def _is_scaled(scale: Doubles) -> bool:
-    return bool((scale != 1).any())
 
 
 def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
