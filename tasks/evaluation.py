@@ -66,16 +66,16 @@ class Evaluate(PipelineTask):
 
     def up_to_date(self) -> bool:
         file = self._folder() / RESULTS
-        return file.is_file() and file.read_text() == as_csv(_all_rows(self.record))
+        return file.is_file() and file.read_text() == as_csv(self._rows())
 
     def work(self) -> None:
-        write_atomic(self._folder() / RESULTS, as_csv(_all_rows(self.record)).encode())
+        write_atomic(self._folder() / RESULTS, as_csv(self._rows()).encode())
         self.show()
 
     def show(self) -> None:
         folder = self._folder()
         tables: dict[str, list[ResultRow]] = {}
-        for row in _all_rows(self.record):
+        for row in self._rows():
             tables.setdefault(f"{row.split}, {row.protocol}", []).append(row)
         for title, rows in tables.items():
             console.out.print()
@@ -86,6 +86,17 @@ class Evaluate(PipelineTask):
 
     def _folder(self) -> Path:
         return runs.run_folder(model_config(self.record))
+
+    def _rows(self) -> list[ResultRow]:
+        """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
+        configs = {self.record.title: model_config(self.record)}
+        per_frame = per_frame_config(self.record)
+        if per_frame is not None:
+            configs["per frame"] = per_frame
+        metrics = {
+            title: RunMetrics.read(runs.run_folder(config)) for title, config in configs.items()
+        }
+        return list(itertools.chain.from_iterable(ResultRow.read_splits(metrics).values()))
 
 
 class EvaluateVIBE(Evaluate):
@@ -122,16 +133,6 @@ def _per_frame_variant(model: Model) -> str:
     configured = (RunChoice.read(settings(), model).variant or "").split("+")
     variants = [name for name in configured if name and name != model.baseline]
     return "+".join([*variants, model.baseline])
-
-
-def _all_rows(model: Model) -> list[ResultRow]:
-    """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
-    configs = {model.title: model_config(model)}
-    per_frame = per_frame_config(model)
-    if per_frame is not None:
-        configs["per frame"] = per_frame
-    metrics = {title: RunMetrics.read(runs.run_folder(config)) for title, config in configs.items()}
-    return list(itertools.chain.from_iterable(ResultRow.read_splits(metrics).values()))
 
 
 def show_notes(metrics: RunMetrics, config: VideoConfig, note: str = "") -> None:

@@ -69,8 +69,7 @@ class RunMetrics:
     @property
     def estimates(self) -> Mapping[str, str]:
         """Training splits with estimated bodies -> what these are."""
-        estimates: Mapping[str, str] = self.content.get("estimates", {})
-        return estimates
+        return dict(self.content.get("estimates", {}))
 
 
 class ResultRow(NamedTuple):

@@ -97,15 +97,16 @@ class Model(Training[VideoConfig]):
 
         setting: What names it, for the message.
         """
-        parts = list(filter(None, name.split("+")))
-        for part in parts:
+        changes = []
+        for part in filter(None, name.split("+")):
             if part not in self.variants:
                 raise ConfigError(
                     f"{setting}: expected one of {', '.join(self.variants)}, or some joined by +; "
                     f"found {part!r}",
                     setting,
                 )
-        return [self.variants[part] for part in parts]
+            changes.append(self.variants[part])
+        return changes
 
     def vary(self, config: V, name: str) -> V:
         """Apply a variant to a configuration of the model, as `parse_variant` reads it."""

@@ -141,8 +141,8 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[_Plot]:
 def _rate_plot(run: TrainingRun, name: str) -> Iterator[_Plot]:
     """Yield the plot of the learning rates, if they were logged."""
     series = {}
-    for tag, curve in run.logged.curves.items():
-        if tag.startswith("learning_rate/") and curve.steps:
+    for tag in run.logged.curves:
+        if tag.startswith("learning_rate/"):
             series[_short(tag)] = _by_epoch(run, tag)
     if series:
         yield _Plot(

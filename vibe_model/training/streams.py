@@ -56,9 +56,10 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
 def _network_of(split: Split, stream: str) -> dict[str, Any]:
     """Identity of a stream's network, without the entries that may differ between splits."""
-    identity = dict(split.open_stream(stream).manifest["identity"])
+    opened = split.open_stream(stream)
+    identity = dict(opened.manifest["identity"])
     # jittered copies may differ in their crops, imported streams in the file that each comes from
-    identity["crop"] = replace(split.open_stream(stream).crop, jitter=None)
+    identity["crop"] = replace(opened.crop, jitter=None)
     if identity.get("kind") == "imported":
         identity.pop("file_sha256", None)
     return identity
