@@ -2,7 +2,8 @@
 
 Readers of datasets, streams and exports convert poses and positions between world and camera with
 it (`to_camera`, `to_world`, `pose_in_camera`, `project`), mirror and check cameras (`mirrored`,
-`is_rigid`), and change the frame rate of motions (`resample_rotations`, `resample_linear`).
+`is_rigid`), and change the frame rate of motions (`frame_positions`, `resample_rotations`,
+`resample_linear`).
 
 `extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a world
 point p is R p + t in the camera, whose axes point right (x), down (y) and into the image (z).
@@ -25,6 +26,7 @@ _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the first two rows of a 
 _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])  # the diagonal of S, which flips x
 _LAST_ROW: Final = (0, 0, 0, 1)  # of extrinsics
 _MOST_ERROR: Final = 1e-2  # of a rotation R, in R R^T
+_TOLERANCE: Final = 1e-9  # frames: rounding must not cut off the last one
 
 
 def to_camera(
@@ -190,6 +192,18 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
     composed = second * first
     rotvec = composed.as_rotvec()
     return np.asarray(rotvec.reshape(*shape, 3))
+
+
+def frame_positions(n_rows: int, rate: float, fps: float) -> Doubles:
+    """Positions (M,) of the frames at `fps` among N rows at `rate`, both per second, from the first
+    row to the last one. Fractions are between two rows.
+
+    >>> frame_positions(5, 50.0, 30.0).round(2).tolist()
+    [0.0, 1.67, 3.33]
+    """
+    n_intervals = (n_rows - 1) * fps / rate
+    last = np.floor(n_intervals + _TOLERANCE)
+    return np.arange(last + 1) * rate / fps
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:

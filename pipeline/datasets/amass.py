@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import compose, resample_linear, resample_rotations
+from pipeline.cameras import compose, frame_positions, resample_linear, resample_rotations
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
@@ -303,10 +303,7 @@ def _sample_positions(
     if resampling == "decimate":
         step = max(int(rate // TARGET_FPS), 1)
         return rate / step, np.arange(0.0, n_frames, step)
-    n_samples = 0
-    if n_frames:
-        n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1
-    positions = np.arange(n_samples) * rate / TARGET_FPS
+    positions = frame_positions(n_frames, rate, TARGET_FPS)
     return float(TARGET_FPS), np.minimum(positions, n_frames - 1)
 
 

@@ -197,8 +197,6 @@ class _BedlamMotions:
             raise PipelineError(
                 f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
             )
-        self._split = split
-        self._features = f"features/{stream}"
         self._rows = SplitRows(split, stream)
         self._crop = split.open_stream(stream).crop
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
@@ -209,10 +207,6 @@ class _BedlamMotions:
         names = [_motion_name(track.video, track.name) for track in split.tracks]
         self.names = self.segments.names(split, names)
 
-    def _read_column(self, name: str, number: int) -> Array:
-        """A motion's rows of a column."""
-        return self.segments.read_column(self._split, name, number)
-
     def arrays(self, number: int) -> dict[str, Array]:
         """A motion's labels in the camera and in a world whose y is up.
 
@@ -220,8 +214,9 @@ class _BedlamMotions:
         `trans_incam` is BEDLAM's `trans_cam`: GVHMR adds the translation of `cam_ext`, world to
         camera, as BEDLAM's own scripts do. The column `smplx_trans` already has both.
         """
+        rows = self.segments.rows(number)
         names = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
-        columns = [self._read_column(name, number).astype(np.float64) for name in names]
+        columns = [self._rows.column(name, rows).astype(np.float64) for name in names]
         pose, betas, trans, camera = columns
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
         root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ _Y_UP, skeleton[0])
@@ -233,19 +228,20 @@ class _BedlamMotions:
             "global_orient_incam": pose[:, :3],
             "trans_incam": trans - camera[:, :3, 3],
             "cam_ext": camera,
-            "cam_int": self._rows.intrinsics(self.segments.rows(number)),
+            "cam_int": self._rows.intrinsics(rows),
         }
 
     def write_features(self, folder: Path) -> None:
         """Write a file per motion: its features, and the boxes (x, y, side in px) that were
         cropped.
         """
-        crop_scale = self._split.tracks.crop_scale
+        crop_scale = self._rows.split.tracks.crop_scale
         for number, name in enumerate(self.names):
-            bbox = self._read_column("bbox", number)[:, :3]
+            rows = self.segments.rows(number)
+            bbox = self._rows.column("bbox", rows)[:, :3]
             bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
-            features = self._read_column(self._features, number)
-            resolution = self._rows.resolutions(self.segments.rows(number)[:1])[0]
+            features = self._rows.features(rows)
+            resolution = self._rows.resolutions(rows[:1])[0]
             content = {
                 "features": torch.from_numpy(features),
                 "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),

@@ -321,11 +321,6 @@ class Segments:
         """The segment of each row."""
         return np.searchsorted(self.start, np.asarray(rows), side="right") - 1
 
-    def read_column(self, split: cache.Split, column: str, number: int) -> Array:
-        """A segment's rows of a column."""
-        rows = self.rows(number)
-        return split.rows(column, rows.start, rows.stop)
-
     def only(self, chosen: Bools, reason: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
         left_out = dict(self.left_out)

@@ -55,11 +55,6 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     raise RawDataError(file, "file", RESULTS, owner, _READ)
 
 
-def _camera_file(file: Path) -> Path:
-    """Path of TRAM's camera file, from that of a person's results."""
-    return file.absolute().parent.parent / "camera.npy"
-
-
 def _keys_of(content: object) -> frozenset[str]:
     """Keys of the top, and of the first person or frame below it, by which `_READERS` are chosen.
 
@@ -211,7 +206,7 @@ def _tram(content: _ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    camera_file = _camera_file(content.file)
+    camera_file = content.file.absolute().parent.parent / "camera.npy"
     stored = _ResultDict(camera_file, "", load_results(camera_file))
     size, intrinsics = _image_and_camera(stored)
     extrinsics = None

@@ -181,7 +181,7 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
 _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "val"}
 
 
-# A file must have those of these fields that its layout has.
+# A file has those of these fields that its layout has.
 REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")
 
 

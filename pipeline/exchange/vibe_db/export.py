@@ -48,12 +48,12 @@ from pipeline.exchange.rows import (
 from pipeline.exchange.vibe_db.database import (
     NAMED,
     PICTURE,
+    REQUIRED,
     Layout,
     names_of,
 )
 from pipeline.skeletons import Array, Ints, convert, joint_names
 
-_INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
 # a row that fails several is counted for the first one
 _CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)
 
@@ -116,7 +116,7 @@ def _absent_fields(rows: SplitRows, layout: Layout) -> dict[str, str]:
     """Field that cannot be written -> why.
 
     Rows without features never make `features` absent: they are left out. Raises PipelineError if
-    an _INDISPENSABLE field is absent.
+    a REQUIRED field is absent.
     """
     split = rows.split
     labels = layout.fields_to_write()
@@ -128,7 +128,7 @@ def _absent_fields(rows: SplitRows, layout: Layout) -> dict[str, str]:
         absent["img_name"] = (
             "some frames have no image file, or their image is rotated after reading"
         )
-    for field in _INDISPENSABLE:
+    for field in REQUIRED:
         if field in absent:
             raise PipelineError(
                 f"{split.name}: cannot be exported without {field}: {absent[field]}"

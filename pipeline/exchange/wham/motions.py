@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline import cameras
-from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
+from pipeline.cameras import (
+    frame_positions,
+    pose_in_camera,
+    resample_linear,
+    resample_rotations,
+)
 from pipeline.exchange.rows import FPS, RATE_NOISE, Segments
 from pipeline.exchange.wham.fields import Bodies
 from pipeline.skeletons import Doubles
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"
-_TOLERANCE: Final = 1e-9  # frames: rounding must not cut off the last one
 Y_DOWN: Final = np.array(  # transform from a world with z up to one with y down
     [
         [1.0, 0, 0, 0],
@@ -43,9 +47,7 @@ def _frame_positions(n_rows: int, rate: float) -> Doubles:
     """
     if abs(rate - FPS) < RATE_NOISE:
         return np.arange(float(n_rows))
-    duration = (n_rows - 1) * FPS / rate  # in frames at 30 fps
-    last = np.floor(duration + _TOLERANCE)
-    return np.arange(last + 1) * rate / FPS
+    return frame_positions(n_rows, rate, FPS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
