@@ -41,6 +41,7 @@ import numpy as np
 from cache.windows import spread
 from pipeline.boxes import extents
 from pipeline.errors import ConfigError
+from pipeline.homography import transfer
 from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
@@ -203,10 +204,7 @@ class _Filters:
                 continue
             centre = self._seen.boxes[self.last].mean(axis=1)
             expected = centre + self._state[:, 0]
-            homogeneous = np.column_stack([expected, np.ones(len(expected))])
-            mapped = homogeneous @ homography.T
-            moved = mapped[:, :2] / mapped[:, 2:]
-            self._state[:, 0] += moved - expected
+            self._state[:, 0] += transfer(homography, expected) - expected
 
     def costs(self, detections: Ints) -> tuple[Doubles, Doubles]:
         """Costs (A, B) of linking each person to each of B detections.
@@ -383,7 +381,7 @@ class Cleaning:
 
 
 def clean(
-    visible: Bools, joints: Sequence[str], rules: Cleaning | None = None
+    visible: Bools, joints: Sequence[str], rules: Cleaning
 ) -> tuple[list[Ints], dict[str, Ints]]:
     """Select the parts of one person's T detections that are fit for training.
 
@@ -398,7 +396,6 @@ def clean(
     """
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
 
-    rules = rules or Cleaning()
     count = median_filter(visible.sum(axis=1), size=MEDIAN, mode="nearest")
     inside = _find_inside(count)
     # reason -> positions, in one array for each part

@@ -225,9 +225,8 @@ class MpiInf3dhp(Dataset):
         root = labels.kp_3d[rows, pelvis : pelvis + 1]
         kp_3d = _to_spin49(labels.kp_3d[rows] - root, labels.skeleton)
         columns: dict[str, Any] = {}
-        if split == "test":
+        if labels.valid is not None:  # of a test video
             columns["kp_3d_eval"] = convert(kp_3d[..., :3], source="spin49", target="common14")
-        if labels.valid is not None:
             columns["valid"] = labels.valid[rows]
         if film.extrinsics is not None:
             columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}

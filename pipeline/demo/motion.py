@@ -52,7 +52,6 @@ class ActorMotion:
     """T frames of one person in the world."""
 
     fps: float
-    actions: tuple[str, ...]  # in the order in which they begin
     angles: Doubles  # (T, D) degrees, in the order of `DOFS`
     pose: Doubles  # (T, 72) rad
     betas: Doubles  # (10,)
@@ -81,7 +80,7 @@ def perform(
     that bear weight do not slide: the body moves over them.
     """
     t = np.arange(n_frames) / fps
-    chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
+    angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
     sigma = SMOOTHING_S * fps
     limited = _within_limits(_keep_footing(angles))
     angles = gaussian_filter1d(limited, sigma, axis=0, mode="nearest")
@@ -93,7 +92,7 @@ def perform(
     heading = facing + swing * np.sin(phase)
     pose = _to_smpl(angles, heading)
     trans = _stand(betas, pose, hop, sigma)
-    return ActorMotion(fps, chosen, angles, pose, betas, trans, heading)
+    return ActorMotion(fps, angles, pose, betas, trans, heading)
 
 
 def _mirror(angles: Floats) -> Doubles:
@@ -171,22 +170,19 @@ def _sole_vertices() -> NDArray[np.intp]:
     return np.concatenate(soles)
 
 
-def _choreograph(
-    t: Doubles, rng: Generator, repertoire: Sequence[str]
-) -> tuple[tuple[str, ...], Doubles, Doubles]:
-    """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
+def _choreograph(t: Doubles, rng: Generator, repertoire: Sequence[str]) -> tuple[Doubles, Doubles]:
+    """Angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     action_s = rng.uniform(*ACTION_S)
     n_actions = max(1, round(duration / action_s))
 
-    names: list[str] = []
+    action = ""  # the one before
     angles = np.zeros((len(t), len(DOFS)))
     hop = np.zeros_like(t)
     for weight in _blend_weights(t, n_actions):
         # no action twice in a row, if there is another one
-        candidates = [name for name in repertoire if names[-1:] != [name]]
+        candidates = [name for name in repertoire if name != action]
         action = str(rng.choice(candidates or list(repertoire)))
-        names.append(action)
         curves = ACTIONS[action](Sampler(t, rng))
         hop += weight * curves.hop
 
@@ -198,7 +194,7 @@ def _choreograph(
         if rng.random() < 0.5:
             acted = _mirror(acted)
         angles += weight[:, None] * acted
-    return tuple(names), angles, hop
+    return angles, hop
 
 
 def _blend_weights(t: Doubles, n: int) -> Doubles:

@@ -219,11 +219,8 @@ def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Dou
 
 def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
     """The smallest distance on the ground, in m, of a path (T, 3) from others at the same time."""
-    distances = []
-    for neighbour in others:
-        on_ground = (path - neighbour)[:, [0, 2]]
-        distances.append(np.linalg.norm(on_ground, axis=1).min())
-    return float(min(distances))
+    on_ground = (path - np.stack(others))[..., [0, 2]]
+    return float(np.linalg.norm(on_ground, axis=-1).min())
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth_map: Array) -> Bools:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -39,7 +39,7 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache
+from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache, read_frames
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import bones
 
@@ -167,12 +167,7 @@ def _frames(tracks: list[ShownTrack]) -> Iterator[tuple[Frame, _Present]]:
     for track in tracks:
         for row, index in enumerate(track.rows["frame_index"].tolist()):
             present_at.setdefault(index, []).append((track, row))
-    indices = sorted(present_at)
-    source = tracks[0].source
-    frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
-    if source is not None:
-        frames = source.read(indices)
-    for frame in frames:
+    for frame in read_frames(tracks[0].source, sorted(present_at)):
         yield frame, present_at[frame.index]
 
 

@@ -109,7 +109,8 @@ def grades_of(
 
 def tracks_of(split: cache.Split, video: int) -> list[int]:
     """Numbers of a video's tracks in the split."""
-    return [int(number) for number in np.flatnonzero(split.tracks.video == video)]
+    numbers: list[int] = np.flatnonzero(split.tracks.video == video).tolist()
+    return numbers
 
 
 def video_grades(
@@ -121,16 +122,10 @@ def video_grades(
     CacheError if rows cannot be read.
     """
     entry = split.videos[int(split.tracks.video[numbers[0]])]
-    names = []
-    people = []
-    fps = math.nan
-    for number in numbers:
-        track = split.tracks[number]
-        names.append(track.name)
-        people.append(_columns_of(split, track))
-        fps = track.fps
-    in_order = grades_of(people, fps, source, entry.account.get("clip", {}))
-    grades = dict(zip(names, in_order, strict=True))
+    tracks = [split.tracks[number] for number in numbers]
+    people = [_columns_of(split, track) for track in tracks]
+    in_order = grades_of(people, tracks[0].fps, source, entry.account.get("clip", {}))
+    grades = dict(zip([track.name for track in tracks], in_order, strict=True))
     for name, grade in grades.items():
         distances = [fit.distance for fit in fits_of(entry.account, name)]
         if distances:

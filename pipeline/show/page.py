@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,7 +33,7 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, joints_3d, views
-from pipeline.show.tracks import PageContent, ShownTrack
+from pipeline.show.tracks import PageContent, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
@@ -146,7 +146,7 @@ def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
         views_by_frame = [views(frame_joints, camera=track.has_images) for frame_joints in joints]
     estimated = projected_joints(track, body)
     cards = []
-    for i, frame in enumerate(_frames(track)):
+    for i, frame in enumerate(read_frames(track.source, rows["frame_index"].tolist())):
         n_visible = None
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
@@ -171,14 +171,6 @@ def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:
     top = min(dot.y for dot in dots)
     bottom = max(dot.y for dot in dots)
     return _ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
-
-
-def _frames(track: ShownTrack) -> Iterable[Frame]:
-    """The frames of the track's rows; without images or problems if it has no source."""
-    indices = track.rows["frame_index"].tolist()
-    if track.source is None:
-        return [Frame(index, None, None) for index in indices]
-    return track.source.read(indices)
 
 
 def _draw_frame(frame: Frame, track: ShownTrack, i: int, estimated: Array) -> _Drawn | None:

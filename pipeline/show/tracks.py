@@ -28,7 +28,7 @@ from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.estimates import BodyFit, estimates_of, fits_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import FrameSource
+from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
 from pipeline.grades.words import Grade
@@ -407,6 +407,13 @@ class _RawTracks:
             if tracks:
                 return tracks
         return []
+
+
+def read_frames(source: FrameSource | None, indices: Sequence[int]) -> Iterable[Frame]:
+    """The frames with these numbers; without images or problems if there is no source."""
+    if source is None:
+        return [Frame(index, None, None) for index in indices]
+    return source.read(indices)
 
 
 def _evenly_spaced(n: int, k: int) -> list[int]:

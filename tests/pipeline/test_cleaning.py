@@ -26,7 +26,7 @@ def spans(parts):
 
 
 def test_a_sequence_begins_above_six_joints_and_ends_at_four():
-    parts, dropped = clean(seen([6] * 10 + [7] * 20 + [5] * 30 + [4] * 10), COCO)
+    parts, dropped = clean(seen([6] * 10 + [7] * 20 + [5] * 30 + [4] * 10), COCO, Cleaning())
     assert spans(parts) == [(10, 60)]  # 5 and 6 joints go on with it, but begin none
     ((reason, rows),) = dropped.items()
     assert (reason, rows.tolist()) == ("too_few_visible_joints", [*range(10), *range(60, 70)])
@@ -36,7 +36,7 @@ def test_a_sequence_begins_above_six_joints_and_ends_at_four():
 def test_one_or_two_bad_detections_end_nothing(bad, expected):
     counts = [10] * 90
     counts[40 : 40 + bad] = [0] * bad
-    assert spans(clean(seen(counts), COCO)[0]) == expected
+    assert spans(clean(seen(counts), COCO, Cleaning())[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_one_or_two_bad_detections_end_nothing(bad, expected):
 def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, faces, reason):
     visible = seen([12] * n)
     visible[:faces] = [name in ABOVE for name in COCO]
-    parts, dropped = clean(visible, COCO)
+    parts, dropped = clean(visible, COCO, Cleaning())
     assert spans(parts) == ([] if reason else [(0, n)])
     assert {name: len(rows) for name, rows in dropped.items()} == ({reason: n} if reason else {})
 
@@ -55,7 +55,7 @@ def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, fa
     ("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])]
 )
 def test_long_sequences_are_split_evenly(n, expected):
-    assert [len(part) for part in clean(seen([15] * n), COCO)[0]] == expected
+    assert [len(part) for part in clean(seen([15] * n), COCO, Cleaning())[0]] == expected
 
 
 @given(st.lists(st.integers(0, 17), max_size=120), st.integers(1, 10), st.integers(20, 40))

@@ -171,10 +171,6 @@ class StoredLabels(ABC):
             joints.append(joint)
         return tuple(joints)
 
-    def _has_keypoints(self) -> bool:
-        stored = [annotation.content.get("keypoints") for annotation in self.annotations]
-        return not all(keypoints in UNKNOWN_VALUES for keypoints in stored)
-
     def _numbers(self, name: str, default: list[Any]) -> Doubles:
         """The lists under a key of each annotation, (N, len(default)); `default` if unknown."""
         stored = [annotation.content.get(name) for annotation in self.annotations]
@@ -228,7 +224,8 @@ class _Labels2018(StoredLabels):
 
     @property
     def has_people(self) -> bool:
-        return self._has_keypoints()
+        stored = [annotation.content.get("keypoints") for annotation in self.annotations]
+        return not all(keypoints in UNKNOWN_VALUES for keypoints in stored)
 
     def _boxes(self, kp_2d: Doubles) -> Doubles:
         return self._numbers("bbox", [np.nan] * 4)

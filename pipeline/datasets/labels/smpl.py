@@ -280,11 +280,11 @@ def _distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
     joints: (N, 14, 3) m, in the order of common14. Both are centred at the mean of their joints.
     """
     import torch
-    from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    rotations = Rotation.from_rotvec(fits[:, :N_POSE].reshape(-1, 3)).as_matrix()
-    rotmat = torch.from_numpy(rotations.reshape(len(fits), -1, 3, 3)).float()
+    from pipeline.body import rotations_of  # imports torch
+
     betas = torch.from_numpy(fits[:, N_POSE:]).float()
+    rotmat = rotations_of(fits[:, :N_POSE])
     with torch.no_grad():
         posed = body.joints(betas=betas, rotmat=rotmat, order="common14").double().numpy()
     posed -= posed.mean(axis=1, keepdims=True)
