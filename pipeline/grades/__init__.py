@@ -109,7 +109,8 @@ def grades_of(
 
 def tracks_of(split: cache.Split, video: int) -> list[int]:
     """Numbers of a video's tracks in the split."""
-    numbers: list[int] = np.flatnonzero(split.tracks.video == video).tolist()
+    is_of_video = split.tracks.video == video
+    numbers: list[int] = np.flatnonzero(is_of_video).tolist()
     return numbers
 
 
@@ -121,11 +122,14 @@ def video_grades(
     numbers: all tracks of one video (`tracks_of`). Adds the distance of imported bodies. Raises
     CacheError if rows cannot be read.
     """
-    entry = split.videos[int(split.tracks.video[numbers[0]])]
+    video = int(split.tracks.video[numbers[0]])
+    entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
     people = [_columns_of(split, track) for track in tracks]
-    in_order = grades_of(people, tracks[0].fps, source, entry.account.get("clip", {}))
-    grades = dict(zip([track.name for track in tracks], in_order, strict=True))
+    clip = entry.account.get("clip", {})
+    in_order = grades_of(people, tracks[0].fps, source, clip)
+    names = [track.name for track in tracks]
+    grades = dict(zip(names, in_order, strict=True))
     for name, grade in grades.items():
         distances = [fit.distance for fit in fits_of(entry.account, name)]
         if distances:
