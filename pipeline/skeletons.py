@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,49 +32,62 @@ from cache.arrays import Array as Array
 from cache.arrays import Bools as Bools
 from cache.arrays import Doubles as Doubles
 from cache.arrays import Ints as Ints
+from pipeline.joint_values import LARGEST as LARGEST
+from pipeline.joint_values import Float32s as Float32s
+from pipeline.joint_values import Floats as Floats
+from pipeline.joint_values import Number as Number
+from pipeline.joint_values import add_confidence as add_confidence
+from pipeline.joint_values import are_usable_numbers as are_usable_numbers
+from pipeline.joint_values import corners_of as corners_of
+from pipeline.joint_values import zero_invalid_joints as zero_invalid_joints
 
-Floats = NDArray[np.floating]
-Float32s = NDArray[np.float32]
-
-# px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
-LARGEST: Final = 1e7
-
-Number = TypeVar("Number", bound=np.floating)
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
 
-_BODY_25: Final = (
-    "OP Nose", "OP Neck", "OP RShoulder", "OP RElbow", "OP RWrist", "OP LShoulder", "OP LElbow",
-    "OP LWrist",
-    "OP MidHip", "OP RHip", "OP RKnee", "OP RAnkle", "OP LHip", "OP LKnee", "OP LAnkle",
-    "OP REye", "OP LEye", "OP REar", "OP LEar",
-    "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
-)  # fmt: skip
-_COCO: Final = (
-    "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist",
-    "rwrist",
+# Parts of several orders
+_LIMBS: Final = (
+    "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
+_RIGHT_LIMBS_FIRST: Final = (
+    "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
+    "rhip", "rknee", "rankle", "lhip", "lknee", "lankle",
+)  # fmt: skip
+_FEET: Final = (
+    "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
+)  # fmt: skip
+_H36M_UPPER_BODY: Final = (
+    "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+)  # fmt: skip
+
+_BODY_25: Final = (
+    "OP Nose", "OP Neck",
+    "OP RShoulder", "OP RElbow", "OP RWrist", "OP LShoulder", "OP LElbow", "OP LWrist",
+    "OP MidHip", "OP RHip", "OP RKnee", "OP RAnkle", "OP LHip", "OP LKnee", "OP LAnkle",
+    "OP REye", "OP LEye", "OP REar", "OP LEar",
+    *_FEET,
+)  # fmt: skip
+_COCO: Final = ("nose", "leye", "reye", "lear", "rear", *_LIMBS)
 _HALPE_26: Final = (
     *_COCO, "headtop", "OP Neck", "OP MidHip",
     "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel",
 )  # fmt: skip
 _COMMON_14: Final = (
-    "rankle", "rknee", "rhip", "lhip", "lknee", "lankle", "rwrist", "relbow", "rshoulder",
-    "lshoulder", "lelbow", "lwrist", "neck", "headtop",
+    "rankle", "rknee", "rhip", "lhip", "lknee", "lankle",
+    "rwrist", "relbow", "rshoulder", "lshoulder", "lelbow", "lwrist", "neck", "headtop",
 )  # fmt: skip
 _H36M_AND_FACE: Final = (
-    "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)", "nose", "leye", "reye", "lear",
-    "rear",
+    "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)",
+    "nose", "leye", "reye", "lear", "rear",
 )  # fmt: skip
 
 _SMPL: Final = (  # its 24 joints
-    "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee",
-    "smpl_spine2",
-    "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck",
-    "smpl_lcollar",
-    "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow",
-    "smpl_lwrist",
-    "smpl_rwrist", "smpl_lhand", "smpl_rhand",
+    "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1",
+    "smpl_lknee", "smpl_rknee", "smpl_spine2",
+    "smpl_lankle", "smpl_rankle", "smpl_spine3",
+    "smpl_lfoot", "smpl_rfoot", "smpl_neck", "smpl_lcollar", "smpl_rcollar", "smpl_head",
+    "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow",
+    "smpl_lwrist", "smpl_rwrist", "smpl_lhand", "smpl_rhand",
 )  # fmt: skip
 
 JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -83,36 +96,25 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "body_25": _BODY_25,
     # 18, as OpenPose writes 54 numbers
     "openpose_coco": tuple(name for name in _BODY_25[:19] if name != "OP MidHip"),
-    "penn_action": (
-        "headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
-        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
-    ),
+    "penn_action": ("headtop", *_LIMBS),
     "coco": _COCO,
     "coco_neck": (*_COCO, "OP Neck"),  # 18, as converters to OpenPose's order of COCO write it
     "body_25b": (
-        "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP LShoulder", "OP RShoulder",
-        "OP LElbow", "OP RElbow",
-        "OP LWrist", "OP RWrist", "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle",
-        "OP RAnkle",
+        "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar",
+        "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist",
+        "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
         "neck", "headtop",  # MPII's, the head's lower and upper end
-        "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
+        *_FEET,
     ),
     "halpe_26": _HALPE_26,
-    "coco_feet": (  # how COCO-WholeBody begins; face and hands follow
-        *_COCO, "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
-    ),
-    "posetrack": (  # the usual order; a file's own `categories` decide
-        "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow",
-        "lwrist", "rwrist",
-        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
-    ),
+    "coco_feet": _COCO + _FEET,  # how COCO-WholeBody begins; face and hands follow
+    # the usual order; a file's own `categories` decide
+    "posetrack": ("nose", "neck", "headtop", "lear", "rear", *_LIMBS),
     "insta_variety": (
-        "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel", "OP RWrist",
-        "OP RElbow", "OP RShoulder",
-        "OP LShoulder", "OP LElbow", "OP LWrist", "OP Neck", "headtop", "OP Nose", "OP LEye",
-        "OP REye", "OP LEar",
-        "OP REar", "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LAnkle",
-        "OP RAnkle",
+        "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel",
+        "OP RWrist", "OP RElbow", "OP RShoulder", "OP LShoulder", "OP LElbow", "OP LWrist",
+        "OP Neck", "headtop", "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar",
+        "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LAnkle", "OP RAnkle",
     ),
     "mpi_inf_3dhp": (
         "spine3", "spine4", "spine2", "Spine (H36M)", "hip", "neck", "Head (H36M)", "headtop",
@@ -122,23 +124,15 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "right_foot", "right_toe",
     ),
     "mpi_inf_3dhp_test": (
-        "headtop", "neck", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
-        "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "hip", "Spine (H36M)", "Head (H36M)",
+        "headtop", "neck", *_RIGHT_LIMBS_FIRST, "hip", "Spine (H36M)", "Head (H36M)",
     ),
     "h36m": (  # SPIN's: also the rows of J_regressor_h36m; the left leg first
-        "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck",
-        "Head (H36M)", "headtop",
-        "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+        "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", *_H36M_UPPER_BODY,
     ),
     "h36m_lifters": (  # the release's own order, of the same 17 joints: the right leg first
-        "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck",
-        "Head (H36M)", "headtop",
-        "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+        "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", *_H36M_UPPER_BODY,
     ),
-    "3dpw": (  # the first 14 of 18
-        "nose", "thorax", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
-        "rhip", "rknee", "rankle", "lhip", "lknee", "lankle",
-    ),
+    "3dpw": ("nose", "thorax", *_RIGHT_LIMBS_FIRST),  # the first 14 of 18
     "smpl": _SMPL,
     "smpl54": (  # smplx's 45 output joints of SMPL, then the 9 rows of J_regressor_extra
         *_SMPL,
@@ -146,49 +140,44 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "vertex_lsmalltoe", "vertex_lheel", "vertex_rbigtoe", "vertex_rsmalltoe", "vertex_rheel",
         "vertex_lthumb", "vertex_lindex", "vertex_lmiddle", "vertex_lring", "vertex_lpinky",
         "vertex_rthumb", "vertex_rindex", "vertex_rmiddle", "vertex_rring", "vertex_rpinky",
-        "extra_rhip", "extra_lhip", "extra_neck", "extra_headtop", "extra_pelvis", "extra_thorax",
-        "extra_spine",
-        "extra_jaw", "extra_head",
+        "extra_rhip", "extra_lhip", "extra_neck", "extra_headtop", "extra_pelvis",
+        "extra_thorax", "extra_spine", "extra_jaw", "extra_head",
     ),
 }  # fmt: skip
 
-# Which point of the body model stands for which joint. One model point may stand for two (ankles,
-# knees, shoulders).
+# Which point of the body model (smpl, smpl54) stands for which joint. One model point may stand for
+# two (ankles, knees, shoulders). No other order has these points.
 _SMPL_POINT: Final[Mapping[str, str]] = {
     "OP Nose": "vertex_nose", "OP Neck": "smpl_neck", "OP MidHip": "smpl_pelvis",
     "OP RShoulder": "smpl_rshoulder", "OP RElbow": "smpl_relbow", "OP RWrist": "smpl_rwrist",
     "OP LShoulder": "smpl_lshoulder", "OP LElbow": "smpl_lelbow", "OP LWrist": "smpl_lwrist",
     "OP RHip": "smpl_rhip", "OP RKnee": "smpl_rknee", "OP RAnkle": "smpl_rankle",
     "OP LHip": "smpl_lhip", "OP LKnee": "smpl_lknee", "OP LAnkle": "smpl_lankle",
-    "OP REye": "vertex_reye", "OP LEye": "vertex_leye", "OP REar": "vertex_rear",
-    "OP LEar": "vertex_lear",
+    "OP REye": "vertex_reye", "OP LEye": "vertex_leye",
+    "OP REar": "vertex_rear", "OP LEar": "vertex_lear",
     "OP LBigToe": "vertex_lbigtoe", "OP LSmallToe": "vertex_lsmalltoe", "OP LHeel": "vertex_lheel",
     "OP RBigToe": "vertex_rbigtoe", "OP RSmallToe": "vertex_rsmalltoe", "OP RHeel": "vertex_rheel",
     "rankle": "smpl_rankle", "rknee": "smpl_rknee", "rhip": "extra_rhip",
     "lhip": "extra_lhip", "lknee": "smpl_lknee", "lankle": "smpl_lankle",
     "rwrist": "smpl_rwrist", "relbow": "smpl_relbow", "rshoulder": "smpl_rshoulder",
     "lshoulder": "smpl_lshoulder", "lelbow": "smpl_lelbow", "lwrist": "smpl_lwrist",
-    "neck": "extra_neck", "headtop": "extra_headtop", "hip": "extra_pelvis",
-    "thorax": "extra_thorax",
+    "neck": "extra_neck", "headtop": "extra_headtop",
+    "hip": "extra_pelvis", "thorax": "extra_thorax",
     "Spine (H36M)": "extra_spine", "Jaw (H36M)": "extra_jaw", "Head (H36M)": "extra_head",
-    "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear",
-    "rear": "vertex_rear",
+    "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye",
+    "lear": "vertex_lear", "rear": "vertex_rear",
 }  # fmt: skip
 
-KEYPOINTS_13: Final = (  # the joints of a 2D pose that Pr-VIPE reads
-    "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
-    "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
-)  # fmt: skip
+KEYPOINTS_13: Final = ("nose", *_LIMBS)  # the joints of a 2D pose that Pr-VIPE reads
 _OPENPOSE_13: Final = (  # OpenPose's points for the same joints. A dataset labels either kind.
     "OP Nose", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist",
     "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
 )  # fmt: skip
-# Indices of both kinds in spin49: joints by their own names, and OpenPose's points.
-# indices in spin49
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0: global orientation's centre
-# regressed from the body's surface; 3D joints are stored relative to it
+# Indices in spin49. SMPL's joint 0, the centre of its global orientation:
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")
+# Regressed from the body's surface; 3D joints are stored relative to it:
 HIP: Final = JOINTS["spin49"].index("hip")
-KEYPOINTS_13_OF_SPIN49: Final = (
+KEYPOINTS_13_OF_SPIN49: Final = (  # by the joints' own names, and OpenPose's points
     tuple(map(JOINTS["spin49"].index, KEYPOINTS_13)),
     tuple(map(JOINTS["spin49"].index, _OPENPOSE_13)),
 )
@@ -197,24 +186,32 @@ KEYPOINTS_13_OF_SPIN49: Final = (
 BONES: Final = (
     ("OP Nose", "OP Neck"), ("OP Nose", "OP REye"), ("OP Nose", "OP LEye"), ("OP REye", "OP REar"),
     ("OP LEye", "OP LEar"), ("OP Neck", "OP RShoulder"), ("OP RShoulder", "OP RElbow"),
-    ("OP RElbow", "OP RWrist"),
-    ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"), ("OP LElbow", "OP LWrist"),
-    ("OP Neck", "OP MidHip"),
-    ("OP MidHip", "OP RHip"), ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"),
-    ("OP RAnkle", "OP RHeel"),
+    ("OP RElbow", "OP RWrist"), ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"),
+    ("OP LElbow", "OP LWrist"), ("OP Neck", "OP MidHip"), ("OP MidHip", "OP RHip"),
+    ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"), ("OP RAnkle", "OP RHeel"),
     ("OP RAnkle", "OP RBigToe"), ("OP RBigToe", "OP RSmallToe"), ("OP MidHip", "OP LHip"),
-    ("OP LHip", "OP LKnee"),
-    ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"), ("OP LAnkle", "OP LBigToe"),
-    ("OP LBigToe", "OP LSmallToe"),
-    ("OP RShoulder", "OP RHip"), ("OP LShoulder", "OP LHip"), ("OP RHip", "OP LHip"),
+    ("OP LHip", "OP LKnee"), ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"),
+    ("OP LAnkle", "OP LBigToe"), ("OP LBigToe", "OP LSmallToe"), ("OP RShoulder", "OP RHip"),
+    ("OP LShoulder", "OP LHip"), ("OP RHip", "OP LHip"),
     ("rankle", "rknee"), ("rknee", "rhip"), ("lankle", "lknee"), ("lknee", "lhip"),
-    ("rhip", "lhip"),
-    ("rwrist", "relbow"), ("relbow", "rshoulder"), ("lwrist", "lelbow"), ("lelbow", "lshoulder"),
-    ("rshoulder", "lshoulder"), ("rshoulder", "rhip"), ("lshoulder", "lhip"), ("neck", "headtop"),
-    ("hip", "rhip"), ("hip", "lhip"), ("hip", "Spine (H36M)"), ("Spine (H36M)", "neck"),
-    ("neck", "Head (H36M)"), ("Head (H36M)", "headtop"),
-    ("nose", "leye"), ("nose", "reye"), ("leye", "lear"), ("reye", "rear"),
+    ("rhip", "lhip"), ("rwrist", "relbow"), ("relbow", "rshoulder"), ("lwrist", "lelbow"),
+    ("lelbow", "lshoulder"), ("rshoulder", "lshoulder"), ("rshoulder", "rhip"),
+    ("lshoulder", "lhip"), ("neck", "headtop"), ("hip", "rhip"), ("hip", "lhip"),
+    ("hip", "Spine (H36M)"), ("Spine (H36M)", "neck"), ("neck", "Head (H36M)"),
+    ("Head (H36M)", "headtop"), ("nose", "leye"), ("nose", "reye"), ("leye", "lear"),
+    ("reye", "rear"),
 )  # fmt: skip
+
+BLAZE: Final = """
+    nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
+    right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist
+    right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip
+    right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index
+    right_foot_index
+""".split()  # noqa: SIM905 - BlazePose's 33 points
+# Shoulders, elbows, wrists, hips, knees, ankles, each left, then right
+COCO_12: Final = [*range(5, 17)]  # of COCO's 17 joints
+BLAZE_12: Final = [*range(11, 17), *range(23, 29)]  # of BLAZE
 
 
 def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
@@ -233,8 +230,7 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     """Match the joints of two skeletons by name: (take, put).
 
     Joint `take[i]` of the source is joint `put[i]` of the target. Joints that the source does not
-    have are missing in `put`. If the source is a body model's joints (smpl, smpl54), the model's
-    point in _SMPL_POINT stands for a joint.
+    have are missing in `put`. A body model's point (_SMPL_POINT) stands for a joint.
 
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
@@ -249,14 +245,11 @@ def _correspondence(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """`correspondence` of skeletons as joint names, cached."""
     position = {name: i for i, name in enumerate(source)}
-    is_body_model = any(name.startswith("smpl_") for name in source)
-    take = []
-    put = []
-    for i, name in enumerate(target):
-        point = _SMPL_POINT.get(name, name) if is_body_model else name
+    for joint, point in _SMPL_POINT.items():
         if point in position:
-            take.append(position[point])
-            put.append(i)
+            position.setdefault(joint, position[point])
+    put = [i for i, name in enumerate(target) if name in position]
+    take = [position[target[i]] for i in put]
     return tuple(take), tuple(put)
 
 
@@ -298,35 +291,10 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
-def corners_of(points: Doubles, is_seen: Bools) -> Doubles:
-    """Corners (N, 2, D), low and high, of the seen joints among (N, J, D); infinite without one.
-
-    is_seen: (N, J).
-    """
-    mask = is_seen[..., None]
-    for_low = np.where(mask, points, np.inf)
-    for_high = np.where(mask, points, -np.inf)
-    low = for_low.min(axis=1, initial=np.inf)
-    high = for_high.max(axis=1, initial=-np.inf)
-    return np.stack([low, high], axis=1)
-
-
 def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     """Pairs of joint indices between which to draw a line."""
     position = {name: i for i, name in enumerate(joint_names(skeleton))}
     return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
-
-
-BLAZE: Final = """
-    nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
-    right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist
-    right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip
-    right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index
-    right_foot_index
-""".split()  # noqa: SIM905 - BlazePose's 33 points
-# Shoulders, elbows, wrists, hips, knees, ankles, each left, then right
-COCO_12: Final = [*range(5, 17)]  # of COCO's 17 joints
-BLAZE_12: Final = [*range(11, 17), *range(23, 29)]  # of BLAZE
 
 
 def opposite_joints(skeleton: Skeleton) -> list[int]:
@@ -365,26 +333,3 @@ def _other_side(name: str) -> str:
         if name.startswith(right):
             return left + name.removeprefix(right)
     return name
-
-
-def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
-    """Append confidence (..., J), by default 1, to joints: (..., J, C) -> (..., J, C + 1)."""
-    if confidence is None:
-        confidence = np.ones(places.shape[:-1])
-    return np.concatenate([places, confidence[..., None]], axis=-1)
-
-
-def are_usable_numbers(values: Floats) -> Bools:
-    """Whether each number is one of a label: finite, and below LARGEST."""
-    return np.asarray(np.abs(values) < LARGEST)  # comparisons with NaN are false
-
-
-def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
-    """Copy joints (..., J, 3) px px confidence, with invalid ones set to 0; also return how many.
-
-    Invalid are NaN, infinity, and numbers beyond LARGEST.
-    """
-    bad = ~are_usable_numbers(keypoints).all(axis=-1)
-    out = keypoints.copy()
-    out[bad] = 0
-    return out, int(bad.sum())

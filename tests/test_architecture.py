@@ -25,7 +25,7 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
-        __init__ errors estimates cli processes accounting skeletons rotations cameras files
+        __init__ errors estimates cli processes accounting joint_values skeletons rotations cameras files
         track boxes homography linking table plug_ins
         clips grades body datasets conversion features api settings recipe
         commands __main__
