@@ -11,7 +11,7 @@ from pipeline.plug_ins import import_on_use
 if TYPE_CHECKING:
     from vibe_model.checkpoints import LoadReport as LoadReport
     from vibe_model.checkpoints import load_published as load_published
-    from vibe_model.training.data import Tracks as Tracks
+    from vibe_model.training.tracks import Tracks as Tracks
     from vibe_model.vibe.config import TrainConfig as TrainConfig
     from vibe_model.vibe.networks import VIBE as VIBE
     from vibe_model.vibe.networks import MotionDiscriminator as MotionDiscriminator
@@ -20,7 +20,7 @@ _HOMES: Final = {
     "VIBE": "vibe_model.vibe.networks",
     "LoadReport": "vibe_model.checkpoints",
     "MotionDiscriminator": "vibe_model.vibe.networks",
-    "Tracks": "vibe_model.training.data",
+    "Tracks": "vibe_model.training.tracks",
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",
 }

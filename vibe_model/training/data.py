@@ -1,14 +1,12 @@
-"""Datasets for PyTorch of windows and tracks in the cache.  features -> [windows] -> training
+"""The batches of a training run, by step.  features -> [windows] -> training
 
-- `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
-  windows a step draws, and reads them into arrays of the whole batch.
-- `TrainingBatches.stream`: the same batches as tensors on the device, prepared ahead by a thread.
-- `Tracks`: whole tracks, for training loops of your own; no model here reads them.
+`mixture_of` says which windows a step draws. `_BatchReader` reads them into arrays of the whole
+batch, which `_BatchLayout` describes, in this process or in workers. `TrainingBatches` gives a
+run's batches by step, and its `stream` gives them as tensors on the device, prepared ahead by a
+thread.
 
-A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
-windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
-seed and k only: a resumed run continues with the same batches. Features stay as stored (float16)
-until they are on the device.
+The windows of step k depend on the seed and k only: a resumed run continues with the same batches.
+Features stay as stored (float16) until they are on the device.
 """
 
 from __future__ import annotations
@@ -16,37 +14,37 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.mixture import Mixture, MixturePart, Pick
-from pipeline.errors import ConfigError, DataError
+from cache.mixture import Mixture, Pick
+from pipeline.errors import DataError
 from pipeline.skeletons import Array, Ints
-from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings import RunConfig
+from vibe_model.settings import Reading, RunConfig
 from vibe_model.training.feature_table import FeatureTable, ReportFeatures
+from vibe_model.training.mixtures import mixture_of
 
 if TYPE_CHECKING:
     from cache import Split
     from cache.windows import StreamRows
 
-Arrays = dict[str, Array]
-
-_FIELDS: Final = {  # part of a batch -> fields that it reads
-    "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
-    "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
-    "motion": ("theta",),
+_Arrays = dict[str, Array]
+_CPU: Final = torch.device("cpu")
+# Labels of every batch with video, float32: name -> shape after (B, T).
+_LABELS: Final[Mapping[str, tuple[int, ...]]] = {
+    "kp_2d": (49, 3),
+    "kp_3d": (49, 3),
+    "theta": (85,),
+    "w_3d": (),
+    "w_smpl": (),
 }
-# Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
-# window's first row in the table.
-_ROWS: Final = "rows"
-CPU: Final = torch.device("cpu")
 
 
 class TrainingBatch(NamedTuple):
@@ -57,15 +55,18 @@ class TrainingBatch(NamedTuple):
     # (history + 1) * size) by the configuration's name, with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None without real motion
+    # (B,) int64, each window's first row in the `FeatureTable` with the features, which `on_device`
+    # adds to the labels; None: they are there.
+    table_rows: Any = None
 
     def on_device(self, device: torch.device, table: FeatureTable | None = None) -> TrainingBatch:
         """The batch as tensors on the device. Features keep the dtype in which they are stored.
 
-        With a table, replaces `_ROWS` by the features of these rows.
+        table: Has the features of `table_rows`.
         """
         labels = {name: torch.as_tensor(value) for name, value in self.labels.items()}
         if table is not None:
-            labels["features"] = table.windows(labels.pop(_ROWS))
+            labels["features"] = table.windows(torch.as_tensor(self.table_rows))
         for name, value in labels.items():
             labels[name] = _to_device(value, device)
         motion = None
@@ -84,12 +85,11 @@ class TrainingBatches(Dataset[TrainingBatch]):
     (`cache.mixture.Mixture`).
 
     Features are read with each batch, or once into `table`, where `hold` says (the setting of that
-    name). Then a batch has `_ROWS` instead of features, from which `stream` makes them.
+    name). Then a batch has `table_rows`, from which `stream` makes features.
 
     splits: all splits of the configuration. device: the device of this process. report: called with
-    the progress of reading features into memory. Raises CacheError for a part without a window,
-    DataError for splits that cannot be trained on, ConfigError for features that do not fit where
-    `hold` puts them.
+    the progress of reading features into memory. Raises what `mixture_of` does, and ConfigError for
+    features that do not fit where `hold` puts them.
     """
 
     mixture: Mixture
@@ -103,30 +103,20 @@ class TrainingBatches(Dataset[TrainingBatch]):
         rank: int = 0,
         world_size: int = 1,
         hold: str = "none",
-        device: torch.device = CPU,
+        device: torch.device = _CPU,
         report: ReportFeatures | None = None,
     ) -> None:
         self._n_steps = config.epochs * config.iterations
-        if config.batch_size < world_size:
-            raise ConfigError(
-                f"batch_size: expected a window for each of {world_size} processes, found "
-                f"{config.batch_size}"
-            )
-        parts = [_mixture_part(config, name, splits) for name in config.parts]
-        mixture = Mixture(
-            parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
-        )
-        _require_training_joints(mixture)
-        self._extra_streams = config.extra_streams
-        self._names = _label_names(config, parts)
-        self.mixture = mixture
-        loaded = FeatureTable.load(mixture, hold, device, report)
+        self.mixture = mixture_of(config, splits, rank=rank, world_size=world_size)
+        loaded = FeatureTable.load(self.mixture, hold, device, report)
         self.where = loaded.where  # where features are, as text for the user
-        self.table = loaded.table  # None in a worker, which needs the layout alone
-        self._layout = None if loaded.table is None else loaded.table.layout
+        self.table = loaded.table
+        table_layout = None if loaded.table is None else loaded.table.layout
+        layout = _BatchLayout.plan(config, self.mixture, has_features=table_layout is None)
+        self._reader = _BatchReader(self.mixture, layout, config.extra_streams, table_layout)
 
     def __reduce__(self) -> tuple[type[_UnopenedBatches], tuple[bytes]]:
-        return _UnopenedBatches, (pickle.dumps(vars(self) | {"table": None}),)
+        return _UnopenedBatches, (pickle.dumps(self._reader),)
 
     def __len__(self) -> int:
         return self._n_steps
@@ -134,26 +124,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def __getitem__(self, step: int) -> TrainingBatch:
         if not 0 <= step < self._n_steps:
             raise IndexError(f"step {step} of {self._n_steps}")
-        mixture = self.mixture
-        picks = mixture.draw(step)
-        video_parts = [part for part in picks if part != "motion"]
-        arrays: Arrays = {}
-        if video_parts:
-            arrays = self._new_arrays(sum(mixture.sizes[part] for part in video_parts))
-        buffers = self._part_buffers(arrays, video_parts)
-        motion = None
-        if "motion" in picks:
-            motion = np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
-            buffers["motion"] = {"theta": motion}
-        mixture.read(picks, buffers)
-
-        if self._layout is not None:
-            arrays[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
-        if video_parts:
-            for name, reading in self._extra_streams.items():
-                arrays[name] = reading.stack(arrays[name])
-                arrays[f"{name}_ok"] = arrays[f"{name}_ok"][:, reading.history :]
-        return TrainingBatch(arrays, motion)
+        return self._reader.read(step)
 
     def stream(
         self, start: int, *, device: torch.device, workers: int = 0
@@ -176,122 +147,11 @@ class TrainingBatches(Dataset[TrainingBatch]):
         )
         source = iter(loader)
 
-        def read_next() -> TrainingBatch | None:
-            try:
-                batch: TrainingBatch | None = next(source, None)
-            except (RuntimeError, ConnectionResetError, EOFError) as error:
-                if not _was_killed(error):
-                    raise
-                do = "Check the machine's memory, or set read_workers = 0."
-                raise DataError(
-                    f"a process exited unexpectedly, while it read batches: {error}. {do}"
-                ) from error
-            if batch is None:
-                return None
-            return batch.on_device(device, self.table)
+        def prepare_next() -> TrainingBatch | None:
+            batch = _next_of(source)
+            return None if batch is None else batch.on_device(device, self.table)
 
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-            batch = reader.submit(read_next).result()
-            while batch is not None:
-                next_batch = reader.submit(read_next)  # is read while the caller trains
-                yield batch
-                batch = next_batch.result()
-
-    def _part_buffers(self, arrays: Arrays, parts: Sequence[str]) -> dict[str, Arrays]:
-        """Views of a batch's arrays that `Mixture.read` fills: part -> field -> the part's windows.
-
-        The parts follow one another along B.
-        """
-        buffers: dict[str, Arrays] = {}
-        stop = 0
-        for part in parts:
-            start = stop
-            stop += self.mixture.sizes[part]
-            buffers[part] = {}
-            for field in self.mixture.parts[part].fields:
-                name = self._names.get(field, field)
-                if name in arrays:
-                    buffers[part][field] = arrays[name][start:stop]
-        return buffers
-
-    def _new_arrays(self, n_windows: int) -> Arrays:
-        """Make the arrays of a batch's windows with video. Labels that a part may lack are 0."""
-        mixture = self.mixture
-        frames = (n_windows, mixture.seqlen)
-        arrays: Arrays = {
-            "kp_2d": np.empty((*frames, 49, 3), np.float32),
-            "kp_3d": np.zeros((*frames, 49, 3), np.float32),
-            "theta": np.zeros((*frames, 85), np.float32),
-            "w_3d": np.zeros(frames, np.float32),
-            "w_smpl": np.zeros(frames, np.float32),
-        }
-        # Fields of streams and extra columns: shapes are equal in all parts, dtypes may differ.
-        shapes: dict[str, tuple[int, ...]] = {}
-        dtypes = defaultdict[str, list[np.dtype[Any]]](list)
-        for part in mixture.parts.values():
-            for field, (size, dtype) in mixture.fields[part.name].items():
-                name = self._names.get(field, field)
-                n_frames = part.history_rows(field) + mixture.seqlen
-                shapes.setdefault(name, (n_windows, n_frames, *size))
-                dtypes[name].append(dtype)
-        if self._layout is not None:
-            shapes.pop("features", None)
-        for name, shape in shapes.items():
-            if name not in arrays:
-                arrays[name] = np.empty(shape, np.result_type(*dtypes[name]))
-        return arrays
-
-
-class Tracks(Dataset[dict[str, Any]]):
-    """A dataset of whole tracks: each item is one track of F frames.
-
-    F varies, so batches need padding or packing (`collate_fn`). An item has:
-
-    - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
-      for frames that could not be decoded; their features are 0
-    - each of `fields`, as `Split.read` returns it: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
-      the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
-    - `track` and `video`, the names
-
-    Labels that the split does not have are 0, with a confidence or weight of 0. Workers of a
-    `DataLoader` open the split again. Raises CacheError for a stream that the split does not have
-    and for an unknown field, and ValueError for the field `features`, which `streams` give.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        streams: Sequence[str] = ("resnet50",),
-        fields: Sequence[str] = ("kp_2d", "frame_index"),
-    ) -> None:
-        self.split = split
-        self.streams = tuple(streams)
-        for stream in self.streams:
-            split.open_stream(stream)  # raises CacheError if the split lacks it
-        self.fields = tuple(fields)
-        # reads no row; raises CacheError for an unknown field
-        split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)
-
-    def __len__(self) -> int:
-        return len(self.split.tracks)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"track {index} of {len(self)}")
-        track = self.split.tracks[index]
-        window = np.array([[track.start, track.stop]])
-        read = self.split.read(window, streams=self.streams, fields=self.fields)
-        item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
-        for stream in self.streams:
-            features = self.split.rows(f"features/{stream}", track.start, track.stop)
-            features = features.astype(np.float32)
-            ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
-            features[~ok] = 0
-            item[stream] = torch.from_numpy(features)
-            item[f"{stream}_ok"] = torch.from_numpy(ok)
-        item["track"] = track.name
-        item["video"] = track.video
-        return item
+        yield from _one_ahead(prepare_next)
 
 
 class _UnopenedBatches(Dataset[TrainingBatch]):
@@ -299,20 +159,129 @@ class _UnopenedBatches(Dataset[TrainingBatch]):
     raises then, instead of dying silently while it starts.
     """
 
-    def __init__(self, state: bytes) -> None:
-        self._state = state
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed  # a `_BatchReader`
 
     @functools.cached_property
-    def _opened(self) -> TrainingBatches:
-        batches = TrainingBatches.__new__(TrainingBatches)
-        vars(batches).update(pickle.loads(self._state))  # noqa: S301  our own bytes
-        return batches
+    def _reader(self) -> _BatchReader:
+        reader: _BatchReader = pickle.loads(self._packed)  # noqa: S301  our own bytes
+        return reader
 
     def __getitem__(self, step: int) -> TrainingBatch:
-        return self._opened[step]
+        return self._reader.read(step)
 
 
-def _label_names(config: RunConfig, parts: Sequence[MixturePart]) -> dict[str, str]:
+@dataclass(frozen=True, eq=False)
+class _BatchReader:
+    """Reads the batch of any step. Sent to another process, it opens the splits again."""
+
+    mixture: Mixture
+    layout: _BatchLayout
+    extra_streams: Mapping[str, Reading]
+    table_layout: StreamRows | None  # of the features in memory; None: they are read
+
+    def read(self, step: int) -> TrainingBatch:
+        """Draw the windows of a step, and read their features and labels."""
+        picks = self.mixture.draw(step)
+        buffers = self.layout.allocate()
+        self.mixture.read(picks, buffers.of_part)
+        labels = buffers.labels
+        if self.layout.windows:
+            for name, reading in self.extra_streams.items():
+                labels[name] = reading.stack(labels[name])
+                labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
+        table_rows = None
+        if self.table_layout is not None:
+            with_video = [picks[part] for part in self.layout.windows]
+            table_rows = _table_rows(self.table_layout, with_video)
+        return TrainingBatch(labels, buffers.real_theta, table_rows)
+
+
+class _BatchBuffers(NamedTuple):
+    """New arrays of a batch, not read yet."""
+
+    labels: _Arrays
+    real_theta: Array | None
+    # part -> field of `Split.read` -> the part's windows in these arrays, as `Mixture.read` wants
+    of_part: dict[str, _Arrays]
+
+
+class _ArrayForm(NamedTuple):
+    """Form of a new array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class _BatchLayout:
+    """The arrays of a rank's batches, and which of their windows each part fills."""
+
+    labels: Mapping[str, _ArrayForm]  # empty without parts with video
+    inputs: Mapping[str, _ArrayForm]  # features, extra streams and columns, by label
+    real_theta: _ArrayForm | None  # None without a part "motion"
+    windows: Mapping[str, slice]  # part with video -> its windows: they follow one another along B
+    names: Mapping[str, Mapping[str, str]]  # part with video -> field of `Split.read` -> label
+
+    @classmethod
+    def plan(cls, config: RunConfig, mixture: Mixture, *, has_features: bool) -> Self:
+        """Lay out the batches of a mixture. has_features: False if they are in memory."""
+        label_names = _label_names(config, mixture)
+        windows: dict[str, slice] = {}
+        n_windows = 0
+        for part in mixture.parts:
+            if part != "motion":
+                start = n_windows
+                n_windows += mixture.sizes[part]
+                windows[part] = slice(start, n_windows)
+
+        # Fields of streams and extra columns: shapes are equal in all parts, dtypes may differ.
+        shapes: dict[str, tuple[int, ...]] = {}
+        dtypes = defaultdict[str, list[np.dtype[Any]]](list)
+        names: dict[str, dict[str, str]] = {}
+        for part in windows:
+            names[part] = {}
+            for field, (size, dtype) in mixture.fields[part].items():
+                name = label_names.get(field, field)
+                if name == "features" and not has_features:
+                    continue
+                names[part][field] = name
+                n_frames = mixture.parts[part].history_rows(field) + mixture.seqlen
+                shapes.setdefault(name, (n_windows, n_frames, *size))
+                dtypes[name].append(dtype)
+        inputs = {
+            name: _ArrayForm(shape, np.result_type(*dtypes[name]))
+            for name, shape in shapes.items()
+            if name not in _LABELS
+        }
+
+        labels = {}
+        if windows:
+            for name, size in _LABELS.items():
+                form = _ArrayForm((n_windows, mixture.seqlen, *size), np.dtype(np.float32))
+                labels[name] = form
+        motion = None
+        if "motion" in mixture.parts:
+            shape = (mixture.sizes["motion"], mixture.seqlen, *_LABELS["theta"])
+            motion = _ArrayForm(shape, np.dtype(np.float32))
+        return cls(labels, inputs, motion, windows, names)
+
+    def allocate(self) -> _BatchBuffers:
+        """Make the arrays of a batch. Labels that a part may lack are 0."""
+        labels: _Arrays = {name: np.zeros(*form) for name, form in self.labels.items()}
+        labels |= {name: np.empty(*form) for name, form in self.inputs.items()}
+        of_part: dict[str, _Arrays] = {}
+        for part, windows in self.windows.items():
+            names = self.names[part]
+            of_part[part] = {field: labels[name][windows] for field, name in names.items()}
+        motion = None
+        if self.real_theta is not None:
+            motion = np.empty(*self.real_theta)
+            of_part["motion"] = {"theta": motion}
+        return _BatchBuffers(labels, motion, of_part)
+
+
+def _label_names(config: RunConfig, mixture: Mixture) -> dict[str, str]:
     """Field of `Split.read` -> name in a batch, where they differ.
 
     Example: {"resnet50": "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
@@ -321,7 +290,7 @@ def _label_names(config: RunConfig, parts: Sequence[MixturePart]) -> dict[str, s
     for name, reading in config.extra_streams.items():
         names[reading.stream] = name
         names[f"{reading.stream}_ok"] = f"{name}_ok"
-    for part in parts:
+    for part in mixture.parts.values():
         if part.streams:
             names[part.streams[0]] = "features"
     return names
@@ -335,67 +304,31 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     return np.concatenate(rows)
 
 
-def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    """Describe one part of the batches for `Mixture`."""
-    part_splits = {split: splits[split] for split in config.splits_of(name)}
-    # Streams with the model's features, of which a window reads one; several are jittered copies.
-    # Empty if the part has no features.
-    copies = config.streams_of(name)
-    fields = list(_FIELDS[name])
-    streams: list[str] = []
-    history: dict[str, int] = {}
-    if copies:
-        fields.remove("features")
-        streams.append(copies[0])
-        for reading in config.extra_streams.values():
-            streams.append(reading.stream)
-            fields.append(f"{reading.stream}_ok")
-            if reading.history:
-                history[reading.stream] = reading.history
-        fields += streams
-        fields += _extra_columns(config, name, part_splits)
-    left_out = {key: _rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
-    return MixturePart(
-        name=name,
-        splits=part_splits,
-        count=config.parts[name],
-        fields=fields,
-        streams=streams,
-        history=history,
-        copies={copies[0]: copies} if len(copies) > 1 else {},
-        stride=config.stride,
-        strides=config.strides,
-        weights=config.window_weights,
-        tail=config.tail,
-        left_out=left_out,
-    )
+def _one_ahead(
+    prepare: Callable[[], TrainingBatch | None],
+) -> Generator[TrainingBatch, None, None]:
+    """Yield batches until there is none; a thread prepares the next one while the caller trains."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+        batch = thread.submit(prepare).result()
+        while batch is not None:
+            next_batch = thread.submit(prepare)
+            yield batch
+            batch = next_batch.result()
 
 
-def _rows_of(split: Split, patterns: Sequence[str]) -> Ints:
-    """Rows [start, stop) of the tracks that match any of the patterns: (N, 2), ascending."""
-    rows = set[tuple[int, int]]()
-    for pattern in patterns:
-        rows.update((track.start, track.stop) for track in select_tracks(split, pattern))
-    return np.array(sorted(rows), np.int64).reshape(-1, 2)
-
-
-def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) -> list[str]:
-    """Columns in the configuration's `fields` that are not labels.
-
-    Raises DataError if a split of the part lacks one of them.
+def _next_of(source: Iterator[TrainingBatch]) -> TrainingBatch | None:
+    """The next batch of a DataLoader, or None. Raises DataError if one of its processes was
+    killed.
     """
-    columns = [field for field in config.fields if field not in _FIELDS["datasets_3d"]]
-    if not columns:
-        return []
-    for split_name, split in splits.items():
-        unknown = sorted({*columns} - split.known_columns)
-        if unknown:
-            raise DataError(
-                f"{split_name}: expected {', '.join(unknown)} for every track, since the model's "
-                "configuration names it "
-                f"(fields); found tracks without. Remove the split from {name}."
-            )
-    return columns
+    try:
+        return next(source, None)
+    except (RuntimeError, ConnectionResetError, EOFError) as error:
+        if not _was_killed(error):
+            raise
+        do = "Check the machine's memory, or set read_workers = 0."
+        raise DataError(
+            f"a process exited unexpectedly, while it read batches: {error}. {do}"
+        ) from error
 
 
 def _was_killed(error: Exception) -> bool:
@@ -414,15 +347,3 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
-
-
-def _require_training_joints(mixture: Mixture) -> None:
-    """Raise DataError for parts with other 3D joints than the 49 of training."""
-    for name, fields in mixture.fields.items():
-        shape, _ = fields.get("kp_3d", ((49, 3), None))
-        if shape != (49, 3):
-            raise DataError(
-                f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
-                f"joints to train on, found {shape[0]}. Evaluation splits "
-                f"cannot be trained on; remove them from {name}."
-            )

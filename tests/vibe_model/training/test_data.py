@@ -43,7 +43,7 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     # row 0.
     assert batches.mixture.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
     assert batches.mixture.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
-    labels, motion = batches[0]
+    labels, motion, _ = batches[0]
     assert mixed.windows_2d == 3
     assert {name: value.shape[0] for name, value in labels.items()} == dict.fromkeys(labels, 5)
     for name in ("w_3d", "w_smpl", "kp_3d", "theta"):  # also of a split that has 3D labels
