@@ -20,6 +20,7 @@ from pipeline.cli.text import command, count
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.files.raw import changes
 
 # entry of the manifest: videos that kept their rows when another reader converted the others
 EARLIER_READER: Final = "earlier_reader"
@@ -157,6 +158,22 @@ class ConversionRecord:
 
     # ----------------------------------------------------------------------------------------------
     # videos without rows
+
+    def digests(self) -> dict[str, str]:
+        """Name -> digest of every video."""
+        videos = self.split.videos
+        return dict(zip(videos.names, videos.fingerprints, strict=True))
+
+    def stamps(self, seen: Mapping[str, changes.Seen]) -> dict[str, changes.Stamp]:
+        """Stamps of the videos whose content is still the committed one. seen: the split's
+        `changes.read_stamps`.
+        """
+        digests = self.digests()
+        return {
+            name: video.stamp
+            for name, video in seen.items()
+            if isinstance(video.stamp, str) and digests.get(name) == video.digest
+        }
 
     def names_to_retry(self, *, retry: bool) -> set[str]:
         """Names of rejected videos that are read again though their files have not changed: those

@@ -1,32 +1,25 @@
 """Plan of a conversion: what to read and drop, and why.  [raw -> tracks] -> features -> windows
 
 `plan_conversion` lists the videos of a raw folder, compares them with what the cache has of the
-split, and returns a `ConversionPlan`. Names, sizes and times of the raw files are compared with the
-cache's records; contents are read only where sizes or times differ. Nothing is written.
-
-Words:
-    stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
-    digest      hash of a video's contents and paths: it tells a changed video from a touched one
-    touched     a committed video with another stamp, but the same digest
-    kept        why committed videos keep rows that their files do not give now
-    reader      what reads the videos: the dataset's code, with its version and options
+split (`Comparison`), and returns a `ConversionPlan`. Nothing is written. The *reader* is what reads
+the videos: the dataset's code, with its version and options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from cache import fingerprint
-from pipeline.accounting import LEFT_OUT
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord, committed_split
+from pipeline.conversion.comparison import ByContents, ByStamps
 from pipeline.conversion.identity import Difference, find_differences, reader_parts
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
-from pipeline.conversion.listing import list_videos, renamed_videos
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, reasons_of_kind
+from pipeline.conversion.listing import list_videos
 from pipeline.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
@@ -202,17 +195,13 @@ class ConversionPlan:
         """Name -> digest of every committed video."""
         if self.committed is None:
             return {}
-        videos = self.committed.videos
-        return dict(zip(videos.names, videos.fingerprints, strict=True))
+        return ConversionRecord(self.committed).digests()
 
     def recorded_stamps(self) -> dict[str, changes.Stamp]:
         """Stamps of committed videos whose content is still the committed one."""
-        digests = self.digests()
-        return {
-            name: video.stamp
-            for name, video in self.seen.items()
-            if isinstance(video.stamp, str) and digests.get(name) == video.digest
-        }
+        if self.committed is None:
+            return {}
+        return ConversionRecord(self.committed).stamps(self.seen)
 
 
 def recorded_plan(
@@ -271,7 +260,7 @@ def plan_conversion(
     dataset = dataset.detect_layout(raw, split)
     videos = selection.mark(list_videos(committed, dataset, split, raw), dataset, split, committed)
     reader = reader_parts(dataset, split, raw, body, selection)
-    plan = ConversionPlan(
+    unchanged = ConversionPlan(
         dataset,
         split,
         raw,
@@ -286,157 +275,85 @@ def plan_conversion(
     )
     if committed is None:
         refuse_mixed_cache(root, raw, stand_in=reader["stand_in"])
-        return replace(plan, append=videos, why="not converted before")
+        return replace(unchanged, append=videos, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)
-    return _compare_committed(plan, committed, retry=retry, reads_contents=reads_contents)
+    return _update(unchanged, committed, retry=retry, reads_contents=reads_contents)
 
 
-def _compare_committed(
-    plan: ConversionPlan, committed: cache.Split, *, retry: bool, reads_contents: bool
+def _update(
+    unchanged: ConversionPlan, committed: cache.Split, *, retry: bool, reads_contents: bool
 ) -> ConversionPlan:
     """The plan to update a committed split, or to read all its videos again with another reader.
 
-    plan: has what `plan_conversion` was asked for, and all listed videos with their stamps.
+    unchanged: the plan if there were nothing to do.
     """
-    seen = changes.read_stamps(plan.root, plan.name)
-    differs = tuple(find_differences(committed.manifest["reader"], plan.reader))
-    record = ConversionRecord(committed)
-    moved = record.has_moved(plan.raw)
-    kept = {} if plan.drop_removed else find_kept(committed, plan.stamps, seen)
-    if retry:
-        kept = {name: video for name, video in kept.items() if video.kind == MISSING}
-    plan = replace(plan, seen=seen, kept=kept)
-    usable = plan.stamps.keys() - plan.unusable.keys()
-    retried = record.names_to_retry(retry=retry) | (record.earlier_reader & usable)
-    reselected = _other_videos(committed, plan.listed) & usable
-    restamped = _list_restamped(plan)
+    raw, listed, drop_removed = unchanged.raw, unchanged.listed, unchanged.drop_removed
+    by_stamps = ByStamps.compare(
+        committed, listed, unchanged.stamps, drop_removed=drop_removed, retry=retry
+    )
+    differs = tuple(find_differences(committed.manifest["reader"], unchanged.reader))
+    moved = ConversionRecord(committed).has_moved(raw)
     digests = {}
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
     # folder, to tell whether it has the same videos.
     if reads_contents and (moved or not differs):
-        digests = {video.name: changes.video_digest(plan.raw, video) for video in restamped}
-    update = _plan_update(
-        plan, committed, retried | reselected, digests, find_renamed=reads_contents
+        digests = {video.name: changes.video_digest(raw, video) for video in by_stamps.restamped}
+    found = ByContents.compare(
+        committed, raw, listed, by_stamps, digests, find_renamed=reads_contents
     )
-    missing = update.missing
-    if moved and not plan.drop_removed:
-        n_same = update.n_left_alone + len(update.renamed) - len(missing)
-        n_new = len(update.new)
-        refuse_other_folder(committed, plan.raw, n_same=n_same, missing=missing, n_new=n_new)
+    missing = reasons_of_kind(found.kept, MISSING)
+    drop = found.removed | {video.name for video in found.changed}
+    if moved and not drop_removed:
+        n_same = len(committed.videos) - len(drop) + len(found.renamed) - len(missing)
+        n_new = len(found.new)
+        refuse_other_folder(committed, raw, n_same=n_same, missing=missing, n_new=n_new)
+    # Missing videos keep the stamps of the last commit: new ones would hide that one is missing.
+    stamps = {name: stamp for name, stamp in unchanged.stamps.items() if name not in missing}
+    stamps |= {name: by_stamps.recorded[name] for name in missing if name in by_stamps.recorded}
+    plan = replace(unchanged, stamps=stamps, seen=by_stamps.seen)
     if differs:
         return replace(
             plan,
-            append=tuple(video for video in plan.listed if video.name not in missing),
+            append=tuple(video for video in listed if video.name not in missing),
             drop=tuple(name for name in committed.videos.names if name not in missing),
-            stamps=update.stamps,
-            kept={name: update.kept[name] for name in missing},
+            kept={name: found.kept[name] for name in missing},
             why="; ".join(map(str, differs)),
             differs=differs,
         )
-
-    why = _describe_update(update, retried, reselected - retried)
-    if not reads_contents:
-        n_others = sum(video.name not in update.kept for video in restamped)
-        restamped_text = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
-        why = ", ".join(filter(None, [why, restamped_text]))
-    if not why and committed.has_unfinished_commit():
-        why = UNFINISHED
-    return replace(update, moved=moved and not missing, why=why)
-
-
-def _other_videos(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
-    """Names of the committed videos of which other tracks were left out than the list has now."""
-    marked = {video.name: list(video.left_out) for video in videos if video.left_out}
-    dropped = committed.manifest["accounting"]["tracks"]["dropped"]
-    if not marked and LEFT_OUT not in dropped:
-        return set()  # no look at every video, of which there may be 400,000
-    return {
-        video.name
-        for video in committed.videos
-        if list(video.account.get("left_out", ())) != marked.get(video.name, [])
-    }
-
-
-def _plan_update(
-    plan: ConversionPlan,
-    committed: cache.Split,
-    retried: set[str],
-    digests: Mapping[str, str],
-    *,
-    find_renamed: bool,
-) -> ConversionPlan:
-    """Compare all listed videos with the committed ones, by stamp, then by digest.
-
-    Returns the update without `why` and `moved`.
-
-    plan: has the stamps of all listed videos, and in `kept` those that stay by their stamps.
-    retried: committed videos to read again, even if they have not changed. digests: of videos with
-    other stamps, as they are now; those without one are neither touched nor changed. find_renamed:
-    compute the digests of new videos, if committed ones are gone.
-    """
-    # listed videos: new, touched, changed, or else unchanged
-    committed_digests = plan.digests()
-    recorded = plan.recorded_stamps()
-    new = [video for video in plan.listed if video.name not in committed_digests]
-    same = {name for name, digest in digests.items() if digest == committed_digests[name]}
-    reread = (digests.keys() - same) | retried
-    changed = [video for video in plan.listed if video.name in reread]
-
-    # committed videos that are not listed: renamed, missing, or else removed
-    gone = {name: digest for name, digest in committed_digests.items() if name not in plan.stamps}
-    renamed = {}
-    if find_renamed:
-        renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
-    matched_names = same.union(renamed.values())
-    kept = {name: video for name, video in plan.kept.items() if name not in matched_names}
-
-    # a changed video may be missing, too: if a file is gone
-    replaced = [video for video in changed if video.name not in kept]
-    drop = (gone.keys() - kept.keys()) | {video.name for video in replaced}
-    stamps = dict(plan.stamps)
-    for name in reasons_of_kind(kept, MISSING):
-        # they keep their recorded stamps: new ones would hide that something is missing
-        stamps.pop(name, None)
-        if name in recorded:
-            stamps[name] = recorded[name]
+    not_compared = () if reads_contents else by_stamps.restamped
     return replace(
         plan,
-        append=tuple(sorted(new + replaced, key=lambda video: video.name)),
+        append=tuple(sorted([*found.coming, *found.changed], key=lambda video: video.name)),
         drop=tuple(sorted(drop)),
-        stamps=stamps,
-        touched=tuple(name for name in digests if name in same - retried),
-        kept=kept,
-        renamed=renamed,
+        renamed=found.renamed,
+        kept=found.kept,
+        touched=tuple(found.touched),
+        moved=moved and not missing,
+        why=_describe(found, by_stamps, not_compared)
+        or (UNFINISHED if committed.has_unfinished_commit() else ""),
     )
 
 
-def _list_restamped(plan: ConversionPlan) -> list[RawVideo]:
-    """Committed, usable videos whose files have other sizes or times than at the last commit."""
-    recorded = plan.recorded_stamps()
-    compared = plan.digests().keys() - plan.unusable.keys()
-    return [
-        video
-        for video in plan.listed
-        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]
-    ]
-
-
-def _describe_update(update: ConversionPlan, retried: set[str], reselected: set[str]) -> str:
+def _describe(found: ByContents, by_stamps: ByStamps, not_compared: Sequence[RawVideo]) -> str:
     """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not.
 
-    reselected: videos of which the user leaves out other tracks.
+    not_compared: restamped videos whose contents are not known.
     """
-    changed = set(update.changed)
+    changed = {video.name for video in found.changed} - found.renamed.keys()
+    unreadable = changed & by_stamps.unreadable
+    reselected = (changed & by_stamps.reselected) - unreadable
     counts = {
-        "new video": len(update.new),
-        "changed video": len(changed - retried - reselected),
-        "renamed video": len(update.renamed),
-        "removed video": len(update.removed),
-        "unreadable video": len(changed & retried),
+        "new video": len(found.new),
+        "changed video": len(changed - unreadable - reselected),
+        "renamed video": len(found.renamed),
+        "removed video": len(found.removed - set(found.renamed.values())),
+        "unreadable video": len(unreadable),
     }
     parts = [count(n, noun) for noun, n in counts.items() if n]
-    n_reselected = len(changed & reselected)
-    if n_reselected:
-        parts.append(f"{count(n_reselected, 'video')} with other tracks left out")
+    if reselected:
+        parts.append(f"{count(len(reselected), 'video')} with other tracks left out")
+    n_restamped = sum(video.name not in found.kept for video in not_compared)
+    if n_restamped:
+        parts.append(f"{count(n_restamped, 'video')} with other sizes or times")
     return ", ".join(parts)
