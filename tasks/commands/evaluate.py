@@ -97,9 +97,8 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return model
 
 
-def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
-    """The body model's folder: --body, else [paths] body. Raises ConfigError without both."""
-    body: Path | None = args.body
+def body_folder(body: Path | None, loaded: Settings) -> Path:
+    """The body model's folder: `body`, else [paths] body. Raises ConfigError without both."""
     if body is None and loaded.named_paths is not None:
         body = loaded.named_paths.body
     if body is None:
@@ -117,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     opened = cache.open(args.cache or loaded.paths.cache)
     for name in args.split:
         _ = opened[name]  # raises CacheError before the model is loaded
-    model = Trained.load(args.checkpoint, body_folder(args, loaded), args.device)
+    model = Trained.load(args.checkpoint, body_folder(args.body, loaded), args.device)
     stream = args.stream or model.stream or loaded.stream.name
     splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:

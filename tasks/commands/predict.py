@@ -1,21 +1,22 @@
 """`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache.
 
-    a clip or a folder   `_predict_clips`: `pipeline prepare videos` writes splits of the cache;
-                         then each is predicted, with overlays unless --no-overlay
-    a split              `_predict` makes its job from the cache; overlays only with --overlay
+    a clip or a folder   `_prepare_clips` writes splits of the cache, as `pipeline prepare videos`
+                         does; `_predict_clips` predicts each, with overlays unless --no-overlay
+    a split              is predicted from the cache; overlays only with --overlay
 
-`_write` carries out the job of one split: it writes predictions.json and the bodies, draws
-overlays, and prints lines about them. The work is in `vibe_model.prediction`.
+The arguments make a `_Request`, which makes a job for each split. `_write` carries it out: it
+writes predictions.json and the bodies, draws overlays, and prints lines about them. The work is in
+`vibe_model.prediction`.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import cache
 from pipeline.cli import console
@@ -37,6 +38,7 @@ from tasks.clip_links import clips_folder
 from tasks.commands.evaluate import body_folder, model_options
 
 if TYPE_CHECKING:
+    from pipeline.features.spec import StreamSpec
     from vibe_model.prediction.job import PredictionJob
     from vibe_model.trained import Trained
 
@@ -131,11 +133,11 @@ def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
     video failed.
     """
-    out = args.out or _default_folder(args.named)
     with console.text_to_stderr(args.json):
-        predicted = _predict(args, out)
+        request = _Request.of(args)
+        predicted = _predict(request)
     if args.json:
-        document: dict[str, Any] = {"out": str(out)}
+        document: dict[str, Any] = {"out": str(request.out)}
         if len(predicted.summaries) == 1:
             document |= predicted.summaries[0]
         else:
@@ -144,103 +146,165 @@ def _run(args: argparse.Namespace) -> int:
     return int(predicted.is_incomplete)
 
 
-def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
+class _ClipOptions(NamedTuple):
+    """How clips are prepared."""
+
+    detector: str | None  # None: as [detect] says
+    every: int | None
+    weights: str | None  # of the feature network; None: as [features] says
+    pose_embedding: Path | None  # None: the file used in training
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What to predict, by which model, and which files to write."""
+
+    named: str  # a clip, a folder of clips, or a split of the cache
+    is_clips: bool
+    root: cache.Root
+    settings: sections.Settings
+    checkpoint: Path
+    body: Path
+    device: str
+    stream: str | None  # of a split; None: the model's
+    clip_options: _ClipOptions
+    out: Path
+    tracks: str
+    overlay: bool
+    smooth: float
+    export: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Self:
+        """The request of the arguments. Raises ConfigError if what they name does not exist."""
+        clips = Path(args.named)
+        is_clips = clips.exists()
+        if not is_clips and args.named not in cache.FeatureCache(args.cache):
+            expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
+            raise ConfigError(f"{clips}: expected {expected}, found no such file, folder or split")
+        settings = sections.load(settings_file(), tolerant=True, optional=True)
+        tracks = args.tracks
+        if clips.is_file() and tracks == "*":  # not those of clips of earlier commands
+            tracks = f"{glob.escape(clips.name)}/*"
+        return cls(
+            named=args.named,
+            is_clips=is_clips,
+            root=args.cache,
+            settings=settings,
+            checkpoint=args.checkpoint,
+            body=body_folder(args.body, settings),
+            device=args.device,
+            stream=args.stream,
+            clip_options=_ClipOptions(args.detector, args.every, args.weights, args.pose_embedding),
+            out=args.out or _default_folder(args.named),
+            tracks=tracks,
+            overlay=is_clips if args.overlay is None else args.overlay,
+            smooth=args.smooth,
+            export=args.export,
+        )
+
+    def job(
+        self, name: str, model: Trained, stream: str, out: Path, raw: Path | None = None
+    ) -> PredictionJob:
+        """The job of one split. Raises as `PredictionJob.open` does."""
+        from vibe_model.prediction.job import PredictionJob
+
+        return replace(
+            PredictionJob.open(self.root, name, model, stream, out, raw),
+            tracks=self.tracks,
+            overlay=self.overlay,
+            smooth=self.smooth,
+            export=self.export,
+        )
+
+
+class _PreparedClips(NamedTuple):
+    """Splits of the cache with the features of clips."""
+
+    raw: Path
+    streams: Sequence[StreamSpec]  # that the model reads, its features last
+    splits: Mapping[str, cache.Split]  # those with tracks, by name
+    is_incomplete: bool  # whether a video was not prepared
+
+
+def _predict(request: _Request) -> _PredictedSplits:
     """Predict a split of the cache, or clips."""
-    named = Path(args.named)
-    if not named.exists() and args.named not in cache.FeatureCache(args.cache):
-        expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
-        raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
-    from vibe_model.prediction.job import PredictionJob  # imports torch
-    from vibe_model.trained import Trained
+    from vibe_model.trained import Trained  # imports torch
 
-    loaded = sections.load(settings_file(), tolerant=True, optional=True)
-    body = body_folder(args, loaded)
     raw = None
-    if named.exists():
-        raw = clips_folder(named, args.cache, out)  # before the model: it refuses other files
-    model = Trained.load(args.checkpoint, body, args.device)
+    if request.is_clips:  # before the model: it refuses other files
+        raw = clips_folder(Path(request.named), request.root, request.out)
+    model = Trained.load(request.checkpoint, request.body, request.device)
     if raw is not None:
-        return _predict_clips(args, model, loaded, raw, out)
+        return _predict_clips(request, model, _prepare_clips(request, model, raw))
 
-    stream = args.stream or model.stream or loaded.stream.name
-    job = PredictionJob.open(args.cache, args.named, model, stream, out)
-    return _write(args, job, tracks=args.tracks, overlay=bool(args.overlay))
+    stream = request.stream or model.stream or request.settings.stream.name
+    return _write(request.job(request.named, model, stream, request.out))
 
 
-def _predict_clips(
-    args: argparse.Namespace, model: Trained, loaded: sections.Settings, raw: Path, out: Path
-) -> _PredictedSplits:
-    """Prepare the clips in a raw folder, and predict their splits.
+def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedClips:
+    """Prepare the clips in a raw folder. Raises PipelineError if no clip has a track."""
+    from vibe_model.prediction.job import streams_to_prepare
 
-    A split without the columns that a stream reads gets a warning. out: The folder of the bodies,
-    or for several splits, of a folder for each.
-    """
-    from vibe_model.prediction import job as jobs
-
-    streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
-    settings = loaded.use_device(None if args.device == "auto" else args.device)
-    recipe = Recipe.by_options(settings, OwnVideos.name, raw=raw, root=args.cache, named_body=None)
-    detector = args.detector or loaded.detect.detector
-    choice = DetectorChoice(name=detector, every=args.every)
-    streams_of = dict.fromkeys(OwnVideos.splits, streams)
-    preparation = Preparation.resolve(recipe, choice, streams_of)
+    options = request.clip_options
+    settings = request.settings
+    streams = streams_to_prepare(model, settings, raw, options.weights, options.pose_embedding)
+    recipe = Recipe.by_options(
+        settings.use_device(None if request.device == "auto" else request.device),
+        OwnVideos.name,
+        raw=raw,
+        root=request.root,
+        named_body=None,
+    )
+    detector = options.detector or settings.detect.detector
+    choice = DetectorChoice(name=detector, every=options.every)
+    preparation = Preparation.resolve(recipe, choice, dict.fromkeys(OwnVideos.splits, streams))
     is_incomplete = bool(prepare.run(preparation))
+
+    splits = dict[str, cache.Split]()
+    for part in OwnVideos.splits:
+        name = f"{OwnVideos.name}/{part}"
+        split = committed_split(request.root, name)
+        if split is not None and len(split.tracks):
+            splits[name] = split
+    if not splits:
+        raise _no_tracks(request)
+    return _PreparedClips(raw, streams, splits, is_incomplete)
+
+
+def _predict_clips(request: _Request, model: Trained, clips: _PreparedClips) -> _PredictedSplits:
+    """Predict the splits of clips: into the folder of the request, or for several splits, into a
+    folder for each in it.
+
+    A split without the columns that a stream reads gets a warning.
+    """
     summaries = []
-    tracks = args.tracks
-    clip = Path(args.named)
-    if clip.is_file() and tracks == "*":  # not those of clips of earlier commands
-        tracks = f"{glob.escape(clip.name)}/*"
-    overlay = args.overlay is not False  # None: neither --overlay nor --no-overlay
-    splits = _prepared_splits(args, loaded)
-    for name, split in splits.items():
-        messages = [spec.missing_columns(split) for spec in streams]
+    is_incomplete = clips.is_incomplete
+    for name, split in clips.splits.items():
+        messages = [spec.missing_columns(split) for spec in clips.streams]
         refusals = list(filter(None, messages))
         if refusals:
             warn(refusals[0])
             is_incomplete = True
             continue
-        folder = out
-        if len(splits) > 1:
+        folder = request.out
+        if len(clips.splits) > 1:
             folder /= name.rpartition("/")[2]
-        job = jobs.PredictionJob.open(args.cache, name, model, streams[-1].name, folder, raw)
-        doubt = job.doubt(streams)
+        job = request.job(name, model, clips.streams[-1].name, folder, clips.raw)
+        doubt = job.doubt(clips.streams)
         if doubt is not None:
             warn(doubt)
-        predicted = _write(args, job, tracks=tracks, overlay=overlay)
+        predicted = _write(job)
         summaries += predicted.summaries
         is_incomplete |= predicted.is_incomplete
     return _PredictedSplits(summaries, is_incomplete)
 
 
-def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dict[str, cache.Split]:
-    """The splits of the clips that have tracks, by name. Raises PipelineError if there is none."""
-    splits = dict[str, cache.Split]()
-    for part in OwnVideos.splits:
-        name = f"{OwnVideos.name}/{part}"
-        split = committed_split(args.cache, name)
-        if split is not None and len(split.tracks):
-            splits[name] = split
-    if not splits:
-        fewest = loaded.dataset(OwnVideos.name).parameters()["min_frames"]
-        do = (
-            f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 "
-            "keeps more."
-        )
-        raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
-    return splits
-
-
-def _write(
-    args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
-) -> _PredictedSplits:
-    """Carry out the job of a split, for the tracks whose names match the pattern `tracks`.
-
-    Prints lines about the bodies and the overlays.
-    """
+def _write(job: PredictionJob) -> _PredictedSplits:
+    """Carry out the job of a split. Prints lines about the bodies and the overlays."""
     from vibe_model.prediction import videos
 
     job.out.mkdir(parents=True, exist_ok=True)
-    job = replace(job, tracks=tracks, overlay=overlay, smooth=args.smooth, export=args.export)
     name = job.split.name
     with bar(f"  {console.task_line('predict', name, '')}", console.out, unit="frame") as progress:
         predicted = videos.predict_videos(job, progress)
@@ -249,7 +313,7 @@ def _write(
         name,
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
-    if overlay and predicted.frames:
+    if job.overlay and predicted.frames:
         say("overlay", name, count(predicted.frames, "frame"))
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
@@ -272,6 +336,12 @@ def _print_places(job: PredictionJob, overlays: Sequence[str]) -> None:
         fact("overlay", f"{shown}/{plain(overlays[0])}")
     elif overlays:
         fact("overlay", f"{shown}/{videos.OVERLAYS}")
+
+
+def _no_tracks(request: _Request) -> PipelineError:
+    fewest = request.settings.dataset(OwnVideos.name).parameters()["min_frames"]
+    do = f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 keeps more."
+    return PipelineError(f"{request.named}: no clip has a track to predict (see above). {do}")
 
 
 COMMAND: Final = Command(_options, _run)
