@@ -32,6 +32,7 @@ from cache.write import parts, split_writer
 from pipeline.__main__ import main as pipeline_main
 from pipeline.demo import writing as synthetic
 from pipeline.demo.files import jpeg, write_mat
+from pipeline.demo.layouts import Request
 
 SPLIT = "penn_action/train"
 STREAM = "homography"
@@ -50,7 +51,7 @@ class Lab:
         self.raw = folder / "raw/penn_action"
         self.spare = folder / "spare"
         self._sizes = itertools.count()
-        synthetic.write_dataset("penn_action", self.raw, n_videos=6, n_frames=9)
+        synthetic.write_dataset("penn_action", self.raw, Request(n_videos=6, n_frames=9))
         for kind in KINDS:
             (self.spare / kind).mkdir(parents=True)
 

@@ -201,8 +201,8 @@ class Body(nn.Module):
     spin49_index: Tensor  # (49,) into smplx's 45 joints and the 9 extra ones
     common14_index: Tensor  # (14,) into Human3.6M's 17
 
-    def __init__(self, arrays: SmplArrays, of: Callable[[str], Body] | None = None) -> None:
-        """of: makes the body of another gender; None: there is none."""
+    def __init__(self, arrays: SmplArrays, of: Callable[[str], Body]) -> None:
+        """of: makes the body of another gender."""
         super().__init__()
         self._of = of
         self.is_stand_in = arrays.stand_in  # the procedural body must not be used with real data
@@ -252,10 +252,6 @@ class Body(nn.Module):
         """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load`
         does.
         """
-        if self._of is None:
-            raise ValueError(
-                "gender: expected a body that was loaded from a folder, found one made from arrays"
-            )
         return self._of(gender)
 
     def only(self, genders: Sequence[str], whose: str) -> Self:

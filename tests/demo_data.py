@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.demo import writing
+from pipeline.demo.layouts import Request
 
 ROOT = Path(__file__).parents[1]
 # all that decides about a byte of demo data
@@ -54,9 +55,8 @@ class DemoData:
         """Write a dataset's raw folder; the truth behind its videos."""
 
         def write(folder):
-            takes = writing.write_dataset(
-                name, folder / "raw", size=size, n_videos=n_videos, n_frames=n_frames
-            )
+            request = Request(size=size, n_videos=n_videos, n_frames=n_frames)
+            takes = writing.write_dataset(name, folder / "raw", request)
             (folder / "takes").write_bytes(pickle.dumps(takes))
 
         kept = self._kept(f"{name} {size} {n_videos} {n_frames}", write)

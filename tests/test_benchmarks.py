@@ -17,6 +17,7 @@ import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
 from pipeline.demo import writing as synthetic  # noqa: E402
+from pipeline.demo.layouts import Request  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 
@@ -36,7 +37,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
     peaks = []
     for n_videos in (50, 400):
         raw = tmp_path / str(n_videos)
-        synthetic.write_dataset("amass", raw, n_videos=n_videos, n_frames=250)
+        synthetic.write_dataset("amass", raw, Request(n_videos=n_videos, n_frames=250))
         command = [sys.executable, "-c", code, str(raw), str(tmp_path / f"cache {n_videos}")]
         peaks.append(int(subprocess.check_output(command, cwd=ROOT)) / 1024)
     assert peaks[1] - peaks[0] < 6, f"MiB: {peaks}"

@@ -190,13 +190,17 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
         outfit = dress(body, rng)
         verts = skin(body, actor.betas, actor.pose, actor.trans).verts
         for frame in range(min(POSES_A_PERSON, n - first)):
-            low = actor.kp_2d[frame].min(axis=0)
-            high = actor.kp_2d[frame].max(axis=0)
+            low, high = corners(actor.kp_2d[frame])
             zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
             camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
             people = [(verts[frame], outfit)]
             crops[first + frame], _ = renderer.view(camera, 0, people, backdrop)
     return crops
+
+
+def corners(points: Array) -> tuple[Array, Array]:
+    """The lowest and the highest coordinates (..., 2) of points (..., J, 2)."""
+    return points.min(axis=-2), points.max(axis=-2)
 
 
 def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Doubles]:

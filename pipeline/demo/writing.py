@@ -160,16 +160,7 @@ def _missing_layouts(raw: Path, datasets: Iterable[str], request: Request) -> li
     return missing
 
 
-def write_dataset(
-    name: str,
-    folder: Path,
-    *,
-    seed: int = 0,
-    size: str = "default",
-    n_videos: int | None = None,
-    n_frames: int | None = None,
-    workers: int = 1,
-) -> list[Take]:
+def write_dataset(name: str, folder: Path, request: Request, *, workers: int = 1) -> list[Take]:
     """Write one dataset into `folder` (such as `raw/penn_action`), and return the ground truth of
     every video.
 
@@ -177,14 +168,9 @@ def write_dataset(
     person pose, betas, trans in the world (AMASS: its own, z up) and the 49 projected joints, with
     pixel centres at integers from 0.
 
-    Args:
-        n_videos: Videos per split.
-        n_frames: Frames per video.
-
-    Raises:
-        PipelineError: the folder contains a file that was not written here.
+    Raises PipelineError if the folder contains a file that was not written here.
     """
-    return list(_record(_layout(name), folder, Request(seed, size, n_videos, n_frames), workers))
+    return list(_record(_layout(name), folder, request, workers))
 
 
 def write_body(folder: Path) -> None:
@@ -326,9 +312,8 @@ def _is_by_detect(file: Path, path: str) -> bool:
 
 def _read_marker(folder: Path) -> dict[str, Any]:
     """The marker's content (seed, version, ...); empty if missing or unreadable."""
-    file = folder / MARKER
     try:
-        marker = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return marker if isinstance(marker, dict) else {}

@@ -33,6 +33,7 @@ from zipfile import ZipFile
 
 import joblib.numpy_pickle as joblib_format
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.lib.stride_tricks import as_strided
 
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
@@ -59,7 +60,6 @@ RESULTS: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's fil
 RESULTS_AGAIN: Final = (
     "Copy the file again, or run the tool again (docs/results.md has those that are read)."
 )
-NPY: Final = b"\x93NUMPY"
 # Largest size of a compressed file's content, in times of the file's own. Numbers of results give
 # far less; zeros alone, as in a file made to fill the disk, give 1,000.
 _MOST_TIMES: Final = 100
@@ -89,7 +89,7 @@ def load_results(file: Path) -> Any:
             start = stream.read(100)
         if start.startswith(ZIP):
             return _load_zip(file)
-        if start.startswith(NPY):
+        if start.startswith(npy_format.MAGIC_PREFIX):
             return _load_npy(file)
         if start[:1] == pickle.PROTO:
             return _load_joblib(file, _ALLOWED, RESULTS)
@@ -345,8 +345,7 @@ Entry = Blocks | Sequence[Blocks | str]  # content of a file by one name: an arr
 def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> None:
     """Write a file that `joblib.load` reads as {name: array} or {name: [array or text, ...]}.
 
-    tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`. Raises ValueError if the
-    blocks of an array have a different size than its shape and type.
+    tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`.
     """
     with file.open("wb") as stream:
         _BlockPickler(stream, tensors=tensors).dump(dict(entries))
@@ -375,12 +374,8 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
             described = pickle.GLOBAL + b"torch\nfrom_numpy\n" + described
         self.write(_padding(self._stream.tell() + len(described)) + described)
 
-        missing = math.prod(value.shape) * value.dtype.itemsize
         for block in value.blocks():
-            missing -= block.nbytes
             self.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
-        if missing:
-            raise ValueError(f"blocks of an array {value.shape}: {missing:,} bytes missing")
         if self._tensors:
             self.write(pickle.TUPLE1 + pickle.REDUCE)
 

@@ -123,7 +123,7 @@ def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense):
         arrays = replace(
             arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()}
         )
-    body = Body(arrays)
+    body = Body(arrays, Body.stand_in)
     torch.manual_seed(0)
     betas, rotations, _ = tensors(*random_inputs(3))
     inputs = betas.requires_grad_(), rotations.requires_grad_()

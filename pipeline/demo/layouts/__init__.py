@@ -19,7 +19,7 @@ from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Array, Bools
+from pipeline.skeletons import Bools
 
 T = TypeVar("T")
 
@@ -127,11 +127,6 @@ class ReleaseLayout:
 def pick_cyclic(options: Sequence[T], number: int) -> T:
     """Option number `number`, modulo the number of options."""
     return options[number % len(options)]
-
-
-def corners(points: Array) -> tuple[Array, Array]:
-    """The lowest and the highest coordinates (..., 2) of points (..., J, 2)."""
-    return points.min(axis=-2), points.max(axis=-2)
 
 
 def write_frames(take: Take, write: Callable[[int, Image], object]) -> Bools:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.demo.body import procedural, skin, spin49
-from pipeline.demo.layouts import ReleaseLayout, Request, corners, pick_cyclic, write_pictures
-from pipeline.demo.scene import Actor, Shot, Take, stage
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
+from pipeline.demo.scene import Actor, Shot, Take, corners, stage
 
 FPS: Final = 30.0
 # A sequence's splits, name and actions. Three sequences of the release are in both splits.

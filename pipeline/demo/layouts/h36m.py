@@ -86,18 +86,13 @@ def _plan(request: Request) -> Iterator[Shot]:
             number_of_action = ACTIONS.index(action) - 1 + n_before // 2
             played = ACTIONS[1 + number_of_action % (len(ACTIONS) - 1)]  # without _ALL
             file_name = _file_name(played, 1 + n_before % 2, subject)
-            rng = request.rng(RANDOM_KEY, len(split), turn)
-            width, height = SIZES[camera]
-            yield Shot(
-                dataset="h36m",
-                split=split,
-                name=f"{subject}/{file_name}.{CAMERAS[camera]}",
-                number=next(number),
-                seed=request.seed,
-                n_frames=request.frames(rng, low, high, least=40),
-                fps=FPS,
-                width=width,
-                height=height,
+            rng = request.rng(RANDOM_KEY, len(split), turn)  # the same for all views
+            slot = request.slot("h36m", RANDOM_KEY, split, next(number))
+            yield slot.shot(
+                f"{subject}/{file_name}.{CAMERAS[camera]}",
+                request.frames(rng, low, high, least=40),
+                FPS,
+                SIZES[camera],
                 actions=actions,
             )
 

@@ -17,11 +17,10 @@ from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    corners,
     pick_cyclic,
     write_frames,
 )
-from pipeline.demo.scene import Shot, Take, stage
+from pipeline.demo.scene import Shot, Take, corners, stage
 from pipeline.skeletons import Bools, Doubles, add_confidence, convert
 
 TAGS: Final = {  # tag of Instagram -> actions

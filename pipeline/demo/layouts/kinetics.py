@@ -18,12 +18,11 @@ from numpy.random import Generator
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    corners,
     pick_cyclic,
     write_json,
     write_video,
 )
-from pipeline.demo.scene import Shot, Take, stage
+from pipeline.demo.scene import Shot, Take, corners, stage
 from pipeline.skeletons import Bools, Doubles, add_confidence, convert
 
 Detections = list[tuple[int, Doubles]]  # of one frame: (person, joints)

@@ -25,12 +25,11 @@ from pipeline.demo.files import write_mat, write_mat73
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    corners,
     pick_cyclic,
     write_pictures,
     write_video,
 )
-from pipeline.demo.scene import Actor, Shot, Take, stage
+from pipeline.demo.scene import Actor, Shot, Take, corners, stage
 from pipeline.skeletons import JOINTS, Array, Doubles, convert
 
 N_CAMERAS: Final = 14
@@ -92,16 +91,12 @@ def _training_shot(request: Request, number: int) -> Shot:
     file = f"{sequence}/imageFrames/video_{camera}"
     if number % 4 == 3:
         file = f"{sequence}/imageSequence/video_{camera}.avi"
-    return Shot(
-        dataset="mpi_inf_3dhp",
-        split="train",
-        name=f"{sequence}/video_{camera}",
-        number=number,
-        seed=request.seed,
-        n_frames=request.frames(rng, 28, 28, least=20),
-        fps=FPS,
-        width=SIDE_PX,
-        height=SIDE_PX,
+    slot = request.slot("mpi_inf_3dhp", RANDOM_KEYS["train"], "train", number)
+    return slot.shot(
+        f"{sequence}/video_{camera}",
+        request.frames(rng, 28, 28, least=20),
+        FPS,
+        (SIDE_PX, SIDE_PX),
         actions=ON_THE_SPOT,
         file=file,
     )

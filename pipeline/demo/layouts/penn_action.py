@@ -18,11 +18,10 @@ from pipeline.demo.files import write_mat
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    corners,
     pick_cyclic,
     write_pictures,
 )
-from pipeline.demo.scene import Shot, Take, stage
+from pipeline.demo.scene import Shot, Take, corners, stage
 from pipeline.skeletons import Array, Bools, add_confidence, convert
 
 # The dataset's actions -> actions of `actions.py`.

@@ -13,12 +13,11 @@ import numpy as np
 from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
-    corners,
     pick_cyclic,
     write_json,
     write_pictures,
 )
-from pipeline.demo.scene import Shot, Take, stage
+from pipeline.demo.scene import Shot, Take, corners, stage
 from pipeline.skeletons import JOINTS, Array, Bools, Doubles, add_confidence, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`

@@ -7,14 +7,15 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.cli.progress import silent
 from pipeline.demo import writing as synthetic
-from pipeline.demo.layouts import SIZES, _Factors
+from pipeline.demo.layouts import SIZES, Request, _Factors
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from tests.trees import contents
 
 
-def small(folder, **options):
-    return synthetic.write_dataset("amass", folder, **({"n_videos": 1, "n_frames": 2} | options))
+def small(folder, *, workers=1, **options):
+    request = Request(**({"n_videos": 1, "n_frames": 2} | options))
+    return synthetic.write_dataset("amass", folder, request, workers=workers)
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path):
@@ -123,12 +124,12 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
 
 def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path):
     folder = tmp_path / "raw/videos"
-    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
+    synthetic.write_dataset("videos", folder, Request(n_videos=1, n_frames=4))
     assert (
         main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
     )
     assert list(folder.rglob("keypoints/**/*.json"))
-    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
+    synthetic.write_dataset("videos", folder, Request(n_videos=1, n_frames=5))
     assert not list(folder.rglob("keypoints/**/*.json"))
 
 
