@@ -123,7 +123,9 @@ class ClipFiles:
         Raises RawDataError for a file that `detect` did not write: it is never replaced.
         """
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
-            raise _too_long_name(self.file)
+            raise OSError(
+                errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file)
+            )
         if not self.file.exists():
             return False
         detection = read_detection(self.file)
@@ -204,11 +206,6 @@ def _read_moved_frames(file: Path, _state: FileState) -> Ints | None:
             if b'"camera": ' in line:
                 frames += map(int, re.findall(rb'"frame_index": (\d+)', line))
     return np.array(frames, np.int64)
-
-
-def _too_long_name(file: Path) -> OSError:
-    """The error for a file name that file systems refuse."""
-    return OSError(errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(file))
 
 
 def _not_by_detect(file: Path) -> RawDataError:

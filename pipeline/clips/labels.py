@@ -289,17 +289,12 @@ def _require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str)
     # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
     *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
     if labels.name not in own_names or labels.parent not in (folders or [top]):
-        expected_folder = PurePath(keypoints.name, video.name).parent
-        raise _other_name(labels, clip, stem, expected_folder)
-
-
-def _other_name(labels: Path, clip: str, stem: str, place: PurePath) -> RawDataError:
-    """The error for labels that seem to be the clip's. place: folder for the clip's labels."""
-    expected = (
-        f"{clip}.json or {stem}.json (.txt, .csv; or a folder {clip}/ or {stem}/) in {place}/"
-    )
-    do = (
-        f"Rename it or move it to {place}/. Unpack a packed file; of one for several clips, write "
-        "a file for each clip."
-    )
-    return RawDataError(labels, "name", expected, "another name or folder", do)
+        place = PurePath(keypoints.name, video.name).parent
+        expected = (
+            f"{clip}.json or {stem}.json (.txt, .csv; or a folder {clip}/ or {stem}/) in {place}/"
+        )
+        do = (
+            f"Rename it or move it to {place}/. Unpack a packed file; of one for several clips, "
+            "write a file for each clip."
+        )
+        raise RawDataError(labels, "name", expected, "another name or folder", do)

@@ -59,7 +59,7 @@ from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import scan_folder
+from pipeline.files.raw.files import scan_names
 from pipeline.skeletons import JOINTS, Ints, convert
 from pipeline.track import Track
 
@@ -435,5 +435,4 @@ def _label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
 
 def _list_sequences(pictures: Path) -> list[str]:
     """Names of the sequences with a folder of images."""
-    names = [entry.name for entry in scan_folder(pictures, {})]
-    return sorted(name for name in names if re.fullmatch("seq_[0-9]{6}", name))
+    return sorted(name for name in scan_names(pictures) if re.fullmatch("seq_[0-9]{6}", name))

@@ -68,12 +68,16 @@ class LabelRules:
         declared = {*columns, *(column.name for column in extra)} - {*self.optional_extra}
         for name, times in Counter(track.name for track in tracks).items():
             if times > 1:
-                raise _same_name(name, times)
+                raise cache.CacheError(
+                    f"{name}: {times} tracks have this name; its reader must tell them apart"
+                )
         for track in tracks:
             cache.check_track(track.rows, video.name, columns, extra)
             missing = sorted(declared - track.columns.keys() - track.extra.keys())
             if missing:
-                raise _missing_columns(track, missing)
+                raise cache.CacheError(
+                    f"{track.name}: has no {', '.join(missing)}, which its reader declares"
+                )
 
         candidates = (*video.label_folders, *video.files, Path(video.name))
         labels = raw / candidates[0]  # for messages
@@ -139,20 +143,6 @@ def finite_joints(
     if n_bad:
         account.note(f"{n_bad} joints are not finite{where}: not used")
     return joints
-
-
-# --------------------------------------------------------------------------------------------------
-# errors
-
-
-def _same_name(name: str, times: int) -> cache.CacheError:
-    return cache.CacheError(
-        f"{name}: {times} tracks have this name; its reader must tell them apart"
-    )
-
-
-def _missing_columns(track: Track, missing: Sequence[str]) -> cache.CacheError:
-    return cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
 
 
 def _other_unit(labels: Path, column: str, expected: str, found: str) -> RawDataError:

@@ -33,7 +33,7 @@ from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
-from pipeline.files.raw.files import scan_folder
+from pipeline.files.raw.files import scan_names
 from pipeline.skeletons import Bools, Floats
 
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
@@ -76,7 +76,7 @@ def inputs(
     """
     present = tuple(folder for folder in folders if (raw / folder).is_dir())
     for folder in present:
-        if any(match_numbered(entry.name) for entry in scan_folder(raw / folder, {})):
+        if any(map(match_numbered, scan_names(raw / folder))):
             return (), present
     return tuple(_existing_files(raw, videos)), present
 
@@ -177,8 +177,7 @@ def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file that is there instead."""
-    names = [entry.name for entry in scan_folder(folder, {})]
-    visible = sorted(name for name in names if not name.startswith("."))
+    visible = sorted(name for name in scan_names(folder) if not name.startswith("."))
     actual = "none"
     if visible:
         actual = f"none, but {len(visible):,} files of other names, such as {visible[0]}"

@@ -114,7 +114,9 @@ class PoseTrack(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         pictures = raw / "images" / split
         if not pictures.is_dir():
-            raise _no_image_folder(pictures)
+            expected = "a folder with <seq>/<000000>.jpg pictures"
+            do = f"Unpack {IMAGE_ARCHIVES}. {DOWNLOAD_ADVICE}"
+            raise RawDataError(pictures, "folder", expected, "none", do)
         label_files: dict[str, list[Path]] = {
             entry.name: [] for entry in pictures.iterdir() if entry.is_dir()
         }
@@ -123,7 +125,8 @@ class PoseTrack(Dataset):
             for file in sorted((raw / folder / split).glob("[!.]*.json")):
                 annotated.append(file.relative_to(raw))
         if not annotated:
-            raise _no_annotations(raw, split)
+            expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
+            raise RawDataError(raw, "annotations", expected, "none", f"Unpack {GET_LABELS}")
         for file in annotated:
             # PoseTrack21's beside 2018's change nothing
             if not _unpacks_of_21(file) or not label_files.get(file.stem):
@@ -286,7 +289,9 @@ def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _Lab
     with reading(pictures.place, expected, key="pictures", do=UNPACK_ADVICE, reason="no_picture"):
         is_absent = ~np.isin(frame_index, pictures.indices())
     if is_absent.all():
-        raise _no_labelled_image(pictures, frame_index)
+        example = pictures.path(int(frame_index[0])).name
+        expected = f"{len(frame_index)} labelled images such as {example}"
+        raise no_pictures(pictures.place, expected, UNPACK_ADVICE)
     if is_absent.any():
         first = shown(file_names[int(is_absent.argmax())])
         account.note(
@@ -310,7 +315,11 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
     try:
         below(raw, name)
     except RawDataError as error:
-        raise _path_outside(raw, file, name) from error
+        expected = f"a path below {raw}, without '..' or '\\'"
+        do = f"Trust nothing in this file: download the annotations again. {DOWNLOAD_ADVICE}"
+        raise RawDataError(
+            file, "file_name", expected, shown(name), do, reason="path_outside"
+        ) from error
     match = match_numbered(str(PurePosixPath(name)))
     if match is None or len(name) > MAX_NAME:
         expected = "names with a number at the end, such as 000000.jpg"
@@ -319,28 +328,5 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
     return _NumberedName(pattern, int(match["number"]))
 
 
-def _no_image_folder(folder: Path) -> RawDataError:
-    expected = "a folder with <seq>/<000000>.jpg pictures"
-    do = f"Unpack {IMAGE_ARCHIVES}. {DOWNLOAD_ADVICE}"
-    return RawDataError(folder, "folder", expected, "none", do)
-
-
-def _no_annotations(raw: Path, split: str) -> RawDataError:
-    expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
-    return RawDataError(raw, "annotations", expected, "none", f"Unpack {GET_LABELS}")
-
-
-def _no_labelled_image(pictures: Pictures, frame_index: Ints) -> RawDataError:
-    example = pictures.path(int(frame_index[0])).name
-    expected = f"{len(frame_index)} labelled images such as {example}"
-    return no_pictures(pictures.place, expected, UNPACK_ADVICE)
-
-
 def _invalid_name(file: Path, expected: str, name: str) -> RawDataError:
     return RawDataError(file, "file_name", expected, shown(name), UNPACK_ADVICE)
-
-
-def _path_outside(raw: Path, file: Path, name: str) -> RawDataError:
-    expected = f"a path below {raw}, without '..' or '\\'"
-    do = f"Trust nothing in this file: download the annotations again. {DOWNLOAD_ADVICE}"
-    return RawDataError(file, "file_name", expected, shown(name), do, reason="path_outside")

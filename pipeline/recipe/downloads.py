@@ -262,7 +262,7 @@ def _folders_in_part(dataset: Dataset, raw: Path, images: ImageFolders) -> list[
                 is_short = video.name in images.short
                 if is_short or folder in counts or not files.is_folder_there(folder):
                     continue
-                matches = (match_numbered(entry.name) for entry in files.scan_folder(folder, {}))
+                matches = map(match_numbered, files.scan_names(folder))
                 numbers = sorted(int(match["number"]) for match in matches if match)
                 stated = 0
                 with contextlib.suppress(OSError):  # conversion reports the error
@@ -347,8 +347,7 @@ def has_gaps(folder: Path) -> str:
 
     OpenPose writes a file for each frame, also if nobody is in it.
     """
-    names = (entry.name for entry in files.scan_folder(folder, {}))
-    matches = filter(None, map(_OPENPOSE.fullmatch, names))
+    matches = filter(None, map(_OPENPOSE.fullmatch, files.scan_names(folder)))
     numbers = sorted({int(match[1]) for match in matches})
     expected = _count_without_gaps(numbers)
     if len(numbers) >= LEAST_IMAGES * expected:

@@ -35,7 +35,7 @@ from pipeline.clips.detection.decoders import (
     Task,
 )
 from pipeline.clips.detection.results import DetectionReport, rename_clip, write_clip
-from pipeline.clips.detectors import DetectFrames, DetectionResources, Detector, identity, load
+from pipeline.clips.detectors import DetectFrames, DetectionResources, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
@@ -149,9 +149,7 @@ def _lock(out: Path) -> Iterator[None]:
         yield
 
 
-@functools.lru_cache(1)
-def _load_cached(detector: Detector, device: str) -> DetectFrames:
-    return load(detector, device)
+_load_cached = functools.lru_cache(1)(load)
 
 
 class _DetectionRun:

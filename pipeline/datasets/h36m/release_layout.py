@@ -46,7 +46,7 @@ from pipeline.files.formats.h36m import load_cdf, load_metadata
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import scan_folder
+from pipeline.files.raw.files import scan_names
 from pipeline.skeletons import Doubles, add_confidence, convert
 
 FPS: Final = 50.0
@@ -81,12 +81,12 @@ def list_videos(raw: Path, subject: str) -> Iterator[RawVideo]:
     """
     image_folders: dict[str, list[Path]] = {}  # sequence -> its folders, the preferred first
     # names as written: a disk may not tell images from Images
-    folders_of_subject = _list_names(raw / subject)
+    folders_of_subject = {*scan_names(raw / subject)}
     for folder in PICTURES:
         if folder not in folders_of_subject:
             continue
         parent = Path(subject, folder)
-        for name in sorted(_list_names(raw / parent)):
+        for name in sorted(scan_names(raw / parent)):
             # in names of image folders, a blank may be written as _
             bare = name.removeprefix(f"{subject}_")
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
@@ -94,7 +94,7 @@ def list_videos(raw: Path, subject: str) -> Iterator[RawVideo]:
     stems = set(image_folders)  # names of sequences without the subject: "Walking 1.54138969"
     for folder in (VIDEOS, *POSES):
         suffix = ".mp4" if folder == VIDEOS else ".cdf"
-        for name in _list_names(raw / subject / folder):
+        for name in scan_names(raw / subject / folder):
             if name.endswith(suffix):
                 stems.add(name.removesuffix(suffix))
     shared_files = []
@@ -106,10 +106,6 @@ def list_videos(raw: Path, subject: str) -> Iterator[RawVideo]:
         file = Path(subject, VIDEOS, f"{stem}.mp4")
         videos, folders = inputs(raw, image_folders.get(stem, []), [file])
         yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *shared_files), folders)
-
-
-def _list_names(folder: Path) -> list[str]:
-    return [entry.name for entry in scan_folder(folder, {})]
 
 
 def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:

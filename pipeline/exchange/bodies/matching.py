@@ -107,7 +107,9 @@ def match_people(
                 actual = _describe_misfit(estimate, fitted)
                 notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
                 if not ELSEWHERE < fitted.distance < np.inf:
-                    misfits.append(_misfit_error(file, actual))
+                    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+                    do = "Put it right in the tool's settings, or leave the file out."
+                    misfits.append(RawDataError(file, "projection", expected, actual, do))
             else:
                 matches_of_person = _match_tracks(fitted, estimate, joints, size)
                 notes += _note_rows_without_body(estimate, fitted, matches_of_person)
@@ -335,13 +337,6 @@ def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:
     if not length:
         return 1.0
     return float((projected * seen[used]).sum()) / length
-
-
-def _misfit_error(file: Path, actual: str) -> RawDataError:
-    """The error for a file with a person who lies only beside tracks."""
-    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-    do = "Put it right in the tool's settings, or leave the file out."
-    return RawDataError(file, "projection", expected, actual, do)
 
 
 def _describe_misfit(estimate: BodyEstimate, fitted: _ProjectionFit) -> str:

@@ -30,7 +30,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import committed_split
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.refusals import refuse_mixed_cache
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.matching import Match
 from pipeline.exchange.vibe_db.database import Database, Layout
@@ -215,7 +215,10 @@ def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader) 
     if stream in split.streams:
         differences = describe(split.open_stream(stream).identity, identity)
         if differences:
-            raise _other_stream(name, stream, differences)
+            raise PipelineError(
+                f"{name}: stream {stream!r} has another origin ({differences}). Use another name "
+                "(--as NAME)."
+            )
         if is_current(split, stream):
             return False
     # of each row of the split, its number in the file
@@ -269,14 +272,6 @@ def _other_tracks(
     )
 
 
-def _other_stream(name: str, stream: str, differences: str) -> PipelineError:
-    """The error for a stream of another origin."""
-    return PipelineError(
-        f"{name}: stream {stream!r} has another origin ({differences}). Use another name "
-        "(--as NAME)."
-    )
-
-
 def _resolve_layout(
     layout: Layout,
     database: Database,
@@ -310,7 +305,11 @@ def _joints_2d(layout: Layout, database: Database, chosen: str | None) -> Skelet
     elif database.provenance.joints_2d is not None:
         order = database.provenance.joints_2d
     elif is_usual and layout.joints_2d == "penn_action":
-        raise _ambiguous_order(database)
+        do = (
+            f"Set --joints-2d {_WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
+            "penn_action, as which they read them."
+        )
+        raise database.error("joints2D", "13 joints in a known order", "13 joints", do)
     elif is_usual or n_joints not in _BY_NUMBER:
         order = layout.joints_2d
     else:
@@ -331,12 +330,3 @@ def _joints_3d(layout: Layout, database: Database) -> str:
         do = "Only test and validation files have 14."
         raise database.error("joints3D", "49 joints", f"{n_joints}", do)
     return layout.joints_3d
-
-
-def _ambiguous_order(database: Database) -> RawDataError:
-    """The error for 13 joints, whose order the file does not record."""
-    do = (
-        f"Set --joints-2d {_WITHOUT_NECK}, in which VIBE's scripts write them, or --joints-2d "
-        "penn_action, as which they read them."
-    )
-    return database.error("joints2D", "13 joints in a known order", "13 joints", do)

@@ -312,6 +312,11 @@ def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEn
         unreadable[str(folder)] = error.strerror or type(error).__name__
 
 
+def scan_names(folder: Path) -> Iterator[str]:
+    """Yield the names of the entries that `scan_folder` yields."""
+    return (entry.name for entry in scan_folder(folder, {}))
+
+
 def _is_match(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
     """Whether a path without wildcards exists, and is a folder if it must be one."""
     try:
