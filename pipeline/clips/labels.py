@@ -23,7 +23,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -50,9 +51,14 @@ _NAMES_OF_ALL: Final = (
     "predictions",
     "results",
 )
-# A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
-# as (("keypoints/train/a.mp4.json",), ()).
-_Labels = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """A clip's labels: a file or a folder."""
+
+    path: str  # below the raw folder: keypoints/train/a.mp4.json
+    is_folder: bool
 
 
 class _FolderNames(NamedTuple):
@@ -74,16 +80,12 @@ class ClipLabels:
 
     Args:
         clips: Paths of all clips below `raw`.
-        stems: Instead of `clips`, the names of clips without ending and of their folders, if a
-            clip's labels may lie in several folders. `find_similar` passes over labels of these
-            names.
 
     Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
     """
 
-    def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
+    def __init__(self, raw: Path, clips: Sequence[str]) -> None:
         self._raw = raw
-        self._stems = stems
         _require_folder_name(raw)
         # path with or without its suffix -> clips of this path
         self._clips_by_path: dict[str, list[str]] = defaultdict(list)
@@ -98,20 +100,27 @@ class ClipLabels:
         the labels may belong, for `own_labels`.
         """
         folder, _, name = clip.rpartition("/")
-        files, folders = self.find(name, folder)
-        if not files and not folders:
-            files, folders = self.find_similar(name, folder)
+        labels = self.find(name, folder) or self.find_similar(name, folder)
+        clips = [clip]
         stem = _stem(name)
         shared_names = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
-        siblings: list[str] = []
-        for path in (*files, *folders):
-            if path.rpartition("/")[2] in shared_names:
-                same_stem = self._clips_by_path.get(_stem(clip), ())
-                siblings += [sibling for sibling in same_stem if sibling != clip]
-        paths = (clip, *siblings, *files)
-        return RawVideo(clip, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
+        if labels is not None and labels.path.rpartition("/")[2] in shared_names:
+            same_stem = self._clips_by_path.get(_stem(clip), ())
+            clips += [sibling for sibling in same_stem if sibling != clip]
+        return self.raw_video(clip, clips, labels)
 
-    def find(self, clip: str, folder: str) -> _Labels:
+    @staticmethod
+    def raw_video(name: str, clips: Sequence[str], labels: _Labels | None) -> RawVideo:
+        """The video of this name, with its clips and the labels that were found for it."""
+        files = tuple(map(Path, clips))
+        if labels is None:
+            return RawVideo(name, files)
+        path = Path(labels.path)
+        if labels.is_folder:
+            return RawVideo(name, files, label_folders=(path,))
+        return RawVideo(name, (*files, path))
+
+    def find(self, clip: str, folder: str) -> _Labels | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
 
         The module docstring has the order of the names. If there is only a file of an unsupported
@@ -119,16 +128,16 @@ class ClipLabels:
         """
         files, folders = self.list_names(folder)
         if not files and not folders:
-            return (), ()
+            return None
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
                 for suffix in suffixes:
                     if name + suffix in files:
-                        return (f"{below}/{name}{suffix}",), ()
+                        return _Labels(f"{below}/{name}{suffix}", is_folder=False)
                 if name in folders:
-                    return (), (f"{below}/{name}",)
-        return (), ()
+                    return _Labels(f"{below}/{name}", is_folder=True)
+        return None
 
     def list_names(self, folder: str) -> _FolderNames:
         """List the names in `keypoints/<folder>`."""
@@ -141,10 +150,10 @@ class ClipLabels:
                     names.files.add(entry.name)
         return self._names[folder]
 
-    def find_similar(self, clip: str, folder: str) -> _Labels:
+    def find_similar(self, clip: str, folder: str) -> _Labels | None:
         """Find labels that seem to be the clip's, but have another name or lie in another folder.
 
-        Returns what `find` returns. Such labels are not used: `own_labels` raises the error.
+        Such labels are not used: `own_labels` raises the error.
         """
         for parent in dict.fromkeys((folder, "")):  # the clip's own folder first
             unmatched = self._list_unmatched(parent)
@@ -159,10 +168,8 @@ class ClipLabels:
             path = self._raw / labels
             if read_detection(path) is not None:
                 continue  # `detect` renames its own files
-            if path.is_dir():
-                return (), (labels,)
-            return (labels,), ()
-        return (), ()
+            return _Labels(labels, path.is_dir())
+        return None
 
     def _list_unmatched(self, folder: str) -> _Unmatched:
         """List the names in `keypoints/<folder>` that match no clip."""
@@ -172,7 +179,7 @@ class ClipLabels:
         of_all = None
         files, folders = self.list_names(folder)
         for name in sorted(files | folders):
-            if self._is_of_a_clip(folder, name):
+            if self.is_of_a_clip(folder, name):
                 continue
             plain_name = _plain(name)
             if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:
@@ -186,13 +193,9 @@ class ClipLabels:
         self._unmatched[folder] = _Unmatched(by_plain_name, of_all)
         return self._unmatched[folder]
 
-    def _is_of_a_clip(self, folder: str, name: str) -> bool:
+    def is_of_a_clip(self, folder: str, name: str) -> bool:
         """Whether a name in `keypoints/<folder>` matches a clip, or a folder of clips."""
-        # of one of `stems`: a folder "a" or "a.mp4", a file "a.json" or "a.mp4.json"
-        stem = _stem(name)
-        if any(candidate in self._stems for candidate in (name, stem, _stem(stem))):
-            return True
-        # of one of `clips`, whose path is known with and without its ending; or a folder of clips
+        # paths of clips are known with and without their endings
         path = f"{folder}/{name}".removeprefix("/")
         if name in self.list_names(folder).folders:
             return path in self._clips_by_path or (self._raw / path).is_dir()
@@ -222,11 +225,9 @@ def _stem(clip: str) -> str:
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels, or None."""
-    for file in video.files:
-        if file.parts[0] == KEYPOINTS:
-            return raw / file
-    for folder in video.label_folders:
-        return raw / folder
+    for path in video.paths:
+        if path.parts[0] == KEYPOINTS:
+            return raw / path
     return None
 
 
@@ -241,8 +242,7 @@ def own_labels(raw: Path, video: RawVideo, *, knows_clip: bool = False) -> Path 
         return None
     if not knows_clip:
         _require_one_clip(video, labels)
-    path = PurePath(video.files[0] if video.files else video.name)
-    _require_own_name(raw / KEYPOINTS, video, labels, path.name)
+    _require_own_name(raw / KEYPOINTS, video, labels)
     return labels
 
 
@@ -271,25 +271,20 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", _ADDED.sub("", name))
 
 
-def _require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
+def _require_own_name(keypoints: Path, video: RawVideo, labels: Path) -> None:
     """Raise RawDataError unless `labels` have a name and a folder of the clip's own labels.
 
-    Labels that `ClipLabels.find_similar` found do not.
-
-    Args:
-        keypoints: The folder `keypoints` in the raw folder.
-        video: The clip.
-        labels: The file or folder of its labels.
-        clip: The clip's file name.
+    Labels that `ClipLabels.find_similar` found do not. keypoints: the folder in the raw folder.
     """
-    stem = clip.rpartition(".")[0] or clip
+    clip = video.files[0].name if video.files else PurePath(video.name).name
+    stem = _stem(clip) or clip
     own_names = [clip, stem]
     if not labels.is_dir():
         own_names = [name + suffix for name in own_names for suffix in (*SUFFIXES, *UNREAD)]
     # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
     *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
     if labels.name not in own_names or labels.parent not in (folders or [top]):
-        place = PurePath(keypoints.name, video.name).parent
+        place = PurePath(KEYPOINTS, video.name).parent
         expected = (
             f"{clip}.json or {stem}.json (.txt, .csv; or a folder {clip}/ or {stem}/) in {place}/"
         )

@@ -108,14 +108,14 @@ def unlabelled_clips(raw: Path, *, by_any_detector: bool) -> list[str]:
         if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
             continue
         folder, _, name = clip.rpartition("/")
-        if any(labels.find(name, folder)):
+        if labels.find(name, folder):
             detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
             is_labelled = detection is None
             if detection is not None and by_any_detector:  # else the plan compares the detectors
                 is_labelled = detection.clip_digest == digest_or_problem(raw / clip)
         else:
             # labels of a similar name are probably the clip's: conversion says how to rename them
-            is_labelled = any(labels.find_similar(name, folder))
+            is_labelled = labels.find_similar(name, folder) is not None
         if not is_labelled:
             unlabelled.append(clip)
     return unlabelled

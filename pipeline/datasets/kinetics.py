@@ -15,7 +15,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -97,7 +97,7 @@ class Kinetics(ClipDataset):
                 files.setdefault(file.rpartition(".")[0], []).append(file)
         # names of clips and of their class folders
         stems = set(itertools.chain.from_iterable(name.split("/") for name in files))
-        labels = ClipLabels(raw, stems=stems)
+        labels = _StemLabels(raw, stems)
         # Keypoints whose clip is missing are listed, too, so that the accounting counts them.
         for clip in labels.list_names(split).folders - stems:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
@@ -118,6 +118,23 @@ class Kinetics(ClipDataset):
         )
 
 
+class _StemLabels(ClipLabels):
+    """Labels of clips that are known by their names without ending, and by those of their folders:
+    a clip's labels may lie in several folders.
+    """
+
+    def __init__(self, raw: Path, stems: Container[str]) -> None:
+        super().__init__(raw, ())
+        self._stems = stems
+
+    def is_of_a_clip(self, folder: str, name: str) -> bool:
+        # a folder "a" or "a.mp4", a file "a.json" or "a.mp4.json"
+        stem = name.rpartition(".")[0]
+        candidates = (name, stem, stem.rpartition(".")[0])
+        known = any(candidate in self._stems for candidate in candidates)
+        return known or super().is_of_a_clip(folder, name)
+
+
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:
     """A clip with its labels, which are searched for its class folder, then for the split's."""
 
@@ -128,13 +145,10 @@ def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> R
     files = sorted(clips, key=rank)
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
-    detected, folders = labels.find(clip, folder)
-    if not detected and not folders:
-        detected, folders = labels.find(clip, split)
-    if not detected and not folders and files:
-        detected, folders = labels.find_similar(clip, folder)
-    paths = (*files, *detected)
-    return RawVideo(name, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
+    found = labels.find(clip, folder) or labels.find(clip, split)
+    if found is None and files:
+        found = labels.find_similar(clip, folder)
+    return labels.raw_video(name, files, found)
 
 
 def _find_clip(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
