@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-# "row" is the computation of rows without a network, in decoding processes
-STAGES: Final = ("decode", "crop", "row", "model", "write")
+# "row" is the computation of rows without a network
+_DECODER_STAGES: Final = ("decode", "crop", "row")  # in decoding processes
 BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
 
 _ADDING: Final = threading.Lock()
@@ -24,7 +24,7 @@ _ADDING: Final = threading.Lock()
 @dataclass(slots=True)
 class Meter:
     """Busy seconds of each stage, and the number of its processes or threads. The busiest stage is
-    the bottleneck.
+    the bottleneck. Several threads add seconds; one counts frames and rows.
     """
 
     decoders: int = 1  # number of decoding processes
@@ -32,10 +32,10 @@ class Meter:
     device: str = ""  # the network's device
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
     frames: int = 0  # decoded
     rows: int = 0  # computed
-    worked: float | None = None  # s that all workers have worked, if there are workers
+    worked: float = 0.0  # s that all workers have worked; 0 if there are none
 
     def add(self, **seconds: float) -> None:
         with _ADDING:
@@ -51,7 +51,7 @@ class Meter:
     def include_part(self, part: Meter) -> None:
         """Add the part of a worker. All workers are alike."""
         self.include(part)
-        self.worked = (self.worked or 0.0) + part.elapsed
+        self.worked += part.elapsed
         self.decoders = part.decoders
         self.lanes = part.lanes
         self.device = part.device or self.device
@@ -60,8 +60,10 @@ class Meter:
     def measure(self, stage: str) -> Iterator[None]:
         """Add the seconds that the `with` block takes to a stage."""
         began = time.perf_counter()
-        yield
-        self.add(**{stage: time.perf_counter() - began})
+        try:
+            yield
+        finally:
+            self.add(**{stage: time.perf_counter() - began})
 
     @property
     def elapsed(self) -> float:
@@ -77,13 +79,13 @@ class Meter:
 
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, that its processes or threads were busy."""
-        many = dict.fromkeys(("decode", "crop", "row"), self.decoders) | {"model": self.lanes}
-        shares: dict[str, float] = {}
-        for stage in STAGES:
-            if stage in self.seconds:
-                share = self.seconds[stage] / (self.worked or self.elapsed) / many.get(stage, 1)
-                shares[stage] = min(1.0, share)
-        return shares
+        workers = dict.fromkeys(_DECODER_STAGES, self.decoders) | {"model": self.lanes, "write": 1}
+        elapsed = self.worked or self.elapsed
+        return {
+            stage: min(1.0, self.seconds[stage] / elapsed / n_workers)
+            for stage, n_workers in workers.items()
+            if stage in self.seconds
+        }
 
     @property
     def bottleneck(self) -> str:
@@ -98,20 +100,20 @@ class Meter:
         ['none', 'row', 'decode']
         """
         busy = Counter(self.busy())
-        of_decoders = ("decode", "crop", "row")
-        busiest = max(of_decoders, key=busy.__getitem__)
-        busy[busiest] = sum(busy[stage] for stage in of_decoders)
-        stage = max((busiest, "model", "write"), key=busy.__getitem__)
-        return stage if busy[stage] >= BUSY else "none"
+        decoding = max(_DECODER_STAGES, key=busy.__getitem__)
+        shares = {
+            decoding: sum(busy[stage] for stage in _DECODER_STAGES),
+            "model": busy["model"],
+            "write": busy["write"],
+        }
+        stage = max(shares, key=shares.__getitem__)
+        return stage if shares[stage] >= BUSY else "none"
 
     def __str__(self) -> str:
         """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
-        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
-        if not shares:
-            return self.rate
-        return f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})"
-
-    @property
-    def rate(self) -> str:
         device = f" on {self.device}" if self.device else ""
-        return f"{self.rows / self.elapsed:.0f} rows/s{device}"
+        text = f"{self.rows / self.elapsed:.0f} rows/s{device}"
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
+        if shares:
+            text += f", bottleneck: {self.bottleneck} (busy: {shares})"
+        return text
