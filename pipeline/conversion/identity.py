@@ -56,7 +56,7 @@ def reader_parts(
     reads_body = dataset.labels.uses_body or dataset.labels.checks_fits
     if reads_body and body is not None:
         bodies = [smpl_files.body_files(body, gender) for gender in dataset.genders]
-        refuse_mixture(raw, parts["stand_in"], body, any(files.stand_in for files in bodies))
+        refuse_mixture(raw, body, is_demo=parts["stand_in"])
         parts["body"] = " ".join(files.digest for files in bodies)
         # The genders decide which bodies' vertices evaluation compares with.
         if dataset.genders != ("neutral",):

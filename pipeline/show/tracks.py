@@ -426,9 +426,12 @@ def _evenly_spaced(n: int, k: int) -> list[int]:
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
-    """Raise StandInMixed if body and tracks are not both real or both demo data."""
+    """Raise StandInMixed if body and tracks are not both real or both demo data, MissingAssets if
+    files of the body are missing.
+    """
     if body is not None:
-        refuse_mixture(raw, stand_in, body, smpl_files.body_files(body).stand_in)
+        smpl_files.body_files(body)  # raises MissingAssets
+        refuse_mixture(raw, body, is_demo=stand_in)
 
 
 def no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:

@@ -42,7 +42,7 @@ from pipeline.exchange.wham.fields import NO_GENDER, REGRESSOR_FILES, SMPL_FILES
 from pipeline.exchange.wham.motions import Motion, WhamMotion
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
-from pipeline.files.raw import is_stand_in, refuse_mixture
+from pipeline.files.raw import refuse_mixture
 from pipeline.skeletons import Array
 
 _FROM_MIRRORED: Final = "needs HMR2.0 on mirrored crops, which no stream contains"
@@ -123,7 +123,7 @@ class _Layout(ABC, Generic[S]):
         if not folder.is_dir():
             raise PipelineError(f"--body: folder {folder} not found")
         stand_in = bool(split.manifest.get("stand_in"))
-        refuse_mixture(split.name, stand_in, folder, is_stand_in(folder), option="--body")
+        refuse_mixture(split.name, folder, is_demo=stand_in, option="--body")
         return Bodies(folder)
 
     def content(

@@ -15,7 +15,6 @@ from typing import Any, Final
 from pipeline.errors import StandInMixed
 
 MARKER: Final = "STAND_IN.json"  # in each folder of demo data, which is never mixed with real data
-BODY: Final = "[paths] body (or --body)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +49,21 @@ def is_stand_in(folder: Path) -> bool:
 
 
 def refuse_mixture(
-    data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
+    data: Path | str, body: Path, *, is_demo: bool, option: str = "[paths] body (or --body)"
 ) -> None:
-    """Raise StandInMixed if either the data or the body model is for demos, but not both.
+    """Raise StandInMixed unless data and body model are both for demos, or both real.
 
     Args:
-        data: what the data is, for the message: a raw folder, or a split's name.
-        option: the setting that names the body model's folder, for the message.
+        data: What the data is, for the message: a raw folder, or a split's name.
+        body: Folder of the body model's files.
+        is_demo: Whether the data is for demos.
+        option: The setting that names `body`, for the message.
     """
-    if data_stands_in == body_stands_in:
+    if is_demo == is_stand_in(body):
         return
-    kinds = {False: "real data", True: "demo data"}
+    kinds = ("demo data", "real data") if is_demo else ("real data", "demo data")
     raise StandInMixed(
-        f"{data} is {kinds[data_stands_in]}, but the body in {body} is {kinds[body_stands_in]}: "
-        f"labels made from both would mean nothing. Point {option} at the SMPL files for real "
-        "data, at the synthesized body for demo data."
+        f"{data} is {kinds[0]}, but the body in {body} is {kinds[1]}: labels made from both would "
+        f"mean nothing. Point {option} at the SMPL files for real data, at the synthesized body "
+        "for demo data."
     )
