@@ -43,27 +43,25 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
+        from pipeline.demo.layouts import Request
         from pipeline.demo.writing import is_current
 
         s = settings()
-        options = s.embedded
-        return is_current(
-            s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size
-        )
+        request = Request(s.embedded.seed, s.embedded.size)
+        return is_current(s.paths.raw, s.paths.body, s.embedded_datasets, request)
 
     def work(self) -> None:
+        from pipeline.demo.layouts import Request
         from pipeline.demo.writing import synthesize
 
         s = settings()
         names = s.embedded_datasets
-        options = s.embedded
         with self.progress() as progress:
             synthesize(
                 s.paths.raw,
                 s.paths.body,
                 names,
-                seed=options.seed,
-                size=options.size,
+                request=Request(s.embedded.seed, s.embedded.size),
                 workers=s.workers,
                 progress=progress,
             )

@@ -130,7 +130,10 @@ class ClipFiles:
             return False
         detection = read_detection(self.file)
         if detection is None:
-            raise _not_by_detect(self.file)
+            expected = f"a file that `{MADE_BY}` has written"
+            actual = "another one, which is left as it is"
+            do = "Move it, or name another folder."
+            raise RawDataError(self.file, "description", expected, actual, do)
         return detection.fingerprint == self.fingerprint and self.is_whole()
 
     def is_whole(self) -> bool:
@@ -206,11 +209,3 @@ def _read_moved_frames(file: Path, _state: FileState) -> Ints | None:
             if b'"camera": ' in line:
                 frames += map(int, re.findall(rb'"frame_index": (\d+)', line))
     return np.array(frames, np.int64)
-
-
-def _not_by_detect(file: Path) -> RawDataError:
-    """The error for a keypoint file of another tool, where one of `detect` would be written."""
-    expected = f"a file that `{MADE_BY}` has written"
-    actual = "another one, which is left as it is"
-    do = "Move it, or name another folder."
-    return RawDataError(file, "description", expected, actual, do)

@@ -33,7 +33,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, frame_positions, resample_linear, resample_rotations
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import CONVERT_UNITS, LabelRules
+from pipeline.datasets.checks import LabelRules, other_unit
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion
@@ -124,8 +124,11 @@ class Amass(Dataset):
         parts=(
             ReleasePart(
                 "motions",
-                tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in FOLDERS)
-                + tuple(f"<subset>/{folder}<motion>{OTHER_MOTION}" for folder in FOLDERS),
+                tuple(
+                    f"<subset>/{folder}<motion>{ending}"
+                    for ending in (MOTION, OTHER_MOTION)
+                    for folder in FOLDERS
+                ),
                 "one <subset>.tar.bz2 or more, body data, SMPL+H",
             ),
         ),
@@ -231,7 +234,9 @@ class Amass(Dataset):
             account.note(LIES)
 
         gender = gender_of(motion.gender)
-        _note_shape(motion, gender, account)
+        if not gender:
+            account.note(f"gender is {shown(motion.gender)}: taken for neutral")
+        account.notes += motion.notes
 
         fps, positions = _sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
@@ -337,7 +342,7 @@ def _require_units(file: Path, motion: Motion) -> None:
     if angle > MAX_ANGLE:
         expected = "rotations in rad, of a turn at most in the median frame"
         actual = f"{angle:.3g}, as in degrees"
-        raise RawDataError(file, "poses", expected, actual, CONVERT_UNITS, reason="other_unit")
+        raise other_unit(file, "poses", expected, actual)
 
     away = float(np.median(np.linalg.norm(motion.trans, axis=1)))
     # either y or z is up; along the other axis, the person may be far from 0
@@ -353,18 +358,7 @@ def _require_units(file: Path, motion: Motion) -> None:
             f"the median frame {away:.4g} from the origin and at {speed:.3g} a second, as "
             "in mm or cm"
         )
-        raise RawDataError(file, "trans", expected, actual, CONVERT_UNITS, reason="other_unit")
-
-
-def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
-    """Note what is unusual about the person's gender and shape, and what the file's reader noted.
-
-    gender: as labels have it; "" if the file states none that is known.
-    """
-    if not gender:
-        account.note(f"gender is {shown(motion.gender)}: taken for neutral")
-    for note in motion.notes:
-        account.note(note)
+        raise other_unit(file, "trans", expected, actual)
 
 
 def _note_speed(motion: Motion, account: VideoAccount) -> None:

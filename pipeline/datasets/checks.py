@@ -92,10 +92,10 @@ def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount)
     n_tiny = account.dropped[DEGENERATE_BOX]
     if not tracks and n_tiny >= max(FEWEST_TINY, account.found / 2):
         actual = f"{n_tiny} of {account.found} boxes smaller than a pixel"
-        refuse(_other_unit(labels, "joints", "joints in pixels", actual))
+        refuse(other_unit(labels, "joints", "joints in pixels", actual))
     for track in tracks:
         for column, expected, actual in other_units(track.columns | dict(track.extra)):
-            refuse(_other_unit(labels, column, expected, f"{actual} in {track.name}"))
+            refuse(other_unit(labels, column, expected, f"{actual} in {track.name}"))
 
 
 def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints: bool) -> None:
@@ -145,5 +145,6 @@ def finite_joints(
     return joints
 
 
-def _other_unit(labels: Path, column: str, expected: str, found: str) -> RawDataError:
+def other_unit(labels: Path, column: str, expected: str, found: str) -> RawDataError:
+    """The error for labels in another unit than the column's."""
     return RawDataError(labels, column, expected, found, CONVERT_UNITS, reason="other_unit")

@@ -100,8 +100,7 @@ def _run(args: argparse.Namespace) -> int:
         synthesize(
             args.out / "raw",
             args.out / "body",
-            seed=args.seed,
-            size=args.size,
+            request=Request(args.seed, args.size),
             workers=args.workers,
             progress=progress,
         )
@@ -114,19 +113,17 @@ def synthesize(
     body: Path,
     datasets: Iterable[str] = tuple(LAYOUTS),
     *,
-    seed: int,
-    size: str,
+    request: Request,
     workers: int,
     progress: Progress,
 ) -> None:
     """Write `raw/<dataset>/` for each dataset, and the procedural body's files into `body/`.
 
-    The same seed and size give the same bytes for any number of `workers` (processes; 0: one per
-    core). Replaces demo data of another seed, size or version; each folder appears when it is
+    The same request gives the same bytes for any number of `workers` (processes; 0: one per
+    core). Replaces demo data of another request or version; each folder appears when it is
     complete. Progress counts videos. Raises PipelineError, before writing, if a folder to replace
     contains other files.
     """
-    request = Request(seed, size)
     missing = _missing_layouts(raw, datasets, request)
     has_body = _is_marked(body, _BODY_MARKER)
     for layout in missing:
@@ -143,11 +140,9 @@ def synthesize(
             progress(n_written, total, f"{layout.name} {take.shot.name}")
 
 
-def is_current(
-    raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default"
-) -> bool:
+def is_current(raw: Path, body: Path, datasets: Iterable[str], request: Request) -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
-    missing = _missing_layouts(raw, datasets, Request(seed, size))
+    missing = _missing_layouts(raw, datasets, request)
     return not missing and _is_marked(body, _BODY_MARKER)
 
 

@@ -100,7 +100,9 @@ def import_array(
         cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)
-    with match.open_writer(root, name, stream, plan, _stored_dtype(match)) as writer:
+    is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
+    dtype = "float16" if is_half else "float32"
+    with match.open_writer(root, name, stream, plan, dtype) as writer:
         require_same_commit(writer.shards, split)
         match.write_shards(writer, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
@@ -167,12 +169,6 @@ class _EarlierImport(NamedTuple):
                 f"{split.name}: the split has changed since {stream!r} was imported, and the file "
                 f"has no track names. Match by them: {BY_NAMES}"
             )
-
-
-def _stored_dtype(match: Match) -> str:
-    """The stream's dtype for the array of the file."""
-    is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
-    return "float16" if is_half else "float32"
 
 
 def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> dict[str, str]:

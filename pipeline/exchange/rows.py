@@ -174,17 +174,18 @@ def _are_finite(values: Array) -> Bools:
     return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
-def _have_common_joints(split: SplitRows, rows: range) -> Bools:
-    return np.asarray((split.column("kp_3d", rows)[:, COMMON_JOINTS, 3] > 0).all(axis=1))
-
-
 NO_FEATURES: Final = RowCheck(
     "no features",
     test=lambda split, rows: (
         split.split.column(f"features/{split.stream}_ok")[rows.start : rows.stop] == 1
     ),
 )
-NO_JOINTS_3D: Final = RowCheck("no 3D joints", ("kp_3d",), "has_3d", _have_common_joints)
+NO_JOINTS_3D: Final = RowCheck(
+    "no 3D joints",
+    ("kp_3d",),
+    "has_3d",
+    lambda split, rows: (split.column("kp_3d", rows)[:, COMMON_JOINTS, 3] > 0).all(axis=1),
+)
 NO_JOINTS_3D_EVAL: Final = RowCheck("no 3D joints", ("kp_3d_eval",), "has_3d")
 NO_SMPL: Final = RowCheck("no SMPL parameters", ("pose", "betas"), "has_smpl")
 NO_TRANS: Final = RowCheck("no trans", ("trans",))

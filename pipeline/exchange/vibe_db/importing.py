@@ -173,9 +173,18 @@ def _is_committed(root: cache.Root, name: str, origin: Mapping[str, Any]) -> boo
     if committed is None:
         return False
     before = committed.manifest.get("reader", {})
-    if before != origin:
-        raise _other_tracks(f"{root}/{name}", before, origin)
-    return True
+    if before == origin:
+        return True
+    earlier = "converted from raw data"
+    if "imported" in before:
+        earlier = f"imported from {before['imported']['file']}"
+        changed = describe(before["imported"], origin["imported"])
+        if changed:
+            earlier += f" ({changed})"
+    raise PipelineError(
+        f"{root}/{name}: was {earlier}. An import cannot extend it: name another cache (--cache), "
+        "or delete that folder with its features."
+    )
 
 
 def _write_tracks(
@@ -254,22 +263,6 @@ def _stream_entries(tracks: FileReader) -> dict[str, Any]:
         "precision": None,
     }
     return {"identity": identity, "backbone": backbone, "stand_in": provenance.is_stand_in}
-
-
-def _other_tracks(
-    place: str, before: Mapping[str, Any], origin: Mapping[str, Any]
-) -> PipelineError:
-    """The error for a split with tracks of another origin. place: of the split."""
-    earlier = "converted from raw data"
-    if "imported" in before:
-        earlier = f"imported from {before['imported']['file']}"
-        changed = describe(before["imported"], origin["imported"])
-        if changed:
-            earlier += f" ({changed})"
-    return PipelineError(
-        f"{place}: was {earlier}. An import cannot extend it: name another cache (--cache), or "
-        "delete that folder with its features."
-    )
 
 
 def _resolve_layout(

@@ -112,7 +112,9 @@ class FileReader:
         A person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1. n_before:
         number of the person's tracks in the segments before.
         """
-        image_names = self._image_names(segment)
+        image_names: list[str] = []
+        if "img_name" in self.database.fields:
+            image_names = self.database.texts("img_name", segment.rows)
         frame_index = self._frames(segment, image_names)
         labels = self.labels.read(segment.rows)
         is_usable = np.broadcast_to(account.drop_rows(_reasons_to_drop(labels)), frame_index.shape)
@@ -130,12 +132,6 @@ class FileReader:
             account.keep_track(len(run))
             rows.append(segment.rows.start + run)
         return _SegmentTracks(image_names, frame_index, tracks, rows)
-
-    def _image_names(self, segment: Segment) -> list[str]:
-        """Names of a segment's images; [] if the file has none."""
-        if "img_name" not in self.database.fields:
-            return []
-        return self.database.texts("img_name", segment.rows)
 
     def _track(self, name: str, video: str, frame_index: Ints, labels: Labels) -> Track:
         """The track of these rows. Raises RawDataError for the first problem with its values."""

@@ -64,7 +64,13 @@ def export(
         )
     layout = LAYOUTS[name]
     split = cache.open(root)[name]
-    file = _file_of(out, layout.file)
+    file = out
+    if out.is_dir():
+        file = out / layout.file
+    if file.suffix != ".pth":
+        raise PipelineError(
+            f"--out {file}: WHAM's files have the suffix .pth. Name it {layout.file}."
+        )
     require_new_file(file)
     content = layout.content(split, stream, options.stationary, options.body, progress)
     provenance = _provenance(split, content)
@@ -73,18 +79,6 @@ def export(
     summary = f"{count(content.n_rows, 'row')} in {count(content.n_sequences, 'sequence')}"
     stand_in = provenance["stand_in"]
     return Exported(file, content.n_rows, summary, content.absent, content.left_out, stand_in)
-
-
-def _file_of(out: Path, name: str) -> Path:
-    """The file to write: `out`, or the file of WHAM's `name` in the folder `out`. Raises
-    PipelineError for another suffix than WHAM's.
-    """
-    file = out
-    if out.is_dir():
-        file = out / name
-    if file.suffix != ".pth":
-        raise PipelineError(f"--out {file}: WHAM's files have the suffix .pth. Name it {name}.")
-    return file
 
 
 def _provenance(split: cache.Split, content: FileContent) -> dict[str, Any]:

@@ -180,7 +180,11 @@ class _Layout(ABC, Generic[S]):
         ):
             if field not in self.fields:
                 continue
-            of_kind = _streams_of(split, kind)
+            of_kind = [
+                stream
+                for stream in split.streams
+                if split.open_stream(stream).identity.get("kind") == kind
+            ]
             if name in of_kind:
                 require_stream(split, name)
                 streams[field] = name
@@ -302,15 +306,6 @@ class _MotionArrays(_Layout[Sequence[WhamMotion]]):
         pieces = [range(number, number + 1) for number in range(len(motions))]
         part = _FilePart(pieces, sum(len(motion.positions) for motion in found), {})
         return _Arrangement(segments, [part], len(motions), motions)
-
-
-def _streams_of(split: cache.Split, kind: str) -> list[str]:
-    """Names of the split's streams of a kind."""
-    names = []
-    for name in split.streams:
-        if split.open_stream(name).identity.get("kind") == kind:
-            names.append(name)
-    return names
 
 
 def _column(name: str) -> Callable[[RowFields, range], Array]:

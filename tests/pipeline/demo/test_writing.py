@@ -38,11 +38,12 @@ def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeyp
     def written(seed=0):
         found = []
         report = lambda done, total, message="": found.append(f"{done}/{total} {message}")  # noqa: E731
-        synthetic.synthesize(*place, ["amass"], seed=seed, size="tiny", workers=1, progress=report)
+        request = Request(seed, "tiny")
+        synthetic.synthesize(*place, ["amass"], request=request, workers=1, progress=report)
         return found
 
     def current(*names, seed=0):
-        return synthetic.is_current(*place, names, size="tiny", seed=seed)
+        return synthetic.is_current(*place, names, Request(seed, "tiny"))
 
     assert written() == ["1/1 amass ACCAD/subject01/motion01"]
     assert current("amass")
@@ -67,7 +68,7 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
     before = contents(tmp_path)
     with pytest.raises(PipelineError, match="other files, which are not changed"):
         place = (tmp_path / "raw", tmp_path / "body")
-        synthetic.synthesize(*place, seed=0, size="tiny", workers=1, progress=silent)
+        synthetic.synthesize(*place, request=Request(0, "tiny"), workers=1, progress=silent)
     assert contents(tmp_path) == before
     assert not (tmp_path / "body").exists()  # refused before anything was written
 
