@@ -103,6 +103,18 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def first_few(names: Sequence[object]) -> str:
+    """The first names of a list, on one line.
+
+    >>> first_few(["a", "b"]), first_few(range(9))
+    ('a, b', '0, 1, 2, 3, 4, ...')
+    """
+    shown = [str(name) for name in names[:FEW]]
+    if len(names) > FEW:
+        shown.append("...")
+    return ", ".join(shown)
+
+
 def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:
     """The first `most` lines (None: all), and where to see the rest.
 

@@ -36,7 +36,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cli.text import FEW, count
+from pipeline.cli.text import count, first_few
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.pixels.frames import Video
@@ -90,10 +90,8 @@ def describe_others(raw: Path) -> str:
             skipped_files.append(file)
     if not skipped_files:
         return ""
-    names = skipped_files[:FEW]
-    if len(skipped_files) > FEW:
-        names.append("...")
-    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {', '.join(names)}"
+    names = first_few(skipped_files)
+    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {names}"
 
 
 @dataclass(frozen=True, slots=True)

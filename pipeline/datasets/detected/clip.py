@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cli.text import count
+from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import own_labels
 from pipeline.datasets.base import Dataset, Origin
@@ -375,10 +375,8 @@ def _scene_cuts(
     elif decode:
         cuts = cuts_of(clip, clip.count_frames())
     if cuts:
-        first = ", ".join(map(str, cuts[:5]))
-        ellipsis = ", ..." if len(cuts) > 5 else ""
         account.note(
-            f"{len(cuts) + 1} scenes, from the frames 0, {first}{ellipsis}: no one is linked across"
+            f"{len(cuts) + 1} scenes, from the frames 0, {first_few(cuts)}: no one is linked across"
         )
     return cuts
 

@@ -261,9 +261,10 @@ def _write_cdf(file: Path, pose: Floats) -> None:
         "Num_Elements": 1,
         "Rec_Vary": True,
         "Compress": 0,
+        "Dim_Sizes": list(pose.shape),
     }
     cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
-    cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
+    cdf.write_var(variable, var_data=columns_first)
     cdf.close()
 
 

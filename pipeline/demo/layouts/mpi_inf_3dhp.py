@@ -104,12 +104,9 @@ def _training_shot(request: Request, number: int) -> Shot:
 
 def _record(shot: Shot, folder: Path) -> Take:
     """Write a training or a test video with its labels."""
-    if shot.split == "test":
-        return _record_test(shot, folder / shot.file)
-    return _record_training(shot, folder)
-
-
-def _record_test(shot: Shot, images: Path) -> Take:
+    if shot.split == "train":
+        return _record_training(shot, folder)
+    images = folder / shot.file
     take = stage(shot)
     write_pictures(take, images, "img_{:06d}.jpg", first=1)
     write_mat73(images.parent / "annot_data.mat", _test_labels(take))

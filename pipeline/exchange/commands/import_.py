@@ -5,14 +5,13 @@ existing split.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count
+from pipeline.cli.text import count, first_few
 from pipeline.errors import ConfigError
 from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
@@ -138,7 +137,12 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
             progress=progress,
         )
     if result.replaced:
-        err.print(f"  {DOUBT} {plain(f'{name}: {_replaced_note(file, result.replaced)}')}")
+        note = (
+            f"{name}: no features for videos that were replaced since the first import of "
+            f"{file.name}, whose numbers are of the old images: {first_few(result.replaced)}. "
+            "Import another file, with numbers of all videos' images."
+        )
+        err.print(f"  {DOUBT} {plain(note)}")
     if not result.is_written:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
         return 1 if result.replaced else 0
@@ -188,17 +192,6 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     if imported.is_untrained:
         out.print(f"  {_RANDOM_WEIGHTS}")
     return 0
-
-
-def _replaced_note(file: Path, videos: Sequence[str]) -> str:
-    named = ", ".join(videos[:FEW])
-    if len(videos) > FEW:
-        named += ", ..."
-    return (
-        f"no features for videos that were replaced since the first import of {file.name}, whose "
-        f"numbers are of the old images: {named}. Import another file, with numbers of all videos' "
-        "images."
-    )
 
 
 COMMAND: Final = Command(_options, _run)

@@ -58,7 +58,7 @@ _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
 
 
 @dataclass(frozen=True)
-class _Field:
+class Field:
     """One array of a database file."""
 
     shapes: tuple[Shape, ...]  # allowed shapes of a row
@@ -67,23 +67,23 @@ class _Field:
     dtype: str = "<f4"  # as written; "U": texts
 
 
-_TEXT: Final = _Field(((),), dtype="U")  # one per row
+_TEXT: Final = Field(((),), dtype="U")  # one per row
 
 
-FIELDS: Final[Mapping[str, _Field]] = {
+FIELDS: Final[Mapping[str, Field]] = {
     "vid_name": _TEXT,
     "img_name": _TEXT,
-    "frame_id": _Field(((),), dtype="<i8"),
-    "joints2D": _Field(((None, 3),), columns=("kp_2d",)),
+    "frame_id": Field(((),), dtype="<i8"),
+    "joints2D": Field(((None, 3),), columns=("kp_2d",)),
     # of `kp_3d`; `Layout.fields_to_write` has the check of the other column
-    "joints3D": _Field(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
-    "bbox": _Field(((4,),), columns=("bbox",)),
-    "pose": _Field(((72,),), (NO_SMPL,)),
-    "shape": _Field(((10,),), (NO_SMPL,)),
-    "theta": _Field(((82,),), (NO_SMPL,)),
-    "valid": _Field(_NUMBER, dtype="|u1"),
-    "valid_i": _Field(_NUMBER),
-    "features": _Field(((None,),), (NO_FEATURES,)),
+    "joints3D": Field(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
+    "bbox": Field(((4,),), columns=("bbox",)),
+    "pose": Field(((72,),), (NO_SMPL,)),
+    "shape": Field(((10,),), (NO_SMPL,)),
+    "theta": Field(((82,),), (NO_SMPL,)),
+    "valid": Field(_NUMBER, dtype="|u1"),
+    "valid_i": Field(_NUMBER),
+    "features": Field(((None,),), (NO_FEATURES,)),
 }
 
 
@@ -140,7 +140,7 @@ class Layout:
         suffix = "h5" if self.is_hdf5 else "pt"
         return f"{self.file}_{part}_db.{suffix}"
 
-    def fields_to_write(self) -> dict[str, _Field]:
+    def fields_to_write(self) -> dict[str, Field]:
         """The file's fields, with the cache's column for joints3D."""
         fields = {name: FIELDS[name] for name in self.fields}
         if "joints3D" in fields and self.column_3d == "kp_3d_eval":

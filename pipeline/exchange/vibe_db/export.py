@@ -49,6 +49,7 @@ from pipeline.exchange.vibe_db.database import (
     NAMED,
     PICTURE,
     REQUIRED,
+    Field,
     Layout,
     names_of,
 )
@@ -95,7 +96,7 @@ def export(
     segments = rows.select_segments([check for check in _CHECKS if check in needed])
     segments.require_rows(split)
 
-    arrays = _Fields(rows, layout, segments).arrays(absent, progress)
+    arrays = _Fields(rows, layout, segments).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     write = _write_hdf5 if layout.is_hdf5 else write_joblib
     publish_with_provenance(file, lambda part_file: write(part_file, arrays), provenance)
@@ -150,11 +151,8 @@ class _Fields(SplitRows):
         # `vid_name` of each segment
         self.names = segments.names(self.split, self.split.tracks.names)
 
-    def arrays(self, absent: Mapping[str, str], progress: Progress) -> dict[str, Blocks]:
-        """Field -> its array, whose `blocks()` are computed one by one when they are read.
-
-        absent: as of `_absent_fields`.
-        """
+    def arrays(self, fields: Mapping[str, Field], progress: Progress) -> dict[str, Blocks]:
+        """Each field's array, whose `blocks()` are computed one by one when they are read."""
         n_rows = self.segments.n_rows
         computed: dict[str, Callable[[range], Any]] = {
             "vid_name": self._vid_names,
@@ -172,9 +170,6 @@ class _Fields(SplitRows):
         }
         arrays = {}
         row_ranges = [*spans(self.segments.start, self.segments.stop)]
-        fields = self.layout.fields_to_write()
-        for name in absent:
-            del fields[name]
         add_progress = counting(progress, len(fields) * n_rows)
         for name, field in fields.items():
             dtype = field.dtype
