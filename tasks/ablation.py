@@ -25,14 +25,13 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.results import MEAN_BODY, ResultRow, RunMetrics, metric_titles
+from tasks.results import MEAN_BODY, ResultRow, RunMetrics, csv_text, metric_titles
 from tasks.settings import settings
 from tasks.training import Train, model_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
-from vibe_model.runs import csv_text
 from vibe_model.sections import VIBE, RunChoice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 

@@ -28,7 +28,7 @@ from tasks.settings import settings
 from tasks.training import MODEL_NAMES, Train, model_config
 from vibe_model import models, runs
 from vibe_model.evaluation import published
-from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol
+from vibe_model.evaluation.protocols import COMPARES_WITH, LEFT_OUT, by_protocol
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
 from vibe_model.sections import WITHOUT_DEPTH, RunChoice
@@ -147,7 +147,7 @@ def show_notes(metrics: RunMetrics, config: VideoConfig, note: str = "") -> None
             without = plain(f"{split}, without protocol {protocol}: {reason}")
             console.out.print(f"{console.DOUBT} {without}")
         for protocol, numbers in by_protocol(entry).items():
-            for text in (numbers.get(runs.COMPARES_WITH), describe_labels(numbers)):
+            for text in (numbers.get(COMPARES_WITH), describe_labels(numbers)):
                 if text:
                     console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
     _show_dynamics(metrics)

@@ -19,8 +19,10 @@ The tables call them "mean body" and "per frame".
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -29,9 +31,8 @@ from rich.table import Table
 
 from pipeline.cli import console
 from vibe_model import runs
-from vibe_model.evaluation import published
+from vibe_model.evaluation import protocols, published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
-from vibe_model.runs import csv_text
 
 SplitMetrics = Mapping[str, Any]  # a split's entry in metrics.json, or its numbers by one protocol
 MEAN_BODY: Final = "mean body"
@@ -115,8 +116,8 @@ class ResultRow(NamedTuple):
         for name, of_model in metrics.items():
             for split, entry in of_model.splits.items():
                 title = name
-                if entry.get(runs.KEYPOINTS):
-                    title += f", keypoints {entry[runs.KEYPOINTS]}"
+                if entry.get(protocols.KEYPOINTS):
+                    title += f", keypoints {entry[protocols.KEYPOINTS]}"
                 by_split.setdefault(split, []).extend(cls.read_entry(split, entry, title))
         by_split = {split: cls._sort(split, rows) for split, rows in by_split.items()}
         if published:
@@ -131,11 +132,11 @@ class ResultRow(NamedTuple):
         A protocol made for the dataset, such as emdb, comes first.
         """
         dataset = split.partition("/")[0]
-        protocols = list(dict.fromkeys(row.protocol for row in rows))
-        protocols.sort(key=lambda name: name != dataset)  # False sorts before True
+        names = list(dict.fromkeys(row.protocol for row in rows))
+        names.sort(key=lambda name: name != dataset)  # False sorts before True
         unique = {(row.protocol, row.model): row for row in rows}  # the mean body's are equal
         return sorted(
-            unique.values(), key=lambda row: (protocols.index(row.protocol), row.model == MEAN_BODY)
+            unique.values(), key=lambda row: (names.index(row.protocol), row.model == MEAN_BODY)
         )
 
     @classmethod
@@ -155,6 +156,13 @@ def as_csv(rows: Sequence[ResultRow]) -> str:
         errors = [round(row.errors[name], 2) if name in row.errors else "" for name in metrics]
         lines.append([row.split, row.protocol, row.model, *errors, row.frames])
     return csv_text(lines)
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -193,8 +201,8 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
 
 def describe_labels(numbers: SplitMetrics) -> str:
     """Say whose bodies the labels of a split's numbers are; "" for the neutral body."""
-    genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
-    if genders == runs.NEUTRAL_BODY:
+    genders = numbers.get(protocols.LABEL_BODY, protocols.NEUTRAL_BODY)
+    if genders == protocols.NEUTRAL_BODY:
         return ""
     return f"labels by gendered bodies ({genders}), predictions by the neutral one"
 

@@ -32,7 +32,7 @@ ORDER = {
         {" ".join(LEAVES)}
     """,
     "vibe_model": """
-        devices cameras metrics losses settings runs networks models checkpoints trained
+        devices cameras metrics losses digests files stand_in reading settings runs networks models checkpoints trained
         prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from pipeline.errors import ConfigError, DataError
 from pipeline.plug_ins import import_on_use
 from vibe_model.models import Model
-from vibe_model.settings import EMBEDDED, Reading, VideoConfig
+from vibe_model.reading import Reading
+from vibe_model.settings import EMBEDDED, VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body as Body

@@ -21,9 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
-import numpy as np
 from pydantic import (
     BeforeValidator,
     Field,
@@ -39,7 +38,11 @@ from pydantic.dataclasses import dataclass
 
 import cache
 from pipeline.errors import ConfigError, why_refused
-from pipeline.skeletons import Array
+from vibe_model.digests import content_digest, file_digest, folder_digest
+from vibe_model.reading import Reading
+
+if TYPE_CHECKING:
+    from cache import Split
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 # folder of a cache, or a URL as text
@@ -72,36 +75,6 @@ def split_of(entry: str) -> str:
 def _pattern_of(entry: str) -> str:
     """The pattern of tracks in such an entry: S5*; "" without one."""
     return entry.partition(":")[2]
-
-
-class Reading(NamedTuple):
-    """An extra feature stream that a model reads, beside its main one.
-
-    For each frame, the model gets the stream's row of this frame after the rows of the `history`
-    frames before it, oldest first: (history + 1) * size numbers. Where the segment in which a
-    window begins has no earlier rows, they are 0.
-    """
-
-    stream: str  # its name in the cache
-    size: int  # numbers per row
-    history: int = 0  # number of rows before the frame's own
-    # whether it is computed from the 2D keypoints, which may be projections of the ground truth
-    of_keypoints: bool = False
-
-    def stack(self, rows: Array) -> Array:
-        """Join each frame's row with the `history` rows before it, oldest first.
-
-        rows: (B, history + T, size). Returns (B, T, (history + 1) * size).
-
-        >>> Reading("r", size=1, history=1).stack(np.array([[[1], [2], [3]]])).tolist()
-        [[[1, 2], [2, 3]]]
-        """
-        # (B, T, size, history + 1)
-        views = np.lib.stride_tricks.sliding_window_view(rows, self.history + 1, axis=1)
-        n_windows, n_frames, size, _ = views.shape
-        return np.array(np.moveaxis(views, -1, 2)).reshape(
-            n_windows, n_frames, (self.history + 1) * size
-        )
 
 
 @dataclass(
@@ -235,6 +208,13 @@ class RunConfig:
     def streams(self) -> dict[str, tuple[str, ...]]:
         """All feature streams that the run reads, by split."""
         return {}
+
+    def inputs(self, opened: Mapping[str, Split]) -> dict[str, Any]:
+        """Digests of all data that the run reads, as config.json records them.
+
+        opened: `splits`, by name. Example: {"amass/train": "5a0f...", "body": "9c01..."}.
+        """
+        return {name: content_digest(opened[name].manifest) for name in self.splits}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -484,6 +464,23 @@ class VideoConfig(RunConfig):
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.streams, *self.splits_of("motion"))))
+
+    def inputs(self, opened: Mapping[str, Split]) -> dict[str, Any]:
+        """Digests of all data that the run reads; None for a file that is not used.
+
+        Example: {"splits": {"3dpw/train": "1f2e...", ...}, "streams": {"3dpw/train": "77aa...",
+        ...}, "body": "9c01...", "pretrained": None, "mposer": "b3d4..."}.
+        """
+        stream_digests = dict[str, str]()
+        for name, streams in self.streams.items():
+            for stream in streams:
+                key = name if stream == self.stream else f"{name}/{stream}"
+                stream_digests[key] = content_digest(opened[name].open_stream(stream).manifest)
+        digests: dict[str, Any] = {"splits": super().inputs(opened), "streams": stream_digests}
+        digests["body"] = None if self.body is None else folder_digest(self.body)
+        for name, file in self.files().items():
+            digests[name] = None if file is None else file_digest(file)
+        return digests
 
 
 def _refusal(error: ValidationError) -> ConfigError:

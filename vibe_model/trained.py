@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.plug_ins import PlugInError
-from vibe_model import models, runs
+from vibe_model import models
 from vibe_model.checkpoints import HMR2, Checkpoint, Kind
 from vibe_model.devices import device_of
+from vibe_model.digests import file_digest
 from vibe_model.networks.hmr2 import TOKEN_SIZE, HMR2Head
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings import VideoConfig
+from vibe_model.stand_in import require_one_kind
 
 if TYPE_CHECKING:
     from cache import Split
@@ -87,7 +89,7 @@ class Trained:
             origin = _PUBLISHED[saved.kind]
         config = origin.configure(saved)
         body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
-        runs.require_one_kind(
+        require_one_kind(
             {
                 f"the checkpoint {checkpoint}": saved.stand_in,
                 f"the body in {body}": body_model.is_stand_in,
@@ -110,7 +112,7 @@ class Trained:
         return {
             "kind": self.origin.kind,
             "file": self.checkpoint.name,
-            "sha256": runs.file_digest(self.checkpoint),
+            "sha256": file_digest(self.checkpoint),
         }
 
     @property
@@ -213,7 +215,7 @@ def _inputs_of(saved: Checkpoint, config: VideoConfig, origin: _Origin) -> dict[
     """The streams of a checkpoint's training, by argument; the features first."""
     identity = saved.content.get("features")
     if origin.has_own_network:
-        weights = {"kind": "file", "file_sha256": runs.file_digest(saved.path)}
+        weights = {"kind": "file", "file_sha256": file_digest(saved.path)}
         identity = {"kind": config.stream, "weights": weights}
     inputs = {"features": _ModelInput(config.stream, config.feature_size, identity)}
     recorded = saved.content.get("extra_streams") or {}

@@ -29,7 +29,8 @@ from tasks.base import fact, plain
 from tasks.results import ResultRow, RunMetrics, as_csv, table_of
 from vibe_model import runs
 from vibe_model.evaluation import protocols
-from vibe_model.runs import write_json
+from vibe_model.files import write_json
+from vibe_model.stand_in import require_one_kind
 
 if TYPE_CHECKING:
     from cache import Split
@@ -236,7 +237,7 @@ def _chosen_splits(
             "use --split and --stream."
         )
     splits = {name: opened[name] for name in chosen}
-    runs.require_one_kind({"the checkpoint": trained.stand_in}, splits)
+    require_one_kind({"the checkpoint": trained.stand_in}, splits)
     for split in splits.values():
         trained.check_split(split, stream)
     return splits

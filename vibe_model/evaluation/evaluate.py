@@ -23,11 +23,12 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.evaluation.protocols import Protocol
 from vibe_model.evaluation.track_errors import BASELINE, Means, TrackErrors
+from vibe_model.files import write_json
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.windows import ModelStreams, select_tracks
-from vibe_model.runs import write_json
-from vibe_model.settings import Reading
+from vibe_model.reading import Reading
+from vibe_model.stand_in import require_one_kind
 
 if TYPE_CHECKING:
     from cache import Split
@@ -121,7 +122,7 @@ def evaluate_all(
         stand_in: The features are from random weights.
         output: Results by track to write; None: write nothing.
     """
-    stand_in |= runs.require_one_kind({"the body": generator.body.is_stand_in}, splits)
+    stand_in |= require_one_kind({"the body": generator.body.is_stand_in}, splits)
     bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     chosen = {name: _choose_protocols(name, split, named) for name, split in splits.items()}
     results = None
@@ -160,7 +161,9 @@ def _split_facts(job: _EvaluationJob, left_out: Mapping[str, str]) -> Metrics:
     """Facts about a split's results that are the same for all protocols."""
     facts: Metrics = {}
     if any(reading.of_keypoints for reading in job.options.extra_streams.values()):
-        facts[runs.KEYPOINTS] = str(job.split.manifest.get(runs.KEYPOINTS, "not recorded"))
+        facts[protocols.KEYPOINTS] = str(
+            job.split.manifest.get(protocols.KEYPOINTS, "not recorded")
+        )
     if left_out:
         facts[protocols.LEFT_OUT] = left_out
     return facts
@@ -222,10 +225,10 @@ def _metrics(job: _EvaluationJob) -> dict[str, Metrics]:
         means = all_means[record.name, UNSMOOTHED]
         metrics: Metrics = {
             "protocol": record.name,
-            runs.LABEL_BODY: ", ".join(sorted(record.genders(job.split))),
+            protocols.LABEL_BODY: ", ".join(sorted(record.genders(job.split))),
         }
         if record.compares_with:
-            metrics[runs.COMPARES_WITH] = record.compares_with
+            metrics[protocols.COMPARES_WITH] = record.compares_with
         metrics |= {
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,

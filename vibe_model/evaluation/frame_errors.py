@@ -31,12 +31,11 @@ from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
-from vibe_model.evaluation.protocols import Labels, Protocol
+from vibe_model.evaluation.protocols import NEUTRAL_BODY, Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, MODELS, OWN, Means, TrackErrors, Truth
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
     from cache import Split

@@ -20,11 +20,17 @@ from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of
 from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, correspondence
 from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
-from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
     from cache import Split
 
+
+KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
+# in a split's metrics: published evaluation with the same numbers
+COMPARES_WITH: Final = "compares_with"
+LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels
+
+NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 
 # in a split's metrics: protocols that cannot evaluate it, with reasons
 LEFT_OUT: Final = "left_out"

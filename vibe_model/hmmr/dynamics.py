@@ -22,7 +22,7 @@ from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
 from vibe_model.prediction.windows import NOTHING, ModelStreams, select_tracks
-from vibe_model.settings import Reading
+from vibe_model.reading import Reading
 
 if TYPE_CHECKING:
     from cache import Split

@@ -17,7 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 from vibe_model.part_dynamics.pr_vipe.config import SIZE
-from vibe_model.settings import EMBEDDED, Reading, VideoConfig
+from vibe_model.reading import Reading
+from vibe_model.settings import EMBEDDED, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
 HOMOGRAPHY_SIZE: Final = 9  # a 3 x 3 matrix

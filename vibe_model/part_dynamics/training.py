@@ -13,14 +13,15 @@ from torch import Tensor
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import DataError
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
-from vibe_model import runs
 from vibe_model.devices import constant
+from vibe_model.digests import file_digest
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.part_dynamics.generator import PartDynamics
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.part_dynamics.streams import PrVipe
+from vibe_model.stand_in import require_one_kind
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoTrainer
@@ -50,7 +51,7 @@ class PartDynamicsTrainer(VideoTrainer):
         if config.uncertainty_weight and config.embedding is not None:
             stream = PrVipe().with_weights(config.embedding)
             self.embedding = stream.load_network().to(self.group.device)
-            runs.require_one_kind(
+            require_one_kind(
                 {f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in}
             )
 
@@ -114,7 +115,7 @@ def _keypoints_13(points: Tensor, label: Tensor) -> Tensor:
 
 def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split]) -> None:
     """Raise DataError if a split's stream was computed by another embedding."""
-    digest = runs.file_digest(embedding)
+    digest = file_digest(embedding)
     for name, split in splits.items():
         identity = split.open_stream(stream).identity
         weights = identity.get("weights") or {}

@@ -21,7 +21,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.sections import Settings, stream_of
-from vibe_model import runs
+from vibe_model.stand_in import require_one_kind
 from vibe_model.trained import Trained
 
 
@@ -55,7 +55,7 @@ class PredictionJob:
         Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
         """
         split = cache.open(root)[name]
-        runs.require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
+        require_one_kind({"the checkpoint": trained.stand_in}, {name: split})
         trained.check_split(split, stream)
         stand_in = trained.has_random_features(split, stream)
         stand_in |= trained.generator.body.is_stand_in
@@ -89,7 +89,7 @@ def streams_to_prepare(
         ConfigError: a file is missing, or random weights would be used on real images.
         DataError: a stream's size differs from the model's.
     """
-    runs.require_one_kind(
+    require_one_kind(
         {
             f"the images of {raw}": is_stand_in(raw),
             f"the body of {trained.checkpoint}": trained.generator.body.is_stand_in,

@@ -28,8 +28,8 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.places import file_name
 from pipeline.skeletons import Doubles
+from vibe_model.files import replace_file
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.runs import replace_file
 
 # x right, y down, z forward -> x right, z up
 TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

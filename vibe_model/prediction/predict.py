@@ -34,6 +34,7 @@ from pipeline.rotations import nearest_rotations
 from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model import models
 from vibe_model.cameras import camera_in_picture, crop_to_image
+from vibe_model.files import replace_file
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import (
@@ -42,7 +43,6 @@ from vibe_model.prediction.windows import (
     Present,
     WindowInput,
 )
-from vibe_model.runs import replace_file
 
 if TYPE_CHECKING:
     from cache import Split, TrackRecord

@@ -32,12 +32,12 @@ from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.places import file_name
 from pipeline.show.clip import DEMO_MARK, rate_of
 from pipeline.show.video_file import DEFAULT_FPS
+from vibe_model.files import write_json
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.windows import ModelStreams, select_tracks
-from vibe_model.runs import write_json
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"

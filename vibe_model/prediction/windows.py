@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.skeletons import Array, Ints
-from vibe_model.settings import Reading
+from vibe_model.reading import Reading
 
 if TYPE_CHECKING:
     from cache import Split, TrackRecord

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache.mixture import Mixture, Pick
 from pipeline.errors import DataError
 from pipeline.skeletons import Array, Ints
-from vibe_model.settings import Reading, RunConfig
+from vibe_model.reading import Reading
+from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, ReportFeatures
 from vibe_model.training.mixtures import mixture_of
 

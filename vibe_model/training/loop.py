@@ -26,7 +26,7 @@ from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
 from vibe_model.checkpoints import Checkpoint
-from vibe_model.runs import replace_file, write_json
+from vibe_model.files import replace_file, write_json
 from vibe_model.settings import RunConfig
 from vibe_model.training.curves import Curves
 from vibe_model.training.data import TrainingBatch
@@ -142,7 +142,7 @@ class TrainingLoop(ABC):
 
     def inputs(self) -> dict[str, Any]:
         """Content of config.json beside the facts and the settings."""
-        return {"inputs": runs.inputs(self.config, self.splits)}
+        return {"inputs": self.config.inputs(self.splits)}
 
     @abstractmethod
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:

@@ -39,6 +39,7 @@ from vibe_model.evaluation.protocols import Protocol
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
+from vibe_model.stand_in import require_one_kind
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
@@ -137,7 +138,7 @@ def _prepare(
     """
     body = load_body(config.body)
     trainer_type = models.find(config.MODEL).load_trainer()
-    stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
+    stand_in = require_one_kind({"the body": body.is_stand_in}, splits)
     stand_in |= check_streams(config, splits)
 
     def make_run(group: ProcessGroup) -> VideoRun:
@@ -349,9 +350,7 @@ class VideoRun(TrainingLoop):
             return None
         if Checkpoint.read(pretrained).stand_in:
             body = self.trainer.generator.body
-            runs.require_one_kind(
-                {f"the checkpoint {pretrained}": True, "the body": body.is_stand_in}
-            )
+            require_one_kind({f"the checkpoint {pretrained}": True, "the body": body.is_stand_in})
         report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
 

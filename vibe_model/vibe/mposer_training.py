@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.optim import Adam
 
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations
-from vibe_model import runs
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
+from vibe_model.stand_in import require_one_kind
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
 from vibe_model.training.process_group import ProcessGroup
@@ -70,7 +70,7 @@ def run(config: MPoserConfig, progress: TrainingObserver | None = None) -> Path:
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _MPoserRun]:
-        stand_in = runs.require_one_kind({}, splits)
+        stand_in = require_one_kind({}, splits)
         return lambda group: _MPoserRun(
             config, _MPoserTrainer(config, group), splits, stand_in=stand_in, observer=progress
         )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vibe_model import runs
 from vibe_model.losses import adversarial_terms, generator_losses
+from vibe_model.stand_in import require_one_kind
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.process_group import ProcessGroup
 from vibe_model.training.video import VideoTrainer
@@ -71,7 +71,7 @@ class VIBETrainer(VideoTrainer):
         self.prior: MPoser | None = None
         if config.prior == "mposer" and config.mposer is not None:
             self.prior = MPoser.load(config.mposer).to(self.group.device)
-            runs.require_one_kind(
+            require_one_kind(
                 {f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in}
             )
 

@@ -19,7 +19,7 @@ from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
 from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import ModelStreams, select_tracks
-from vibe_model.settings import Reading
+from vibe_model.reading import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.streams import check_streams
 from vibe_model.vibe.config import TrainConfig
@@ -149,7 +149,7 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         "c/train": ("resnet50.j1",),
     }
     of_copies = {"b/train/resnet50.j1", "c/train/resnet50.j1"}
-    assert runs.inputs(mixed, on_disk)["streams"].keys() == {"a/train", "b/train"} | of_copies
+    assert mixed.inputs(on_disk)["streams"].keys() == {"a/train", "b/train"} | of_copies
     assert runs.fingerprint(mixed, on_disk) != runs.fingerprint(plain, on_disk)
     check_streams(mixed, on_disk)
     for step in range(3):

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from vibe_model.digests import folder_digest
 from vibe_model.models import Training
 from vibe_model.settings import RunConfig, Share
+
+if TYPE_CHECKING:
+    from cache import Split
 
 SIZE: Final = 32  # of an embedding's mean, and of its standard deviation
 STATE: Final = "pr_vipe_state_dict"  # key of the embedding's network in best.pt
@@ -107,6 +111,12 @@ class PrVIPEConfig(RunConfig):
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.motion, *self.poses_3d, *self.validation)))
+
+    def inputs(self, opened: Mapping[str, Split]) -> dict[str, Any]:
+        digests = super().inputs(opened)
+        if self.body is not None:
+            digests["body"] = folder_digest(self.body)
+        return digests
 
 
 PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {

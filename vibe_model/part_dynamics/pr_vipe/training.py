@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.optim import Adagrad, Adam, Optimizer
 
 from pipeline.errors import CheckpointError, DataError
-from vibe_model import runs
 from vibe_model.part_dynamics.pr_vipe import losses
 from vibe_model.part_dynamics.pr_vipe.config import STATE, PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.losses import pose_distances
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
+from vibe_model.stand_in import require_one_kind
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
@@ -51,7 +51,7 @@ def run(config: PrVIPEConfig, progress: TrainingObserver | None = None) -> Path:
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
-        stand_in = runs.require_one_kind({"the body": body.is_stand_in}, splits)
+        stand_in = require_one_kind({"the body": body.is_stand_in}, splits)
         return lambda group: _PrVIPERun(
             config,
             _PrVIPETrainer(config, group),
