@@ -211,8 +211,8 @@ class NextCommit:
         key = self._keys.get(entry.name, "")
         first_row = self.shards.next_row
         video = VideoRecord.make(entry, tracks, first_row, extra=extra, key=key)
-        self._add_video(video)
         try:
+            self._add_video(video)
             self.shards.append(video, tracks)
         except BaseException:  # some of its rows are missing
             self._ended = _ENDED

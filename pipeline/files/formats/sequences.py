@@ -50,6 +50,8 @@ def load_sequence(file: Path, keys: SequenceKeys, levels: str, *, do: str) -> di
     understand.
     """
     spans = _find_sequences(file, FileState.read(file), levels, do)
+    if isinstance(spans, RawDataError):
+        raise spans.with_traceback(None)  # of the videos before
     if keys not in spans:
         return {}
     span = spans[keys]
@@ -66,10 +68,15 @@ def load_sequence(file: Path, keys: SequenceKeys, levels: str, *, do: str) -> di
 @functools.lru_cache(maxsize=2)  # a reader may need two files at a time: joints and fits
 def _find_sequences(
     file: Path, _state: FileState, levels: str, do: str
-) -> Mapping[SequenceKeys, _Span]:
-    """Find the bytes of each sequence's object, by its keys. Raises RawDataError."""
-    with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
-        return _scan_braces(stream)
+) -> Mapping[SequenceKeys, _Span] | RawDataError:
+    """Find the bytes of each sequence's object, by its keys. An error is returned, not raised, so
+    that it is cached for the other videos of the file, too.
+    """
+    try:
+        with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
+            return _scan_braces(stream)
+    except RawDataError as error:
+        return error
 
 
 def _scan_braces(stream: BinaryIO) -> Mapping[SequenceKeys, _Span]:

@@ -1,12 +1,15 @@
 """SMPL bodies that NeuralAnnot fitted to MPI-INF-3DHP."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.conversion import convert, plan
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.formats import sequences
 from tests.pipeline.datasets.by_hand import require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read
@@ -95,6 +98,17 @@ def test_damaged_fits_cost_the_bodies_alone(raw, name, content, told):
         False,
         N,
     )
+
+
+def test_a_damaged_file_is_searched_once_for_all_of_its_sequences(tmp_path, monkeypatch):
+    file = tmp_path / "joints.json"
+    file.write_text('{"1": {"1": {"0": 1}, "2": {"0": 1}')
+    search = Mock(wraps=sequences._scan_braces)
+    monkeypatch.setattr(sequences, "_scan_braces", search)
+    for inner in (1, 2):
+        with pytest.raises(RawDataError, match="found a file that ends early"):
+            sequences.load_sequence(file, sequences.SequenceKeys(1, inner), "levels", do="")
+    assert search.call_count == 1
 
 
 @pytest.mark.usefixtures("network")
