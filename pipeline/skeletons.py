@@ -226,6 +226,18 @@ def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
     return names
 
 
+def coco_name(joint: str) -> str:
+    """COCO's own name of a joint.
+
+    >>> coco_name("leye"), coco_name("nose")
+    ('left_eye', 'nose')
+    """
+    if joint == "nose":
+        return joint
+    side = "left" if joint[0] == "l" else "right"
+    return f"{side}_{joint[1:]}"
+
+
 def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[int]]:
     """Match the joints of two skeletons by name: (take, put).
 

@@ -39,7 +39,7 @@ from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array
+from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array, coco_name
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the
@@ -371,9 +371,7 @@ def _estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) ->
     """
     if kp_2d is None:
         return np.full((len(keypoints), 3), np.nan)
-    sides = {"l": "left_", "r": "right_"}
-    columns = [names.index("nose")]
-    columns += [names.index(sides[name[0]] + name[1:]) for name in KEYPOINTS_13[1:]]
+    columns = [names.index(coco_name(joint)) for joint in KEYPOINTS_13]
     points = keypoints[:, columns, :2]  # (N, 13, 2) m
     observed = _thirteen_keypoints(kp_2d)
     return fit_weak_perspective(points, observed[..., :2], np.maximum(observed[..., 2], 0))

@@ -29,7 +29,7 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.raw.files import open_regular
 from pipeline.processes.meter import Meter
-from pipeline.skeletons import bones, joint_names
+from pipeline.skeletons import bones, coco_name, joint_names
 
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
@@ -100,18 +100,10 @@ def _clip_text(clip: OpenClip, info: dict[str, Any]) -> Iterator[bytes]:
     person = {
         "id": 1,
         "name": "person",
-        "keypoints": [_coco_name(joint) for joint in joint_names("coco")],
+        "keypoints": [coco_name(joint) for joint in joint_names("coco")],
         "skeleton": [[a + 1, b + 1] for a, b in bones("coco")],
     }
     yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
-
-
-def _coco_name(joint: str) -> str:
-    """COCO's own name of a joint: leye -> left_eye."""
-    if joint == "nose":
-        return joint
-    side = "left" if joint[0] == "l" else "right"
-    return f"{side}_{joint[1:]}"
 
 
 def _renamed_text(file: Path, before: str, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
