@@ -8,8 +8,9 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from pipeline.clips.files import ENDINGS, KEYPOINTS, visible_entries
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels, own_labels
+from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError
 from pipeline.files.raw import MARKER, is_stand_in
 from pipeline.files.raw.files import VIDEOS

@@ -1,5 +1,4 @@
-"""Clips below a raw folder, and the keypoint files that `detect` writes for them.  [pixels] -> raw
-keypoints -> tracks
+"""The keypoint files that `detect` writes for clips.  [pixels] -> raw keypoints -> tracks
 
 `python -m pipeline detect` writes one file for each clip `<folders>/<clip>.mp4`:
 
@@ -31,16 +30,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cli.text import count, first_few
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import VIDEOS, list_files, open_regular
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Ints
 
 MADE_BY: Final = "python -m pipeline detect"
@@ -50,48 +48,6 @@ RECORDS: Final = ".detect"  # folder of the lock, and of the reasons why clips h
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
-ENDINGS: Final = ", ".join(VIDEOS)
-KINDS: Final = f"files that end in {ENDINGS}"
-# usual files beside clips, which `describe_others` does not mention
-_BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
-
-
-def list_clips(raw: Path) -> list[str]:
-    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a
-    folder.
-    """
-    return [file for file in list_files(raw) if _kind(file) in VIDEOS]
-
-
-def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
-
-    Hidden entries include a Mac's ._<clip>.mp4.
-    """
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as scanned:
-        return [entry for entry in scanned if not entry.name.startswith(".")]
-
-
-def _kind(file: str) -> str:
-    return PurePath(file).suffix.lower()
-
-
-def describe_others(raw: Path) -> str:
-    """Say which files below `raw` are skipped: "skipped 2 files of other kinds: a.heic, b.jpg".
-
-    "" if there are only clips, labels, tables and texts.
-    """
-    skipped_files = []
-    for file in list_files(raw):
-        is_beside = not file.startswith(f"{KEYPOINTS}/")
-        if is_beside and _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
-            skipped_files.append(file)
-    if not skipped_files:
-        return ""
-    names = first_few(skipped_files)
-    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {names}"
 
 
 @dataclass(frozen=True, slots=True)

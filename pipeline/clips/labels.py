@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
-from pipeline.clips.files import KEYPOINTS, read_detection, visible_entries
+from pipeline.clips.files import KEYPOINTS, read_detection
+from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo

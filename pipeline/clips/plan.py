@@ -27,17 +27,9 @@ from cache import fingerprint
 from cache.write.parts import Part
 from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
-from pipeline.clips.files import (
-    KEYPOINTS,
-    KINDS,
-    VERSION,
-    ClipFiles,
-    describe_others,
-    keypoint_file,
-    list_clips,
-    read_detection,
-)
+from pipeline.clips.files import KEYPOINTS, VERSION, ClipFiles, keypoint_file, read_detection
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import KINDS, describe_others, list_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in

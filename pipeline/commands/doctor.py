@@ -18,7 +18,7 @@ from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, plain, print_result
 from pipeline.cli.text import command
-from pipeline.clips.files import list_clips
+from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import list_clips
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import KEYPOINTS, list_clips
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Release, ReleasePart
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.files import ENDINGS, KEYPOINTS, describe_others, list_clips
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.datasets.base import Release
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules

@@ -18,7 +18,7 @@ from pipeline.cli.console import DONE, DOUBT, IDLE, out, plain, task_line
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.detection.results import DetectionReport
-from pipeline.clips.files import describe_others
+from pipeline.clips.listing import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
 from pipeline.conversion.committed import committed_split

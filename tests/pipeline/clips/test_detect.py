@@ -20,7 +20,8 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
-from pipeline.clips.files import MADE_BY, ClipFiles, list_clips
+from pipeline.clips.files import MADE_BY, ClipFiles
+from pipeline.clips.listing import list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.conversion import reading
 from pipeline.errors import ConfigError, RawDataError

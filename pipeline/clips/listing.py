@@ -1,0 +1,54 @@
+"""Clips below a raw folder.  [pixels] -> raw keypoints -> tracks"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+from typing import Final
+
+from pipeline.cli.text import count, first_few
+from pipeline.clips.files import KEYPOINTS
+from pipeline.files.raw.files import VIDEOS, list_files
+
+ENDINGS: Final = ", ".join(VIDEOS)
+KINDS: Final = f"files that end in {ENDINGS}"
+# usual files beside clips, which `describe_others` does not mention
+_BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
+
+
+def list_clips(raw: Path) -> list[str]:
+    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a
+    folder.
+    """
+    return [file for file in list_files(raw) if _kind(file) in VIDEOS]
+
+
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
+
+    Hidden entries include a Mac's ._<clip>.mp4.
+    """
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as scanned:
+        return [entry for entry in scanned if not entry.name.startswith(".")]
+
+
+def _kind(file: str) -> str:
+    return PurePath(file).suffix.lower()
+
+
+def describe_others(raw: Path) -> str:
+    """Say which files below `raw` are skipped: "skipped 2 files of other kinds: a.heic, b.jpg".
+
+    "" if there are only clips, labels, tables and texts.
+    """
+    skipped_files = []
+    for file in list_files(raw):
+        is_beside = not file.startswith(f"{KEYPOINTS}/")
+        if is_beside and _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
+            skipped_files.append(file)
+    if not skipped_files:
+        return ""
+    names = first_few(skipped_files)
+    return f"skipped {count(len(skipped_files), 'file')} of other kinds: {names}"
