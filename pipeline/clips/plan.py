@@ -242,9 +242,7 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
-    problem = video.refusal()
-    if problem:
-        raise video.unreadable(problem)
+    video.require_known_kind()
     decided_by = {
         "version": VERSION,
         "detector": about["detector"],

@@ -15,6 +15,7 @@ Words:
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from pipeline.errors import RawDataError, note_fault
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.decode import EBML, MP4
-from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.survey import Survey
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader, open_video
 from pipeline.files.pixels.view import Image as Image
@@ -40,7 +40,7 @@ from pipeline.files.raw.files import (
 from pipeline.processes import alive
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
-KIND_BYTES: Final = 200  # of a file's start, which tell its kind
+_KIND_BYTES: Final = 200  # of a file's start, which tell its kind
 _STARTS: Final = (
     EBML,  # Matroska, WebM
     b"\x00\x00\x01\xba",  # MPEG program stream
@@ -213,6 +213,13 @@ class Video(SourceFile):
         except RawDataError:
             return 0
 
+    def require_known_kind(self) -> None:
+        """Raise RawDataError for a file that cannot be read, or that does not begin like a video:
+        FFmpeg must not open it.
+        """
+        with self._report_undecodable():
+            self._require_known_kind()
+
     def require_decodable(self) -> None:
         """Raise RawDataError unless a frame can be decoded."""
         self.size()
@@ -253,9 +260,7 @@ class Video(SourceFile):
     @contextmanager
     def _open(self) -> Iterator[OpenVideo]:
         """Open the file, if it is safe to. Raises Undecodable."""
-        problem = self.refusal()
-        if problem:
-            raise Undecodable(problem)
+        self._require_known_kind()
         with open_video(self.place) as video:
             yield video
 
@@ -267,24 +272,20 @@ class Video(SourceFile):
         except Undecodable as error:
             raise self.unreadable(str(error)) from error
 
-    def refusal(self) -> str:
-        """Why FFmpeg must not open the file: it cannot be read, or does not begin like a video.
-        "" if it may.
-        """
+    def _require_known_kind(self) -> None:
+        """`require_known_kind`, but raises Undecodable."""
         try:
             with open_regular(self.place) as stream:
-                start = stream.read(KIND_BYTES)
+                start = stream.read(_KIND_BYTES)
         except OSError as error:
             note_fault(error)
-            return f"{self.place} cannot be read: {error.strerror}"
+            raise Undecodable(f"{self.place} cannot be read: {error.strerror}") from error
         if not start:
-            return f"{self.place} is empty"
+            raise Undecodable(f"{self.place} is empty")
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            kind = other_than_text(start)
-            actual = f"is {kind}" if kind else "is of another kind"
-            return f"{self.place} is no video of a known kind: it {actual}"
-        return ""
+            kind = other_than_text(start) or "of another kind"
+            raise Undecodable(f"{self.place} is no video of a known kind: it is {kind}")
 
     def unreadable(self, problem: str) -> RawDataError:
         """The error for a video that cannot be decoded, for the caller to raise."""
@@ -297,33 +298,32 @@ def _read(
     video: OpenVideo, indices: Iterator[int], place: Path, survey: Survey | None
 ) -> Iterator[Frame]:
     """Decode an open video, and yield the frames of these indices. place: for messages."""
-    frames = video.frames()
+    index = next(indices, None)
+    if index is None:
+        return
     painter: Painter | None = None  # made of the first frame that is not lost
-    current: NumberedFrame | None = None  # the last one decoded; None at first, and after the end
     n_frames = 0  # decoded so far
-    record: ClipRecord | None = None  # made at the end, if there is a survey
-
-    for index in indices:
-        while n_frames <= index:
-            alive()
-            current = next(frames, None)
-            if current is None:
-                break
-            n_frames = current.number + 1
-            if survey is not None:
-                survey.add(current)
-            if painter is None and current.decoded is not None:
-                painter = Painter(View.from_frame(video.stream, current.decoded))
-
-        if current is None:
-            if survey is not None and record is None:
-                record = survey.record(video, place)
-            problem = f"{place} ends after {n_frames} frames"
-            yield Frame(index, None, problem, "video_ended", record=record)
-        elif current.decoded is None or painter is None:
+    for frame in video.frames():
+        alive()
+        n_frames = frame.number + 1
+        if survey is not None:
+            survey.add(frame)
+        if painter is None and frame.decoded is not None:
+            painter = Painter(View.from_frame(video.stream, frame.decoded))
+        if n_frames <= index:
+            continue
+        if frame.decoded is None or painter is None:
             yield Frame(index, None, f"{place}: frame {index} cannot be decoded", "frame_damaged")
         else:
-            yield Frame(index, painter.image(current.decoded), None)
+            yield Frame(index, painter.image(frame.decoded), None)
+        index = next(indices, None)
+        if index is None:
+            return
+
+    record = survey.record(video, place) if survey is not None else None
+    problem = f"{place} ends after {n_frames} frames"
+    for beyond in itertools.chain([index], indices):
+        yield Frame(beyond, None, problem, "video_ended", record=record)
 
 
 def _is_video(start: bytes) -> bool:

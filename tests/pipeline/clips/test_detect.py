@@ -163,7 +163,7 @@ def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square
     out.mkdir()
     for i in range(n_clips):
         (raw / f"{i}.mp4").write_bytes(b"%d" % i)
-    monkeypatch.setattr("pipeline.clips.plan.Video.refusal", lambda _: "")
+    monkeypatch.setattr("pipeline.clips.plan.Video.require_known_kind", lambda _: None)
     monkeypatch.setattr("pipeline.clips.plan.Video.require_whole", lambda _: None)
     plan = plan_detection(raw, out, Bright())
     for target in plan.missing:
