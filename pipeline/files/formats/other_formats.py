@@ -1,7 +1,7 @@
 """What a file is in place of the expected one, for messages.  [raw]
 
 Downloads are often other files: login pages, archives that are still packed, pointers of Git LFS
-(`other_format`). Label files may be those of programs that no reader supports (`owner_of`).
+(`other_format`). Label files may be those of programs that no reader supports (`program_of`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.files.raw.files import open_unbuffered
 
@@ -28,7 +28,7 @@ _OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     _HDF5: HDF5,
     b"version http": "a Git LFS pointer",
 }
-NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name of a text or a clip
+_NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name of a text or a clip
     b"GIF8": "a GIF image",
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -44,69 +44,87 @@ NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name of
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
 
-
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
-SEARCHED: Final = 4096  # first bytes of a file, in which words of other programs are searched
+_SEARCHED: Final = 4096  # first bytes of a file, in which words of other programs are searched
 
-# (keys, endings or first words, which a file must all have; whose file it is)
-_OTHER_PROGRAMS: Final = (
-    ("body_params_incam", "GEM-X's results, of SOMA's body"),
-    ("mhr_model_params", "SAM 3D Body's results, of MHR's body"),
-    ("poses_body frame_id", "results of wham_api.py, without trans"),
-    ("bbox keypoints frame_id", "WHAM's detections; its bodies are in wham_output.pkl"),
-    ("bbx_xyxy bbx_xys", "GVHMR's boxes; its bodies are in hmr4d_results.pt"),
-    ("img_focal img_center", "TRAM's camera; its bodies are in hps/hps_track_*.npy"),
-    ("vid_name features", "a database of VIBE's code, which --format vibe imports"),
-    ("root_pos root_rot dof_pos", "a robot's motion (GMR)"),
-    ("pose_aa root_trans_offset dof", "a robot's motion (ASAP)"),
-    ("pose_aa root_trans_offset", "a motion for PHC"),
-    ("smpl_poses smpl_scaling", "a motion of AIST++"),
-    ("poses expressions mocap_frame_rate", "a motion of BEAT2 or EMAGE"),
-    ("person_data", "GLAMR's results: import those of the estimator that it was given"),
-    (".npz smpl_params_incam", "GVHMR's results as npz: import its hmr4d_results.pt"),
-    (".npz body_pose global_orient transl", "SMPL-X's body alone: import GVHMR's hmr4d_results.pt"),
-    (".npz poses betas trans", "a motion in AMASS's form: a subset of the dataset amass"),
-    (".npz results", "an npz of `results`, as ROMP's: it has pickles, which are not read"),
-    (".npy 322", "a motion of Motion-X"),
-    (".npy 22 3", "joints of HumanML3D"),
-    (".npy 263", "features of HumanML3D"),
-    ("tracks node_names point_scores", "SLEAP's analysis file, of 2D points"),
-    ("df_with_missing", "DeepLabCut's table, of 2D points"),
-    ("scorer bodyparts", "DeepLabCut's table, of 2D points"),
-    ("HIERARCHY ROOT", "a BVH file, of another skeleton"),
-    ("PathFileType", "a TRC file (Sports2D, Pose2Sim, OpenCap), of points"),
-    ("nRows nColumns inDegrees", "OpenSim's angles of joints"),
-    (".c3d", "a C3D file, of markers"),
-    ("xml annotations", "CVAT's XML, of 2D points"),
-    ("annotations result", "Label Studio's JSON, of 2D points"),
-    ("licenses categories", "COCO's JSON, of 2D points"),
-    ("item slots annotations", "V7 Darwin's JSON, of 2D points"),
-    ("landmarks", "MediaPipe's landmarks"),
-    ("pose_landmarks", "MediaPipe's landmarks"),
-    ("poseLandmarks", "MediaPipe's landmarks"),
-    ("shapes imagePath", "labelme's JSON, of 2D points"),
-    ("_via_img_metadata", "VIA's JSON, of 2D points"),
-    (".xlsx", "an Excel table"),
-    (".xls", "an Excel table"),
-)
-# How to write a file of 2D points that is read, by whose it is
-_EXPORTS: Final = {
-    "CVAT's XML, of 2D points": "Export the task as COCO Keypoints 1.0 (JSON).",
-    "DeepLabCut's table, of 2D points": (
-        "Write the table's x, y and likelihood as COCO's JSON, with the names of the joints."
+
+class OtherProgram(NamedTuple):
+    """A program whose files no reader supports."""
+
+    owner: str  # whose file it is
+    advice: str = FORMATS  # how to write its content in a format that is read
+
+
+# Endings, keys or first words, which a file must all have -> whose it is. The first that fits
+# counts.
+_OTHER_PROGRAMS: Final = {
+    "body_params_incam": OtherProgram("GEM-X's results, of SOMA's body"),
+    "mhr_model_params": OtherProgram("SAM 3D Body's results, of MHR's body"),
+    "poses_body frame_id": OtherProgram("results of wham_api.py, without trans"),
+    "bbox keypoints frame_id": OtherProgram("WHAM's detections; its bodies are in wham_output.pkl"),
+    "bbx_xyxy bbx_xys": OtherProgram("GVHMR's boxes; its bodies are in hmr4d_results.pt"),
+    "img_focal img_center": OtherProgram("TRAM's camera; its bodies are in hps/hps_track_*.npy"),
+    "vid_name features": OtherProgram("a database of VIBE's code, which --format vibe imports"),
+    "root_pos root_rot dof_pos": OtherProgram("a robot's motion (GMR)"),
+    "pose_aa root_trans_offset dof": OtherProgram("a robot's motion (ASAP)"),
+    "pose_aa root_trans_offset": OtherProgram("a motion for PHC"),
+    "smpl_poses smpl_scaling": OtherProgram("a motion of AIST++"),
+    "poses expressions mocap_frame_rate": OtherProgram("a motion of BEAT2 or EMAGE"),
+    "person_data": OtherProgram("GLAMR's results: import those of the estimator that it was given"),
+    ".npz smpl_params_incam": OtherProgram("GVHMR's results as npz: import its hmr4d_results.pt"),
+    ".npz body_pose global_orient transl": OtherProgram(
+        "SMPL-X's body alone: import GVHMR's hmr4d_results.pt"
     ),
-    "SLEAP's analysis file, of 2D points": (
-        "Write its tracks as COCO's JSON, with the names of the joints."
+    ".npz poses betas trans": OtherProgram(
+        "a motion in AMASS's form: a subset of the dataset amass"
     ),
-    "Label Studio's JSON, of 2D points": "Export it as COCO.",
-    "V7 Darwin's JSON, of 2D points": "Export it as COCO.",
-    "labelme's JSON, of 2D points": "Convert it to COCO's JSON, with the names of the joints.",
-    "VIA's JSON, of 2D points": "Export the annotations as COCO.",
-    "MediaPipe's landmarks": (
-        "Its 33 landmarks are shares of the image: run `python -m pipeline detect --detector "
-        "blaze_pose` on the clip."
+    ".npz results": OtherProgram(
+        "an npz of `results`, as ROMP's: it has pickles, which are not read"
     ),
-    "an Excel table": "Save the table as CSV (docs/datasets/videos.md has its columns).",
+    ".npy 322": OtherProgram("a motion of Motion-X"),
+    ".npy 22 3": OtherProgram("joints of HumanML3D"),
+    ".npy 263": OtherProgram("features of HumanML3D"),
+    "tracks node_names point_scores": OtherProgram(
+        "SLEAP's analysis file, of 2D points",
+        "Write its tracks as COCO's JSON, with the names of the joints.",
+    ),
+    **dict.fromkeys(
+        ("df_with_missing", "scorer bodyparts"),
+        OtherProgram(
+            "DeepLabCut's table, of 2D points",
+            "Write the table's x, y and likelihood as COCO's JSON, with the names of the joints.",
+        ),
+    ),
+    "HIERARCHY ROOT": OtherProgram("a BVH file, of another skeleton"),
+    "PathFileType": OtherProgram("a TRC file (Sports2D, Pose2Sim, OpenCap), of points"),
+    "nRows nColumns inDegrees": OtherProgram("OpenSim's angles of joints"),
+    ".c3d": OtherProgram("a C3D file, of markers"),
+    "xml annotations": OtherProgram(
+        "CVAT's XML, of 2D points", "Export the task as COCO Keypoints 1.0 (JSON)."
+    ),
+    "annotations result": OtherProgram("Label Studio's JSON, of 2D points", "Export it as COCO."),
+    "licenses categories": OtherProgram("COCO's JSON, of 2D points"),
+    "item slots annotations": OtherProgram("V7 Darwin's JSON, of 2D points", "Export it as COCO."),
+    **dict.fromkeys(
+        ("landmarks", "pose_landmarks", "poseLandmarks"),
+        OtherProgram(
+            "MediaPipe's landmarks",
+            "Its 33 landmarks are shares of the image: run `python -m pipeline detect --detector "
+            "blaze_pose` on the clip.",
+        ),
+    ),
+    "shapes imagePath": OtherProgram(
+        "labelme's JSON, of 2D points", "Convert it to COCO's JSON, with the names of the joints."
+    ),
+    "_via_img_metadata": OtherProgram(
+        "VIA's JSON, of 2D points", "Export the annotations as COCO."
+    ),
+    **dict.fromkeys(
+        (".xlsx", ".xls"),
+        OtherProgram(
+            "an Excel table", "Save the table as CSV (docs/datasets/videos.md has its columns)."
+        ),
+    ),
 }
 
 
@@ -128,7 +146,7 @@ def other_than_text(content: bytes) -> str | None:
         return "an MP4 or MOV video"
     if content[257:262] == b"ustar":
         return "a tar archive"
-    return _identify_format(content.lstrip(), NO_TEXT)
+    return _identify_format(content.lstrip(), _NO_TEXT)
 
 
 def _identify_format(start: bytes, formats: Mapping[bytes, str]) -> str | None:
@@ -141,37 +159,33 @@ def _identify_format(start: bytes, formats: Mapping[bytes, str]) -> str | None:
     return None
 
 
-def owner_of(marks: Collection[str]) -> str:
-    """Whose file it is that has these keys and words; "" if unknown.
+def owner_of(marks: Collection[str]) -> str | None:
+    """Whose file it is that has these keys and words; None if unknown.
 
     >>> owner_of({"root_pos", "root_rot", "dof_pos", "fps"})
     "a robot's motion (GMR)"
     """
-    for needed, owner in _OTHER_PROGRAMS:
-        if set(needed.split()) <= set(marks):
-            return owner
-    return ""
+    program = _find_program(marks)
+    return None if program is None else program.owner
 
 
-def export_of(owner: str) -> str:
-    """How to write the file of `owner_of` in a format that is read.
-
-    >>> _EXPORTS.keys() <= {owner for _, owner in _OTHER_PROGRAMS}
-    True
-    """
-    return _EXPORTS.get(owner, FORMATS)
-
-
-def owner_of_file(file: Path) -> str:
-    """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; "" if
+def program_of(file: Path) -> OtherProgram | None:
+    """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; None if
     unknown. Raises OSError.
     """
     with open_unbuffered(file) as stream:
-        start = stream.read(SEARCHED)
+        start = stream.read(_SEARCHED)
     words = set(re.findall(r"\w+", start.decode("latin1")))
     if start.startswith(_HDF5):
         import h5py  # takes 0.2 s
 
         with h5py.File(file) as content:
             words = set(content)
-    return owner_of({file.suffix.lower(), *words})
+    return _find_program({file.suffix.lower(), *words})
+
+
+def _find_program(marks: Collection[str]) -> OtherProgram | None:
+    for needed, program in _OTHER_PROGRAMS.items():
+        if set(needed.split()) <= set(marks):
+            return program
+    return None
