@@ -21,7 +21,6 @@ and mmhuman3d 0.11.0 (core/conventions/keypoints_mapping):
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -202,6 +201,18 @@ BONES: Final = (
     ("reye", "rear"),
 )  # fmt: skip
 
+# How names of joints on the left and on the right begin. The first pair that fits counts, so
+# "left_" stands before "l".
+_SIDE_PREFIXES: Final = (
+    ("OP L", "OP R"),
+    ("smpl_l", "smpl_r"),
+    ("vertex_l", "vertex_r"),
+    ("extra_l", "extra_r"),
+    ("left_", "right_"),
+    ("mouth_left", "mouth_right"),
+    ("l", "r"),
+)
+
 BLAZE: Final = """
     nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
     right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist
@@ -247,22 +258,13 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
     """
-    take, put = _correspondence(joint_names(source), joint_names(target))
-    return list(take), list(put)
-
-
-@functools.lru_cache(maxsize=64)  # a file may name joints in any order
-def _correspondence(
-    source: tuple[str, ...], target: tuple[str, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`correspondence` of skeletons as joint names, cached."""
-    position = {name: i for i, name in enumerate(source)}
+    position = {name: i for i, name in enumerate(joint_names(source))}
     for joint, point in _SMPL_POINT.items():
         if point in position:
             position.setdefault(joint, position[point])
-    put = [i for i, name in enumerate(target) if name in position]
-    take = [position[target[i]] for i in put]
-    return tuple(take), tuple(put)
+    names = joint_names(target)
+    put = [i for i, name in enumerate(names) if name in position]
+    return [position[names[i]] for i in put], put
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
@@ -319,19 +321,6 @@ def opposite_joints(skeleton: Skeleton) -> list[int]:
     position = {name: i for i, name in enumerate(names)}
     # a joint whose mirrored name is no joint is its own counterpart
     return [position.get(_other_side(name), i) for i, name in enumerate(names)]
-
-
-# How names of joints on the left and on the right begin. The first pair that fits counts, so
-# "left_" stands before "l".
-_SIDE_PREFIXES: Final = (
-    ("OP L", "OP R"),
-    ("smpl_l", "smpl_r"),
-    ("vertex_l", "vertex_r"),
-    ("extra_l", "extra_r"),
-    ("left_", "right_"),
-    ("mouth_left", "mouth_right"),
-    ("l", "r"),
-)
 
 
 def _other_side(name: str) -> str:
