@@ -1,7 +1,7 @@
 """Person boxes from keypoints, and the crops that boxes cut.  raw -> [tracks -> crops] -> features
 
 A box is (cx, cy, w, h) in pixels of the full image: centre and size. Boxes are square, and do not
-include the margin of a crop.
+include the margin of a crop. Only the boxes of `corner_boxes_with_margin` differ.
 
 `crop_person` cuts pixels, and `normalise_keypoints` converts keypoints; both use the same affine
 map (`crop_affine`). A crop is `size` px wide and high, and shows the box times `scale`. The centre
@@ -111,6 +111,20 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
     # its default mode mirrors: d c b a | a b c d
     smooth: Doubles = gaussian_filter1d(robust, sigma)
     return smooth
+
+
+def corner_boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
+    """Boxes around joints, (N, J, 3) px px confidence, as upper left corner and size.
+
+    Returns (N, 4): x, y, width, height in px, not square; infinite without a joint. margin: added
+    to the joints' extent on every side, as a share of it. Non-finite joints count as unseen.
+    """
+    corners, any_seen = extents(joints)
+    low = corners[:, 0]
+    extent = corners[:, 1] - low
+    boxes = np.concatenate([low - margin * extent, (1 + 2 * margin) * extent], axis=1)
+    boxes[~any_seen] = (np.inf, np.inf, -np.inf, -np.inf)
+    return boxes
 
 
 def crop_affine(bbox: Floats, scale: float, size: int = CROP_SIZE) -> Doubles:

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
 
-from pipeline.boxes import extents, smooth_boxes, tight_boxes
+from pipeline.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
 
 
 def person(cx, cy, w, h, confidence=1.0):
@@ -81,3 +81,10 @@ def test_an_extent_under_half_a_pixel_is_no_detection():
     assert smooth_boxes(kp_2d)[1:] == (1, 30)
     kp_2d[0] = person(100, 100, 0, 0.5)
     assert smooth_boxes(kp_2d)[1:] == (0, 30)
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0, [40, 50, 20, 60]), (0.5, [30, 20, 40, 120])])
+def test_a_corner_box_has_a_margin_of_finite_joints_and_is_infinite_without_one(margin, expected):
+    joints = np.concatenate([person(50, 80, 20, 60), [[np.nan, 5, 1]]])
+    boxes = corner_boxes_with_margin(np.stack([joints, np.zeros((5, 3))]), margin)
+    assert_array_equal(boxes, [expected, [np.inf, np.inf, -np.inf, -np.inf]])

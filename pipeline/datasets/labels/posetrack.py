@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import extents
+from pipeline.boxes import corner_boxes_with_margin
 from pipeline.datasets.checks import finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
@@ -245,10 +245,7 @@ class _Labels21(StoredLabels):
         return bool(self.annotations)
 
     def _boxes(self, kp_2d: Doubles) -> Doubles:
-        corners, _ = extents(kp_2d)
-        low = corners[:, 0]
-        extent = corners[:, 1] - low
-        return np.concatenate([low - BOX_MARGIN * extent, (1 + 2 * BOX_MARGIN) * extent], axis=1)
+        return corner_boxes_with_margin(kp_2d, BOX_MARGIN)
 
 
 def _read_images(file: Path, stored: object) -> _ListedImages:
