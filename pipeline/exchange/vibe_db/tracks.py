@@ -243,6 +243,8 @@ def source_of(names: Sequence[str], frame_index: Ints) -> str | None:
         return None
     first = int(numbers[0] - frame_index[0])  # the number of the image of frame 0
     source = _guess_source(names, first)
+    if source is None:
+        return None
     try:
         name_of = names_of(source)
     except (PipelineError, ValueError):  # an absolute path, or one with '..'
@@ -252,14 +254,19 @@ def source_of(names: Sequence[str], frame_index: Ints) -> str | None:
     return source if source_names == list(names) else None
 
 
-def _guess_source(names: Sequence[str], first: int) -> str:
-    """The source that the first name suggests. first: the number of the image of frame 0."""
+def _guess_source(names: Sequence[str], first: int) -> str | None:
+    """The source that the first name suggests; None if no pattern can have such names.
+
+    first: the number of the image of frame 0.
+    """
     match = _LAST_NUMBER.search(names[0])
     assert match is not None  # as `_parse_numbers` found
     before = names[0][: match.start()]
     after = match[2]
     if before.endswith("#") and not after and first == 0:
         return f"video:{before.removesuffix('#')}"
+    if re.search("[{}]", before + after):  # a pattern would fill them in
+        return None
     texts = [name[len(before) : len(name) - len(after)] for name in names]
     padded = [len(text) for text in texts if text.startswith("0")]
     digits = padded[0] if padded else 1
