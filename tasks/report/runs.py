@@ -156,7 +156,7 @@ def _read_config(about: Mapping[str, Any]) -> VideoConfig | None:
         return None
     try:
         return models.find(str(about.get("of_model", "vibe"))).config.from_dict(settings)
-    except PipelineError:
+    except (TypeError, PipelineError):  # a TypeError for a path that is no text
         return None
 
 

@@ -31,6 +31,12 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
     assert [*found.curves["train/total"].steps] == list(range(1, 11))
 
 
+@pytest.mark.parametrize("settings", [None, {"of_the_future": 1}, {"seqlen": "x"}, {"cache": None}])
+def test_settings_that_this_version_cannot_read_are_unknown(tmp_path, settings):
+    (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
+    assert TrainingRun.read(tmp_path, "vibe-0123").config is None
+
+
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
