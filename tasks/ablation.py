@@ -25,7 +25,8 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.results import MEAN_BODY, ResultRow, RunMetrics, csv_text, metric_titles
+from tasks.result_tables import csv_text, metric_titles
+from tasks.results import MEAN_BODY, ResultRow, RunMetrics
 from tasks.settings import settings
 from tasks.training import Train, model_config
 from vibe_model import runs
@@ -295,7 +296,7 @@ def _rows_by_model(
     run: RunMetrics, split: str, protocol: str, variant: str
 ) -> dict[str, ResultRow]:
     """A run's rows by one protocol; empty if the protocol did not evaluate it."""
-    rows = ResultRow.read_entry(split, run.splits[split], _title(variant))
+    rows = run.rows(split, _title(variant))
     return {row.model: row for row in rows if row.protocol == protocol}
 
 

@@ -17,13 +17,8 @@ from cache.storage.durable import write_atomic
 from pipeline.cli import console
 from pipeline.cli.text import count, from_here
 from tasks.base import DEMO_DATA, PipelineTask, fact, plain, warn
-from tasks.results import (
-    ResultRow,
-    RunMetrics,
-    as_csv,
-    describe_labels,
-    table_of,
-)
+from tasks.result_tables import as_csv, table_of
+from tasks.results import ResultRow, RunMetrics, rows_by_split
 from tasks.settings import settings
 from tasks.training import MODEL_NAMES, Train, model_config
 from vibe_model import models, runs
@@ -96,7 +91,7 @@ class Evaluate(PipelineTask):
         metrics = {
             title: RunMetrics.read(runs.run_folder(config)) for title, config in configs.items()
         }
-        return list(itertools.chain.from_iterable(ResultRow.read_splits(metrics).values()))
+        return list(itertools.chain.from_iterable(rows_by_split(metrics).values()))
 
 
 class EvaluateVIBE(Evaluate):
@@ -146,8 +141,9 @@ def show_notes(metrics: RunMetrics, config: VideoConfig, note: str = "") -> None
         for protocol, reason in entry.get(LEFT_OUT, {}).items():
             without = plain(f"{split}, without protocol {protocol}: {reason}")
             console.out.print(f"{console.DOUBT} {without}")
+        labels = metrics.label_notes(split)
         for protocol, numbers in by_protocol(entry).items():
-            for text in (numbers.get(COMPARES_WITH), describe_labels(numbers)):
+            for text in (numbers.get(COMPARES_WITH), labels.get(protocol)):
                 if text:
                     console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
     _show_dynamics(metrics)

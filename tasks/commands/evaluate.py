@@ -2,7 +2,7 @@
 
 It chooses the splits that a protocol can evaluate, computes the errors, writes them to the folder
 of `--out`, and prints a table for each split. The errors are computed in `vibe_model.evaluation`,
-the tables made in `tasks.results`.
+the tables made in `tasks.result_tables`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
 from tasks import evaluation
 from tasks.base import fact, plain
-from tasks.results import ResultRow, RunMetrics, as_csv, table_of
+from tasks.result_tables import as_csv, table_of
+from tasks.results import RunMetrics, rows_by_split
 from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.files import write_json
@@ -126,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     _warn_of_missing_joints(splits)
     if args.out is not None:
         write_json(args.out / runs.METRICS, metrics.content)
-        rows = ResultRow.read_splits({model.title: metrics})
+        rows = rows_by_split({model.title: metrics})
         results = as_csv([*itertools.chain.from_iterable(rows.values())])
         write_atomic(args.out / evaluation.RESULTS, results.encode())
     if args.json:
@@ -138,7 +139,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _show(model: Trained, metrics: RunMetrics, out: Path | None) -> None:
     """Print tables of errors, and the folder of all numbers."""
-    shown = ResultRow.read_splits({model.title: metrics}, published=not metrics.stand_in)
+    shown = rows_by_split({model.title: metrics}, with_published=not metrics.stand_in)
     for name, rows in shown.items():
         console.print_table(table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()

@@ -134,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
     video failed.
     """
     with console.text_to_stderr(args.json):
-        request = _Request.of(args)
+        request = _Request.parse(args)
         predicted = _predict(request)
     if args.json:
         document: dict[str, Any] = {"out": str(request.out)}
@@ -175,7 +175,7 @@ class _Request:
     export: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Self:
+    def parse(cls, args: argparse.Namespace) -> Self:
         """The request of the arguments. Raises ConfigError if what they name does not exist."""
         clips = Path(args.named)
         is_clips = clips.exists()

@@ -33,9 +33,10 @@ from tasks.report.data import (
     OpenedCache,
 )
 from tasks.report.runs import TrainingRun
-from tasks.results import ResultRow, SplitMetrics, describe_labels, metric_titles
+from tasks.result_tables import metric_titles
+from tasks.results import ResultRow, RunMetrics, rows_by_split
 from vibe_model import runs
-from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
+from vibe_model.evaluation.protocols import LEFT_OUT, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 
 VERSION: Final = 16  # raised when the page's texts or layout change
@@ -228,10 +229,12 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     metrics = {run.name: run.metrics for run in runs if run.metrics is not None}
     is_demo = any(run.stand_in for run in runs)
     tables = {}
-    for split, rows in ResultRow.read_splits(metrics, published=not is_demo).items():
-        entries = [of_run.splits[split] for of_run in metrics.values() if split in of_run.splits]
-        notes = itertools.chain.from_iterable(map(_notes, entries))
-        tables[split] = _SplitTable(rows, [*dict.fromkeys(notes)])
+    for split, rows in rows_by_split(metrics, with_published=not is_demo).items():
+        notes = dict[str, None]()
+        for of_run in metrics.values():
+            if split in of_run.splits:
+                notes |= dict.fromkeys(_notes(of_run, split))
+        tables[split] = _SplitTable(rows, [*notes])
 
     rows = [*itertools.chain.from_iterable(table.rows for table in tables.values())]
     errors = [row.errors for row in rows]
@@ -250,13 +253,11 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     return PageSection("results", "Results", data)
 
 
-def _notes(entry: SplitMetrics) -> list[str]:
-    """What an entry of metrics.json compares with, and why protocols are missing."""
+def _notes(metrics: RunMetrics, split: str) -> list[str]:
+    """What a run's errors on a split are compared with, and why protocols are missing."""
     notes = []
-    for protocol, numbers in by_protocol(entry).items():
-        labels = describe_labels(numbers)
-        if labels:
-            notes.append(f"Protocol {protocol}: {labels}.")
-    for protocol, reason in entry.get(LEFT_OUT, {}).items():
+    for protocol, labels in metrics.label_notes(split).items():
+        notes.append(f"Protocol {protocol}: {labels}.")
+    for protocol, reason in metrics.splits[split].get(LEFT_OUT, {}).items():
         notes.append(f"Not evaluated by protocol {protocol}: {reason}.")
     return notes

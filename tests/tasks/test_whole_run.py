@@ -12,7 +12,8 @@ import sys
 import pytest
 import torch
 
-from tasks.results import ResultRow, RunMetrics, as_csv, table_of
+from tasks.result_tables import as_csv, table_of
+from tasks.results import RunMetrics, rows_by_split
 from tasks.training_run import TrainingView
 from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
@@ -112,7 +113,7 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
     per_frame = {"h36m/val": of(44.0, smoothed={"sigma": 2.0, "pa_mpjpe": 43.5})}
     metrics = {"VIBE": RunMetrics(own), "per frame": RunMetrics(per_frame)}
-    (rows,) = ResultRow.read_splits(metrics).values()
+    (rows,) = rows_by_split(metrics).values()
     columns = ("split", "protocol", "model", "pa_mpjpe", "mpjpe", "frames")
     written = [[row[name] for name in columns] for row in csv.DictReader(as_csv(rows).splitlines())]
     assert written == [

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError, StandInMixed
 from tasks.__main__ import main
 from tasks.commands.evaluate import _chosen_splits
 from tasks.evaluation import show_notes
-from tasks.results import ResultRow, RunMetrics
+from tasks.results import RunMetrics, rows_by_split
 from tests.results import read_file
 from tests.tasks.prediction.conftest import SPLIT, of_model, save_checkpoint, small_config
 from vibe_model.evaluation.evaluate import EvalOptions, evaluate_split
@@ -92,7 +92,7 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
     def protocols(split, *nested, stand_in):
         metrics = {"stand_in": stand_in, split: values | dict.fromkeys(nested, values)}
         run = RunMetrics(metrics)
-        rows = ResultRow.read_splits({"VIBE": run}, published=not run.stand_in)
+        rows = rows_by_split({"VIBE": run}, with_published=not run.stand_in)
         return [row.protocol for row in rows[split]]
 
     own = ["default", "default", "published", "published"]

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.demo.body import procedural
 from pipeline.errors import DataError
-from tasks.results import ResultRow, RunMetrics, as_csv
+from tasks.result_tables import as_csv
+from tasks.results import RunMetrics, rows_by_split
 from tests.oracles.body import smpl_paper
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
@@ -171,5 +172,5 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
     assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
     sequences = read_file(tmp_path / "sequences.json")["sequences"]
     assert any("accel_error_m_s2" in row for row in sequences)
-    rows = ResultRow.read_splits({"Bodies": RunMetrics({"a/test": found})})
+    rows = rows_by_split({"Bodies": RunMetrics({"a/test": found})})
     assert as_csv(rows["a/test"]).splitlines()[0].endswith("pck_aligned,accel_error_m_s2,frames")
