@@ -32,7 +32,7 @@ from pipeline.errors import RawDataError, describe_error, faults, note_fault
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import CommittedClip, RawVideo, changes
 from pipeline.files.raw.files import caching, remember
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -119,8 +119,8 @@ def attach_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> l
         number = numbers.get(video.name)
         if number is not None:
             entry = committed.videos[number]
-            clip = entry.account.get("clip")
-            video = replace(video, clip=clip, clip_digest=file_part(entry.pixels))
+            known = CommittedClip(file_part(entry.pixels), entry.account.get("clip"))
+            video = replace(video, committed=known)
         all_videos.append(video)
     return all_videos
 
@@ -197,9 +197,11 @@ class VideoReader:
         account = VideoAccount(video.name)
         try:
             _refuse_other_encodings(self.raw, video)
-            record = ClipRecord.from_dict(video.clip)
-            if record is not None:  # it is used in place of decoding the clip to make a new one
-                remember(ClipRecord, video.clip_digest, record)
+            known = video.committed
+            if known is not None:
+                record = ClipRecord.from_dict(known.record)
+                if record is not None:  # it is used in place of decoding the clip to make a new one
+                    remember(ClipRecord, known.digest, record)
             with _one_thread(model):
                 # this puts errors of labels into the account
                 tracks, account = self.dataset.read_accounted(self.raw, self.split, video, model)
@@ -207,7 +209,7 @@ class VideoReader:
             tracks = select(tracks, account, video.left_out, self.max_fps, extra)
             pixels = _describe_pixels(tracks, account)
             lost: Mapping[str, int] = {}
-            if video.clip_digest not in ("", file_part(pixels.pixels)):
+            if known is not None and known.digest not in ("", file_part(pixels.pixels)):
                 lost = _count_lost(tracks)
             return ReadVideo(digest, account, [track.rows for track in tracks], pixels, lost)
         except MemoryError:

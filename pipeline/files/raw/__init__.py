@@ -10,11 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.errors import StandInMixed
 
 MARKER: Final = "STAND_IN.json"  # in each folder of demo data, which is never mixed with real data
+
+
+class CommittedClip(NamedTuple):
+    """What an earlier conversion has found out about a video's pixels."""
+
+    digest: str  # of the pixels
+    record: Mapping[str, Any] | None  # `ClipRecord.as_dict`; None: of images
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +40,8 @@ class RawVideo:
     span: tuple[int, int] | None = None
     # names of its tracks that the user leaves out: [convert] leave_out
     left_out: tuple[str, ...] = ()
-    # the record of the clip, `ClipRecord.as_dict`, that an earlier conversion made; None: none
-    clip: Mapping[str, Any] | None = field(default=None, compare=False)
-    clip_digest: str = field(default="", compare=False)  # digest of the pixels that `clip` is about
+    # None: no earlier conversion has read the video
+    committed: CommittedClip | None = field(default=None, compare=False)
 
     @property
     def paths(self) -> tuple[Path, ...]:
