@@ -13,9 +13,6 @@ configuration has the path of that run's best.pt (`model_config`).
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +24,6 @@ from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
-from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
@@ -37,6 +33,7 @@ from tasks.base import PipelineTask, warn
 from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.results import RunMetrics
 from tasks.settings import settings
+from tasks.training_processes import run_training
 from tasks.training_run import TrainingView
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
@@ -48,7 +45,7 @@ from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig
 
 if TYPE_CHECKING:
-    from pipeline.cli.progress import Progress
+    pass
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "empty: as luigi.cfg sets it"
@@ -290,53 +287,9 @@ class Train(_TrainingTask):
         if not config.learns_depth:
             warn(WITHOUT_DEPTH)
         with self.progress() as progress:
-            folder = _run_training(config, self.variant, progress, self.what)
+            folder = run_training(config, self.variant, progress, self.what)
         best = RunMetrics.read(folder).content["best"]
         self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
-
-
-def _run_training(config: VideoConfig, variant: str | None, progress: Progress, what: str) -> Path:
-    """Train in this process, or in several processes if the settings ask for them.
-
-    Returns the run's folder. variant: The one that replaces that of luigi.cfg. what: Name of the
-    training for progress lines.
-    """
-    from vibe_model import training  # imports torch
-    from vibe_model.training.process_group import ProcessGroup
-
-    n = ProcessGroup.planned_size(config)
-    if n == 1:
-        return training.run(config, progress=TrainingView(progress, what))
-    progress(0, config.epochs * config.iterations, f"{n} processes")
-    command = f"--standalone --nproc-per-node {n} -m tasks train --model={config.MODEL}"
-    _launch_processes([*command.split(), f"--variant={variant or ''}", f"--seed={config.seed}"])
-    return runs.run_folder(config)
-
-
-def _launch_processes(words: list[str]) -> None:
-    """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # the processes print their errors themselves
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        run.main(words)
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        raise ConfigError(
-            f"training in several processes ended with exit code {code}, see above"
-        ) from error
-    except SignalException as error:
-        if error.sigval == signal.SIGTERM:
-            raise Terminated from error
-        raise KeyboardInterrupt from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _extractions_beside_data(config: VideoConfig) -> Iterator[ExtractBeside]:
