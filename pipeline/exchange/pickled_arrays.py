@@ -38,7 +38,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
 from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.other_formats import ZIP, owner_of, program_of
+from pipeline.files.formats.other_formats import ZIP, OtherProgram, owner_of
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
 from pipeline.skeletons import Array
@@ -93,7 +93,7 @@ def load_results(file: Path) -> Any:
             return _load_npy(file)
         if start[:1] == pickle.PROTO:
             return _load_joblib(file, _ALLOWED, RESULTS)
-        program = program_of(file)
+        program = OtherProgram.from_file(file)
         if program is not None:
             refuse(program.owner)
         is_zlib = start.startswith(b"\x78")

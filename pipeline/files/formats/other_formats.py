@@ -1,7 +1,7 @@
 """What a file is in place of the expected one, for messages.  [raw]
 
 Downloads are often other files: login pages, archives that are still packed, pointers of Git LFS
-(`other_format`). Label files may be those of programs that no reader supports (`program_of`).
+(`other_format`). Label files may be those of programs that no reader supports (`OtherProgram`).
 """
 
 from __future__ import annotations
@@ -53,6 +53,21 @@ class OtherProgram(NamedTuple):
 
     owner: str  # whose file it is
     advice: str = FORMATS  # how to write its content in a format that is read
+
+    @classmethod
+    def from_file(cls, file: Path) -> OtherProgram | None:
+        """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; None
+        if unknown. Raises OSError.
+        """
+        with open_unbuffered(file) as stream:
+            start = stream.read(_SEARCHED)
+        words = set(re.findall(r"\w+", start.decode("latin1")))
+        if start.startswith(_HDF5):
+            import h5py  # takes 0.2 s
+
+            with h5py.File(file) as content:
+                words = set(content)
+        return _find_program({file.suffix.lower(), *words})
 
 
 # Endings, keys or first words, which a file must all have -> whose it is. The first that fits
@@ -167,21 +182,6 @@ def owner_of(marks: Collection[str]) -> str | None:
     """
     program = _find_program(marks)
     return None if program is None else program.owner
-
-
-def program_of(file: Path) -> OtherProgram | None:
-    """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; None if
-    unknown. Raises OSError.
-    """
-    with open_unbuffered(file) as stream:
-        start = stream.read(_SEARCHED)
-    words = set(re.findall(r"\w+", start.decode("latin1")))
-    if start.startswith(_HDF5):
-        import h5py  # takes 0.2 s
-
-        with h5py.File(file) as content:
-            words = set(content)
-    return _find_program({file.suffix.lower(), *words})
 
 
 def _find_program(marks: Collection[str]) -> OtherProgram | None:

@@ -25,7 +25,7 @@ from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind
-from pipeline.files.formats.other_formats import OtherProgram, program_of
+from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.formats.people import keypoints_json, text_files
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.joint_orders import order_joints
@@ -160,7 +160,7 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
         with reading(file, expected, do=DAMAGED):
-            program = program_of(file) or OtherProgram(f"a {file.suffix} file")
+            program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:

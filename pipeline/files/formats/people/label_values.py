@@ -11,7 +11,7 @@ from typing import Any, Final
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.names import kind, shown
-from pipeline.files.formats.other_formats import FORMATS, program_of
+from pipeline.files.formats.other_formats import FORMATS, OtherProgram
 
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
@@ -41,7 +41,7 @@ def other_tool_error(
 ) -> RawDataError:
     """The error for a file in no format that is read; it names the tool, if that is known."""
     with arrays.reading(file, expected):
-        program = program_of(file)
+        program = OtherProgram.from_file(file)
     if program is not None:
         found = f"{program.owner}, which is not read"
         do = program.advice
