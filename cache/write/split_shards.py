@@ -21,7 +21,7 @@ The rows of a finished video that is not usable stay in the shards, but no track
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Self
 
 import numpy as np
@@ -208,7 +208,9 @@ def _latest_videos(shards: Sequence[StagedShard]) -> list[VideoRecord]:
 
 def _entries(videos: Sequence[VideoRecord]) -> dict[str, object]:
     """The entries of a shard's piece."""
-    return {"videos": [*map(asdict, videos)]}
+    names = [field.name for field in fields(VideoRecord)]
+    # `asdict` would copy all runs of all tracks
+    return {"videos": [{name: getattr(video, name) for name in names} for video in videos]}
 
 
 def _videos_of(staged: StagedShard) -> list[VideoRecord]:
