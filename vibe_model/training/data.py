@@ -218,9 +218,10 @@ class _ArrayForm(NamedTuple):
 class _BatchLayout:
     """The arrays of a rank's batches, and which of their windows each part fills."""
 
-    labels: Mapping[str, _ArrayForm]  # empty without parts with video
+    seqlen: int
+    n_windows: int  # with video
+    n_motions: int | None  # windows of real motion; None without that part
     inputs: Mapping[str, _ArrayForm]  # features, extra streams and columns, by label
-    real_theta: _ArrayForm | None  # None without a part "motion"
     windows: Mapping[str, slice]  # part with video -> its windows: they follow one another along B
     names: Mapping[str, Mapping[str, str]]  # part with video -> field of `Split.read` -> label
 
@@ -256,28 +257,23 @@ class _BatchLayout:
             if name not in _LABELS
         }
 
-        labels = {}
-        if windows:
-            for name, size in _LABELS.items():
-                form = _ArrayForm((n_windows, mixture.seqlen, *size), np.dtype(np.float32))
-                labels[name] = form
-        motion = None
-        if "motion" in mixture.parts:
-            shape = (mixture.sizes["motion"], mixture.seqlen, *_LABELS["theta"])
-            motion = _ArrayForm(shape, np.dtype(np.float32))
-        return cls(labels, inputs, motion, windows, names)
+        n_motions = mixture.sizes.get("motion")
+        return cls(mixture.seqlen, n_windows, n_motions, inputs, windows, names)
 
     def allocate(self) -> _BatchBuffers:
         """Make the arrays of a batch. Labels that a part may lack are 0."""
-        labels: _Arrays = {name: np.zeros(*form) for name, form in self.labels.items()}
+        labels: _Arrays = {}
+        if self.windows:
+            for name, size in _LABELS.items():
+                labels[name] = np.zeros((self.n_windows, self.seqlen, *size), np.float32)
         labels |= {name: np.empty(*form) for name, form in self.inputs.items()}
         of_part: dict[str, _Arrays] = {}
         for part, windows in self.windows.items():
             names = self.names[part]
             of_part[part] = {field: labels[name][windows] for field, name in names.items()}
         motion = None
-        if self.real_theta is not None:
-            motion = np.empty(*self.real_theta)
+        if self.n_motions is not None:
+            motion = np.empty((self.n_motions, self.seqlen, *_LABELS["theta"]), np.float32)
             of_part["motion"] = {"theta": motion}
         return _BatchBuffers(labels, motion, of_part)
 
