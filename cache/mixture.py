@@ -275,8 +275,10 @@ class _PartWindows:
                 shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
                 first = first_split.setdefault(name, split)
                 if shape != array.shape[2:]:
-                    raise _different_shapes(
-                        f"{part.name}: {name}", {first: shape, split: array.shape[2:]}
+                    raise CacheError(
+                        f"{part.name}: {name}: expected one shape in all splits, found {shape} in "
+                        f"{first} and {array.shape[2:]} in {split}. They cannot be in one batch: "
+                        "leave one of them out."
                     )
                 fields[name] = (shape, np.result_type(widest, dtype))
         return fields
@@ -296,7 +298,11 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
         starts[name] = first_rows[find_ranges(first_rows, *left_out.T) < 0]
     if not any(map(len, starts.values())):
-        raise _no_windows(part, seqlen)
+        raise CacheError(
+            f"{part.name}: expected windows of {seqlen} frames, found none in "
+            f"{', '.join(part.splits) or 'no splits'} (stream {', '.join(part.streams) or None}). "
+            "Convert and extract these splits, or choose others."
+        )
     return starts
 
 
@@ -400,20 +406,3 @@ def _generator_for(*key: str | int) -> np.random.Generator:
 def _floor_product(number: int, fraction: Fraction) -> int:
     """The product, rounded down. Much faster than `math.floor(number * fraction)`."""
     return number * fraction.numerator // fraction.denominator
-
-
-def _no_windows(part: MixturePart, seqlen: int) -> CacheError:
-    return CacheError(
-        f"{part.name}: expected windows of {seqlen} frames, found none in "
-        f"{', '.join(part.splits) or 'no splits'} (stream {', '.join(part.streams) or None}). "
-        "Convert and extract these splits, or choose others."
-    )
-
-
-def _different_shapes(field: str, shapes: Mapping[str, tuple[int, ...]]) -> CacheError:
-    """The error for a field whose shapes, by split, differ."""
-    actual = " and ".join(f"{shape} in {split}" for split, shape in shapes.items())
-    return CacheError(
-        f"{field}: expected one shape in all splits, found {actual}. They cannot be in one batch: "
-        "leave one of them out."
-    )

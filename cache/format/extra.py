@@ -199,19 +199,16 @@ class ExtraColumn(Column):
         provided = (find(dataset, self.name) for find in FINDERS)
         function = next(filter(None, itertools.chain(declared, provided)), None)
         if function is None:
-            raise self._no_function(split)
+            raise CacheError(
+                f"{split}: column {self.name!r} is mirrored by a function of the package that "
+                "reads the dataset, which is not loaded here. Install it and `import "
+                "pipeline.datasets`, or read the column of a stream without mirrored crops."
+            )
         mirrored = np.asarray(function(values))
         if mirrored.shape != values.shape:
             problem = f"mirror gave {mirrored.shape}, expected {values.shape}"
             raise CacheError(f"{split}: column {self.name!r}: {problem}")
         return mirrored
-
-    def _no_function(self, split: str) -> CacheError:
-        return CacheError(
-            f"{split}: column {self.name!r} is mirrored by a function of the package that reads "
-            "the dataset, which is not loaded here. Install it and `import pipeline.datasets`, or "
-            "read the column of a stream without mirrored crops."
-        )
 
 
 FINDERS: Final[list[FindMirror]] = []

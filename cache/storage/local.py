@@ -168,10 +168,7 @@ class LocalStore(Store):
         return sizes
 
     def refuse_links(self, key: str) -> None:
-        path = self.root
-        for name in key.split("/"):
-            path = path / name
-            refuse_link(path)
+        refuse_link(self._path_to_write(key))
 
     def age(self, key: str) -> float:
         return time.time() - self._path(key).stat().st_mtime

@@ -19,7 +19,7 @@ import numpy as np
 from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import COLUMNS, UNDECODABLE, Geometry
+from cache.format.layout import COLUMNS, UNDECODABLE
 from cache.format.manifest import lost_manifest
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
@@ -166,7 +166,7 @@ def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
     manifest = source.manifest
     n_rows = 0
     digest = str(manifest["digest"])
-    geometry = Geometry(**manifest["geometry"])
+    geometry = source.commit.geometry
     with SplitWriter(
         store.root,
         source.name,
@@ -234,7 +234,7 @@ def _write_stream(
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
     """
-    manifest = stream.commit.manifest
+    manifest = stream.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
     is_new = name not in copied.streams

@@ -197,7 +197,10 @@ class NextCommit:
         """
         self._require_open()
         if entry.name in self._video_names:
-            raise self._existing_video(entry.name)
+            do = "append each video once"
+            if entry.name in self.state.videos:
+                do = "drop it in begin to replace it"
+            raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
         extra = self.state.extra.values()
         for track in tracks:
             check_track(track, entry.name, self.state.columns, extra)
@@ -276,12 +279,6 @@ class NextCommit:
     def _require_open(self) -> None:
         if self._ended is not None:
             raise CacheError(f"{self._split}: {self._ended}")
-
-    def _existing_video(self, name: str) -> CacheError:
-        do = "append each video once"
-        if name in self.state.videos:
-            do = "drop it in begin to replace it"
-        return CacheError(f"{self._split}: video {name!r} exists already: {do}")
 
 
 _ENDED: Final = (

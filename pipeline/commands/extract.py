@@ -70,12 +70,16 @@ class RequestedStreams:
     def specs(self, committed: cache.Split | None) -> list[StreamSpec]:
         """The streams to extract of a split; committed: None if it is not converted yet.
 
-        Raises PipelineError for an existing stream whose kind no setting names.
+        Raises PipelineError for an existing stream whose kind neither a setting nor its name says.
         """
         specs = []
         for name in self.names:
-            if committed is not None and name in committed.streams:
-                _refuse_unnamed(self.source, committed, name)
+            is_unknown = kind_of(self.source, name) not in streams.names()
+            if is_unknown and committed is not None and name in committed.streams:
+                advice = advise_continuing(committed, name)
+                raise PipelineError(
+                    f"{committed.name}: no setting names the kind of stream {name!r}. {advice}"
+                )
             specs.append(stream_of(self.source, name))
         return specs
 
@@ -162,16 +166,6 @@ def _reads(args: argparse.Namespace) -> list[str]:
 def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     return RequestedStreams.by_options(
         args.cfg, kind=args.kind, weights=args.weights, precision=args.precision
-    )
-
-
-def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: str) -> None:
-    """Raise PipelineError for an existing stream whose kind neither a setting nor its name says."""
-    if kind_of(source, stream_name) in streams.names():
-        return
-    advice = advise_continuing(committed, stream_name)
-    raise PipelineError(
-        f"{committed.name}: no setting names the kind of stream {stream_name!r}. {advice}"
     )
 
 

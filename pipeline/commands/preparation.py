@@ -144,7 +144,11 @@ def _choose_detector(recipe: Recipe, choice: DetectorChoice) -> Recipe:
         if choice.downloads or not detector.downloads:
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
-        raise type(error)(f"{str(error).rstrip('.')}. {_other_ways(recipe.raw)}") from error
+        other_ways = (
+            "Or name another --detector, or put keypoints of another tool into "
+            f"{recipe.raw}/{KEYPOINTS}."
+        )
+        raise type(error)(f"{str(error).rstrip('.')}. {other_ways}") from error
     return replace(recipe, detector=detector, by_any_detector=not is_named)
 
 
@@ -155,8 +159,3 @@ def _is_whole(raw: Path, clip: str) -> bool:
     except RawDataError:
         return False
     return True
-
-
-def _other_ways(raw: Path) -> str:
-    """What to do if a detector cannot be used."""
-    return f"Or name another --detector, or put keypoints of another tool into {raw}/{KEYPOINTS}."

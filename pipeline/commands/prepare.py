@@ -30,7 +30,6 @@ from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
 from pipeline.conversion.committed import ConversionRecord, committed_split
-from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
@@ -99,7 +98,10 @@ def _run(args: argparse.Namespace) -> int:
         settings, args.dataset, raw=args.raw, root=args.cache, named_body=args.body
     )
     if recipe.dataset.labels.uses_body and recipe.body is None:
-        raise _no_body(recipe.dataset)
+        raise PipelineError(
+            f"{recipe.dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be "
+            "added after features. (`convert` and `extract` work without.)"
+        )
     requested = RequestedStreams.by_options(settings, weights=args.weights)
     choice = DetectorChoice(name=args.detector, every=args.every, downloads=not args.plan)
     preparation = Preparation.resolve(recipe, choice, _streams_by_split(recipe, requested))
@@ -140,7 +142,9 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
     """
     plans = preparation.plans()
     if not plans:
-        raise _no_videos(preparation.recipes[0])
+        recipe = preparation.recipes[0]
+        found = f"found no videos of {recipe.dataset.name}"
+        raise PipelineError(f"{recipe.raw}: {found}. Name its raw folder: --raw DIR")
     runnable = [plan for plan in plans if not plan.problems]
     if not runnable:
         raise PipelineError(plans[0].problems[0])
@@ -268,7 +272,10 @@ def _check_page(recipe: Recipe) -> None:
 
     page = _page_file(recipe)
     if page.exists() and not is_page(page):
-        raise _other_file(page)
+        raise PipelineError(
+            f"{page}: expected no file, or an earlier page of tracks; found another file, which is "
+            "not replaced. Move it."
+        )
     require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
 
@@ -304,25 +311,6 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     for text in few(rejected, FEW, status):
         out.print(f"  {DOUBT} {plain(text)}")
     return len(rejected)
-
-
-def _no_body(dataset: Dataset) -> PipelineError:
-    return PipelineError(
-        f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after "
-        "features. (`convert` and `extract` work without.)"
-    )
-
-
-def _no_videos(recipe: Recipe) -> PipelineError:
-    do = "Name its raw folder: --raw DIR"
-    return PipelineError(f"{recipe.raw}: found no videos of {recipe.dataset.name}. {do}")
-
-
-def _other_file(page: Path) -> PipelineError:
-    return PipelineError(
-        f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
-        "replaced. Move it."
-    )
 
 
 COMMAND: Final = Command(

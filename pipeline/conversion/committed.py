@@ -112,7 +112,10 @@ class ConversionRecord:
         """
         raw = given or self.raw
         if raw is None:
-            raise _raw_unknown(self.split.name)
+            raise PipelineError(
+                f"{self.split.name}: its raw folder is unknown, because provenance.json is "
+                f"missing. {_NAME_RAW}"
+            )
         if not raw.is_dir():
             problem = f"its raw folder was {raw}" if given is None else f"--raw is {raw}"
             raise PipelineError(f"{self.split.name}: {problem}, which does not exist. {_NAME_RAW}")
@@ -222,12 +225,6 @@ class ConversionRecord:
 # messages
 
 _NAME_RAW: Final = "Name the dataset's own raw folder: --raw DIR."
-
-
-def _raw_unknown(split: str) -> PipelineError:
-    return PipelineError(
-        f"{split}: its raw folder is unknown, because provenance.json is missing. {_NAME_RAW}"
-    )
 
 
 def _none_usable(record: ConversionRecord) -> str:

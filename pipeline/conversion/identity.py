@@ -64,7 +64,8 @@ def reader_parts(
     extra = dataset.extra_columns(split, body=parts["body"] is not None)
     if extra:
         parts["extra"] = {column.name: column.stored_as for column in extra}
-    parts |= selection.as_identity()
+    if selection.max_fps is not None:
+        parts["max_fps"] = selection.max_fps
     shared = dataset.shared(raw)
     if shared:
         parts["shared"] = shared

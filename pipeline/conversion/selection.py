@@ -18,7 +18,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,6 @@ class RowSelection:
     max_fps: float | None = None  # most rows a second; None: all
     leave_out: Path | None = None  # the user's list of tracks; None: no track is left out
 
-    def as_identity(self) -> dict[str, Any]:
-        """The part of a split's identity; empty where all rows are taken."""
-        return {} if self.max_fps is None else {"max_fps": self.max_fps}
-
     def mark(
         self,
         videos: Iterable[RawVideo],
@@ -84,17 +80,14 @@ class RowSelection:
             video_names.update(committed.videos.names)
         for video_name, lines in by_video.items():
             if video_name not in video_names:
-                raise self._no_track(lines[0], f"{dataset.name}/{split}", video_name, video_names)
+                similar = did_you_mean(video_name, sorted(video_names)) or "."
+                name = f"{dataset.name}/{split}"
+                raise ConfigError(
+                    f"{self.leave_out}, line {lines[0].number}: {name} has no video "
+                    f"{video_name!r}, so no track {lines[0].track!r}{similar} Correct the line, "
+                    "or take it away."
+                )
         return tuple(marked)
-
-    def _no_track(
-        self, line: _ListedTrack, split: str, video: str, known: Collection[str]
-    ) -> ConfigError:
-        similar = did_you_mean(video, sorted(known)) or "."
-        return ConfigError(
-            f"{self.leave_out}, line {line.number}: {split} has no video {video!r}, so no track "
-            f"{line.track!r}{similar} Correct the line, or take it away."
-        )
 
 
 ALL_ROWS: Final = RowSelection()

@@ -56,12 +56,17 @@ class SplitStatus:
             problems += record.why_empty()
         else:
             try:
-                _require_raw(record)
-                # a look at a cache reads no terabyte
-                plan = recorded_plan(split, reads_contents=False)
-                problems += plan.problems
+                if record.raw.is_dir():
+                    # a look at a cache reads no terabyte
+                    plan = recorded_plan(split, reads_contents=False)
+                    problems += plan.problems
+                else:
+                    again = record.convert_command("--retry", "--raw", "DIR")
+                    missing = f"its raw folder {record.raw} is missing"
+                    unlisted = f"{missing}. {MOUNT}. If it has moved: {again}"
             except (PipelineError, OSError) as error:
                 unlisted = error_text(error)
+            if unlisted is not None:
                 problems.append(f"{split.name}: {unlisted}")
         accounts = []
         without_track = {}
@@ -108,12 +113,3 @@ def _read_stream(split: cache.Split, name: str) -> _StreamStatus:
     except (cache.CacheError, OSError) as error:
         problem = f"{split.name}: {name} is damaged: {error_text(error)}"
     return _StreamStatus(name, label, weights, problem=problem)
-
-
-def _require_raw(record: ConversionRecord) -> None:
-    """Raise PipelineError if the recorded raw folder is missing."""
-    if record.raw is not None and not record.raw.is_dir():
-        again = record.convert_command("--retry", "--raw", "DIR")
-        raise PipelineError(
-            f"its raw folder {record.raw} is missing. {MOUNT}. If it has moved: {again}"
-        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from enum import Enum
 from pathlib import Path
 
 import cache
@@ -17,14 +16,6 @@ from pipeline.cli.system_errors import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
 from pipeline.settings.sections import Settings
-
-
-class _Creation(Enum):
-    """Whether a missing cache is created: the values of [paths] new_cache."""
-
-    ALWAYS = "yes"
-    NEVER = "no"
-    ONCE = "once"
 
 
 def is_new_cache(root: cache.Root) -> bool:
@@ -61,9 +52,9 @@ def check_new_cache(settings: Settings, root: cache.Root) -> None:
     creation = _creation_of(settings, root)
     where = settings.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
-    if creation is _Creation.NEVER:
+    if creation == "no":
         raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
-    if creation is _Creation.ONCE and not _is_writable(settings.file):
+    if creation == "once" and not _is_writable(settings.file):
         afterwards = f"{settings.file} cannot be changed to new_cache = no afterwards"
         problem = f"{root} has no cache, and {afterwards}"
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
@@ -79,7 +70,7 @@ def _is_writable(file: Path) -> bool:
 
 def forbid_new_cache(settings: Settings, root: cache.Root) -> None:
     """After a commit to [paths] cache, change `new_cache = once` in luigi.cfg to `no`."""
-    if _creation_of(settings, root) is _Creation.ONCE:
+    if _creation_of(settings, root) == "once":
         try:
             settings.source.section("paths").rewrite("new_cache", "once", "no")
         except OSError as error:
@@ -92,10 +83,10 @@ def _warn_once(text: str) -> None:
     err.warn(text)
 
 
-def _creation_of(settings: Settings, root: cache.Root) -> _Creation:
-    """[paths] new_cache if `root` is [paths] cache. It says nothing of other caches."""
+def _creation_of(settings: Settings, root: cache.Root) -> str:
+    """[paths] new_cache if `root` is [paths] cache; else "yes": it says nothing of other caches."""
     paths = settings.named_paths
     # a URL stays what it is
     if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
-        return _Creation.ALWAYS
-    return _Creation(paths.new_cache)
+        return "yes"
+    return paths.new_cache

@@ -70,7 +70,10 @@ def network_on_device(
     device = chosen_device(machine.device)
     loaded = load()
     if precision == "fast" and loaded.columns:
-        raise _rounded_columns(loaded)
+        raise ConfigError(
+            f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, "
+            "which bf16 rounds to three digits. Set precision = exact."
+        )
     if precision == "exact" or not arithmetic.has_bf16(device):
         return _on_device(loaded, device, machine, "exact")
 
@@ -98,11 +101,3 @@ def _standardise(loaded: Loaded, statistics: Standardisation) -> Loaded:
     as_json = {name: list(numbers) for name, numbers in statistics._asdict().items()}
     provenance = {**loaded.provenance, "standardisation": as_json}
     return replace(loaded, provenance=provenance, standardisation=statistics)
-
-
-def _rounded_columns(loaded: Loaded) -> ConfigError:
-    """The error for a network in bf16 that reads columns."""
-    return ConfigError(
-        f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, "
-        "which bf16 rounds to three digits. Set precision = exact."
-    )

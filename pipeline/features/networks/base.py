@@ -74,9 +74,6 @@ class Network(ABC):
         Args:
             labels: the stream's columns, (batch_size, ...) each.
         """
-        expected = (self.batch_size, *self.region, 3)
-        if crops.shape != expected or crops.dtype != np.uint8:
-            raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
         tensors = {
             name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()
         }
