@@ -144,8 +144,8 @@ class SplitWriter(Writer):
             drop: names of committed videos to remove or replace.
             invalidate: numbers of shards to remove from all columns. They may not have rows of
                 tracks that stay. If the columns have changed, all committed shards are removed.
-            keys: for each video to append, what decides its rows besides the plan, if anything
-                does. Finished videos with other keys must be appended again.
+            keys: for each video to append, what decides its rows besides the plan. Finished
+                videos with other keys must be appended again. None: the plan decides all rows.
 
         Raises CacheError for unknown videos, for a shard with rows of a track that stays, and for a
         video that stays although the columns have changed.
@@ -153,19 +153,19 @@ class SplitWriter(Writer):
         if self._next is not None:
             do = "commit first; after an error, enter the writer again"
             raise CacheError(f"{self._split}: begin was called before: {do}")
-        key_of = keys or {}
         removal = self.state.plan_removal(drop, invalidate)
 
         def is_usable(video: VideoRecord) -> bool:
             """Whether a staged video is to be appended with the same rows."""
-            return video.key == key_of.get(video.name, "") and removal.admits(video)
+            key = "" if keys is None else keys.get(video.name)
+            return video.key == key and removal.admits(video)
 
         work = StagedWork(self.place, removal.staged_conditions(self._plan))
         files = ShardFiles(self.place, self._columns, self._commit.geometry, work)
         shards = SplitShards.resume(files, self._lock, self.state.first_row, is_usable)
         if not shards.journalled:
             self._remove_uncommitted(self._commit, work)
-        self._next = NextCommit(removal, shards, key_of, self._publish_next)
+        self._next = NextCommit(removal, shards, keys or {}, self._publish_next)
         return self._next
 
     def _publish_next(

@@ -124,3 +124,18 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp
         with pytest.raises(CacheError, match="is made"):
             following.keep("c")
     assert committed(tmp_path, toy) == {"c", "d"}
+
+
+def test_videos_that_a_killed_writer_appended_without_keys_are_not_of_a_commit_by_keys(
+    tmp_path, toy
+):
+    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
+        early = writer.begin()
+        for name in "abc":
+            early.append(*boxes(toy, name))
+    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
+        following = writer.begin(keys={"d": "1"})
+        assert following.journalled == {}
+        following.append(*boxes(toy, "d"))
+        following.commit({})
+    assert committed(tmp_path, toy) == {"d"}
