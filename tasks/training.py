@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import luigi
 from luigi.task_register import Register
@@ -43,9 +43,6 @@ from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import VIBE, WITHOUT_DEPTH, ModelSections
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig
-
-if TYPE_CHECKING:
-    pass
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "empty: as luigi.cfg sets it"
