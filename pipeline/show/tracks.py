@@ -269,13 +269,13 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
-        raise no_video(split.name, video, None, names_with_tracks)
+        raise _no_video(split.name, video, None, names_with_tracks)
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
         outcome = VideoOutcome.from_account(split.videos[number].account)
         reason = ": ".join(filter(None, outcome))
-        raise no_video(split.name, video, reason, names_with_tracks)
+        raise _no_video(split.name, video, reason, names_with_tracks)
     return numbers
 
 
@@ -380,7 +380,7 @@ class _RawTracks:
             reason = None
             if name in self.accounts:
                 reason = self.accounts[name].rejection
-            raise no_video(split, name, reason, names)
+            raise _no_video(split, name, reason, names)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:
@@ -434,7 +434,7 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
         refuse_mixture(raw, body, is_demo=stand_in)
 
 
-def no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:
+def _no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:
     """The error for a chosen video of split `name` without tracks.
 
     reason: why it has none; None: there is no such video. others: names of videos with tracks.

@@ -90,7 +90,7 @@ class FileReader:
             parts.append(part)
         account.check()
         image_names = [name for part in parts for name in part.image_names]
-        source = source_of(image_names, np.concatenate([part.frame_index for part in parts]))
+        source = _source_of(image_names, np.concatenate([part.frame_index for part in parts]))
         if image_names and source is None:
             account.note("img_name is not kept: its names are no numbered images in a raw folder")
         fingerprint = hashlib.sha256(f"{self.file.sha256} {video}".encode()).hexdigest()
@@ -231,12 +231,12 @@ def _parse_numbers(texts: Sequence[str]) -> Ints | None:
     return np.array(numbers, np.int64) if numbers else None
 
 
-def source_of(names: Sequence[str], frame_index: Ints) -> str | None:
+def _source_of(names: Sequence[str], frame_index: Ints) -> str | None:
     """The pixel source whose frames have these names; None if there is none in a raw folder.
 
-    >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
+    >>> _source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
     'pictures:a/{:06d}.jpg+1'
-    >>> source_of(["/elsewhere/000007.jpg"], np.array([6]))
+    >>> _source_of(["/elsewhere/000007.jpg"], np.array([6]))
     """
     numbers = _parse_numbers(names)
     if numbers is None:

@@ -16,7 +16,7 @@ from pipeline.exchange.rows import Segments
 from pipeline.exchange.vibe_db.database import Layout, names_of
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
-from pipeline.exchange.vibe_db.tracks import source_of
+from pipeline.exchange.vibe_db.tracks import _source_of
 from pipeline.skeletons import JOINTS, joint_names
 from tests.pipeline.exchange.made_streams import add_features, add_video
 
@@ -262,7 +262,7 @@ a/{}/000001.jpg a/000009.jpg | 1 2 |
 def test_names_of_pictures_lead_back_to_their_source(line):
     names, numbers, source = (part.strip() for part in line.split("|"))
     frames = [int(number) for number in numbers.split()]
-    assert source_of(names.split(), np.array(frames)) == (source or None)
+    assert _source_of(names.split(), np.array(frames)) == (source or None)
     if source:
         name_of = names_of(source)
         assert [name_of(frame) for frame in frames] == names.split()

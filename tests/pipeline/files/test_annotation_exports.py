@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import joint_called
+from pipeline.files.formats.people.joint_orders import _joint_called
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import N, coco_object, read, write
@@ -26,7 +26,7 @@ from tests.pipeline.files.made_detections import N, coco_object, read, write
     ],
 )
 def test_a_joint_is_known_in_any_usual_spelling(name, ours):
-    assert joint_called(name) == ours
+    assert _joint_called(name) == ours
 
 
 def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path):

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import ORDERS, check_named_order, order_joints
+from pipeline.files.formats.people.joint_orders import ORDERS, _check_named_order, order_joints
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
@@ -196,10 +196,10 @@ def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
     names = skeletons.joint_names(order)
     for person in (spin49, *hard.values()):
         named = joints(frames(person, order))
-        assert not check_named_order(Path(), names, named, named)
+        assert not _check_named_order(Path(), names, named, named)
     named = joints(frames(spin49, order))
     with pytest.raises(RawDataError, match=f"names that the numbers contradict.* fit {order}"):
-        check_named_order(Path(), names[::-1], named, named)
+        _check_named_order(Path(), names[::-1], named, named)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02])

@@ -11,7 +11,7 @@ import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
-from pipeline.show.tracks import Choice, from_cache, from_raw, no_video
+from pipeline.show.tracks import Choice, _no_video, from_cache, from_raw
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
@@ -212,5 +212,5 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
 
 
 def test_a_reason_that_speaks_of_no_such_video_is_not_taken_for_a_misspelt_name():
-    error = no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
+    error = _no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
     assert str(error).endswith("the list has no such video; others have tracks: a.mp4, bb.mp4")

@@ -160,7 +160,7 @@ def _joints_by_name(place: Path, points: list[Doubles], names: Sequence[str]) ->
     """The joints that a file names, as far as they are known here."""
     column_of: dict[str, int] = {}
     for column, name in enumerate(names):
-        joint = joint_called(name)
+        joint = _joint_called(name)
         if joint is not None:
             column_of.setdefault(joint, column)
     if len(column_of) < FEWEST:
@@ -171,7 +171,7 @@ def _joints_by_name(place: Path, points: list[Doubles], names: Sequence[str]) ->
     named = [persons[:, [*column_of.values()]] for persons in points]
     notes: list[str] = []
     if points:
-        doubt = check_named_order(place, skeleton, np.concatenate(named), np.concatenate(points))
+        doubt = _check_named_order(place, skeleton, np.concatenate(named), np.concatenate(points))
         notes += filter(None, [doubt])
     if skeleton == joint_names("coco"):
         return _OrderedJoints("coco", named, notes)
@@ -198,7 +198,7 @@ def _find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     return better[0].order if better else usual.order
 
 
-def check_named_order(
+def _check_named_order(
     place: Path, names: Sequence[str], named: Doubles, stored: Doubles
 ) -> str | None:
     """Check joints (N, J, 3) that are `named` in our spelling by `names`.
@@ -378,13 +378,13 @@ def _joints_by_spelling() -> dict[str, str]:
 JOINT_OF_SPELLING: Final[Mapping[str, str]] = _joints_by_spelling()
 
 
-def joint_called(name: str) -> str | None:
+def _joint_called(name: str) -> str | None:
     """Our name of a joint; None if it is unknown. Case, blanks, hyphens, underscores and dots do
     not matter, and a side may be one letter.
 
     "Neck" alone is unknown: some tools mean the middle of the shoulders, others the upper neck.
 
-    >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
+    >>> [_joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
     ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
     """
     return _JOINT_OF_COMPACT_SPELLING.get(_compact(name))
