@@ -14,7 +14,6 @@ Each figure is of a fresh process, with all files in memory. `verify` and `cat` 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -208,8 +207,12 @@ def main() -> None:
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines = tracks(args, Path(folder))
-        about = "SIMULATED data: no result about a dataset."
-        report(about, "How do times and memory grow, up to a million tracks?", lines, args)
+        report(
+            "SIMULATED data: no result about a dataset.",
+            "How do times and memory grow, up to a million tracks?",
+            lines,
+            args,
+        )
 
 
 def make(folder: Path, split: str, n_tracks: int) -> None:
@@ -328,7 +331,7 @@ def _publish_stream(
 def _video_record(video: str, digest: str, account: VideoAccount, start: int) -> VideoRecord:
     """The record that a conversion writes for a video."""
     track = {"step": 1, "fps": 25.0, "crop_scale": 1.3, "gender": "neutral", "intrinsics": None}
-    starts = range(start, start + TRACKS * ROWS, ROWS)
+    stop = start + TRACKS * ROWS
     tracks = [
         {
             **track,
@@ -337,7 +340,7 @@ def _video_record(video: str, digest: str, account: VideoAccount, start: int) ->
             "stop": row + ROWS,
             "runs": [(row, row + ROWS)],
         }
-        for k, row in enumerate(starts)
+        for k, row in enumerate(range(start, stop, ROWS))
     ]
     return VideoRecord(
         name=video,
@@ -346,9 +349,9 @@ def _video_record(video: str, digest: str, account: VideoAccount, start: int) ->
         width=340,
         height=256,
         fingerprint=digest,
-        account=json.loads(layout.canonical(account.as_dict())),
+        account=account.as_dict(),
         tracks=tracks,
-        stop=start + TRACKS * ROWS,
+        stop=stop,
         key=digest,
     )
 
