@@ -73,18 +73,13 @@ class ShardLayout:
         return self.geometry.chunks * 16 + 4
 
     def encode(self, rows: Array) -> tuple[bytes, str]:
-        """Encode `rows` (n, *shape), 1 <= n <= `rows_per_shard`, as a shard.
+        """Encode `rows` (n, *shape) of the column's dtype, 1 <= n <= `rows_per_shard`, as a shard.
 
         Returns the bytes of the shard file, and its record for the manifest. The last chunk is
-        filled up with the fill value; chunks that would hold only padding are absent. Raises
-        ValueError if the dtype or shape is wrong.
+        filled up with the fill value; chunks that would hold only padding are absent.
         """
-        column = self.column
         size = self.geometry.rows_per_chunk
-        is_shard = 0 < len(rows) <= self.geometry.rows_per_shard
-        if rows.dtype != column.dtype or rows.shape[1:] != column.shape or not is_shard:
-            raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {column}")
-        padding = column.empty(-len(rows) % size)
+        padding = self.column.empty(-len(rows) % size)
         parts = list[bytes]()
         checksums = list[bytes]()
         for start in range(0, len(rows), size):

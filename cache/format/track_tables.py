@@ -145,9 +145,6 @@ class VideoTable(_Table[VideoEntry]):
     def fingerprints(self) -> list[str]:
         return self.tables.texts("video_fingerprint")
 
-    def by_name(self) -> Mapping[str, VideoEntry]:
-        return _VideosByName(self)
-
     def account(self, number: int) -> dict[str, Any]:
         """A video's frame accounting: JSON text, those of all videos end to end in one table."""
         stops = self.tables["video_account_stop"]
@@ -156,12 +153,12 @@ class VideoTable(_Table[VideoEntry]):
         return dict(json.loads(text.tobytes()))
 
 
-class _VideosByName(Mapping[str, VideoEntry]):
-    """Videos by name, created on access."""
+class VideosByName(Mapping[str, VideoEntry]):
+    """The videos of the video table by name, created on access."""
 
-    def __init__(self, videos: VideoTable) -> None:
-        self._videos = videos
-        self._numbers = {name: number for number, name in enumerate(videos.names)}
+    def __init__(self, tables: Tables) -> None:
+        self._videos = VideoTable(tables)
+        self._numbers = {name: number for number, name in enumerate(self._videos.names)}
 
     def __getitem__(self, name: str) -> VideoEntry:
         return self._videos[self._numbers[name]]

@@ -21,7 +21,7 @@ from cache.format.layout import Column
 from cache.format.manifest import Commit, shards_entry
 from cache.format.records import TrackRows, VideoEntry, VideoRecord, check_track
 from cache.format.tables import Tables
-from cache.format.track_tables import VideoTable
+from cache.format.track_tables import VideosByName, VideoTable
 from cache.write.split_shards import SplitShards
 from cache.write.staged import Plan
 
@@ -49,7 +49,7 @@ class SplitState:
     @cached_property
     def videos(self) -> Mapping[str, VideoEntry]:
         """The committed videos, by name."""
-        return VideoTable(self.commit.tables).by_name()
+        return VideosByName(self.commit.tables)
 
     @property
     def first_row(self) -> int:

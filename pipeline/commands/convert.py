@@ -69,9 +69,8 @@ def _plan(args: argparse.Namespace) -> ConversionPlan:
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        drop_removed = args.drop_removed
         return recorded_plan(
-            split, args.raw, args.body, drop_removed=drop_removed, retry=args.retry
+            split, args.raw, args.body, drop_removed=args.drop_removed, retry=args.retry
         )
     recipe = Recipe.by_options(
         args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body

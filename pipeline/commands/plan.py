@@ -21,7 +21,7 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.features.committed import IMPORTED
+from pipeline.features.committed import IMPORTED, is_current
 from pipeline.features.plan import ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
@@ -73,9 +73,11 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     """
     todo = plan.conversion
     steps = list[str]()
-    if plan.up_to_date and todo is not None:
+    if plan.up_to_date and todo is not None and todo.committed is not None:
         mark = DOUBT if todo.problems else DONE
-        names = ", ".join([count(todo.n_videos, "video"), *plan.complete_streams])
+        split = todo.committed
+        streams = [name for name in split.streams if is_current(split, name)]
+        names = ", ".join([count(todo.n_videos, "video"), *streams])
         yield f"{mark} {plain(f'{plan.name}: up to date ({names})')}"
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"

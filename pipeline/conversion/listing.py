@@ -15,7 +15,6 @@ import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import cache
 from pipeline.cli.text import count
@@ -26,8 +25,6 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo, changes, files
 from pipeline.files.raw.files import VIDEOS
-
-NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
 
 
 def list_videos(
@@ -149,4 +146,5 @@ def _no_videos(raw: Path, committed: cache.Split) -> PipelineError:
     expected = f"expected videos of {committed.name}, found {actual}, {n_videos}"
     origin = ConversionRecord(committed).raw or "an unknown folder"
     origin = f"{committed.name} was converted from {origin}"
-    return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {NAME_RAW}")
+    do = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
+    return PipelineError(f"{raw}: {expected}. {origin}. {MOUNT}, or: {do}")

@@ -79,11 +79,12 @@ class MissingRows:
         shards: list[int] = []  # those that the stream has
         pending = np.zeros((0, 2), np.int64)
         if stream is not None:
-            shards = [shard for shard in split.open_stream(stream).shards if shard < len(n_live)]
-            pending = split.open_stream(stream).pending_rows()
+            opened = split.open_stream(stream)
+            shards = [shard for shard in opened.shards if shard < len(n_live)]
+            pending = opened.pending_rows()
         is_missing = n_live > 0
         is_missing[shards] = False
-        n_pending = int((pending[:, 1] - pending[:, 0]).sum())
+        n_pending = int(np.diff(pending).sum())
         return cls(
             shards=tuple(np.flatnonzero(is_missing).tolist()),
             pending=pending,

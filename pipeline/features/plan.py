@@ -80,7 +80,7 @@ class ExtractionPlan:
     @classmethod
     def compare(cls, committed: Split, spec: StreamSpec, *, replace: bool = False) -> Self:
         """Plan the extraction for an open split, without refusing it: differences from the
-        committed stream are in `differs`.
+        committed stream are in `differs`. Raises PipelineError if another program wrote the stream.
         """
         identity = spec.stream.identity()
         make = functools.partial(cls, committed.root, committed.name, spec, identity)
@@ -94,7 +94,10 @@ class ExtractionPlan:
 
         missing = MissingRows.find(committed, spec.name)
         why = _why_extended(committed, spec.name, missing)
-        recorded = _recorded_identity(committed, spec.name)
+        recorded = committed.open_stream(spec.name).identity
+        if not recorded:
+            why_not = "has no recorded identity: another program wrote it"
+            raise PipelineError(f"{committed.name}: stream {spec.name!r} {why_not}. {OTHER_NAME}")
         if recorded.get("kind") == identity["kind"] == IMPORTED:  # settings do not name its file
             return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
         differs = tuple(find_differences(recorded, identity))
@@ -170,14 +173,3 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> Why:
     if committed.has_unfinished_commit(stream):
         return Why.UNFINISHED
     return Why.NOTHING
-
-
-def _recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
-    """The identity in a stream's manifest. Raises PipelineError if there is none, because another
-    program wrote the stream.
-    """
-    identity = committed.open_stream(stream).identity
-    if not identity:
-        why = "has no recorded identity: another program wrote it"
-        raise PipelineError(f"{committed.name}: stream {stream!r} {why}. {OTHER_NAME}")
-    return identity

@@ -70,10 +70,9 @@ class StreamState:
         name = plan.spec.name
         if plan.replace or name not in split.streams:
             return cls(plan, MissingRows.find(split, None))
-        recorded = split.open_stream(name).manifest["backbone"]
-        return cls(
-            plan, MissingRows.find(split, name), recorded, split.open_stream(name).provenance
-        )
+        stream = split.open_stream(name)
+        missing = MissingRows.find(split, name)
+        return cls(plan, missing, stream.manifest["backbone"], stream.provenance)
 
     def open_part(
         self, stack: ExitStack, split: Split, part: Part, share: frozenset[int]

@@ -30,7 +30,6 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.committed import is_current
 from pipeline.features.plan import ExtractionPlan, Why, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
@@ -179,16 +178,17 @@ class Recipe:
         PlugInError for a dataset that cannot be loaded.
         """
         dataset = settings.dataset(name)
+        raw = settings.raw(name)
         is_demo = settings.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        without_raw = name in datasets.WITH_DEMO_DATA and not settings.raw(name).is_dir()
+        without_raw = name in datasets.WITH_DEMO_DATA and not raw.is_dir()
         without_body = dataset.labels.uses_body and not settings.paths.body.is_dir()
         body = settings.paths.body if dataset.labels.uses_body else None
         if dataset.labels.checks_fits:
-            body = body_of(settings, None, dataset, demo=is_stand_in(settings.raw(name)))
+            body = body_of(settings, None, dataset, demo=is_stand_in(raw))
         return cls(
             dataset,
             split,
-            settings.raw(name),
+            raw,
             settings.paths.cache if root is None else root,
             settings,
             body,
@@ -292,14 +292,6 @@ class SplitPlan:
         if self.conversion.up_to_date:
             return self.conversion.problems
         return self.conversion.kept_lines
-
-    @property
-    def complete_streams(self) -> list[str]:
-        """The streams in the cache that have all rows."""
-        split = self.committed
-        if split is None:
-            return []
-        return [name for name in split.streams if is_current(split, name)]
 
 
 def plan_splits(recipes: Iterable[Recipe]) -> list[SplitPlan]:

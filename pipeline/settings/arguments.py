@@ -219,7 +219,11 @@ def complete(args: argparse.Namespace) -> None:
     args.cfg = sections.parse(source, tolerant=True)
     for name, setting in options.items():
         if setting not in overrides:
-            setattr(args, name, _find_setting(args.cfg, setting))
+            section, _, key = setting.partition(".")
+            record = args.cfg.named_paths  # None without luigi.cfg
+            if section != "paths":
+                record = getattr(args.cfg, section)
+            setattr(args, name, getattr(record, key, None))
 
     reads = _settings_to_read(args, options)
     if adds_rows:
@@ -227,13 +231,6 @@ def complete(args: argparse.Namespace) -> None:
     _refuse_unread(args, reads)
     if "cache" in options and options["cache"] not in overrides:
         _print_cache_of_settings(args, file)
-
-
-def _find_setting(settings: sections.Settings, name: str) -> Any:
-    """The setting SECTION.KEY of an option (`from_settings`); None for a path without luigi.cfg."""
-    section, _, key = name.partition(".")
-    record = settings.named_paths if section == "paths" else getattr(settings, section)
-    return getattr(record, key, None)
 
 
 def _settings_to_read(args: argparse.Namespace, options: dict[str, str]) -> list[str] | None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import CropPolicy
 from pipeline.errors import ConfigError
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Network
@@ -54,11 +55,9 @@ def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     """
     from pipeline.demo.scene import calibration_crops
 
-    height, width = region
     side = max(region)
     crops = calibration_crops(n)
     if side != crops.shape[1]:
         crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
-    top = (side - height) // 2
-    left = (side - width) // 2
-    return np.ascontiguousarray(crops[:, top : top + height, left : left + width])
+    rows, columns = CropPolicy(size=side, region=region).slices
+    return np.ascontiguousarray(crops[:, rows, columns])
