@@ -266,10 +266,8 @@ class Commit:
         split_columns = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
         return {name: column for name, column in split_columns.items() if column.per == "row"}
 
-    def column_metadata(self, name: str, extent: int | None = None) -> bytes:
-        """The zarr.json of a column with `extent` rows (default: those of this commit)."""
-        if extent is None:
-            extent = self.extent
+    def column_metadata(self, name: str, extent: int) -> bytes:
+        """The zarr.json of a column with `extent` rows."""
         return self.columns[name].metadata(extent, self.geometry)
 
     def metadata(self) -> dict[str, bytes]:
@@ -277,7 +275,7 @@ class Commit:
         files = {}
         for name in self.columns:
             if name in self.manifest["shards"]:
-                files[f"{name}/zarr.json"] = self.column_metadata(name)
+                files[f"{name}/zarr.json"] = self.column_metadata(name, self.extent)
         tables = StoredTable.from_manifest(self.manifest)
         for table in tables:
             files[f"{table.folder}/zarr.json"] = table.metadata

@@ -30,7 +30,7 @@ def open_lazily(opened: OpenCommit, array: str) -> zarr.Array[Any]:
     shards were replaced.
     """
     commit = opened.commit
-    metadata = json.loads(commit.column_metadata(array))
+    metadata = json.loads(commit.column_metadata(array, commit.extent))
     trailing = tuple(metadata["shape"][1:])
     shards = commit.manifest["shards"][array]
     committed = [shard_key("", int(n), trailing).removeprefix("/") for n in shards]

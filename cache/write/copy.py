@@ -79,8 +79,16 @@ def copy_split(
     if existing is None:
         _write_tracks(store, source, progress)
     else:
-        for name in names:
-            _refuse_other_stream(source, existing, name)
+        for name in existing.streams:
+            if name in names and _stream_form(source, name) != _stream_form(existing, name):
+                raise CacheError.at(
+                    existing.store.location(existing.place(name).manifest_folder),
+                    expected=f"no stream, or {name!r} of the same kind and weights as in "
+                    f"{source.root}",
+                    found="one that was made differently",
+                    do="Nothing is overwritten: remove that folder if it may go, or leave the "
+                    "stream out (--streams).",
+                )
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
 
@@ -140,18 +148,6 @@ def _find_copy(source: Split, store: Store) -> Split | None:
         found="another state of it, or another split",
         do="Nothing is overwritten: remove that folder if it may go, or copy into another cache.",
     )
-
-
-def _refuse_other_stream(source: Split, copied: Split, name: str) -> None:
-    """Raise CacheError if the other cache has a different stream of that name."""
-    if name in copied.streams and _stream_form(source, name) != _stream_form(copied, name):
-        raise CacheError.at(
-            copied.store.location(copied.place(name).manifest_folder),
-            expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
-            found="one that was made differently",
-            do="Nothing is overwritten: remove that folder if it may go, or leave the stream "
-            "out (--streams).",
-        )
 
 
 def _stream_form(split: Split, name: str) -> dict[str, Any]:

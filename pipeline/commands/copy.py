@@ -45,7 +45,13 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     if is_new_cache(args.to):
         _refuse_other_files(args.to)
-    splits = _open_splits(args, problems)
+    opened = cache.open(args.cache)
+    splits = []
+    for name in choose_splits(args.splits, opened.splits):
+        try:
+            splits.append(opened[name])
+        except (cache.AccessDenied, cache.MissingSplit) as error:
+            problems.append(str(error))
     named = _named_streams(args.streams, splits)
     for split in splits:
         is_stand_in = ConversionRecord(split).is_stand_in
@@ -74,18 +80,6 @@ def _refuse_other_files(to: cache.Root) -> None:
     if others:
         problem = f"--to {to}: holds other files, such as {others[0]}."
         raise PipelineError(f"{problem} Name a new folder, or a cache.")
-
-
-def _open_splits(args: argparse.Namespace, problems: list[str]) -> list[cache.Split]:
-    """Open the splits to copy. Adds a message to `problems` for each that cannot be opened."""
-    cached = cache.open(args.cache)
-    opened = []
-    for name in choose_splits(args.splits, cached.splits):
-        try:
-            opened.append(cached[name])
-        except (cache.AccessDenied, cache.MissingSplit) as error:
-            problems.append(str(error))
-    return opened
 
 
 def _named_streams(option: str | None, splits: Sequence[cache.Split]) -> list[str] | None:

@@ -169,8 +169,10 @@ def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     )
 
 
-KEPT: Final = (
-    "computed rows are kept (other processes lose up to a minute); the same command "
-    "continues from there"
+COMMAND: Final = Command(
+    _options,
+    _run,
+    reads=_reads,
+    kept="computed rows are kept (other processes lose up to a minute); the same command "
+    "continues from there",
 )
-COMMAND: Final = Command(_options, _run, reads=_reads, kept=KEPT)

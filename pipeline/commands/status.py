@@ -101,12 +101,14 @@ def _run(args: argparse.Namespace) -> int:
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
     chosen = choose_splits(args.splits, opened.splits)
+    problems = list[str]()
     if args.digest:
-        return _print_digests(opened, chosen)
+        with bar("digest", err) as progress:
+            digests = list(list_digests(opened, chosen, problems, progress))
+        return print_document("".join(f"{line}\n" for line in digests), problems)
 
     found = [_read_if_possible(opened, name) for name in chosen]
     rows = [status for status in found if isinstance(status, SplitStatus)]
-    problems = list[str]()
     for status in found:
         problems += status.problems
     problems += _rejected_beyond(args.max_rejected, rows)
@@ -142,13 +144,6 @@ def _read_if_possible(opened: cache.FeatureCache, name: str) -> SplitStatus | _U
         return SplitStatus.from_split(opened[name])
     except (cache.CacheError, OSError) as error:
         return _Unreadable(name, [error_text(error)])
-
-
-def _print_digests(opened: cache.FeatureCache, chosen: Sequence[str]) -> int:
-    problems = list[str]()
-    with bar("digest", err) as progress:
-        lines = list(list_digests(opened, chosen, problems, progress))
-    return print_document("".join(f"{line}\n" for line in lines), problems)
 
 
 def _rejected_beyond(most: float, rows: Sequence[SplitStatus]) -> Iterator[str]:

@@ -139,7 +139,7 @@ class _ListedDigest(NamedTuple):
     stream: str | None  # None: the digest is of the labels
 
 
-def _read_list(file: Path, splits: Sequence[str] | None = None) -> list[_ListedDigest]:
+def _read_list(file: Path, splits: Sequence[str] | None) -> list[_ListedDigest]:
     """Read the lines of a published list, for all splits or only these. Text after # is a comment.
 
     Raises PipelineError for a file without digests of these splits, and for an invalid line; and

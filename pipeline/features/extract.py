@@ -15,7 +15,7 @@ The commands, recipes and Luigi tasks call `extract_together` with a plan for ea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack, closing
 from typing import Final
 
@@ -24,7 +24,6 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError
-from pipeline.features.committed import MissingRows
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
 from pipeline.features.pixels import (
@@ -119,7 +118,13 @@ def _extract(
     if first.spec.stream.reads.crops:
         if any(plan.replace for plan in plans):
             require_videos(split, first.spec.raw, shards)
-        lost = _find_lost_videos(split, pixels(split, first.spec.raw), missing, shards)
+        pixels_of = pixels(split, first.spec.raw)
+        # only missing videos: the run finds other lost ones when it decodes them
+        lost = find_lost(pixels_of, videos_of(split, shards))
+        # Videos with pending rows have been lost before. Their files are read, because committed
+        # shards are only reopened for a video that is back.
+        pending = set[int]().union(*(of_stream.videos(split) for of_stream in missing))
+        lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
         # those that have rows of videos that are not lost
         shards = [shard for shard in shards if not set(videos_of(split, [shard])).issubset(lost)]
     with ExitStack() as stack:
@@ -209,21 +214,3 @@ def _extract_part(
     for of_stream, run_of_stream in zip(counts, runs, strict=True):
         of_stream.add(run_of_stream.counts)
     return counts, meter
-
-
-def _find_lost_videos(
-    split: Split,
-    pixels_of: Callable[[int], Pixels],
-    missing: Sequence[MissingRows],
-    shards: Sequence[int],
-) -> dict[int, str]:
-    """The numbers of lost videos, with the reason, among those of missing shards and of pending
-    rows.
-
-    For the missing shards, this only finds missing videos; the run finds the others when it decodes
-    them. Videos with pending rows have been lost before. Their files are read (`Pixels.check`),
-    because committed shards are only reopened for a video that is back.
-    """
-    lost = find_lost(pixels_of, videos_of(split, shards))
-    pending = set[int]().union(*(of_stream.videos(split) for of_stream in missing))
-    return lost | find_lost(pixels_of, pending - lost.keys(), Pixels.check)

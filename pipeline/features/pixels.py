@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,6 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
 from pipeline.processes import alive
-
-RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
 class Pixels(NamedTuple):
@@ -131,7 +129,8 @@ def raw_folder(split: Split, given: Path | None) -> Path:
                 "To extract features, convert the dataset into another cache."
             )
         if given is None:
-            raise PipelineError(f"{origin}. {RAW}")
+            do = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
+            raise PipelineError(f"{origin}. {do}")
     return ConversionRecord(split).raw_folder(given)
 
 

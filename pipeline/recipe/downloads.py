@@ -55,7 +55,8 @@ def misplaced_parts(
     parts: all parts; absent: the missing ones. names: other names of the dataset's folder.
     """
     has_broken_link = False
-    names_in_raw = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(absent))
+    patterns = _patterns(absent)
+    names_in_raw = dict.fromkeys(pattern.partition("/")[0] for pattern in patterns)
     fixed_paths = [raw / name for name in names_in_raw if not files.WILD.search(name)]
     for path in (raw, *fixed_paths):
         if path.is_symlink() and not files.is_there(path):
@@ -67,7 +68,7 @@ def misplaced_parts(
     if has_broken_link or not absent:
         return
 
-    elsewhere = _find_elsewhere(raw, _patterns(absent), names)
+    elsewhere = _find_elsewhere(raw, patterns, names)
     if elsewhere is not None:
         missing = " and ".join(part.what for part in absent)
         yield f"{missing}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"

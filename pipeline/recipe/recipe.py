@@ -72,7 +72,7 @@ class Recipe:
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
-    def plan_conversion(self) -> convert.ConversionPlan:
+    def plan_conversion(self) -> ConversionPlan:
         options = self.settings.convert
         return convert.plan_conversion(
             self.dataset,

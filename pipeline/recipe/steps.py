@@ -23,6 +23,7 @@ from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
 from pipeline.conversion.committed import committed_split
 from pipeline.conversion.parts import read_part
+from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.plan import ExtractionPlan, Why
 from pipeline.settings.arguments import MEANWHILE
@@ -122,7 +123,7 @@ def detect(
 
 
 def convert(
-    plan: conversion.ConversionPlan,
+    plan: ConversionPlan,
     settings: Settings,
     progress: Progress,
     part: Part | None = None,
@@ -178,7 +179,7 @@ def convert(
 
 
 def _convert_part(
-    plan: conversion.ConversionPlan, settings: Settings, progress: Progress, part: Part
+    plan: ConversionPlan, settings: Settings, progress: Progress, part: Part
 ) -> StepResult:
     """Read a part's share of the videos. Its problems are those that cannot be read."""
     unreadable = read_part(
@@ -212,7 +213,7 @@ def accounting_lines(totals: Any) -> Iterator[str]:
         yield text
 
 
-def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]:
+def _note_no_rows(plan: ConversionPlan, totals: Any) -> Iterator[str]:
     """Yield notes on videos that are not labelled, on rejected videos, and on a split
     without a body model.
     """

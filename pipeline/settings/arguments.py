@@ -201,8 +201,9 @@ def complete(args: argparse.Namespace) -> None:
     options: dict[str, str] = getattr(args, "from_settings", {})
     overrides = {}  # SECTION.KEY -> value of its option
     for name, setting in options.items():
-        if getattr(args, name) is not None:
-            overrides[setting] = getattr(args, name)
+        value = getattr(args, name)
+        if value is not None:
+            overrides[setting] = value
     adds_rows = getattr(args, "adds_rows", False)
     is_complete = overrides.keys() == set(options.values())
     reads_more = args.settings or args.reads or adds_rows

@@ -28,7 +28,7 @@ from pipeline.features.inputs import crop_labels
 from pipeline.features.pixels import Pixels, VideoLost
 from pipeline.features.streams import compute_row
 from pipeline.features.streams.base import Labels, Stream
-from pipeline.files.pixels.frames import Frame, Image
+from pipeline.files.pixels.frames import Frame
 from pipeline.processes import PREPARING, Failed, alive
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS
@@ -297,29 +297,25 @@ class _Filling:
         row.
         """
         crop = self._crops.rows[i]
+        cut = crop["cut"]
+        images = []
         with self._meter.measure("crop"):
-            images = [
-                _cut_image(frame, crop["cut"], self._size, is_whole=self._is_whole)
-                for frame in frames
-            ]
+            for frame in frames:
+                image = frame.image
+                assert image is not None, "frames without an image are not cut"
+                if not self._is_whole:
+                    image = crop_person(
+                        image, cut["bbox"], cut["scale"], self._size, mirrored=cut["mirrored"]
+                    )
+                images.append(image)
             if self._slots is not None:
                 self._slots[crop["slot"]] = images[0]
         if self._stream is None:
             return
         with self._meter.measure("row"):
             labels: Labels = {name: values[i] for name, values in self._crops.labels.items()}
-            labels = crop_labels(labels, crop["cut"])
+            labels = crop_labels(labels, cut)
             row = compute_row(self._stream, images, labels, f"frame {crop['frame']}")
             if row is not None:
                 self.filled.values[i] = row
                 self.filled.known[i] = True
-
-
-def _cut_image(frame: Frame, cut: np.void, size: int, *, is_whole: bool) -> Image:
-    """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads whole
-    frames, so return the frame's image.
-    """
-    assert frame.image is not None
-    if is_whole:
-        return frame.image
-    return crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])

@@ -53,7 +53,10 @@ def resnet50_on_device(
     loaded = backbones.load(weights, region)
     # first, so that only one folded copy of the network is in memory at a time
     if weights.stand_in:
-        loaded = _standardise(loaded, recorded or calibration.statistics(loaded))
+        statistics = recorded or calibration.statistics(loaded)
+        as_json = {name: list(numbers) for name, numbers in statistics._asdict().items()}
+        provenance = {**loaded.provenance, "standardisation": as_json}
+        loaded = replace(loaded, provenance=provenance, standardisation=statistics)
     return _on_device(fold_batch_norms(loaded), device, machine, precision)
 
 
@@ -94,10 +97,3 @@ def _on_device(
     if not arithmetic.has_bf16(device):
         precision = "exact"
     return CudaNetwork(loaded, device, machine, precision)
-
-
-def _standardise(loaded: Loaded, statistics: Standardisation) -> Loaded:
-    """Return a network with the statistics of its features, in its provenance as JSON has them."""
-    as_json = {name: list(numbers) for name, numbers in statistics._asdict().items()}
-    provenance = {**loaded.provenance, "standardisation": as_json}
-    return replace(loaded, provenance=provenance, standardisation=statistics)

@@ -74,7 +74,7 @@ def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
     resnet50 = _TorchvisionNetwork("resnet50", (CROP_SIZE, CROP_SIZE))
     backbone = resnet50.build(spec, "ResNet-50")
     provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
-    return Loaded(backbone.network, provenance, region, Normalisation(region[1]), dim=2048)
+    return Loaded(backbone.network, provenance, region, Normalisation(region[1]))
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
@@ -263,7 +263,6 @@ class LibraryNetwork(ABC):
         not installed; MissingAssets for a missing file or download; RawDataError for a checkpoint
         of another network.
         """
-        dim = self.dim()
         backbone = self.build(weights, str(self))
         provenance = {
             **_provenance(backbone, weights, str(self)),
@@ -272,7 +271,7 @@ class LibraryNetwork(ABC):
             "library": f"{self.library} {version(self.library)}",
         }
         normalisation = Normalisation(self.region[1], backbone.mean, backbone.std)
-        return Loaded(backbone.network, provenance, self.region, normalisation, dim)
+        return Loaded(backbone.network, provenance, self.region, normalisation)
 
     def build(self, weights: WeightsSpec, label: str) -> _HeadlessNetwork:
         """Build the network with its weights, for evaluation. Raises as `load` does.

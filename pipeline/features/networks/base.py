@@ -150,7 +150,7 @@ class Normalisation(nn.Module):
 class Loaded:
     """A network for evaluation in fp32, without its classifier, before it is put on a device.
 
-    It maps normalised pixels (B, 3, height, width) to features (B, dim). If it has `columns`, it
+    It maps normalised pixels (B, 3, height, width) to features (B, N). If it has `columns`, it
     gets them as keyword arguments, (B, ...) float32 each.
     """
 
@@ -158,7 +158,6 @@ class Loaded:
     provenance: dict[str, Any]  # weights, sha256 of the tensors, stand_in, network, layer
     region: tuple[int, int]  # (height, width) px of its input
     normalisation: Normalisation
-    dim: int
     columns: tuple[str, ...] = ()
     is_folded: bool = False  # it is a ResNet whose batch norms are folded into its convolutions
     standardisation: Standardisation | None = None  # of its features; None: they stay

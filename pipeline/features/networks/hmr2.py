@@ -100,7 +100,6 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
         provenance,
         region=REGION,
         normalisation=Normalisation(REGION[1]),
-        dim=shape.decoder_width,
     )
 
 

@@ -199,12 +199,13 @@ class _LibraryStream(NetworkStream):
         """Load the network in fp32. Raises ConfigError if `dim` is wrong, and what
         `networks.backbones.LibraryNetwork.load` raises.
         """
-        network = self._library_network().load(self.weights)
-        if network.dim != self.dim:
+        network = self._library_network()
+        dim = network.dim()
+        if dim != self.dim:
             raise ConfigError(
-                f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers per crop"
+                f"dim {self.dim}: {self.kind} {self.network} gives {dim} numbers per crop"
             )
-        return network
+        return network.load(self.weights)
 
     def _library_network(self) -> LibraryNetwork:
         from pipeline.features.networks.backbones import NETWORKS

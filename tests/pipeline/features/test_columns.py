@@ -57,7 +57,7 @@ class Conditioned(NetworkStream):
     def load_network(self):
         parts = [{"offset": i} for i in (0, 3, 7, 8, 10)]
         about = {"network": "beside", "sha256": "0", "stand_in": True, "parts": parts}
-        return Loaded(Beside(), about, (16, 16), Normalisation(16), DIM)
+        return Loaded(Beside(), about, (16, 16), Normalisation(16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,6 @@ class Plain(Conditioned):
             {"network": "mean", "sha256": "0", "stand_in": True},
             (16, 16),
             Normalisation(16),
-            3,
         )
 
 

@@ -64,7 +64,7 @@ def fast(network):
 
 
 def unfolded(network):
-    return Loaded(network, {"network": "a small ResNet"}, (224, 224), Normalisation(), 2048)
+    return Loaded(network, {"network": "a small ResNet"}, (224, 224), Normalisation())
 
 
 def loaded(network):
