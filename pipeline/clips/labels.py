@@ -227,7 +227,7 @@ def _stem(clip: str) -> str:
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels, or None."""
     for path in video.paths:
-        if path.parts[0] == KEYPOINTS:
+        if path.parts[:1] == (KEYPOINTS,):  # the raw folder itself, ".", has no parts
             return raw / path
     return None
 

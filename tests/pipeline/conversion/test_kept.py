@@ -280,3 +280,20 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop, tmp_path):
 def test_reading_that_ended_early_settles_nothing():
     ended = {*reading.WHAT_TO_DO} - {"machine_memory"}  # which is NOT_NOW
     assert {reading.UNEXPECTED, NOT_NOW, *ended} == UNSETTLED
+
+
+@dataclass(frozen=True)
+class LinesOfImages(Lines):
+    """With images in the raw folder itself."""
+
+    def videos(self, raw, split):
+        return [replace(video, folders=(Path(),)) for video in super().videos(raw, split)]
+
+
+def test_videos_of_the_raw_folder_itself_are_read_again(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    for rows in ("3", "4"):
+        lab.write("v", rows)
+        plan = convert.plan_conversion(LinesOfImages(), "train", raw=lab.raw, root=lab.root)
+        convert.convert(plan)
+        assert lab.committed["v"] == (int(rows), "")
