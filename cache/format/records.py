@@ -71,7 +71,7 @@ def check_track(
         columns: names of the split's columns.
         extra: the split's extra columns.
     """
-    extras = {column.name: column for column in extra}
+    extras = columns_by_name(extra)
 
     def refuse(problem: str) -> NoReturn:
         raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
@@ -160,6 +160,16 @@ class VideoRecord(VideoEntry):
     @property
     def track_names(self) -> list[str]:
         return [track["name"] for track in self.tracks]
+
+
+def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Extra columns by name. Raises ValueError for duplicate names."""
+    declared = list(columns)
+    by_name = {column.name: column for column in declared}
+    if len(by_name) < len(declared):
+        names = [column.name for column in declared]
+        raise ValueError(f"extra columns {names}: expected each name once")
+    return by_name
 
 
 def _find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:

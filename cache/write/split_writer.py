@@ -24,7 +24,7 @@ from cache.format.folders import create_groups
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.records import VideoRecord
+from cache.format.records import VideoRecord, columns_by_name
 from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -76,11 +76,7 @@ class SplitWriter(Writer):
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
-        declared = [*extra]
-        self._extra = {column.name: column for column in declared}
-        if len(self._extra) < len(declared):
-            names = [column.name for column in declared]
-            raise ValueError(f"extra columns {names}: expected each name once")
+        self._extra = columns_by_name(extra)
         specs = {**COLUMNS, **self._extra}
         unknown = sorted(set(columns) - specs.keys())
         if unknown:
