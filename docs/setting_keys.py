@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
     return text_of(value) or EMPTY
 
 
-def _trained(training: Training) -> Iterator[Key]:
+def _trained(training: Training[Any]) -> Iterator[Key]:
     choice = RunChoice(preset=training.preset)
     names = ["preset"]
     if isinstance(training, Model):
@@ -146,7 +146,7 @@ def sections() -> dict[str, tuple[Key, ...]]:
         **{name: streams.find(name) for name in streams.names()},
         **{name: detectors.find(name) for name in detectors.names()},
     }
-    trainings = (*models.every(), MPOSER, PR_VIPE)
+    trainings: list[Training[Any]] = [*models.every(), MPOSER, PR_VIPE]
     keys = {name: tuple(keys_of(cls)) for name, cls in options.items()}
     return {name: listed for name, listed in keys.items() if listed} | {
         training.section: tuple(_trained(training)) for training in trainings
