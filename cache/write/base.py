@@ -11,7 +11,7 @@ A commit is made by `publish`, in this order:
 
 Staged work is work that a writer has finished but not committed; it is in the folder
 `.writing/staged`. A writer's commit takes over the work of its plan, and removes it.
-`invalidate_shards` (`removal.py`) also makes a commit, but takes over nothing, and keeps it.
+`invalidate_shards` (`removal.py`) also makes a commit, but leaves all staged work as it is.
 """
 
 from __future__ import annotations

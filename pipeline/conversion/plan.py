@@ -288,9 +288,10 @@ def _update(
 
     unchanged: the plan if there were nothing to do.
     """
-    raw, listed, drop_removed = unchanged.raw, unchanged.listed, unchanged.drop_removed
+    raw = unchanged.raw
+    listed = unchanged.listed
     by_stamps = ByStamps.compare(
-        committed, listed, unchanged.stamps, drop_removed=drop_removed, retry=retry
+        committed, listed, unchanged.stamps, drop_removed=unchanged.drop_removed, retry=retry
     )
     differs = tuple(find_differences(committed.manifest["reader"], unchanged.reader))
     moved = ConversionRecord(committed).has_moved(raw)
@@ -304,7 +305,7 @@ def _update(
     )
     missing = reasons_of_kind(found.kept, MISSING)
     drop = found.removed | {video.name for video in found.changed}
-    if moved and not drop_removed:
+    if moved and not unchanged.drop_removed:
         n_same = len(committed.videos) - len(drop) + len(found.renamed) - len(missing)
         n_new = len(found.new)
         refuse_other_folder(committed, raw, n_same=n_same, missing=missing, n_new=n_new)
@@ -322,6 +323,9 @@ def _update(
             differs=differs,
         )
     not_compared = () if reads_contents else by_stamps.restamped
+    why = _describe(found, by_stamps, not_compared)
+    if not why and committed.has_unfinished_commit():
+        why = UNFINISHED
     return replace(
         plan,
         append=tuple(sorted([*found.coming, *found.changed], key=lambda video: video.name)),
@@ -330,8 +334,7 @@ def _update(
         kept=found.kept,
         touched=tuple(found.touched),
         moved=moved and not missing,
-        why=_describe(found, by_stamps, not_compared)
-        or (UNFINISHED if committed.has_unfinished_commit() else ""),
+        why=why,
     )
 
 

@@ -213,11 +213,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         if not parts:
             counts, unlistable = _count_videos(dataset, raw, stand_in=stand_in)
             problems += unlistable
-            if not dataset.release.page:  # own clips need not be in every split
-                counts = [part for part in counts if part.found] or counts
-                sibling = raw.parent / KEYPOINTS
-                if files.is_folder_there(sibling) and not files.is_folder_there(raw / KEYPOINTS):
-                    problems.append(f"{sibling} is beside {raw}. Move it there: it is not read.")
+            if not dataset.release.page:
                 splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
     unusable = set[str]()
     for part_count in counts:
@@ -334,6 +330,11 @@ def _count_videos(
             if labelled.found:
                 counts.append(labelled)
                 problems |= dict.fromkeys(refused)
+    if not dataset.release.page:  # own clips need not be in every split
+        counts = [part for part in counts if part.found] or counts
+        sibling = raw.parent / KEYPOINTS
+        if files.is_folder_there(sibling) and not files.is_folder_there(raw / KEYPOINTS):
+            problems[f"{sibling} is beside {raw}. Move it there: it is not read."] = None
     return counts, [*problems]
 
 
