@@ -212,7 +212,7 @@ def _sources(examination: Examination) -> list[str]:
         is_packed = any(name in source.lower() for name in packed)
         if part.state is PartState.THERE or is_packed:
             continue
-        if part.without:
+        if part.without and source not in absent:
             source += " (optional)"
         absent[source] = None
     return [*absent]
@@ -224,7 +224,7 @@ def _layout(examination: Examination) -> Iterator[str]:
     for part in examination.parts:
         content = part.what
         if part.without:
-            content += " (not needed)"
+            content += " (optional)"
         for pattern in part.where:
             places.append(_DownloadPlace(pattern, content))
             # the part's other patterns are alternatives
