@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -217,8 +218,10 @@ class _BodiesWriter:
         text = json.dumps(content, sort_keys=True)
         person = _read_track(file, text)
         if person is None:
+            progress = partial(self._progress, message=name)
+            progress(self._n_done, self._total)
             fitted = self._fitter.fit(
-                rows.joints, rows.follows, self._progress, self._n_done, self._total
+                rows.joints, rows.follows, progress, self._n_done, self._total
             )
             names = self._fitter.body.keypoint_names
             camera = _estimate_camera(fitted.keypoints, names, rows.kp_2d)
@@ -242,6 +245,7 @@ class _BodiesWriter:
             shown = f"{DEMO_MARK}  {shown}"
         file = self._job.out / path
         if not file.is_file():
+            self._progress(self._n_done, self._total, f"drawing {entry.name}")
             _write_overlay(file, source, people, self._fitter, shown)
         self.overlays.append(path)
 
