@@ -162,9 +162,8 @@ def effective(settings: Settings) -> Iterator[SettingValue]:
         yield from _values_of(name, settings.dataset(name))
 
     yield from load(TRAININGS)(settings).values()
-    for name in sorted(
-        LUIGI & settings.source.sections.keys()
-    ):  # Luigi has more keys, and their defaults
+    # Luigi has more keys, and their defaults
+    for name in sorted(LUIGI & settings.source.sections.keys()):
         for key, text in settings.source.section(name).items():
             yield SettingValue(name, key, text, "Luigi's own")
 
