@@ -111,7 +111,8 @@ def collect(
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
     collected = _Collected()
     try:
-        with contextlib.closing(_open(store, key)) as database:
+        with contextlib.closing(sqlite3.connect(store)) as database:
+            _begin(database, store, key)
             for n_done, file in enumerate(files, 1):
                 try:
                     _read_into(database, file, pattern, collected)
@@ -224,9 +225,8 @@ def _encode_person(person: Any) -> bytes:
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
 
 
-def _open(file: Path, key: str) -> sqlite3.Connection:
-    """Open or create a store. Raises PipelineError if it was created with another `key`."""
-    database = sqlite3.connect(file)
+def _begin(database: sqlite3.Connection, file: Path, key: str) -> None:
+    """Create the store's tables, or raise PipelineError if they were created with another `key`."""
     with database:
         database.execute(
             "CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)"
@@ -241,7 +241,6 @@ def _open(file: Path, key: str) -> sqlite3.Connection:
             raise PipelineError(
                 f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart."
             )
-    return database
 
 
 def _read_into(

@@ -6,6 +6,7 @@ in one image. It is assigned to a row of a track if the joints of both agree.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
@@ -82,8 +83,10 @@ class FitStore:
         if not file.is_file():
             raise RawDataError(file, "file", "fits to images", "no such file", do)
         database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-        with reading(file, "fits to images", do=do):
+        with contextlib.ExitStack() as on_error, reading(file, "fits to images", do=do):
+            on_error.callback(database.close)
             database.execute("SELECT tar, name, fit FROM fits LIMIT 1").fetchone()
+            on_error.pop_all()
         return cls(database, file)
 
     def __enter__(self) -> Self:

@@ -253,6 +253,23 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
     assert digest_of(raw) == one  # whatever the order
 
 
+def test_a_store_that_is_refused_is_closed(raw, tmp_path):
+    """The error keeps its frames, and so what they opened."""
+    read(raw, tar(tmp_path / "0.tar", {NAMES[0]: [person(0)]}))
+    with pytest.raises(PipelineError, match="--key") as other_key:
+        writing.collect([], raw / fits.FILE, key="clip")
+    assert not is_open(raw / fits.FILE), other_key
+    (raw / fits.FILE).write_bytes(b"no database, but text of some length" * 9)
+    with pytest.raises(RawDataError) as damaged:
+        fits.FitStore.open(raw / fits.FILE)
+    assert not is_open(raw / fits.FILE), damaged
+
+
+def is_open(file):
+    places = Path("/proc/self/fd").iterdir()
+    return any(os.path.realpath(place) == str(file) for place in places)
+
+
 def test_without_the_file_and_with_another_one_it_says_what_to_do(raw, tmp_path):
     dataset = datasets.get("insta_variety", fits=True)
     for content in (None, b"no database, but text of some length" * 9):
