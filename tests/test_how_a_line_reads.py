@@ -25,7 +25,9 @@ ALL_FORMS_A_THOUSAND = 20
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 COUNTED = {tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING}
-COUNTED.add(getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))
+# since Python 3.12, an f-string is no STRING, but the tokens from one of these to the other
+FSTRING_START = getattr(tokenize, "FSTRING_START", None)
+FSTRING_END = getattr(tokenize, "FSTRING_END", None)
 
 
 @dataclass
@@ -40,10 +42,10 @@ class Density:
     def add(self, text, name=""):
         tree = ast.parse(text)
         left_out = {*lines_left_out(tree)}
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type in COUNTED and token.start[0] not in left_out:
+        for first_line, last_line in counted_tokens(text):
+            if first_line not in left_out:
                 self.tokens += 1
-                self.lines.update((name, n) for n in range(token.start[0], token.end[0] + 1))
+                self.lines.update((name, n) for n in range(first_line, last_line + 1))
         for node in ast.walk(tree):
             if isinstance(node, ast.stmt) and node.lineno not in left_out:
                 self.statements += 1
@@ -56,6 +58,20 @@ class Density:
     @property
     def forms_a_thousand(self):
         return 1000 * len(self.forms) / len(self.lines)
+
+
+def counted_tokens(text):
+    """First and last line of each token. An f-string counts as one, as in Python 3.11."""
+    starts = []  # first lines of the f-strings around this token
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == FSTRING_START:
+            starts.append(token.start[0])
+        elif token.type == FSTRING_END:
+            first_line = starts.pop()
+            if not starts:
+                yield first_line, token.end[0]
+        elif token.type in COUNTED and not starts:
+            yield token.start[0], token.end[0]
 
 
 def line_of(node):
@@ -113,6 +129,15 @@ def test_a_file_is_no_denser_than_people_enjoy_reading(file):
     if len(density.lines) >= FEWEST:
         assert density.tokens_a_line <= TOKENS_A_LINE, "give the parts of long lines a name"
         assert density.forms_a_thousand <= FORMS_A_THOUSAND, "\n".join(density.forms)
+
+
+def test_an_f_string_is_one_token_in_every_python():
+    text = 'say(f"{a + b:>{width}} of {name!r}" "that", f"""{\nc\n}""")\n'
+    assert [*counted_tokens('x = f"{a + b:>{width}} of {name!r}"\n')] == [(1, 1)] * 3
+    density = Density()
+    density.add(text)
+    assert density.tokens == 7
+    assert len(density.lines) == 3
 
 
 def test_all_of_it_is_no_denser_than_other_projects_of_the_field():
