@@ -10,7 +10,7 @@ fits() {
 if [ -n "$PYTHON" ]; then
     set -- "$PYTHON"
 else
-    set -- .venv/bin/python python3.13 python3.12 python3.11 python3
+    set -- "${VENV:-.venv}/bin/python" python3.13 python3.12 python3.11 python3
 fi
 for python in "$@"; do
     if fits "$python"; then

@@ -1,4 +1,6 @@
-"""`make setup` finds a Python that fits, whatever comes first on the PATH."""
+"""`make setup` finds a Python that fits, whatever comes first on the PATH; `.ci/run` the oldest and
+the newest.
+"""
 
 import os
 import shutil
@@ -121,3 +123,59 @@ def test_make_setup_asks_it(programs, tmp_path):
     assert answer.returncode == 2
     assert "found no Python 3.11, 3.12 or 3.13" in answer.stderr
     assert not (folder / ".venv").exists()
+
+
+MAKE = """#!/bin/sh
+echo "$PYTHON $VENV $*" >> calls
+if [ "$1" = test ]; then
+    [ -e "$VENV" ] && echo "two environments" >> calls
+    mkdir -p "$VENV/bin"
+    printf '#!/bin/sh\n' > "$VENV/bin/python"
+    chmod +x "$VENV/bin/python"
+fi
+"""
+
+
+def checks(programs, folder, python=""):
+    """What `.ci/run` has `make` do, in a clone with Pythons on the PATH and pyenv's in HOME."""
+    (folder / ".ci").mkdir(parents=True)
+    for name in (".ci/run", SCRIPT.name):
+        shutil.copy(ROOT / name, folder / name)
+    write(programs / "make", MAKE)
+    subprocess.run(
+        [str(folder / ".ci/run")],
+        env={
+            "PATH": f"{programs}:/usr/bin:/bin",
+            "HOME": str(programs.parent),
+            "PYENV_ROOT": str(programs.parent / "pyenv"),
+            "PYTHON": python,
+        },
+        check=True,
+    )
+    assert not (folder / ".venv-ci").exists()
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_the_checks_run_the_tests_by_the_oldest_and_the_newest_python_and_the_rest_by_the_newest(
+    programs, tmp_path
+):
+    for name in ("python3.12", "python3.11"):
+        write(programs / name, FITTING)
+    oldest = programs / "python3.11"
+    newest = tmp_path / "pyenv/versions/3.13.0/bin/python"
+    newest.parent.mkdir(parents=True)
+    write(newest, FITTING)
+    assert checks(programs, tmp_path / "clone") == [
+        f"{oldest} .venv-ci test",
+        f"{newest} .venv-ci test",
+        f"{newest} .venv-ci lint types",
+        f"{newest} .venv-ci docs",
+    ]
+
+
+def test_the_checks_run_by_the_python_that_is_named_alone(programs, tmp_path):
+    for name in ("python3.12", "python3.11"):
+        write(programs / name, FITTING)
+    calls = checks(programs, tmp_path / "clone", "python3.12")
+    assert {call.split()[0] for call in calls} == {"python3.12"}
+    assert len(calls) == 3

@@ -24,7 +24,7 @@ def test_the_citation_is_that_of_the_package():
 def test_the_workflow_runs_the_checks_on_supported_versions():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     job = workflow["jobs"]["checks"]
-    assert job["steps"][-1] == {"run": ".ci/run"}
+    assert job["steps"][-1] == {"run": ".ci/run", "env": {"PYTHON": "python${{ matrix.python }}"}}
     assert (ROOT / ".ci/run").stat().st_mode & 0o100
     for version in job["strategy"]["matrix"]["python"]:
         assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
