@@ -37,6 +37,7 @@ EXIT_CODES: Final = (
 
 # what an interrupted command says about its output (`Command.kept`)
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
+WORK_KEPT: Final = "finished work is kept; the same command continues"
 SHARDS_KEPT: Final = (
     "finished shards (8,192 rows each) are kept; the same command continues from there"
 )

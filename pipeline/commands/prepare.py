@@ -19,7 +19,7 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import Command, every_option
+from pipeline.cli.command_line import WORK_KEPT, Command, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
@@ -313,6 +313,4 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     return len(rejected)
 
 
-COMMAND: Final = Command(
-    _options, _run, reads=_reads, kept="finished work is kept; the same command continues"
-)
+COMMAND: Final = Command(_options, _run, reads=_reads, kept=WORK_KEPT)

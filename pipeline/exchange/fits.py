@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cli.command_line import Command
+from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.text import count
@@ -273,4 +273,4 @@ def _read_into(
     collected.skipped += skipped
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)

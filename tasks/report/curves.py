@@ -21,11 +21,15 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Final, NamedTuple
+
+# A notebook sets it for the commands that it starts, also to a backend that is not installed here.
+os.environ.pop("MPLBACKEND", None)
 
 import matplotlib as mpl
 import numpy as np

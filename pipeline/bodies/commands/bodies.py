@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.command_line import Command
+from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
@@ -123,4 +123,4 @@ def _height_text(track: TrackSummary) -> str:
     return f"{track.height_m:.2f} m +- {spread:.2f} tall (estimated, mostly the average person)"
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)

@@ -32,7 +32,7 @@ from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
 from pipeline.bodies.writing import SUMMARY, TrackSummary, read_summary
 from pipeline.boxes import crop_person
-from pipeline.cli.command_line import Command
+from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, from_here, size
@@ -260,4 +260,4 @@ def _read_images(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
     return {frame.index: frame.image for frame in read if frame.image is not None}
 
 
-COMMAND: Final = Command(_options, _run, kept="finished steps are kept; the same command continues")
+COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)

@@ -43,6 +43,27 @@ def test_signals_end_with_how_to_continue(
     assert shlex.split(second)[1:] == ["-m", "pipeline", *words]
 
 
+@pytest.mark.parametrize(
+    ("words", "interrupted"),
+    [
+        ("bodies DATASET --cache CACHE --out OUT", "pipeline.bodies.writing.BodiesJob.write"),
+        ("fits 0.tar --raw RAW", "pipeline.exchange.fits.collect"),
+        (
+            "import 0.npz DATASET --cache CACHE --format arrays --as x",
+            "pipeline.exchange.arrays.import_array",
+        ),
+    ],
+)
+def test_commands_that_keep_finished_work_say_so(words, interrupted, penn, ran, monkeypatch):
+    penn.converted()
+    places = {"DATASET": penn.name, "CACHE": penn.root, "RAW": penn.raw, "OUT": penn.root.parent}
+    for name, place in places.items():
+        words = words.replace(name, str(place))
+    monkeypatch.setattr(interrupted, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    shown = ran(*words.split(), code=130)
+    assert shown.err.startswith("interrupted: finished work is kept; the same command continues")
+
+
 def test_a_second_signal_ends_the_command_at_once(monkeypatch, capfd):
     monkeypatch.setattr(command_line, "AT_ONCE", 0.0)
     monkeypatch.setattr(os, "_exit", sys.exit)

@@ -1,7 +1,10 @@
 """Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +32,13 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
         lines.write('[11, 1.0, {"train/to')
     found = _read_curves(tmp_path)
     assert [*found.curves["train/total"].steps] == list(range(1, 11))
+
+
+def test_the_backend_of_a_notebook_that_started_the_report_is_not_asked_for():
+    environment = os.environ | {"MPLBACKEND": "module://notebook_of_another_environment"}
+    words = [sys.executable, "-c", "import tasks.report.curves"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("settings", [None, {"of_the_future": 1}, {"seqlen": "x"}, {"cache": None}])
