@@ -235,6 +235,7 @@ class Data(PipelineTask):
                 "the one that holds <dataset>/ folders, or mount its disk."
             )
         needs_no_pixels = any(not spec.stream.reads.crops for spec in s.streams)
+        has_streams = bool(s.streams)
         tasks = list[_SplitTask]()
         for name in s.data.datasets:
             try:
@@ -242,7 +243,8 @@ class Data(PipelineTask):
             except PlugInError:
                 tasks.append(Convert(dataset=name, split="*"))  # it fails with the reason
                 continue
-            stage = Extract if dataset.has_pixels or needs_no_pixels else Convert
+            is_extracted = has_streams and (dataset.has_pixels or needs_no_pixels)
+            stage = Extract if is_extracted else Convert
             tasks += [stage(dataset=name, split=split) for split in dataset.splits]
         return tasks
 

@@ -109,8 +109,11 @@ class ModelSections:
     def check(self) -> None:
         """Raise ConfigError for mistakes in the sections of all trainings.
 
-        `check_inputs` checks the splits, streams and files that they name.
+        `check_inputs` checks the splits, streams and files that they name. Without streams nothing
+        can be trained, and nothing is checked.
         """
+        if not self.settings.streams:
+            return
         for name, error in models.load_all(models.names()).broken.items():
             if name in self.settings.source.sections:
                 raise ConfigError(f"{self.settings.source.where(name)}: {error}")

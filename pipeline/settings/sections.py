@@ -81,12 +81,14 @@ class Settings:
 
     @property
     def stream_names(self) -> tuple[str, ...]:
-        """[features] streams. Raises ConfigError for invalid and repeated names, and for none."""
+        """[features] streams, none for tracks alone. Raises ConfigError for invalid and repeated
+        names.
+        """
         where = self.source.where("features", "streams")
         names = self.features.streams
-        if not names or len(set(names)) < len(names):
+        if len(set(names)) < len(names):
             raise ConfigError(
-                f"{where}: expected different names of streams, found {' '.join(names) or 'none'}"
+                f"{where}: expected different names of streams, found {' '.join(names)}"
             )
         for name in names:
             try:
@@ -105,7 +107,10 @@ class Settings:
 
     @property
     def stream(self) -> StreamSpec:
-        """The first stream, which models read."""
+        """The first stream, which models read. Raises ConfigError if there is none."""
+        if not self.streams:
+            where = self.source.where("features", "streams")
+            raise ConfigError(f"{where}: is empty, and models read the first stream. Name it.")
         return self.streams[0]
 
     def dataset(self, name: str) -> Dataset:

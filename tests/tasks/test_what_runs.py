@@ -57,6 +57,22 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
     }
 
 
+def test_without_streams_data_are_tracks_alone_and_a_training_says_that_it_reads_one(
+    project, build
+):
+    project.configure({"data": {"datasets": "3dpw penn_action"}, "features": {"streams": ""}})
+    ran = build(project, "Data")
+    assert ran.code == 0, ran.shown
+    assert sorted(ran.done) == [
+        "convert penn_action/test",
+        "convert penn_action/train",
+        "data 2 datasets",
+    ]
+    assert "extract" not in ran.words
+    failure = build(project, "TrainVIBE").shown
+    assert "[features] streams: is empty, and models read the first stream" in failure
+
+
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     within(project)
     assert EvaluateVIBE().complete()
