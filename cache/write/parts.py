@@ -36,6 +36,9 @@ class Part:
     number: int  # from 1
     n_parts: int  # of the job
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.n_parts}"
+
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This part's share of the items: consecutive ones. Each item is in exactly one share.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import json
 import logging
 import math
 import platform
@@ -191,14 +192,24 @@ def _scheduler_location(scheduler: str) -> dict[str, str]:
     if not scheduler.endswith(".json"):
         return {"address": f"tcp://{scheduler}"}
     latest = time.monotonic() + ANSWER
-    while not Path(scheduler).exists():
+    while not _has_address(Path(scheduler)):
         if time.monotonic() > latest:
             written = "the file that `dask scheduler --scheduler-file` writes"
+            actual = "another one" if Path(scheduler).exists() else "none"
             raise PipelineError(
-                f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {HOW_TO_START}"
+                f"{scheduler}: expected {written}, found {actual} after {ANSWER:.0f} s. "
+                f"{HOW_TO_START}"
             )
         time.sleep(LOOK_EVERY / 2)
     return {"scheduler_file": scheduler}
+
+
+def _has_address(file: Path) -> bool:
+    """Whether a scheduler has written its address to this file, completely."""
+    try:
+        return "address" in json.loads(file.read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 class _Cluster:

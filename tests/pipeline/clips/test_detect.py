@@ -286,6 +286,14 @@ def test_one_clip_is_detected_as_in_its_folder(raw, out, types):
     types(f"detect --out TMP/out RAW/{MARKER}", "expected a clip or a folder of clips", code=2)
 
 
+def test_a_part_of_the_clips_says_which_one_has_ended(raw, out, types):
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(raw / name, 3)
+    (raw / MARKER).write_text("{}")
+    types("detect --out TMP/out RAW --part 2/2", "part 2/2 of the clips has ended")
+    assert list(contents(out)) == ["b.mp4.json"]
+
+
 @pytest.mark.parametrize("clips", ["RAW", "RAW/a.mp4"])
 def test_the_folder_of_the_clips_is_no_place_for_keypoints(clips, raw, types):
     write_clip(raw / "a.mp4", 3)

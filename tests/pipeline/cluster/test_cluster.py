@@ -290,6 +290,15 @@ def test_an_address_without_a_scheduler_is_refused(address, said, monkeypatch):
         list(mapped(address, str))
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"type": "Sched'])
+def test_a_file_without_an_address_is_no_scheduler_s(content, monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "ANSWER", 0.3)
+    file = tmp_path / "scheduler.json"
+    file.write_text(content)
+    with pytest.raises(PipelineError, match="--scheduler-file` writes, found another one after"):
+        list(mapped(str(file), str))
+
+
 def test_a_cluster_without_workers(running, embedded, into, tmp_path, ran):
     """Of each command, after the time that it was given."""
     running.have(0)
