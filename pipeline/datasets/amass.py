@@ -5,7 +5,8 @@ Mahmood et al.: AMASS, ICCV 2019.
 
     <subset>/<subject>/<motion>_poses.npz     or ..._stageii.npz in newer releases
 
-Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder of its own.
+Motions of BEAT2, AIST++, Motion-X, NymeriaPlus and of SMPL (72 numbers) are also read: each needs a
+subset folder of its own.
 
 `Amass.read` makes a track of a file in these steps:
 
@@ -118,7 +119,7 @@ class Amass(Dataset):
 
     name = "amass"
     splits = ("train",)
-    version = 4  # 4: y up by format and movement
+    version = 5  # 5: SMPL and NymeriaPlus are read, poses of zeros are not turned
     release = Release(
         page="https://amass.is.tue.mpg.de",
         parts=(

@@ -3,6 +3,7 @@
 | file | source | arrays |
 |---|---|---|
 | .npz | AMASS (Mahmood et al., ICCV 2019), BEAT2 | `poses`, `betas`, `trans`, the rate |
+| .npz | NymeriaPlus | `global_orient`, `body_pose`, `betas`, `transl`, `timestamps` in us |
 | .pkl | AIST++ (Li et al., ICCV 2021), 60 fps | `smpl_poses`, `smpl_trans`, `smpl_scaling` |
 | .npy | Motion-X (Lin et al., NeurIPS 2023), 30 fps | 322 numbers a frame |
 """
@@ -31,16 +32,18 @@ from pipeline.files.formats.other_formats import owner_of
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Doubles, are_usable_numbers
+from pipeline.skeletons import LARGEST, Array, Doubles, are_usable_numbers
 
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
-# Which joints of SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints are
-# the roots of the index fingers.
-SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_N_POSE: (*_BODY, 25, 40)}
+# Which joints of SMPL, SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints
+# are the roots of the index fingers.
+SMPL_JOINTS: Final = {72: (*_BODY, 22, 23), 156: (*_BODY, 22, 37), SMPLX_N_POSE: (*_BODY, 25, 40)}
 RATE_KEYS: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # of the rate in an .npz
 MAX_BETAS: Final = 16  # in the files of the releases
 AIST_FPS: Final = 60.0
 MOTION_X_FPS: Final = 30.0
+NYMERIA: Final = ("global_orient", "body_pose", "betas", "transl", "timestamps")
+MOST_UNEVEN_S: Final = 0.04  # of a frame's time from that of an even rate
 # How many numbers each part has in a frame of Motion-X, in this order.
 MOTION_X: Final[Mapping[str, int]] = {
     "root": 3,
@@ -54,8 +57,8 @@ MOTION_X: Final[Mapping[str, int]] = {
 }
 UNPACK_AGAIN: Final = "Unpack this subset again."
 OTHER_BODY: Final = (
-    "Take the SMPL-H or SMPL-X files of the release: other bodies are not read. Import results of "
-    "body estimators with --format bodies."
+    "Take the SMPL, SMPL-H or SMPL-X files of the release: other bodies are not read. Import "
+    "results of body estimators with --format bodies."
 )
 
 
@@ -87,12 +90,17 @@ class Motion:
 
 
 def _load_npz(file: Path) -> Motion:
-    """Read a motion of AMASS or BEAT2: SMPL-H, whose joints become SMPL's, or SMPL-X."""
-    data = StoredArrays(file, load_npz(file, ("poses", "betas", "trans"), ("gender", *RATE_KEYS)))
+    """Read a motion of AMASS or BEAT2: SMPL, SMPL-H, whose joints become SMPL's, or SMPL-X."""
+    content = load_npz(file, (), NYMERIA)
+    if len(content) == len(NYMERIA):
+        content = _convert_nymeria(file, content)
+    else:
+        content = load_npz(file, ("poses", "betas", "trans"), ("gender", *RATE_KEYS))
+    data = StoredArrays(file, content)
     shape = data.value("poses").shape
     width = shape[-1] if shape else 0
     if width not in SMPL_JOINTS:
-        expected = "(N, 156) SMPL-H or (N, 165) SMPL-X"
+        expected = "(N, 72) SMPL, (N, 156) SMPL-H or (N, 165) SMPL-X"
         raise RawDataError(file, "poses", expected, str(shape), OTHER_BODY)
     poses = data.take("poses", None, width).reshape(-1, width // 3, 3)
     trans = data.take("trans", len(poses), 3)
@@ -123,10 +131,7 @@ def _gender(data: Mapping[str, Any]) -> str:
     stored = data.get("gender", np.empty(0)).reshape(-1)
     if stored.size != 1:
         return ""
-    gender = stored[0]
-    if isinstance(gender, bytes):
-        return gender.decode("latin1")
-    return str(gender)
+    return str(stored[0])
 
 
 def _rate(data: StoredArrays) -> float:
@@ -141,6 +146,30 @@ def _rate(data: StoredArrays) -> float:
         expected = "1 to 10,000 frames per second"
         raise RawDataError(data.file, keys[0], expected, str(rate), UNPACK_AGAIN)
     return rate
+
+
+def _convert_nymeria(file: Path, stored: Mapping[str, Array]) -> dict[str, Array]:
+    """Convert a motion of NymeriaPlus, of SMPL, to the arrays of AMASS. The betas are averaged over
+    the frames, and the times give the rate. Raises RawDataError unless they are even.
+    """
+    expected = f"NymeriaPlus's, with rising times in us of an even rate, to {MOST_UNEVEN_S:g} s"
+    do = "Split the motion where frames are missing."
+    with reading(file, expected, key="timestamps", do=do):
+        poses = np.hstack([stored["global_orient"], stored["body_pose"]])
+        times = stored["timestamps"].reshape(len(poses)) / 1e6
+        even_times = np.linspace(times[0], times[-1], len(times))
+        uneven = np.abs(times - even_times).max()
+        if not uneven <= MOST_UNEVEN_S:  # also NaN
+            refuse(f"{uneven:.3g} s off it")
+        rate = (len(times) - 1) / float(times[-1] - times[0])
+        betas = stored["betas"].mean(axis=0)
+    return {
+        "poses": poses,
+        "trans": stored["transl"],
+        "betas": betas,
+        "fps": np.array(rate),
+        "gender": np.array("neutral"),
+    }
 
 
 def _load_aist(file: Path) -> Motion:

@@ -87,6 +87,9 @@ _OTHER_PROGRAMS: Final = {
     "poses expressions mocap_frame_rate": OtherProgram("a motion of BEAT2 or EMAGE"),
     "person_data": OtherProgram("GLAMR's results: import those of the estimator that it was given"),
     ".npz smpl_params_incam": OtherProgram("GVHMR's results as npz: import its hmr4d_results.pt"),
+    ".npz body_pose global_orient transl timestamps": OtherProgram(
+        "a motion of NymeriaPlus: a subset of the dataset amass"
+    ),
     ".npz body_pose global_orient transl": OtherProgram(
         "SMPL-X's body alone: import GVHMR's hmr4d_results.pt"
     ),

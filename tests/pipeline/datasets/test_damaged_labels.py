@@ -69,7 +69,7 @@ DAMAGED = {  # split, a label file: what is changed, words of the message
     ],
     ("amass/train", "ACCAD/subject01/motion01_poses.npz"): [
         (without("mocap_framerate"), "'mocap_framerate': expected frames per second, found no such"),
-        (at("poses", to=np.zeros((9, 72))), "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X"),
+        (at("poses", to=np.zeros((9, 66))), "SMPL-H or (N, 165) SMPL-X, found (9, 66)"),
         (at("betas", to=np.zeros(9)), "'betas': expected at least 10, found 9"),
     ],
     ("insta_variety/train", "train/insta_variety_00_copy00.tfrecord"): [

@@ -1,4 +1,4 @@
-"""Motions of BEAT2, AIST++ and Motion-X beside AMASS's, and files that look like them. Made up in
+"""Motions of BEAT2, AIST++, Motion-X, NymeriaPlus and of SMPL's npz beside AMASS's, and files that look like them. Made up in
 their forms: none of them is a real file.
 """
 
@@ -76,6 +76,34 @@ def motion_x(raw):
     return file
 
 
+def smpl(raw, **changes):
+    """As GVHMR's and ASAP's users write AMASS's form: SMPL's 72 numbers."""
+    file = place(raw / "mine/clip_poses.npz")
+    arrays = {
+        "poses": angles(24, 30).reshape(N, 72),
+        "trans": walk(30),
+        "betas": np.arange(10) / 10,
+        "gender": "neutral",
+        "mocap_framerate": 30,
+    }
+    np.savez(file, **(arrays | changes))
+
+
+def nymeria(raw, **changes):
+    file = place(raw / "Nymeria/20230607_s0_act0/body/xdata_smpl_neutral.npz")
+    turned = angles(24, 60)
+    turned[:, 0, 0] = np.pi / 2  # z is up
+    arrays = {
+        "global_orient": turned[:, 0],
+        "body_pose": turned[:, 1:].reshape(N, 69),
+        "betas": np.arange(10) / 10 + np.linspace(-1, 1, N)[:, None],
+        "transl": walk(60)[:, [0, 2, 1]],
+        "timestamps": 5_000_000_000 + np.round(np.arange(N) / 60 * 1e6),
+    }
+    np.savez(file, **(arrays | changes))
+    return arrays
+
+
 def read(raw):
     (track,), account = read_one(AMASS, raw)
     return track, account["notes"]
@@ -137,6 +165,51 @@ def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path):
     np.testing.assert_allclose(after_1_s[1:], expected[1:], atol=1e-5)
     np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, rtol=1e-6)
     assert track.extra["smplx_n_betas"] == 10
+
+
+def test_smpls_own_72_numbers_are_its_pose_with_both_hands(tmp_path):
+    for betas in (np.arange(10) / 10, np.arange(16) / 10):
+        smpl(tmp_path, betas=betas)
+        track, notes = read(tmp_path)
+        require_turned(track)
+        assert notes == [UP]
+        after_1_s = track.pose[25].reshape(24, 3)[1:, 0]
+        np.testing.assert_allclose(after_1_s, np.arange(2, 25) / 100, atol=1e-5)
+        np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, rtol=1e-6)
+        assert track.extra == {}
+
+
+def test_nymerias_times_are_its_rate_and_its_world_has_z_up(tmp_path):
+    arrays = nymeria(tmp_path)
+    track, notes = read(tmp_path)
+    assert notes == []
+    assert len(track.frame_index) == 126  # 5 s
+    time = np.arange(126) / 25
+    expected = np.column_stack([time, 0 * time, 0 * time + 0.9])
+    np.testing.assert_allclose(track.trans, expected, atol=1e-4)
+    np.testing.assert_allclose(track.pose[::5, 3:], arrays["body_pose"][::12], atol=1e-5)
+    np.testing.assert_allclose(track.pose[:, 0], np.pi / 2, rtol=1e-6)
+    np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, atol=1e-6)
+    assert track.gender == "neutral"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"timestamps": np.arange(N) * 2e4 + 9e4 * (np.arange(N) > 100)}, "s off it. Split"),
+        ({"timestamps": np.arange(N)[::-1] * 2e4}, "expected 1 to 10,000 frames per second"),
+        ({"timestamps": np.zeros(N)}, "'timestamps': expected NymeriaPlus's"),
+        ({"timestamps": np.zeros(0)}, "'timestamps': expected NymeriaPlus's"),
+        ({"timestamps": np.full(N, np.nan)}, "'timestamps': expected NymeriaPlus's"),
+        ({"timestamps": np.full(N, np.inf)}, "'timestamps': expected NymeriaPlus's"),
+        ({"body_pose": np.zeros((N, 63))}, "'poses': expected (N, 72) SMPL"),
+        ({"body_pose": np.zeros((N - 1, 69))}, "'timestamps': expected NymeriaPlus's"),
+        ({"transl": np.zeros((N - 1, 3))}, "'trans': expected numbers of shape (301, 3)"),
+    ],
+)
+def test_damaged_motions_of_nymeria_are_refused(tmp_path, changes, words):
+    nymeria(tmp_path, **changes)
+    assert words in str(refusal(AMASS, tmp_path))
 
 
 def test_motions_of_smplx_that_come_later_are_converted_beside_the_others(embedded, into, tmp_path):
