@@ -377,7 +377,11 @@ def _note_speed(motion: Motion, account: VideoAccount) -> None:
 
 
 def _is_along_y(motion: Motion) -> bool:
-    """Whether the torso points along y in the median frame."""
+    """Whether the torso points along y in the median frame; not if all is zeros: the pose is
+    missing.
+    """
+    if not motion.pose.any():
+        return False
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     torso = np.median(Rotation.from_rotvec(motion.pose[:, 0]).apply([0, 1, 0]), axis=0)

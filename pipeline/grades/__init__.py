@@ -38,7 +38,9 @@ from pipeline.track import usual_step
 
 Columns = Mapping[str, Array]
 
-COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "trans", "extrinsics", "up")
+COLUMNS: Final = (
+    "frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "pose", "trans", "extrinsics", "up",
+)  # fmt: skip
 ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
 LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
 BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
@@ -48,6 +50,7 @@ OUTSIDE: Final = 0.02  # of the box's side: a joint that is farther outside the 
 # of the box's side: if a limb begins nearer to the image's edge, its unseen end may be outside
 NEAR: Final = 0.05
 COVERED: Final = 0.4  # share of the box around the joints that another person must cover
+SAME_POSE_RAD: Final = 1e-5  # elements of poses that differ by less are equal
 # height up to which a foot is on the ground
 CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
 
@@ -80,6 +83,11 @@ def grade(
     if _has_joints(columns):
         numbers |= _numbers_2d(columns, timing, camera, size)
     numbers |= _numbers_3d(columns, timing, camera)
+    if "pose" in columns:
+        steps = np.diff(columns["pose"][:, 3:], axis=0, prepend=np.nan)  # without the pelvis
+        is_repeated = np.abs(steps).max(axis=1) < SAME_POSE_RAD
+        of_clip = numbers.get("repeated_percent", 0.0)
+        numbers["repeated_percent"] = max(of_clip, 100 * float(is_repeated.mean()))
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
         numbers |= numbers_of_motion(columns, timing)
@@ -145,8 +153,6 @@ def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
             columns[name] = split.rows(name, first, stop)
-    if "bbox" not in split.columns and "pose" in split.columns:
-        columns["pose"] = split.rows("pose", first, stop)
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
             columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", first, stop)

@@ -37,7 +37,7 @@ from pipeline.show.tracks import PageContent, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
 from pipeline.skeletons import Array
 
-VERSION: Final = 3  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 4  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 # Radius of a joint's dot on a crop: this share of its side. On the full frame: this share of the

@@ -295,7 +295,7 @@ def test_a_planted_defect_of_joints_in_the_image_has_its_word(change, word, reas
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"n_repeated": T // 2}, "50 % of the clip's frames repeat the one before"),
+        ({"n_repeated": T // 2}, "50 % of the frames or poses repeat the one before"),
         ({"lost": tuple(range(40))}, "10 % of the clip's frames cannot be decoded"),
     ],
 )
@@ -352,6 +352,26 @@ def test_planted_defects_of_a_motion_are_found_with_their_size():
     assert grade(slides, 25).reasons == [
         f"feet slide by {grade(slides, 25).skating_3d_cm_s:.2g} cm a second"
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "n", "word", "percent"),
+    [(0, 200, "doubtful", 99.5), (50, 61, "doubtful", 30), (50, 31, "good", 15)],
+)
+def test_a_body_that_does_not_move_is_doubtful_also_beside_an_image(first, n, word, percent):
+    """A pose is held for `n` frames, while the root goes on, and the camera turns about it."""
+    still = motion()
+    still["pose"][first : first + n] = still["pose"][first]
+    still["trans"][:, 0] += np.arange(200) / 100
+    in_image = {name: column[:200] for name, column in flat(person()).items()}
+    turned = still["pose"].copy()
+    turned[:, :3] += np.arange(200)[:, None] / 100
+    for columns in (still, in_image | {"pose": turned}):
+        found = grade(columns, 25)
+        assert found.repeated_percent == pytest.approx(percent)
+        assert found.word == word
+        told = f"{percent:.0f} % of the frames or poses repeat the one before"
+        assert (told in found.reasons) == (word == "doubtful")
 
 
 def test_a_motion_with_unknown_frames_is_graded_by_its_longest_known_stretch():

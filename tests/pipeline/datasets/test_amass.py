@@ -7,6 +7,7 @@ import cache
 from pipeline import datasets
 from pipeline.datasets.amass import LIES, _sample_positions
 from pipeline.errors import ConfigError
+from pipeline.grades import grade
 from tests.pipeline.datasets.by_hand import read_one, refusal, require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_motions import smplx, write_motion
@@ -33,6 +34,23 @@ def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path, rate):
     last = (round(4 * rate) - 1) / rate
     # the last sample lies in the motion, the next would not
     assert time[-1] <= last + 1e-4 < time[-1] + 1 / 25
+
+
+@pytest.mark.parametrize("rate", [100.0, 120.0, 59.94])
+def test_a_motion_that_is_missing_or_does_not_move_is_doubtful_and_not_turned(tmp_path, rate):
+    """Zeros look like somebody who stands in a world with y up."""
+    held = np.tile(np.random.default_rng(0).normal(0, 0.5, 156), (601, 1))
+    held[:, :3] = np.pi / 2, 0, 0  # z is up
+    for poses in (np.zeros((601, 156)), held):
+        trans = np.zeros((601, 3))
+        write_motion(tmp_path, rate=rate, poses=poses, trans=trans)
+        (track,), account = read_one(AMASS, tmp_path)
+        assert account["notes"] == []
+        np.testing.assert_allclose(track.trans, trans[: len(track.trans)])
+        expected = np.tile(poses[0, :66], (len(track.pose), 1))
+        np.testing.assert_allclose(track.pose[:, :66], expected, atol=1e-6)
+        (reason,) = grade(track.columns, track.fps).reasons
+        assert reason.endswith("% of the frames or poses repeat the one before")
 
 
 def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path):
