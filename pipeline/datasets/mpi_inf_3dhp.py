@@ -49,6 +49,7 @@ from pipeline.datasets.pixels import (
     inputs,
     lost_frames,
     pictures_or_video,
+    require_released_size,
     require_size,
 )
 from pipeline.errors import RawDataError
@@ -85,6 +86,8 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
 TRAIN_FRAMES: Final = sum(n for _, n in SEQUENCES.values())  # of one camera
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
 SHORT: Final = {"S6/Seq2/video_2": 3911}  # training video -> its frames, fewer than labels
+SIZE: Final = (2048, 2048)  # px, width and height, of all videos except
+WIDE: Final = {"TS5": (1920, 1080), "TS6": (1920, 1080)}
 TEST_SPARE: Final = 2  # images that test videos have after the labelled ones: TS3 has 1, TS4 has 2
 FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
 # for `ReleasePart.patterns`: any training sequence; video_{0,1,2,4,5,6,7,8}
@@ -98,9 +101,7 @@ class MpiInf3dhp(Dataset):
 
     name = "mpi_inf_3dhp"
     splits = ("train", "test")
-    # 6: images under other numbers are refused, single fits that are elsewhere are no label,
-    # frames drawn over damage are lost
-    version = 6
+    version = 7  # 7: images of another size than the release's are refused, also without a camera
 
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
@@ -347,6 +348,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
         calibrated, intrinsics, extrinsics = Calibration.read(calibration_file, camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.note(f"no camera intrinsics: {error}")
+        require_released_size(source, SIZE, labels_file)
         return labels, _Film(source, fps)
     # The labels are in pixels of images of the calibrated size.
     do = "Extract the videos' frames as they are: all of them, at their own size."
@@ -358,9 +360,11 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
 
 def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:
     """Read annot_data.mat, and find the images."""
-    labels = LabelledPerson.read_test(raw / video.files[0])
+    labels_file = raw / video.files[0]
+    labels = LabelledPerson.read_test(labels_file)
     account.found = len(labels.kp_2d)
     images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
+    require_released_size(images, WIDE.get(video.name, SIZE), labels_file)
     return labels, _Film(images, spare=TEST_SPARE)
 
 

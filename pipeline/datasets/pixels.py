@@ -33,8 +33,9 @@ from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
+from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import scan_names
-from pipeline.skeletons import Bools, Floats
+from pipeline.skeletons import Bools, Doubles, Floats
 
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
 
@@ -186,7 +187,7 @@ def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
 
 def require_size(
     source: Pictures | Video,
-    size: tuple[float, float] | None,
+    size: tuple[float, float] | Doubles | None,
     labels: Path,
     do: str,
     intrinsics: Floats | None = None,
@@ -219,6 +220,16 @@ def require_size(
     else:
         return
     refuse(RawDataError(file, key, expected, found, do, reason="other_picture_size"))
+
+
+def require_released_size(
+    source: Pictures | Video, size: tuple[int, int], labels: Path, tolerance: float = 0
+) -> None:
+    """Refuse frames of another size than the release's, in whose pixels the `labels` are, as
+    `require_size` does. Demo data have sizes of their own.
+    """
+    if not is_stand_in(source.root):
+        require_size(source, size, labels, SAME_SIZE, tolerance=tolerance)
 
 
 def _size(source: Pictures | Video) -> tuple[int, int] | None:
@@ -444,10 +455,10 @@ def _find_misfit(
     return _Misfit(f"{far}: of another resolution or of another video", do)
 
 
-def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
-    """Whether points, (N, 2) px, are outside the image by more than MARGIN of its size, (N,)."""
-    below = points < -MARGIN * np.array(size)
-    above = points > (1 + MARGIN) * np.array(size)
+def _far_outside(points: Floats, size: tuple[int, int], margin: float = MARGIN) -> Bools:
+    """Whether points, (N, 2) px, are outside the image by more than `margin` of its size, (N,)."""
+    below = points < -margin * np.array(size)
+    above = points > (1 + margin) * np.array(size)
     return np.asarray((below | above).any(axis=1))
 
 
@@ -466,17 +477,19 @@ def require_source_pixels(
 
 
 def require_visible(
-    labels: Path, keypoints: Floats, pictures: Pictures, account: VideoAccount
+    labels: Path, keypoints: Floats, pictures: Pictures, account: VideoAccount, reach: Doubles
 ) -> None:
     """Refuse joints (N, J, 3) that people have marked in images, as `require_pixels`, if over a
-    fifth are far outside; note them if over 2 % are. For labels that state no size.
+    fifth are far outside; note them if over 2 % are outside by more than RESIZED. Refuse images
+    that end before `reach`, (2,) px, does (`other_picture_size`). For labels that state no size.
     """
     size = _size(pictures)
     points = keypoints[keypoints[..., 2] > 0][:, :2]
     if size is None or not len(points):
         return
+    require_size(pictures, np.maximum(reach, size), labels, SAME_SIZE, tolerance=RESIZED)
     require_pixels(labels, keypoints, size, DETECTED_OUTSIDE, do=SAME_SIZE)
-    share = _far_outside(points, size).mean()
+    share = _far_outside(points, size, RESIZED).mean()
     if share > STRAY_JOINTS:
         account.note(
             f"{share:.0%} of the joints are far outside the {size[0]} x {size[1]} images: were "

@@ -87,7 +87,7 @@ class PoseTrack(Dataset):
 
     name = "posetrack"
     splits = ("train", "val")
-    version = 3  # 3: images under other numbers are refused
+    version = 4  # 4: images that end before the regions to ignore do are refused
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
     release = Release(
@@ -175,7 +175,8 @@ class PoseTrack(Dataset):
         people = labels.people(account)
         images = _find_images(raw, video, labels, account)
         if labels.images.size is None:
-            require_visible(raw / file, people.kp_2d, images.pictures, account)
+            reach = labels.images.reach
+            require_visible(raw / file, people.kp_2d, images.pictures, account, reach)
         reasons = _reasons_to_drop(people, images, labels.reason_without_joints)
         usable: Ints = np.flatnonzero(account.drop_rows(reasons))
         frame_index = images.frame_index[people.image_index]

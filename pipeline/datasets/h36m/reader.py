@@ -142,8 +142,7 @@ class Human36M(Dataset):
 
     name = "h36m"
     splits = tuple(SUBJECTS)
-    # 6: images under other numbers are refused, frames drawn over damage are lost
-    version = 6
+    version = 7  # 7: images of another size than the release's are refused
 
     release = Release(
         page="http://vision.imar.ro/human3.6m",

@@ -39,6 +39,7 @@ from pipeline.datasets.pixels import (
     inputs,
     lost_frames,
     pictures_or_video,
+    require_released_size,
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
@@ -51,6 +52,8 @@ from pipeline.skeletons import Doubles, add_confidence, convert
 
 FPS: Final = 50.0
 VIDEOS: Final = "Videos"
+SIZE: Final = (1000, 1000)  # px, width and height, of all videos
+HIGHER: Final = 0.003  # of SIZE: two cameras have 1002 rows
 POSES_2D: Final = "MyPoseFeatures/D2_Positions"
 POSES_3D: Final = "MyPoseFeatures/D3_Positions_mono"
 POSES: Final = (POSES_2D, POSES_3D)  # a sequence has a file in each
@@ -155,6 +158,7 @@ def _find_source(
             raw / video.name, "video", expected, "only poses", do, reason="video_missing"
         )
     source = pictures_or_video(raw, video.folders, videos, n_labels, account)
+    require_released_size(source, SIZE, raw / video.files[0], tolerance=HIGHER)
     fps = FPS
     if isinstance(source, Video):
         source.require_decodable()

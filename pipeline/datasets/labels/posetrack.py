@@ -15,6 +15,7 @@ PoseTrack21's annotations also have a "person_id", and some have a box alone.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,7 @@ class _ListedImages(NamedTuple):
     file_names: Sequence[str]  # F, as stored: not to be trusted
     n_images: int  # of the video: as many as `nframes` states, or as are listed
     size: tuple[float, float] | None  # px, of the first labelled image that states it
+    reach: Doubles  # (2,) px, largest x and y of all regions to ignore; they end at image edges
     n_repeated: int  # images with the id of an earlier one, which are not used
 
 
@@ -253,6 +255,7 @@ def _read_images(file: Path, stored: object) -> _ListedImages:
     index_of: dict[int, int | None] = {}
     file_names: list[str] = []
     size: tuple[float, float] | None = None
+    reach = np.zeros(2)
     n_stated = 0  # the largest `nframes`
     n_repeated = 0
     for i, image in enumerate(records(file, "images", stored, do=UNPACK_ADVICE)):
@@ -276,13 +279,23 @@ def _read_images(file: Path, stored: object) -> _ListedImages:
             index_of[image_id] = len(file_names)
             file_names.append(name)
             size = size or _stated_size(image)
+            furthest = [_furthest(image.get(f"ignore_regions_{axis}")) for axis in "xy"]
+            reach = np.fmax(reach, furthest)
     return _ListedImages(
         index_of=index_of,
         file_names=file_names,
         n_images=max(n_stated, len(index_of)),
         size=size,
+        reach=reach,
         n_repeated=n_repeated,
     )
+
+
+def _furthest(regions: Any) -> float:
+    """The largest number of the lists in a list; 0 for other content, which nothing needs."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return float(max(map(max, regions)))
+    return 0.0
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import cv2
+import numpy as np
 import pytest
 
 from pipeline import datasets
@@ -128,6 +129,9 @@ class ImageFolders:
     refused: ClassVar[frozenset[str]]  # damages for which the video is refused
     undecided: ClassVar[frozenset[str]] = frozenset()  # damages that leave no trace in the numbers
     first: ClassVar[int] = 0  # number of the first image
+    # width and height, where files of the release do not state it; the demo's images are smaller
+    released_size: ClassVar[tuple[int, int] | None] = None
+    states_size: ClassVar[bool] = True
 
     def write(self, demo, takes, raw):
         """Write an undamaged release of a demo dataset, which other classes read too."""
@@ -194,6 +198,22 @@ class ImageFolders:
         assert self.rows(tracks) == expected
         if len(expected) < len(truth):
             assert account.dropped["no_picture"] == len(truth) - len(expected)
+
+    def test_images_at_nine_tenths_of_their_size_are_refused_by_their_size(self, release, tmp_path):
+        raw = Path(shutil.copytree(release, tmp_path / self.dataset))
+        if self.released_size:
+            (raw / "STAND_IN.json").unlink()
+        files = Images(raw / self.images).files
+        size = self.released_size or cv2.imread(str(files[0])).shape[1::-1]
+        for share in (1, 0.9):
+            width, height = (round(share * side) for side in size)
+            grey = np.full((height, width, 3), 90, np.uint8)
+            for file in files:
+                file.write_bytes(cv2.imencode(file.suffix, grey)[1].tobytes())
+            _, account = self.read(raw)
+            is_refused = share < 1 and self.states_size
+            assert account.set_aside == ("other_picture_size" if is_refused else ""), account
+            assert not is_refused or f"{width} x {height}" in account.message
 
     def test_damaged_images_and_those_of_another_size_are_problems_of_their_frames(
         self, release, tmp_path

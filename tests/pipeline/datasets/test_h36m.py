@@ -72,6 +72,25 @@ def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw):
 
 
 @pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((1000, 1000), ""),
+        ((1000, 1002), ""),
+        ((900, 902), "other_picture_size"),
+        ((980, 980), "other_picture_size"),
+    ],
+)
+def test_videos_of_another_size_than_the_release_s_are_refused(size, reason, raw):
+    (raw / "STAND_IN.json").unlink()
+    by_hand.write_video(raw / VIDEO, N, 50.0, size)
+    found = read(raw)
+    require(found, refused=reason)
+    if reason:
+        told = f"'size': expected 1000 x 1000 px, as in {STEM}.cdf, found {size[0]} x {size[1]}"
+        assert told in found[1]["message"]
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda raw: write_video(raw, 13), "frame_count_mismatch"),

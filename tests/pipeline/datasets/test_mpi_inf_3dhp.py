@@ -134,6 +134,29 @@ def test_a_broken_calibration_costs_the_camera_alone_and_scaled_pictures_are_ref
         assert (track.intrinsics is None) == notes[0].startswith("no camera")
 
 
+@pytest.mark.parametrize(
+    ("split", "name", "images", "size"),
+    [
+        ("train", VIDEO, IMAGES, (2048, 2048)),
+        *(("test", f"TS{k}", f"{TEST[:-1]}{k}/imageSequence", (2048, 2048)) for k in (1, 2, 3, 4)),
+        *(("test", f"TS{k}", f"{TEST[:-1]}{k}/imageSequence", (1920, 1080)) for k in (5, 6)),
+    ],
+)
+def test_without_a_calibration_images_have_the_release_s_size(split, name, images, size, raw):
+    for file in ("STAND_IN.json", "S1/Seq1/camera.calibration"):
+        (raw / file).unlink()
+    if not (raw / images).exists():
+        shutil.copytree(raw / TEST, (raw / images).parent)
+    for share, reason in ((1, ""), (0.98, "other_picture_size")):
+        width, height = (round(share * side) for side in size)
+        for file in (raw / images).iterdir():
+            file.write_bytes(by_hand.jpeg(width, height))
+        found = read(raw, split=split, name=name)
+        require(found, refused=reason)
+        told = f"expected {size[0]} x {size[1]} px, as in annot"
+        assert (told in found[1]["message"]) == bool(reason)
+
+
 def test_pictures_without_labels_and_labels_without_pixels_are_told(raw):
     for split, name, labels, images in (
         ("train", VIDEO, LABELS, IMAGES),

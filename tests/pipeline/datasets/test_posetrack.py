@@ -205,6 +205,40 @@ def test_joints_outside_the_images_of_one_sequence_are_noted_or_refused(
     require(read(tmp_path), notes=notes, refused=set_aside)
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(("share", "reason"), [(1, ""), (0.9, "other_picture_size"), (1.1, "")])
+def test_images_that_end_before_a_region_to_ignore_are_refused(axis, share, reason, tmp_path):
+    """A region of one image ends at the edge of 400 x 400 px."""
+    images = [image(t) for t in range(10)]
+    images[7][f"ignore_regions_{axis}"] = [[10, 20.5, 15], [380, 399, 395]]
+    write(tmp_path, content(images=images))
+    write_images(tmp_path, (round(400 * share),) * 2)
+    found = read(tmp_path)
+    require(found, refused=reason)
+    if reason:
+        assert (
+            f"'size': expected {'399 x 360' if axis == 'x' else '360 x 399'} px"
+            in found[1]["message"]
+        )
+
+
+@pytest.mark.parametrize(
+    "regions", [None, 5, "abc", [], [[]], [5], ["abc"], {"a": 1}, [[10**400]], [[None]], [[[3]]]]
+)
+def test_regions_that_are_no_lists_of_numbers_cost_nothing(regions, tmp_path):
+    write(tmp_path, content(images=[image(t, ignore_regions_x=regions) for t in range(10)]))
+    write_images(tmp_path, (400, 400))
+    require(read(tmp_path), [range(10)], notes=[])
+
+
+def test_joints_at_the_edge_tell_images_at_nine_tenths_of_their_size(tmp_path):
+    """Of each person, three of 17 joints are beyond 300 px, 5 % of the image or more."""
+    write(tmp_path)
+    for side, notes in ((331, []), (298, ["of the joints are far outside the 298 x 298 images"])):
+        write_images(tmp_path, (side, side))
+        require(read(tmp_path), [range(10)], notes=notes)
+
+
 @pytest.mark.parametrize(
     ("size", "right", "words"),
     [

@@ -2,9 +2,11 @@
 their licences).
 """
 
+import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.io import loadmat
@@ -80,6 +82,23 @@ def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path):
     # every 0.2 s is a stored frame
     np.testing.assert_allclose(track.pose[::5, :66], stored["poses"][::24, :66], atol=1e-6)
     np.testing.assert_allclose(track.trans[::5], stored["trans"][::24], atol=1e-6)
+
+
+def test_posetracks_regions_to_ignore_tell_images_at_nine_tenths_of_their_size(tmp_path):
+    """The release's files state no size; it was added to the sample's."""
+    shutil.copytree(SAMPLES / "posetrack", tmp_path / "posetrack")
+    (labels,) = tmp_path.rglob("*.json")
+    (file,) = tmp_path.rglob("*.jpg")
+    content = json.loads(labels.read_text())
+    for listed in content["images"]:
+        del listed["width"], listed["height"]
+    labels.write_text(json.dumps(content))
+    whole = cv2.imread(str(file))
+    for share, reason in ((1, ""), (0.9, "other_picture_size")):
+        cv2.imwrite(str(file), cv2.resize(whole, None, fx=share, fy=share))
+        found = read_one(datasets.get("posetrack"), tmp_path / "posetrack", "val")
+        assert found[1]["set_aside"] == reason
+        assert ("expected 1919 x 1078 px" in found[1]["message"]) == bool(reason)
 
 
 def test_a_detectors_crowd_is_linked_into_people(tmp_path):

@@ -25,6 +25,7 @@ class TestPennAction(ImageFolders):
 class TestPoseTrack(ImageFolders):
     dataset, video = "posetrack", "000001_mpii_train"
     images = f"images/train/{video}"
+    states_size = False  # without people or regions to ignore at the images' edges
     refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})
 
 
@@ -65,6 +66,7 @@ class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
 class TestMpiInf3dhpTest(ImageFolders):
     dataset, split, video = "mpi_inf_3dhp", "test", "TS1"
     images, first = "mpi_inf_3dhp_test_set/TS1/imageSequence", 1
+    released_size = 2048, 2048
     refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
     undecided = frozenset({SHIFTED})  # two videos have more images
 
@@ -72,6 +74,7 @@ class TestMpiInf3dhpTest(ImageFolders):
 class TestHuman36M(ImageFolders):
     dataset, video = "h36m", "S1/Walking 1.54138969"
     images = f"S1/images/{video[3:]}"
+    released_size = 1000, 1002
     refused = frozenset(
         {
             "first missing",
