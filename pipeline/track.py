@@ -47,7 +47,7 @@ class Track:
     split: str
     name: str  # <video>/<person>, unique within the split
     video: str  # unique within the dataset
-    fps: float  # of the video's own frames; nan where the release does not give it
+    fps: float  # of the video's own frames during the track; nan where the release does not give it
     # (T,) int64, strictly increasing, the video's own count from 0
     frame_index: NDArray[np.integer]
     # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
@@ -107,6 +107,20 @@ class Track:
             columns=self.columns,
             extra=self.extra,
         )
+
+
+def free_name(name: str, separator: str, k: int, taken: set[str]) -> str:
+    """Name the k-th part of a person: `name` for k = 0, else `name`, `separator` and a number.
+
+    The number is k, or the next one whose name is not in `taken`. Adds the new name to `taken`.
+    """
+    if k == 0:
+        return name
+    while f"{name}{separator}{k}" in taken:
+        k += 1
+    numbered = f"{name}{separator}{k}"
+    taken.add(numbered)
+    return numbered
 
 
 # column of labels -> the flag that marks the rows in which they are known

@@ -33,7 +33,7 @@ class TrackRows:
     name: str  # <video>/<person>, unique within the split
     video: str
     step: int  # frames of the video from one row to the next, except at gaps
-    fps: float  # of the video's own frames; nan where not known
+    fps: float  # of the video's own frames during the track; nan where not known
     crop_scale: float  # crop side / box side
     gender: str = "neutral"
     intrinsics: Array | None = None  # (3, 3) px

@@ -34,7 +34,7 @@ class TrackRecord:
     video: str
     start: int
     stop: int
-    fps: float  # of the video; NaN where not known
+    fps: float  # of the video during the track; NaN where not known
     step: int  # frames of the video from one row to the next
     crop_scale: float  # crop side / box side
     gender: str = field(default="neutral", compare=False, repr=False)

@@ -6,7 +6,7 @@ and why, behind " #":
 
     videos/train/dance.mp4/1  # bad: two people
 
-`select` takes these tracks away, and then the rows of the others that follow each other faster than
+`select` takes these tracks away, and of the others the rows that follow each other faster than
 `max_fps`. Both count in the video's account. The account also has the names that the list had of
 the video (`VideoAccount.left_out`): the plan reads a video again of which it has
 others now, and all videos if `max_fps` is another, as part of the reader's identity.
@@ -28,11 +28,18 @@ from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
-from pipeline.track import Track
+from pipeline.skeletons import Doubles, Ints
+from pipeline.track import Track, free_name
 
 COMMENT: Final = " #"
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
+TIME_ERROR: Final = 0.005  # s: 2 ms at both ends of a clip, by phones; and containers round
+SHORTEST: Final = 0.9  # share of 1 / max_fps that rows of uneven frames are apart
+CHANGE: Final = 1.0  # s that another step must last, so that a track is cut
+TICK: Final = 0.002  # s, shorter than any frame
+ROUNDING: Final = 2e-6  # s, of stored times
 KEY: Final = "[convert] leave_out"
 
 
@@ -153,55 +160,106 @@ def select(
     reader's extra columns.
     """
     account.left_out = list(left_out)
-    names = [track.name for track in tracks]
+    record = ClipRecord.from_dict(account.clip)
+    used_names = {track.name for track in tracks}
+    if len(account.subjects) == len(tracks):
+        pairs = zip(tracks, account.subjects, strict=True)
+        account.subjects = [subject for track, subject in pairs if track.name not in left_out]
+    names = []
+    selected_tracks = []
+    for track in tracks:
+        parts = [track]
+        if max_fps is not None and not math.isnan(track.fps):
+            parts = _limit_rate(track, max_fps, record, extra)
+        account.tracks_kept += len(parts) - 1
+        n_above = len(track.frame_index)
+        for k, part in enumerate(parts):
+            n_rows = len(part.frame_index)
+            n_above -= n_rows
+            name = free_name(track.name, "-", k, used_names)
+            names.append(name)
+            if name in left_out:
+                account.take_back_track(LEFT_OUT, n_rows)
+            else:
+                selected_tracks.append(replace(part, name=name))
+        account.take_back_rows(ABOVE_MAX_FPS, n_above)
     for name in left_out:
         if name not in names:
             account.note(
                 f"{KEY} names {name!r}, which is no track of this video: "
                 f"it has {', '.join(names) or 'none'}"
             )
-    if len(account.subjects) == len(tracks):
-        pairs = zip(names, account.subjects, strict=True)
-        account.subjects = [subject for name, subject in pairs if name not in left_out]
-    selected_tracks = []
-    for track in tracks:
-        if track.name in left_out:
-            account.take_back_track(LEFT_OUT, len(track.frame_index))
-        else:
-            selected_tracks.append(_limit_rate(track, max_fps, account, extra))
+    if len(names) > len(tracks):
+        account.note(f"cut where the frame rate changes: {', '.join(names)}")
     return selected_tracks
 
 
 def _limit_rate(
     track: Track,
-    max_fps: float | None,
-    account: VideoAccount,
+    max_fps: float,
+    record: ClipRecord | None,
     extra: Collection[cache.ExtraColumn],
-) -> Track:
-    """The rows of a track that are at least 1 / max_fps apart; all if its rate is not known."""
-    if max_fps is None or math.isnan(track.fps):
-        return track
-    apart = math.ceil(track.fps / max_fps * SAME_RATE)
-    rows = _rows_apart(track.frame_index, apart)
-    n_dropped = len(track.frame_index) - len(rows)
-    if not n_dropped:
-        return track
-    account.take_back_rows(ABOVE_MAX_FPS, n_dropped)
-    return track.take(rows, extra)
+) -> list[Track]:
+    """The rows of a track that are far enough apart.
+
+    Rows of even frames are at least 1 / max_fps apart, by their numbers. Of uneven ones, none is
+    nearer than SHORTEST / max_fps to the one before; where the usual step changes, the track is in
+    parts, as windows have one step.
+    """
+    frames = track.frame_index.astype(np.int64)
+    if record is None or record.is_even:
+        fps = track.fps
+        if record is not None and record.n_frames > 1:
+            # the lowest rate that may look like this one, which matters in short clips
+            fps /= 1 + TIME_ERROR * fps / (record.n_frames - 1)
+        apart = math.ceil(fps / max_fps * SAME_RATE)
+        rows = _rows_apart(frames, np.full(len(frames), apart))
+        return [track if len(rows) == len(frames) else track.take(rows, extra)]
+
+    filmed_per_played = track.fps / record.fps_of(frames)
+    from_first = frames - frames[0]
+    times = record.all_times[frames[0] : frames[-1] + 1]
+    shortest = SHORTEST / max_fps * filmed_per_played - ROUNDING
+    apart_at, cuts = _frames_apart(times, shortest)
+    rows = _rows_apart(from_first, apart_at[from_first])
+    parts = []
+    for part in np.split(rows, np.searchsorted(from_first[rows], cuts)):
+        if len(part):
+            fps = filmed_per_played * record.fps_of(frames[part])
+            parts.append(replace(track.take(part, extra), fps=fps))
+    return parts
 
 
-def _rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int64]:
-    """The rows that are at least `apart` frames behind the last one taken, from the first row on.
+def _frames_apart(times: Doubles, shortest: float) -> tuple[Ints, Ints]:
+    """How many frames rows are apart that are at least `shortest` (s) apart in time.
 
-    frame_index: (T,) increasing.
+    times: (N,) s of all frames. Returns a number for each frame, and the frames from which on the
+    usual number is another one for CHANGE or longer. It is not lower for less than half of CHANGE:
+    of rounded times, some steps of n frames are long enough and others are not, and then rows are
+    n + 1 frames apart.
+    """
+    from scipy.ndimage import grey_closing, grey_opening  # 0.1 s, and most clips are even
 
-    >>> _rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
+    least = np.searchsorted(times, times + shortest) - np.arange(len(times))
+    ticks = np.arange(times[0], times[-1] + 2 * TICK, TICK)
+    at_ticks = least[np.searchsorted(times, ticks, side="right") - 1]
+    size = round(CHANGE / TICK)
+    usual = grey_opening(grey_closing(at_ticks, size // 2), size)[np.searchsorted(ticks, times)]
+    return np.maximum(least, usual), np.flatnonzero(np.diff(usual)) + 1
+
+
+def _rows_apart(frames: NDArray[np.integer], apart: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The rows from the first one on that are far enough behind the last one taken.
+
+    frames: (T,) increasing. apart: (T,) frames from each row to the next one that may be taken.
+
+    >>> _rows_apart(np.array([0, 1, 2, 3, 7, 8]), np.full(6, 2)).tolist()
     [0, 2, 4]
     """
     rows = []
-    earliest = int(frame_index[0])
-    for row, frame in enumerate(frame_index.tolist()):
+    earliest = 0
+    for row, frame in enumerate(frames.tolist()):
         if frame >= earliest:
             rows.append(row)
-            earliest = frame + apart
+            earliest = frame + int(apart[row])
     return np.array(rows, np.int64)

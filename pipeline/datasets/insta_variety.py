@@ -76,7 +76,7 @@ class InstaVariety(ClipDataset):
     name = "insta_variety"
     splits = ("train", "test")
     # 8: sides that were exchanged
-    version = 9  # 9: linking by confidences; tracks that continue on another person
+    version = 10  # 10: uneven clips: the rate of a track's own frames, `max_fps` by time
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(

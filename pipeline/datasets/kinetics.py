@@ -65,7 +65,7 @@ class Kinetics(ClipDataset):
     name = "kinetics"
     splits = ("train", "val")
     # 12: sides that were exchanged
-    version = 13  # 13: linking by confidences; tracks that continue on another person
+    version = 14  # 14: uneven clips: the rate of a track's own frames, `max_fps` by time
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
         parts=(*_parts("train", None), *_parts("val", 19_906)),

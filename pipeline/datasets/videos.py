@@ -109,7 +109,7 @@ class OwnVideos(ClipDataset):
     name = "videos"
     splits = ("train", "val", "test")
     # 9: sides that the detector has exchanged
-    version = 10  # 10: linking by confidences; tracks that continue on another person
+    version = 11  # 11: uneven clips: the rate of a track's own frames, `max_fps` by time
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",

@@ -149,7 +149,7 @@ def _record(recording: rr.RecordingStream, shown: PageContent, progress: Progres
     n_missing = 0
     for video in sorted({track.record.video for track in shown.tracks}):
         tracks = [track for track in shown.tracks if track.record.video == video]
-        log = _VideoLog(recording, video)
+        log = _VideoLog(recording, video, tracks[0].record.fps)
         _log_static(log, tracks, bodies)
         resolution = _resolution(tracks)
         for frame, present in _frames(tracks):
@@ -179,7 +179,7 @@ def _record_frame(
     bodies: LabelledBodies | None,
 ) -> None:
     """Log the tracks in a frame. resolution: width, height px of the images."""
-    log.set_time(frame.index, present[0][0].record.fps)
+    log.set_time(frame.index)
     entries: list[_Entry] = []
     if frame.image is not None:
         entries.append(_Entry("camera/image", _jpeg(frame.image)))
@@ -208,17 +208,18 @@ def _resolution(tracks: list[ShownTrack]) -> tuple[int, int] | None:
 class _VideoLog:
     """Logs below a video's entity."""
 
-    def __init__(self, recording: rr.RecordingStream, video: str) -> None:
+    def __init__(self, recording: rr.RecordingStream, video: str, fps: float) -> None:
         self._recording = recording
         self._video = video
+        self._fps = fps
         # of the last frame: path -> types of its contents
         self._shown: dict[str, set[type]] = {}
 
-    def set_time(self, index: int, fps: float) -> None:
+    def set_time(self, index: int) -> None:
         """Set the time of what is logged next, to that of a frame."""
         self._recording.set_time("frame", sequence=index)
-        if math.isfinite(fps):
-            self._recording.set_time("time", duration=index / fps)
+        if math.isfinite(self._fps):
+            self._recording.set_time("time", duration=index / self._fps)
 
     def show(self, entries: Sequence[_Entry]) -> None:
         """Log a frame, and clear what only the frame before shows: the viewer keeps the latest

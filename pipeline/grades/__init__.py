@@ -65,7 +65,7 @@ def grade(
 
     Args:
         columns: The track's arrays (T, ...), by the names in COLUMNS and BLAZE_JOINTS.
-        fps: Frame rate of the video; nan: speeds stay unknown.
+        fps: Frame rate of the video during the track; nan: speeds stay unknown.
         source: The video. Without `extrinsics`, its file of `detect` says where the camera moved.
         clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
             image's size, and the numbers of repeated and lost frames.
@@ -96,20 +96,28 @@ def grade(
 
 def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timing:
     """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
-    ticks = columns["frame_index"].astype(np.int64)
+    frames = columns["frame_index"].astype(np.int64)
+    ticks = frames
     ticks_per_second = fps
     if record is not None and not record.is_even:
-        ticks = record.clock()[ticks]
-        ticks_per_second *= record.usual_fps / record.fps
+        ticks = record.clock()[frames]
+        ticks_per_second *= record.usual_fps / record.fps_of(frames)
     step = usual_step(ticks)
     return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
 
 
 def grades_of(
-    people: Sequence[Columns], fps: float, source: FrameSource | None, clip: Mapping[str, Any]
+    people: Sequence[Columns],
+    fps: Sequence[float],
+    source: FrameSource | None,
+    clip: Mapping[str, Any],
 ) -> list[Grade]:
-    """Grade all tracks of a video as `grade` does, and add how much they cover each other."""
-    grades = [grade(columns, fps, source, clip) for columns in people]
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other.
+
+    fps: of each track.
+    """
+    pairs = zip(people, fps, strict=True)
+    grades = [grade(columns, rate, source, clip) for columns, rate in pairs]
     for number, share in enumerate(_overlaps(people)):
         grades[number] = replace(grades[number], overlap_percent=100 * share)
     return grades
@@ -135,7 +143,7 @@ def video_grades(
     tracks = [split.tracks[number] for number in numbers]
     people = [_columns_of(split, track) for track in tracks]
     clip = entry.account.get("clip", {})
-    in_order = grades_of(people, tracks[0].fps, source, clip)
+    in_order = grades_of(people, [track.fps for track in tracks], source, clip)
     names = [track.name for track in tracks]
     grades = dict(zip(names, in_order, strict=True))
     for name, grade in grades.items():

@@ -76,7 +76,8 @@ class ConvertSettings:
     # always deleted.
     removed: Literal["keep", "drop"] = "keep"
     # Most rows a second; of faster videos, such as those of 50 or 60 frames a second, rows are left
-    # out. Unset: all rows.
+    # out, and of clips with uneven times those that follow sooner than 0.9 / max_fps. Unset: all
+    # rows.
     max_fps: PositiveFloat | None = None
     # List of tracks to leave out, from pages of tracks: <dataset>/<split>/<track> on each line, and
     # why, behind " #". A track whose line is taken away comes back.

@@ -222,7 +222,8 @@ def test_where_frames_are_uneven_speeds_are_by_time(tmp_path):
     columns = {name: values[shown] for name, values in flat(walk(0.4)).items()}
     columns["frame_index"] = np.arange(7, 7 + len(shown))
     assert not record.is_even
-    found = grade(columns, record.fps, clip(tmp_path), record.as_dict())
+    fps = record.fps_of(columns["frame_index"])
+    found = grade(columns, fps, clip(tmp_path), record.as_dict())
     assert found.skating_2d_percent_s == pytest.approx(20, rel=0.03)
     assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(
         20, rel=0.05
@@ -308,12 +309,12 @@ def test_a_defect_of_the_clip_is_one_of_its_tracks(changed, reason):
 def test_people_who_cover_each_other_most_of_the_time_are_doubtful():
     alone = flat(person(np.array([4, 0, 0])))
     behind = flat(person(np.array([0.1, 0, 0])))
-    first, second, third = grades_of([flat(person()), behind, alone], 30, None, {})
+    first, second, third = grades_of([flat(person()), behind, alone], [30, 30, 30], None, {})
     assert first.verdict == "doubtful: others cover the person's box in 100 % of the frames"
     assert second.overlap_percent == 100
     assert (third.word, third.overlap_percent) == ("good", 0)
     crossing = flat(person(np.linspace([-4, 0, 0], [4, 0, 0], T)[:, None]))
-    both = grades_of([flat(person()), crossing], 30, None, {})
+    both = grades_of([flat(person()), crossing], [30, 30], None, {})
     assert [found.word for found in both] == ["good", "good"]
 
 

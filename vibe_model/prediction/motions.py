@@ -57,7 +57,7 @@ def write_motion(
     number of frames written for each source frame.
 
     Args:
-        fps: Rate of the source's frames.
+        fps: Rate of the source's frames during the track.
         clip: Of the source, if it is a clip: frames of uneven length keep their times.
 
     Raises:
@@ -108,8 +108,8 @@ class _Timeline(NamedTuple):
         frames = bodies.frame_index
         step = bodies.track.step
         if clip is not None and not clip.is_even:
+            fps *= clip.usual_fps / clip.fps_of(frames)
             frames = clip.clock()[frames]  # in frames of the usual length
-            fps *= clip.usual_fps / clip.fps
         parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
         n_steps = (frames[-1] - frames[0]) // step
         written = np.arange(n_steps * parts + 1)

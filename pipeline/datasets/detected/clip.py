@@ -138,7 +138,7 @@ def clip_tracks(
             split,
             video,
             person.person,
-            fps=record.fps,
+            fps=record.fps_of(person.frame_index),
             frame_index=person.frame_index,
             bbox=person.bbox,
             kp_2d=person.kp_2d,

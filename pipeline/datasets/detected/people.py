@@ -34,7 +34,7 @@ from pipeline.grades import grade
 from pipeline.grades.words import Word
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
-from pipeline.track import CROP_SCALE
+from pipeline.track import CROP_SCALE, free_name
 
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
@@ -122,7 +122,7 @@ def people(
                 account.drop_track(reason, n_frames)
                 continue
             account.keep_track(n_frames)
-            yield track._replace(person=_free_name(name, ".", k, used_names))
+            yield track._replace(person=free_name(name, ".", k, used_names))
 
     if n_exchanged:
         of_all = count(sum(len(members) for _, members in identified), "person-frame")
@@ -376,7 +376,7 @@ def _split_identities(
     for identity, name in names.items():
         rows = np.array(sorted(members[identity].items()), np.int64)
         for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
-            identified.append((_free_name(name, "-", k, used_names), rows[segment]))
+            identified.append((free_name(name, "-", k, used_names), rows[segment]))
     return identified
 
 
@@ -401,7 +401,7 @@ def _cut_at_switches(
     parts = []
     for (name, members), rows in zip(identified, switches, strict=True):
         for k, part in enumerate(np.split(members, rows)):
-            parts.append((_free_name(name, "-", k, used_names), part))
+            parts.append((free_name(name, "-", k, used_names), part))
     n_cuts = len(parts) - len(identified)
     if n_cuts:
         places = count(n_cuts, "place")
@@ -426,17 +426,3 @@ def _find_members(detections: Detections, account: VideoAccount) -> dict[int, di
             else:
                 by_frame[t] = int(p)
     return members
-
-
-def _free_name(name: str, separator: str, k: int, taken: set[str]) -> str:
-    """Name the k-th part of a person: `name` for k = 0, else `name`, `separator` and a number.
-
-    The number is k, or the next one whose name is not in `taken`. Adds the new name to `taken`.
-    """
-    if k == 0:
-        return name
-    while f"{name}{separator}{k}" in taken:
-        k += 1
-    numbered = f"{name}{separator}{k}"
-    taken.add(numbered)
-    return numbered

@@ -113,6 +113,23 @@ class ClipRecord:
         return bool(np.abs(at_constant_rate - frames).max() <= UNEVEN)
 
     @property
+    def all_times(self) -> Doubles:
+        """(n,) s, `times` with those of lost frames interpolated. Some time must be known."""
+        timed = _frames_with_time(self.times)
+        return np.interp(np.arange(self.n_frames), timed, self.times[timed])
+
+    def fps_of(self, frames: Ints) -> float:
+        """`fps` from the first to the last of these frames (T,); that of the clip if it is even."""
+        if self.is_even:
+            return self.fps
+        ends = frames[[0, -1]]
+        n_frames = float(np.ptp(ends))
+        seconds = float(np.ptp(self.all_times[ends]))
+        if not seconds:
+            return self.fps
+        return n_frames / seconds * self.fps / self.played_fps
+
+    @property
     def usual_fps(self) -> float:
         """Frames a second where the recording did not pause: `fps` if times are even, else at
         least `fps`.
@@ -136,8 +153,7 @@ class ClipRecord:
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
-        timed = _frames_with_time(self.times)
-        times = np.interp(numbers, timed, self.times[timed])
+        times = self.all_times
         # times are as played, `usual_fps` is as filmed
         ticks_a_second = self.usual_fps * self.played_fps / self.fps
         ticks = np.round((times - times[0]) * ticks_a_second).astype(np.int64)

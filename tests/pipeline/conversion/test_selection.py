@@ -1,5 +1,8 @@
 """Tracks that are left out by hand, and rows that are at most so many a second."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_equal
 
 import cache
+from cache.windows import windows_of
 from pipeline.accounting import VideoAccount
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
@@ -20,6 +24,8 @@ from pipeline.datasets import get
 from pipeline.errors import ConfigError
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
+from tests.pipeline.files.made_clips import Clip
+from tests.pipeline.test_grades import RECORD
 
 
 @pytest.fixture
@@ -70,13 +76,127 @@ def test_rows_are_at_most_so_many_a_second(rates):
 
 @given(st.sets(st.integers(0, 200), min_size=1).map(sorted), st.integers(1, 9))
 def test_rows_are_apart_and_none_could_be_added(frames, apart):
-    taken = np.array(frames)[_rows_apart(np.array(frames), apart)]
+    taken = np.array(frames)[_rows_apart(np.array(frames), np.full(len(frames), apart))]
     assert taken[0] == frames[0]
     assert (np.diff(taken) >= apart).all()
     # one pass over the frames, as a person would choose them
     for frame in set(frames) - set(taken.tolist()):
         before = taken[taken < frame]
         assert frame - before[-1] < apart
+
+
+def frame_times(*parts, places=6):
+    """Times (s) of frames at one rate after the other: pairs of a rate and a number of frames."""
+    steps = np.concatenate([[0], *(np.full(n, 1 / rate) for rate, n in parts)])
+    return np.cumsum(steps).round(places)
+
+
+def clip_tracks(times, max_fps, left_out=()):
+    """The tracks of a person in all frames of a clip with these times (s), and the account."""
+    # a container without a rate of its own
+    record = replace(RECORD, times=np.asarray(times), header_fps=math.nan)
+    n = len(times)
+    account = VideoAccount("v", found=n, kept=n, tracks_kept=1, clip=record.as_dict())
+    whole = track(record.fps_of(np.arange(n)), range(n))
+    tracks = select([whole], account, left_out, max_fps, EXTRA)
+    account.check()
+    assert account.tracks_kept == len(tracks)
+    assert account.kept == sum(len(taken.frame_index) for taken in tracks)
+    return record, tracks, account
+
+
+def n_windows(taken, frames):
+    """Windows of 16 rows of a track in a range of frames: all of its rows one step apart."""
+    numbers = taken.frame_index[np.isin(taken.frame_index, frames)]
+    is_gap = np.diff(numbers) != taken.rows.step
+    edges = [0, *(np.flatnonzero(is_gap) + 1).tolist(), len(numbers)]
+    runs = np.stack([edges[:-1], edges[1:]], axis=1)
+    return len(windows_of(runs, seqlen=16, stride=16))
+
+
+def test_rows_of_uneven_frames_are_apart_in_time_and_each_rate_has_its_track():
+    _, (slow, fast), account = clip_tracks(frame_times((15, 150), (60, 150)), 30)
+    assert (slow.name, fast.name) == ("v/0", "v/0-1")
+    assert slow.frame_index.tolist() == [*range(150)]
+    assert fast.frame_index.tolist() == [*range(150, 301, 2)]
+    assert (slow.rows.step, fast.rows.step) == (1, 2)
+    assert (slow.fps, fast.fps) == (pytest.approx(15, rel=0.01), pytest.approx(60, rel=0.01))
+    assert fast.kp_2d[:, 3, 1].tolist() == [*range(150, 301, 2)]
+    assert dict(account.dropped) == {"above_max_fps": 75}
+    assert account.notes == ["cut where the frame rate changes: v/0, v/0-1"]
+
+
+def test_a_part_of_a_cut_track_is_left_out_by_its_name():
+    _, (slow,), account = clip_tracks(frame_times((15, 150), (60, 150)), 30, ["v/0-1", "v/7"])
+    assert slow.name == "v/0"
+    assert dict(account.dropped) == {"above_max_fps": 75, "left_out_by_hand": 76}
+    assert "it has v/0, v/0-1" in account.notes[0]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_a_track_is_cut_only_where_its_rate_changes_for_a_second(seconds):
+    times = frame_times((15, 150), (60, round(60 * seconds)), (15, 150))
+    _, tracks, _ = clip_tracks(times, 30)
+    assert len(tracks) == (3 if seconds > 1 else 1)
+    frames = np.concatenate([taken.frame_index for taken in tracks])
+    assert np.diff(times[frames]).min() == pytest.approx(1 / 30, abs=1e-5)
+    # where both steps are one frame, there is nothing to cut
+    assert len(clip_tracks(times, 60)[1]) == 1
+
+
+@pytest.mark.parametrize("places", [6, 3])  # as in MP4; as in MKV and WebM
+@pytest.mark.parametrize("jitter", [0, 0.002])
+def test_even_clips_at_or_below_max_fps_lose_no_row(jitter, places):
+    random = np.random.default_rng(94)
+    for rate in range(5, 61 if jitter else 241):
+        for n in (2, 3, 5, 16, 60, 300):
+            times = np.arange(n) / rate + random.uniform(-jitter, jitter, n)
+            times = np.maximum.accumulate((times - times[0]).round(places))
+            for max_fps in (rate, 1.2 * rate):
+                record, (taken,), _ = clip_tracks(times, max_fps)
+                assert record.is_even
+                assert len(taken.frame_index) == n
+
+
+def test_a_stated_rate_of_a_clip_without_times_counts():
+    record = replace(RECORD, times=np.full(100, math.nan), header_fps=math.nan)
+    account = VideoAccount("v", found=100, kept=100, tracks_kept=1, clip=record.as_dict())
+    (taken,) = select([track(60, range(100))], account, (), 30, EXTRA)
+    assert taken.frame_index.tolist() == [*range(0, 100, 2)]
+
+
+RATE = st.integers(5, 240)
+
+
+@given(st.lists(RATE, min_size=2, max_size=3), RATE, st.sampled_from([6, 3]))
+def test_rows_of_uneven_frames_are_never_nearer_and_have_windows(rates, max_fps, places):
+    n_frames = [math.ceil(240 * max(1, 2 * rate / max_fps)) for rate in rates]
+    times = frame_times(*zip(rates, n_frames, strict=True), places=places)
+    record, tracks, _ = clip_tracks(times, max_fps)
+    if record.is_even:
+        return
+    frames = np.concatenate([taken.frame_index for taken in tracks])
+    assert np.diff(times[frames]).min() >= 0.9 / max_fps - 1e-5
+    for start, n in zip(np.cumsum([0, *n_frames]), n_frames, strict=False):
+        within = np.arange(start, start + n)
+        n_rows = np.isin(frames, within).sum()
+        assert n_rows >= 160
+        assert sum(n_windows(taken, within) for taken in tracks) >= 0.9 * n_rows / 16
+
+
+def test_a_clip_of_two_rates_has_windows_of_both(tmp_path, types, into):
+    times = (1000 * frame_times((15, 200), (60, 99))).round().astype(int)
+    clip = Clip("both.mkv", n_frames=300, times=times.tolist(), paint=lambda number: 0)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/both.mkv").write_bytes(clip.encode())
+    people = {t: standing("coco", 60, 60) for t in range(300)}
+    write_alphapose(tmp_path / "clips/keypoints/both.mkv.json", people)
+    convert = "convert videos/train --raw TMP/clips --cache CACHE --set convert.max_fps=30"
+    types(convert, "50 above_max_fps")
+    split = cache.open(tmp_path / "cache")["videos/train"]
+    rates = {one.name: round(one.fps / one.step) for one in split.tracks}
+    assert rates == {"both.mkv/0": 15, "both.mkv/0-1": 30}
+    assert len(split.windows()) == 200 // 16 + 50 // 16
 
 
 def test_tracks_that_are_left_out_count_with_their_people():
