@@ -75,8 +75,7 @@ class OwnVideos(ClipDataset):
     seed: int = 0  # another seed draws other clips
 
     # Linking
-    # frames that a person may be missing and still be the same person; unset: one second
-    max_gap: int | None = None
+    max_gap: float = 1.0  # seconds that a person may be missing and still be the same person
     min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
     max_frames: int = 500  # longer stretches are split
     # stretches with this share of frames that show only face and shoulders are left out
@@ -130,7 +129,7 @@ class OwnVideos(ClipDataset):
             raise ConfigError(
                 f"videos: val {self.val}, test {self.test}: expected {expected}", "val", "test"
             )
-        if self.max_gap is not None and self.max_gap < 0:
+        if not 0 <= self.max_gap < math.inf:
             raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more", "max_gap")
         for limit in (self.max_jitter, self.max_limb_spread):
             if limit is not None and not limit > 0:

@@ -388,9 +388,7 @@ def _link_people(
     account: VideoAccount,
     rules: Rules,
 ) -> Iterator[PersonTrack]:
-    max_gap = rules.max_gap
-    if max_gap is None:
-        max_gap = _frames_of_a_second(record.usual_fps, account)
+    max_gap = round(rules.max_gap * _frames_of_a_second(record.usual_fps, account))
     clock = None if record.is_even else record.clock()
     persons = people(detections, account, rules, max_gap, cuts, clock)
     if rules.bridge:
@@ -398,9 +396,9 @@ def _link_people(
     return persons
 
 
-def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
+def _frames_of_a_second(fps: float, account: VideoAccount) -> float:
     """Frames of a second; of an unknown rate (nan), SECOND frames, and a note."""
     if math.isfinite(fps):
-        return round(fps)
-    account.note(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
+        return fps
+    account.note(f"the clip states no frame rate: {SECOND} missing frames count as a second")
     return SECOND

@@ -47,8 +47,7 @@ class Rules:
     """How a dataset's people are linked and cleaned."""
 
     min_frames: int
-    # frames that a person may be missing and still be the same person; None: one second
-    max_gap: int | None = None
+    max_gap: float = 1.0  # s that a person may be missing and still be the same person
     # filter for arbitrary clips, which have scene cuts; None: only drop frames with few joints
     cleaning: Cleaning | None = None
     bridge: bool = False  # add frames in which a person was missed, with interpolated boxes

@@ -160,6 +160,18 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("fps", [25, 50])
+def test_max_gap_is_in_seconds(tmp_path, fps):
+    n = 4 * fps
+    write_video(tmp_path / "a.mp4", n, float(fps), step=0)
+    # for 0.4 s, the person is missing
+    seen = [t for t in range(n) if not 2 * fps <= t < round(2.4 * fps)]
+    joints = standing("coco", 30, 60)
+    by_hand.write_alphapose(tmp_path / "keypoints/a.json", dict.fromkeys(seen, joints))
+    assert len(read(tmp_path, max_gap=0.5)[0]) == 1
+    assert len(read(tmp_path, max_gap=0.3)[0]) == 2
+
+
 def test_names_that_two_people_would_share_cost_no_clip(tmp_path):
     write_clip(tmp_path / "a.mp4", 70)
     (tmp_path / "keypoints").mkdir()
