@@ -107,6 +107,7 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
         "32",
     ),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
+    "jpegs": ("512 bytes cut out", "grey", "all"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
 }
 

@@ -252,7 +252,8 @@ class CommittedStream:
 
     def _note(self, problems: Counter[str]) -> dict[str, Any]:
         """Entries for the commit's note. Prints a line if shards were computed differently."""
-        software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
+        names = ("av", "opencv-python", "simplejpeg", "torch", "torchvision")
+        software = {name: version(name) for name in names}
         note: dict[str, Any] = {"computed_with": software}
         file = self._plan.spec.stream.weights_file
         if file is not None:

@@ -25,7 +25,7 @@ from typing import Any, Final
 CODE: Final = "code"
 CODE_OF: Final = "code of "  # followed by the package of a dataset, stream or detector
 PYTHON: Final = "python"
-LIBRARIES: Final = ("av", "numpy", "opencv-python", "scipy", "torch")
+LIBRARIES: Final = ("av", "numpy", "opencv-python", "scipy", "simplejpeg", "torch")
 OPTIONAL: Final = ("ai-edge-litert", "onnxruntime")  # run networks; need not be installed
 # Other packages with OpenCV: without windows, or with more modules. Their numbers are the same.
 OTHER_OPENCV: Final = (

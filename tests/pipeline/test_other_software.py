@@ -91,8 +91,8 @@ def answer(folder, asked=ASKED):
 
 def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other, site):
     here = software.versions()
-    libraries = {"av", "numpy", "opencv-python", "scipy", "torch", "ai-edge-litert", "onnxruntime"}
-    assert here.keys() == {"code", "python", *libraries}
+    libraries = {"av", "numpy", "opencv-python", "scipy", "simplejpeg", "torch"}
+    assert here.keys() == {"code", "python", *libraries, "ai-edge-litert", "onnxruntime"}
     assert answer(ROOT) == f"{here['code']}\n" != answer(other)
 
     site.mkdir()

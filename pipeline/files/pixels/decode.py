@@ -1,7 +1,8 @@
 """Check images from their bytes, and decode them; find videos that are cut off.  [pixels] -> crops
 
-OpenCV turns a truncated JPEG into a partly grey image, and allocates as much memory as a header
-claims. So the format, the size and whether the file is complete are checked before decoding.
+OpenCV turns a damaged JPEG into a partly grey or shifted image without a word, and allocates as
+much memory as a header claims. So the format and the size are checked before decoding, simplejpeg
+decodes JPEGs and raises what libjpeg warns of, and PNGs have checksums.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import BinaryIO, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from pipeline.files.raw.files import open_regular
 
@@ -28,14 +30,11 @@ SEGMENT = b"\x18\x53\x80\x67"  # id of their segment, which has all the content
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
-# JPEG markers without a length (TEM, RST0-7)
-_STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD8)))
-# JPEG markers with the image's size: SOF0-15. DHT, JPG and DAC have numbers among them.
-_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
-_END_OF_IMAGE = 0xD9
-# the end of a JPEG's scan: a marker that is neither a stuffed byte nor a restart marker
-_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_END_OF_JPEG: Final = b"\xff\xd9"
+# libjpeg's warning of bytes before the end of a JPEG that belong to no pixel
+_SURPLUS: Final = re.compile(r"([0-9]+) extraneous bytes before marker 0xd9")
+# It has read up to so many of them ahead, and does not count these.
+_READ_AHEAD: Final = 8
 
 
 class PictureError(ValueError):
@@ -59,7 +58,10 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     EXIF rotation is not applied, because labels refer to the pixels as stored. Raises PictureError
     for damaged, truncated or too large images.
     """
-    width, height = picture_size(data, whole=True)
+    width, height = picture_size(data)
+    if data.startswith(_JPEG):
+        return _decode_jpeg(data)
+    _require_whole_png(data)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     rgb = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if rgb is None or rgb.shape != (height, width, 3):
@@ -69,16 +71,17 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(rgb, np.uint8)
 
 
-def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
+def picture_size(data: bytes) -> tuple[int, int]:
     """The (width, height) in px from the header of a JPEG or PNG.
 
-    Args:
-        whole: also check that the image is complete.
-
-    Raises PictureError for other, damaged or too large images.
+    Raises PictureError for other or too large images, and for damaged headers.
     """
     if data.startswith(_JPEG):
-        return _walk_jpeg(data, whole=whole)
+        try:
+            height, width, *_ = decode_jpeg_header(data)
+        except ValueError as error:
+            raise _jpeg_error(data, error) from error
+        return _check_size(width, height)
     if not data:
         raise PictureError("picture_empty", "is empty (0 bytes)")
     if not data.startswith(_PNG):
@@ -88,59 +91,47 @@ def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
         raise PictureError(
             "picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header"
         )
-    size = _check_size(*struct.unpack_from(">II", data, 16))
-    if whole:
-        _require_whole_png(data)
-    return size
+    return _check_size(*struct.unpack_from(">II", data, 16))
 
 
-def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
-    """Walk through the markers of a JPEG (ITU T.81, annex B) to its size. If `whole`, go on to the
-    end-of-image marker. Raises PictureError.
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG to (H, W, 3) RGB. Raises PictureError for all that libjpeg warns of, but for
+    equal bytes before the end marker, with which some cameras fill their files up.
     """
-    # After the start of the image come segments: a marker (0xFF and a code), and, unless it stands
-    # alone, a length, which counts its own two bytes, and content. A scan's data have no length.
-    size: tuple[int, int] | None = None
-    position = len(_JPEG)
-    while position < len(data):
-        marker, position = _read_marker(data, position)
-        if marker == _END_OF_IMAGE:
-            if size is None:
-                raise PictureError("picture_damaged", "the JPEG ends without a picture in it")
-            return size
-        if marker in _STANDALONE:
-            continue
-        if position + 2 > len(data):
-            break
-        (length,) = struct.unpack_from(">H", data, position)
-        if marker in _FRAME_HEADERS and position + 7 <= len(data):
-            # length (2 bytes), bits of a sample (1), height (2), width (2)
-            height, width = struct.unpack_from(">HH", data, position + 3)
-            size = _check_size(width, height)
-            if not whole:
-                return size
-        position += max(length, 2)
-        if marker == _START_OF_SCAN:
-            after = _AFTER_SCAN.search(data, position)
-            if after is None:
-                break
-            position = after.start()
-    raise PictureError(
+    try:
+        return np.asarray(decode_jpeg(data), np.uint8)
+    except ValueError as error:
+        unfilled = _remove_filling(data, str(error))
+        if unfilled == data:
+            raise _jpeg_error(data, error) from error
+    # Of several warnings, libjpeg tells the last one only.
+    return _decode_jpeg(unfilled)
+
+
+def _remove_filling(data: bytes, warning: str) -> bytes:
+    """A JPEG without the bytes before its end marker that libjpeg warns of, if they are equal, and
+    there are no more of them: damage would also replace bytes that libjpeg needs.
+    """
+    surplus = _SURPLUS.search(warning)
+    if surplus is None:
+        return data
+    n_surplus = int(surplus[1])
+    end = data.rfind(_END_OF_JPEG)
+    last = data[end - 1 : end]
+    n_equal = end - len(data[:end].rstrip(last))
+    is_chance = n_equal == 1 and last != b"\0"
+    if is_chance or not n_surplus <= n_equal <= n_surplus + _READ_AHEAD:
+        return data
+    return data[: end - n_surplus] + data[end:]
+
+
+def _jpeg_error(data: bytes, error: ValueError) -> PictureError:
+    """The error for a JPEG that libjpeg refuses or warns of."""
+    if data.rstrip(b"\0").endswith(_END_OF_JPEG):
+        return PictureError("picture_damaged", f"the JPEG is damaged: {error}")
+    return PictureError(
         "picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker"
     )
-
-
-def _read_marker(data: bytes, position: int) -> tuple[int, int]:
-    """The code of the marker at `position`, and where the marker ends; code 0 at the end of the
-    data. Raises PictureError if there is no marker.
-    """
-    while data[position : position + 2] == b"\xff\xff":
-        position += 1  # fill bytes
-    if position + 1 >= len(data):
-        return 0, len(data)
-    if data[position] != 0xFF:
-        raise PictureError("picture_damaged", f"the JPEG is damaged: no marker at byte {position}")
-    return data[position + 1], position + 2
 
 
 def _require_whole_png(data: bytes) -> None:
