@@ -79,7 +79,7 @@ def possible_splits(store: Store) -> Iterator[str]:
     A dataset's folder that may not be read is yielded as "<dataset>", in place of its splits.
     """
     for dataset in store.list_names(""):
-        if layout.is_name(dataset) and dataset != "lost+found":
+        if layout.is_name(dataset):
             names = _list_names(store, dataset)
             if names is None:
                 yield dataset

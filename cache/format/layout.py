@@ -247,7 +247,7 @@ def check_names(split: str, stream: str | None = None) -> None:
 
 def is_name(name: str) -> bool:
     """Whether a dataset, split or stream may have this name."""
-    return re.fullmatch(NAME, name) is not None
+    return re.fullmatch(NAME, name) is not None and name != "lost+found"  # every ext4 disk has that
 
 
 def is_split_name(name: str) -> bool:

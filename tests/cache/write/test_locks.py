@@ -7,7 +7,6 @@ import fcntl
 import multiprocessing
 import os
 import shutil
-import signal
 import stat
 import tempfile
 import time
@@ -20,9 +19,9 @@ import cache
 from cache import CacheError, StreamWriter
 from cache.storage.writer_lock import WriterLock
 from tests.cache import toy as builders
+from tests.cache.users import as_another_user
 
 SPLIT = "toy/train"
-OTHER = 65534  # nobody
 
 
 def write_in_turn(root, answers):
@@ -139,32 +138,6 @@ def shared():
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder)
-
-
-def as_another_user(function):
-    """Call a function in a child process, which is not root. Returns the error's text, or ""."""
-    here, there = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads
-        child = os.fork()
-    if not child:
-        text = ""
-        signal.alarm(60)  # ends what would never end
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(OTHER)
-                os.setuid(OTHER)
-            function()
-        except BaseException as error:
-            text = f"{type(error).__name__}: {error}"
-        os.write(there, text.encode())
-        os._exit(0)
-    os.close(there)
-    with os.fdopen(here) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 def open_to_all(root):
