@@ -29,6 +29,7 @@ from cache.format.folders import (
     committed_names,
     find_unreferenced,
     places_of,
+    present_groups,
     split_folders,
     unmounted_streams,
 )
@@ -323,7 +324,7 @@ class _PlaceCheck:
         place = self._place
         if place.stream is None:
             self.report.splits += 1
-            self.check_groups(place.groups[2:])
+            self.check_groups(present_groups(place)[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
             state = f"columns that this version does not know: {unknown}"

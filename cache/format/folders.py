@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import FEATURES, PROVENANCE, TABLE_FOLDER, stream_of
-from cache.format.listing import update_list
+from cache.format.layout import FEATURES, PROVENANCE, SHARDS, TABLE_FOLDER, stream_of
+from cache.format.listing import is_mount_point, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
 from cache.format.tables import StoredTable
 from cache.storage.base import Store
 
-_SHARDS: Final = "c"  # folder of an array's shards
 _TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
 
 
@@ -39,10 +38,22 @@ def create_groups(place: Place) -> None:
     store = place.store
     # This writes the cache's own group, the first of `place.groups`.
     update_list(store, committed=committed_names(store))
-    for key in place.groups[1:]:
+    for key in present_groups(place)[1:]:
         if not store.exists(key):
             temporary = f"{place.writing}/.{secrets.token_hex(4)}"
             store.put(key, layout.GROUP, temporary=temporary)
+
+
+def present_groups(place: Place) -> list[str]:
+    """`place.groups`, of a committed split without that of features whose disk seems to be
+    unmounted, as its file would be written into the mount point.
+    """
+    groups = place.groups
+    unmounted = unmounted_streams(place.store, place.split)
+    is_committed = place.store.exists(f"{place.split}/{layout.MANIFEST}")
+    if is_committed and f"{place.split}/{FEATURES}" in unmounted:
+        groups.pop()
+    return groups
 
 
 def committed_names(store: Store) -> Iterator[str]:
@@ -61,14 +72,15 @@ def committed_names(store: Store) -> Iterator[str]:
 
 
 def split_folders(store: Store) -> list[str]:
-    """Names "<dataset>/<split>" of all folders that may be splits and are not empty.
+    """Names "<dataset>/<split>" of all folders that may be splits, are not empty, and are not in
+    the mount point of a disk that is not mounted.
 
     Neither needs a commit. A dataset's folder that may not be read is in the list as "<dataset>".
     """
     names = []
     for name in possible_splits(store):
         # None, for a folder that may not be read, counts as content.
-        if _list_names(store, name) != []:
+        if _list_names(store, name) != [] and unmounted_folder(store, name) is None:
             names.append(name)
     return names
 
@@ -116,37 +128,48 @@ def places_of(store: Store, split: str) -> list[Place]:
     streams: list[str] = []
     with suppress(PermissionError):  # reading the split's own place reports it
         streams = _stream_folders(store, split)
+    places = [Place(store, split, stream) for stream in streams]
     unmounted = unmounted_streams(store, split)
-    places = [Place(store, split, stream) for stream in (None, *streams)]
-    return [place for place in places if place.manifest_folder not in unmounted]
+    return [Place(store, split), *(place for place in places if not _why_away(place, unmounted))]
 
 
 def unmounted_streams(store: Store, split: str) -> dict[str, str]:
     """Folders of a split's features, of all or of one stream, that seem to be mount points of disks
-    that are not mounted -> a message.
+    that are not mounted (`is_mount_point`) -> a message.
 
-    A mount point is an empty folder or a dead link: a split's first commit leaves a file for all
-    features, and a stream's folder, which a writer makes first and removes last, is never empty
-    beside the stream's other arrays.
+    A split's first commit leaves a file for all features. A stream's folder, which a writer makes
+    first and removes last, has a file of its own beside the stream's other arrays.
     """
     if not store.exclusive:  # an object store has no mount points
         return {}
     folder = f"{split}/{FEATURES}"
-    empty = []
+    unmounted = []
     with suppress(PermissionError):
-        names = store.list_names(folder)
-        if names:
-            begun = [name for name in _stream_folders(store, split) if f"{name}_ok" in names]
-            below = [f"{folder}/{name}" for name in begun]
-            empty = [key for key in below if _list_names(store, key) == []]
+        streams = _stream_folders(store, split)
+        away = [name for name in streams if is_mount_point(store, f"{folder}/{name}")]
+        if away != streams or not is_mount_point(store, folder):
+            names = store.list_names(folder)
+            unmounted = [f"{folder}/{name}" for name in away if f"{name}_ok" in names]
         elif FEATURES in store.list_names(split):
-            empty = [folder]
+            unmounted = [folder]
     do = "Mount its disk. If the features may go, delete this folder: they are computed again."
     texts = {}
-    for key in empty:
+    for key in unmounted:
         where = store.location(key)
         texts[key] = str(CacheError.at(where, expected="features", found="none", do=do))
     return texts
+
+
+def _why_away(place: Place, unmounted: Mapping[str, str]) -> str | None:
+    """The message of `unmounted_streams` about a stream, or about all of its split's."""
+    return unmounted.get(place.arrays_folder) or unmounted.get(place.manifest_folder)
+
+
+def refuse_unmounted_stream(place: Place) -> None:
+    """Raise CacheError if a stream's disk, or that of all features, seems to be unmounted."""
+    why = _why_away(place, unmounted_streams(place.store, place.split))
+    if why is not None:
+        raise CacheError(why)
 
 
 def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
@@ -193,13 +216,13 @@ def find_unnamed_shards(commit: Commit) -> Iterator[str]:
     for name in arrays:
         array = place.array_key(name)
         if name in named:
-            for number in store.list_names(f"{array}/{_SHARDS}"):
+            for number in store.list_names(f"{array}/{SHARDS}"):
                 if number.isdigit() and number not in named[name]:
-                    yield f"{array}/{_SHARDS}/{number}"
+                    yield f"{array}/{SHARDS}/{number}"
         elif name in present:
             inside = store.list_names(array)
             for file in inside:
-                if file in (_SHARDS, "zarr.json"):
+                if file in (SHARDS, "zarr.json"):
                     yield f"{array}/{file}"
             if not inside:  # of a write that ended before its first file
                 yield array
@@ -216,7 +239,7 @@ def _columns_on_disk(commit: Commit) -> list[str]:
     store = place.store
     columns = list(commit.columns)
     for name in store.list_names(place.manifest_folder):
-        if name not in columns and store.list_names(place.array_key(name)) == [_SHARDS]:
+        if name not in columns and store.list_names(place.array_key(name)) == [SHARDS]:
             columns.append(name)
     return columns
 

@@ -46,6 +46,7 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
 STAGED: Final = "staged"  # in `.writing`: uncommitted work
+SHARDS: Final = "c"  # folder of an array's shards
 TABLE_FOLDER: Final = "tables"  # folder of a split with its tables
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
 

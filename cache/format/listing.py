@@ -2,8 +2,8 @@
 
 A split is added to the list just after its first commit. A listed split that is missing is a
 problem: its disk may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount
-point behind, an empty folder or a dead link. A deleted folder leaves nothing, and `gc` removes its
-split from the list. The next commit writes a damaged list again.
+point behind (`is_mount_point`). A deleted folder leaves nothing, and `gc` removes its split from
+the list. The next commit writes a damaged list again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from contextlib import suppress
 from typing import Final
 
 from cache.errors import Busy, MissingSplit
-from cache.format.layout import MANIFEST, WRITING, is_split_name, json_file
+from cache.format.layout import MANIFEST, SHARDS, WRITING, is_split_name, json_file
 from cache.storage.base import Store
 
 ROOT: Final = "zarr.json"  # key of the cache's Zarr group
 SPLITS: Final = "splits"  # attribute of that group
+# files and folders of which each dataset, split, features folder and stream has at least one
+_OWN: Final = frozenset({ROOT, MANIFEST, WRITING, SHARDS})
 _PATIENCE: Final = 10.0  # s to wait for other processes that change the list
 _PAUSE: Final = 0.02  # s between two attempts
 
@@ -96,6 +98,18 @@ def update_list(
             time.sleep(_PAUSE)
 
 
+def is_mount_point(store: Store, folder: str) -> bool:
+    """Whether an existing folder of a dataset, split, stream or all features seems to be the mount
+    point of a disk that is not mounted: a dead link, or a folder without any file of its own,
+    whatever else is in it. A folder that may not be read counts as mounted: opening it reports
+    that.
+    """
+    try:
+        return _OWN.isdisjoint(store.list_names(folder))
+    except PermissionError:
+        return False
+
+
 def unmounted_folder(store: Store, split: str) -> str | None:
     """The key of the dataset's or the split's folder, if that folder seems to be the mount point of
     a disk that is not mounted; else None.
@@ -107,15 +121,12 @@ def unmounted_folder(store: Store, split: str) -> str | None:
     parts = {name.partition("/")[2] for name in listed if name.startswith(f"{dataset}/")}
     if not parts or dataset not in store.list_names(""):
         return None
-
-    # A mount point is an existing folder without any file that a commit leaves in it.
-    names = store.list_names(dataset)
-    if ROOT not in names and parts.isdisjoint(names):
-        return dataset
-    if split not in listed or part not in names:
-        return None
-    if {ROOT, WRITING, MANIFEST}.isdisjoint(store.list_names(split)):
-        return split
+    with suppress(PermissionError):  # reading the split reports it
+        names = store.list_names(dataset)
+        if parts.isdisjoint(names) and is_mount_point(store, dataset):
+            return dataset
+        if split in listed and part in names and is_mount_point(store, split):
+            return split
     return None
 
 

@@ -15,6 +15,7 @@ from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import ExtraColumn
+from cache.format.folders import refuse_unmounted_stream
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit
 from cache.format.place import Place
@@ -122,11 +123,14 @@ class OpenSplit(OpenCommit):
         raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
 
     def open_stream(self, stream: str) -> OpenStream:
-        """A committed stream. Raises CacheError when there is none of that name."""
+        """A committed stream. Raises CacheError when there is none of that name, or when its disk
+        seems to be unmounted.
+        """
         if stream not in self._streams:
             layout.check_names(self.name, stream)
             commit = Commit.load(self.place(stream))
             if commit is None:
+                refuse_unmounted_stream(self.place(stream))
                 names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(
@@ -139,6 +143,11 @@ class OpenSplit(OpenCommit):
 
     @cached_property
     def has_default_stream(self) -> bool:
-        """Whether there is a stream of the default name, perhaps damaged."""
-        name = DEFAULT_STREAM.value
-        return name in self._streams or self.store.exists(self.place(name).manifest)
+        """Whether there is a stream of the default name, perhaps damaged. Raises CacheError if its
+        disk seems to be unmounted.
+        """
+        place = self.place(DEFAULT_STREAM.value)
+        if place.stream in self._streams or self.store.exists(place.manifest):
+            return True
+        refuse_unmounted_stream(place)
+        return False

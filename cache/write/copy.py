@@ -19,6 +19,7 @@ import numpy as np
 from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
+from cache.format.folders import unmounted_streams
 from cache.format.layout import COLUMNS, UNDECODABLE
 from cache.format.manifest import lost_manifest
 from cache.format.place import Place
@@ -48,6 +49,7 @@ class Copied:
     wrote_rows: bool  # False: the split had been copied before
     streams: tuple[str, ...]  # streams of which new rows were copied
     missing: Mapping[str, int]  # stream -> number of live rows that the copy lacks, if any
+    unmounted: tuple[str, ...]  # messages: streams left out, whose disks are not mounted
 
 
 def copy_split(
@@ -65,7 +67,7 @@ def copy_split(
     Rows that a stream of the source does not have yet stay pending in a copied shard.
 
     Args:
-        streams: copy only these streams (default: all).
+        streams: copy only these streams (default: all whose disks are mounted).
 
     Raises MissingSplit if the split is missing; CacheError if the other cache has a different split
     or stream of that name, or a running writer of it, for a missing stream, and for damaged rows.
@@ -73,6 +75,9 @@ def copy_split(
     layout.check_names(split)
     source = FeatureCache(root)[split]
     store = store_at(to)
+    unmounted: tuple[str, ...] = ()
+    if streams is None:
+        unmounted = tuple(unmounted_streams(source.store, split).values())
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     opened = {name: source.open_stream(name) for name in names}
     existing = _find_copy(source, store)
@@ -109,7 +114,7 @@ def copy_split(
         n_missing = n_rows - _count_rows(copied, name)
         if n_missing > 0:
             missing[name] = n_missing
-    return Copied(split, n_rows, existing is None, tuple(written), missing)
+    return Copied(split, n_rows, existing is None, tuple(written), missing, unmounted)
 
 
 def _count_rows(split: Split, stream: str) -> int:

@@ -17,7 +17,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format.folders import find_unreferenced, places_of, split_folders
+from cache.format.folders import (
+    find_unreferenced,
+    places_of,
+    split_folders,
+    unmounted_streams,
+)
 from cache.format.listing import missing_error, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
@@ -70,6 +75,7 @@ def gc(
         older_than = 0.0 if store.exclusive else _GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than)
     for split in splits:
+        sweep.collected.problems += unmounted_streams(store, split).values()
         for place in places_of(store, split):
             sweep.run(place)
     sweep.forget_deleted()

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from cache.errors import CacheError
 from cache.format import layout
+from cache.format.folders import refuse_unmounted_stream
 from cache.format.manifest import (
     Commit,
     shards_entry,
@@ -23,10 +24,13 @@ from cache.write.parts import refuse_running_parts
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
-    """Delete a stream if it exists, committed or not. Raises Busy if it has a running writer."""
+    """Delete a stream if it exists, committed or not. Raises CacheError if its disk seems to be
+    unmounted, and Busy if it has a running writer.
+    """
     layout.check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
+    refuse_unmounted_stream(place)
     # The array whose folder holds the lock is removed last; otherwise another writer could begin
     # while arrays are being removed.
     arrays = [place.array_key(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]

@@ -35,7 +35,7 @@ from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout
 from cache.format.entries import FEATURE_DTYPES
-from cache.format.folders import unmounted_streams
+from cache.format.folders import refuse_unmounted_stream
 from cache.format.layout import (
     HAS_VALUE,
     LARGEST_ROW,
@@ -123,7 +123,7 @@ class StreamShards:
             raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
         self.place = Place(store_at(root), split, stream)
         self.columns = stream_columns(stream, dim, dtype)
-        self._refuse_unmounted()
+        refuse_unmounted_stream(self.place)
         stream_commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         no_shards: dict[str, Any] = {name: {} for name in self.columns}
@@ -138,15 +138,6 @@ class StreamShards:
         self.finished = set(self.committed)
         self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
         self.files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
-
-    def _refuse_unmounted(self) -> None:
-        """Raise CacheError if a stream's disk seems to be unmounted, and this stream would be
-        written in its place.
-        """
-        home = f"{self.place.manifest_folder}/"
-        for key, text in unmounted_streams(self.place.store, self.place.split).items():
-            if home.startswith(f"{key}/"):
-                raise CacheError(text)
 
     def _load_split(self) -> Commit:
         place = self.place

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import cache
+from cache.format.folders import refuse_unmounted_stream
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
@@ -38,7 +39,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Copy splits, check the copies, and print a line for each split and each incomplete stream.
 
-    Returns 1 for damaged or unreadable data.
+    Returns 1 for damaged, unreadable or missing data.
     """
     problems: list[str] = []
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
@@ -57,10 +58,10 @@ def _run(args: argparse.Namespace) -> int:
         is_stand_in = ConversionRecord(split).is_stand_in
         refuse_mixed_cache(args.to, split.name, stand_in=is_stand_in)
     for split in splits:
-        streams = split.streams
+        streams = None
         if named is not None:
-            streams = tuple(name for name in named if name in split.streams)
-        _copy(split, args.to, streams)
+            streams = [name for name in named if name in split.streams]
+        problems += _copy(split, args.to, streams)
     with bar("verify", err) as progress:
         if splits:
             names = [split.name for split in splits]
@@ -84,21 +85,25 @@ def _refuse_other_files(to: cache.Root) -> None:
 
 def _named_streams(option: str | None, splits: Sequence[cache.Split]) -> list[str] | None:
     """The streams that --streams names; None: all. Raises PipelineError for one that no split
-    has.
+    has, and CacheError for one whose disk seems to be unmounted.
     """
     if option is None:
         return None
     named = [name for name in option.split(",") if name]
     stored = {stream for split in splits for stream in split.streams}
     for stream in named:
+        for split in splits:
+            refuse_unmounted_stream(split.place(stream))
         if splits and stream not in stored:
             has = ", ".join(sorted(stored)) or "no streams"
             raise PipelineError(f"--streams {stream}: these splits have {has}")
     return named
 
 
-def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str]) -> None:
-    """Copy a split, and print a line about it and each incomplete stream."""
+def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> Sequence[str]:
+    """Copy a split, and print a line about it and each incomplete stream. Returns messages about
+    streams that are left out.
+    """
     name = split.name
     with bar(f"copy {name}", err, unit="row") as progress:
         copied = cache.copy_split(split.root, name, to, streams=streams, progress=progress)
@@ -115,6 +120,7 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str]) -> None:
         if stream in in_copy.streams:
             text += f". Compute them in the copy: {fill_command(in_copy, stream)}"
         out.warn(text)
+    return copied.unmounted
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import cache
 from cache import Split
+from cache.format.folders import refuse_unmounted_stream
 from cache.format.manifest import lost_manifest
 from pipeline.cli.text import command
 from pipeline.conversion.identity import Difference, describe, find_differences
@@ -155,12 +156,16 @@ def _refuse_imported(committed: Split, spec: StreamSpec, why: Why) -> str | None
 
 
 def _why_all_rows(committed: Split, stream: str, *, replace: bool) -> Why:
-    """Why all rows of a stream are to be extracted, if it is new or to be replaced."""
+    """Why all rows of a stream are to be extracted, if it is new or to be replaced. Raises
+    CacheError if its disk seems to be unmounted.
+    """
     if stream in committed.streams:
         return Why.REPLACE if replace else Why.NOTHING
     # a stream without its manifest counts as new, but `replace` deletes its arrays first
-    if replace and lost_manifest(committed.place(stream)) is not None:
+    place = committed.place(stream)
+    if replace and lost_manifest(place) is not None:
         return Why.MANIFEST_LOST
+    refuse_unmounted_stream(place)
     return Why.NEW
 
 

@@ -22,6 +22,7 @@ from dataclasses import astuple
 from typing import Final, NamedTuple, Self
 
 import cache
+from cache.format.folders import unmounted_streams
 from cache.format.layout import FEATURES, stream_of
 from pipeline.accounting import VideoOutcome, VideoState
 from pipeline.cli.progress import Progress
@@ -173,6 +174,7 @@ def list_digests(
             split = opened[name]
             contents.append((split, None))
             contents += [(split, stream) for stream in split.streams]
+            problems += unmounted_streams(opened.store, name).values()
         except (cache.CacheError, OSError) as error:
             problems.append(error_text(error))
     for number, (split, stream) in enumerate(contents):

@@ -153,14 +153,17 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     assert "new_cache = no" in file.read_text()
 
     cache.rename(folder / "unmounted")
-    cache.mkdir()
+    (cache / "lost+found").mkdir(parents=True)
+    (cache / "MARKER").touch()
     refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache"
     assert len(re.findall(refused, types(DATA, code=2))) == 1
     by_hand = "pipeline convert lab/train --raw data/raw/lab --cache"
     types(f"{by_hand} data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
-    assert not [*cache.iterdir()]
-    cache.rmdir()
+    for command in ("status", "verify", "gc", "copy --to copy"):
+        types(f"pipeline {command}", r"data/cache: expected a feature cache", code=2)
+    assert {path.name for path in cache.rglob("*")} == {"lost+found", "MARKER"}
+    shutil.rmtree(cache)
     (folder / "unmounted").rename(cache)
     assert types(DATA).count("✓") == 0
     types(f"{by_hand} mine", r"new cache mine")

@@ -6,6 +6,7 @@ import pytest
 
 import cache
 from cache.write.parts import Part
+from tests.trees import contents
 
 DATA = "luigi --module tasks Data"
 SETTINGS = """
@@ -23,6 +24,7 @@ streams = homography
 local_scheduler = true
 autoload_range = false
 """
+FEATURES = "penn_action/train/features"
 BY_HAND = "pipeline convert amass/train --raw data/raw/amass --cache cache"
 
 
@@ -35,28 +37,41 @@ def lab(terminal):
     return terminal
 
 
-def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
-    lab,
+@pytest.mark.parametrize("folder", ["amass", FEATURES, f"{FEATURES}/homography"])
+def test_a_disk_that_is_not_mounted_is_a_problem_of_every_command_whatever_its_mount_point_holds(
+    folder, lab
 ):
-    types, root = lab.types, lab.folder / "cache"
-    root.joinpath("amass").rename(lab.folder / "disk")
-    (root / "amass").mkdir()
-    mount = r"cache/amass: expected the split amass/train.*found nothing of it\. Mount its disk"
-    assert "penn_action/train" in types("pipeline status", mount, code=1)
-    types("pipeline plan", mount, code=2)
-    types(BY_HAND, mount, code=2)
-    types("pipeline extract amass/train --stream homography", mount, code=2)
-    types("pipeline verify --fast", mount, code=1)
-    types("pipeline gc", mount, code=1)
-    types("pipeline copy --to copy", mount, code=1)
-    types(DATA, mount, code=30)
-    assert not [*(root / "amass").iterdir()]
+    types, root, disk = lab.types, lab.folder / "cache", lab.folder / "disk"
+    place, split = root / folder, "amass/train" if folder == "amass" else "penn_action/train"
+    mount = rf"cache/{folder}: expected .*, found no.*\. Mount its disk"
+    place.rename(disk)
+    for held in ("", "lost+found", "MARKER"):
+        place.mkdir()
+        if held:
+            (place / held).mkdir() if held == "lost+found" else (place / held).write_text("")
+        before = contents(root)
+        assert "penn_action/train" in types("pipeline status", mount, code=1)
+        assert "`gc`" not in types("pipeline verify --fast --repair", mount, code=1)
+        types("pipeline gc --unfinished", mount, code=1)
+        types(f"pipeline copy --to copy-{held}", r"penn_action/train: copied", mount, code=1)
+        types("pipeline plan", mount, code=2)
+        for more in ("", "--replace"):
+            types(f"pipeline extract {split} --stream homography {more}", mount, code=2)
+        if folder == "amass":
+            types(BY_HAND, mount, code=2)
+        types(DATA, mount, code=30)
+        assert contents(root) == before
+        shutil.rmtree(place)
 
-    (root / "amass").rmdir()
-    (lab.folder / "disk").rename(root / "amass")
+    disk.rename(place)
     assert types(DATA).count("✓") == 0
     types("pipeline verify --fast")
     types("pipeline status")
+    types("pipeline gc", r"0 paths removed")
+    types(
+        "pipeline copy --to copy-MARKER",
+        r"amass/train: " if folder == "amass" else r"copied homography",
+    )
 
 
 def test_luigi_ends_with_10_beside_another_writer_and_gc_forgets_a_deleted_dataset(lab):

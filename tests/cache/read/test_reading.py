@@ -81,7 +81,7 @@ class TestBatches:
         )
         for _ in range(3):
             split.read(windows, fields=["kp_2d"])
-        assert len(asked) == 1
+        assert 0 < len(asked) == len(set(asked))
 
 
 def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(

@@ -1,14 +1,120 @@
-"""The folder `lost+found` of a mounted disk is no split and no stream."""
+"""A disk that is not mounted leaves a folder without any file of the cache in it, whatever else is
+there. Nothing is read as if it were complete, written into that folder, or removed beside it.
+"""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 import cache
+from cache import CacheError
 from tests.cache.users import as_another_user
+from tests.trees import contents, everything
 
 SPLIT = "toy/train"
 FEATURES = f"{SPLIT}/features"
+
+
+def unmount(folder, disk, held):
+    """What is left of a folder on a disk that is not mounted any more: `held`."""
+    folder.rename(disk)
+    if held == "a dead link":
+        folder.symlink_to("/mnt/not-mounted")
+        return
+    folder.mkdir()
+    if held.endswith("/"):
+        (folder / held).mkdir()
+    elif held:
+        (folder / held).parent.mkdir(exist_ok=True)
+        (folder / held).write_text("mount me")
+
+
+def mount(disk, folder):
+    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+    disk.rename(folder)
+
+
+@pytest.mark.parametrize(
+    "held", ["", "a dead link", "lost+found/", "NOT_MOUNTED", "not_mounted/README"]
+)
+@pytest.mark.parametrize("folder", [FEATURES, f"{FEATURES}/resnet50"])
+def test_a_stream_whose_disk_is_not_mounted_is_a_problem_of_every_use_and_loses_nothing(
+    folder, held, root, toy, tmp_path
+):
+    toy.write_stream(root, stream="other")
+    complete = contents(root)
+    unmount(root / folder, tmp_path / "disk", held)
+    before = contents(root)
+    split, to = cache.open(root)[SPLIT], tmp_path / "copy"
+    windows = split.windows(seqlen=4, stride=4)
+    problem = f"{root / folder}: expected features, found none. Mount its disk"
+    for use in (
+        lambda: split.open_stream("resnet50"),
+        lambda: split.read(windows),
+        lambda: split.read(windows, fields=["kp_2d"]),  # relative to the crops of that stream
+        lambda: toy.write_stream(root),
+        lambda: cache.StreamShards(root, SPLIT, "resnet50", dim=4, plan="weights"),
+        lambda: cache.delete_stream(root, SPLIT, "resnet50"),
+        lambda: cache.copy_split(root, SPLIT, to, streams=["resnet50"]),
+    ):
+        with pytest.raises(CacheError, match=re.escape(problem)):
+            use()
+    report = cache.verify(root)
+    assert [damage.key for damage in report.damaged] == [folder] and report.notes == []
+    cache.repair(root, report)
+    collected = cache.gc(root, unfinished=True)
+    assert [text.startswith(problem) for text in collected.problems] == [True]
+    assert collected.removed == [] and contents(root) == before
+
+    copied = cache.copy_split(root, SPLIT, to)
+    assert [text.startswith(problem) for text in copied.unmounted] == [True]
+    assert copied.streams == (() if folder == FEATURES else ("other",))
+    mount(tmp_path / "disk", root / folder)
+    assert contents(root) == complete
+    again = cache.copy_split(root, SPLIT, to)
+    assert "resnet50" in again.streams and again.unmounted == () and cache.verify(root).ok
+
+
+@pytest.mark.parametrize("held", ["lost+found/", "NOT_MOUNTED", "not_mounted/README"])
+@pytest.mark.parametrize("folder", ["toy", SPLIT])
+def test_gc_does_not_touch_the_mount_point_of_a_dataset_or_a_split(
+    folder, held, root, toy, tmp_path
+):
+    unmount(root / folder, tmp_path / "disk", held)
+    before = everything(root)
+    collected = cache.gc(root, unfinished=True)
+    expected = f"{root / folder}: expected the split {SPLIT}"
+    assert [text.startswith(expected) for text in collected.problems] == [True]
+    assert (collected.removed, collected.forgotten) == ([], [])
+    assert not cache.repair(root, cache.verify(root)).restored and everything(root) == before
+    mount(tmp_path / "disk", root / folder)
+    assert cache.verify(root).ok
+
+
+def test_a_conversion_goes_on_without_the_disk_of_the_features_and_only_new_rows_are_computed(
+    root, toy, tmp_path
+):
+    features = root / FEATURES
+    unmount(features, tmp_path / "disk", "lost+found/")
+    toy.write(root, [*toy.videos(), toy.video("new", [9])])
+    assert [path.name for path in features.rglob("*")] == ["lost+found"]
+    mount(tmp_path / "disk", features)
+    with cache.StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
+        assert len(writer.shards.pending) == 1
+
+
+def test_features_that_were_deleted_with_their_folder_are_computed_again(root, toy):
+    shutil.rmtree(root / FEATURES)
+    toy.write_stream(root)
+    shutil.rmtree(root / FEATURES / "resnet50")
+    assert sorted(cache.gc(root).removed) == [
+        f"{FEATURES}/resnet50{part}" for part in ("_key", "_ok")
+    ]
+    toy.write_stream(root)
+    assert cache.verify(root).ok
 
 
 def test_the_folder_lost_and_found_of_a_mounted_disk_is_no_split_and_no_stream(made):

@@ -204,14 +204,16 @@ def test_an_option_of_many_values_is_the_same_after_it_was_json(penn):
 
 
 @pytest.mark.parametrize(
-    "left", [(), (".",), (".", "labels", "frames")], ids=["nothing", "a mount point", "folders"]
+    "left",
+    [(), (".",), (".", "labels", "frames"), (".", "lost+found"), (".", "not_mounted/please")],
+    ids=["nothing", "a mount point", "folders", "lost+found", "a marker"],
 )
 def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(left, penn):
     penn.converted()
     before = penn.everything()
     shutil.rmtree(penn.raw)
     for folder in left:
-        (penn.raw / folder).mkdir()
+        (penn.raw / folder).mkdir(parents=True)
     if len(left) < 2:
         expected = "found an empty folder, and the cache has 6 videos" if left else "no such folder"
     else:

@@ -16,6 +16,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources
 from tests.pipeline.features import made_up
+from tests.trees import contents
 
 PENN = "penn_action/train"
 OPTIONS = {"resnet50": "--kind resnet50 --weights untrained:0", "homography": "--kind homography"}
@@ -215,29 +216,37 @@ def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
 
 
 @pytest.mark.parametrize("folder", ["features", "features/resnet50"])
-@pytest.mark.parametrize("as_link", [False, True])
+@pytest.mark.parametrize("held", ["", "a dead link", "lost+found", "MARKER"])
 def test_a_stream_whose_disk_is_not_mounted_is_a_problem_and_nothing_is_computed_into_it(
-    folder, as_link, penn, types, extract, tmp_path
+    folder, held, penn, types, extract, tmp_path
 ):
     penn.converted("fast")
     place, aside = penn.root / PENN / folder, tmp_path / "aside"
     place.rename(aside)
-    if as_link:
+    if held == "a dead link":
         place.symlink_to(tmp_path / "not mounted")
     else:
-        place.mkdir()
-    for command in ("status", "verify --fast"):
-        said = f"{place}: expected features, found none. Mount"
+        (place / held if held == "lost+found" else place).mkdir(parents=True)
+    if held == "MARKER":
+        (place / held).write_text("mount me")
+    before = contents(penn.root)
+    said = f"{place}: expected features, found none. Mount its disk"
+    for command in ("status", "status --digest", "verify --fast --repair", "gc", "gc --dry-run"):
         types(f"{command} --cache CACHE", said, code=1)
-    types("gc --cache CACHE")
-    for more in "", "--replace":
-        extract("resnet50", "Mount its disk", more=more, code=2)
-    assert not place.is_dir() or not [*place.iterdir()]
-    assert as_link == place.is_symlink()
-    place.unlink() if as_link else place.rmdir()
+    for more in "", "--replace", "--part 1/2":
+        extract("resnet50", said, more=more, code=2)
+    types("copy --streams resnet50 --to TMP/copy --cache CACHE", said, code=2)
+    types("copy --to TMP/copy --cache CACHE", f"{PENN}: copied ", said, code=1)
+    assert contents(penn.root) == before
+    penn.add("0007")
+    types(f"{CONVERT} CACHE --part 1/1")
+    types(f"{CONVERT} CACHE")
+    assert not place.is_dir() or [path.name for path in place.iterdir()] == [held] * bool(held)
+
+    place.unlink() if place.is_symlink() else shutil.rmtree(place)
     if folder == "features":
         shutil.copytree(aside, place)
-    extract("resnet50", "up to date" if folder == "features" else "rows computed")
+    extract("resnet50", "extracted, 8 rows" if folder == "features" else "rows computed")
     types("status --cache CACHE")
 
 
