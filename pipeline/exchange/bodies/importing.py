@@ -37,7 +37,7 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, PELVIS, Array, Doubles
 
-VERSION: Final = 5  # raised whenever the same files would give other labels; 5: bodies by row
+VERSION: Final = 6  # raised whenever the same files would give other labels; 6: one world a run
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
@@ -303,6 +303,11 @@ def _add_bodies(
             fits.setdefault(name, []).append(match.body_fit)
             rows_filled = f"{n_rows:,} of {count(track.n_rows, 'frame')}"
             notes.append(f"{name}: {rows_filled}: {_describe_fit(match)}")
+    for track in tracks:
+        n_rows = track.keep_one_world()
+        if n_rows:
+            lost = f"{track.record.name}: {count(n_rows, 'frame')} without extrinsics"
+            notes.append(f"{lost}: most rows of their run are in another person's world")
     return _AddedBodies(fits, notes)
 
 
@@ -359,6 +364,7 @@ class _LabelledTrack:
         self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
         self.extra: dict[str, Array] = {}  # by name; those that a person's file has
         self.has_body = np.zeros(self.n_rows, bool)
+        self.world = np.zeros(self.n_rows, np.int64)  # number of each row's world; 0: none
 
     def _unknown(self, *shape: int) -> Array:
         """A column (n_rows, *shape) of NaN."""
@@ -387,8 +393,10 @@ class _LabelledTrack:
         cameras = self.extra.setdefault("intrinsics", self._unknown(3, 3))
         cameras[track_rows] = match.intrinsics
         if extrinsics is not None:
-            worlds = self.extra.setdefault("extrinsics", self._unknown(4, 4))
-            worlds[track_rows] = extrinsics[rows]
+            to_camera = self.extra.setdefault("extrinsics", self._unknown(4, 4))
+            to_camera[track_rows] = extrinsics[rows]
+            has_own_world = estimate.world_root is not None
+            self.world[track_rows] = self.world.max() + 1 if has_own_world else 1
             self.extra["up"] = WORLD_UP
 
         if estimate.is_smplx:
@@ -406,6 +414,18 @@ class _LabelledTrack:
             self.columns["trans"][track_rows] = match.trans[rows]
             self.columns["has_smpl"][track_rows] = 1
         return len(rows)
+
+    def keep_one_world(self) -> int:
+        """Set `extrinsics` to NaN in rows that are not in the world of most rows of their run: each
+        world begins at an origin of its own. Returns the number of these rows.
+        """
+        run = np.cumsum(np.diff(self.columns["frame_index"], prepend=0) != self.record.step)
+        n_rows = np.zeros((run[-1] + 1, self.world.max() + 1))  # by run and world
+        np.add.at(n_rows, (run, self.world), self.world > 0)
+        others = np.flatnonzero((self.world > 0) & (self.world != n_rows.argmax(axis=1)[run]))
+        if len(others):
+            self.extra["extrinsics"][others] = np.nan
+        return len(others)
 
     def rows(self) -> cache.TrackRows:
         """The track as the writer of the split takes it."""
