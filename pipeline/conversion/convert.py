@@ -43,6 +43,7 @@ from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import (
     UNUSABLE,
     Kept,
+    n_undecodable,
     reasons_of_kind,
     why_kept,
     why_renamed_kept,
@@ -219,11 +220,14 @@ def _append_videos(
             _refuse_rejected(plan, [account])
         committed = following.state.videos.get(name)
         stays = None
-        if committed is not None:
+        if committed is not None and plan.committed is not None:
+            lost = sum(video.lost.values())
+            if lost and lost > n_undecodable(plan.committed, name):
+                account = video.account_with_images
             stays = why_kept(
                 committed,
                 video.entry,
-                video.account_with_images,
+                account,
                 labels_of(plan.raw, raw_video),
                 drop_removed=plan.drop_removed,
                 is_other_reader=bool(plan.differs),

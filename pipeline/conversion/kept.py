@@ -25,6 +25,8 @@ read of it now (`why_kept`, and `why_renamed_kept` for the last one):
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,6 +34,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 import cache
+from cache.format.layout import UNDECODABLE
+from cache.windows import intersect
 from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState, describe_dropped
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
@@ -96,8 +100,9 @@ def why_kept(
     """Why the cache keeps what it has of a committed video that was read again. None if it does
     not: it takes what was read.
 
-    current, account: what was read now, with rows without an image counted as dropped. labels: the
-    video's labels now. is_other_reader: whether the commit is by another reader.
+    current, account: what was read now. Rows without an image count as dropped, if they are more
+    than before (`n_undecodable`). labels: the video's labels now. is_other_reader: whether the
+    commit is by another reader.
     """
     if account.set_aside == NOT_NOW:
         return Kept(NOT_NOW, account.rejection, account)
@@ -115,6 +120,19 @@ def why_kept(
     if is_same_clip and not account.set_aside and labels is not None and read_detection(labels):
         return None  # `detect` has written other keypoints: by the user's settings
     return Kept(UNUSABLE, _describe_loss(account, before), account)
+
+
+def n_undecodable(split: cache.Split, video: str) -> float:
+    """The most rows of a committed video that a stream could not compute; infinite without any."""
+    rows = split.tables.track_rows[split.tracks.video == split.videos.names.index(video)]
+    if not split.streams:
+        return math.inf
+    numbers = [0]
+    for name in split.streams:
+        with contextlib.suppress(cache.CacheError):  # it is damaged, so the rows stay
+            undecodable = split.open_stream(name).rows_with_flag(UNDECODABLE)
+            numbers.append(int(np.diff(intersect(rows, undecodable)).sum()))
+    return max(numbers)
 
 
 def why_renamed_kept(name: str, account: VideoAccount, before: VideoAccount) -> Kept | None:

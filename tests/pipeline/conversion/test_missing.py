@@ -165,6 +165,42 @@ def test_rows_that_a_video_would_lose_stay_until_they_are_dropped(loss, penn, re
     assert penn.split.manifest["digest"] != digest
 
 
+def replace(picture, content):
+    """Write an image as another file, as tools that unpack do."""
+    picture.unlink()
+    picture.write_bytes(content)
+
+
+@pytest.mark.parametrize("extract", ["", "extract penn_action/train --cache CACHE"])
+def test_one_repaired_image_of_two_is_no_loss(extract, penn, types, network):
+    """Two images are damaged from the start. Corrected labels come with the repair."""
+    pictures = sorted(penn.frames("0003").iterdir())[2:4]
+    good = [picture.read_bytes() for picture in pictures]
+    for picture, content in zip(pictures, good, strict=True):
+        replace(picture, content[: len(content) // 2])
+    types(CONVERT)
+    if extract:
+        types(extract, "2 rows without features", code=1)
+    before = penn.rows("kp_2d")["0003/0"]
+    replace(pictures[0], good[0])
+    penn.edit("0003")
+    types(CONVERT, "1 changed video")
+    x = penn.rows("kp_2d")["0003/0"][..., 0]
+    is_seen = before[..., 2] > 0
+    assert_equal(x[is_seen], before[..., 0][is_seen] + 1)
+    types(CONVERT, "up to date")
+    if extract:
+        types(extract, "1 row without features", code=1)
+        replace(pictures[0], good[0][:-999])
+        types(CONVERT, "would lose rows; the rows are kept: 0003: 6 of 8 rows left", code=1)
+        replace(pictures[0], good[0])
+    replace(pictures[1], good[1])
+    types(CONVERT)
+    if extract:
+        types(extract)
+    assert penn.plan().problems == []
+
+
 @pytest.mark.parametrize("by_detect", [True, False])
 def test_fewer_people_are_no_loss_if_detect_has_found_them(
     by_detect, embedded, into, types, tmp_path
