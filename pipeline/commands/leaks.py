@@ -156,6 +156,8 @@ def _names_of(split: cache.Split) -> _SplitNames:
     for number in np.unique(split.tracks.video).tolist():
         origin = Origin() if reader is None else reader.origin(videos[number])
         recordings[origin.recording].append(videos[number])
+        if reader is not None and origin.recording is None:
+            recordings[videos[number]].append(videos[number])  # one of that name in another split
         labelled = [origin.subject]
         if not origin.subject:
             labelled = split.videos.account(number).get("subjects") or labelled
@@ -182,7 +184,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
     """Compare splits by names of subjects and recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
-    - two splits of a dataset without a training split, by recordings; returned if they share some;
+    - two other splits of a dataset, by recordings; returned if they share some;
     - a split with itself, for recordings that it has twice.
     """
     names = {split.name: _names_of(split) for split in splits}
@@ -194,7 +196,7 @@ def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
     for first, second in itertools.combinations(names, 2):
         dataset = first.partition("/")[0]
         is_one_dataset = second.partition("/")[0] == dataset
-        if is_one_dataset and f"{dataset}/{TRAIN}" not in names:
+        if is_one_dataset and not {first, second}.intersection(training):
             comparison = _compare(names[first].recordings, names[second].recordings)
             if comparison.common:
                 compared.append(comparison)

@@ -19,8 +19,15 @@ from typing import NamedTuple
 import cache
 from pipeline.accounting import LEFT_OUT
 from pipeline.conversion.committed import ConversionRecord
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, reasons_of_kind
-from pipeline.conversion.listing import renamed_videos
+from pipeline.conversion.kept import (
+    MISSING,
+    NEVER_SEEN,
+    UNUSABLE,
+    Kept,
+    find_kept,
+    reasons_of_kind,
+)
+from pipeline.conversion.listing import OtherSplits, renamed_videos
 from pipeline.files.raw import RawVideo, changes
 
 
@@ -40,17 +47,24 @@ class ByStamps(NamedTuple):
         committed: cache.Split,
         listed: Sequence[RawVideo],
         stamps: Mapping[str, changes.Stamp],
+        others: OtherSplits,
         *,
         drop_removed: bool,
         retry: bool,
     ) -> ByStamps:
         """Compare a committed split with all videos of the raw folder, whose stamps are given.
 
-        drop_removed: the user lets the rows of missing and unusable videos go. retry: rejected and
-        unusable videos are read again.
+        others: the dataset's other splits; videos that they took do not stay. drop_removed: the
+        user lets the rows of missing and unusable videos go. retry: rejected and unusable videos
+        are read again.
         """
         seen = changes.read_stamps(committed.root, committed.name)
         kept = {} if drop_removed else find_kept(committed, stamps, seen)
+        for video in committed.videos if kept else ():
+            # of a video that is listed, reading it decides
+            _, digest, _ = seen.get(video.name, NEVER_SEEN)
+            if others.took(video, digest, is_listed=video.name in stamps):
+                kept.pop(video.name, None)
         if retry:
             kept = {name: video for name, video in kept.items() if video.kind == MISSING}
         usable = stamps.keys() - reasons_of_kind(kept, UNUSABLE).keys()

@@ -212,6 +212,7 @@ def _append_videos(
     videos that were read, and are kept.
     """
     kept: dict[str, Kept] = {}
+    others = plan.others
     digests = plan.digests() | following.journalled
     for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
         account = video.account
@@ -229,6 +230,7 @@ def _append_videos(
                 video.entry,
                 account,
                 labels_of(plan.raw, raw_video),
+                others,
                 drop_removed=plan.drop_removed,
                 is_other_reader=bool(plan.differs),
             )

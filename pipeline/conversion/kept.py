@@ -14,6 +14,9 @@ read of it now (`why_kept`, and `why_renamed_kept` for the last one):
     files of which fewer rows are read than the cache has       UNUSABLE    drop, detected, settled
     a renamed video, of which no row is read                    MISSING     drop
 
+    In lines 1, 2 and 5, nor if another split of the dataset has taken the video
+    (`listing.OtherSplits`).
+
     drop        the user lets rows of missing and unusable videos go: `drop_removed`
     retry       the user has rejected and unusable videos read again
     reader      another reader reads all videos again. What it keeps, the next plan reads again
@@ -39,6 +42,7 @@ from cache.windows import intersect
 from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState, describe_dropped
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
+from pipeline.conversion.listing import OtherSplits
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 
@@ -93,6 +97,7 @@ def why_kept(
     current: cache.VideoEntry,
     account: VideoAccount,
     labels: Path | None,
+    others: OtherSplits,
     *,
     drop_removed: bool,
     is_other_reader: bool,
@@ -101,8 +106,8 @@ def why_kept(
     not: it takes what was read.
 
     current, account: what was read now. Rows without an image count as dropped, if they are more
-    than before (`n_undecodable`). labels: the video's labels now. is_other_reader: whether the
-    commit is by another reader.
+    than before (`n_undecodable`). labels: the video's labels now. others: the dataset's other
+    splits. is_other_reader: whether the commit is by another reader.
     """
     if account.set_aside == NOT_NOW:
         return Kept(NOT_NOW, account.rejection, account)
@@ -116,7 +121,12 @@ def why_kept(
     is_settled = is_other_reader and has_same_content and account.set_aside not in UNSETTLED
     if drop_removed or is_settled:
         return None
+    if account.other_split and current.fingerprint in others.digests:
+        return None
     is_same_clip = file_part(current.pixels) == file_part(committed.pixels)
+    has_other_images = current.pixels and not is_same_clip
+    if has_other_images and others.took(committed, is_listed=True):
+        return None  # its files have moved there, and others have taken their place
     if is_same_clip and not account.set_aside and labels is not None and read_detection(labels):
         return None  # `detect` has written other keypoints: by the user's settings
     return Kept(UNUSABLE, _describe_loss(account, before), account)

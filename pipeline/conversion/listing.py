@@ -1,5 +1,5 @@
 """The videos that a raw folder has of a split, each under a name of its own, and which of them were
-renamed since the last commit.  [raw] -> tracks
+renamed, or have moved to another split, since the last commit.  [raw] -> tracks
 
 Only folders and label files are listed, by the dataset's own code (`Dataset.videos`). A name that
 is not UTF-8 is escaped, since tables of the cache hold text.
@@ -7,18 +7,22 @@ is not UTF-8 is escaped, since tables of the cache hold text.
 A renamed video would otherwise be one video gone and another one new. It is recognized by its
 content: by the digest of its files, or, for a clip, by that of its images alone, since keypoint
 files name their clip inside and change when it is renamed.
+
+A video moves to another split by its folder, its label or an option. Its rows stay until that split
+has them (`OtherSplits`), so a killed run leaves it in both.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cache
-from pipeline.cli.text import count
-from pipeline.conversion.committed import MOUNT, ConversionRecord
+from pipeline.cli.text import command, count
+from pipeline.conversion.committed import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -27,22 +31,82 @@ from pipeline.files.raw import RawVideo, changes, files
 from pipeline.files.raw.files import VIDEOS
 
 
-def list_videos(
-    committed: cache.Split | None, dataset: Dataset, split: str, raw: Path
-) -> tuple[RawVideo, ...]:
+@dataclass(frozen=True)
+class OtherSplits:
+    """The other splits of a dataset: what the raw folder lists of them, and the cache has."""
+
+    dataset: Dataset
+    split: str  # not this one
+    raw: Path
+    root: cache.Root
+
+    @cached_property
+    def listed(self) -> Mapping[str, set[str]]:
+        """Split -> names of its videos now. Without splits that cannot be listed."""
+        listed = {}
+        for split in self.dataset.splits:
+            if split != self.split:
+                with contextlib.suppress(RawDataError):
+                    videos = self.dataset.videos(self.raw, split)
+                    listed[split] = {video.name for video in videos}
+        return listed
+
+    @cached_property
+    def digests(self) -> set[str]:
+        """Digests of the listed videos that have rows in the cache, and of what `_parts` gives."""
+        digests = set[str]()
+        for split, names in self.listed.items():
+            with contextlib.suppress(cache.CacheError):
+                committed = committed_split(self.root, f"{self.dataset.name}/{split}")
+                for video in [] if committed is None else committed.videos:
+                    if video.name in names and video.account.get("tracks_kept"):
+                        digests |= {video.fingerprint, *_parts(video)}
+        return digests
+
+    def took(self, video: cache.VideoEntry, digest: str = "", *, is_listed: bool) -> bool:
+        """Whether one of them has rows of a committed video, under any name, or of files with this
+        digest.
+
+        is_listed: whether this split lists the video, too. Then files that were of both splits at
+        their commits have not moved.
+        """
+        if is_listed and video.fingerprint in self.digests:
+            return False
+        return not self.digests.isdisjoint({digest, *_parts(video)})
+
+    def convert_commands(self, videos: Iterable[str]) -> list[str]:
+        """Commands that convert those which list a video with one of these names, or with one that
+        begins with another split's folder.
+        """
+        names = {video.removeprefix(f"{self.split}/") for video in videos}
+        places = "--raw", str(self.raw), "--cache", str(self.root)
+        return [
+            command("convert", f"{self.dataset.name}/{split}", *places)
+            for split, listed in self.listed.items()
+            if not names.isdisjoint(video.removeprefix(f"{split}/") for video in listed)
+        ]
+
+
+def _parts(video: cache.VideoEntry) -> set[str]:
+    """Digests that a video keeps under another name: of its contents, and of its images if any."""
+    return {_content(video.fingerprint), file_part(video.pixels)} - {""}
+
+
+def list_videos(committed: cache.Split | None, others: OtherSplits) -> tuple[RawVideo, ...]:
     """The split's raw videos, each with a name that tables can hold and no other video has.
 
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
-    videos and the folder has none; RawDataError if the folder is not the dataset's.
+    videos and the folder has none of any split; RawDataError if the folder is not the dataset's.
     """
+    raw = others.raw
     earlier = committed if committed is not None and len(committed.videos) else None
     try:
-        videos = dataset.videos(raw, split)
+        videos = others.dataset.videos(raw, others.split)
     except RawDataError as error:
         if earlier is None:
             raise
         raise _no_videos(raw, earlier) from error
-    if earlier is not None and not videos:
+    if earlier is not None and not videos and not any(others.listed.values()):
         raise _no_videos(raw, earlier)
     return tuple(_escape_names(videos))
 

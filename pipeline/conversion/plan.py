@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import cache
 from cache import fingerprint
+from pipeline.accounting import VideoState
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.conversion.comparison import ByContents, ByStamps
 from pipeline.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, reasons_of_kind
-from pipeline.conversion.listing import list_videos
+from pipeline.conversion.listing import OtherSplits, list_videos
 from pipeline.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
@@ -98,6 +99,10 @@ class ConversionPlan:
         return f"{self.dataset.name}/{self.split}"
 
     @property
+    def others(self) -> OtherSplits:
+        return OtherSplits(self.dataset, self.split, self.raw, self.root)
+
+    @property
     def up_to_date(self) -> bool:
         return not self.why
 
@@ -132,7 +137,7 @@ class ConversionPlan:
         without any.
         """
         status = command("status", "--all", "--cache", str(self.root))
-        if self.committed is None:
+        if self.committed is None or not self.kept:
             return []
         drop = ConversionRecord(self.committed).drop_command(self.raw)
         or_delete = f"or delete their rows: {drop}"
@@ -151,6 +156,11 @@ class ConversionPlan:
                 f"{self.name}: {n_videos} would lose rows; the rows are kept: {shown} Restore "
                 f"them, {or_delete}"
             )
+        moved = [name for name, why in self.unusable.items() if VideoState.OTHER_SPLIT in why]
+        commands = self.others.convert_commands([*self.missing, *moved])
+        if commands:
+            stay = "videos that have moved to another split stay until it is converted"
+            lines.append(f"{self.name}: {stay}: {' && '.join(commands)}")
         return lines
 
     @property
@@ -258,7 +268,8 @@ def plan_conversion(
     committed = committed_split(root, f"{dataset.name}/{split}")
     dataset.check_split(split)
     dataset = dataset.detect_layout(raw, split)
-    videos = selection.mark(list_videos(committed, dataset, split, raw), dataset, split, committed)
+    listed = list_videos(committed, OtherSplits(dataset, split, raw, root))
+    videos = selection.mark(listed, dataset, split, committed)
     reader = reader_parts(dataset, split, raw, body, selection)
     unchanged = ConversionPlan(
         dataset,
@@ -291,7 +302,12 @@ def _update(
     raw = unchanged.raw
     listed = unchanged.listed
     by_stamps = ByStamps.compare(
-        committed, listed, unchanged.stamps, drop_removed=unchanged.drop_removed, retry=retry
+        committed,
+        listed,
+        unchanged.stamps,
+        unchanged.others,
+        drop_removed=unchanged.drop_removed,
+        retry=retry,
     )
     differs = tuple(find_differences(committed.manifest["reader"], unchanged.reader))
     moved = ConversionRecord(committed).has_moved(raw)

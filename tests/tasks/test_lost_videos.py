@@ -8,6 +8,7 @@ import pytest
 
 import cache
 from tests.fixtures import embedded  # noqa: F401
+from tests.pipeline.datasets.label_files import edit_labels
 
 FAILED = 30
 TRAIN = "penn_action/train"
@@ -105,3 +106,25 @@ def test_other_videos_get_features_night_after_night_while_one_is_spoilt(
     assert (ran.code, ran.failures) == (0, [])
     assert without_features(lab, "homography") == set()
     assert build(lab, "Data").done == []
+
+
+def test_nights_end_quiet_after_a_video_has_moved_to_the_other_split_and_back(lab, build):
+    def rows(split):
+        return {track.name for track in cache.open(lab.folder / "cache")[split].tracks}
+
+    def move(train):
+        """Three nights: Luigi chooses which split comes first."""
+        edit_labels(label(lab, "0001"), lambda stored: stored | {"train": train})
+        for night in range(3):
+            ran = build(lab, "Data")
+            assert ran.code in ((0, FAILED) if night == 0 else (0,)), ran.shown
+            assert "0001/0" in rows(TRAIN) | rows("penn_action/test")
+        assert ran.done == []
+
+    assert build(lab, "Data").code == 0
+    before = rows(TRAIN), rows("penn_action/test")
+    move(-1)
+    assert "0001/0" in rows("penn_action/test") - rows(TRAIN)
+    move(1)
+    assert (rows(TRAIN), rows("penn_action/test")) == before
+    assert without_features(lab) == set()

@@ -202,3 +202,21 @@ def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path):
     assert len(found) == 2
     for one in found.values():
         assert (one.common, one.unknown) == ((), "not in the names of theirs/train and theirs/test")
+
+
+def test_a_video_of_one_name_in_two_splits_of_a_dataset_is_found(tmp_path):
+    """Also of releases whose names tell neither person nor recording, and beside a train split."""
+    splits = {
+        "penn_action/train": ["0001", "0002"],
+        "penn_action/test": ["0002", "0003"],
+        "posetrack/train": ["0002"],
+        "videos/train": ["train/a.mp4"],
+        "videos/val": ["val/b.mp4"],
+        "videos/test": ["test/b.mp4"],
+    }
+    found = compare(tmp_path, splits)
+    shared = {key[:2]: (names(one), one.leaks) for key, one in found.items() if one.common}
+    assert shared == {
+        ("penn_action/train", "penn_action/test"): (["0002"], True),
+        ("videos/test", "videos/val"): (["b"], False),
+    }
