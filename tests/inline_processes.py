@@ -29,13 +29,11 @@ class InlineProcess:
         work,
         *,
         fds=(),
-        env=None,
         preload=None,
         memory=None,
     ):
         self.pipe = self
         self._work = pickle.loads(pickle.dumps(work))
-        self._env = dict(env or {})
         self._results = deque[tuple[float, bytes]]()
         pickle.dumps(preload)
         if fds:
@@ -44,11 +42,10 @@ class InlineProcess:
     def send_bytes(self, message):
         arguments = pickle.loads(message)
         began = time.perf_counter()
-        with mock.patch.dict(os.environ, self._env):
-            try:
-                outcome = pickle.dumps(pool._Outcome(self._work(*arguments)))
-            except Exception as error:
-                outcome = pickle.dumps(pool._Outcome(error=pool._sendable(error)))
+        try:
+            outcome = pickle.dumps(pool._Outcome(self._work(*arguments)))
+        except Exception as error:
+            outcome = pickle.dumps(pool._Outcome(error=pool._sendable(error)))
         self._results.append((time.perf_counter() - began, outcome))
 
     def recv(self):

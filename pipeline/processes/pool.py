@@ -27,7 +27,7 @@ import pickle
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
@@ -41,7 +41,6 @@ from pipeline.processes import (
     TIMEOUT,
     Failed,
     alive,
-    cores,
 )
 from pipeline.processes.server import Process
 
@@ -55,14 +54,6 @@ ROOM: Final = 1 << 16  # bytes of a pipe's buffer, which fills while its reader 
 TRIALS: Final = 2
 # Processes in a row that end before they start a task: then the pool gives up.
 FRUITLESS: Final = 4
-VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
-
-
-def video_threads(n_processes: int) -> dict[str, str]:
-    """The environment (`Pool`) of processes that decode videos. If there are fewer of them than
-    cores, each may use several threads.
-    """
-    return {VIDEO_THREADS: str(max(1, cores(0) // n_processes))}
 
 
 class _Outcome(NamedTuple):
@@ -168,7 +159,6 @@ class Pool(Generic[T, R]):
             processes have ended. The work leaves these out, and so can finish the task.
         shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`.
             `work.share(*memory)` is called before the first task.
-        env: environment variables of the processes.
         preload: see `Process`.
 
     When a process ends, a fresh one repeats its unfinished tasks. With `skips`, a place is left out
@@ -186,7 +176,6 @@ class Pool(Generic[T, R]):
         memory: int | None = MEMORY,
         skips: bool = False,
         shared: Sequence[int] = (),
-        env: Mapping[str, str] | None = None,
         preload: Callable[[], object] | None = None,
     ) -> None:
         self.ahead = ahead
@@ -200,7 +189,7 @@ class Pool(Generic[T, R]):
         for fd, size in zip(self._fds, shared, strict=True):
             os.ftruncate(fd, size)
         self._start_process = functools.partial(
-            Process, _serve, preload=preload, fds=self._fds, env=env, memory=memory
+            Process, _serve, preload=preload, fds=self._fds, memory=memory
         )
         self.shared = [mmap.mmap(fd, size) for fd, size in zip(self._fds, shared, strict=True)]
 

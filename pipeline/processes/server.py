@@ -37,7 +37,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -73,7 +73,6 @@ class _Call(NamedTuple):
     preload: bytes  # pickled function, or None
     main: bytes  # pickled: (function, arguments)
     folder: str  # working folder
-    env: dict[str, str]  # environment variables that differ from the server's
     memory: int | None  # limit in bytes, as of `Process`
 
 
@@ -109,7 +108,6 @@ class Process:
         preload: the server calls it once before it forks, to import or load what all processes
             share.
         fds: file descriptors. The process gets them under other numbers.
-        env: environment variables of the process.
         memory: limit in bytes beyond what the process starts with.
 
     Processes are in another group: Ctrl-C is for the parent.
@@ -121,7 +119,6 @@ class Process:
         *args: object,
         preload: Callable[[], object] | None = None,
         fds: Sequence[int] = (),
-        env: Mapping[str, str] | None = None,
         memory: int | None = None,
     ) -> None:
         self.pipe, remote = Pipe()  # tasks and results; it closes when the process ends
@@ -135,7 +132,6 @@ class Process:
             preload=pickle.dumps(preload),
             main=pickle.dumps((main, args)),
             folder=str(Path.cwd()),
-            env=dict(env or {}),
             memory=memory,
         )
         self._server, self._number = _start(call, [remote.fileno(), pulse_fd, *fds])
@@ -342,7 +338,6 @@ def _run(call: _Call, fds: list[int], server: int) -> None:
             return
         processes.pulse = Pulse(mmap.mmap(fds[1], Pulse.SIZE))
         os.chdir(call.folder)
-        os.environ.update(call.env)
         main, args = pickle.loads(call.main)  # noqa: S301 - the parent's
         if call.memory is not None:
             _limit_memory(call.memory)

@@ -45,7 +45,7 @@ from pipeline.files.raw.files import digest_or_problem
 from pipeline.processes import Failed
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
-from pipeline.processes.pool import Pool, video_threads
+from pipeline.processes.pool import Pool
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
@@ -189,7 +189,6 @@ class _DetectionRun:
             [ClipDecoding(plan.raw, self.batch_size)] * n_decoders,
             self._open_clips(),
             timeout=machine.timeout,
-            env=video_threads(n_decoders),
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         self.report = DetectionReport(meter=Meter(decoders=n_decoders))

@@ -39,7 +39,7 @@ from pipeline.features.streams import compute_labels
 from pipeline.features.streams.base import Machine
 from pipeline.processes import Failed
 from pipeline.processes.meter import Meter
-from pipeline.processes.pool import TRIALS, Pool, video_threads
+from pipeline.processes.pool import TRIALS, Pool
 
 LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
@@ -174,7 +174,6 @@ def _compute_jobs(
         timeout=timeout,
         skips=True,
         shared=[slots.n_bytes for slots in slots_of if slots is not None],
-        env=video_threads(workers),
     )
     devices = [stream.device for stream in planner.streams if stream.device]
     meter = Meter(

@@ -6,8 +6,8 @@ and makes its `ClipRecord`. Conversion stores the record as JSON (`ClipRecord.as
 
 Words:
     lost: a frame that cannot be decoded, because of damage. It keeps its number.
-    known: of times, those that the file states. A lost frame's time is not known (nan), and some
-        containers state none at all.
+    known: of times, those that the file states. A lost frame's time is not known (nan), nor is
+        one that goes back alone, and some containers state none at all.
     played, filmed: a clip in slow motion is filmed at a higher rate than it is played. Times are
         as played; `fps` is as filmed, since people move at that rate.
     even: all frames are as long as each other, so that a frame's number tells its time.
@@ -52,7 +52,7 @@ class ClipRecord:
     aspect: tuple[int, int]  # width : height of a stored pixel
     matrix: tuple[int, int, int, int]
     # (n,) s of all frames, as played, never going back; nan for a lost one, and where the file
-    # states none
+    # states none, or a wrong one
     times: Doubles
     lost: tuple[int, ...]  # numbers of the lost frames
     n_hidden: int  # cut out by an edit list

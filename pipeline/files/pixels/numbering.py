@@ -44,6 +44,9 @@ class _NoFrame(Enum):
     HEADLESS = "the file begins after what the packet is drawn over"
 
 
+_LOST: Final = frozenset((_NoFrame.DAMAGED, _NoFrame.SPOILT))  # their frames keep their numbers
+
+
 class _TimedPacket(NamedTuple):
     time: float  # pts of its frame
     order: int  # from 0, in decoding order
@@ -85,6 +88,10 @@ class Numbering:
     The decoder does not tell why (`_NoFrame`). A frame that is lost by damage keeps its number; a
     frameless or headless packet has none. So while nothing is damaged, none of these is lost.
 
+    One packet may state a wrong time: then its frame, or those of others, come *late*, after a
+    frame of a later time. They are numbered as they come. While nothing is damaged, a packet is
+    lost only if its frame has not come MOST_DELAYED packets later.
+
     A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
     them that are shown before it come from the decoder before its mark does. So each frame waits
     until all frames that were decoded before it have come.
@@ -106,6 +113,7 @@ class Numbering:
         self._may_be_frameless = may_be_frameless
         self._has_frameless = False  # a frameless packet has been found
         self._expected: dict[int, float | None] = {}  # orders, ascending, and times
+        self._late: dict[int, _NoFrame] = {}  # orders, and why no frame seems to come
         self._has_times = True  # all packets so far have one
         self._last_time: float | None = 0  # of the last packet
         self._key_frames = _KeyFrames(shows_again)
@@ -147,8 +155,12 @@ class Numbering:
         if frame.pts is not None:
             for packet in self._pop_earlier(frame.pts):
                 self._drop(packet, key_frame_before)
+        self._give_up_late(newest - MOST_DELAYED)
         if order in self._expected:
             del self._expected[order]
+        elif order in self._late:
+            del self._late[order]
+            self._waiting = deque(waiting for waiting in self._waiting if waiting.order != order)
         elif frame.pts is not None and self.damage.is_found:
             return  # a second frame of a damaged packet
 
@@ -171,11 +183,8 @@ class Numbering:
     def _drop(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
         """Expect a packet no longer: its frame, drawn over `key_frame`, is lost, or it has none."""
         reason = self._why_no_frame(packet, key_frame)
-        if reason is _NoFrame.FRAMELESS:
-            self._has_frameless = True
-        if reason is _NoFrame.DAMAGED:
-            self.damage.add(packet.order)
-        if reason in (_NoFrame.DAMAGED, _NoFrame.SPOILT):
+        self._late[packet.order] = reason
+        if reason in _LOST:
             self._lose(packet, key_frame)
 
     def _why_no_frame(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> _NoFrame:
@@ -183,12 +192,16 @@ class Numbering:
             return _NoFrame.FRAMELESS
         last = self._key_frames.last
         is_leading = last is not None and last.has_leading_packet(packet)
-        if self.damage.is_found:
+        if self.damage.is_found or self._lost_late():
             return _NoFrame.SPOILT if is_leading else _NoFrame.DAMAGED
         has_begun = self._waiting or self._numbered.count
         if is_leading or (not has_begun and self._key_frames.come_later_than(packet.order)):
             return _NoFrame.HEADLESS
         return _NoFrame.DAMAGED
+
+    def _lost_late(self) -> list[int]:
+        """Orders of the late packets that are lost if their frames do not come."""
+        return [order for order, reason in self._late.items() if reason in _LOST]
 
     def _lose(self, packet: _TimedPacket, key_frame: _KeyFrame | None) -> None:
         time, order = packet
@@ -196,17 +209,30 @@ class Numbering:
 
     def number(self) -> Iterator[NumberedFrame]:
         """Yield the frames whose numbers and state are known by now."""
+        pending = [*self._expected, *self._lost_late()]
         while self._waiting and not self.is_over:
             first = self._waiting[0]
-            until = first.order if self._has_times else first.newest + 1
-            if any(order < until for order in self._expected):
+            until = first.order if self._has_times else first.newest
+            if any(order <= until for order in pending):
                 return
             yield from self._number_first()
+
+    def _give_up_late(self, end: float) -> None:
+        """Expect no late packet before `end` any longer, and no lost one if there is damage."""
+        is_damaged = self.damage.is_found or any(order < end for order in self._lost_late())
+        for order, reason in list(self._late.items()):
+            if order < end or (is_damaged and reason in _LOST):
+                del self._late[order]
+                if reason is _NoFrame.DAMAGED:
+                    self.damage.add(order)
+                if reason is _NoFrame.FRAMELESS:
+                    self._has_frameless = True
 
     def finish(self) -> Iterator[NumberedFrame]:
         """Yield the rest when the decoder gives no more. Frames that are still expected are lost,
         unless the file is intact and has frameless packets.
         """
+        self._give_up_late(math.inf)
         if self.is_over:
             while self._numbered.count < self.n_packets:
                 yield self._numbered.add(None)

@@ -69,7 +69,7 @@ class Survey:
         if video.index is not None:  # frames that it lacks are cut out, too, and have no packets
             n_hidden += max(0, (header.n_frames or 0) - len(video.index))
         view = View.from_frame(video.stream, self._first)
-        times, n_restarts = _join_recordings(np.array(self._times))
+        times, n_restarts = _join_recordings(_drop_wrong(np.array(self._times)))
 
         return ClipRecord(
             stored=view.stored,
@@ -129,6 +129,21 @@ def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
     else:
         n_bytes = plane.width * frame.format.padded_bits_per_pixel // 8
     return rows[:, :n_bytes]
+
+
+def _drop_wrong(times: Doubles) -> Doubles:
+    """Times (n,) with nan for each that is not between its neighbours', although these increase:
+    0, 1, 7, 3, 4 becomes 0, 1, nan, 3, 4.
+    """
+    is_known = np.isfinite(times)
+    padded = np.concatenate([[-np.inf], times[is_known], [np.inf]])
+    before = padded[:-2]
+    after = padded[2:]
+    known = padded[1:-1]
+    is_wrong = (before < after) & ((known < before) | (known > after))
+    checked = times.copy()
+    checked[is_known] = np.where(is_wrong, np.nan, known)
+    return checked
 
 
 def _join_recordings(times: Doubles) -> tuple[Doubles, int]:
