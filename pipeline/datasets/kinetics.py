@@ -65,7 +65,9 @@ class Kinetics(ClipDataset):
     name = "kinetics"
     splits = ("train", "val")
     # 12: sides that were exchanged
-    version = 14  # 14: uneven clips: the rate of a track's own frames, `max_fps` by time
+    # 14: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
+    # clip; wrong times
+    version = 14
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
         parts=(*_parts("train", None), *_parts("val", 19_906)),

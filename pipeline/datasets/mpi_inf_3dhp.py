@@ -101,7 +101,9 @@ class MpiInf3dhp(Dataset):
 
     name = "mpi_inf_3dhp"
     splits = ("train", "test")
-    version = 7  # 7: images of another size than the release's are refused, also without a camera
+    # 7: images of another size than the release's are refused, also without a camera; one thread
+    # decodes a clip; wrong times
+    version = 7
 
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",

@@ -107,8 +107,9 @@ class OwnVideos(ClipDataset):
 
     name = "videos"
     splits = ("train", "val", "test")
-    # 9: sides that the detector has exchanged
-    version = 11  # 11: uneven clips: the rate of a track's own frames, `max_fps` by time
+    # 11: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
+    # clip; wrong times
+    version = 11
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",

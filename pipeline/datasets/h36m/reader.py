@@ -142,7 +142,9 @@ class Human36M(Dataset):
 
     name = "h36m"
     splits = tuple(SUBJECTS)
-    version = 7  # 7: images of another size than the release's are refused
+    # 7: images of another size than the release's are refused; one thread decodes a clip; wrong
+    # times
+    version = 7
 
     release = Release(
         page="http://vision.imar.ro/human3.6m",

@@ -27,6 +27,8 @@ from pipeline.cli.text import count
 from pipeline.files.pixels.view import HLG, PQ, View
 from pipeline.skeletons import Doubles, Ints
 
+# raised by hand whenever the same file would give another record; older ones are made again
+VERSION: Final = 2  # 2: one thread, wrong times
 HDR: Final = {PQ: "PQ", HLG: "HLG"}  # transfer functions of HDR videos -> their names
 # Two rates that differ by a smaller part are equal: containers round times to ms.
 SAME_RATE: Final = 1e-3
@@ -255,18 +257,20 @@ class ClipRecord:
             values["times"] = [*map(_json_number, self.times.round(PLACES).tolist())]
         for name in ("header_fps", "filmed_fps"):
             values[name] = _json_number(values[name])
-        return values
+        return values | {"version": VERSION}
 
     @classmethod
     def from_dict(cls, values: object) -> Self | None:
-        """Restore the record from the JSON values of `as_dict`. Returns None for any other values:
-        the caller decodes the video again.
+        """Restore the record from the JSON values of `as_dict`. Returns None for any other values,
+        and for those of another version: the caller decodes the video again.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or values.keys() != names:
+        if not isinstance(values, Mapping):
+            return None
+        restored = dict(values)
+        is_current = restored.pop("version", None) == VERSION
+        if not is_current or restored.keys() != {field.name for field in fields(cls)}:
             return None
         try:
-            restored = dict(values)
             for name in ("stored", "aspect", "matrix", "lost"):
                 restored[name] = tuple(int(number) for number in values[name])
             for name in ("header_fps", "filmed_fps"):

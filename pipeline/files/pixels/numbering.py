@@ -88,9 +88,9 @@ class Numbering:
     The decoder does not tell why (`_NoFrame`). A frame that is lost by damage keeps its number; a
     frameless or headless packet has none. So while nothing is damaged, none of these is lost.
 
-    One packet may state a wrong time: then its frame, or those of others, come *late*, after a
-    frame of a later time. They are numbered as they come. While nothing is damaged, a packet is
-    lost only if its frame has not come MOST_DELAYED packets later.
+    A packet may state a wrong time: then its frame, or those of others, come *late*, after a frame
+    of a later time. They are numbered as they come. Unless one of the last MOST_DELAYED packets is
+    damaged, a late packet is lost only if its frame has not come when as many more were read.
 
     A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
     them that are shown before it come from the decoder before its mark does. So each frame waits
@@ -218,8 +218,8 @@ class Numbering:
             yield from self._number_first()
 
     def _give_up_late(self, end: float) -> None:
-        """Expect no late packet before `end` any longer, and no lost one if there is damage."""
-        is_damaged = self.damage.is_found or any(order < end for order in self._lost_late())
+        """Expect no late packet before `end`, and no lost one if there is damage since then."""
+        is_damaged = self.damage.last >= end or any(order < end for order in self._lost_late())
         for order, reason in list(self._late.items()):
             if order < end or (is_damaged and reason in _LOST):
                 del self._late[order]
@@ -287,6 +287,11 @@ class _Damage:
     @property
     def is_found(self) -> bool:
         return bool(self._orders)
+
+    @property
+    def last(self) -> float:
+        """The last damaged packet; -inf without damage."""
+        return max(self._orders, default=-math.inf)
 
     def is_since(self, key_frame: _KeyFrame | None, order: float = math.inf) -> bool:
         """Whether a packet from a key frame, or the file's beginning, to `order` is damaged."""

@@ -317,6 +317,7 @@ def test_a_record_is_restored_from_json(tmp_path, name):
     assert restored.clock().tolist() == record.clock().tolist()
     assert restored.view == record.view
     assert ClipRecord.from_dict({**record.as_dict(), "aspect": [1, 0]}) is None
+    assert ClipRecord.from_dict({**record.as_dict(), "version": 1}) is None
     assert ClipRecord.from_dict({"n": 40}) is None
 
 
