@@ -28,6 +28,7 @@ NOISE = np.random.default_rng(0)
 TEXTURE = NOISE.integers(60, 190, (2 * SIZE[1], 2 * SIZE[0]), np.uint8)
 X265 = {"x265-params": "log-level=none"}
 OPEN = {"bf": "2", "x264-params": "open-gop=1"}
+SLICES = {"bf": "2", "x264-params": "slices=3"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
 
@@ -41,7 +42,9 @@ def paint(number, width, height):
 
 
 def clip(name, codec="libx264", **options):
-    return Clip(name, codec, n_frames=N, size=SIZE, options={"g": "12", **options}, image=paint)
+    # x264 makes a slice for each thread
+    options = {"g": "12", "threads": "1", **options}
+    return Clip(name, codec, n_frames=N, size=SIZE, options=options, image=paint)
 
 
 def fragments():
@@ -58,7 +61,7 @@ def pictures():
 
 CLIPS = {
     "h264.mp4": lambda: clip("h264.mp4", bf="0"),
-    "h264_slices.mp4": lambda: clip("h264_slices.mp4", bf="2", slices="3"),
+    "h264_slices.mp4": lambda: clip("h264_slices.mp4", **SLICES),
     "h264_b_frames.mkv": lambda: clip("h264_b_frames.mkv", bf="3"),
     "h264_open_gop.mkv": lambda: clip("h264_open_gop.mkv", **OPEN),
     "h264_fragments.mp4": fragments,
@@ -83,11 +86,11 @@ SILENT = {"vp9.mkv", "av1.mkv", "h264_open_gop.ts"}
 
 
 def holes(data, name):
-    """Where the packets are; of a transport stream, every second one of its own packets."""
+    """Where the packets are; of a transport stream, every eighth one of its own packets."""
     if name.endswith(".ts"):
         starts = range(0, len(data), 188)
         video = [at for at in starts if struct.unpack_from(">H", data, at + 1)[0] & 0x1FFF == 256]
-        return [slice(at, at + 188) for at in video[1::2]]
+        return [slice(at, at + 188) for at in video[1::8]]
     with av.open(io.BytesIO(data)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     places = []

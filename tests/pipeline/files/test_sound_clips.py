@@ -1,5 +1,5 @@
-"""Clips without damage that were cut lose no frame that can be decoded. Whole ones are read in
-test_videos_of_all_kinds.py.
+"""Clips without damage that were cut, or that state one wrong time, lose no frame that can be
+decoded. Whole ones are read in test_videos_of_all_kinds.py.
 """
 
 import io
@@ -118,3 +118,40 @@ def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path, name):
     data = trimmed(clip.encode(), 3)
     assert decoded(data) == list(range(3, clip.n_frames))
     require_whole(tmp_path, clip.name, data, decoded(data))
+
+
+def with_wrong_time(order, n_frames):
+    """A change of packets: one of them comes `n_frames` earlier or later than it should."""
+
+    def change(packets):
+        for packet in packets:
+            packet.dts -= 10  # containers refuse frames that are shown before they are decoded
+        packets[order].pts += n_frames
+        return packets
+
+    return change
+
+
+MISTIMED = {  # encoder, container, options
+    "HEVC, MP4": ("libx265", "mp4", X265_CLOSED),
+    "HEVC, MPEG-TS": ("libx265", "ts", X265_CLOSED),
+    "HEVC, open groups, Matroska": ("libx265", "mkv", OPEN_GROUPS),
+    "H.264, MP4": ("libx264", "mp4", {"bf": "3"}),
+    "H.264, open groups, Matroska": ("libx264", "mkv", OPEN_GROUPS),
+    "MPEG-4, MP4": ("mpeg4", "mp4", {"bf": "2"}),
+    "MPEG-2, Matroska": ("mpeg2video", "mkv", {"bf": "2"}),
+    "AV1, Matroska": ("libsvtav1", "mkv", {"preset": "12", "b": "0"}),
+    "VP9, WebM": ("libvpx-vp9", "webm", {"cpu-used": "8"}),
+}
+
+
+@pytest.mark.parametrize("n_frames", [-3, 30, 100_000])
+@pytest.mark.parametrize("order", [6, 12, 16])
+@pytest.mark.parametrize("name", MISTIMED)
+def test_a_frame_with_a_wrong_time_loses_nothing(tmp_path, name, order, n_frames):
+    codec, end, options = MISTIMED[name]
+    clip = made(codec, end, options, with_wrong_time(order, n_frames))
+    require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
+    record = Video(tmp_path, clip.name).record()
+    assert record.remarks() == []
+    assert record.fps == pytest.approx(25)
