@@ -1,6 +1,6 @@
 """Every packet of clips of many kinds is damaged: no frame that is given shows another frame, or
 is drawn over damage, and what is lost does not depend on the number of cores.
-`python tests/pipeline/files/test_damage_corpus.py` prints the table of docs/video-files.md.
+`python tests/pipeline/files/test_damage_corpus.py` prints the figures of docs/video-files.md.
 """
 
 import io
