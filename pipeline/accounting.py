@@ -11,7 +11,7 @@ docs/datasets/ describes each reason per dataset; a test checks that the names a
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cache.arrays import Bools, Ints
-from pipeline.cli.text import count
+from pipeline.cli.text import count, first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,14 @@ class VideoAccount:
     left_out: list[str] = field(default_factory=list)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
+    # what no file states and was assumed -> the setting that states it
+    assumed: dict[str, str] = field(default_factory=dict)
+
+    def assume(self, what: str, *, setting: str) -> None:
+        """Count on something that no file states, such as "joints in COCO's order". A line for the
+        split says so (`assumption_lines`). setting: what states it, such as "[videos] joints".
+        """
+        self.assumed[what] = setting
 
     def note(self, sentence: str) -> None:
         """Add a sentence to `notes`."""
@@ -142,6 +150,7 @@ class VideoAccount:
         self.tracks_kept = 0
         self.dropped = Counter({reason: self.found} if self.found else {})
         self.tracks_dropped = Counter()
+        self.assumed = {}
 
     @property
     def rejection(self) -> str:
@@ -165,7 +174,7 @@ class VideoAccount:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
         # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in ("subjects", "left_out", "clip"):
+        for name in ("subjects", "left_out", "clip", "assumed"):
             if not values[name]:
                 del values[name]
         return values
@@ -373,6 +382,21 @@ class VideoOutcome(NamedTuple):
         main_reason = max(dropped, key=dropped.get, default="no_person")
         why = "; ".join(filter(None, [describe_dropped(dropped), *account["notes"]]))
         return cls(VideoState.WITHOUT_TRACK, main_reason, why)
+
+
+def assumption_lines(accounts: Iterable[VideoAccount]) -> list[str]:
+    """A line about each assumption (`VideoAccount.assume`): for how many videos, the first of them,
+    and the setting.
+    """
+    names = defaultdict[tuple[str, str], list[str]](list)
+    for account in accounts:
+        for assumption in account.assumed.items():
+            names[assumption].append(account.name)
+    lines = []
+    for (what, setting), videos in sorted(names.items()):
+        n_videos = count(len(videos), "video")
+        lines.append(f"assumed {what} for {n_videos} ({first_few(videos)}): {setting} states it")
+    return lines
 
 
 def describe_dropped(dropped: Mapping[str, int]) -> str:

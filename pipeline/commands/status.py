@@ -22,6 +22,7 @@ from pipeline import datasets
 from pipeline.accounting import (
     VideoAccount,
     VideoState,
+    assumption_lines,
     describe_dropped,
     describe_no_rows,
     is_error,
@@ -311,6 +312,8 @@ def _add_notes(
         result.add_lines(_incomplete_download(row), DOUBT)
     for row in rows:
         result.add_lines(_lost_lines(row), DOUBT)
+        lines = assumption_lines(row.accounts)
+        result.add_lines((f"{row.name}: {line}" for line in lines), DOUBT)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:

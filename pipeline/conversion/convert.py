@@ -29,7 +29,14 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount, is_error
+from pipeline.accounting import (
+    NOT_NOW,
+    UNSETTLED,
+    Accounting,
+    VideoAccount,
+    assumption_lines,
+    is_error,
+)
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.clips.labels import labels_of
@@ -77,6 +84,7 @@ class Conversion:
     rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
     # on videos of this run: "<video>: <note>"; first on labels that may not belong to their images
     notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()  # `assumption_lines` of all videos of the split
     problems: tuple[str, ...] = ()  # why the command fails after the commit
     damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
     n_read: int = 0  # videos that were read, without those of other splits
@@ -309,6 +317,7 @@ def _summarize(
         totals,
         rejected=tuple(rejected),
         notes=tuple(notes),
+        assumptions=tuple(assumption_lines(accounts)),
         damaged=tuple(_list_damage(appended)),
         problems=tuple(problems),
         n_read=n_read,

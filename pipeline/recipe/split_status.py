@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import cache
 from cache.format.folders import unmounted_streams
@@ -16,6 +16,8 @@ from pipeline.conversion.committed import MOUNT, ConversionRecord
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
+
+_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed")  # keys of accounts
 
 
 class _StreamStatus(NamedTuple):
@@ -37,7 +39,7 @@ class SplitStatus:
     streams: Sequence[_StreamStatus]
     plan: ConversionPlan | None  # of its next conversion; None: none is planned
     unlisted: str | None  # why none is planned, of a split that was converted here
-    accounts: Sequence[VideoAccount]  # of videos with losses or notes
+    accounts: Sequence[VideoAccount]  # of videos with losses, notes or assumptions
     without_track: Mapping[str, str]  # video -> why
     problems: Sequence[str]
 
@@ -77,7 +79,7 @@ class SplitStatus:
                 without_track[video.name] = outcome.message
             if outcome.state == VideoState.NOT_RECORDED:
                 continue
-            if any(recorded[key] for key in ("dropped", "set_aside", "notes")):
+            if any(recorded.get(key) for key in _SHOWN):
                 accounts.append(VideoAccount.from_dict(recorded))
         return cls(record, streams, plan, unlisted, accounts, without_track, problems)
 

@@ -173,7 +173,11 @@ def convert(
         mark=DONE if result.totals["frames"]["kept"] and not result.problems else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(result.damaged),
-        notes=[*_note_no_rows(plan, result.totals), *few(notes, FEW, every)],
+        notes=[
+            *result.assumptions,
+            *_note_no_rows(plan, result.totals),
+            *few(notes, FEW, every),
+        ],
         problems=result.problems,
     )
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.accounting import Accounting, Totals, VideoAccount
+from pipeline.accounting import Accounting, Totals, VideoAccount, assumption_lines
 
 
 def test_found_equals_kept_plus_dropped_or_the_check_fails():
@@ -65,3 +65,20 @@ def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_befo
         "set_aside": {"bad_label_file": 1},
         "without_tracks": 0,
     }
+
+
+def test_what_was_assumed_is_told_in_one_line_for_all_videos_but_those_that_were_rejected():
+    order = "joints in COCO's order"
+    accounts = [VideoAccount(f"{name}.mp4") for name in "abcdefgh"]
+    for account in accounts[:7]:
+        account.assume(order, setting="[videos] joints")
+    accounts[1].reject("keypoints_outside", "most joints are outside the image")
+    accounts[7].assume("25 frames a second", setting="[videos] fps")
+    stored = [VideoAccount.from_dict(account.as_dict()) for account in accounts]
+    assert stored == accounts
+    assert assumption_lines(stored) == [
+        "assumed 25 frames a second for 1 video (h.mp4): [videos] fps states it",
+        f"assumed {order} for 6 videos (a.mp4, c.mp4, d.mp4, e.mp4, f.mp4, ...): [videos] joints "
+        "states it",
+    ]
+    assert "assumed" not in VideoAccount("i.mp4").as_dict()
