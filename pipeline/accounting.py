@@ -318,7 +318,7 @@ _FAULTS: Final = {
     "reader_timeout": "reading the video made no progress for longer than the time limit",
     "record_damaged": "a record of the file is damaged, or the file ends early",
     "unexpected_error": "the reader raised an unexpected exception, a bug of the reader",
-    "unknown_joint_order": "the joints are in no known joint order",
+    "unknown_joint_order": "the joints cannot be in the joint order of the file",
     "unsafe_pickle": "reading the file could run code: it was not read",
     "video_missing": "there are labels, but no video",
     "video_unreadable": "the video cannot be opened or decoded",

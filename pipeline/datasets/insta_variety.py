@@ -75,8 +75,9 @@ class InstaVariety(ClipDataset):
 
     name = "insta_variety"
     splits = ("train", "test")
-    # 8: sides that were exchanged
-    version = 10  # 10: uneven clips: the rate of a track's own frames, `max_fps` by time
+    # 10: uneven clips: the rate of a track's own frames, `max_fps` by time; joint orders of
+    # videos' keypoints are assumed, not searched
+    version = 10
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(

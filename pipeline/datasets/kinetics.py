@@ -25,9 +25,11 @@ from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Release, ReleasePart
+from pipeline.datasets.detected.by_clip import stated_order
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
+from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track
@@ -62,11 +64,14 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 class Kinetics(ClipDataset):
     """One track per person, linked over time unless the detector has tracked people itself."""
 
+    # order of the joints in files that do not name them, as coco or "val/*=h36m, coco"; unset: the
+    # order that the file's format fixes, or else the usual one
+    joints: str | None = None
+
     name = "kinetics"
     splits = ("train", "val")
-    # 12: sides that were exchanged
     # 14: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
-    # clip; wrong times
+    # clip; wrong times; joint orders are stated or assumed, not searched
     version = 14
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
@@ -81,6 +86,13 @@ class Kinetics(ClipDataset):
         recording="video",
         totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
+    added = ("joints",)
+
+    def __post_init__(self) -> None:
+        self.joint_order("")  # raises ConfigError for an invalid option
+
+    def joint_order(self, clip: str) -> StatedOrder:
+        return stated_order(self.name, self.joints, clip)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split

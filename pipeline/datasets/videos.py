@@ -11,7 +11,7 @@ scene cut. Tracks are cleaned as HMMR's authors cleaned InstaVariety and VLOG-pe
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -26,9 +26,11 @@ from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.datasets.base import Release
+from pipeline.datasets.detected.by_clip import stated_order, value_of_clip
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
@@ -104,11 +106,14 @@ class OwnVideos(ClipDataset):
     min_grade: Literal["doubtful", "good"] | None = None
     # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
     fps: str | None = None
+    # order of the joints in files that do not name them, as coco or "lab/*=h36m, coco"; unset: the
+    # order that the file's format fixes, or else the usual one
+    joints: str | None = None
 
     name = "videos"
     splits = ("train", "val", "test")
     # 11: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
-    # clip; wrong times
+    # clip; wrong times; joint orders are stated or assumed, not searched
     version = 11
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
@@ -120,6 +125,7 @@ class OwnVideos(ClipDataset):
         "max_limb_spread",
         "min_grade",
         "fps",
+        "joints",
         "put_sides_right",
         "cut_at_switches",
     )
@@ -142,32 +148,29 @@ class OwnVideos(ClipDataset):
         # these raise ConfigError for invalid options
         self.cleaning()
         self.filmed_fps("")
+        self.joint_order("")
 
     def filmed_fps(self, clip: str) -> float:
         """The rate that the option `fps` states for a clip; nan if it states none.
 
-        clip: its path below the raw folder. The first entry that matches is used. Raises
-        ConfigError for an invalid option.
+        clip: its path below the raw folder. Raises ConfigError for an invalid option.
 
         >>> OwnVideos(fps="slow/*=240, 60").filmed_fps("slow/a.mp4")
         240.0
         """
-        stated = math.nan
-        for entry in filter(None, map(str.strip, (self.fps or "").split(","))):
-            pattern, _, number = entry.rpartition("=")
-            try:
-                rate = float(number)
-            except ValueError:
-                rate = math.nan
-            if not 0 < rate <= MAX_FPS:
-                expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
-                raise ConfigError(
-                    f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}", "fps"
-                )
-            is_first = math.isnan(stated)
-            if is_first and fnmatch.fnmatchcase(clip, pattern.strip() or "*"):
-                stated = rate
-        return stated
+
+        def to_rate(number: str) -> float:
+            with contextlib.suppress(ValueError):
+                if 0 < float(number) <= MAX_FPS:
+                    return float(number)
+            expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
+            raise ConfigError(f"videos: fps is {self.fps!r}; expected {expected}", "fps")
+
+        stated = value_of_clip(clip, self.fps, to_rate)
+        return math.nan if stated is None else stated
+
+    def joint_order(self, clip: str) -> StatedOrder:
+        return stated_order(self.name, self.joints, clip)
 
     def cleaning(self) -> Cleaning:
         """The options of cleaning. Raises ConfigError for invalid ones."""

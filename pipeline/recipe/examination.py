@@ -25,9 +25,11 @@ from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
+from pipeline.datasets.detected.clip import ClipDataset
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.people.detections import read_detections
+from pipeline.files.formats.people.joint_orders import NOT_STATED
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS
@@ -386,8 +388,11 @@ def _count_keypoints(
         clip = PurePath(video.name)
         if video.files:
             clip = PurePath(video.files[0])
+        stated = NOT_STATED
+        if isinstance(dataset, ClipDataset):
+            stated = dataset.joint_order(video.name)
         try:
-            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).sizes)
+            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).sizes, stated)
         except RawDataError as error:
             errors.append(f"{error} (of the first {n} of {len(labelled)} clips with keypoints)")
     refused += errors

@@ -45,6 +45,7 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
+from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
@@ -63,6 +64,10 @@ class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
     labels = LabelRules(keypoints_from="detected")
+
+    def joint_order(self, clip: str) -> StatedOrder:
+        """What the user states about files of a clip that do not name their joints."""
+        return NOT_STATED
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.
@@ -87,7 +92,7 @@ class _ClipDetections(NamedTuple):
 
 
 def clip_tracks(
-    dataset: Dataset,
+    dataset: ClipDataset,
     raw: Path,
     split: str,
     video: RawVideo,
@@ -109,7 +114,8 @@ def clip_tracks(
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
     if path is not None:
-        labels = _read_labels(path, video, open_clip, account)
+        stated = dataset.joint_order(video.name)
+        labels = _read_labels(path, video, open_clip, account, stated)
     clip = open_clip()
     clip.require_decodable()
     clip.require_whole()
@@ -150,7 +156,11 @@ def clip_tracks(
 
 
 def _read_labels(
-    place: Path, video: RawVideo, open_clip: Callable[[], Video], account: VideoAccount
+    place: Path,
+    video: RawVideo,
+    open_clip: Callable[[], Video],
+    account: VideoAccount,
+    joints: StatedOrder,
 ) -> _ClipDetections | None:
     """Read the labels, and count their persons as found; None for an empty folder.
 
@@ -162,11 +172,13 @@ def _read_labels(
     stem = PurePath(video.name).name
     if video.files:
         stem = video.files[0].stem
-    detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()))
+    detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()), joints)
     if detections is None:
         return None
     account.found = detections.n_persons
     account.notes.extend(detections.notes)
+    if detections.is_order_assumed:
+        account.assume(f"the joint order {detections.skeleton}", setting=joints.setting)
     if not detections.n_persons:
         account.note(f"{place.name} has no person in any frame")
     return _ClipDetections(place, info, detections)

@@ -87,7 +87,7 @@ def test_a_command_that_is_printed_names_the_options_of_the_conversion(embedded,
 # where it is that of AMASS.
 UNREAD = """
 | amas.resampling=slerp | unknown section + 'amass'
-| kinetics.min_frames=20 | unknown key + kinetics has none
+| penn_action.min_frames=20 | unknown key + penn_action has none
 | amass.resampling=nonsense | nonsense + slerp or decimate
 | vibe.epochs=3 | vibe.epochs + `convert` + convert.workers
 | videos.min_frames=3 | videos.min_frames + `convert`

@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.cli.progress import silent
+from pipeline.conversion import convert as conversion
+from pipeline.conversion.parts import read_part
+from pipeline.conversion.plan import plan_conversion
 from pipeline.errors import ConfigError
+from pipeline.processes.settings import NO_CLUSTER
 from pipeline.skeletons import convert
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import coco, standing, touch, write_coco, write_video
@@ -299,3 +305,59 @@ def test_keypoints_of_another_clip_are_refused(tmp_path):
     labels = coco([standing("coco", 60, 60)] * 12)
     write_coco(tmp_path / "keypoints/a.mp4.json", labels, clip_digest="of another")
     assert read(tmp_path)[1]["a.mp4"].set_aside == "bad_label_file"
+
+
+LINE = "assumed the joint order coco for 2 videos (a.mp4, b.mp4): [videos] joints states it"
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A folder of two clips, whose keypoints do not name their joints."""
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(tmp_path / "raw" / name)
+        write_alphapose(tmp_path / f"raw/keypoints/{name}.json")
+    return tmp_path
+
+
+def test_one_line_tells_the_assumed_order_after_parts_and_after_an_interruption(clips):
+    def plan(root, **options):
+        dataset = datasets.get("videos", **options)
+        return plan_conversion(dataset, "train", raw=clips / "raw", root=clips / root)
+
+    def interrupt(n_done, n, name):
+        if name and n_done == 1:
+            raise KeyboardInterrupt
+
+    assert conversion.convert(plan("at once")).assumptions == (LINE,)
+    assert conversion.convert(plan("two processes"), workers=2).assumptions == (LINE,)
+    with pytest.raises(KeyboardInterrupt):
+        conversion.convert(plan("interrupted"), progress=interrupt)
+    assert conversion.convert(plan("interrupted")).assumptions == (LINE,)
+    for number in (1, 2):
+        part = Part(number, 2)
+        read_part(plan("parts"), part, workers=1, dask=NO_CLUSTER, progress=silent)
+    assert conversion.convert(plan("parts")).assumptions == (LINE,)
+    assert conversion.convert(plan("stated", joints="coco")).assumptions == ()
+
+
+def test_commands_tell_the_assumed_order_and_end_well_unless_it_is_stated(clips, types):
+    options = "--raw RAW --cache CACHE"
+    types(f"convert videos/train {options}", LINE)
+    types("status --cache CACHE", LINE)
+    stated = types(f"convert videos/train {options} --set videos.joints=b*=coco,a.mp4=coco")
+    assert "assumed" not in stated
+    assert "assumed" not in types("status --cache CACHE")
+
+
+@pytest.mark.parametrize("name", ["videos", "kinetics"])
+@pytest.mark.parametrize("joints", ["coco17", "a/*=", "*=h36m, openpose", "="])
+def test_an_invalid_order_is_refused_with_those_that_are_known(name, joints):
+    with pytest.raises(ConfigError, match=f"{name}: joints is .*coco, h36m_lifters"):
+        datasets.get(name, joints=joints)
+
+
+def test_the_first_pattern_that_fits_states_the_order():
+    reader = datasets.get("videos", joints="slow/*=openpose_coco, *.mov = h36m, coco")
+    stated = [reader.joint_order(clip).name for clip in ("slow/a.mov", "b.mov", "c.mp4")]
+    assert stated == ["openpose_coco", "h36m", "coco"]
+    assert datasets.get("videos", joints="x/*=coco").joint_order("y.mp4").name is None

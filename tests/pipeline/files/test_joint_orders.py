@@ -1,8 +1,9 @@
-"""A detector's joint order is told by geometry: procedural bodies in every known layout, and real
-output.
+"""A joint order is named, stated, fixed by the format or assumed, and refused where people's bodies
+contradict it: projected motions of the demo body in every known layout, and real output.
 """
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +13,51 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import skeletons
 from pipeline.body import Body
+from pipeline.demo.motion import perform, random_betas
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import ORDERS, _check_named_order, order_joints
+from pipeline.files.formats.people.detections import read_detections
+from pipeline.files.formats.people.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
 
-KNOWN = [order for orders in ORDERS.values() for order in orders]
+SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
+SETTING = "[videos] joints"
 N_FRAMES = 24
-
+COCO = skeletons.joint_names("coco")
+OPENPOSE = skeletons.joint_names("openpose_coco")
 
 body = functools.cache(Body.stand_in)
 
 
-def find_order(place, sequence):
-    return order_joints(place, sequence, None).skeleton
+# --------------------------------------------------------------------------------------------------
+# people
 
 
-def seen(pose, yaw):
-    """(T, 49, 3) joints in px of the procedural body, turned about the vertical; the score of each
-    is 0.9.
-    """
-    pose[:, 0] = [np.pi, 0, 0]  # the camera's y points down
-    rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(N_FRAMES, 24, 3, 3)
-    rotmat[:, 0] = Rotation.from_rotvec(yaw[:, None] * [0, 1, 0]).as_matrix() @ rotmat[:, 0]
+def joints_of(pose, betas=None):
+    """(T, 49, 3) m of the demo body, y up, in poses (T, 24, 3) rad."""
+    rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    shapes = np.tile(np.zeros(10) if betas is None else betas, (len(rotmat), 1))
     numbers = torch.tensor(rotmat, dtype=torch.float32)
-    joints = body().joints(betas=torch.zeros(N_FRAMES, 10), rotmat=numbers).double().numpy()
-    return np.concatenate([400 + 300 * joints[..., :2], np.full((N_FRAMES, 49, 1), 0.9)], axis=-1)
+    shapes = torch.tensor(shapes, dtype=torch.float32)
+    return body().joints(betas=shapes, rotmat=numbers).double().numpy()
 
 
-@pytest.fixture(scope="module")
-def spin49():
-    """From all sides, some upside down."""
-    joints = seen(
-        np.random.default_rng(0).normal(0, 0.25, (N_FRAMES, 24, 3)),
-        np.linspace(0, 2 * np.pi, N_FRAMES),
-    )
-    joints[::4, :, :2] = 800 - joints[::4, :, :2]
-    return joints
+def seen(joints, degrees=0, height=300, *, upside_down=False, noise=0.01, seed=0):
+    """(T, 49, 3) px of joints seen from a side, as tall as `height`, with a score of 0.9."""
+    turned = joints @ Rotation.from_rotvec([0, np.radians(degrees), 0]).as_matrix().T
+    xy = turned[..., :2] * [1, 1 if upside_down else -1] * height / 1.7 + 500
+    xy = xy + np.random.default_rng(seed).normal(0, noise * height, xy.shape)
+    return np.concatenate([xy, np.full((*xy.shape[:2], 1), 0.9)], axis=-1)
+
+
+@functools.cache
+def motion(seed=5):
+    """People who walk, march, raise their arms, look around and dance, seen from all sides."""
+    rng = np.random.default_rng(seed)
+    clips = []
+    for degrees, action in enumerate(("walk", "march", "arm_raise", "look_around", "dance")):
+        betas = random_betas(rng)
+        pose = perform(rng, betas, 0.0, 84, 25.0, [action]).pose.reshape(-1, 24, 3)
+        clips.append(seen(joints_of(pose, betas), 72 * degrees, seed=seed))
+    return np.concatenate(clips)
 
 
 # Radians by joint of the body model: both sides alike, so that seen from the side they are over
@@ -55,14 +66,17 @@ ARMS_DOWN = {16: (0, 0, -1.3), 17: (0, 0, 1.3)}
 ARMS_FORWARD = {16: (0, -1.5, 0), 17: (0, 1.5, 0)}
 SQUAT = {1: (-2, 0, 0), 2: (-2, 0, 0), 4: (2.2, 0, 0), 5: (2.2, 0, 0)}
 SEATED = {1: (-1.5, 0, 0), 2: (-1.5, 0, 0), 4: (1.5, 0, 0), 5: (1.5, 0, 0)}
+PHONE = {16: (0, -0.5, -1.2), 17: (0, 0.5, 1.2), 18: (0, -2, 0), 19: (0, 2, 0)}
+HEELS = {1: (-0.3, 0, 0), 2: (-0.3, 0, 0), 4: (2.5, 0, 0), 5: (2.5, 0, 0)}
 POSES = {
     "standing": ARMS_DOWN,
     "arms forward": ARMS_FORWARD,
     "squatting": ARMS_FORWARD | SQUAT,
     "seated": ARMS_DOWN | SEATED,
     "bent": ARMS_DOWN | {1: (-1.5, 0, 0), 2: (-1.5, 0, 0)},
+    "with a phone": PHONE,
+    "on the heels": ARMS_DOWN | HEELS,
 }
-FACE, LEGS = ("nose", "eye"), ("knee", "ankle", "toe", "heel")
 
 
 @pytest.fixture(scope="module")
@@ -72,141 +86,293 @@ def hard():
     """
     made = {}
     for name, rotations in POSES.items():
+        pose = np.random.default_rng(1).normal(0, 0.03, (N_FRAMES, 24, 3))
+        pose[:, 0] = 0
+        for joint, rotation in rotations.items():
+            pose[:, joint] += rotation
+        joints = joints_of(pose)
         for degrees in (0, 50, 90, 180):
-            pose = np.random.default_rng(0).normal(0, 0.03, (N_FRAMES, 24, 3))
-            for joint, rotation in rotations.items():
-                pose[:, joint] += rotation
-            joints = seen(pose, np.radians(degrees) + np.linspace(-0.1, 0.1, N_FRAMES))
-            upside_down = joints.copy()
-            upside_down[..., :2] = 800 - joints[..., :2]
-            made |= {
-                f"{name} at {degrees}": joints,
-                f"{name} at {degrees}, upside down": upside_down,
-            }
+            for upside_down in (False, True):
+                made[name, degrees, upside_down] = seen(joints, degrees, upside_down=upside_down)
     return made
 
 
-def frames(spin49, order):
-    """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body
-    layouts lack.
-    """
-    named = dict(zip(skeletons.joint_names("spin49"), np.moveaxis(spin49, 1, 0), strict=True))
-    named["OP Neck"] = (named["lshoulder"] + named["rshoulder"]) / 2
-    named["OP MidHip"] = (named["lhip"] + named["rhip"]) / 2
-    named["hip"] = named["OP MidHip"]
-    nothing = np.zeros((N_FRAMES, 3))
-    return list(
-        np.stack([named.get(joint, nothing) for joint in skeletons.joint_names(order)], axis=1)[
-            :, None
-        ]
-    )
+def in_order(spin49, names):
+    """(T, J, 3). Midpoints are where the layouts define them."""
+    point_of = dict(zip(skeletons.joint_names("spin49"), np.moveaxis(spin49, 1, 0), strict=True))
+    point_of["OP Neck"] = (point_of["lshoulder"] + point_of["rshoulder"]) / 2
+    point_of["OP MidHip"] = point_of["hip"] = (point_of["lhip"] + point_of["rhip"]) / 2
+    nothing = np.zeros((len(spin49), 3))
+    return np.stack([point_of.get(name, nothing) for name in names], axis=1)
 
 
-@pytest.mark.parametrize("order", KNOWN)
-def test_an_order_is_told_from_those_of_the_same_length(order, spin49):
-    assert find_order(Path(), frames(spin49, order)) == order
+def without(people, names, hidden):
+    """The same people, without joints whose names have one of these parts."""
+    columns = [i for i, name in enumerate(names) if any(part in name.lower() for part in hidden)]
+    people = people.copy()
+    people[:, columns] = 0
+    return people
 
 
-@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
-def test_an_order_that_is_not_known_fits_none(order, spin49):
-    shuffled = np.random.default_rng(1).permutation(len(skeletons.joint_names(order)))
-    with pytest.raises(
-        RawDataError,
-        match=f"{len(shuffled)} joints in an order that is not known.*: as {order}, bones",
-    ):
-        find_order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
-
-
-@pytest.mark.parametrize("order", ["coco", "body_25", "body_25b", "halpe_26"])
-def test_one_tangled_frame_in_three_does_not_decide(order, spin49):
-    sequence = frames(spin49, order)
-    rng = np.random.default_rng(2)
-    for number in range(0, N_FRAMES, 3):
-        sequence[number] = rng.permuted(sequence[number], axis=1)
-    assert find_order(Path(), sequence) == order
-
-
-@pytest.mark.parametrize("hidden", [(), LEGS, (*FACE, "ear"), ("wrist",)])
-@pytest.mark.parametrize(
-    "order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"]
-)
-def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, hard):
-    away = [
-        i
-        for i, joint in enumerate(skeletons.joint_names(order))
-        if any(part in joint.lower() for part in hidden)
+def exchange(names, part, other):
+    """An order in which two joints of both sides are exchanged."""
+    return [
+        name.replace(part, other) if part in name else name.replace(other, part) for name in names
     ]
-    for name, joints in {**hard, "from all sides": spin49}.items():
-        sequence = frames(joints, order)
-        for persons in sequence:
-            persons[:, away] = 0
-        assert find_order(Path(), sequence) == order, name
 
 
-@pytest.mark.parametrize("order", ["coco", "body_25", "halpe_26"])
-def test_two_joints_decide_nothing(order, spin49):
-    sequence = frames(spin49, order)
-    for persons in sequence:
-        persons[:, 2:] = 0
-    assert find_order(Path(), sequence) == order
+def results(people):
+    """A list of results, one person (J, 3) a frame."""
+    return [
+        {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": person.ravel().tolist()}
+        for t, person in enumerate(people)
+    ]
 
 
-SIDES = ("coco", "openpose_coco", "body_25", "halpe_26", "coco_feet")
+@pytest.fixture
+def read(tmp_path):
+    """Read what a file holds."""
+
+    def read(content, stated=None):
+        file = tmp_path / "clip.json"
+        file.write_text(json.dumps(content))
+        return read_detections(file, "clip", lambda: [(1280, 720)], StatedOrder(stated, SETTING))
+
+    return read
 
 
-def joints(sequence):
-    return np.concatenate(sequence)
+# --------------------------------------------------------------------------------------------------
+# where an order comes from
 
 
-def exchanged(sequence, order, *parts):
-    """With the sides of some joints exchanged."""
+@pytest.mark.parametrize("order", ORDER_NAMES)
+def test_a_stated_order_is_taken_and_nothing_is_assumed(order, read):
+    people = in_order(motion()[::5], skeletons.joint_names(order))
+    found = read(results(people), order)
+    assert (found.skeleton, found.is_order_assumed) == (order, False)
+    np.testing.assert_allclose(np.concatenate(found.keypoints), people, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_joints", [*ORDERS, 133, 136])
+def test_without_a_statement_the_usual_order_is_assumed(n_joints, read):
+    usual = ORDERS[{133: 23, 136: 26}.get(n_joints, n_joints)][0]
+    people = np.zeros((100, n_joints, 3))
+    body_joints = in_order(motion()[::5][:100], skeletons.joint_names(usual))
+    people[: len(body_joints), : body_joints.shape[1]] = body_joints
+    found = read(results(people[: len(body_joints)]))
+    assert (found.skeleton, found.is_order_assumed) == (usual, True)
+
+
+@pytest.mark.parametrize("order", ["body_25", "openpose_coco"])
+def test_openposes_files_fix_their_order(order, read):
+    people = in_order(motion()[::5], skeletons.joint_names(order))
+    pages = [{"people": [{"pose_keypoints_2d": person.ravel().tolist()}]} for person in people]
+    found = read(pages)
+    assert (found.skeleton, found.is_order_assumed) == (order, False)
+
+
+def test_a_stated_order_of_another_number_of_joints_is_an_error_that_names_the_setting(read):
+    people = in_order(motion()[:3], COCO)
+    with pytest.raises(RawDataError, match=r"body_25, which \[videos\] joints states, found 17"):
+        read(results(people), "body_25")
+
+
+# --------------------------------------------------------------------------------------------------
+# orders that bodies contradict
+
+LIMB_BY_LIMB = [
+    *COCO[:5],
+    *("lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist"),
+    *("lhip", "lknee", "lankle", "rhip", "rknee", "rankle"),
+]
+WRONG = {
+    "OpenPose's without its last": OPENPOSE[:17],
+    "limb by limb": LIMB_BY_LIMB,
+    "3DHP's": skeletons.joint_names("mpi_inf_3dhp_test"),
+    "Human3.6M's": skeletons.joint_names("h36m"),
+    "lifters'": skeletons.joint_names("h36m_lifters"),
+    "legs first": [*COCO[11:], *COCO[:11]],
+    "elbows for wrists": exchange(COCO, "elbow", "wrist"),
+    "knees for ankles": exchange(COCO, "knee", "ankle"),
+    "shoulders for hips": exchange(COCO, "shoulder", "hip"),
+    "left and right hip": [{"lhip": "rhip", "rhip": "lhip"}.get(name, name) for name in COCO],
+    "shuffled": list(np.random.default_rng(1).permutation(COCO)),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("stated", [None, "coco", "posetrack"])
+def test_17_joints_in_another_order_are_refused(wrong, stated, read):
+    with pytest.raises(RawDataError, match="cannot be in it") as caught:
+        read(results(in_order(motion(), WRONG[wrong])), stated)
+    assert caught.value.reason == "unknown_joint_order"
+    assert SETTING in str(caught.value)
+
+
+@pytest.mark.parametrize(("order", "stored"), [
+    ("body_25", "body_25b"), ("body_25", "insta_variety"), ("body_25b", "body_25"),
+    ("openpose_coco", "coco_neck"), ("coco_neck", "openpose_coco"), ("h36m", "coco"),
+])  # fmt: skip
+def test_a_message_lists_the_order_that_fits(order, stored, read):
+    people = in_order(motion(), skeletons.joint_names(stored))
+    with pytest.raises(RawDataError, match=f"fit (.* or )?{stored}\\b"):
+        read(results(people), order)
+
+
+def test_names_that_bodies_contradict_are_refused(read):
+    people = in_order(motion(), WRONG["knees for ankles"])
+    content = {
+        "images": [{"id": t, "file_name": f"{t}.jpg"} for t in range(len(people))],
+        "annotations": [
+            {"image_id": t, "category_id": 1, "keypoints": person.ravel().tolist()}
+            for t, person in enumerate(people)
+        ],
+        "categories": [
+            {"id": 1, "name": "person", "keypoints": [skeletons.coco_name(j) for j in COCO]}
+        ],
+    }
+    with pytest.raises(RawDataError, match="ankles lie between hips and knees"):
+        read(content)
+
+
+# --------------------------------------------------------------------------------------------------
+# right files
+
+LEGS, FACE = ("knee", "ankle", "toe", "heel"), ("nose", "eye", "ear", "head")
+UPPER = (*FACE, "neck", "shoulder", "elbow", "wrist")
+
+
+@pytest.mark.parametrize("hidden", [(), LEGS, FACE, UPPER, ("elbow", "wrist")])
+@pytest.mark.parametrize("order", ORDER_NAMES)
+def test_no_pose_side_or_part_of_the_body_is_refused(order, hidden, read, hard):
     names = skeletons.joint_names(order)
-    others = skeletons.opposite_joints(order)
-    columns = [
-        others[j] if any(part in name.lower() for part in parts) else j
-        for j, name in enumerate(names)
-    ]
-    return [persons[:, columns] for persons in sequence]
+    for name, person in {**hard, "moving": motion()[::3]}.items():
+        found = read(results(without(in_order(person, names), names, hidden)), order)
+        assert found.skeleton == order, name
 
 
-@pytest.mark.parametrize("order", SIDES)
-def test_hips_of_the_other_side_are_refused(order, spin49):
-    with pytest.raises(RawDataError, match=f"as {order}, .*shoulders and hips crossed"):
-        find_order(Path(), exchanged(frames(spin49, order), order, "lhip", "rhip"))
-
-
-@pytest.mark.parametrize("pixels", [60, 600])
-@pytest.mark.parametrize("order", ["h36m", "h36m_lifters", "posetrack"])
-def test_17_joints_without_names_are_never_read_in_another_order(order, pixels, hard):
-    """Of people of these sizes in all poses: most are recognised, the others refused."""
-    found = []
+@pytest.mark.parametrize("side", "lr")
+@pytest.mark.parametrize("parts", [("shoulder", "hip"), ("hip", "knee", "ankle")])
+def test_one_side_alone_is_not_refused(side, parts, read, hard):
     for person in hard.values():
-        sequence = frames(person * [pixels / 600, pixels / 600, 1], order)
-        try:
-            found.append(find_order(Path(), sequence))
-        except RawDataError as error:
-            assert error.reason == "unknown_joint_order"
-    assert {*found} == {order} and len(found) > len(hard) / 2
+        people = in_order(person, COCO)
+        others = [j for j, name in enumerate(COCO) if name not in [side + part for part in parts]]
+        people[:, others] = 0
+        assert read(results(people)).skeleton == "coco"
 
 
-@pytest.mark.parametrize("order", SIDES)
-def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
-    order, spin49, hard
-):
-    names = skeletons.joint_names(order)
-    for person in (spin49, *hard.values()):
-        named = joints(frames(person, order))
-        assert not _check_named_order(Path(), names, named, named)
-    named = joints(frames(spin49, order))
-    with pytest.raises(RawDataError, match=f"names that the numbers contradict.* fit {order}"):
-        _check_named_order(Path(), names[::-1], named, named)
+def test_a_cartwheel_is_not_refused(read):
+    people = in_order(motion()[:84], COCO)
+    turns = Rotation.from_rotvec(np.linspace(0, 2 * np.pi, 84)[:, None] * [0, 0, 1]).as_matrix()
+    middle = people[..., :2].mean(axis=1, keepdims=True)
+    people[..., :2] = np.einsum("tab,tjb->tja", turns[:, :2, :2], people[..., :2] - middle) + middle
+    assert read(results(people)).skeleton == "coco"
 
 
-@pytest.mark.parametrize("share", [0.01, 0.02])
-@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
-def test_joints_that_shake_are_no_false_alarm(order, share, hard):
-    """By shares of the person's height, about 600 px."""
-    rng = np.random.default_rng(3)
-    for name, person in hard.items():
-        shaken = person + rng.normal(0, 600 * share, person.shape) * [1, 1, 0]
-        assert find_order(Path(), frames(shaken, order)) == order, name
+def test_a_few_people_prove_nothing(read):
+    found = read(results(in_order(motion()[::22], WRONG["knees for ankles"])))
+    assert (found.skeleton, found.is_order_assumed) == ("coco", True)
+
+
+# --------------------------------------------------------------------------------------------------
+# real output of OpenPose: 551 people in 74 frames
+
+
+@pytest.fixture(scope="module")
+def real():
+    """(P, 25, 3) of each frame."""
+    folder = SAMPLES / "openpose/json"
+    if not folder.is_dir():
+        pytest.skip("the real samples are not beside the checkout")
+    return [
+        np.reshape(
+            [p["pose_keypoints_2d"] for p in json.loads(file.read_text())["people"]], (-1, 25, 3)
+        )
+        for file in sorted(folder.glob("*.json"))
+    ]
+
+
+def as_openpose(frames, names):
+    return [
+        {"people": [{"pose_keypoints_2d": p.ravel().tolist()} for p in people]} for people in frames
+    ]
+
+
+def as_results(frames, names):
+    return [
+        {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": p.ravel().tolist(), "score": 2.5}
+        for t, people in enumerate(frames)
+        for p in people
+    ]
+
+
+def as_mmpose(frames, names):
+    return [
+        {"frame_id": t, "instances": [
+            {"keypoints": p[:, :2].tolist(), "keypoint_scores": p[:, 2].tolist()} for p in people
+        ]}
+        for t, people in enumerate(frames)
+    ]  # fmt: skip
+
+
+def as_demo(frames, names):
+    frames = [frame | {"frame_id": t} for t, frame in enumerate(as_mmpose(frames, names), start=1)]
+    by_id = {str(j): name for j, name in enumerate(names)}
+    return {"meta_info": {"keypoint_id2name": by_id}, "instance_info": frames}
+
+
+def as_coco(frames, names):
+    people = as_results(frames, names)
+    return {
+        "images": [{"id": t, "file_name": f"{t}.jpg"} for t in range(len(frames))],
+        "annotations": [p | {"image_id": int(p["image_id"][:-4])} for p in people],
+        "categories": [{"id": 1, "name": "person", "keypoints": names}],
+    }
+
+
+WRITERS = {
+    "OpenPose": as_openpose, "results": as_results, "MMPose": as_mmpose, "MMPose's demo": as_demo,
+    "COCO": as_coco,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", ["all", "2 frames", "8 frames", "20 frames", "left", "legs"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_real_people_are_read_as_body_25_in_every_format(writer, kept, read, real):
+    names = [name.removeprefix("OP ") for name in skeletons.joint_names("body_25")]
+    frames = real
+    if kept.endswith("frames"):
+        frames = real[: int(kept.split()[0])]
+    elif kept != "all":
+        parts = {"left": ("R",), "legs": ("Nose", "Neck", "Eye", "Ear", "Should", "Elb", "Wri")}
+        frames = [people.copy() for people in real]
+        for people in frames:
+            hidden = [
+                j
+                for j, n in enumerate(names)
+                if n.startswith(parts[kept]) or n[1:].startswith(parts[kept][1:] or "-")
+            ]
+            people[:, hidden] = 0
+    found = read(WRITERS[writer](frames, names))
+    expected = np.concatenate(frames)
+    stored = np.concatenate(found.keypoints)
+    columns = [*range(25)]
+    if writer in ("MMPose's demo", "COCO"):  # "Neck" alone is no known name
+        columns = [j for j, name in enumerate(names) if name not in ("Neck", "MidHip")]
+    else:
+        assert found.skeleton == "body_25"
+    np.testing.assert_allclose(stored[..., :2], expected[:, columns, :2], atol=1e-9)
+    assert found.is_order_assumed == (writer in ("results", "MMPose"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [name for name in WRONG if "3" not in name and name != "lifters'"]
+)
+def test_real_people_in_another_order_of_17_are_refused(wrong, read, real):
+    columns = {
+        name.removeprefix("OP ").lower(): j
+        for j, name in enumerate(skeletons.joint_names("body_25"))
+    }
+    order = [columns[name.removeprefix("OP ").lower()] for name in WRONG[wrong]]
+    with pytest.raises(RawDataError, match="cannot be in it"):
+        read(as_results([people[:, order] for people in real], ()))

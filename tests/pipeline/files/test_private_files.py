@@ -13,7 +13,7 @@ from scipy.io import savemat
 from pipeline.datasets.labels import mpi_inf_3dhp
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays, h36m, hdf5, motions, pickles, sequences
-from pipeline.files.formats.people import keypoints_json, text_files
+from pipeline.files.formats.people.detections import read_results
 
 SECRET = "hunter2"
 LINE = f"machine lab login me password {SECRET}"
@@ -53,17 +53,17 @@ CASES = {
     "pickle": (write_pickle, motions.Motion.read),
     "text as a pickle": (write_text(LINE), pickles.load_labels),
     "text as json": (write_text(LINE), lambda file: arrays.load_json(file, do="")),
-    "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), text_files.box_content),
-    "csv header": (write_text(f"{SECRET},track,frame"), text_files.box_content),
-    "json keys": (write_json(NAMES), keypoints_json.content_of),
-    "image name": (write_json([{"image_id": LINE}]), keypoints_json.content_of),
+    "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), read_results),
+    "csv header": (write_text(f"{SECRET},track,frame"), read_results),
+    "json keys": (write_json(NAMES), read_results),
+    "image name": (write_json([{"image_id": LINE}]), read_results),
     "categories": (
         write_json(
             {**COCO, "categories": [PERSON, {**PERSON, "name": LINE, "keypoints": ["a", "b"]}]}
         ),
-        keypoints_json.content_of,
+        read_results,
     ),
-    "trc": (write_text(f"{LINE}\n" * 7), lambda file: text_files.trc_content([file])),
+    "trc": (write_text(f"{LINE}\n" * 7), read_results),
     "xml tags": (write_text(f"<a><{SECRET * 6}/></a>"), h36m.load_metadata),
     "sequence": (
         write_text(f'{{"{LINE}": {{"1": {{"1": {{}}}}}}}}'),

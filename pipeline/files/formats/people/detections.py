@@ -5,9 +5,9 @@ a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMP
            text, CSV, TRC
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
-A reader of the format (`keypoints_json`, `text_files`) returns the people in the order of the
-file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
-(`box_fit`) and scores.
+The reader of the format (`people_formats`) returns the people in the order of the file.
+`_assemble` groups them by frame, orders their joints (`joint_orders`), and checks boxes (`box_fit`)
+and scores.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram
-from pipeline.files.formats.people import keypoints_json, text_files
+from pipeline.files.formats.people import text_files
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
-from pipeline.files.formats.people.joint_orders import order_joints
+from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder, order_joints
 from pipeline.files.formats.people.label_content import FoundPerson, LabelContent, Sizes
 from pipeline.files.formats.people.label_values import DAMAGED, ONE_VIDEO, label_error
+from pipeline.files.formats.people.people_formats import Source, format_of
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton
 
@@ -76,6 +77,7 @@ class Detections:
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
+    is_order_assumed: bool = False  # nothing says that the joints are in the order of `skeleton`
     in_pixels: str = ""  # as of `LabelContent`
     # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
@@ -91,7 +93,9 @@ class Detections:
         return self.skeleton == CORNERS
 
 
-def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
+def read_detections(
+    place: Path, video: str, sizes: Sizes, joints: StatedOrder = NOT_STATED
+) -> Detections | None:
     """Read the people of one video from a file or folder; None for an empty folder.
 
     Args:
@@ -99,22 +103,25 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
         video: the clip's name without its ending; files in a folder may have it in their names.
         sizes: returns the sizes that the clip's images may have, for formats that store positions
             as shares of the image.
+        joints: what is stated about files that do not name them.
 
     Raises:
         RawDataError: unknown format, several videos, or unknown joint order.
     """
     if not place.is_dir():
-        return read_results(place, sizes)
+        return read_results(place, sizes, joints)
     persons = _trc_files(place)
     if persons:
-        return _assemble(place, text_files.trc_content(persons))
+        return _read(Source(place, persons=persons), sizes, joints)
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
     if numbered:
-        return _read_numbered(place, numbered, results, sizes)
+        used = dict(numbered).values()
+        unused = [file.name for file in results[:1] if file not in used]
+        return _read(Source(place, frames=numbered), sizes, joints, unused)
     if results:
-        return read_results(results[0], sizes)
+        return read_results(results[0], sizes, joints)
     return None
 
 
@@ -125,25 +132,14 @@ def _trc_files(folder: Path) -> list[Path]:
     return [folder / name for name in in_px or files]
 
 
-def _read_numbered(
-    folder: Path, numbered: Sequence[tuple[int, Path]], results: Sequence[Path], sizes: Sizes
+def _read(
+    source: Source, sizes: Sizes | None, joints: StatedOrder, unused: Sequence[str] = ()
 ) -> Detections:
-    """Read the files of single frames, (number, file) each. `results`: files of results beside
-    them, which a note says are not used.
-    """
-    file_of = dict(numbered)
-    unused = [file for file in results[:1] if file not in file_of.values()]
-    if numbered[0][1].suffix == ".txt":
-        tool = "YOLO"
-        content = text_files.yolo_content(numbered, sizes()[0])
-        file_of = {}  # file numbers begin at 1, so they are no frame numbers
-    else:
-        tool = "OpenPose"
-        pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
-        content = keypoints_json.openpose_content(pages, sizes)
-    if unused:
-        content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(folder, content, sizes, file_of)
+    """Read a source. unused: names of files beside it, which a note says are not used."""
+    people_format = format_of(source)
+    content = people_format.read(source, sizes)
+    content.notes.extend(f"{name} is not used: {people_format.name}'s files are" for name in unused)
+    return _assemble(source, content, people_format.orders, joints, sizes)
 
 
 def _result_names(video: str) -> list[str]:
@@ -151,11 +147,13 @@ def _result_names(video: str) -> list[str]:
     return [f"{video}{suffix}" for suffix in SUFFIXES] + [ALPHAPOSE]
 
 
-def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
+def read_results(
+    file: Path, sizes: Sizes | None = None, joints: StatedOrder = NOT_STATED
+) -> Detections:
     """Read a clip's people from one file, which is JSON, TRC or other text. Raises RawDataError.
 
     `sizes`: returns the sizes that the clip's images may have. People in a file that states another
-    image size are scaled to the first of them, with a note.
+    image size are scaled to the first of them, with a note. joints: as of `read_detections`.
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
@@ -166,12 +164,12 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     if file.suffix.lower() == ".trc":
-        content = text_files.trc_content([file])
+        source = Source(file, persons=[file])
     elif start in (b"[", b"{") or file.suffix.lower() == ".json":
-        content = keypoints_json.content_of(file, sizes)
+        source = Source(file, json=load_json(file, do=DAMAGED))
     else:
-        content = text_files.box_content(file)
-    return _assemble(file, content, sizes)
+        source = Source(file, lines=text_files.lines_of(file))
+    return _read(source, sizes, joints)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -240,18 +238,20 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
 
 
 def _assemble(
-    place: Path,
+    source: Source,
     content: LabelContent,
-    sizes: Sizes | None = None,
-    file_of: Mapping[int, Path] | None = None,
+    orders: Mapping[int, str],
+    joints: StatedOrder,
+    sizes: Sizes | None,
 ) -> Detections:
-    """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
-    messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
-    boxes, and for scores out of range.
+    """Group people by frame, and order their joints. orders: those that the format fixes. Raises
+    RawDataError for a mixed or unknown joint order, for joints outside their boxes, and for scores
+    out of range.
     """
+    place = source.place
     notes = [*content.notes]
     by_frame = _group_by_frame(content.people, notes)
-    n_points = _count_points(place, by_frame, file_of or {})
+    n_points = _count_points(source, by_frame)
     notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
 
     frames = sorted(by_frame)
@@ -263,8 +263,10 @@ def _assemble(
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = n_points == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
+    is_order_assumed = False
     if not are_boxes:
-        ordered = order_joints(place, points, content.joints)
+        ordered = order_joints(place, points, content.joints, orders, joints)
+        is_order_assumed = ordered.is_assumed
         skeleton = ordered.skeleton
         points = ordered.points
         notes += ordered.notes
@@ -282,6 +284,7 @@ def _assemble(
         names,
         complete=content.frames is not None,
         notes=notes,
+        is_order_assumed=is_order_assumed,
         in_pixels=content.in_pixels,
         camera=content.camera,
     )
@@ -309,15 +312,14 @@ def _group_by_frame(
     return by_frame
 
 
-def _count_points(
-    place: Path, by_frame: Mapping[int, Sequence[FoundPerson]], file_of: Mapping[int, Path]
-) -> int:
+def _count_points(source: Source, by_frame: Mapping[int, Sequence[FoundPerson]]) -> int:
     """Number of points of each person; 0 without people. Raises RawDataError if it varies."""
     numbers = set[int]()
+    file_of = dict(source.frames)
     for frame, people in by_frame.items():
         numbers.update(len(person.points) for person in people)
         if len(numbers) > 1:
-            file = file_of.get(frame, place)
+            file = file_of.get(frame, source.place)
             actual = f"{', '.join(map(_size_text, sorted(numbers)))} a person"
             raise label_error(file, "keypoints", "one joint order in all frames", actual)
     return max(numbers, default=0)

@@ -1,9 +1,9 @@
 """JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features ->
 windows
 
-`detections` calls it for a clip's file, or for OpenPose with the files of all frames. It gets the
-people as `LabelContent`: joints or boxes in pixels of the clip, the frame of each, and an identity
-where the file has one. The content tells the format (`content_of`), not the file's name:
+`people_formats` calls it with a file's content, or for OpenPose with those of all frames. It gets
+the people as `LabelContent`: joints or boxes in pixels of the clip, the frame of each, and an
+identity where the file has one:
 
     OpenPose, a file a frame    {"people": [{"pose_keypoints_2d": [x, y, score, ...]}]}
     results                     [{"image_id": "35.jpg", "keypoints": [...], "score": 2.9, "idx": 1}]
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -49,7 +49,6 @@ from pipeline.files.formats.people.label_values import (
     track_id,
     whole_number,
 )
-from pipeline.files.formats.people.mmpose import DEMO, INFERENCER, mmpose_content
 from pipeline.skeletons import Doubles
 
 NUMBERED: Final = (
@@ -73,27 +72,10 @@ RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first_frame=0, bo
 COCO: Final = LabelFormat("COCO's JSON", first_frame=0, box_form="x y w h")
 
 
-def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
-    """Read a clip's people from one file, and scale them to the clip's size. Raises RawDataError
-    for any other file.
-    """
-    content = load_json(file, do=DAMAGED)
-    if _has(content, "instance_info"):
-        frames = content["instance_info"]
-        return mmpose_content(DEMO, file, "instance_info", frames, content.get("meta_info"))
-    if _has(content, "images"):
-        return _coco(file, content, sizes)
-    if isinstance(content, list):
-        if content and all(
-            isinstance(entry, list) or _has(entry, "instances") for entry in content
-        ):
-            return mmpose_content(INFERENCER, file, "frames", content, None)
-        if content and all(_has(entry, "people") for entry in content):
-            return openpose_content(((i, file, entry) for i, entry in enumerate(content)), sizes)
-        if all(isinstance(entry, dict) for entry in content):
-            return _results(file, content)
+def no_format(file: Path, content: object) -> RawDataError:
+    """The error for JSON in no format of people."""
     expected = "a list of results, or an object with images or instance_info"
-    raise other_tool_error(file, "file", expected, _kind(content))
+    return other_tool_error(file, "file", expected, _kind(content))
 
 
 def _kind(content: object) -> str:
@@ -105,8 +87,19 @@ def _kind(content: object) -> str:
     return kind(content)
 
 
-def _has(entry: object, key: str) -> bool:
+def has(entry: object, key: str) -> bool:
+    """Whether it is an object with this key."""
     return isinstance(entry, dict) and key in entry
+
+
+def pages_of(
+    place: Path, listed: Sequence[object] | None, files: Sequence[tuple[int, Path]]
+) -> Iterator[tuple[int, Path, object]]:
+    """Yield (frame, file, content) of a list, or of files of single frames."""
+    for frame, page in enumerate(listed or ()):
+        yield frame, place, page
+    for number, file in files:
+        yield number, file, load_json(file, do=DAMAGED)
 
 
 def openpose_content(
@@ -143,7 +136,7 @@ def openpose_content(
     return LabelContent(people, processed, notes=notes, in_pixels=in_pixels)
 
 
-def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
+def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
     people = []
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
@@ -273,7 +266,7 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
     return ANIMALS.search(" ".join(map(str, texts)).lower()) is not None
 
 
-def _coco(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
+def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
     """Read COCO's object: `images`, `annotations` of people in them, and `categories`, of which
     that of people names the joints.
 

@@ -1,7 +1,7 @@
 """Read the JSON of MMPose, and lists that other tools write like it.  [raw] -> tracks -> features
 -> windows
 
-`keypoints_json` recognises these files, and calls `mmpose_content` with the list of frames in them:
+`people_formats` recognises these files, and calls `mmpose_content` with the list of frames in them:
 
     [{"frame_id": 1, "instances": [{"keypoints": [[x, y], ...], "keypoint_scores": [...]}]}]
 """

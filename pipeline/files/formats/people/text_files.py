@@ -23,8 +23,8 @@ if the file is in px. With tabs shown as blanks:
       X1 Y1 Z1 X2 Y2 Z2 ...
     0 0.0 412.5 310.1 0.0 398.7 311.9 0.0 ...
 
-`detections` calls `box_content` for a file of CSV or MOT, `yolo_content` for a folder of YOLO's
-files, and `trc_content` for files of TRC.
+`people_formats` calls `csv_content` or `mot_content` for a file, `yolo_content` for a folder of
+YOLO's files, and `trc_content` for files of TRC.
 """
 
 from __future__ import annotations
@@ -92,16 +92,17 @@ class _YoloLine(NamedTuple):
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
-def box_content(file: Path) -> LabelContent:
-    """A clip's boxes in one file: MOT if it begins with a number, else CSV. Raises RawDataError."""
-    lines = _lines(file)
+def are_mot_lines(lines: Sequence[tuple[str, str]]) -> bool:
+    """Whether the first line begins with a number and a comma."""
+    return bool(lines) and _is_number(lines[0][1].split(",")[0])
+
+
+def csv_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
+    """A clip's boxes by (key, text) of each line, with a header. Raises RawDataError."""
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
     if not lines:
         raise label_error(file, "line 1", expected, "nothing", HEADER)
-    first = lines[0][1]
-    if _is_number(first.split(",")[0]):
-        return _mot(file, lines)
-    if _is_number(first.split()[0]):
+    if _is_number(lines[0][1].split()[0]):
         actual = "numbers with spaces between them"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
@@ -119,7 +120,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _lines(file: Path) -> list[tuple[str, str]]:
+def lines_of(file: Path) -> list[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
     lines = _text_lines(file, "text in UTF-8")
     return [(f"line {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
@@ -173,7 +174,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     return LabelContent(people)
 
 
-def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
+def mot_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
     class, as in MOT16's ground truth.
     """
@@ -219,7 +220,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
-        for key, line in _lines(file):
+        for key, line in lines_of(file):
             values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:

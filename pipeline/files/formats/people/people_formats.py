@@ -1,0 +1,140 @@
+"""The formats of people that are read: the name of each, how it is recognised, its reader, the
+joint orders that its document fixes, and its row of docs/datasets/videos.md.  [raw] -> tracks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pipeline.files.formats.people import keypoints_json, mmpose, text_files
+from pipeline.files.formats.people.keypoints_json import has
+from pipeline.files.formats.people.label_content import LabelContent
+
+
+class Source(NamedTuple):
+    """A clip's file of people, or its folder of files: one of these is what was found in it."""
+
+    place: Path
+    json: Any = None
+    lines: Sequence[tuple[str, str]] | None = None  # (key, text), of other text
+    frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames
+    persons: Sequence[Path] = ()  # TRC files of single people
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleFormat:
+    """A format of files of people."""
+
+    name: str
+    row: str  # of the page's table
+    recognises: Callable[[Source], bool]  # asked in the order of FORMATS
+    # of a source, with Sizes, which may be None for a file; raises RawDataError
+    read: Callable[[Source, Any], LabelContent]
+    orders: Mapping[int, str] = field(default_factory=dict)  # number of joints -> joint order
+
+
+FORMATS: Final = (
+    PeopleFormat(
+        "COCO's JSON",
+        "| COCO's JSON, as `detect` writes it | an object with `images` | 0; from "
+        "`frame_index`, or the number at the end of `file_name` | `x y w h`, px | those named "
+        "in `categories`, else see [Kinetics](kinetics.md); score: `keypoint_scores`, else v, "
+        "which is 1 for visibility 1 and 2 | `track_id`, or CVAT's `attributes.track_id` |",
+        lambda source: has(source.json, "images"),
+        lambda source, sizes: keypoints_json.coco_content(source.place, source.json, sizes),
+    ),
+    PeopleFormat(
+        "MMPose's inferencer",
+        "| MMPose's inferencer (`--pred-out-dir`, for a video); a list of Ultralytics' "
+        "`to_json()`, one for each frame | a list with `instances`, or of lists | 0; from "
+        "`frame_id`, or the place in the list | not used | see Kinetics; score: "
+        "`keypoint_scores`, or `visible` | `track_id` |",
+        lambda source: _is_list(
+            source.json, lambda frame: isinstance(frame, list) or has(frame, "instances")
+        ),
+        lambda source, _: mmpose.mmpose_content(
+            mmpose.INFERENCER, source.place, "frames", source.json, None
+        ),
+    ),
+    PeopleFormat(
+        "MMPose's demo",
+        "| MMPose's demo (`--save-predictions`) | an object with `instance_info` | 1; from "
+        "`frame_id` | not used | by the names in `meta_info` | `track_id` |",
+        lambda source: has(source.json, "instance_info"),
+        lambda source, _: mmpose.mmpose_content(
+            mmpose.DEMO,
+            source.place,
+            "instance_info",
+            source.json["instance_info"],
+            source.json.get("meta_info"),
+        ),
+    ),
+    PeopleFormat(
+        "OpenPose",
+        "| OpenPose (`--write_json`) | a JSON file per frame, with `people`; or a list of "
+        "these, as ComfyUI's | 0; from the number in the file name, or the place in the list | "
+        "none | 75 numbers: BODY_25; 54: OpenPose's COCO body; others: see Kinetics | none |",
+        lambda source: (
+            _is_list(source.json, lambda page: has(page, "people"))
+            or (bool(source.frames) and source.frames[0][1].suffix == ".json")
+        ),
+        lambda source, sizes: keypoints_json.openpose_content(
+            keypoints_json.pages_of(source.place, source.json, source.frames), sizes
+        ),
+        orders={25: "body_25", 18: "openpose_coco"},
+    ),
+    PeopleFormat(
+        "AlphaPose's and COCO's results",
+        "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
+        "the number at the end of `image_id` | `x y w h`, px | see Kinetics | `idx`, unless "
+        "all are 0 |",
+        lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
+        lambda source, _: keypoints_json.results_content(source.place, source.json),
+    ),
+    PeopleFormat(
+        "YOLO",
+        "| YOLO (Ultralytics' `save_txt`) | a text file per frame | 1; from the number in the "
+        "file name | `cx cy w h`, fractions of the image | COCO's 17, if it has joints | last "
+        "number, if tracked |",
+        lambda source: bool(source.frames),
+        lambda source, sizes: text_files.yolo_content(source.frames, sizes()[0]),
+    ),
+    PeopleFormat(
+        "MOT",
+        "| MOT (MOTChallenge) | text that begins with a number: `frame,id,x,y,w,h,conf,...` | "
+        "1 | `x y w h`, px; the first pixel is 1 | none | `id`, unless it is -1 |",
+        lambda source: text_files.are_mot_lines(source.lines or ()),
+        lambda source, _: text_files.mot_content(source.place, source.lines or ()),
+    ),
+    PeopleFormat(
+        "Sports2D's TRC in px",
+        "| Sports2D's TRC in px | `.trc`: one file for each person; in a folder, those with "
+        "`_px` in their names | 0; from `Time` and the rate | none | by the names in the file; "
+        "confidence 1 | number at the end of the file's name |",
+        lambda source: bool(source.persons),
+        lambda source, _: text_files.trc_content(source.persons),
+    ),
+    PeopleFormat(
+        "CSV",
+        "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h` | 0 | "
+        "`x y w h`, px | none | `track` |",
+        lambda source: source.lines is not None,
+        lambda source, _: text_files.csv_content(source.place, source.lines or ()),
+    ),
+)
+
+
+def format_of(source: Source) -> PeopleFormat:
+    """The format of a source. Raises RawDataError if it is none of FORMATS."""
+    for candidate in FORMATS:
+        if candidate.recognises(source):
+            return candidate
+    raise keypoints_json.no_format(source.place, source.json)
+
+
+def _is_list(content: Any, is_entry: Callable[[Any], bool]) -> bool:
+    """Whether it is a list with entries of this kind alone."""
+    return isinstance(content, list) and content != [] and all(map(is_entry, content))
