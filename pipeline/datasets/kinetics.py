@@ -71,7 +71,8 @@ class Kinetics(ClipDataset):
     name = "kinetics"
     splits = ("train", "val")
     # 14: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
-    # clip; wrong times; joint orders are stated or assumed, not searched
+    # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
+    # places in a list
     version = 14
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",

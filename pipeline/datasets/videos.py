@@ -113,7 +113,8 @@ class OwnVideos(ClipDataset):
     name = "videos"
     splits = ("train", "val", "test")
     # 11: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
-    # clip; wrong times; joint orders are stated or assumed, not searched
+    # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
+    # places in a list
     version = 11
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so

@@ -56,6 +56,7 @@ from pipeline.linking import SECOND
 from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
 from pipeline.track import Track
 
+SMALL_COPY: Final = 0.55  # of the image's width and height: nearly all joints of a copy of half
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 
 
@@ -175,7 +176,9 @@ def _read_labels(
     detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()), joints)
     if detections is None:
         return None
-    account.found = detections.n_persons
+    account.found = detections.n_persons + sum(detections.bad_boxes.values())
+    for reason, n in detections.bad_boxes.items():
+        account.drop(reason, n)
     account.notes.extend(detections.notes)
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=joints.setting)
@@ -311,7 +314,8 @@ def _require_motions(place: Path, camera: Mapping[int, Doubles]) -> None:
 def _compare_with_border(
     labels: Path, persons: Doubles, clip: Video, account: VideoAccount
 ) -> None:
-    """Note if more joints (N, J, 3) than DETECTED_OUTSIDE are beyond the border of the image.
+    """Note if more joints (N, J, 3) than DETECTED_OUTSIDE are beyond the border of the image, or
+    nearly all are in its upper left part.
 
     Raises RawDataError if they are within the image as it is stored, before it is turned.
     """
@@ -323,6 +327,9 @@ def _compare_with_border(
         return float(((points < -1) | (points > size)).any(axis=1).mean())
 
     width, height = clip.size()
+    reach = np.quantile(points / (width, height), 1 - STRAY_JOINTS, axis=0).max()
+    if reach < SMALL_COPY:
+        account.note(f"nobody reaches beyond {reach:.0%} of the image: are they of a smaller copy?")
     share = share_beyond((width, height))
     if clip.view().is_turned and share_beyond((height, width)) < STRAY_JOINTS < share:
         expected = f"keypoints of the {width} x {height} image, as players turn it"

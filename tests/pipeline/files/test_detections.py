@@ -209,7 +209,7 @@ MISTAKES = [  # the files, words of the message
         r"annotations\[2\].*51 numbers.*each named joint",
     ),
     (
-        change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])),
+        change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3])),
         r"annotations\[2\].bbox",
     ),
     (

@@ -1,4 +1,4 @@
-"""Check that people's joints lie in their own boxes, in files that have both.  [raw] -> tracks"""
+"""Check people's boxes, and that their joints lie in them and in the image.  [raw] -> tracks"""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli.text import count
 from pipeline.errors import refuse
-from pipeline.files.formats.people.label_content import FoundPerson, Sizes
+from pipeline.files.formats.people.joint_orders import BODY_JOINTS, LEAST_CONFIDENCE
+from pipeline.files.formats.people.label_content import (
+    CENTRE_BOX,
+    TWO_CORNERS,
+    FoundPerson,
+    LabelContent,
+    Sizes,
+)
 from pipeline.files.formats.people.label_values import label_error
-from pipeline.skeletons import Bools, Doubles
+from pipeline.skeletons import Bools, Doubles, are_usable_numbers
 
+# boxes
+MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers
+BEYOND: Final = 0.02  # of the image's size, by which boxes may reach out of it
+MOST_BEYOND: Final = 0.1  # share of the boxes that may reach farther
+
+# joints in boxes
 AROUND: Final = 0.1  # joints outside a box by this share of its size count as inside
 MIN_JOINTS: Final = 4  # people who show fewer are not compared
 LEAST_INSIDE: Final = 0.5  # of a person's joints
@@ -21,6 +35,13 @@ MIN_OUTSIDE: Final = 5  # people; fewer prove nothing
 EXPLAINED: Final = 0.9  # least share of the people whom a cause explains
 CROPS: Final = ((192, 256), (288, 384), (256, 256), (48, 64))  # px, of top-down networks
 CROP_MARGIN: Final = 1.25  # side of such a crop / side of the box
+
+# joints in crops, of people without boxes
+MIN_PEOPLE: Final = 8  # fewer prove nothing
+AT_CORNER: Final = 0.2  # diagonals of the person from the image's corner to where a crop begins
+UPON: Final = 0.2  # diagonals between the middles of two people
+MOST_CROPPED: Final = 0.9  # share of the people of a file who may be there
+FILLING: Final = 0.75  # of the image's width or height: such people begin at its corner, too
 
 
 class _Cause(NamedTuple):
@@ -31,22 +52,122 @@ class _Cause(NamedTuple):
     points: Doubles  # (N, J, 2) px, the joints in the image if it is so
 
 
-def require_joints_in_boxes(place: Path, people: Sequence[FoundPerson], sizes: Sizes | None) -> str:
-    """Compare the joints of all people with their boxes. Returns a note, "" if all lie in theirs.
+def check_people(place: Path, content: LabelContent, sizes: Sizes | None) -> list[str]:
+    """Check the people of a file, who have equally many points. Returns notes.
+
+    Joints at (0, 0), which tools write for joints that they did not find, get the score 0.
+
+    Raises RawDataError, with the likeliest cause, for boxes that are two corners in place of a
+    corner and a size, or mostly bad, and for joints elsewhere than in their boxes or the image.
+    """
+    _require_usable_boxes(content)
+    are_boxes = [person for person in content.people if len(person.points) == 2]
+    corners = [person.points[:, :2] for person in are_boxes]
+    with_box = [person for person in content.people if person.box is not None]
+    corners += [person.box for person in with_box if person.box is not None]
+    notes = []
+    if corners and sizes is not None and content.box_form != TWO_CORNERS:
+        notes.append(_require_no_corners(place, np.stack(corners), sizes, content.box_form))
+    if are_boxes:
+        return [*filter(None, notes)]
+    notes.append(_zero_joints_at_corner(content.people))
+    if with_box:
+        notes.append(_require_joints_in_boxes(place, with_box, np.stack(corners), sizes))
+    elif sizes is not None and len(content.people) >= MIN_PEOPLE:
+        _require_no_crops(place, content.people, sizes)
+    return [*filter(None, notes)]
+
+
+def _require_usable_boxes(content: LabelContent) -> None:
+    """Raise the first error of bad boxes, if they are more than a few."""
+    bad = content.bad_boxes
+    if bad and len(bad) >= MOST_BAD * (len(bad) + len(content.people)):
+        raise bad[0]
+
+
+def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) -> str:
+    """Raise RawDataError if boxes (N, 2, 2) px are of two corners in a file, read as `form`.
+
+    Then all second corners are right of and below the first ones, and in the image, and as sizes
+    they make boxes that reach beyond it. Returns a note of other boxes that do, or "".
+    """
+    low, high = boxes.swapaxes(0, 1)
+    size = np.array(sizes()[0])
+    border = BEYOND * size
+    reaches_out = (low < -border).any(axis=1) | (high > size + border).any(axis=1)
+    n_beyond = int(reaches_out.sum())
+    if n_beyond <= MOST_BEYOND * len(boxes):
+        return ""
+    second = high - low
+    first = (low + high) / 2 if form == CENTRE_BOX else low
+    beyond = f"{n_beyond} of {len(boxes)} boxes reach beyond the image"
+    if (second > first).all() and (second <= size + border).all():
+        actual = f"x y x y, two corners: as {form}, {beyond}"
+        refuse(label_error(place, "boxes", form, actual, f"Write {form} of each box."))
+    return f"{beyond}: are they {form}?"
+
+
+def _zero_joints_at_corner(people: Sequence[FoundPerson]) -> str:
+    """Give joints at (0, 0) the score 0. Returns a note of how many had another, or ""."""
+    n_zeroed = 0
+    for person in people:
+        is_zeroed = (person.points[:, :2] == 0).all(axis=1) & (person.points[:, 2] != 0)
+        person.points[is_zeroed, 2] = 0
+        n_zeroed += int(is_zeroed.sum())
+    return f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there" if n_zeroed else ""
+
+
+def _require_no_crops(place: Path, people: Sequence[FoundPerson], sizes: Sizes) -> None:
+    """Raise RawDataError if the joints are in a crop of each person: nearly all people begin at the
+    image's corner, but do not fill it, or the people of a frame lie upon each other.
+    """
+    points, has_enough = _body_joints(people)
+    points = points[has_enough]
+    if len(points) < MIN_PEOPLE:
+        return
+    low = np.nanmin(points, axis=1)
+    high = np.nanmax(points, axis=1)
+    size = np.linalg.norm(high - low, axis=1, keepdims=True)
+    is_at_corner = (np.abs(low) <= AT_CORNER * size).all(axis=1)
+    problem = ""
+    if is_at_corner.mean() >= MOST_CROPPED:
+        is_filling = (high > FILLING * np.array(sizes()[0])).any(axis=1)
+        if is_filling.mean() < MOST_CROPPED:
+            problem = f"{is_at_corner.sum()} of {len(points)} people at its upper left corner"
+
+    frame = np.array([person.frame for person in people])[has_enough]
+    together = np.flatnonzero(frame[1:] == frame[:-1])
+    steps = np.abs(np.diff(low + high, axis=0)[together]) / 2
+    is_upon = (steps < UPON * size[together]).all(axis=1)
+    if len(together) >= MIN_PEOPLE and is_upon.mean() >= MOST_CROPPED:
+        problem = f"{is_upon.sum()} of {len(together)} people upon another one of their frame"
+    if problem:
+        actual = f"{problem}: in pixels of a crop of each person"
+        do = "Map the joints from their crops back to the image."
+        refuse(label_error(place, "keypoints", "joints in pixels of the image", actual, do))
+
+
+def _body_joints(people: Sequence[FoundPerson]) -> tuple[Doubles, Bools]:
+    """(N, J, 2) px, the joints of the body; NaN if not shown, or unsure. (N,) whether at least
+    MIN_JOINTS are shown.
+    """
+    n_body = BODY_JOINTS.get(len(people[0].points))  # face and hands follow
+    points = np.stack([person.points[:n_body] for person in people])
+    is_shown = are_usable_numbers(points).all(axis=-1) & (points[..., 2] >= LEAST_CONFIDENCE)
+    has_enough = is_shown.sum(axis=1) >= MIN_JOINTS
+    return np.where(is_shown[..., None], points[..., :2], np.nan), has_enough
+
+
+def _require_joints_in_boxes(
+    place: Path, people: Sequence[FoundPerson], boxes: Doubles, sizes: Sizes | None
+) -> str:
+    """Compare the joints of people with their boxes (N, 2, 2). Returns a note, "" if all lie in
+    theirs.
 
     Raises RawDataError, with the likeliest cause, if more than MOST_OUTSIDE of the people do not.
     """
-    compared = [person for person in people if person.box is not None]
-    if not compared:
-        return ""
-    points = np.stack([person.points for person in compared])
-    boxes = np.stack([person.box for person in compared if person.box is not None])
-    is_finite = np.isfinite(points).all(axis=-1)
-    is_shown = is_finite & (points[..., 2] > 0)
-    n_shown = is_shown.sum(axis=1)
-    has_area = (boxes[:, 1] > boxes[:, 0]).all(axis=1)
-    has_enough = has_area & (n_shown >= MIN_JOINTS)
-    points = np.where(is_shown[..., None], points[..., :2], np.nan)
+    points, has_enough = _body_joints(people)
+    has_enough &= (boxes[:, 1] > boxes[:, 0]).all(axis=1)
     points = points[has_enough]
     boxes = boxes[has_enough]
     n_outside = int((~_are_inside(points, boxes)).sum())

@@ -13,6 +13,7 @@ and scores.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -27,7 +28,7 @@ from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.formats.people import text_files
-from pipeline.files.formats.people.box_fit import require_joints_in_boxes
+from pipeline.files.formats.people.box_fit import check_people
 from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder, order_joints
 from pipeline.files.formats.people.label_content import FoundPerson, LabelContent, Sizes
 from pipeline.files.formats.people.label_values import DAMAGED, ONE_VIDEO, label_error
@@ -81,6 +82,8 @@ class Detections:
     in_pixels: str = ""  # as of `LabelContent`
     # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
+    # reason of the accounting -> people who are left out because they have a bad box alone
+    bad_boxes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_persons(self) -> int:
@@ -252,7 +255,7 @@ def _assemble(
     notes = [*content.notes]
     by_frame = _group_by_frame(content.people, notes)
     n_points = _count_points(source, by_frame)
-    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
+    notes += check_people(place, content, sizes)
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
@@ -287,6 +290,7 @@ def _assemble(
         is_order_assumed=is_order_assumed,
         in_pixels=content.in_pixels,
         camera=content.camera,
+        bad_boxes=Counter(error.reason for error in content.bad_boxes),
     )
 
 

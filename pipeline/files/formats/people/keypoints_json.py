@@ -138,7 +138,8 @@ def openpose_content(
 
 def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
-    people = []
+    content = LabelContent()
+    people = content.people
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
     clip = None  # the images' name before the frame number
     for result in results:
@@ -156,7 +157,11 @@ def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelCo
             points = _joints(file, "keypoints", result.get("keypoints"))
             box = tolerant_box(result.get("bbox", result.get("box")))
         else:
-            points = RESULTS.parse_box(file, "bbox", result["bbox"], _score(file, result))
+            score = _score(file, result)
+            corners = RESULTS.parse_box(file, "bbox", result["bbox"], content.bad_boxes, score)
+            if corners is None:
+                continue
+            points = corners
         people.append(FoundPerson(frame, points, _identity(file, result), box))
     if not people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
@@ -164,12 +169,12 @@ def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelCo
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
-        people = [person._replace(identity=None) for person in people]
-    notes = [
+        content.people = [person._replace(identity=None) for person in people]
+    content.notes.extend(
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in n_left_out.items()
-    ]
-    return LabelContent(people, notes=notes)
+    )
+    return content
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
@@ -309,11 +314,14 @@ class _Annotation(NamedTuple):
     entry: Mapping[str, Any]
     image: _CocoImage
 
-    def corners(self, file: Path) -> Doubles:
-        """(2, 3) px px score of its box in the clip, as in `FoundPerson`. Raises RawDataError."""
+    def corners(self, file: Path, content: LabelContent) -> Doubles | None:
+        """(2, 3) px px score of its box in the clip, as in `FoundPerson`; None for a bad one, which
+        is counted in `content`. Raises RawDataError.
+        """
         score = _score(file, self.entry)
-        box = COCO.parse_box(file, f"{self.key}.bbox", self.entry["bbox"], score)
-        return box * self.image.scale
+        stored = self.entry["bbox"]
+        box = COCO.parse_box(file, f"{self.key}.bbox", stored, content.bad_boxes, score)
+        return None if box is None else box * self.image.scale
 
 
 def _annotations(
@@ -344,27 +352,31 @@ def _annotations(
 
 
 def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelContent) -> None:
-    """Add the annotations' people to `content`: their joints, or else their boxes."""
-    n_labelled = 0  # joints
+    """Add the annotations' people to `content`: their joints, or else their boxes. If no joint is
+    labelled in the whole file, all are their boxes.
+    """
+    joints = {}  # by the annotation's key
+    for key, entry, _ in annotations:
+        if "keypoints" in entry or "bbox" not in entry:
+            joints[key] = _coco_joints(file, key, entry, content.joints)
+    all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
+    if all_have_boxes and not any(points[:, 2].any() for points in joints.values()):
+        joints = {}
+
     for annotation in annotations:
         key = annotation.key
-        entry = annotation.entry
+        scale = annotation.image.scale
         box = None
-        if "keypoints" in entry or "bbox" not in entry:
-            points = _coco_joints(file, key, entry, content.joints)
-            n_labelled += int(np.count_nonzero(points[:, 2]))
-            points = points * annotation.image.scale
-            box = tolerant_box(entry.get("bbox"), annotation.image.scale)
+        if key in joints:
+            points = joints[key] * scale
+            box = tolerant_box(annotation.entry.get("bbox"), scale)
         else:
-            points = annotation.corners(file)
-        identity = track_id(file, key, entry)
+            corners = annotation.corners(file, content)
+            if corners is None:
+                continue
+            points = corners
+        identity = track_id(file, key, annotation.entry)
         content.people.append(FoundPerson(annotation.image.frame, points, identity, box))
-
-    all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
-    if all_have_boxes and not n_labelled:
-        for i, annotation in enumerate(annotations):
-            points = annotation.corners(file)
-            content.people[i] = content.people[i]._replace(points=points, box=None)
 
 
 class _CocoImage(NamedTuple):

@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.accounting import DEGENERATE_BOX
+from pipeline.errors import RawDataError
+from pipeline.files.formats.other_formats import FORMATS
 from pipeline.files.formats.people.label_values import label_error, numbers, whole_number
 from pipeline.skeletons import LARGEST, Doubles
 
@@ -24,7 +27,10 @@ Sizes = Callable[[], Sequence[tuple[int, int]]]
 # Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
 # little; boxes in pixels are far larger.
 LARGEST_SHARE: Final = 1.5
-CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left corner
+# forms of boxes: x y is the upper left corner, cx cy the centre
+CORNER_BOX: Final = "x y w h"
+CENTRE_BOX: Final = "cx cy w h"
+TWO_CORNERS: Final = "x y x y"
 
 
 class FoundPerson(NamedTuple):
@@ -46,6 +52,8 @@ class LabelContent:
     frames: list[int] | None = None  # the frames that were processed, if the format lists them
     joints: Sequence[str] | None = None  # the joints' names, if the file has them
     passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
+    box_form: str = CORNER_BOX  # of the people's boxes in the file
+    bad_boxes: list[RawDataError] = field(default_factory=list)  # of people who are left out
     notes: list[str] = field(default_factory=list)  # messages about what was changed
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
@@ -58,7 +66,7 @@ class LabelFormat:
 
     name: str
     first_frame: int  # its number
-    box_form: str = ""  # "x y w h" or CENTRE_BOX; "": the format has no boxes
+    box_form: str = ""  # CORNER_BOX or CENTRE_BOX; "": the format has no boxes
     in_shares: bool = False  # positions are shares of the image's width and height, not px
     first_pixel: int = 0  # its coordinate: 1 in formats that count pixels from 1
 
@@ -74,33 +82,43 @@ class LabelFormat:
             )
         return number - self.first_frame
 
-    def parse_box(self, file: Path, key: str, stored: object, score: float = 1.0) -> Doubles:
+    def parse_box(
+        self,
+        file: Path,
+        key: str,
+        stored: object,
+        bad_boxes: list[RawDataError],
+        score: float = 1.0,
+    ) -> Doubles | None:
         """Convert a stored box to its corners (2, 3): x, y in px or shares of the image as in the
-        file, and the score.
+        file, and the score. Raises RawDataError for anything but 4 numbers.
 
-        Raises RawDataError unless the box has 4 finite numbers in range, and a width and height
-        above 0.
+        None for a box whose numbers are not finite and in range, or without a width and height
+        above 0. Then `bad_boxes` gets the error that tells it.
         """
         values = numbers(file, key, stored, (4,))
-        actual = str(values.tolist())
         largest = LARGEST
         unit = "px"
         if self.in_shares:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
-        if not (np.abs(values) <= largest).all():  # NaN, too
-            raise label_error(file, key, f"{self.box_form} in {unit}", actual)
+        expected = f"{self.box_form} in {unit}"
+        reason = "label_not_finite"
+        is_usable = (np.abs(values) <= largest).all()  # not with NaN
+        if is_usable:
+            expected = f"a box {self.box_form} with a width and a height above 0"
+            reason = DEGENERATE_BOX
+            is_usable = (values[2:] > 0).all()
+        if not is_usable:
+            actual = str(values.tolist())
+            bad_boxes.append(RawDataError(file, key, expected, actual, FORMATS, reason=reason))
+            return None
 
         point = values[:2]
         extent = values[2:]
         if self.box_form == CENTRE_BOX:
-            corners = np.array([point - extent / 2, point + extent / 2])
-        else:
-            corners = np.array([point, point + extent])
-        corners -= self.first_pixel
-        if (corners[1] <= corners[0]).any():
-            expected = f"a box {self.box_form} with a width and a height above 0"
-            raise label_error(file, key, expected, actual)
+            point = point - extent / 2
+        corners = np.array([point, point + extent]) - self.first_pixel
         return np.column_stack([corners, (score, score)])
 
 

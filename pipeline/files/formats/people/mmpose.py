@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
 from pipeline.files.formats.people.label_content import (
+    TWO_CORNERS,
     FoundPerson,
     LabelContent,
     LabelFormat,
@@ -83,7 +84,7 @@ def mmpose_content(
             people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
     if len(set(frame_numbers)) != len(frame_numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
-    return LabelContent(people, sorted(frame_numbers), names)
+    return LabelContent(people, sorted(frame_numbers), names, box_form=TWO_CORNERS)
 
 
 def _instance(

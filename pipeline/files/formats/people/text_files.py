@@ -43,6 +43,7 @@ from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.formats.people.label_content import (
+    CENTRE_BOX,
     LARGEST_SHARE,
     FoundPerson,
     LabelContent,
@@ -69,7 +70,6 @@ MOST_DIGITS: Final = 12  # of a frame's number
 MOT_PEOPLE: Final = (-1, 1, 2, 7)
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
-BORDER: Final = 0.02  # shares of the image by which boxes may reach beyond it
 N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
 
 CSV: Final = LabelFormat("CSV", first_frame=0, box_form="x y w h")
@@ -153,7 +153,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
 
     columns = [names.index(name) for name in COLUMNS]
-    people = []
+    content = LabelContent()
     keys = set()
     for (key, _), row in zip(lines[1:], rows, strict=True):
         padded = row + [""] * len(names)
@@ -170,16 +170,17 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             actual = f"track {shown(track)} a second time in frame {frame}"
             raise label_error(file, key, "one box a frame", actual, HEADER)
         keys.add((track, frame))
-        people.append(FoundPerson(frame, CSV.parse_box(file, key, floats(file, key, box)), track))
-    return LabelContent(people)
+        points = CSV.parse_box(file, key, floats(file, key, box), content.bad_boxes)
+        if points is not None:
+            content.people.append(FoundPerson(frame, points, track))
+    return content
 
 
 def mot_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
     class, as in MOT16's ground truth.
     """
-    people = []
-    n_skipped = 0
+    content = LabelContent()
     largest = 0.0  # number of a box
     for key, line in lines:
         values = floats(file, key, line.split(","))
@@ -195,17 +196,18 @@ def mot_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         if len(values) > 6:
             score = finite_score(file, key, values[6])
         box_score = score if score > 0 else 1.0  # some trackers write -1
-        box = MOT.parse_box(file, key, values[2:6], box_score)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
-            n_skipped += 1
-        else:
-            people.append(FoundPerson(frame, box, None if identity < 0 else identity))
+            content.passed_over += 1
+            continue
+        box = MOT.parse_box(file, key, values[2:6], content.bad_boxes, box_score)
+        if box is not None:
+            content.people.append(FoundPerson(frame, box, None if identity < 0 else identity))
     if lines and largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
-    return LabelContent(people, passed_over=n_skipped)
+    return content
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
@@ -214,8 +216,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     The numbers after box and joints are read last (`_found_people`), because all lines together
     tell what they are. Raises RawDataError.
     """
+    content = LabelContent(box_form=CENTRE_BOX)
     people: list[_YoloLine] = []
-    boxes = []
     skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
@@ -237,36 +239,21 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
                 whole_number(file, key, ending[1])
             if ending:
                 finite_score(file, key, ending[0])
-            boxes.append(values[1:N_BEFORE])
-            points = YOLO.parse_box(file, key, boxes[-1])
+            points = YOLO.parse_box(file, key, values[1:N_BEFORE], content.bad_boxes)
+            if points is None:
+                continue
             points[:, :2] *= size
             box = None
             if keypoints:
                 box = points[:, :2]
                 points = _joints(keypoints, size)
             people.append(_YoloLine(frame, points, box, ending))
-    _require_centres(files[0][1].parent, np.reshape(boxes, (-1, 4)))
-    notes = [
+    content.people.extend(_found_people(people))
+    content.notes.extend(
         f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
         for name, n in skipped.items()
-    ]
-    return LabelContent(list(_found_people(people)), notes=notes)
-
-
-def _require_centres(folder: Path, boxes: Doubles) -> None:
-    """Raise RawDataError if boxes (N, 4) are two corners each, not a centre and a size.
-
-    Corners taken for a centre and a size reach beyond the image.
-    """
-    low = boxes[:, :2] - boxes[:, 2:] / 2
-    high = boxes[:, :2] + boxes[:, 2:] / 2
-    reach_out = (low < -BORDER).any(axis=1) | (high > 1 + BORDER).any(axis=1)
-    are_corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes <= 1 + BORDER).all()
-    if are_corners and reach_out.sum() > len(boxes) / 10:
-        actual = f"x y x y, two corners: as a centre and a size, {reach_out.sum()} of {len(boxes)} "
-        actual += "boxes reach beyond the image"
-        do = "Write the centre, width and height of each box, in shares of the image."
-        raise label_error(folder, "boxes", f"{YOLO.box_form} in shares of the image", actual, do)
+    )
+    return content
 
 
 def _count_keypoint_numbers(file: Path, key: str, n_values: int) -> int:
