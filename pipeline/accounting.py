@@ -72,10 +72,10 @@ class VideoAccount:
     left_out: list[str] = field(default_factory=list)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
-    # what no file states and was assumed -> the setting that states it
+    # what no file states and was assumed -> the setting that states it, "" if none does
     assumed: dict[str, str] = field(default_factory=dict)
 
-    def assume(self, what: str, *, setting: str) -> None:
+    def assume(self, what: str, *, setting: str = "") -> None:
         """Count on something that no file states, such as "joints in COCO's order". A line for the
         split says so (`assumption_lines`). setting: what states it, such as "[videos] joints".
         """
@@ -395,7 +395,8 @@ def assumption_lines(accounts: Iterable[VideoAccount]) -> list[str]:
     lines = []
     for (what, setting), videos in sorted(names.items()):
         n_videos = count(len(videos), "video")
-        lines.append(f"assumed {what} for {n_videos} ({first_few(videos)}): {setting} states it")
+        how = f": {setting} states it" if setting else ""
+        lines.append(f"assumed {what} for {n_videos} ({first_few(videos)}){how}")
     return lines
 
 

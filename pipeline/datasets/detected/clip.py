@@ -30,6 +30,7 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.detected.identities import identities_used
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,
     PersonTrack,
@@ -137,6 +138,7 @@ def clip_tracks(
         rules = replace(rules, cut_at_switches=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
+    detections = identities_used(detections, record, account)
     cuts: list[int] = []
     if rules.cuts:
         cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)

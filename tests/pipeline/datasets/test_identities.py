@@ -1,0 +1,144 @@
+"""Identities of a file are people, or places in a list: scenes of walkers and runners, filmed at
+rates from 5 to 60 frames a second by cameras that stand, pan or shake.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.detected.identities import identities_used
+from pipeline.files.formats.people.detections import CORNERS, Detections
+from pipeline.files.pixels.clip_record import ClipRecord
+from tests.pipeline.datasets.by_hand import standing
+
+FIGURE = standing("coco", scale=1)  # 40 px high
+HEIGHT_PX = 40.0
+PERSON_M = 1.7
+
+
+def record(n, fps):
+    sides = {"stored": (1280, 720), "aspect": (1, 1), "matrix": (0, 0, 0, 0), "lost": ()}
+    counts = ("hidden", "missing", "interlaced", "resized", "repeated", "restarts")
+    times = np.arange(n) / fps
+    return ClipRecord(
+        **sides,
+        **{f"n_{name}": 0 for name in counts},
+        times=times,
+        n_streams=1,
+        stream=1,
+        transfer=0,
+        header_frames=n,
+        header_fps=fps,
+        filmed_fps=math.nan,
+    )
+
+
+def scene(seed, fps, n_people, speed, camera="stands", seconds=8):
+    """Frames with the people who are in the image, as rows (number, joints, score): they go to and
+    fro at some m/s between 4 and 12 m from the camera, and step aside at random.
+    """
+    rng = np.random.default_rng([seed, 94])
+    n = round(seconds * fps)
+    times = np.arange(n) / fps
+    depth = rng.uniform(4, 12, n_people)
+    way = speed * rng.uniform(0.8, 1.2, n_people) * times[:, None] + rng.uniform(0, 20, n_people)
+    width = 0.9 * depth  # m that the image shows
+    x = np.abs(way % (2 * width) - width) - width / 2
+    px_a_m = 700 / depth
+    shift = np.zeros((n, 2))
+    if camera == "pans":
+        shift[:, 0] = 250 * np.sin(3 * times)  # up to 750 px a second
+    if camera == "shakes":
+        shift = np.cumsum(rng.normal(0, 60 / fps, (n, 2)), axis=0) + rng.normal(0, 6, (n, 2))
+    frames = []
+    for t in range(n):
+        people = []
+        for person in range(n_people):
+            place = [640 + x[t, person] * px_a_m[person], 250 + 1.2 * px_a_m[person]] + shift[t]
+            scale = PERSON_M * px_a_m[person] / HEIGHT_PX
+            if not 0 < place[0] < 1280 or rng.random() < 0.03:
+                continue
+            joints = FIGURE * [scale, scale, 1] + [*place, 0]
+            joints[:, :2] += rng.normal(0, 0.5 * scale, (17, 2))
+            joints[rng.random(17) < 0.1, 2] = 0
+            people.append((person, joints, rng.uniform(0.5, 1)))
+        frames.append(people)
+    return frames
+
+
+def found(frames, number, boxes=False):
+    """The detections, with people numbered by a function of a frame's people."""
+    at = [t for t, people in enumerate(frames) if people]
+    keypoints = [np.stack([joints for _, joints, _ in frames[t]]) for t in at]
+    skeleton = "coco"
+    if boxes:
+        skeleton = CORNERS
+        seen = [[joints[joints[:, 2] > 0, :2] for joints in persons] for persons in keypoints]
+        corners = [[[p.min(axis=0), p.max(axis=0)] for p in persons] for persons in seen]
+        keypoints = [np.insert(np.array(pair), 2, 0.9, axis=-1) for pair in corners]
+    identity = [np.array(number(frames[t]), np.int64) for t in at]
+    return Detections(skeleton, np.array(at), keypoints, identity, at)
+
+
+def people(frame):
+    return [person for person, _, _ in frame]
+
+
+def ranks(frame):
+    return np.argsort(np.argsort([-score for _, _, score in frame]))
+
+
+def from_left(frame):
+    return np.argsort(np.argsort([joints[:, 0].max() for _, joints, _ in frame]))
+
+
+def judged(detections, fps, n):
+    """Whether identities are used, and what the account says."""
+    account = VideoAccount("a.mp4")
+    used = identities_used(detections, record(n, fps), account)
+    return used.identity is not None, account
+
+
+RATES = (5, 10, 15, 25, 60)
+
+
+@pytest.mark.parametrize("fps", RATES)
+@pytest.mark.parametrize("camera", ["stands", "pans", "shakes"])
+@pytest.mark.parametrize("speed", [1.4, 4.5])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_true_identities_are_used_at_all_rates_whoever_runs_and_however_it_is_filmed(
+    fps, camera, speed, boxes
+):
+    for n_people in (2, 5):
+        frames = scene(n_people, fps, n_people, speed, camera)
+        is_used, account = judged(found(frames, people, boxes), fps, len(frames))
+        assert is_used, account.notes
+        assert not account.notes
+
+
+# at 10 frames a second, people who run move as far as those from left to right jump
+PLACES = [(ranks, 10), (ranks, 15), (ranks, 25), (ranks, 60)]
+PLACES += [(from_left, 15), (from_left, 25), (from_left, 60)]
+
+
+@pytest.mark.parametrize(("place", "fps"), PLACES)
+@pytest.mark.parametrize("boxes", [False, True])
+def test_places_in_a_list_are_no_identities(place, fps, boxes):
+    frames = scene(7, fps, 6, 1.4, "shakes")
+    is_used, account = judged(found(frames, place, boxes), fps, len(frames))
+    assert not is_used
+    (note,) = account.notes
+    assert note.startswith("identities are not used: they are places in a list (")
+
+
+def test_too_few_steps_to_tell_are_an_assumption_unless_nobody_could_be_exchanged():
+    frames = scene(3, 5, 5, 1.4)  # detections are 0.2 s apart
+    is_used, account = judged(found(frames, ranks), 5, len(frames))
+    assert is_used
+    assert [what[:30] for what in account.assumed] == ["that identities in the file ar"]
+    alone = scene(3, 25, 1, 1.4)
+    is_used, account = judged(found(alone, people), 25, len(alone))
+    assert is_used
+    assert (account.notes, account.assumed) == ([], {})
