@@ -30,7 +30,6 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.detected.identities import identities_used
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,
     PersonTrack,
@@ -138,7 +137,6 @@ def clip_tracks(
         rules = replace(rules, cut_at_switches=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
-    detections = identities_used(detections, record, account)
     cuts: list[int] = []
     if rules.cuts:
         cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)
@@ -411,7 +409,7 @@ def _link_people(
 ) -> Iterator[PersonTrack]:
     max_gap = round(rules.max_gap * _frames_of_a_second(record.usual_fps, account))
     clock = None if record.is_even else record.clock()
-    persons = people(detections, account, rules, max_gap, cuts, clock)
+    persons = people(detections, account, rules, max_gap, cuts, clock, record.usual_fps)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
     return persons

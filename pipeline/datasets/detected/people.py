@@ -3,6 +3,7 @@
 `clip.clip_tracks` calls `people` with the detections of a clip and the dataset's `Rules`:
 
     _apply_confidence   scores become confidences
+    used_identities     identities that are places in a list are left out
     _identify           detections become persons, by the detector's identities or by linking
     _cut_at_switches    a person's track ends where it continues on another person
     put_sides_right     left and right are exchanged where the detector has exchanged them
@@ -27,6 +28,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.checks import finite_joints
+from pipeline.datasets.detected.identities import used_identities
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.datasets.detected.switches import find_switches
 from pipeline.files.formats.people.detections import Detections
@@ -88,6 +90,7 @@ def people(
     max_gap: int = SECOND,
     cuts: Sequence[int] = (),
     clock: Ints | None = None,
+    fps: float = SECOND,
 ) -> Iterator[PersonTrack]:
     """Link detections, and yield the tracks that `rules` accept; counts the rest in `account`.
 
@@ -98,8 +101,11 @@ def people(
         cuts: First frames of new scenes.
         clock: `ClipRecord.clock` of a clip with uneven frame times, by which gaps are counted.
             None: gaps are counted in frames.
+        fps: Ticks of the clock, or frames, a second; nan if unknown.
     """
     detections = _apply_confidence(detections, account)
+    ticks = detections.frame_index if clock is None else clock[detections.frame_index]
+    detections = used_identities(detections, ticks / fps, account)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock)
     if rules.cut_at_switches and not detections.boxes_alone:

@@ -45,14 +45,6 @@ def pages(people):
     }
 
 
-def in_crop(points):
-    """In px of the crop 192 x 256 that a network sees of somebody."""
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    scale = 1.25 * ((high - low) / [192, 256]).max()
-    middle = [*(low + high) / 2, 0]
-    return (points - middle) / [scale, scale, 1] + [96, 128, 0]
-
-
 def badly(tool, number):
     """A tool's files of boxes, of which the one in frame 2 has this number as its width."""
     if tool in ("mot", "csv"):
@@ -132,9 +124,6 @@ def test_joints_in_crops_without_boxes_are_refused(tmp_path):
     corner = [[body(t) - [*body(t)[:, :2].min(axis=0) - 3, 0]] for t in EVERY]
     with pytest.raises(RawDataError, match="8 of 8 people at its upper left corner"):
         read(write(tmp_path / "corner", pages(corner)))
-    network = [[in_crop(standing("coco", 99, 9 * t)), in_crop(body(t))] for t in EVERY]
-    with pytest.raises(RawDataError, match="8 of 8 people upon another"):
-        read(write(tmp_path / "network", pages(network)))
 
 
 def test_somebody_who_fills_the_image_from_its_corner_on_is_read(tmp_path):

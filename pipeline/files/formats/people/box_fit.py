@@ -39,7 +39,6 @@ CROP_MARGIN: Final = 1.25  # side of such a crop / side of the box
 # joints in crops, of people without boxes
 MIN_PEOPLE: Final = 8  # fewer prove nothing
 AT_CORNER: Final = 0.2  # diagonals of the person from the image's corner to where a crop begins
-UPON: Final = 0.2  # diagonals between the middles of two people
 MOST_CROPPED: Final = 0.9  # share of the people of a file who may be there
 FILLING: Final = 0.75  # of the image's width or height: such people begin at its corner, too
 
@@ -60,29 +59,25 @@ def check_people(place: Path, content: LabelContent, sizes: Sizes | None) -> lis
     Raises RawDataError, with the likeliest cause, for boxes that are two corners in place of a
     corner and a size, or mostly bad, and for joints elsewhere than in their boxes or the image.
     """
-    _require_usable_boxes(content)
-    are_boxes = [person for person in content.people if len(person.points) == 2]
-    corners = [person.points[:, :2] for person in are_boxes]
-    with_box = [person for person in content.people if person.box is not None]
-    corners += [person.box for person in with_box if person.box is not None]
-    notes = []
-    if corners and sizes is not None and content.box_form != TWO_CORNERS:
-        notes.append(_require_no_corners(place, np.stack(corners), sizes, content.box_form))
+    people = content.people
+    n_bad = len(content.bad_boxes)
+    if n_bad and n_bad >= MOST_BAD * (n_bad + len(people)):
+        raise content.bad_boxes[0]
+    are_boxes = any(len(person.points) == 2 for person in people)
     if are_boxes:
-        return [*filter(None, notes)]
-    notes.append(_zero_joints_at_corner(content.people))
-    if with_box:
-        notes.append(_require_joints_in_boxes(place, with_box, np.stack(corners), sizes))
-    elif sizes is not None and len(content.people) >= MIN_PEOPLE:
-        _require_no_crops(place, content.people, sizes)
+        people = [person._replace(box=person.points[:, :2]) for person in people]
+    boxed = [person for person in people if person.box is not None]
+    boxes = np.array([person.box for person in boxed])
+    notes = []
+    if boxed and sizes is not None and content.box_form != TWO_CORNERS:
+        notes.append(_require_no_corners(place, boxes, sizes, content.box_form))
+    if people and not are_boxes:
+        notes.append(_zero_joints_at_corner(people))
+        if boxed:
+            notes.append(_require_joints_in_boxes(place, _body_joints(boxed), boxes, sizes))
+        elif sizes is not None:
+            _require_no_crops(place, _body_joints(people), sizes)
     return [*filter(None, notes)]
-
-
-def _require_usable_boxes(content: LabelContent) -> None:
-    """Raise the first error of bad boxes, if they are more than a few."""
-    bad = content.bad_boxes
-    if bad and len(bad) >= MOST_BAD * (len(bad) + len(content.people)):
-        raise bad[0]
 
 
 def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) -> str:
@@ -94,14 +89,14 @@ def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) ->
     low, high = boxes.swapaxes(0, 1)
     size = np.array(sizes()[0])
     border = BEYOND * size
-    reaches_out = (low < -border).any(axis=1) | (high > size + border).any(axis=1)
-    n_beyond = int(reaches_out.sum())
+    reaches_out = (low < -border) | (high > size + border)
+    n_beyond = int(reaches_out.any(axis=1).sum())
     if n_beyond <= MOST_BEYOND * len(boxes):
         return ""
     second = high - low
     first = (low + high) / 2 if form == CENTRE_BOX else low
     beyond = f"{n_beyond} of {len(boxes)} boxes reach beyond the image"
-    if (second > first).all() and (second <= size + border).all():
+    if ((second > first) & (second <= size + border)).all():
         actual = f"x y x y, two corners: as {form}, {beyond}"
         refuse(label_error(place, "boxes", form, actual, f"Write {form} of each box."))
     return f"{beyond}: are they {form}?"
@@ -111,63 +106,55 @@ def _zero_joints_at_corner(people: Sequence[FoundPerson]) -> str:
     """Give joints at (0, 0) the score 0. Returns a note of how many had another, or ""."""
     n_zeroed = 0
     for person in people:
-        is_zeroed = (person.points[:, :2] == 0).all(axis=1) & (person.points[:, 2] != 0)
+        is_zeroed = ~person.points[:, :2].any(axis=1) & (person.points[:, 2] != 0)
         person.points[is_zeroed, 2] = 0
         n_zeroed += int(is_zeroed.sum())
     return f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there" if n_zeroed else ""
 
 
-def _require_no_crops(place: Path, people: Sequence[FoundPerson], sizes: Sizes) -> None:
-    """Raise RawDataError if the joints are in a crop of each person: nearly all people begin at the
-    image's corner, but do not fill it, or the people of a frame lie upon each other.
-    """
-    points, has_enough = _body_joints(people)
-    points = points[has_enough]
-    if len(points) < MIN_PEOPLE:
-        return
-    low = np.nanmin(points, axis=1)
-    high = np.nanmax(points, axis=1)
-    size = np.linalg.norm(high - low, axis=1, keepdims=True)
-    is_at_corner = (np.abs(low) <= AT_CORNER * size).all(axis=1)
-    problem = ""
-    if is_at_corner.mean() >= MOST_CROPPED:
-        is_filling = (high > FILLING * np.array(sizes()[0])).any(axis=1)
-        if is_filling.mean() < MOST_CROPPED:
-            problem = f"{is_at_corner.sum()} of {len(points)} people at its upper left corner"
-
-    frame = np.array([person.frame for person in people])[has_enough]
-    together = np.flatnonzero(frame[1:] == frame[:-1])
-    steps = np.abs(np.diff(low + high, axis=0)[together]) / 2
-    is_upon = (steps < UPON * size[together]).all(axis=1)
-    if len(together) >= MIN_PEOPLE and is_upon.mean() >= MOST_CROPPED:
-        problem = f"{is_upon.sum()} of {len(together)} people upon another one of their frame"
-    if problem:
-        actual = f"{problem}: in pixels of a crop of each person"
-        do = "Map the joints from their crops back to the image."
-        refuse(label_error(place, "keypoints", "joints in pixels of the image", actual, do))
-
-
-def _body_joints(people: Sequence[FoundPerson]) -> tuple[Doubles, Bools]:
-    """(N, J, 2) px, the joints of the body; NaN if not shown, or unsure. (N,) whether at least
-    MIN_JOINTS are shown.
-    """
+def _body_joints(people: Sequence[FoundPerson]) -> Doubles:
+    """(N, J, 2) px, the joints of the body; NaN if not shown, or unsure."""
     n_body = BODY_JOINTS.get(len(people[0].points))  # face and hands follow
     points = np.stack([person.points[:n_body] for person in people])
     is_shown = are_usable_numbers(points).all(axis=-1) & (points[..., 2] >= LEAST_CONFIDENCE)
-    has_enough = is_shown.sum(axis=1) >= MIN_JOINTS
-    return np.where(is_shown[..., None], points[..., :2], np.nan), has_enough
+    return np.where(is_shown[..., None], points[..., :2], np.nan)
+
+
+def _have_enough(points: Doubles) -> Bools:
+    """Whether at least MIN_JOINTS of the joints (N, J, 2) are shown, (N,)."""
+    return np.asarray(np.isfinite(points[..., 0]).sum(axis=1) >= MIN_JOINTS)
+
+
+def _require_no_crops(place: Path, points: Doubles, sizes: Sizes) -> None:
+    """Raise RawDataError if joints (N, J, 2) are in a crop of each person: nearly all people begin
+    at the image's corner, but do not fill it.
+    """
+    points = points[_have_enough(points)]
+    low = np.nanmin(points, axis=1)
+    high = np.nanmax(points, axis=1)
+    reach = AT_CORNER * np.linalg.norm(high - low, axis=1, keepdims=True)
+    is_at_corner = (np.abs(low) <= reach).all(axis=1)
+    if len(points) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
+        return
+    is_filling = (high > FILLING * np.array(sizes()[0])).any(axis=1)
+    if is_filling.mean() < MOST_CROPPED:
+        actual = (
+            f"{is_at_corner.sum()} of {len(points)} people at its upper left corner: in pixels "
+        )
+        actual += "of a crop of each person"
+        do = "Add the upper left corner of its crop to each joint."
+        refuse(label_error(place, "keypoints", "joints in pixels of the image", actual, do))
 
 
 def _require_joints_in_boxes(
-    place: Path, people: Sequence[FoundPerson], boxes: Doubles, sizes: Sizes | None
+    place: Path, points: Doubles, boxes: Doubles, sizes: Sizes | None
 ) -> str:
-    """Compare the joints of people with their boxes (N, 2, 2). Returns a note, "" if all lie in
-    theirs.
+    """Compare people's joints (N, J, 2) with their boxes (N, 2, 2). Returns a note, "" if all lie
+    in theirs.
 
     Raises RawDataError, with the likeliest cause, if more than MOST_OUTSIDE of the people do not.
     """
-    points, has_enough = _body_joints(people)
-    has_enough &= (boxes[:, 1] > boxes[:, 0]).all(axis=1)
+    has_enough = _have_enough(points) & (boxes[:, 1] > boxes[:, 0]).all(axis=1)
     points = points[has_enough]
     boxes = boxes[has_enough]
     n_outside = int((~_are_inside(points, boxes)).sum())
