@@ -25,6 +25,7 @@ SCENES = (
     "leaves",
     "run, camera in the hand",
     "from behind",
+    "six people",
 )
 SPIN49 = joint_names("spin49")
 
@@ -112,6 +113,15 @@ def scenes():
     rng = np.random.default_rng(5)
     pan = np.cumsum(6 * np.sin(t)[:, None] * [1, 0] + rng.normal(0, 2, (N, 2)), axis=0)
     pan = 60 * np.sin(pan / 60)
+    six = [
+        placed(
+            np.roll(walk, 17 * k, axis=0),
+            right if k % 2 else left,
+            (-1) ** k * (2.4 - (0.4 + 0.05 * k) * (t + 0.7 * k)),
+            4.6 + 0.5 * k,
+        )
+        for k in range(6)
+    ]
     made = [
         detected(crossing),
         detected([placed(acts, 0.2, 0.1, 4.0)], 1),
@@ -120,6 +130,7 @@ def scenes():
         detected([placed(walk, right, -0.6 + 0.32 * t, 4.0)], 4),
         detected(running, 5, pan),
         detected([placed(acts, 3.0, -0.5, 4.2), placed(walk, 2.6, 0.8, 5.0)], 6),
+        detected(six, 7),
     ]
     return dict(zip(SCENES, made, strict=True))
 

@@ -79,7 +79,7 @@ def by_score(order="coco"):
     return made.numbered(people(order), key=lambda person: -person.score)
 
 
-def from_left(scene="run, camera in the hand"):
+def from_left(scene="six people"):
     return made.numbered(people(scene=scene), key=lambda person: person.box[0])
 
 
@@ -96,7 +96,7 @@ def enlarged(factor):
     return lambda person: [factor * number for number in made.xywh(person)]
 
 
-ASSUMED = "joints"
+ASSUMED = "the joint order coco"
 ORDERS = {  # wrong orders, or orders that no file states
     "OpenPose's 18 without the last": File(
         lambda: made.results(people(joint_names("openpose_coco")[:17])), ".json"
@@ -117,7 +117,9 @@ ORDERS = {  # wrong orders, or orders that no file states
     "Halpe's 26, body last": File(
         lambda: made.alphapose(taken([*range(17, 26), *range(17)], "halpe_26")), ".json"
     ),
-    "from the feet up": File(lambda: made.alphapose(taken([*range(16, -1, -1)])), ".json"),
+    "from the feet up": File(
+        lambda: made.alphapose(taken([*range(16, -1, -1)])), ".json", "hips above their shoulders"
+    ),
     "the nose last": File(lambda: made.inferencer(taken([*range(1, 17), 0])), ".json"),
     "names of another order": File(lambda: made.demo(people("h36m"), COCO_NAMES), ".json"),
     "names limb by limb": File(lambda: made.coco(taken(LIMB_BY_LIMB), COCO_NAMES), ".json"),
@@ -142,7 +144,7 @@ WRONG = ORDERS | {
     "scores in per cent": File(lambda: made.alphapose(times(1, 1, 100)), ".json"),
     "scores to 255": File(lambda: made.inferencer(times(1, 1, 255)), ".json"),
     "y before x": File(
-        lambda: made.results(changed(people(), lambda p: p.points[:, [1, 0, 2]])), ".json"
+        lambda: made.results(changed(people(), lambda p: p.points[:, [1, 0, 2]])), ".json", ASSUMED
     ),
     "y from the bottom": File(
         lambda: made.openpose(times(1, -1, 1, order="body_25", add=(0, HEIGHT, 0))),
@@ -179,7 +181,7 @@ WRONG = ORDERS | {
     "in a network's crop, with boxes": File(
         lambda: made.inferencer(in_crop(size=(192, 256))), ".json"
     ),
-    "in a network's crop": File(lambda: made.results(in_crop(size=(192, 256))), ".json"),
+    "in a network's crop": File(lambda: made.results(in_crop(size=(192, 256))), ".json", ASSUMED),
     # identities
     "ranks in COCO's JSON": File(
         lambda: made.coco(by_score(), COCO_NAMES), ".json", "identities are not used"
@@ -214,7 +216,7 @@ WRONG = ORDERS | {
 
 
 ALL = (*made.SCENES,)
-SOME = ("three people", "leaves", "run, camera in the hand")
+SOME = ("three people", "leaves", "run, camera in the hand", "six people")
 FEW = ("three people", "close")
 HALF = {"canvas_width": WIDTH // 2, "canvas_height": HEIGHT // 2}
 TOOLS = {  # the files of a scene, their ending, the scenes
@@ -284,3 +286,54 @@ def test_a_right_file_is_read_and_its_identities_are_used(tool, scene, clip, tmp
     assert not account["set_aside"], account["message"]
     assert account["kept"] > 0.7 * account["found"]
     assert not re.search("not used|copy|outside", words(account)), words(account)
+
+
+STATED = {  # wrong or unnamed orders that have a name
+    "3DHP's 17": "mpi_inf_3dhp_test",
+    "Human3.6M's 17": "h36m",
+    "Human3.6M's 17, right leg first": "h36m_lifters",
+    "PoseTrack's 17": "posetrack",
+    "BODY_25B by OpenPose": "body_25b",
+    "COCO with the neck at the end by OpenPose": "coco_neck",
+}
+STATED_RIGHT = {
+    "OpenPose": "body_25",
+    "OpenPose's COCO-18": "openpose_coco",
+    "AlphaPose": "coco",
+    "AlphaPose's Halpe-26": "halpe_26",
+    "COCO's results": "coco",
+    "MMPose": "coco",
+    "Ultralytics": "coco",
+    "YOLO's joints": "coco",
+}
+OTHER_FAULTS = (
+    "shares of the image",
+    "metres",
+    "scores in per cent",
+    "of a copy of twice the size",
+    "in crops, with boxes",
+    "images from 1",
+)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_an_order_that_is_stated_is_read_without_a_line(name, clip, tmp_path):
+    file = WRONG[name]
+    account = read(clip, file.make(), file.end, tmp_path, joints=STATED[name])
+    assert not account["set_aside"], account["message"]
+    assert "assumed" not in account
+
+
+@pytest.mark.parametrize("tool", STATED_RIGHT)
+def test_a_right_file_whose_order_is_stated_has_no_line(tool, clip, tmp_path):
+    make, end, (scene, *_) = TOOLS[tool]
+    account = read(clip, make(scene), end, tmp_path, joints=STATED_RIGHT[tool])
+    assert not account["set_aside"], account["message"]
+    assert "assumed" not in account
+
+
+@pytest.mark.parametrize("name", OTHER_FAULTS)
+def test_other_faults_stay_refused_if_the_order_is_stated(name, clip, tmp_path):
+    file = WRONG[name]
+    account = read(clip, file.make(), file.end, tmp_path, joints="coco")
+    assert is_error(account["set_aside"])
