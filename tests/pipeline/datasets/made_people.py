@@ -66,8 +66,10 @@ def placed(joints, facing, x, depth):
     return np.stack([across, down], axis=-1)
 
 
-def detected(people, seed=0, shift=0.0):
-    """A scene of people, whose joints are (N, 49, 2) px. shift: (N, 2) px of all in a frame."""
+def detected(people, seed=0, shift=0.0, missed=0.0):
+    """A scene of people, whose joints are (N, 49, 2) px. shift: (N, 2) px of all in a frame; missed:
+    share of the people in a frame.
+    """
     rng = np.random.default_rng(seed)
     frames = []
     for t in range(N):
@@ -75,7 +77,7 @@ def detected(people, seed=0, shift=0.0):
         for number, joints in enumerate(people):
             true = joints[t] + np.broadcast_to(shift, (N, 2))[t]
             is_inside = ((true > 0) & (true < [WIDTH, HEIGHT])).all(axis=1)
-            if is_inside[:25].sum() < 8:
+            if is_inside[:25].sum() < 8 or rng.random() < missed:
                 continue
             low, high = true.min(axis=0), true.max(axis=0)
             size = np.linalg.norm(high - low)
@@ -130,7 +132,7 @@ def scenes():
         detected([placed(walk, right, -0.6 + 0.32 * t, 4.0)], 4),
         detected(running, 5, pan),
         detected([placed(acts, 3.0, -0.5, 4.2), placed(walk, 2.6, 0.8, 5.0)], 6),
-        detected(six, 7),
+        detected(six, 7, missed=0.03),
     ]
     return dict(zip(SCENES, made, strict=True))
 
