@@ -139,7 +139,6 @@ def openpose_content(
 def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
     content = LabelContent()
-    people = content.people
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
     clip = None  # the images' name before the frame number
     for result in results:
@@ -162,14 +161,14 @@ def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelCo
             if corners is None:
                 continue
             points = corners
-        people.append(FoundPerson(frame, points, _identity(file, result), box))
-    if not people and "0" in n_left_out:
+        content.people.append(FoundPerson(frame, points, _identity(file, result), box))
+    if not content.people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
-    if not any(person.identity for person in people):
-        content.people = [person._replace(identity=None) for person in people]
+    if not any(person.identity for person in content.people):
+        content.people = [person._replace(identity=None) for person in content.people]
     content.notes.extend(
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in n_left_out.items()
@@ -315,12 +314,10 @@ class _Annotation(NamedTuple):
     image: _CocoImage
 
     def corners(self, file: Path, content: LabelContent) -> Doubles | None:
-        """(2, 3) px px score of its box in the clip, as in `FoundPerson`; None for a bad one, which
-        is counted in `content`. Raises RawDataError.
-        """
+        """(2, 3) px px score of its box in the clip; None for a bad one. Raises RawDataError."""
+        key = f"{self.key}.bbox"
         score = _score(file, self.entry)
-        stored = self.entry["bbox"]
-        box = COCO.parse_box(file, f"{self.key}.bbox", stored, content.bad_boxes, score)
+        box = COCO.parse_box(file, key, self.entry["bbox"], content.bad_boxes, score)
         return None if box is None else box * self.image.scale
 
 
