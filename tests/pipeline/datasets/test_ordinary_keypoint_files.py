@@ -117,9 +117,7 @@ ORDERS = {  # wrong orders, or orders that no file states
     "Halpe's 26, body last": File(
         lambda: made.alphapose(taken([*range(17, 26), *range(17)], "halpe_26")), ".json"
     ),
-    "from the feet up": File(
-        lambda: made.alphapose(taken([*range(16, -1, -1)])), ".json", "hips above their shoulders"
-    ),
+    "from the feet up": File(lambda: made.alphapose(taken([*range(16, -1, -1)])), ".json"),
     "the nose last": File(lambda: made.inferencer(taken([*range(1, 17), 0])), ".json"),
     "names of another order": File(lambda: made.demo(people("h36m"), COCO_NAMES), ".json"),
     "names limb by limb": File(lambda: made.coco(taken(LIMB_BY_LIMB), COCO_NAMES), ".json"),

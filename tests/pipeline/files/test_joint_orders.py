@@ -251,6 +251,13 @@ def test_no_pose_side_or_part_of_the_body_is_refused(order, hidden, read, hard):
         assert found.skeleton == order, name
 
 
+def test_people_who_stand_on_their_heads_are_refused_unless_their_order_is_stated(read, hard):
+    people = results(in_order(hard["standing", 50, True], COCO))
+    with pytest.raises(RawDataError, match="24 of 24 people stand on their heads"):
+        read(people)
+    assert read(people, "coco").skeleton == "coco"
+
+
 @pytest.mark.parametrize("side", "lr")
 @pytest.mark.parametrize("parts", [("shoulder", "hip"), ("hip", "knee", "ankle")])
 def test_one_side_alone_is_not_refused(side, parts, read, hard):

@@ -90,7 +90,8 @@ def order_joints(
         return _OrderedJoints("coco", points)
     if not points:
         return ordered
-    fault = find_fault(ordered.skeleton, np.concatenate(ordered.points))
+    persons = np.concatenate(ordered.points)
+    fault = find_fault(ordered.skeleton, persons, is_assumed=ordered.is_assumed)
     if fault is not None:
         refuse(_other_order(place, ordered, fault, np.concatenate(points), stated))
     doubt = _note_if_upside_down(ordered.skeleton, ordered.points)
@@ -155,7 +156,7 @@ def _other_order(
         order += ", the usual one of this number"
     bodies = stored[:, : BODY_JOINTS.get(stored.shape[1])]
     orders = ORDERS.get(bodies.shape[1], ())
-    fitting = [name for name in orders if find_fault(name, bodies) is None]
+    fitting = [name for name in orders if find_fault(name, bodies, is_assumed=True) is None]
     actual = f"joints that cannot be in it ({fault}); they fit {_list_orders(fitting)}"
     do = f"State the order by {stated.setting}, or name the joints in the order of their numbers."
     return _order_error(place, order, actual, do)

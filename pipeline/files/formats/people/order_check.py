@@ -53,6 +53,10 @@ MOST_OFF_MIDPOINT: Final = 0.1
 LEAST_COSINE_OF_SIDES: Final = -0.5
 LEAST_WIDTH: Final = 0.3  # of shoulders, as a share of the trunk: seen from the front or behind
 
+# Share of the people who stand on their heads, of an order that nothing states
+UPSIDE_DOWN: Final = 0.9
+VERTICAL: Final = 0.87  # least cosine between the shape and the vertical
+
 _HIPS: Final = ("lhip", "rhip")
 _SHOULDERS: Final = ("lshoulder", "rshoulder")
 # joint -> the two joints whose midpoint it is by definition
@@ -64,9 +68,15 @@ def bare_name(joint: str) -> str:
     return joint.removeprefix("OP ").lower()
 
 
-def find_fault(order: str | Sequence[str], persons: Doubles) -> str | None:
+def find_fault(
+    order: str | Sequence[str], persons: Doubles, *, is_assumed: bool = False
+) -> str | None:
     """Why the joints of people (N, J, 3), px px score, cannot be in an order; None if they can, or
-    if too few people show it. order: its name, or the joints' names.
+    if too few people show it.
+
+    Args:
+        order: its name, or the joints' names.
+        is_assumed: whether nothing states the order. Then people do not stand on their heads.
     """
     is_confident = persons[..., 2] >= LEAST_CONFIDENCE
     points = np.where(is_confident[..., None], persons[..., :2], np.nan)
@@ -86,6 +96,9 @@ def find_fault(order: str | Sequence[str], persons: Doubles) -> str | None:
         if n_wrong > MOST_WRONG * len(people.length):
             fault = [*faults][is_wrong.sum(axis=1).argmax()]
             return f"{fault}: {n_wrong} of {len(people.length)} people contradict it"
+        n_upside_down = int(people.are_upside_down().sum())
+        if is_assumed and n_upside_down > UPSIDE_DOWN * len(people.length):
+            return f"{n_upside_down} of {len(people.length)} people stand on their heads"
         for joint, ends in MIDPOINTS.items():
             if joint not in names:
                 continue
@@ -104,6 +117,7 @@ class _StretchedOut:
     points: Doubles  # (N, J, 2) px; NaN: not shown
     along: Doubles  # (N, J) px along the shape
     length: Doubles  # (N,) px of the shape
+    is_vertical: Bools  # (N,) of the shape
 
     def distance(self, joint: str, *others: str) -> Doubles:
         """(N,) px from a joint to another one, or to the middle of two; NaN where not shown."""
@@ -112,6 +126,16 @@ class _StretchedOut:
         middle = np.mean([self.points[:, self.columns[other]] for other in others], axis=0)
         offset = self.points[:, self.columns[joint]] - middle
         return np.asarray(np.linalg.norm(offset, axis=-1))
+
+    def are_upside_down(self) -> Bools:
+        """(N,) whether they stand on their heads: all shown joints of the head are below both
+        ankles.
+        """
+        y = self.points[..., 1]
+        heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
+        ankles = [self.columns["lankle"], self.columns["rankle"]]
+        highest_head = np.nanmin(y[:, heads], axis=1)
+        return self.is_vertical & (highest_head > np.nanmax(y[:, ankles], axis=1))
 
     def faults(self) -> dict[str, Bools]:
         """What contradicts the order -> (N,) whether it does so in a person."""
@@ -187,7 +211,8 @@ def _find_stretched_out(points: Doubles, columns: Mapping[str, int]) -> _Stretch
     is_long = variances[:, 0] < MOST_WIDTH**2 * variances[:, 1]
     along = np.einsum("nji,ni->nj", centred, axes[..., 1])[is_long]
     length = np.nanmax(along, axis=1) - np.nanmin(along, axis=1)
-    return _StretchedOut(columns, points[is_long], along, length)
+    is_vertical = np.abs(axes[is_long, 1, 1]) > VERTICAL
+    return _StretchedOut(columns, points[is_long], along, length, is_vertical)
 
 
 def _are_sides_crossed(points: Doubles, columns: Mapping[str, int]) -> bool:
