@@ -188,7 +188,8 @@ class Store(ABC):
 
     @abstractmethod
     def lock(self, folder: str) -> Lock:
-        """Take the writer's lock. Raises CacheError (Busy) if another writer holds it.
+        """Take the writer's lock. Raises CacheError (Busy) if another writer holds it, and another
+        CacheError if the store ignores the conditions of `put` and `replace`.
 
         Args:
             folder: key of the folder for the lock's own files.

@@ -1,15 +1,16 @@
 """A cache in an object store: S3 and compatible ones, Google's, Azure's.  [cache]
 
 An object store has no locks and no atomic rename. A shard is put only if no object has that name,
-and the manifest only if it has not changed since it was read; of two writers, one is refused. The
-library obstore takes credentials, region, endpoint and timeouts from the environment
-(AWS_ACCESS_KEY_ID, ...).
+and the manifest only if it has not changed since it was read; of two writers, one is refused. Some
+servers ignore these conditions, and are refused when a writer begins. The library obstore takes
+credentials, region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, ...).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 20.0  # how long a failed request is repeated; applies to caches opened afterwards
 
+# an etag (S3, Azure) and a version (Google) that no object has
+_OTHER: Final[Any] = {"e_tag": f'"{"0" * 32}"', "version": "1"}
 IN_FLIGHT: Final = 16  # concurrent requests; they wait for the network, so cores do not limit them
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -52,6 +55,7 @@ class ObjectStore(Store):
             raise CacheError(f"{url}: a cache in an object store needs obstore: {do}") from error
         self._api = obstore
         self._bucket_exists = False  # not checked yet
+        self._keeps_conditions = False  # not checked yet
         with self._errors(""):
             self._objects = self._connect("")
 
@@ -155,8 +159,33 @@ class ObjectStore(Store):
             with self._errors(names[first]), suppress(FileNotFoundError):
                 self._api.delete(self._objects, names[first : first + 1000])
 
-    def lock(self, folder: str) -> Lock:  # noqa: ARG002  the manifest's conditional put decides
+    def lock(self, folder: str) -> Lock:
+        """Let every writer begin: the manifest's conditional put decides. Raises CacheError if the
+        store ignores conditions, which the first call tries.
+        """
+        if not self._keeps_conditions:
+            self._require_conditions(f"{folder}/.{secrets.token_hex(8)}")
+            self._keeps_conditions = True
         return Lock()
+
+    def _require_conditions(self, key: str) -> None:
+        """Put a new object twice as if it did not exist, and once as if it were another one. Raises
+        CacheError if the store carries out more than the first put.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        n_done = 0
+        try:
+            for mode in ("create", "create", _OTHER):
+                # obstore repeats a put whose answer was lost: the first one may be refused, too.
+                refused = suppress(AlreadyExistsError, PreconditionError)
+                with refused, self._errors(key, writing=True):
+                    self._api.put(self._objects, key, b"", mode=mode, use_multipart=False)
+                    n_done += 1
+        finally:
+            self.remove([key])
+        if n_done > 1:
+            raise self._ignored_conditions()
 
     def zarr(self, folder: str) -> ZarrStore:
         from zarr.storage import ObjectStore as ZarrObjectStore
@@ -212,6 +241,16 @@ class ObjectStore(Store):
                     do="If there is no other writer, remove unreferenced files, and run the "
                     f"command again: python -m pipeline gc --older-than 0 --cache {self.root}",
                 ) from None
+
+    def _ignored_conditions(self) -> CacheError:
+        return CacheError.at(
+            self.root,
+            expected="a store that refuses puts whose condition (If-None-Match, If-Match) is false",
+            found="one that carries them out: of two writers, the later one would remove what the "
+            "earlier one has committed",
+            do="Nothing was written. Use a server, or a version of it, with conditional writes, or "
+            "a folder. Caches in this store can be read.",
+        )
 
     @contextmanager
     def _errors(self, key: str, *, writing: bool = False) -> Iterator[None]:

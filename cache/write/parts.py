@@ -52,9 +52,11 @@ class Part:
     @contextmanager
     def running(self, root: Root | Store, folder: str) -> Iterator[None]:
         """Within the `with` block, write and renew a file in `folder` that shows that this part is
-        running.
+        running. Raises CacheError for an object store that no writer may write into.
         """
         store = store_at(root)
+        if not store.exclusive:
+            store.lock(folder)
         sign_of_life = {f"{folder}/{RUNNING}{self.number}-of-{self.n_parts}": b""}
         store.put_small(sign_of_life, folder, shared=True)
         ended = threading.Event()

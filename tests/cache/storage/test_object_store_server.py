@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError
-from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, two_commits
+from cache import CacheError, StreamWriter
+from cache.write.parts import Part
+from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_of, two_commits
 
 obstore = pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
@@ -67,3 +68,69 @@ def test_a_missing_server_is_an_error(endpoint, url, toy, soon, monkeypatch):
         with pytest.raises(CacheError, match="AWS_ENDPOINT_URL") as refused:
             act()
         assert endpoint in one_line(refused.value)
+
+
+def ignore(conditions, patch):
+    """Let the server carry out puts as if these conditions were not stated."""
+    real = obstore.put
+
+    def put(store, key, data, *, mode="overwrite", **options):
+        condition = {"create": "If-None-Match", "overwrite": ""}.get(str(mode), "If-Match")
+        if condition in conditions:
+            mode = "overwrite"
+        return real(store, key, data, mode=mode, **options)
+
+    patch.setattr(obstore, "put", put)
+
+
+@pytest.mark.parametrize(
+    "conditions", [("If-None-Match",), ("If-Match",), ("If-None-Match", "If-Match")]
+)
+def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_read(
+    conditions, url, toy, tmp_path, monkeypatch
+):
+    for root in (url, tmp_path):
+        two_commits(root, toy)
+    before = objects(url, every=True)
+    ignore(conditions, monkeypatch)
+    for write in (
+        lambda: toy.write(url, [toy.video("z", [4])]),
+        lambda: StreamWriter(url, SPLIT, "late", plan="w").__enter__(),
+        lambda: cache.copy_split(tmp_path, SPLIT, f"{url}/copy"),
+        lambda: cache.delete_stream(url, SPLIT, STREAM),
+        lambda: Part(1, 2).running(url, f"{SPLIT}/.writing").__enter__(),
+    ):
+        with pytest.raises(CacheError, match="If-None-Match, If-Match") as refused:
+            write()
+        assert url in one_line(refused.value)
+    assert objects(url, every=True) == before
+    assert cache.verify(url).problems == ()
+
+
+def test_a_store_is_tried_once_by_each_writer_and_never_by_readers(url, toy, monkeypatch):
+    puts = requests_of(monkeypatch, "put")
+    toy.write(url, toy.videos())
+    tried = [key for key in puts if "/.writing/." in key]
+    assert (len(tried), len(set(tried))) == (3, 1)
+    assert len(puts) > 20
+    puts.clear()
+    assert cache.verify(url).ok
+    assert cache.gc(url, dry_run=True).problems == []
+    cache.open(url)[SPLIT].rows("bbox", 0, 8)
+    assert puts == []
+
+
+def test_the_object_by_which_a_store_is_tried_goes_also_when_that_fails(
+    url, server, toy, monkeypatch
+):
+    real = obstore.put
+
+    def put(*args, **options):
+        real(*args, **options)
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(obstore, "put", put)
+    with pytest.raises(CacheError, match="the network is gone"):
+        toy.write(url, toy.videos())
+    name = url.removeprefix("s3://").partition("/")[0]
+    assert server.list_objects_v2(Bucket=name)["KeyCount"] == 0
