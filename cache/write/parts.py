@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from cache.errors import Busy, CacheError
+from cache.errors import Busy, CacheChanged, CacheError
 from cache.format.folders import places_of
 from cache.format.layout import RUNNING
 from cache.format.place import Place
@@ -52,7 +53,8 @@ class Part:
     @contextmanager
     def running(self, root: Root | Store, folder: str) -> Iterator[None]:
         """Within the `with` block, write and renew a file in `folder` that shows that this part is
-        running. Raises CacheError for an object store that no writer may write into.
+        running. Raises CacheChanged if another command has removed the file that this part writes,
+        and CacheError for an object store that no writer may write into.
         """
         store = store_at(root)
         if not store.exclusive:
@@ -71,6 +73,12 @@ class Part:
         thread.start()
         try:
             yield
+        except FileNotFoundError as error:
+            # of a part that was suspended: its file seemed to be of a killed one
+            file = Path(str(error.filename))
+            if file.name.startswith(".") and file.is_relative_to(store.root):
+                raise _removed_meanwhile(file) from error
+            raise
         finally:
             ended.set()
             thread.join()
@@ -162,6 +170,17 @@ def _staged_texts(place: Place) -> list[str]:
         if name.startswith(RUNNING):
             texts.append(f"not ended: {name.removeprefix(RUNNING)}")
     return texts
+
+
+def _removed_meanwhile(file: Path) -> CacheChanged:
+    """The error for a part whose temporary file is gone."""
+    return CacheChanged.at(
+        file,
+        expected="the file that this part writes",
+        found="none: another command has committed meanwhile",
+        do="Run the command without --part: it does what is missing. What this part staged is not "
+        "committed; gc --unfinished removes it.",
+    )
 
 
 def _busy(sign: str, age: float) -> Busy:

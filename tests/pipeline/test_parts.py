@@ -17,6 +17,8 @@ import pytest
 
 import cache
 from cache.errors import Busy
+from cache.format.layout import RUNNING
+from cache.storage import local
 from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
@@ -248,6 +250,27 @@ def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
 
     monkeypatch.setattr(extract, "extract_together", extract_late)
     types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
+
+
+def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(
+    noise, tmp_path, types, monkeypatch
+):
+    root = Path(shutil.copytree(noise, tmp_path / "cache"))
+    write = local.write_synced
+
+    def write_late(file, data):
+        write(file, data)
+        for sign in root.rglob(f"{RUNNING}*"):
+            if file.name.startswith(".0-"):  # suspended at its first shard, for longer than FRESH
+                monkeypatch.setattr(local, "write_synced", write)
+                os.utime(sign, (1, 1))
+                types(f"{EXTRACT} CACHE")
+
+    monkeypatch.setattr(local, "write_synced", write_late)
+    said = "another command has committed meanwhile", "without --part", "gc --unfinished"
+    types(f"{EXTRACT} CACHE --part 1/2", *said, code=2)
+    types(f"gc --unfinished --cache {root}")
+    assert not list(root.rglob(".writing"))
 
 
 def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, types):
