@@ -241,7 +241,7 @@ class _PlaceCheck:
         commit, damaged_tables = self._check_manifest()
         has_staged = bool(self._store.list_names(place.staged))
         if has_staged and not self._is_linked(place.staged):
-            self._note(place.writing, "unfinished work; the same command continues it")
+            self._note(place.writing, "unfinished work of a running writer, or of an ended one")
         if not self.report.ok:  # a damaged manifest may name other files
             return commit
         unnamed = []

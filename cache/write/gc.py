@@ -142,8 +142,10 @@ class _Sweep:
             commit = Commit.empty(place)
         keep_unfinished = self._keeps_unfinished(place)
         if keep_unfinished:
-            how = "--unfinished" if self.store.exclusive else "--older-than 0"
-            text = f"unfinished work, which the same command continues ({how} removes it)"
+            text = "unfinished work, which the same command continues (--unfinished removes it)"
+            if not self.store.exclusive:  # other code's stays after a commit, and is not continued
+                how = "--older-than 0 removes it"
+                text = f"unfinished work of a running writer, or of an ended one ({how})"
             self.collected.skipped.append(f"{self.store.location(place.manifest_folder)}: {text}")
         for key in find_unreferenced(commit, uncommitted=not keep_unfinished):
             files = self._files(key)

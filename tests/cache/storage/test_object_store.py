@@ -203,3 +203,19 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, toy, m
     with pytest.raises(CacheError, match=r"connection reset.* Finished work is kept"):
         toy.write(bucket, toy.videos())
     assert cache.FeatureCache(bucket).splits == ()
+
+
+def test_work_of_other_code_stays_after_a_commit_and_gc_says_how_to_remove_it(bucket, toy):
+    write_narrow(bucket, toy.video("a", [20, 60]))
+    old = StreamShards(bucket, SPLIT, "crops", plan="old code", **FORM)
+    old.stage(*toy.given(old, 0))
+    with StreamWriter(bucket, SPLIT, "crops", plan="new code", **FORM) as writer:
+        for shard in writer.shards.pending:
+            writer.write(*toy.given(writer.shards, shard))
+        writer.commit({})
+    (said,) = cache.gc(bucket, unfinished=True).skipped
+    assert "same command" not in said
+    assert "--older-than 0 removes it" in said
+    assert "same command" not in str(cache.verify(bucket).notes)
+    cache.gc(bucket, older_than=0)
+    assert not [key for key in objects(bucket, every=True) if ".writing" in key]

@@ -173,7 +173,7 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     assert notes() == ""
     assert everything(tmp_path) == before
     toy.unfinished(tmp_path, [toy.video("z", [40])])
-    assert "the same command continues it" in notes()
+    assert "unfinished work of a running writer, or of an ended one" in notes()
     # a first conversion's first changes: no group is there
     (tmp_path / "other/train/.writing").mkdir(parents=True)
     assert "other/train: nothing is committed" in notes()
