@@ -191,11 +191,13 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
     if uncommitted:
         yield from find_unnamed_shards(commit)
     if place.stream is None:
-        # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone
+        # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone, but
+        # no files: these are a user's
         streams = place.store.list_names(place.array_key(FEATURES))
         for name in streams:
-            if stream_of(name) not in streams:
-                yield place.array_key(f"{FEATURES}/{name}")
+            key = place.array_key(f"{FEATURES}/{name}")
+            if stream_of(name) not in streams and not place.store.exists(key):
+                yield key
     yield from find_unnamed_tables(commit)
     for name in names:
         if name.startswith(".") and name.endswith(".tmp"):
@@ -222,8 +224,10 @@ def find_unnamed_shards(commit: Commit) -> Iterator[str]:
         elif name in present:
             inside = store.list_names(array)
             for file in inside:
-                if file in (SHARDS, "zarr.json"):
-                    yield f"{array}/{file}"
+                key = f"{array}/{file}"
+                # A file `c` is a user's.
+                if file == "zarr.json" or (file == SHARDS and not store.exists(key)):
+                    yield key
             if not inside:  # of a write that ended before its first file
                 yield array
 

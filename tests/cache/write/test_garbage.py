@@ -50,7 +50,7 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, 
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]
     own += [f"{HOME}/{name}" for name in ("scripts/c/main.c", "tables/mine/c/0", "bbox/c/9/why")]
     own += [f"{HOME}/features/{name}" for name in ("mine/c/readme", "gone_ok/c/x", "v1.json/plot")]
-    own += [f"{HOME}/track_notes/c/today"]
+    own += [f"{HOME}/{name}" for name in ("track_notes/c/today", "letters/c", "features/notes_ok")]
     for name in own:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("mine")
