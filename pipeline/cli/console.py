@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
@@ -93,6 +93,16 @@ class _TerminalConsole(Console):
         return Measurement.get(self, unlimited, filled).maximum <= self.width
 
 
+def _open_closed() -> None:
+    """Let standard output and error, if closed (`>&-`), lead nowhere, also in child processes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
+
+
+_open_closed()
 out: Final = _TerminalConsole(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNFOLDED
 )

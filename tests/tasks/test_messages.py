@@ -120,6 +120,11 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
         ["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True
     )
     assert (ended.stdout, ended.stderr) == ("", "")
+    words_closed = ["bash", "-c", f"{shlex.join(map(str, words))} >&-"]
+    ended = subprocess.run(
+        words_closed, cwd=project.folder, env=environment, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
     with Path("/dev/full").open("w") as full:
         pipes = {"stdout": full, "stderr": subprocess.PIPE}
         ended = subprocess.run(words, cwd=project.folder, env=environment, text=True, **pipes)

@@ -93,6 +93,22 @@ def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn):
     assert ended.stderr.startswith("error: standard output: no space left")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_is_silence_and_the_exit_code_is_the_same(closed, penn):
+    penn.converted()
+    verify = f"{sys.executable} -m pipeline verify --cache"
+    version = f"{sys.executable} -m tasks --version"
+    codes = ""
+    for command in (f"{verify} {penn.root}", f"{verify} {penn.root}/nowhere", version):
+        words = ["bash", "-c", f"{command} {closed}"]
+        ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        codes += str(ended.returncode)
+        lines = ended.stdout.splitlines() + ended.stderr.splitlines()
+        assert len(lines) <= 1
+        assert "Traceback" not in ended.stdout + ended.stderr
+    assert codes == "020"
+
+
 def test_an_ignored_ctrl_c_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
