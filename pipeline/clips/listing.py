@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS
-from pipeline.files.raw.files import VIDEOS, list_files
+from pipeline.files.raw.files import VIDEOS, is_litter, list_files
 
 ENDINGS: Final = ", ".join(VIDEOS)
 KINDS: Final = f"files that end in {ENDINGS}"
@@ -17,21 +17,16 @@ _BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml",
 
 
 def list_clips(raw: Path) -> list[str]:
-    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a
-    folder.
-    """
+    """List video files anywhere below `raw`, sorted, except litter; [] without such a folder."""
     return [file for file in list_files(raw) if _kind(file) in VIDEOS]
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
-
-    Hidden entries include a Mac's ._<clip>.mp4.
-    """
+    """List the entries of a folder, unsorted, except litter; [] for a missing folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as scanned:
-        return [entry for entry in scanned if not entry.name.startswith(".")]
+        return [entry for entry in scanned if not is_litter(entry.name)]
 
 
 def _kind(file: str) -> str:

@@ -19,6 +19,7 @@ from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
+from pipeline.files.raw.files import is_litter
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -76,8 +77,7 @@ def _refuse_other_files(to: cache.Root) -> None:
     folder = cache.local_folder(to)
     if folder is None or not folder.is_dir():
         return
-    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
-    others = sorted({*names} - {"lost+found"})  # of a mount point
+    others = sorted(file.name for file in folder.iterdir() if not is_litter(file.name))
     if others:
         problem = f"--to {to}: holds other files, such as {others[0]}."
         raise PipelineError(f"{problem} Name a new folder, or a cache.")

@@ -36,7 +36,7 @@ from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder_there
+from pipeline.files.raw.files import find
 from pipeline.skeletons import JOINTS, Bools, Doubles, add_confidence, are_usable_numbers, convert
 from pipeline.track import Track
 
@@ -96,7 +96,7 @@ class Emdb(Dataset):
         return Origin(match[1], video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
-        folders = filter(is_folder_there, raw.glob("P[0-9]*/[!.]*"))
+        folders = map(Path, find(raw, "P[0-9]*/*/", {}))
         names = sorted(folder.relative_to(raw).as_posix() for folder in folders)
         if not names:
             do = "Set the raw folder to the folder with the unpacked P0, P1, ..."

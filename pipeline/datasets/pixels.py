@@ -34,7 +34,7 @@ from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw import is_stand_in
-from pipeline.files.raw.files import scan_names
+from pipeline.files.raw.files import is_litter, scan_names
 from pipeline.skeletons import Bools, Doubles, Floats
 
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
@@ -178,7 +178,7 @@ def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file that is there instead."""
-    visible = sorted(name for name in scan_names(folder) if not name.startswith("."))
+    visible = sorted(name for name in scan_names(folder) if not is_litter(name))
     actual = "none"
     if visible:
         actual = f"none, but {len(visible):,} files of other names, such as {visible[0]}"

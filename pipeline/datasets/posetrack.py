@@ -45,7 +45,7 @@ from pipeline.files.pixels.frames import below
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import read_regular
+from pipeline.files.raw.files import is_litter, read_regular
 from pipeline.skeletons import Bools, Doubles, Ints, convert
 from pipeline.track import Track
 
@@ -134,7 +134,7 @@ class PoseTrack(Dataset):
         return [
             RawVideo(name, files=tuple(label_files[name]), folders=(Path("images", split, name),))
             for name in sorted(label_files)
-            if not name.startswith(".")  # left behind by file managers
+            if not is_litter(name)
         ]
 
     def label_note(self, raw: Path, split: str) -> str:

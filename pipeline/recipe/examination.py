@@ -433,7 +433,7 @@ def _list_archives(folder: Path) -> list[Path]:
     for parent in (folder, *files.list_folders(folder)):
         for entry in files.scan_folder(parent, {}):
             path = parent / entry.name
-            is_archive = _ARCHIVE.search(entry.name)
+            is_archive = _ARCHIVE.search(entry.name) and not files.is_litter(entry.name)
             if is_archive and files.is_there(path) and not files.is_folder_there(path):
                 archives.append(path)
     return sorted(archives)

@@ -39,7 +39,7 @@ from pipeline.files.pixels.frames import (
     text_digest,
 )
 from pipeline.files.pixels.pictures import Pictures, TurnedPictures
-from pipeline.files.raw.files import cached, scan_folder, span_digest
+from pipeline.files.raw.files import cached, is_litter, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in one example; InstaVariety's longest has 500
@@ -217,8 +217,8 @@ def _least_digits(numbers: Sequence[str]) -> int:
 
 
 def match_numbered(name: str) -> re.Match[str] | None:
-    """Match the parts of a numbered image's name; None for other names and hidden files."""
+    """Match the parts of a numbered image's name; None for other names and litter."""
     # A name that is not printable, or not UTF-8, could not be part of a line in the cache.
-    if name.startswith(".") or not name.isprintable():
+    if is_litter(name) or not name.isprintable():
         return None
     return NUMBERED.fullmatch(name)

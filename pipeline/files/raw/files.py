@@ -54,10 +54,23 @@ WILD: Final = re.compile(r"[*?\[]")  # wildcards of a glob
 # how many folders are searched on one level, to find data that was unpacked to the wrong place
 MOST_FOLDERS: Final = 100
 
-# Files that operating systems leave in folders and no reader reads: .DS_Store, ._000001.jpg, ...
-_LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
+# of Windows, Macs, Synology's and QNAP's disks, and Linux; besides hidden names: .DS_Store, ...
+_LITTER: Final = re.compile(
+    r"\.|((eh)?thumbs\.db|desktop\.ini|\$recycle\.bin|system volume information|__macosx"
+    r"|@eadir|[#@]recycle|#snapshot|lost\+found)$",
+    re.IGNORECASE,
+)
 
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a name is hidden, or one that systems and file managers leave in folders.
+
+    >>> is_litter("._000001.jpg"), is_litter("@eaDir"), is_litter("000001.jpg")
+    (True, True, False)
+    """
+    return _LITTER.match(name) is not None
 
 
 @contextmanager
@@ -231,7 +244,7 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
         with os.scandir(descriptor) as entries:
-            files = [entry for entry in entries if not _LITTER.match(entry.name)]
+            files = [entry for entry in entries if not is_litter(entry.name)]
             return sorted((entry.name, _size(entry)) for entry in files)
     finally:
         os.close(descriptor)
@@ -243,7 +256,7 @@ def contents_digest(folder: Path) -> str:
     of subfolders do not count.
     """
     with os.scandir(folder) as entries:
-        files = [entry for entry in entries if not _LITTER.match(entry.name)]
+        files = [entry for entry in entries if not is_litter(entry.name)]
         return _listing_digest(sorted((entry.name, _content(entry)) for entry in files))
 
 
@@ -270,7 +283,7 @@ def find(
     folder: Path | str, pattern: str, unreadable: Unreadable, *, any_case: bool = False
 ) -> Iterator[str]:
     """Find paths below `folder` that match a glob without "**", in any order. Wildcards do not
-    match hidden names.
+    match litter.
 
     Args:
         pattern: the glob. If it ends in a slash, it matches only folders.
@@ -288,7 +301,7 @@ def find(
     flags = re.IGNORECASE if any_case else 0
     fits = re.compile(fnmatch.translate(name), flags).match
     for entry in scan_folder(folder, unreadable):
-        is_hidden = entry.name.startswith(".") and not name.startswith(".")
+        is_hidden = is_litter(entry.name) and not name.startswith(".")
         is_other_kind = bool(slash) and not is_folder_entry(entry)
         if is_hidden or not fits(entry.name) or is_other_kind:
             continue
@@ -346,25 +359,25 @@ def has_match(folder: Path, patterns: Iterable[str]) -> bool:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, at most MOST_FOLDERS. Hidden ones are left out."""
+    """The folders in a folder, sorted by name, at most MOST_FOLDERS. Litter is left out."""
     names = []
     for entry in scan_folder(folder, {}):
-        if not entry.name.startswith(".") and is_folder_entry(entry):
+        if not is_litter(entry.name) and is_folder_entry(entry):
             names.append(entry.name)
     return [folder / name for name in sorted(names)[:MOST_FOLDERS]]
 
 
 def list_files(raw: Path) -> list[str]:
-    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
+    """List all files below `raw`, sorted, except litter. Follows links to folders."""
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
-        shown = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in folders if not is_litter(name)]
         folders.clear()
         for name in shown:
             is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
             if not is_cycle:
                 folders.append(name)
         parent = PurePath(folder).relative_to(raw)
-        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
+        files += [(parent / name).as_posix() for name in names if not is_litter(name)]
     return sorted(files)
