@@ -42,6 +42,7 @@ NO_ROW: Final = -1
 NO_FILE_ROW: Final = -1  # in Match.position: the file does not have the row
 _LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 _NO_ROWS: Final = np.zeros(0, np.int64)
+OF_SPLIT: Final = "Name a file with rows of this split only."
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
@@ -160,6 +161,9 @@ class GivenArray(NamedTuple):
             expected = f"{len(rows):,} rows as {split.name}"
             do = f"Name the file of this split, or {BY_NAMES}"
             raise RawDataError(self.arrays.file, "file", expected, f"{n_rows:,}", do)
+        if n_rows > len(rows):  # each row is there once. Compressed rows may fill the memory
+            expected = f"at most the {len(rows):,} rows of {split.name}"
+            raise RawDataError(self.arrays.file, self.name, expected, f"{n_rows:,}", OF_SPLIT)
 
         frames = [split.rows("frame_index", part.start, part.stop) for part in ranges]
         split_keys = (split.track_of(rows) << _FRAME_BITS) + np.concatenate([_NO_ROWS, *frames])
@@ -235,11 +239,10 @@ def _require_rows_of(
     if not is_wrong.any():
         return
     row = int(is_wrong.argmax())
-    do = "Name a file with rows of this split only."
     expected = f"a row of {split_name}" if is_foreign[row] else "every row once"
     track, frame = (np.concatenate([*arrays.blocks(name)])[row] for name in keys)
     actual = f"track {track}, frame {frame} in row {row}"
-    raise RawDataError(arrays.file, keys.tracks, expected, actual, do)
+    raise RawDataError(arrays.file, keys.tracks, expected, actual, OF_SPLIT)
 
 
 def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Ints:

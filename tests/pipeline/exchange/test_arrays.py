@@ -306,6 +306,17 @@ def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_p
     tracemalloc.stop()
 
 
+def test_more_rows_than_the_split_has_are_refused_before_they_are_read(root, tmp_path):
+    n_rows = 4_000_000  # 32 MB of frames, in a file of 100 KB
+    arrays = {"x": np.zeros((n_rows, 1), np.int8), "frame": np.zeros(n_rows, np.int64)}
+    np.savez_compressed(tmp_path / "x.npz", **arrays, track=np.full(n_rows, "a"))
+    tracemalloc.start()
+    with pytest.raises(RawDataError, match=f"at most the {N} rows of {NAME}, found 4,000,000"):
+        imported(root, tmp_path / "x.npz")
+    assert tracemalloc.get_traced_memory()[1] < 12e6
+    tracemalloc.stop()
+
+
 def test_our_parquet_export_imports_again_as_it_is(root, tmp_path):
     x = X.copy()
     x[9] = np.nan

@@ -233,6 +233,7 @@ MISTAKES = [  # the files, words of the message
     ({"": [*results(), *results(image_id="b_000000.jpg")]}, "'b_'"),
     ({"": results(category_id=0)}, "0 in 8 of 8 results"),
     ({"": results(times(1, 1, 100))}, "0..1, found scores from 87.5 to 87.5"),
+    ({"": results(times(1, 1, 115))}, "100.6 to 100.6. Divide them by 100"),
     ({"": boxed(in_box)}, "8 of 8 people.*from the corner of the box"),
     ({"": boxed(lambda p: in_box(p) / around(p)[1])}, "8 of 8 people.*shares of the box"),
     ({"": boxed(in_crop)}, "8 of 8 people.*192 x 256 crop"),
@@ -253,6 +254,13 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
     assert str(caught.value).startswith(str(place))
     if (files, words) in BY_HAND:
         assert "Run the detector" not in str(caught.value)
+
+
+def test_a_csv_without_its_header_is_not_taken_for_mots_lines(tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("".join(f"1,{t + 1},10,20,30,40\n" for t in EVERY))
+    with pytest.raises(RawDataError, match=r"without a header\. Write a first line track,frame,x,"):
+        read(file)
 
 
 def test_scores_a_little_over_1_are_read(tmp_path):

@@ -54,6 +54,7 @@ CORNERS: Final = ("upper left corner", "lower right corner")
 # exceed 1, as they are not normalised, and a few very high ones are accepted.
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
+MOST_PER_CENT: Final = 150.0  # larger scores are of 0 to 255; those of heatmaps exceed 100 a little
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 
@@ -345,7 +346,7 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
     if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
         highest = scores.max()
         found = f"scores from {scores.min():.4g} to {highest:.4g}"
-        scale = 100 if highest <= 100 else 255
+        scale = 100 if highest <= MOST_PER_CENT else 255
         raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
 
 

@@ -184,6 +184,10 @@ def mot_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     largest = 0.0  # number of a box
     for key, line in lines:
         values = floats(file, key, line.split(","))
+        if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
+            # track and frame would be taken for each other
+            expected = f"{','.join(COLUMNS)} first, or MOT's columns with the confidence"
+            raise label_error(file, key, expected, "6 numbers without a header", HEADER)
         if not 6 <= len(values) <= 10:
             actual = f"{len(values)} numbers"
             do = "Write MOT's columns, or a first line that names yours."
