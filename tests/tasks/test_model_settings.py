@@ -53,7 +53,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     config = config_with(
         variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3"
     )
-    assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
+    assert (config.disc_size, config.attention_layers, config.epochs) == (512, 3, 3)
     assert config.name.endswith("-attention-2x512")
     lists = {"disc_size": None, "attention_layers": None}
     config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)

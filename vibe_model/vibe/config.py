@@ -86,7 +86,7 @@ class TrainConfig(VideoConfig):
     disc_size: PositiveInt = 1024
     disc_layers: PositiveInt = 2  # of the GRU
     disc_pool: Literal["attention", "concat", "last"] = "attention"  # pooling over time
-    # with the last one, of one output: 3 are two of disc_size and that one
+    # with the last one, of one output: 3 are two of disc_size and that one, which the paper calls 2
     attention_layers: PositiveInt = 3
     attention_dropout: Share = 0.2  # in the attention's layers
 
@@ -153,10 +153,11 @@ def _discriminator_variant(title: str, **changes: Any) -> _Variant:
 
 
 def _attention_variant(layers: int, size: int) -> _Variant:
+    """The paper counts the layers of `size`; the authors' configuration, the score's, too."""
     return _discriminator_variant(
         f"attention [{layers}, {size}]",
         disc_pool="attention",
-        attention_layers=layers,
+        attention_layers=layers + 1,
         disc_size=size,
     )
 

@@ -4,8 +4,10 @@ import torch
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
+from tests.vibe_model.builders import TinyBody
 from vibe_model import MotionDiscriminator
-from vibe_model.vibe.config import VARIANTS
+from vibe_model.vibe.config import VARIANTS, TrainConfig
+from vibe_model.vibe.training import VIBETrainer
 
 
 def small(**settings):
@@ -60,9 +62,20 @@ def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
     assert_allclose(model(motion).detach(), expected, atol=1e-6)
 
 
+def layers_of(config):
+    """(outputs, inputs) of each layer of the discriminator's attention."""
+    weights = VIBETrainer(config, TinyBody()).discriminator.attention.state_dict()
+    return [tuple(value.shape) for name, value in weights.items() if name.endswith("weight")]
+
+
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("attention")])
-def test_a_variant_has_the_layers_and_the_size_of_its_name(variant):
-    layers, size = map(int, variant.removeprefix("attention-").split("x"))
-    title, changes = VARIANTS[variant]
-    assert (changes["attention_layers"], changes["disc_size"]) == (layers, size)
-    assert str([layers, size]) in title
+def test_a_variant_has_as_many_layers_as_its_name_says_and_one_for_the_score(variant):
+    n_layers, size = map(int, variant.removeprefix("attention-").split("x"))
+    assert str([n_layers, size]) in VARIANTS[variant].title
+    layers = layers_of(TrainConfig().vary(VARIANTS[variant].changes))
+    assert layers == [(size, size)] * n_layers + [(1, size)]
+
+
+def test_the_papers_best_attention_is_that_of_both_presets():
+    best = TrainConfig().vary(VARIANTS["attention-2x1024"].changes)
+    assert layers_of(best) == layers_of(TrainConfig()) == layers_of(TrainConfig.paper())
