@@ -15,7 +15,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 T = TypeVar("T")
 
@@ -172,6 +175,19 @@ def why_refused(error: Exception) -> str:
     for pydantics, plain in _PLAIN_WORDS.items():
         text = re.sub(pydantics, plain, text)
     return f"expected {text}"
+
+
+def invalid_setting(error: ValidationError) -> ConfigError:
+    """Make one line of pydantic's first error: "epochs: expected more than 0, found 0"."""
+    detail = error.errors()[0]
+    name, *keys = map(str, detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
+        return ConfigError(f"{name}: there is no such setting", name)
+    entry = ""
+    if keys:  # of a mapping or a list
+        entry = f" for {keys[0]}"
+    message = f"{name}: {why_refused(error)}{entry}, found {detail['input']!r}"
+    return ConfigError(message, name)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

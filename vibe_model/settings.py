@@ -37,7 +37,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 import cache
-from pipeline.errors import ConfigError, why_refused
+from pipeline.errors import ConfigError, invalid_setting
 from vibe_model.digests import content_digest, file_digest, folder_digest
 from vibe_model.reading import Reading
 
@@ -145,7 +145,7 @@ class RunConfig:
         try:
             return handler(values)
         except ValidationError as error:
-            raise _refusal(error) from None
+            raise invalid_setting(error) from None
 
     def __post_init__(self) -> None:
         if self.name in ("", "..") or Path(self.name).name != self.name:
@@ -481,16 +481,3 @@ class VideoConfig(RunConfig):
         for name, file in self.files().items():
             digests[name] = None if file is None else file_digest(file)
         return digests
-
-
-def _refusal(error: ValidationError) -> ConfigError:
-    """The first of pydantic's errors, in one line: "epochs: expected more than 0, found 0"."""
-    detail = error.errors()[0]
-    name, *keys = map(str, detail["loc"])
-    if detail["type"] == "unexpected_keyword_argument":
-        return ConfigError(f"{name}: there is no such setting", name)
-    entry = ""
-    if keys:  # of a mapping or a list
-        entry = f" for {keys[0]}"
-    message = f"{name}: {why_refused(error)}{entry}, found {detail['input']!r}"
-    return ConfigError(message, name)
