@@ -3,7 +3,7 @@
     Data -> Train          a model; `TrainVIBE` and others name it
     Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
     Convert -> TrainPrVIPE      the same, which the stream `pr_vipe` reads, too
-    Extract -> ExtractBeside    a stream that only one model reads
+    Extract -> ExtractBeside    streams of a split that only one model reads
 
 A model's configuration names the tasks of the checkpoints that it may read (`VideoConfig.MADE_BY`),
 such as {"mposer": ("TrainMPoser", "prior = discriminator")}, with the setting that needs none. With
@@ -290,14 +290,13 @@ class Train(_TrainingTask):
 
 
 def _extractions_beside_data(config: VideoConfig) -> Iterator[ExtractBeside]:
-    """The tasks that extract the extra streams of a model which `Data` does not extract."""
-    extracted_by_data = {spec.name for spec in settings().streams}
-    extra_streams = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
+    """The tasks that extract the streams of a model which `Data` does not extract."""
+    listed = settings().stream_names
     for split, streams in config.streams.items():
         dataset, _, part = split.partition("/")
-        for stream in streams:
-            if stream in extra_streams:
-                yield ExtractBeside(dataset=dataset, split=part, stream=stream)
+        names = " ".join(stream for stream in streams if stream not in listed)
+        if names:
+            yield ExtractBeside(dataset=dataset, split=part, streams=names)
 
 
 class TrainVIBE(Train):
@@ -321,30 +320,33 @@ class TrainPartDynamics(Train):
 
 
 class ExtractBeside(Extract):
-    """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another
-    task trains.
+    """Extract streams of one model, by luigi.cfg or with weights that another task trains.
+
+    They share the decoded frames.
     """
 
-    stream = luigi.Parameter()
+    streams = luigi.Parameter()  # names, with spaces between
     flaw = ""  # `Extract` has it
 
     @property
     def what(self) -> str:
-        return f"{super().what} {self.stream}"
+        return f"{super().what} {self.streams}"
 
     def requires(self) -> list[PipelineTask]:
         tasks: list[PipelineTask] = [Extract(dataset=self.dataset, split=self.split)]
-        trained_by = self._spec().stream.trained_by
-        if trained_by:
-            tasks += _checkpoint_task(trained_by).required_tasks(variant=None, seed=None)
+        for spec in self._specs():
+            if spec.stream.trained_by:
+                tasks += _checkpoint_task(spec.stream.trained_by).required_tasks(None, None)
         return tasks
 
     def recipe(self) -> Recipe:
-        spec = self._spec()
-        if spec.stream.trained_by:
-            checkpoint = _checkpoint_task(spec.stream.trained_by).checkpoint(None)
-            spec = replace(spec, stream=spec.stream.with_weights(checkpoint))
-        return replace(super().recipe(), streams=(spec,))
+        specs = []
+        for spec in self._specs():
+            stream = spec.stream
+            if stream.trained_by:
+                stream = stream.with_weights(_checkpoint_task(stream.trained_by).checkpoint(None))
+            specs.append(replace(spec, stream=stream))
+        return replace(super().recipe(), streams=tuple(specs))
 
-    def _spec(self) -> StreamSpec:
-        return stream_of(settings().source, str(self.stream))
+    def _specs(self) -> Iterator[StreamSpec]:
+        return (stream_of(settings().source, name) for name in str(self.streams).split())

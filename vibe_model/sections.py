@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 from cache.read.open_split import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
-from pipeline.settings.sections import Settings, SettingValue
+from pipeline.settings.sections import Settings, SettingValue, stream_of
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
@@ -154,10 +154,9 @@ class ModelSections:
                 if name in config.splits and name not in splits:
                     reason = broken.get(name.split("/")[0]) or self._why_unknown(name, splits)
                     raise ConfigError(f"{section.where(key)}: {reason}")
-        extracted = {spec.name: spec.stream for spec in self.settings.streams}
         for split, names in config.streams.items():
             if split in splits:
-                streams = {name: extracted[name] for name in names if name in extracted}
+                streams = {name: stream_of(self.settings.source, name).stream for name in names}
                 self._check_columns(config, split, streams)
         pretrained = getattr(config, "pretrained", None)
         if pretrained is not None and not pretrained.is_file():

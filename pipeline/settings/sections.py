@@ -9,6 +9,7 @@ made from the sections of their names, with the options of a command.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ T = TypeVar("T")
 KIND: Final = "kind"  # key of a stream's section that names its class; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
+# resnet50.j2: unless it has a section, the second jittered copy of resnet50
+_COPY: Final = re.compile(r"(.+)\.j([1-9]\d*)")
 TRAININGS: Final = ("mposer", "pose_embedding")  # sections of trainings that belong to no model
 
 
@@ -287,12 +290,22 @@ def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T
 
 def kind_of(source: SettingsFile, name: str) -> str:
     """A stream's kind: the key `kind` of its section, else its name."""
-    return source.section(name).get(KIND, name)
+    return _section_of(source, name).get(KIND, name)
+
+
+def _section_of(source: SettingsFile, name: str) -> Section:
+    """A stream's section; of a jittered copy without one, the copied stream's with another crop."""
+    copy = _COPY.fullmatch(name)
+    if name in source.sections or copy is None:
+        return source.section(name)
+    section = source.section(copy[1])
+    crop = f"{stream_of(source, copy[1]).stream.policy} jitter:{copy[2]}"
+    return Section(source.path, name, {KIND: copy[1], **section, "crop": crop}, section.options)
 
 
 def stream_of(source: SettingsFile, name: str) -> StreamSpec:
     """A stream with the options of its section, else of its kind's section. Raises ConfigError."""
-    section = source.section(name)
+    section = _section_of(source, name)
     kind = kind_of(source, name)
     try:
         stream_class = streams.find(kind)
