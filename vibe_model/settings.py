@@ -64,7 +64,7 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 
 
 # An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
-# pattern: "h36m/train" or "h36m/train:S5*".
+# pattern: "h36m/train" or "h36m/train:S5*". `select_tracks` describes patterns.
 
 
 def split_of(entry: str) -> str:
@@ -118,7 +118,7 @@ class RunConfig:
     # splits of real motion, for a discriminator, a prior or an embedding
     motion: tuple[str, ...] = ("amass/train",)
     # Chooses the best epoch, by PA-MPJPE or, if no split has 3D labels, by the error in 2D: SPLIT,
-    # SPLIT:PATTERN of tracks, or SPLIT:1/10 of its videos. They are not trained on.
+    # SPLIT:PATTERN of tracks, SPLIT:1/10 of its videos, SPLIT:!1/10: the others. Not trained on.
     validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.
@@ -271,7 +271,8 @@ class VideoConfig(RunConfig):
     share_2d: Share = 0.6
     # of these splits and `motion`: not to train on, as 3dpw/train, h36m/train:S5*
     leave_out: tuple[str, ...] = ()
-    evaluation: tuple[str, ...] = ()  # splits that the trained model is evaluated on
+    # of the trained model: splits, each once, or some tracks of them, as in `validation`
+    evaluation: tuple[str, ...] = ()
     # By split: evaluate only tracks whose names match a pattern (`*`, `?`, `[...]`).
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))
     feature_size: PositiveInt = 2048
@@ -324,6 +325,10 @@ class VideoConfig(RunConfig):
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for setting in ("leave_out", "window_weights"):
+        if len(self.evaluated) < len(self.evaluation):
+            raise ConfigError(
+                f"evaluation: expected each split once, found {self.evaluation}", "evaluation"
+            )
             unused = sorted({*map(split_of, getattr(self, setting))} - splits)
             if unused:
                 raise ConfigError(
@@ -428,6 +433,11 @@ class VideoConfig(RunConfig):
 
     @property
     def windows_2d(self) -> int:
+    @property
+    def evaluated(self) -> dict[str, str]:
+        """Split of `evaluation` -> pattern of its tracks."""
+        return {split_of(entry): self.tracks_of(entry) for entry in self.evaluation}
+
         """Number of windows from `datasets_2d` in a batch."""
         if self._has_2d_and_3d:
             return int(self.batch_size * self.share_2d)
@@ -452,7 +462,7 @@ class VideoConfig(RunConfig):
         extra = [reading.stream for reading in self.extra_streams.values()]
         by_split: dict[str, tuple[str, ...]] = {}
         reads = [(self.splits_of(part), self.streams_of(part)) for part in self.parts]
-        evaluated = (*map(split_of, self.validation), *self.evaluation)
+        evaluated = (*map(split_of, self.validation), *self.evaluated)
         for splits, names in (*reads, (evaluated, (self.stream,))):
             if not names:
                 continue

@@ -195,7 +195,7 @@ def _evaluate(
             model.generator,
             splits,
             options,
-            tracks=model.config.tracks,
+            tracks={**model.config.tracks, **model.config.evaluated},
             named=args.protocol,
             training=training,
             stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
@@ -223,7 +223,7 @@ def _chosen_splits(
     Raises PipelineError for missing splits or streams, DataError for features of another size or
     network, StandInMixed if model and splits are partly demo data.
     """
-    names = named or trained.config.evaluation
+    names = named or trained.config.evaluated
     if named:
         chosen = list(named)
     else:

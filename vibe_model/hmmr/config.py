@@ -21,7 +21,7 @@ from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 class HMMRConfig(VideoConfig):
     """HMMR's settings, in addition to those of every model."""
 
-    VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 2}
+    VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 3}
     FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {
         "discriminator_weight",
         "least_scale",
@@ -49,7 +49,7 @@ class HMMRConfig(VideoConfig):
     datasets_3d: tuple[str, ...] = ("h36m/train",)
     share_2d: Share = 0.5
     validation: tuple[str, ...] = ("h36m/train:S5*", "penn_action/test:1/10")
-    evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
+    evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val", "penn_action/test:!1/10")
     # Number of jittered copies `<stream>.j1`, `.j2`, ... to read windows of `datasets_2d` from, at
     # random; 0: the stream itself. The authors use one for 2D data and five for 3D data.
     copies_2d: NonNegativeInt = 0

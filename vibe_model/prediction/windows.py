@@ -78,12 +78,17 @@ class EvalWindow(NamedTuple):
 def select_tracks(split: Split, pattern: str = "*") -> list[TrackRecord]:
     """Tracks whose names match a pattern (`*`, `?`, `[...]`), in row order.
 
-    The pattern 1/10 selects all tracks of about a tenth of the videos.
+    The pattern 1/10 selects all tracks of about a tenth of the videos; !PATTERN the other tracks.
     """
+    bare = pattern.removeprefix("!")
+    return [track for track in split.tracks if _matches(track, bare) == (bare == pattern)]
+
+
+def _matches(track: TrackRecord, pattern: str) -> bool:
     share = _SHARE.fullmatch(pattern)
     if share:
-        return [track for track in split.tracks if _is_drawn(track.video, int(share[1]))]
-    return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
+        return _is_drawn(track.video, int(share[1]))
+    return fnmatchcase(track.name, pattern)
 
 
 def _is_drawn(video: str, one_in: int) -> bool:

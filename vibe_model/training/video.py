@@ -203,15 +203,17 @@ class VideoRun(TrainingLoop):
         )
 
     def _check_evaluation(self) -> None:
-        """Raise an error for validation tracks that do not exist."""
+        """Raise DataError for tracks that do not exist."""
         config = self.config
         empty = [
             entry
-            for entry in config.validation
+            for entry in (*config.validation, *config.evaluation)
             if not select_tracks(self.splits[split_of(entry)], config.tracks_of(entry))
         ]
         if empty:
-            raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
+            raise DataError(
+                f"validation, evaluation: {', '.join(empty)}: no track matches. Name others."
+            )
 
     def inputs(self) -> dict[str, Any]:
         return {
@@ -317,9 +319,9 @@ class VideoRun(TrainingLoop):
             options = replace(options, smoothed_too=sigma)
         return evaluate_all(
             generator,
-            {name: self.splits[name] for name in config.evaluation},
+            {name: self.splits[name] for name in config.evaluated},
             options,
-            tracks=config.tracks,
+            tracks=config.evaluated,
             training={name: self.splits[name] for name in config.splits_of("datasets_3d")},
             stand_in=self.facts["stand_in"],
             output=EvalOutput(

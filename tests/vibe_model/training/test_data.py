@@ -215,6 +215,9 @@ def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
     assert {
         track.video for track in select_tracks(SimpleNamespace(tracks=tracks[:600]), f"1/{one_in}")
     } <= videos
+    others = select_tracks(SimpleNamespace(tracks=tracks), f"!1/{one_in}")
+    assert sorted(track.name for track in [*drawn, *others]) == sorted(t.name for t in tracks)
+    assert select_tracks(SimpleNamespace(tracks=tracks[:4]), "!v1/*") == tracks[:2]
 
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):

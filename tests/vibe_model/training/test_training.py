@@ -453,5 +453,9 @@ def test_tracks_of_a_training_split_choose_the_best_epoch_and_those_without_3d_l
         assert (labelled["frames_total"], others["frames_total"]) == (5, 9)
         assert "pck_2d" in others and "pa_mpjpe" not in others
         assert epoch["score"] == labelled["pa_mpjpe"]
-    with pytest.raises(DataError, match=r"validation: b/train:S5\*: no track matches"):
+    with pytest.raises(DataError, match=r"validation, evaluation: b/train:S5\*: no track matches"):
         training.run(replace(config, validation=("b/train:S5*", "b/train:v1/*")))
+    with pytest.raises(DataError, match=r"b/train:S5\*: no track matches"):
+        training.run(replace(config, evaluation=("b/train:S5*", "a/test")))
+    with pytest.raises(ConfigError, match="evaluation: expected each split once"):
+        replace(config, evaluation=("b/train:v1/*", "b/train"))
