@@ -97,6 +97,7 @@ class Registry(Generic[T]):
     group: str  # group of entry points
     base: type[Any]  # class of the records
     named_by: str  # attribute of a record that has its name
+    instead: str = ""  # end of the message for an unknown name
 
     # A record is an instance of `base`; `ClassRegistry` replaces both.
     _relation: ClassVar[str] = ""  # in messages, after the name of `base`
@@ -177,7 +178,7 @@ class Registry(Generic[T]):
         names = self.names()
         hint = f"known: {', '.join(names)}. If a package adds it, install the package."
         similar = did_you_mean(name, names) or ";"
-        return PipelineError(f"no {self.what} is called {name!r}{similar} {hint}")
+        return PipelineError(f"no {self.what} is called {name!r}{similar} {hint}{self.instead}")
 
     def _entries(self) -> dict[str, _Registration]:
         """All entries by name, ours first. Raises PipelineError if two packages claim one name."""

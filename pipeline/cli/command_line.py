@@ -50,7 +50,10 @@ OPEN_FILES: Final = 65_536  # number of files that this process may open, if the
 
 SETTING: Final = "SECTION.KEY=VALUE"
 SET_A_KEY: Final = f"To set a key of luigi.cfg: --set {SETTING}, such as --set paths.raw=DIR"
-QUOTE: Final = "Expected no further name; put a name that has spaces into quotes"
+QUOTE: Final = (
+    "Expected no further name; put a name that has spaces into quotes, and in place of several "
+    "files name their folder"
+)
 # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SET: Final = "PIPELINE_SET"
 

@@ -124,7 +124,12 @@ class DetectionResources(Computing):
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
 _REGISTRY: Final[ClassRegistry[Detector]] = ClassRegistry(
-    "detector", ENTRY_POINTS, Detector, "name"
+    "detector",
+    ENTRY_POINTS,
+    Detector,
+    "name",
+    " blaze_pose has MediaPipe's networks; keypoint files of OpenPose and other tools are read "
+    "from keypoints/ in the raw folder (docs/datasets/videos.md).",
 )
 names = _REGISTRY.names
 find = _REGISTRY.find

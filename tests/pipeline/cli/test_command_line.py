@@ -198,6 +198,14 @@ MISTAKES = (  # words, and what the message names
         "prepare videos --raw {clips} --cache {root} --detector yolo",
         "no detector is called 'yolo'; known: ",
     ),
+    (
+        "detect {clips} --out {root}/new --detector openpose",
+        "keypoint files of OpenPose and other tools are read from keypoints/ in the raw folder",
+    ),
+    (
+        "prepare videos --raw {clips} {file} {penn} --cache {root}",
+        "in place of several files name their folder",
+    ),
     ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
     ("detect {penn} --out {root}/new --set quality", "expected SECTION.KEY=VALUE"),
     (f"{EXPORT} --option quality", "expected NAME=VALUE"),
