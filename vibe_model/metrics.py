@@ -245,7 +245,7 @@ def _pck_aligned_by_frame(
 
     pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the
     trace of the best 2 x 2 map. Correct: closer than alpha * size px (of all frames, or (N,) of
-    each), as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and eval_util.py of
+    each), as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 6.1, and eval_util.py of
     human_dynamics). Frames with fewer than 6 visible points: skipped.
     """
     labelled = visible > 0  # (N, J)

@@ -2,7 +2,7 @@
 -> [evaluation]
 
 PA-MPJPE of the bodies before and after a still image, compared with baselines without motion
-(Kanazawa et al., CVPR 2019, section 4.3).
+(Kanazawa et al., CVPR 2019, section 6.3).
 """
 
 from __future__ import annotations
