@@ -29,7 +29,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
-from tasks.base import PipelineTask, warn
+from tasks.base import PipelineTask
 from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.results import RunMetrics
 from tasks.settings import settings
@@ -40,7 +40,7 @@ from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.part_dynamics.streams import PrVipe
-from vibe_model.sections import VIBE, WITHOUT_DEPTH, ModelSections
+from vibe_model.sections import VIBE, ModelSections
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig
 
@@ -280,11 +280,8 @@ class Train(_TrainingTask):
         return [*tasks, *_extractions_beside_data(config)]
 
     def work(self) -> None:
-        config = self.config()
-        if not config.learns_depth:
-            warn(WITHOUT_DEPTH)
         with self.progress() as progress:
-            folder = run_training(config, self.variant, progress, self.what)
+            folder = run_training(self.config(), self.variant, progress, self.what)
         best = RunMetrics.read(folder).content["best"]
         self.say_finished([f"validation {score_text(best)}", f"best of epoch {best['epoch'] + 1}"])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.command_line import Terminated
 from pipeline.errors import ConfigError
-from tasks.training_run import TrainingView
+from tasks.training_run import TrainingView, warn_of_doubts
 from vibe_model import runs
 from vibe_model.settings import VideoConfig
 
@@ -31,6 +31,7 @@ def run_training(config: VideoConfig, variant: str | None, progress: Progress, w
 
     n = ProcessGroup.planned_size(config)
     if n == 1:
+        warn_of_doubts(config)
         return training.run(config, progress=TrainingView(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
     command = f"--standalone --nproc-per-node {n} -m tasks train --model={config.MODEL}"

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cli import console
 from tasks.base import fact, say, warn
+from tasks.settings import settings
 from vibe_model.metrics import score_text
+from vibe_model.sections import ModelSections
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
+    from vibe_model.settings import VideoConfig
     from vibe_model.training.loop import TrainingProgress
 
 # A step is an outlier if its loss is more than so many times the mean of the epoch's steps before
@@ -82,6 +85,12 @@ class TrainingView:
         if len(self._scores) > 1:
             return ", ".join(f"{split} {score}" for split, score in self._scores.items())
         return "".join(self._scores.values())
+
+
+def warn_of_doubts(config: VideoConfig) -> None:
+    """Print the warnings before a training, in the process that shows it."""
+    for text in ModelSections(settings()).doubts(config):
+        warn(text)
 
 
 def _warn_of_outlier(step: int, loss: float, mean: float) -> None:

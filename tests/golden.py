@@ -41,6 +41,7 @@ class Transcript:
             python(): "python",
             sys.executable: "python",
             tool("luigi"): "luigi",
+            tool("vibe-pipeline"): "vibe-pipeline",
             socket.gethostname(): "HOST",
         }
         self._places = known | {str(place): name for place, name in places.items()}

@@ -18,6 +18,8 @@ from pipeline import datasets
 from pipeline.__main__ import main
 from tasks import settings
 from tests.environments import PIP, fresh_python, run_apart
+from vibe_model.models import find
+from vibe_model.sections import ModelSections
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "tasks", "vibe_model")
@@ -97,13 +99,16 @@ def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path):
 
 
 def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it_is_called(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     assert main(["init", str(tmp_path), "--real"]) == 0
     before = values((ROOT / "pipeline/commands/templates/luigi.cfg").read_text())
     after = values((tmp_path / "luigi.cfg").read_text())
     of_demo = {("embedded", "seed"), ("embedded", "size")}
     assert before.keys() - after.keys() == of_demo
+    models = ("vibe", "hmmr", "part_dynamics")
+    start = {(model, "pretrained"): "data/model_checkpoint.pt" for model in models}
+    assert {key: after[key] for key in after.keys() - before.keys()} == start
     changed = {
         key: after.get(key) for key in before.keys() - of_demo if before[key] != after.get(key)
     }
@@ -120,11 +125,17 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
     assert settings.load(tmp_path / "luigi.cfg").embedded.enabled is False
     assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "net.pt").touch()
     words = ["--raw", "work/../downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
-    assert main(["init", "work", "--real", *words]) == 0
+    assert main(["init", "work", "--real", *words]) == 1
+    missing = capsys.readouterr().err.splitlines()
+    assert missing == ["! --body /smpl: there is no such file or folder"]
     loaded = settings.load(tmp_path / "work" / "luigi.cfg")
     assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))
     assert str(loaded.stream.stream.weights) == f"spin:{tmp_path / 'net.pt'}"
+    for model in models:
+        assert ModelSections(loaded).model(find(model)).pretrained == tmp_path / "net.pt"
 
 
 def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(tmp_path, capsys):

@@ -21,7 +21,7 @@ from pipeline.settings.sections import Settings, SettingValue, stream_of
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
-from vibe_model.settings import RunConfig, VideoConfig, split_of
+from vibe_model.settings import SPIN, RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 
 C = TypeVar("C", bound=RunConfig)
@@ -122,13 +122,16 @@ class ModelSections:
         for training in _WITHOUT_MODEL:
             self._training_settings(training)
 
-    def check_all_inputs(self) -> None:
-        """`check_inputs` for all models whose sections or defaults say that they are trained."""
+    def check_all_inputs(self) -> Iterator[str]:
+        """`check_inputs` for all models whose sections or defaults say that they are trained.
+
+        Yields their `doubts`.
+        """
         for model in models.every():
             section = self.settings.source.section(model.section)
             if (
                 model.always_reported
-                or section.keys() - {"report"}
+                or section.keys() - {"report", "pretrained"}  # which `init` sets for all
                 or (section and RunChoice.read(self.settings, model).report)
             ):
                 config = self.model(model)
@@ -138,6 +141,18 @@ class ModelSections:
 
                     with _name_section(section):
                         device_of(config.device)
+                yield from self.doubts(config)
+
+    def doubts(self, config: VideoConfig) -> Iterator[str]:
+        """Yield warnings, before a training, about settings that its results suffer from."""
+        if not config.learns_depth:
+            yield WITHOUT_DEPTH
+        preset = _preset_of(self.settings, models.find(config.MODEL))
+        if config.usual_start and config.pretrained is None and preset != _DEMO_PRESET:
+            yield (
+                f"{config.name} starts from a random regressor, not from {config.usual_start} "
+                f"([{config.MODEL}] pretrained = none)"
+            )
 
     def check_inputs(self, config: RunConfig, training: Training[Any]) -> None:
         """Check that a training's splits, streams and checkpoint are known or exist.
@@ -158,11 +173,19 @@ class ModelSections:
             if split in splits:
                 streams = {name: stream_of(self.settings.source, name).stream for name in names}
                 self._check_columns(config, split, streams)
-        pretrained = getattr(config, "pretrained", None)
-        if pretrained is not None and not pretrained.is_file():
+        if not isinstance(config, VideoConfig) or config.pretrained is None:
+            return
+        pretrained = config.pretrained
+        if not pretrained.is_file():
             raise ConfigError(
                 f"{section.where('pretrained')} = {pretrained}: there is no such file. Name "
                 "another, or none."
+            )
+        weights = self.settings.stream.stream.weights_file
+        if pretrained == weights and config.usual_start not in ("", SPIN):
+            raise ConfigError(
+                f"{section.where('pretrained')} = {pretrained}: SPIN's regressor has other "
+                "layers. Set pretrained = none, or regressor = spin."
             )
 
     def model(

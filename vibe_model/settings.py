@@ -63,6 +63,8 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 """Settings of all `embedded` presets: short runs on the demo data."""
 
 
+SPIN: Final = "SPIN's"  # of `usual_start`
+
 # An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
 # pattern: "h36m/train" or "h36m/train:S5*". `select_tracks` describes patterns.
 
@@ -323,12 +325,12 @@ class VideoConfig(RunConfig):
                 "motion",
                 "prior",
             )
-        splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
-        for setting in ("leave_out", "window_weights"):
         if len(self.evaluated) < len(self.evaluation):
             raise ConfigError(
                 f"evaluation: expected each split once, found {self.evaluation}", "evaluation"
             )
+        splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
+        for setting in ("leave_out", "window_weights"):
             unused = sorted({*map(split_of, getattr(self, setting))} - splits)
             if unused:
                 raise ConfigError(
@@ -361,6 +363,11 @@ class VideoConfig(RunConfig):
     def learns_depth(self) -> bool:
         """Whether it trains on more than 2D labels."""
         return bool(self.datasets_3d)
+
+    @property
+    def usual_start(self) -> str:
+        """Whose regressor trainings usually start from, for messages; "" for random weights."""
+        return ""
 
     @property
     def uses_motion(self) -> bool:
@@ -427,17 +434,17 @@ class VideoConfig(RunConfig):
         return _pattern_of(entry) or self.tracks.get(split_of(entry), "*")
 
     @property
+    def evaluated(self) -> dict[str, str]:
+        """Split of `evaluation` -> pattern of its tracks."""
+        return {split_of(entry): self.tracks_of(entry) for entry in self.evaluation}
+
+    @property
     def _has_2d_and_3d(self) -> bool:
         """Whether batches have a 2D part and a 3D part, of sizes by `share_2d`."""
         return bool(self.splits_of("datasets_2d") and self.splits_of("datasets_3d"))
 
     @property
     def windows_2d(self) -> int:
-    @property
-    def evaluated(self) -> dict[str, str]:
-        """Split of `evaluation` -> pattern of its tracks."""
-        return {split_of(entry): self.tracks_of(entry) for entry in self.evaluation}
-
         """Number of windows from `datasets_2d` in a batch."""
         if self._has_2d_and_3d:
             return int(self.batch_size * self.share_2d)

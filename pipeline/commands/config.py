@@ -68,14 +68,15 @@ def _run(args: argparse.Namespace) -> int:
 
     problems = list[str]()
     try:
-        load(TRAININGS)(settings).check_all_inputs()
+        for doubt in load(TRAININGS)(settings).check_all_inputs():
+            err.warn(doubt)
     except ConfigError as error:
         message = str(error).removesuffix(".")
         problems.append(f"{message}. This is needed for training, not for `Data`.")
     if args.check:
         problems += _problems(settings)
     for text in problems:
-        err.print(f"{console.DOUBT} {plain(text)}")
+        err.warn(text)
     if args.check and not (problems or args.json):
         out.print(f"{console.DONE} {plain(str(file))}: correct, training can start")
     return int(args.check and bool(problems))

@@ -13,8 +13,9 @@ from typing import Final
 
 from pipeline import datasets
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import out, plain
+from pipeline.cli.console import err, out, plain
 from pipeline.errors import PipelineError
+from pipeline.features.weights import WeightsSpec
 from pipeline.settings.file import PATH
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -53,13 +54,16 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Write FOLDER/luigi.cfg, and print what to do next."""
+    """Write FOLDER/luigi.cfg, and print what to do next. Returns 1 if a named path is missing."""
     text = (_TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
     options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
     named = {key: _absolute(value) for key, value in options.items() if value is not None}
     if args.real:
-        text = (_TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**{**_REAL, **named})
+        values = {**_REAL, **named}
+        weights = WeightsSpec.parse(values["weights"])
+        values["start"] = weights.argument if weights.kind == "spin" else "none"
+        text = (_TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**values)
     elif named:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
 
@@ -82,7 +86,13 @@ def _run(args: argparse.Namespace) -> int:
     for step in steps:
         out.print(plain(f"{heading:<10} {step}"))
         heading = ""
-    return 0
+    code = 0
+    for key, value in named.items():
+        path = Path(value.removeprefix("spin:").removeprefix("file:"))
+        if path.is_absolute() and not path.exists():  # the name of weights is neither
+            err.warn(f"--{key} {path}: there is no such file or folder")
+            code = 1
+    return code
 
 
 def _absolute(value: Path | str) -> str:

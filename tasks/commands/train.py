@@ -21,9 +21,8 @@ from pipeline.features.committed import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.training import model_config
-from tasks.training_run import TrainingView
+from tasks.training_run import TrainingView, warn_of_doubts
 from vibe_model import models, runs
-from vibe_model.sections import WITHOUT_DEPTH
 from vibe_model.settings import VideoConfig
 
 
@@ -59,8 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         training.run(config, progress=None)
         return 0
 
-    if not config.learns_depth:
-        warn(WITHOUT_DEPTH)
+    warn_of_doubts(config)
     _warn_of_missing_rows(config)
     title = f"{model.title}, {config.name}, seed {config.seed}"
     with bar("train", console.err, unit="step") as progress:

@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
+from vibe_model.settings import EMBEDDED, SPIN, RunConfig, Share, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,10 @@ class HMMRConfig(VideoConfig):
     def deltas(self) -> tuple[int, ...]:
         """Steps in frames at which past and future are predicted."""
         return tuple(dt for dt in (-self.past, self.future) if dt)
+
+    @property
+    def usual_start(self) -> str:
+        return SPIN if self.regressor == "spin" else "HMR's, which cannot be read here"
 
     @property
     def uses_motion(self) -> bool:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from pipeline.errors import ConfigError
 from vibe_model.part_dynamics.pr_vipe.config import SIZE
 from vibe_model.reading import Reading
-from vibe_model.settings import EMBEDDED, VideoConfig
+from vibe_model.settings import EMBEDDED, SPIN, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
 HOMOGRAPHY_SIZE: Final = 9  # a 3 x 3 matrix
@@ -90,6 +90,10 @@ class PartDynamicsConfig(VideoConfig):
         super().check_consistency()
         if self.regions not in (1, 5):
             raise ConfigError(f"regions: expected 5 or 1, found {self.regions}", "regions")
+
+    @property
+    def usual_start(self) -> str:
+        return SPIN
 
     @property
     def extra_streams(self) -> Mapping[str, Reading]:

@@ -181,6 +181,8 @@ class VideoRun(TrainingLoop):
         if estimated:
             self.facts["estimates"] = estimated
         self.facts["processes"] = group.size
+        if config.pretrained is None:
+            self.facts["starts_from"] = "random weights"
 
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 from vibe_model.models import Model, Training
-from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
+from vibe_model.settings import EMBEDDED, SPIN, RunConfig, Share, VideoConfig
 
 # Split -> frames from one window's start to the next, where it differs from `stride`.
 PUBLISHED_STRIDES: Final = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}
@@ -120,6 +120,10 @@ class TrainConfig(VideoConfig):
             disc_size=128,
         )
         return replace(small, **changes)
+
+    @property
+    def usual_start(self) -> str:
+        return SPIN
 
     @property
     def uses_motion(self) -> bool:
