@@ -32,7 +32,7 @@ from cache.read.batches import Batch, StreamFields
 from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, DefaultStream, OpenSplit
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.windows import Ranges, Tail, intersect, windows_of
+from cache.windows import Ranges, Tail, intersect, join_adjacent, windows_of
 
 if TYPE_CHECKING:
     import zarr
@@ -267,12 +267,35 @@ class Split(OpenSplit):
         """A whole column as a lazy Zarr array: `kp_2d`, or `features/resnet50` (also with `_ok` or
         `_key`) for a stream.
 
-        Rows without a committed track have fill values or a replaced track's values. Reading raises
-        CacheError for a missing shard, and CacheChanged when the split has been replaced.
+        Rows without a committed track have fill values or a replaced track's values: `live` leaves
+        them out. Reading raises CacheError for a missing shard, and CacheChanged when the split has
+        been replaced.
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
         return open_lazily(*self.find_array(name))
+
+    def live(self, name: str) -> Array:
+        """Read the rows of committed tracks of a `column`, in the order of `tracks`: (number of
+        these rows, ...), as stored. All of them are in memory.
+
+        Rows that a stream does not have are NaN (`_ok`: 255). Raises CacheError for a shard that is
+        missing, short or damaged, and CacheChanged when the split has been replaced.
+        """
+        opened, array = self.find_array(name)
+        reader = opened.reader(array)
+        shards = set(opened.shards)
+        size = self.rows_per_shard
+        values = opened.commit.columns[array].empty(self.manifest["rows"])
+        n_done = 0
+        # one shard at a time, so that a store's bytes are not all held beside the result
+        spans = np.arange(0, self.commit.extent, size)[:, None] + [0, size]
+        for start, stop in intersect(join_adjacent(self.tables.track_rows), spans).tolist():
+            n_rows = stop - start
+            if start // size in shards:
+                reader.read(np.array([start]), n_rows, values[None, n_done : n_done + n_rows])
+            n_done += n_rows
+        return values
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Read rows [start, stop) of one column as stored: (stop - start, ...).

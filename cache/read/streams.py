@@ -60,6 +60,11 @@ class OpenCommit:
             self._readers[array] = Rows.open(stored)
         return self._readers[array]
 
+    @property
+    def shards(self) -> list[int]:
+        """Numbers of the shards that this commit has, ascending."""
+        return [*range(self.commit.geometry.shards(self.commit.extent))]
+
 
 class _StalenessCheck:
     """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
@@ -141,7 +146,7 @@ class OpenStream(OpenCommit):
 
     @property
     def shards(self) -> list[int]:
-        """Numbers of the shards that the stream has, ascending."""
+        """Numbers of the shards that were computed for the split's rows, ascending."""
         return [int(shard) for shard in np.flatnonzero(self._has_shard)]
 
     def part(self, part: str = "") -> Rows:

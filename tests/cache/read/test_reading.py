@@ -1,5 +1,6 @@
 """What a batch holds, and what makes reading refuse."""
 
+import itertools
 import shutil
 import weakref
 from typing import Any
@@ -214,3 +215,30 @@ def test_widening_is_exact_for_every_float16():
         copy_rows(some, out)
         np.testing.assert_array_equal(out, some.astype(np.float32))
         assert (np.signbit(out) == np.signbit(some)).all()
+
+
+def test_live_rows_are_those_of_the_tracks_and_nan_where_a_stream_has_none(tmp_path, toy):
+    videos = {entry.name: (entry, tracks) for entry, tracks in toy.videos()}
+    toy.write(tmp_path, videos.values())
+    toy.write_stream(tmp_path, bad_rows=[9, 40])
+    videos["b"] = toy.video("b", [7, 20], seed=1)
+    toy.write(tmp_path, videos.values(), drop=["b"])  # the new rows are those of no stream
+    split = cache.open(tmp_path)["toy/train"]
+    rows = [row for track in split.tracks for row in range(track.start, track.stop)]
+    assert len(rows) == split.manifest["rows"] == 143 < split.column("kp_2d").shape[0]
+    written = itertools.chain.from_iterable(tracks for _, tracks in videos.values())
+    by_name = {track.name: track.columns for track in written}
+    for name in ("kp_2d", "frame_index", "has_3d"):
+        expected = np.concatenate([by_name[track.name][name] for track in split.tracks])
+        live = split.live(name)
+        assert live.dtype == split.column(name).dtype
+        np.testing.assert_array_equal(live, expected)
+
+    features = toy.features(rows, 4)
+    is_computed = np.array([row < 143 and row not in (9, 40) for row in rows])
+    assert (~is_computed).sum() == 27 + 2
+    features[~is_computed] = np.nan
+    np.testing.assert_array_equal(split.live("features/resnet50"), features)
+    assert (split.live("features/resnet50_ok") == 1).tolist() == is_computed.tolist()
+    with pytest.raises(CacheError, match="no column 'nose'"):
+        split.live("nose")
