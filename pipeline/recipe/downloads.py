@@ -198,18 +198,18 @@ def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
     """Whether a folder's name is one of `names`, or that of `raw` with a version: posetrack18."""
     if folder == raw:
         return False
-    letters = _letters(folder.name)
-    if letters in map(_letters, names):
+    name = letters(folder.name)
+    if name in map(letters, names):
         return True
     # bedlam2 is no bedlam
-    is_version = re.fullmatch(rf"{re.escape(_letters(raw.name))}([0-9]{{2,4}})?", letters)
+    is_version = re.fullmatch(rf"{re.escape(letters(raw.name))}([0-9]{{2,4}})?", name)
     return is_version is not None
 
 
-def _letters(name: str) -> str:
+def letters(name: str) -> str:
     """Small letters and digits of a name.
 
-    >>> _letters("Penn_Action"), _letters("3DPW")
+    >>> letters("Penn_Action"), letters("3DPW")
     ('pennaction', '3dpw')
     """
     return "".join(char for char in name.lower() if char.isalnum())

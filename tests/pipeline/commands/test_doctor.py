@@ -156,6 +156,20 @@ def test_beside_a_complete_release_archives_may_stay(tmp_path):
     assert packed == [True, True, False]
 
 
+def test_archives_may_stay_beside_their_folders_where_nobody_knows_how_many_there_are(tmp_path):
+    class Subsets(Ninth):
+        release = Release(parts=(ReleasePart("tables", ("*/*.csv",), "all.zip and others"),))
+
+    for file in ("SSM/a.csv", "images/scene_1/a.png", "P1/a.csv"):
+        touch(tmp_path / file)
+    for file in ("all.zip", "SSM_synced.tar.bz2", "scene_1_png.tar", "P1.zip", "P10.zip"):
+        touch(tmp_path / file)
+    messages = problems(examine(Subsets(), tmp_path)).splitlines()
+    assert [line.split()[0].rpartition("/")[2] for line in messages if "packed" in line] == [
+        "P10.zip"
+    ]
+
+
 def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded, tmp_path):
     assert (examine(BODY, embedded.body).missing, examine(BODY, embedded.body).stand_in) == (
         (),
