@@ -24,6 +24,7 @@ import cache
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.misplaced import videos_of
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
@@ -96,13 +97,13 @@ def list_videos(committed: cache.Split | None, others: OtherSplits) -> tuple[Raw
     """The split's raw videos, each with a name that tables can hold and no other video has.
 
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
-    videos and the folder has none of any split; RawDataError if the folder is not the dataset's.
+    videos and the folder has none of any split; as `videos_of` without one.
     """
     raw = others.raw
     earlier = committed if committed is not None and len(committed.videos) else None
     try:
-        videos = others.dataset.videos(raw, others.split)
-    except RawDataError as error:
+        videos = videos_of(others.dataset, raw, others.split)
+    except PipelineError as error:
         if earlier is None:
             raise
         raise _no_videos(raw, earlier) from error

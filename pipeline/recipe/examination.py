@@ -26,6 +26,7 @@ from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.detected.clip import ClipDataset
+from pipeline.datasets.misplaced import letters, misplaced_parts
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.people.detections import read_detections
@@ -33,13 +34,7 @@ from pipeline.files.formats.people.joint_orders import NOT_STATED
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS
-from pipeline.recipe.downloads import (
-    OTHER_NAMES,
-    has_gaps,
-    incomplete_inputs,
-    letters,
-    misplaced_parts,
-)
+from pipeline.recipe.downloads import has_gaps, incomplete_inputs
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
 SHORTEST_NAME: Final = 3  # letters of a folder's name that may be a part of its archive's
@@ -203,13 +198,13 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     problems += bad_keypoints
     pairs = zip(parts, counts, strict=True)
     absent = [part for part, count in pairs if count.state is PartState.MISSING]
-    misplaced = [*misplaced_parts(raw, parts, absent, OTHER_NAMES.get(dataset.name, ()))]
+    misplaced = [*misplaced_parts(raw, parts, absent, dataset.name)]
     problems += misplaced
     required = [count for count in counts if not count.without]
     is_incomplete = any(count.state is not PartState.THERE for count in required)
     if is_incomplete and not misplaced:
         problems += _packed_parts(raw, packed)
-    elif not stand_in and any(count.known is None for count in required):
+    elif not (stand_in or is_incomplete) and any(count.known is None for count in required):
         problems += _unopened_archives(raw, packed, counts)
     problems += _find_mistakes(raw, dataset.release.mistakes)
     problems += _find_surplus(counts)

@@ -24,6 +24,7 @@ from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.estimates import BodyFit, estimates_of, fits_of
 from pipeline.files.formats import smpl_files
@@ -201,7 +202,7 @@ def from_raw(
 
     Raises:
         RawDataError: the folder is not the dataset's.
-        PipelineError: the split is missing, or the video has no track.
+        PipelineError: the split is missing, its files are elsewhere, or the video has no track.
         StandInMixed, MissingAssets: as `from_cache`.
     """
     dataset.check_split(split)
@@ -325,7 +326,7 @@ class _RawTracks:
         self._raw = raw
         self._choice = choice
         self._body = body
-        self.videos: Sequence[RawVideo] = self._dataset.videos(raw, split)
+        self.videos = videos_of(self._dataset, raw, split)
         self.accounts: dict[str, VideoAccount] = {}
 
     def choose_tracks(self) -> list[ShownTrack]:

@@ -31,6 +31,18 @@ doctor penn_action | -> penn_action/Penn_Action | | 1 | Move the contents of RAW
 doctor h36m | json | nest images | 1 | RAW/h36m/images/images is a folder in one of the same name
 doctor penn_action --raw RAW/penn_action | | | 1 | Name the folder above: --raw RAW.
 convert penn_action/train --raw RAW | | | 2 | Did you mean --raw RAW/penn_action?
+convert penn_action/train | -> penn_action/download | | 2 | not in RAW/penn_action but in RAW/penn_action/download. Move the contents of RAW/penn_action/download to RAW/penn_action.
+convert posetrack/val | -> posetrack/download | | 2 | not in RAW/posetrack but in RAW/posetrack/download. Move the contents of RAW/posetrack/download to RAW/posetrack.
+convert h36m/train | -> h36m/download | | 2 | not in RAW/h36m but in RAW/h36m/download. Move the contents of RAW/h36m/download to RAW/h36m.
+convert kinetics/val | -> kinetics/download | | 2 | not in RAW/kinetics but in RAW/kinetics/download. Move the contents of RAW/kinetics/download to RAW/kinetics.
+convert insta_variety/train | -> insta_variety/download | | 2 | not in RAW/insta_variety but in RAW/insta_variety/download. Move the contents of RAW/insta_variety/download to RAW/insta_variety.
+convert mpi_inf_3dhp/test | -> mpi_inf_3dhp/download | | 2 | not in RAW/mpi_inf_3dhp but in RAW/mpi_inf_3dhp/download. Move the contents of RAW/mpi_inf_3dhp/download to RAW/mpi_inf_3dhp.
+convert emdb/emdb1 | -> emdb/download | | 2 | not in RAW/emdb but in RAW/emdb/download. Move the contents of RAW/emdb/download to RAW/emdb.
+convert bedlam/train | -> bedlam/download | | 2 | not in RAW/bedlam but in RAW/bedlam/download. Move the contents of RAW/bedlam/download to RAW/bedlam.
+prepare penn_action | -> penn_action/Penn_Action | | 2 | not in RAW/penn_action but in RAW/penn_action/Penn_Action. Move the contents
+convert penn_action/train | | rename frames Frames | 2 | videos with pictures: RAW/penn_action/Frames/0001/000001.jpg differs in capitals from frames/<0001>/000001.jpg
+convert 3dpw/train | | move sequenceFiles/train sequenceFiles | 2 | sequences of train: not in RAW/3dpw/sequenceFiles/train but in RAW/3dpw/sequenceFiles.
+convert posetrack/train | -> PoseTrack21 | | 2 | not in RAW/posetrack but in RAW/PoseTrack21. + rename it: mv RAW/PoseTrack21 RAW/posetrack.
 doctor penn_action | - | touch penn_action | 1 | RAW/penn_action is a file. Unpack it
 convert penn_action/train | - | touch penn_action | 2 | --raw RAW/penn_action: is a file. Unpack it
 doctor penn_action | - | link penn_action /gone/disk | 1 | is a link to /gone/disk, which does not exist
@@ -50,9 +62,9 @@ doctor 3dpw | - | touch 3dpw/sequenceFiles/a.pkl | 1 | RAW/3dpw/sequenceFiles/a.
 doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' pictures: not in RAW/3dpw but in RAW/3dpw/imageFiles
 doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted parts
 doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/TS1/annot_data.mat | 1 | RAW/mpi_inf_3dhp/TS1 is a test sequence outside the test set's folder
-doctor amass | | touch CMU.tar.bz2 | 0 | RAW/amass/CMU.tar.bz2 has no folder of its name. If it is still packed, unpack it in RAW/amass.
+doctor amass | | touch KIT.tar.bz2 | 0 | RAW/amass/KIT.tar.bz2 has no folder of its name. If it is still packed, unpack it in RAW/amass.
 doctor emdb | | touch P7.zip | 0 | RAW/emdb/P7.zip has no folder of its name. If
-doctor bedlam | | touch training_images/20221011_1_250_batch01hand_png.tar | 0 | batch01hand_png.tar has no folder of its name.
+doctor bedlam | | touch training_images/20221024_3-10_100_batch01handhair_png.tar | 0 | batch01handhair_png.tar has no folder of its name.
 doctor amass | - | touch amass/amass/SFU/0005/0005_Jogging001_poses.npz | 0 | 0005_Jogging001_poses.npz is one folder too deep
 doctor amass | - | touch amass/SOMA/subject1/run.pkl | 1 | RAW/amass/SOMA/subject1/run.pkl is a pickle
 doctor amass | - | touch amass/SOMA/run.pkl | 1 | RAW/amass/SOMA/run.pkl is a pickle
@@ -176,7 +188,11 @@ def test_a_mistake_with_a_download_is_named_with_its_place_cause_and_cure(
         {one.__name__: one for one in PLANTS}[function](folder, *arguments)
     if not given:
         command += " --raw RAW" if verb == "doctor" else f" --raw RAW/{name}"
+    if verb != "doctor":
+        command += " --cache CACHE"
     if verb == "convert":
-        command += " --cache CACHE --workers 1"
+        command += " --workers 1"
+    if verb == "prepare":
+        command += " --weights untrained:0"
     said = [text.strip().replace("RAW", str(raw)) for text in texts.split(" + ")]
     assert "Traceback" not in types(command, *said, code=int(code))
