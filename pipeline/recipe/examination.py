@@ -37,7 +37,6 @@ from pipeline.files.raw.files import VIDEOS
 from pipeline.recipe.downloads import has_gaps, incomplete_inputs
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
-SHORTEST_NAME: Final = 3  # letters of a folder's name that may be a part of its archive's
 CLIPS_OPENED: Final = 100  # clips of a split whose first frame is decoded
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = (
@@ -423,28 +422,15 @@ def _packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
 def _unopened_archives(
     raw: Path, archives: Sequence[Path], counts: Sequence[PartCount]
 ) -> Iterator[str]:
-    """Yield a message for each archive beside files of a release of unknown size, unless a part
-    that is there names it, or a folder has its name, as CMU has for CMU.tar.bz2.
+    """Yield a message for each archive beside a release of unknown size, unless a part that is
+    there names it, or a folder has its name, as CMU has for CMU.tar.bz2 and SSM for SSMsynced.zip.
     """
-    sources = [count.source.lower() for count in counts if count.found]
-    folders = files.list_folders(raw)
-    folders += itertools.chain.from_iterable(map(files.list_folders, folders))
-    names = {letters(folder.name) for folder in folders} - {""}
+    sources = " ".join(count.source for count in counts if count.found)
     for archive in archives:
-        stem = letters(_ARCHIVE.sub("", archive.name))
-        is_named = any(archive.name.lower() in source for source in sources)
-        if not is_named and not any(_is_of(stem, name) for name in names):
+        folders = (*files.list_folders(raw), *files.list_folders(archive.parent))
+        names = tuple(filter(None, (letters(folder.name) for folder in folders)))
+        if archive.name not in sources and not letters(archive.name).startswith(names):
             yield f"{archive} has no folder of its name. If it is still packed, unpack it in {raw}."
-
-
-def _is_of(archive: str, folder: str) -> bool:
-    """Whether an archive and a folder have the same name, but for a part of the archive's name.
-
-    >>> _is_of("ssmsynced", "ssm"), _is_of("mpihdm05", "hdm05"), _is_of("p1", "p10")
-    (True, True, False)
-    """
-    is_similar = archive.startswith(folder) or archive.endswith(folder)
-    return archive == folder or (len(folder) >= SHORTEST_NAME and is_similar)
 
 
 def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:

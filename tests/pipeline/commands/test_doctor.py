@@ -162,11 +162,11 @@ def test_archives_may_stay_beside_their_folders_where_nobody_knows_how_many_ther
 
     for file in ("SSM/a.csv", "images/scene_1/a.png", "P1/a.csv"):
         touch(tmp_path / file)
-    for file in ("all.zip", "SSM_synced.tar.bz2", "scene_1_png.tar", "P1.zip", "P10.zip"):
+    for file in ("all.zip", "SSM_synced.tar.bz2", "images/scene_1_png.tar", "P1.zip", "P2.zip"):
         touch(tmp_path / file)
     messages = problems(examine(Subsets(), tmp_path)).splitlines()
     assert [line.split()[0].rpartition("/")[2] for line in messages if "packed" in line] == [
-        "P10.zip"
+        "P2.zip"
     ]
 
 

@@ -62,7 +62,7 @@ doctor 3dpw | - | touch 3dpw/sequenceFiles/a.pkl | 1 | RAW/3dpw/sequenceFiles/a.
 doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' pictures: not in RAW/3dpw but in RAW/3dpw/imageFiles
 doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted parts
 doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/TS1/annot_data.mat | 1 | RAW/mpi_inf_3dhp/TS1 is a test sequence outside the test set's folder
-doctor amass | | touch KIT.tar.bz2 | 0 | RAW/amass/KIT.tar.bz2 has no folder of its name. If it is still packed, unpack it in RAW/amass.
+doctor amass | | touch SFU.tar.bz2 | 0 | RAW/amass/SFU.tar.bz2 has no folder of its name. If it is still packed, unpack it in RAW/amass.
 doctor emdb | | touch P7.zip | 0 | RAW/emdb/P7.zip has no folder of its name. If
 doctor bedlam | | touch training_images/20221024_3-10_100_batch01handhair_png.tar | 0 | batch01handhair_png.tar has no folder of its name.
 doctor amass | - | touch amass/amass/SFU/0005/0005_Jogging001_poses.npz | 0 | 0005_Jogging001_poses.npz is one folder too deep
