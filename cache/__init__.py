@@ -86,11 +86,16 @@ def torch_windows(
     again. For a cache in an object store, start workers by spawn or forkserver. PyTorch's
     ConcatDataset joins the windows of several splits.
 
-    Raises the errors of `Split.windows` and `Split.read`; CacheChanged in a worker that starts
-    after another commit of the split.
+    Raises TypeError for another thing than a Split; the errors of `Split.windows` and `Split.read`;
+    CacheChanged in a worker that starts after another commit of the split.
     """
     from cache.read.torch_windows import TorchWindows
 
+    if not isinstance(split, Split):
+        raise TypeError(
+            f"expected one split, such as cache.open(root)['3dpw/train'], found {split!r}. Join "
+            "several by torch.utils.data.ConcatDataset"
+        )
     windows = split.windows(seqlen, stride, stream, tail, streams=streams)
     reading = dict[str, Any](
         stream=stream, fields=fields, dtype=dtype, streams=streams, history=history

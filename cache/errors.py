@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -47,3 +49,13 @@ class MissingSplit(CacheError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError alone would quote the sentence
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What follows a name that is unknown, in a message.
+
+    >>> suggestion("3dpw/trian", ["3dpw/train"]), suggestion("x", ["3dpw/train"])
+    ("; did you mean '3dpw/train'?", ';')
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ";"

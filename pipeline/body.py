@@ -23,11 +23,12 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, require_option
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
 from pipeline.skeletons import Doubles, Floats, Ints, correspondence
 
+JointOrder = Literal["spin49", "common14", "smpl"]
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
 
 
@@ -295,13 +296,14 @@ class Body(nn.Module):
         *,
         betas: Tensor,
         rotmat: Tensor,
-        order: Literal["spin49", "common14", "smpl"] = "spin49",
+        order: JointOrder = "spin49",
     ) -> Tensor:
         """The joints of `forward`, or of `common14` of its vertices, for a hundredth of the work.
 
         betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; "smpl": (B,
         24, 3).
         """
+        require_option("order", order, JointOrder)
         by_order = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}
         joints: Tensor = by_order[order](betas, rotmat)
         return joints

@@ -15,7 +15,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -199,6 +208,30 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lower, n=1)
     return f"; did you mean {lower[close[0]]!r}?" if close else ""
+
+
+def require_option(name: str, value: object, options: Any) -> None:
+    """Raise ValueError unless an argument is one of the options of its type, a Literal.
+
+    >>> require_option("norm", "batch", Literal["window", "frame"])
+    Traceback (most recent call last):
+    ValueError: norm is 'batch', expected 'window' or 'frame'
+    """
+    known = get_args(options)
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, known))}")
+
+
+def require_options(record: object) -> None:
+    """Raise ValueError unless each field of a dataclass that is a Literal has one of its options.
+
+    None is one, too: fields that may be unset are `Literal[...] | None`.
+    """
+    for name, hint in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        for options in (hint, *get_args(hint)):
+            if get_origin(options) is Literal and value is not None:
+                require_option(name, value, options)
 
 
 def describe_error(error: Exception) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import require_option
 from pipeline.skeletons import Float32s, Floats
 from vibe_model.devices import constant
 
@@ -65,6 +66,7 @@ def optimal_camera(
     the trace of the best 2 x 2 map. limits: of the scale. Frames without one
     (`_has_optimal_camera`) get (1, 0, 0).
     """
+    require_option("method", method, Method)
     with torch.no_grad():
         is_visible = (visible > 0)[..., None]  # (..., J, 1)
         source, source_mean = _centre(points, is_visible)

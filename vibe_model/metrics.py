@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from pipeline.errors import require_options
 from pipeline.skeletons import JOINTS, KEYPOINTS_13, Array, Bools, Doubles, Floats, corners_of
 
 Reads = Literal[
@@ -44,6 +45,9 @@ class Metric:
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
     by_keypoint: bool = False  # mean over labelled keypoints, not over frames
+
+    def __post_init__(self) -> None:
+        require_options(self)
 
 
 MM_PER_FRAME2: Final = "mm per frame²"

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cache.arrays import Array, Flags, Floats, Ints
-from cache.errors import CacheError
+from cache.errors import CacheError, suggestion
 from cache.format.layout import COLUMNS, COMPUTED, UNDECODABLE
 from cache.read import labels
 from cache.read.open_split import TRACK_FIELDS, DefaultStream, OpenSplit
@@ -394,10 +394,12 @@ def _check_fields(
             if stream_fields:
                 hint = f"`streams` gives {', '.join(stream_fields)}"
             raise ValueError(f"{split.name}: features need a stream; {hint}")
-        if name in (*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS):
+        known = (*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS)
+        if name in known:
             continue
+        hint = suggestion(name, known)
         columns = ", ".join(dict.fromkeys((*split.columns, *split.extra)))
-        raise CacheError(f"{split.name}: no field or column {name!r}; columns: {columns}.")
+        raise CacheError(f"{split.name}: no field or column {name!r}{hint} columns: {columns}.")
     return list(fields)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from cache.arrays import Array
-from cache.errors import CacheError
+from cache.errors import CacheError, suggestion
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.folders import refuse_unmounted_stream
@@ -119,8 +119,11 @@ class OpenSplit(OpenCommit):
                 return stream, array
         elif name in self.columns:
             return self, name
+        hint = suggestion(name, self.columns)
+        if layout.stream_of(name) in self.streams:
+            hint = f"; did you mean '{FEATURES}/{name}'?"
         columns = ", ".join(self.columns)
-        raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
+        raise CacheError(f"{self.name}: no column {name!r} of rows{hint} there are: {columns}")
 
     def open_stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name, or when its disk
@@ -131,10 +134,11 @@ class OpenSplit(OpenCommit):
             commit = Commit.load(self.place(stream))
             if commit is None:
                 refuse_unmounted_stream(self.place(stream))
+                hint = suggestion(stream, self.streams)
                 names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(
-                    f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}"
+                    f"{self.name}: no feature stream {stream!r}{hint} there are: {names}. {do}"
                 )
             # If the split was replaced, the stream belongs to the new rows: this raises.
             self.require_current()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cache.arrays import Array, Ints
-from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
+from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit, suggestion
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.folders import possible_splits
@@ -115,8 +115,10 @@ class FeatureCache(Mapping[str, "Split"]):
         if commit is None:
             refuse_missing(self.store, name)
             # without this split, which may have been committed in the meantime
-            names = ", ".join(split for split in self.splits if split != name) or "none"
-            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
+            others = [split for split in self.splits if split != name]
+            hint = suggestion(str(name), others)
+            names = ", ".join(others) or "none"
+            raise MissingSplit(f"{self.root}: no committed split {name!r}{hint} there are: {names}")
         return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -289,7 +291,7 @@ class Split(OpenSplit):
         values = opened.commit.columns[array].empty(self.manifest["rows"])
         n_done = 0
         # one shard at a time, so that a store's bytes are not all held beside the result
-        spans = np.arange(0, self.commit.extent, size)[:, None] + [0, size]
+        spans = np.arange(0, self.commit.extent, size)[:, None] + np.array([0, size])
         for start, stop in intersect(join_adjacent(self.tables.track_rows), spans).tolist():
             n_rows = stop - start
             if start // size in shards:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_source_pixels
-from pipeline.errors import RawDataError, refuse
+from pipeline.errors import RawDataError, refuse, require_options
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
@@ -48,6 +48,9 @@ class LabelRules:
     extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_options(self)
 
     def check(
         self,

@@ -29,7 +29,7 @@ from pipeline.datasets.base import Release
 from pipeline.datasets.detected.by_clip import stated_order, value_of_clip
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
@@ -132,6 +132,7 @@ class OwnVideos(ClipDataset):
     )
 
     def __post_init__(self) -> None:
+        require_options(self)
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
             expected = "percentages, 100 together at most"
             raise ConfigError(

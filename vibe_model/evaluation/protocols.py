@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.errors import PipelineError, did_you_mean, require_options
 from pipeline.estimates import estimates_of
 from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, correspondence
 from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
@@ -97,6 +97,9 @@ class Protocol:
     # Pattern of the splits that are evaluated by it. A protocol that is asked for by name evaluates
     # any split.
     splits: str = "*"
+
+    def __post_init__(self) -> None:
+        require_options(self)
 
     @property
     def root_places(self) -> list[int]:

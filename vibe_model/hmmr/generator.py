@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, require_option
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.cameras import project_orthographic
 from vibe_model.devices import constant
@@ -55,6 +55,7 @@ AXIS_ANGLE_SIZE: Final = 24 * 3
 # {"theta": (B, T, 85), "kp_3d": ..., "deltas": {-5: {"theta": (B, T, 85), ...}, 5: {...}}}
 Prediction = dict[str, Any]
 Norm = Literal["window", "frame"]  # over which the group norm computes statistics
+RegressorKind = Literal["hmr", "spin"]
 
 
 class Sets(NamedTuple):
@@ -268,7 +269,7 @@ class HMMR(VideoModel):
         body: Body,
         *,
         norm: Norm = "window",
-        regressor: Literal["hmr", "spin"] = "hmr",
+        regressor: RegressorKind = "hmr",
         deltas: tuple[int, ...] = (-5, 5),
         dropout: float = 0.5,
         hallucinator: bool = True,
@@ -278,6 +279,8 @@ class HMMR(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
+        require_option("norm", norm, Norm)
+        require_option("regressor", regressor, RegressorKind)
         self.steps = tuple(deltas)
         self.temporal: MovieStrip | None = None
         if temporal:

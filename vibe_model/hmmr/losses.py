@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cache.read.labels import BETAS
+from pipeline.errors import require_option
 from vibe_model import cameras
 from vibe_model.cameras import LIMITS, Method
 from vibe_model.hmmr.config import HMMRConfig
@@ -24,6 +25,7 @@ from vibe_model.hmmr.generator import Sets
 from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
 
 WEIGHTS: Final[Mapping[str, float]] = HMMRConfig().weights
+Target = Literal["joint", "detached"]  # of the hallucinator's loss
 Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
 
 
@@ -33,7 +35,7 @@ def supervised(
     *,
     optimal_camera: Method = "least_squares",
     limits: tuple[float, float] = LIMITS,
-    hallucinator_target: Literal["joint", "detached"] = "joint",
+    hallucinator_target: Target = "joint",
     weights: Mapping[str, float] = WEIGHTS,
 ) -> dict[str, Tensor]:
     """The weighted terms that need no discriminator, scalars by name: kp, joints, smpl, const,
@@ -47,6 +49,8 @@ def supervised(
         hallucinator_target: With "joint", the loss also trains the movie strip; not with
             "detached".
     """
+    require_option("optimal_camera", optimal_camera, Method)
+    require_option("hallucinator_target", hallucinator_target, Target)
     zero = sets.strip.new_zeros(())
     kp = zero
     joints = zero

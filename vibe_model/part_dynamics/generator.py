@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import require_option
 from vibe_model.cameras import project_orthographic
 from vibe_model.devices import constant
 from vibe_model.networks import xavier
@@ -236,6 +237,7 @@ class PartDynamics(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
+        require_option("recombine", recombine, Recombine)
         self.extra_streams = extra_streams
         self.joints: tuple[tuple[int, ...], ...] = REGIONS  # of each region
         if regions == 1:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, require_option
 from vibe_model.networks.video_model import (
     CAMERA_SIZE,
     FEATURE_SIZE,
@@ -229,6 +229,9 @@ class _SelfAttention(nn.Module):
         return (weights * states).sum(dim=1)
 
 
+Pool = Literal["attention", "concat", "last"]  # of a discriminator's states over time
+
+
 class MotionDiscriminator(nn.Module):
     """Scores windows of poses by a GRU pooled over time: 1 for real motion, 0 for generated motion.
 
@@ -240,12 +243,13 @@ class MotionDiscriminator(nn.Module):
         self,
         rnn_size: int = 1024,
         num_layers: int = 2,
-        feature_pool: Literal["attention", "concat", "last"] = "attention",
+        feature_pool: Pool = "attention",
         attention_layers: int = 3,
         attention_size: int = 1024,
         attention_dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        require_option("feature_pool", feature_pool, Pool)
         self.feature_pool = feature_pool
         self.gru = nn.GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
         if feature_pool == "attention":

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
 
-from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.errors import RawDataError, UnsafePickle, require_option
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import read_regular
@@ -51,6 +51,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     if the file names something that is not on the list of `kind`, RawDataError if it cannot be
     read.
     """
+    require_option("kind", kind, Kind)
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
         data = read_regular(path)

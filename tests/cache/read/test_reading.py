@@ -242,3 +242,35 @@ def test_live_rows_are_those_of_the_tracks_and_nan_where_a_stream_has_none(tmp_p
     assert (split.live("features/resnet50_ok") == 1).tolist() == is_computed.tolist()
     with pytest.raises(CacheError, match="no column 'nose'"):
         split.live("nose")
+
+
+def test_a_misspelt_name_is_answered_with_the_likeliest_one(made):
+    opened = cache.open(made)
+    split = opened["toy/train"]
+    misspelt = {
+        r"no committed split 'toy/trian'; did you mean 'toy/train'\?": lambda: opened["toy/trian"],
+        r"no column 'resnet50' of rows; did you mean 'features/resnet50'\?": lambda: split.column(
+            "resnet50"
+        ),
+        r"no column 'resnet50_ok' of rows; did you mean 'features/resnet50_ok'": lambda: split.live(
+            "resnet50_ok"
+        ),
+        r"no column 'kp2d' of rows; did you mean 'kp_2d'\?": lambda: split.rows("kp2d", 0, 4),
+        r"no field or column 'thetta'; did you mean 'theta'\?": lambda: split.read(
+            [[0, 4]], fields=["thetta"]
+        ),
+        r"no feature stream 'resnet5O'; did you mean 'resnet50'\?": lambda: split.windows(
+            stream="resnet5O"
+        ),
+    }
+    for message, call in misspelt.items():
+        with pytest.raises(CacheError, match=message):
+            call()
+
+
+def test_torch_windows_says_what_it_expects_in_place_of_another_thing(made):
+    split = cache.open(made)["toy/train"]
+    wrong: Any
+    for wrong in ([split, split], "toy/train", made, cache.open(made)):
+        with pytest.raises(TypeError, match=r"expected one split, such as .*ConcatDataset"):
+            cache.torch_windows(wrong)
