@@ -285,7 +285,6 @@ class Split(OpenSplit):
         missing, short or damaged, and CacheChanged when the split has been replaced.
         """
         opened, array = self.find_array(name)
-        reader = opened.reader(array)
         shards = set(opened.shards)
         size = self.rows_per_shard
         values = opened.commit.columns[array].empty(self.manifest["rows"])
@@ -293,10 +292,10 @@ class Split(OpenSplit):
         # one shard at a time, so that a store's bytes are not all held beside the result
         spans = np.arange(0, self.commit.extent, size)[:, None] + np.array([0, size])
         for start, stop in intersect(join_adjacent(self.tables.track_rows), spans).tolist():
-            n_rows = stop - start
+            done = n_done + stop - start
             if start // size in shards:
-                reader.read(np.array([start]), n_rows, values[None, n_done : n_done + n_rows])
-            n_done += n_rows
+                values[n_done:done] = self.rows(name, start, stop)
+            n_done = done
         return values
 
     def rows(self, name: str, start: int, stop: int) -> Array:

@@ -133,7 +133,7 @@ def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
     """Lines on the conversion: how many videos it reads, why, and which have changed."""
-    yield f"convert  {count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
+    yield f"convert  {count(_count_read(plan, todo), 'video')} to read of {len(todo.stamps):,}"
     yield f"  why    {plain(todo.why or 'keypoints come from the detection')}"
     named = _named_videos(plan, todo)
     videos = [f"new      {name}" for name in named["new"]]
@@ -144,6 +144,13 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     videos += [f"removed  {name}" for name in named["removed"]]
     for line in few(videos, most, "--all names them"):
         yield f"  {plain(line)}"
+
+
+def _count_read(plan: SplitPlan, todo: ConversionPlan) -> int:
+    """Number of videos that the conversion reads, now or after the detection."""
+    undetected = {*plan.detection.undetected}
+    others = [video for video in todo.append if undetected.isdisjoint(map(str, video.files))]
+    return len(undetected) + len(others)
 
 
 def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
@@ -179,7 +186,7 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
     if todo is None:
         return None
     n_videos = {
-        "read": len(todo.append),
+        "read": _count_read(plan, todo),
         "of": len(todo.stamps or todo.listed),
         "kept": todo.n_left_alone,
         "touched": len(todo.touched),

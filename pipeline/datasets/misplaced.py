@@ -34,16 +34,12 @@ def videos_of(dataset: Dataset, raw: Path, split: str) -> Sequence[RawVideo]:
         return dataset.videos(raw, split)
     except RawDataError as error:
         parts = dataset.release.parts
-        absent = [part for part in parts if not part.splits or split in part.splits]
-        absent = [part for part in absent if not part.without and not _is_there(raw, part)]
+        needed = [part for part in parts if split in (part.splits or [split]) and not part.without]
+        absent = [part for part in needed if not files.has_match(raw, _patterns([part]))]
         messages = " ".join(misplaced_parts(raw, parts, absent, dataset.name))
         if not messages:
             raise
         raise PipelineError(f"{dataset.name}/{split}: {messages}") from error
-
-
-def _is_there(raw: Path, part: ReleasePart) -> bool:
-    return files.has_match(raw, _patterns([part]))
 
 
 def misplaced_parts(

@@ -58,7 +58,7 @@ _PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays
 _ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 RESULTS: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
 RESULTS_AGAIN: Final = (
-    "Copy the file again, or run the tool again (docs/results.md has those that are read)."
+    "docs/results.md has those that are read: copy such a file again, or run its tool again."
 )
 # Largest size of a compressed file's content, in times of the file's own. Numbers of results give
 # far less; zeros alone, as in a file made to fill the disk, give 1,000.

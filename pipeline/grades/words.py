@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 Word = Literal["bad", "doubtful", "good"]
 WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
+LARGE: Final = 99.5
 NO_JOINTS: Final = "no joints"
 
 
@@ -31,7 +32,9 @@ class _Measure:
     line: str | None = None
 
     def describe(self, number: float) -> str:
-        return self.text.format(round(number, 3))
+        # two digits of 200 would be 2e+02
+        text = self.text if number < LARGE else self.text.replace(".2g", ".0f")
+        return text.format(round(number, 3))
 
     def word(self, number: float) -> Word:
         """The word of a track by this number alone."""
@@ -62,11 +65,11 @@ class Grade:
     )
     # median speed along x of the foot on the ground, in % of the box's side per second
     skating_2d_percent_s: float = _number("feet slide by {:.2g} % of the box a second", line="2D: ")
-    jitter_3d_mm: float = _number("the worst joint shakes by {:.2g} mm", 30, 100, line="3D: ")
+    jitter_3d_mm: float = _number("the worst joint shakes by {:.2g} mm in 3D", 30, 100, line="3D: ")
     limb_spread_3d_percent: float = _number(
-        "the worst limb's length varies by {:.2g} %", 35, 60, line="3D: "
+        "the worst limb's length varies by {:.2g} % in 3D", 35, 60, line="3D: "
     )
-    skating_3d_cm_s: float = _number("feet slide by {:.2g} cm a second", 40, line="3D: ")
+    skating_3d_cm_s: float = _number("feet slide by {:.2g} cm a second in 3D", 40, line="3D: ")
 
     # inside the image
     arms_visible_percent: float = _number(

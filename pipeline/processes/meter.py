@@ -109,11 +109,20 @@ class Meter:
         stage = max(shares, key=shares.__getitem__)
         return stage if shares[stage] >= BUSY else "none"
 
+    @property
+    def slowest(self) -> str:
+        """The bottleneck as the end of a line: ", bottleneck: model"; "" without one."""
+        return "" if self.bottleneck == "none" else f", bottleneck: {self.bottleneck}"
+
     def __str__(self) -> str:
-        """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
+        """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)
+
+        >>> str(Meter(began=0, ended=10, rows=50, seconds={"row": 4}))
+        '5 rows/s (busy: row 40%)'
+        """
         device = f" on {self.device}" if self.device else ""
         text = f"{self.rows / self.elapsed:.0f} rows/s{device}"
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
         if shares:
-            text += f", bottleneck: {self.bottleneck} (busy: {shares})"
+            text += f"{self.slowest} (busy: {shares})"
         return text

@@ -140,7 +140,8 @@ class Section(dict[str, str]):
         '--set [vibe] epochs: expected 1'
         """
         key = next((option for option in error.options if option in self), "")
-        return ConfigError(f"{self.where(key).removesuffix(f' {key}')} {error}")
+        text = str(error).removeprefix(f"{self.name}: ")  # the line names the section, too
+        return ConfigError(f"{self.where(key).removesuffix(f' {key}')} {text}")
 
     def check_keys(self, known: Iterable[str]) -> None:
         """Raise ConfigError for the first unknown key, with a suggestion."""

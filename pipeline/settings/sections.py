@@ -317,7 +317,7 @@ def stream_of(source: SettingsFile, name: str) -> StreamSpec:
         raise ConfigError(f"{where}: {error}{hint}") from error
     layers = [section.drop_keys(KIND)]
     if kind != name:
-        layers.append(source.section(kind))
+        layers.append(source.section(kind).drop_keys(KIND))
     return StreamSpec(name, _configure(layers, stream_class, functools.partial(streams.get, kind)))
 
 

@@ -151,7 +151,7 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
         joints = _evaluated_joints(rows["kp_3d_eval"])
         caption = "kp_3d_eval: the 14 joints that evaluation compares"
     elif "pose" not in rows or "betas" not in rows:
-        return None, "no 3D labels"
+        return None, "no labelled joints"
     elif body is None:
         return None, WITHOUT_BODY
     else:

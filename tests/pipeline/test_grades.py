@@ -351,7 +351,16 @@ def test_planted_defects_of_a_motion_are_found_with_their_size():
     slides["trans"][:, 0] += np.arange(200) * 0.6 / 25
     assert grade(slides, 25).skating_3d_cm_s == pytest.approx(60, rel=0.05)
     assert grade(slides, 25).reasons == [
-        f"feet slide by {grade(slides, 25).skating_3d_cm_s:.2g} cm a second"
+        f"feet slide by {grade(slides, 25).skating_3d_cm_s:.2g} cm a second in 3D"
+    ]
+
+
+def test_a_number_is_written_without_an_exponent_and_says_whether_it_is_of_3d_joints():
+    bad = Grade(91, jitter_2d_percent=1.53, jitter_3d_mm=104, skating_3d_cm_s=203)
+    assert bad.reasons == [
+        "the worst joint shakes by 1.5 % of the box",
+        "the worst joint shakes by 104 mm in 3D",
+        "feet slide by 203 cm a second in 3D",
     ]
 
 

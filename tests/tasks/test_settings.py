@@ -49,6 +49,14 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path)
     assert str(loaded.stream.stream.weights) == f"file:{tmp_path}/w/r50.pt"
 
 
+def test_a_section_may_name_its_own_kind_whatever_other_streams_are_of_that_kind(tmp_path):
+    own = "[homography]\nkind = homography\ncrop = size:256\n"
+    small = "[small]\nkind = homography\n"
+    for names, more in {"homography": "", "homography small": small, "small": small}.items():
+        loaded = load(tmp_path, GOOD + f"[features]\nstreams = {names}\n" + own + more)
+        assert {spec.stream.crop.size for spec in loaded.streams} == {256}
+
+
 VIBE = "preset = embedded"  # line 14 of GOOD
 TWO_STREAMS = "[features]\nstreams = resnet50 j1\n[j1]\nkind = resnet50\n"
 ON_DASK = "[dask]\nscheduler = tcp://a:1\n"
@@ -98,6 +106,7 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[retcode]\ntask_failed = failed\n", "line 18 .*task_failed = failed: expected a whole number"),
         ("", "[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
         ("", "[hmmr]\nwidth = 40\n", r"line 18 \[hmmr\] width: expected a multiple of 32"),
+        ("resampling = decimate", "resampling = x", r"line 12 \[amass\] resampling is 'x'; it can be slerp or"),
         ("", "[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[vibe\] or \[paths\], not here"),
         ("", "[detect]\ndetector = demos\n", "line 18 .*known: blaze_pose, demo, rtmpose"),
         ("", "[detect]\ndatasets = video\n", "line 18 .*'videos'"),

@@ -160,7 +160,7 @@ class DetectionReport:
             text += f", {len(self.renamed):,} renamed"
         text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         if self.frames:
-            text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.meter.bottleneck})"
+            text += f" ({rate(self._speed, 'frame')}{self.meter.slowest})"
         return text
 
     def as_dict(self) -> dict[str, Any]:

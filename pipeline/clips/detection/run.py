@@ -247,7 +247,7 @@ class _DetectionRun:
                 self.report.persons += len(people.boxes)
             self.report.frames += len(frames)
             n_frames = count(self.report.frames, "frame")
-            message = f"{n_frames}, {clip.files.clip}, bottleneck: {self.report.meter.bottleneck}"
+            message = f"{n_frames}, {clip.files.clip}{self.report.meter.slowest}"
             self.progress(self.n_done, len(self.todo), message)
         if task.problem is not None:
             self._close(clip, task.problem)

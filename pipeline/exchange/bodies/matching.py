@@ -97,8 +97,9 @@ def match_people(
     for file in files:
         for stored in read_estimates(file):
             estimate = stored.convert_to_clip(size, fps)
+            n_stored = len(estimate.frames) + sum(estimate.dropped.values())
             for reason, n in estimate.dropped.items():
-                notes.append(f"{estimate.name}: {count(n, 'frame')}: {reason}")
+                notes.append(f"{estimate.name}: {n} of {n_stored} estimates left out: {reason}")
             joints = models.joints(estimate)
             fitted = fit(estimate, joints, tracks, size)
             if np.isnan(fitted.distance):

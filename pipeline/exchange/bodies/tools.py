@@ -3,8 +3,8 @@
 `read_estimates` loads a file as plain dicts; its keys tell which tool wrote it, and so which of the
 readers below makes the record. A reader takes entries by `_ResultDict`, which checks them.
 
-Nothing here was tried on a real result file: keys, units and coordinate frames are taken from the
-tools' source code.
+Keys, units and coordinate frames are taken from the tools' source code. docs/results.md says which
+tools' real results were tried.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     if not owner:
         named = shown_names(keys) if keys else "no keys"
         owner = f"{type(content).__name__} with {named}"
+        for needed, _ in _READERS:
+            absent = {*needed} - keys
+            if len(absent) == 1:
+                owner += f", without {absent.pop()!r}"
     raise RawDataError(file, "file", RESULTS, owner, _READ)
 
 

@@ -96,9 +96,7 @@ _OTHER_PROGRAMS: Final = {
     ".npz poses betas trans": OtherProgram(
         "a motion in AMASS's form: a subset of the dataset amass"
     ),
-    ".npz results": OtherProgram(
-        "an npz of `results`, as ROMP's: it has pickles, which are not read"
-    ),
+    ".npz results": OtherProgram("an npz of `results`, as ROMP's: pickles"),
     ".npy 322": OtherProgram("a motion of Motion-X"),
     ".npy 22 3": OtherProgram("joints of HumanML3D"),
     ".npy 263": OtherProgram("features of HumanML3D"),

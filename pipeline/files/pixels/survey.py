@@ -63,7 +63,8 @@ class Survey:
         frame was decoded.
         """
         if self._first is None:
-            raise Undecodable(f"{path}: none of its frames can be decoded")
+            why = "it is encrypted" if video.is_encrypted else "none of its frames can be decoded"
+            raise Undecodable(f"{path}: {why}")
         header = video.header()
         n_hidden = video.n_hidden
         if video.index is not None:  # frames that it lacks are cut out, too, and have no packets

@@ -208,6 +208,7 @@ class OpenVideo:
         self.n_bytes: int = container.size
         self.n_packets = 0  # that `frames` has read so far
         self.n_hidden = 0  # those of hidden frames
+        self.is_encrypted = False
 
     @property
     def streams(self) -> list[VideoStream]:
@@ -263,6 +264,7 @@ class OpenVideo:
             if has_frame:
                 self.n_packets += 1
                 self.n_hidden += packet.is_discard
+                self.is_encrypted |= packet.has_sidedata("encryption_info")
                 numbering.add_packet(packet)
                 if self._kind.is_cut(packet) or self._is_damaged(packet):
                     numbering.damage.add(order)

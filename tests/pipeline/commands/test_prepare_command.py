@@ -103,7 +103,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
 
 @pytest.mark.parametrize("downloads", [False, True])
 @pytest.mark.parametrize("made_by", ["blaze_pose", "rtmpose"])
-def test_keypoints_of_another_detector_are_replaced_where_one_is_named(
+def test_keypoints_of_another_detector_are_replaced_and_read_where_one_is_named(
     types, monkeypatch, tmp_path, made_by, downloads
 ):
     """Also before the weights are downloaded, which a plan does not do."""
@@ -118,6 +118,9 @@ def test_keypoints_of_another_detector_are_replaced_where_one_is_named(
     plan = "prepare videos --raw TMP/clips --cache CACHE --plan"
     types(f"{plan} --detector rtmpose", "detect 2 clips")
     types(plan, "detect 1 clip")
+    types("convert videos/train --raw TMP/clips --cache CACHE --workers 1", code=1)
+    words = f"{plan} --detector rtmpose --every 2"
+    types(words, "detect 2 clips", "convert 2 videos to read of 2", code=1)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,26 @@ def test_repeated_frames_of_a_variable_rate_count_once(tmp_path):
     assert first.dropped == {"repeated frame": 2}
 
 
+@pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
+def test_a_result_without_one_of_its_keys_is_refused_by_that_key(tmp_path, tool):
+    content = getattr(planted, tool)()
+    key = list(content)[-1]
+    del content[key]
+    with pytest.raises(RawDataError, match=f"without '{key}'"):
+        next(read_estimates(planted.write(tmp_path, tool, content)))
+
+
+def test_another_programs_npz_is_named_without_the_advice_to_copy_it(tmp_path):
+    wholes = {
+        "SAM 3D Body's results, of MHR's body": {"mhr_model_params": np.zeros(204)},
+        "an npz of `results`, as ROMP's: pickles": {"results": np.zeros(1)},
+    }
+    for owner, arrays in wholes.items():
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(RawDataError, match=rf"found {owner}\. docs/results\.md has those"):
+            next(read_estimates(tmp_path / "a.npz"))
+
+
 def test_openposes_joints_are_compared_too():
     """They have other places among the 49 than COCO's."""
     seen = planted.keypoints(0)

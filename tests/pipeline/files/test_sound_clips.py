@@ -8,6 +8,7 @@ import av
 import pytest
 from av.bitstream import BitStreamFilterContext
 
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.files.made_clips import Clip, number_in, trimmed
 
@@ -21,6 +22,19 @@ def made(codec, end, options, change):
     if end.startswith("fragments"):
         clip.muxer = FRAGMENTS
     return clip
+
+
+def test_an_encrypted_clip_is_called_encrypted(tmp_path):
+    clip = Clip("x.mp4", "libx264", 5, size=(64, 48))
+    key = "0123456789abcdef0123456789abcdef"
+    clip.muxer = {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": key,
+        "encryption_kid": key,
+    }
+    (tmp_path / "x.mp4").write_bytes(clip.encode())
+    with pytest.raises(RawDataError, match="it is encrypted"):
+        Video(tmp_path, "x.mp4").record()
 
 
 def require_whole(folder, name, data, expected):

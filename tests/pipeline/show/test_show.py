@@ -54,7 +54,7 @@ def test_a_track_s_facts(drawn, tmp_path):
         "Source": "pictures:f/{:06d}.jpg+0",
         "Grade": "bad: 24 % of 12 joints visible, knees and ankles are seen in 0 % of the frames "
         "24 % of 12 joints visible",
-        "3D": "no 3D labels",
+        "3D": "no labelled joints",
     }
     assert [note.text for note in section.of_class("notes")] == ["3 labels too many"]
     assert [card.all("h3")[0].text for card in section.of_class("card")] == [
