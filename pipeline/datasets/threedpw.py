@@ -114,7 +114,7 @@ class ThreeDPW(Dataset):
 
     name = "3dpw"
     splits = ("train", "validation", "test")
-    version = 5  # 5: images under other numbers are refused
+    version = 6  # 6: no note of each video about a missing body model
     release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
         parts=(
@@ -220,8 +220,6 @@ class ThreeDPW(Dataset):
         has_picture = frames_there(pictures, n_frames, account, spare=0)
         intrinsics = sequence.intrinsics
         require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
-        if body is None:
-            account.note("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for number, actor in enumerate(sequence.actors):
             rows, bbox = _keep_rows(actor, sequence.to_camera, has_picture, account)

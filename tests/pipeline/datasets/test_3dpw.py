@@ -48,7 +48,7 @@ def test_an_actor_becomes_a_track_unless_never_seen(raw):
     edit_labels(raw / LABELS, double)
     edit_labels(raw / LABELS, lambda data: data | {"img_frame_ids": np.arange(N) * 2})
     # row i is picture i, whatever img_frame_ids counts
-    first, second = require(read(raw), [range(N)] * 2, notes=["no body model: kp_3d"])
+    first, second = require(read(raw), [range(N)] * 2, notes=[])
     assert (first.name, second.name) == (f"{SEQ}/0", f"{SEQ}/1")
     assert (first.gender, second.gender) == ("female", "male")  # in any case
     side = 1.1 * np.hypot(17, 34)  # the diagonal of all 18 joints, of which 12 are labelled
