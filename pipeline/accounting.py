@@ -38,6 +38,8 @@ class Totals:
 # Reasons for what the reader gives and the user does not take (`pipeline.conversion.selection`).
 LEFT_OUT: Final = "left_out_by_hand"
 ABOVE_MAX_FPS: Final = "above_max_fps"
+# Reason to reject a video: the list does not fit its tracks.
+OTHER_TRACK: Final = "no_such_track"
 BY_USER: Final = (LEFT_OUT, ABOVE_MAX_FPS)
 
 # fields of `VideoAccount` that are counts by reason
@@ -68,8 +70,8 @@ class VideoAccount:
     # Names of the people in the tracks, in their order, if the labels have them; None: an unnamed
     # person. Whoever drops a track later deletes its name, too.
     subjects: list[str | None] = field(default_factory=list)
-    # names of its tracks in the user's list of tracks to leave out
-    left_out: list[str] = field(default_factory=list)
+    # its tracks in the user's list of tracks to leave out: name -> place (`selection.place_of`)
+    left_out: dict[str, list[float]] = field(default_factory=dict)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
     # what no file states and was assumed -> the setting that states it, "" if none does
@@ -255,11 +257,13 @@ class _Reason(NamedTuple):
     by_design: bool  # the reader's rules leave it out; False: something about the files is wrong
 
 
-# reason of a video that could not be read for now; every run reads it again until it can
+# reason of a video that could not be read for now
 NOT_NOW: Final = "not_readable_now"
+# reasons for which every run reads a video again
+PASSING: Final = frozenset({NOT_NOW, OTHER_TRACK})
 # Reasons that a faulty disk may have caused: the next plan reads the files' content again.
-UNSETTLED: Final = frozenset(
-    {NOT_NOW, "reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
+UNSETTLED: Final = PASSING | frozenset(
+    {"reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
 )
 
 # reason of boxes smaller than a pixel; `datasets.checks` refuses a video that has nothing else
@@ -308,6 +312,7 @@ _FAULTS: Final = {
     "name_not_utf8": "the name of a file or folder is not UTF-8: rename it",
     "no_label": "there are images, but no label, or only one of two",
     "no_picture": "there is a label, but the image is missing or cannot be read",
+    OTHER_TRACK: "[convert] leave_out names a track that the video has not, or not any more",
     "no_tfrecord": "the file is not a TFRecord, but empty, compressed or a web page",
     NOT_NOW: "permission denied, or the disk did not answer; the next run reads it again",
     "other_picture_size": "the images have another size than their labels or camera state",

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import NOT_NOW, is_error
+from pipeline.accounting import PASSING, is_error
 from pipeline.cli.text import command, count
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
@@ -180,11 +180,11 @@ class ConversionRecord:
 
     def names_to_retry(self, *, retry: bool) -> set[str]:
         """Names of rejected videos that are read again though their files have not changed: those
-        that could not be read at the time; retry: all that were rejected because of an error.
+        of passing reasons; retry: all that were rejected because of an error.
         """
         reasons = set(self._errors)
         if not retry:
-            reasons &= {NOT_NOW}
+            reasons &= PASSING
         if not reasons:  # no look at every video, of which there may be 400,000
             return set()
         return {video.name for video in self.split.videos if video.account["set_aside"] in reasons}

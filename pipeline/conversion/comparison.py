@@ -83,14 +83,14 @@ class ByStamps(NamedTuple):
 
 def _with_other_tracks(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
     """Names of the committed videos of which other tracks were left out than the list has now."""
-    marked = {video.name: list(video.left_out) for video in videos if video.left_out}
+    marked = {video.name: sorted(video.left_out) for video in videos if video.left_out}
     dropped = committed.manifest["accounting"]["tracks"]["dropped"]
     if not marked and LEFT_OUT not in dropped:
         return set()  # no look at every video, of which there may be 400,000
     return {
         video.name
         for video in committed.videos
-        if list(video.account.get("left_out", ())) != marked.get(video.name, [])
+        if sorted(video.account.get("left_out", ())) != marked.get(video.name, [])
     }
 
 

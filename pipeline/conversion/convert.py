@@ -31,6 +31,7 @@ import numpy as np
 import cache
 from pipeline.accounting import (
     NOT_NOW,
+    OTHER_TRACK,
     UNSETTLED,
     Accounting,
     VideoAccount,
@@ -52,6 +53,7 @@ from pipeline.conversion.kept import (
     Kept,
     n_undecodable,
     reasons_of_kind,
+    refuse_other_tracks,
     why_kept,
     why_renamed_kept,
 )
@@ -225,9 +227,11 @@ def _append_videos(
     for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
         account = video.account
         name = account.name
+        committed = following.state.videos.get(name)
+        if committed is not None and plan.committed is not None:
+            refuse_other_tracks(plan.committed, committed, account)
         if strict:
             _refuse_rejected(plan, [account])
-        committed = following.state.videos.get(name)
         stays = None
         if committed is not None and plan.committed is not None:
             lost = sum(video.lost.values())
@@ -305,6 +309,13 @@ def _summarize(
     if n_unreadable:
         n_videos = count(n_unreadable, "video")
         problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
+    n_others = sum(account.set_aside == OTHER_TRACK for account in rejected)
+    if n_others:
+        n_videos = count(n_others, "video")
+        problems.append(
+            f"{plan.name}: {plan.selection.leave_out} has lines that fit no track of {n_videos}: "
+            "what the cache has of them stays. Correct these lines."
+        )
     split = cache.open(plan.root)[plan.name]
     notes = [*doubts.notes(appended)]
     if plan.selection.max_fps is None and n_read:

@@ -10,6 +10,7 @@ read of it now (`why_kept`, and `why_renamed_kept` for the last one):
     no file of the video, or not all of its files               MISSING     drop
     the files that were UNUSABLE when they were last read       UNUSABLE    drop, retry, reader
     files that cannot be read at the moment                     NOT_NOW
+    other tracks than the list of `leave_out` names             NOT_NOW
     the content of the commit, which is rejected as it was      AS_BEFORE   reader
     files of which fewer rows are read than the cache has       UNUSABLE    drop, detected, settled
     a renamed video, of which no row is read                    MISSING     drop
@@ -39,10 +40,18 @@ import numpy as np
 import cache
 from cache.format.layout import UNDECODABLE
 from cache.windows import intersect
-from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount, VideoState, describe_dropped
+from pipeline.accounting import (
+    NOT_NOW,
+    PASSING,
+    UNSETTLED,
+    VideoAccount,
+    VideoState,
+    describe_dropped,
+)
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
 from pipeline.conversion.listing import OtherSplits
+from pipeline.conversion.selection import may_be_same, place_of, refuse_line
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 
@@ -109,7 +118,7 @@ def why_kept(
     than before (`n_undecodable`). labels: the video's labels now. others: the dataset's other
     splits. is_other_reader: whether the commit is by another reader.
     """
-    if account.set_aside == NOT_NOW:
+    if account.set_aside in PASSING:
         return Kept(NOT_NOW, account.rejection, account)
     before = VideoAccount.from_dict(committed.account)
     has_same_content = committed.fingerprint == current.fingerprint
@@ -130,6 +139,28 @@ def why_kept(
     if is_same_clip and not account.set_aside and labels is not None and read_detection(labels):
         return None  # `detect` has written other keypoints: by the user's settings
     return Kept(UNUSABLE, _describe_loss(account, before), account)
+
+
+def refuse_other_tracks(
+    split: cache.Split, committed: cache.VideoEntry, account: VideoAccount
+) -> None:
+    """Reject a committed video that was read again, if a track that the user leaves out is of
+    somebody else than the commit's track of that name.
+    """
+    places = dict(committed.account.get("left_out", {}))
+    if account.left_out.keys() - places.keys():
+        for number in np.flatnonzero(split.tracks.video == split.videos.names.index(account.name)):
+            track = split.tracks[int(number)]
+            bbox = None
+            if "bbox" in split.columns:
+                bbox = split.rows("bbox", track.start, track.stop)
+            frame_index = split.rows("frame_index", track.start, track.stop)
+            places[track.name] = place_of(frame_index, bbox)
+    for name, place in account.left_out.items():
+        before = places.get(name)
+        if place and before and not may_be_same(place, before):
+            refuse_line(account, name, "another track than at the last conversion")
+            return
 
 
 def n_undecodable(split: cache.Split, video: str) -> float:

@@ -25,6 +25,7 @@ from pipeline.cli.text import command, count
 from pipeline.conversion.committed import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.misplaced import videos_of
+from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
@@ -51,6 +52,20 @@ class OtherSplits:
                     videos = self.dataset.videos(self.raw, split)
                     listed[split] = {video.name for video in videos}
         return listed
+
+    def names(self, listed: Iterable[RawVideo]) -> VideoNames:
+        """The names of all splits, for settings: of listed videos, and of those that only the cache
+        has. listed: those of this split.
+        """
+        by_split = {**self.listed, self.split: {video.name for video in listed}}
+        all_listed = set().union(*by_split.values())
+        for split in self.dataset.splits:
+            with contextlib.suppress(cache.CacheError):
+                committed = committed_split(self.root, f"{self.dataset.name}/{split}")
+                if committed is not None:
+                    gone = {*committed.videos.names} - all_listed
+                    by_split[split] = by_split.get(split, set()) | gone
+        return VideoNames(self.dataset.name, by_split)
 
     @cached_property
     def digests(self) -> set[str]:

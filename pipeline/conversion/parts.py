@@ -21,7 +21,7 @@ from cache.format.layout import WRITING
 from cache.format.place import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
-from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.accounting import PASSING, VideoAccount
 from pipeline.cli.console import err
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
@@ -85,7 +85,7 @@ def _read_here(
     with closing(read_videos(plan, todo, workers=workers)) as results:
         for video, result in zip(todo, results, strict=True):
             account = result.account
-            if account.set_aside == NOT_NOW:
+            if account.set_aside in PASSING:
                 unreadable.append(account)
             else:
                 spool.put(video, result)

@@ -268,8 +268,10 @@ def plan_conversion(
     committed = committed_split(root, f"{dataset.name}/{split}")
     dataset.check_split(split)
     dataset = dataset.detect_layout(raw, split)
-    listed = list_videos(committed, OtherSplits(dataset, split, raw, root))
-    videos = selection.mark(listed, dataset, split, committed)
+    others = OtherSplits(dataset, split, raw, root)
+    videos = list_videos(committed, others)
+    if selection.leave_out is not None:
+        videos = selection.mark(videos, split, others.names(videos))
     reader = reader_parts(dataset, split, raw, body, selection)
     unchanged = ConversionPlan(
         dataset,

@@ -1,21 +1,22 @@
 """Which of a reader's tracks and rows the user takes: `[convert] leave_out` and `max_fps`.
 [raw -> tracks] -> features -> windows
 
-`leave_out` names a list of tracks, which pages of tracks help to write: a full name on each line,
-and why, behind " #":
+`leave_out` names a list of tracks, which pages of tracks help to write: a name on each line
+(`video_names`), and why, behind " #":
 
     videos/train/dance.mp4/1  # bad: two people
 
 `select` takes these tracks away, and of the others the rows that follow each other faster than
 `max_fps`. Both count in the video's account. The account also has the names that the list had of
-the video (`VideoAccount.left_out`): the plan reads a video again of which it has
-others now, and all videos if `max_fps` is another, as part of the reader's identity.
+the video, and where these tracks are (`VideoAccount.left_out`): the plan reads a video again of
+which it has others now, and all videos if `max_fps` is another, as part of the reader's identity.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,29 +26,24 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, VideoAccount
-from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError, did_you_mean
+from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, OTHER_TRACK, VideoAccount
+from pipeline.datasets.video_names import VideoNames
+from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Doubles, Ints
+from pipeline.skeletons import Doubles, Floats, Ints
 from pipeline.track import Track, free_name
 
-COMMENT: Final = " #"
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
 TIME_ERROR: Final = 0.005  # s: 2 ms at both ends of a clip, by phones; and containers round
 SHORTEST: Final = 0.9  # share of 1 / max_fps that rows of uneven frames are apart
 CHANGE: Final = 1.0  # s that another step must last, so that a track is cut
 TICK: Final = 0.002  # s, shorter than any frame
 ROUNDING: Final = 2e-6  # s, of stored times
+# Share of its side by which the box of another detection of a person differs at most. A guess:
+# people who stand side by side are farther apart.
+SAME_PERSON: Final = 0.2
 KEY: Final = "[convert] leave_out"
-
-
-class _ListedTrack(NamedTuple):
-    """A line of the list."""
-
-    number: int  # from 1
-    track: str  # without dataset and split
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,93 +54,78 @@ class RowSelection:
     leave_out: Path | None = None  # the user's list of tracks; None: no track is left out
 
     def mark(
-        self,
-        videos: Iterable[RawVideo],
-        dataset: Dataset,
-        split: str,
-        committed: cache.Split | None,
+        self, videos: Iterable[RawVideo], split: str, names: VideoNames
     ) -> tuple[RawVideo, ...]:
-        """The videos, each with the names of its tracks in the list (`RawVideo.left_out`).
+        """The videos of a split, each with the names of its tracks in the list
+        (`RawVideo.left_out`).
 
-        Raises ConfigError, with the line, for a list that cannot be read, and for a track of a
-        video that neither the raw folder nor the cache has.
+        Raises ConfigError for a list that cannot be read, or has no line, and, with the line, for a
+        track of none of the dataset's videos, `names`.
         """
-        listed = tuple(videos)
         if self.leave_out is None:
-            return listed
-        by_video: dict[str, list[_ListedTrack]] = {}
-        for line in _read_list(self.leave_out, dataset, split):
-            by_video.setdefault(line.track.rpartition("/")[0], []).append(line)
-        if not by_video:
-            return listed
-        marked = []
-        for video in listed:
-            lines = by_video.get(video.name, ())
-            names = tuple(sorted({line.track for line in lines}))
-            marked.append(replace(video, left_out=names) if names else video)
-        video_names = {video.name for video in listed}
-        if committed is not None:
-            video_names.update(committed.videos.names)
-        for video_name, lines in by_video.items():
-            if video_name not in video_names:
-                similar = did_you_mean(video_name, sorted(video_names)) or "."
-                name = f"{dataset.name}/{split}"
-                raise ConfigError(
-                    f"{self.leave_out}, line {lines[0].number}: {name} has no video "
-                    f"{video_name!r}, so no track {lines[0].track!r}{similar} Correct the line, "
-                    "or take it away."
-                )
-        return tuple(marked)
+            return tuple(videos)
+        by_video: dict[str, set[str]] = {}
+        for of_split, path, person in _read_list(self.leave_out, names):
+            if of_split in ("", split):
+                by_video.setdefault(path, set()).add(f"{path}/{person}")
+        return tuple(
+            replace(video, left_out=tuple(sorted(by_video.get(video.name, ())))) for video in videos
+        )
 
 
 ALL_ROWS: Final = RowSelection()
 
 
-def _read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
-    """The lines of a list that are about one split.
+class _ListedTrack(NamedTuple):
+    """A track of the list."""
 
-    Raises ConfigError, with the line, if the file cannot be read, and for a line without a known
-    dataset and split.
-    """
+    split: str  # "" if it is not stated
+    path: str  # of its video
+    person: str
+
+
+def _read_list(file: Path, names: VideoNames) -> Iterator[_ListedTrack]:
+    """The tracks of a list that are of one dataset. Raises ConfigError as `mark` does."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
             f"{file}: expected the list of tracks that {KEY} names: {why}. Pages of tracks "
-            "(`python -m pipeline show`) help to write one; or take the setting away."
+            f"(`python -m pipeline show`) help to write one; {KEY} = none takes all tracks."
         ) from error
-    lines = []
-    for number, line in enumerate(text.splitlines(), 1):
-        name = _remove_comment(line)
-        if not name:
-            continue
-        of_dataset, _, path = name.partition("/")
-        of_split, _, track = path.partition("/")
-        if of_dataset == dataset.name and of_split in dataset.splits and "/" in track:
-            if of_split == split:
-                lines.append(_ListedTrack(number, track))
-        elif of_dataset == dataset.name or of_dataset not in datasets.names():
-            expected = f"{dataset.name}/{split}/VIDEO/PERSON"
-            raise ConfigError(
-                f"{file}, line {number}: expected a track's full name, such as {expected}, found "
-                f"{name!r}. Copy it from a page of tracks."
-            )
-    return lines
+    lines = enumerate(map(str.strip, text.splitlines()), 1)
+    numbered = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not numbered:
+        raise ConfigError(f"{file}: the list has no track. {KEY} = none takes all tracks.")
+    for number, line in numbered:
+        try:
+            track = _find_track(line, names)
+        except ConfigError as error:
+            raise ConfigError(f"{file}, line {number}: {error}.") from error
+        if track is not None:
+            yield track
 
 
-def _remove_comment(line: str) -> str:
-    """The name on a line: what stands before the last " #", as a name may have one, too.
+def _find_track(line: str, names: VideoNames) -> _ListedTrack | None:
+    """The track of a line; None if it is of another dataset.
 
-    >>> _remove_comment("videos/train/take #2.mp4/0  # bad: two people")
-    'videos/train/take #2.mp4/0'
-    >>> _remove_comment("# all of the first day")
-    ''
+    A name ends before a "#" behind a blank. It may have such a "#", too: the shortest one that fits
+    is meant. Raises ConfigError without one.
     """
-    if line.lstrip().startswith("#"):
-        return ""
-    name, separator, _ = line.rpartition(COMMENT)
-    return (name if separator else line).strip()
+    ends = [comment.start() for comment in re.finditer(r"\s+#|$", line)]
+    for end in ends:
+        path, _, person = line[:end].rpartition("/")
+        video = names.find(path)
+        if video is not None:
+            return _ListedTrack(*video, person)
+    dataset = line.partition("/")[0]
+    if dataset != names.dataset and dataset in datasets.names():
+        return None
+    suggestions = (names.suggest(line[:end].rpartition("/")[0]) for end in ends)
+    suggestion = next(filter(None, suggestions), "")
+    expected = f"VIDEO/PERSON, or {names.dataset}/SPLIT/VIDEO/PERSON, of a video"
+    raise ConfigError(f"expected {expected}, found {line!r}{suggestion}")
 
 
 def select(
@@ -156,10 +137,12 @@ def select(
 ) -> list[Track]:
     """The tracks and rows of a video that the user takes; counts the others in its account.
 
-    left_out: names of tracks. A name that no track has becomes a note in the account. extra: the
-    reader's extra columns.
+    Rejects the video if it lacks one of the left-out tracks.
+    left_out: names of tracks. extra: the reader's extra columns.
     """
-    account.left_out = list(left_out)
+    if account.set_aside or account.other_split:
+        account.left_out = {name: [] for name in left_out}
+        return [*tracks]
     record = ClipRecord.from_dict(account.clip)
     used_names = {track.name for track in tracks}
     if len(account.subjects) == len(tracks):
@@ -180,18 +163,40 @@ def select(
             names.append(name)
             if name in left_out:
                 account.take_back_track(LEFT_OUT, n_rows)
+                account.left_out[name] = place_of(part.frame_index, part.bbox)
             else:
                 selected_tracks.append(replace(part, name=name))
         account.take_back_rows(ABOVE_MAX_FPS, n_above)
-    for name in left_out:
-        if name not in names:
-            account.note(
-                f"{KEY} names {name!r}, which is no track of this video: "
-                f"it has {', '.join(names) or 'none'}"
-            )
+    missing = [name for name in left_out if name not in names]
+    if missing:
+        tracks_now = f"no track of this video, which has {', '.join(names) or 'none'}"
+        refuse_line(account, missing[0], tracks_now)
+        return []
     if len(names) > len(tracks):
         account.note(f"cut where the frame rate changes: {', '.join(names)}")
     return selected_tracks
+
+
+def refuse_line(account: VideoAccount, track: str, what: str) -> None:
+    """Reject a video because of a line of the list."""
+    account.left_out = {}
+    do = "Take the line away, convert, and look at the tracks."
+    account.reject(OTHER_TRACK, f"{KEY} names {track}: {what}. {do}")
+
+
+def place_of(frame_index: NDArray[np.integer], bbox: Floats | None) -> list[float]:
+    """Where a track is: its first and last frame and, with images, its first box (cxcywh px)."""
+    box = [] if bbox is None else bbox[0].tolist()
+    return [int(frame_index[0]), int(frame_index[-1]), *box]
+
+
+def may_be_same(place: Sequence[float], before: Sequence[float]) -> bool:
+    """Whether tracks at these places (`place_of`) may be of one person: they have common frames,
+    and begin at one place.
+    """
+    changes = np.abs(np.subtract(place[2:], before[2:]))
+    begins_there = bool((changes <= SAME_PERSON * before[-1]).all())
+    return begins_there and place[0] <= before[1] and before[0] <= place[1]
 
 
 def _limit_rate(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.write.parts import Part
-from pipeline.accounting import NOT_NOW, describe_no_rows, is_error
+from pipeline.accounting import PASSING, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, out, plain, task_line
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
@@ -225,7 +225,7 @@ def _note_no_rows(plan: ConversionPlan, totals: Any) -> Iterator[str]:
     for why, n in totals["videos"]["set_aside"].items():
         if not is_error(why):
             yield describe_no_rows(why, n)
-        elif why != NOT_NOW:
+        elif why not in PASSING:
             n_failed += n
     if n_failed:
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))

@@ -79,8 +79,9 @@ class ConvertSettings:
     # out, and of clips with uneven times those that follow sooner than 0.9 / max_fps. Unset: all
     # rows.
     max_fps: PositiveFloat | None = None
-    # List of tracks to leave out, from pages of tracks: <dataset>/<split>/<track> on each line, and
-    # why, behind " #". A track whose line is taken away comes back.
+    # List of tracks to leave out, from pages of tracks: <dataset>/<split>/<video>/<person> or
+    # <video>/<person> on each line, and why, behind " #". A track whose line is taken away comes
+    # back; none takes all tracks.
     leave_out: Path | None = None
     strict: Annotated[
         bool, Field(description="Fail if a video cannot be used, instead of rejecting it")

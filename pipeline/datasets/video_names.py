@@ -1,0 +1,74 @@
+"""Names of videos in settings: paths below the raw folder, as `status` prints them, or full names,
+DATASET/SPLIT/PATH.  [raw] -> tracks
+
+Here a path has a "/" before it, so that it differs from a full name. Names that are equal in
+Unicode's composed form are equal: file systems store é in two ways.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from pipeline.errors import ConfigError, did_you_mean
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def fits(pattern: str, dataset: str, split: str, path: str) -> tuple[bool, bool]:
+    """Whether a pattern, such as slow/*, fits a video by its path, and by its full name."""
+    pattern = composed(pattern)
+    is_full = pattern.startswith(f"{dataset}/")
+    names = composed(path), composed(f"{dataset}/{split}/{path}")
+    # names may have [ or ]
+    by_path, in_full = (name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
+    return by_path, is_full and in_full
+
+
+class VideoNames:
+    """The videos of a dataset that settings may name."""
+
+    def __init__(self, dataset: str, by_split: Mapping[str, Iterable[str]]) -> None:
+        """by_split: Split -> paths."""
+        self.dataset = dataset
+        self.videos = [(split, path) for split, paths in by_split.items() for path in paths]
+        # path with "/" before it, or full name -> split, "" for a path, and path of the video
+        self._by_name: dict[str, tuple[str, str]] = {}
+        for split, path in self.videos:
+            self._by_name[f"/{composed(path)}"] = "", path
+            self._by_name[composed(f"{dataset}/{split}/{path}")] = split, path
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """The split, "" if the name has none, and path of the video with this name; None if there
+        is none. Raises ConfigError for the path of one that is the full name of another one.
+        """
+        by_path = self._by_name.get(f"/{composed(name)}")
+        in_full = self._by_name.get(composed(name))
+        if by_path and in_full:
+            raise ConfigError(self._both_ways(name))
+        return by_path or in_full
+
+    def check(self, pattern: str) -> None:
+        """Raise ConfigError for a pattern that fits no video, or some by their paths and others by
+        their full names.
+        """
+        ways = [fits(pattern, self.dataset, *video) for video in self.videos]
+        if (True, False) in ways and (False, True) in ways:
+            raise ConfigError(self._both_ways(pattern))
+        if ways.count((False, False)) == len(ways):
+            fitting = f"no video of {self.dataset} fits {pattern!r}"
+            raise ConfigError(f"{fitting}{self.suggest(pattern)}")
+
+    def suggest(self, name: str) -> str:
+        """A suggestion for a name that fits no video, as `did_you_mean`."""
+        return did_you_mean(composed(name), [known.removeprefix("/") for known in self._by_name])
+
+    def _both_ways(self, name: str) -> str:
+        return (
+            f"{name!r} is the path of a video and the full name of another one. Write "
+            f"{self.dataset}/SPLIT/ before it for the first one"
+        )

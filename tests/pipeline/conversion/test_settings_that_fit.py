@@ -1,0 +1,109 @@
+"""Settings that name clips and tracks: they fit, or are an error; and they hold until they end."""
+
+import pytest
+
+import cache
+from tests.pipeline.datasets.by_hand import write_video
+
+N = 40
+# corners (px) of two people of 30 px who walk
+PLACES = {"left": 10, "right": 100}
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Writes clips of two people, with the number of each."""
+
+    def write(*names, **numbers):
+        numbers = numbers or {"left": 1, "right": 2}
+        for name in names:
+            write_video(tmp_path / "clips" / name, N, step=0)
+            file = tmp_path / f"clips/keypoints/{name}.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [
+                f"{numbers[side]},{t},{PLACES[side] + t / 10},40,30,30"
+                for t in range(N)
+                for side in numbers
+            ]
+            file.write_text("\n".join(["track,frame,x,y,w,h", *lines]))
+
+    return write
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    """Left edges (px) of the people in the cache, by track."""
+
+    def read(split="videos/train"):
+        rows = cache.open(tmp_path / "cache")[split]
+        centres = {
+            one.name: float(rows.rows("bbox", one.start, one.stop)[0, 0]) for one in rows.tracks
+        }
+        return {name: "left" if x < 80 else "right" for name, x in centres.items()}
+
+    return read
+
+
+@pytest.fixture
+def listed(tmp_path):
+    return lambda *lines: (tmp_path / "out.txt").write_text("".join(f"{one}\n" for one in lines))
+
+
+CONVERT = "convert videos/train --raw TMP/clips --cache CACHE --set convert.leave_out=TMP/out.txt"
+
+
+# --------------------------------------------------------------------------------------------------
+# tracks that are left out
+
+
+def test_a_line_whose_track_is_another_one_now_is_its_video_s_error(clips, listed, tracks, types):
+    clips("a.mp4", "b.mp4", "c.mp4")
+    listed("a.mp4/1", "b.mp4/1")
+    types(CONVERT)
+    before = {"a.mp4/2": "right", "b.mp4/2": "right", "c.mp4/1": "left", "c.mp4/2": "right"}
+    assert tracks() == before
+    clips("a.mp4", "c.mp4", left=2, right=1)
+    for _ in range(2):  # until it is corrected
+        types(CONVERT, "no_such_track", "a.mp4/1", "out.txt has lines that fit no track", code=1)
+        assert tracks() == {**before, "c.mp4/1": "right", "c.mp4/2": "left"}
+    listed("b.mp4/1")
+    types(CONVERT)
+    assert tracks().keys() - {"a.mp4/1", "a.mp4/2"} == before.keys() - {"a.mp4/2"} | {"c.mp4/1"}
+    listed("b.mp4/1", "a.mp4/2")
+    types(CONVERT, "left_out_by_hand")
+    assert tracks()["a.mp4/1"] == "right"
+    assert "a.mp4/2" not in tracks()
+
+
+def test_keypoints_made_again_before_the_list_is_used_are_compared_with_the_rows(
+    clips, listed, tracks, types
+):
+    clips("a.mp4")
+    types(CONVERT.partition(" --set")[0])
+    listed("a.mp4/1")
+    clips("a.mp4", left=2, right=1)
+    types(CONVERT, "no_such_track", code=1)
+    assert tracks() == {"a.mp4/1": "left", "a.mp4/2": "right"}
+
+
+def test_other_detections_of_the_same_person_are_left_out(
+    clips, listed, tracks, types, monkeypatch
+):
+    clips("a.mp4")
+    listed("a.mp4/1")
+    types(CONVERT)
+    monkeypatch.setitem(PLACES, "left", 13)
+    clips("a.mp4")
+    types(CONVERT)
+    assert tracks() == {"a.mp4/2": "right"}
+
+
+def test_a_line_that_fits_no_track_is_an_error_also_of_a_new_video(clips, listed, tracks, types):
+    clips("a.mp4", "b.mp4")
+    listed("a.mp4/7")
+    for _ in range(2):
+        types(CONVERT, "a.mp4/7", "it has a.mp4/1, a.mp4/2", code=1)
+        assert tracks().keys() == {"b.mp4/1", "b.mp4/2"}
+    listed("a.mp4/1")
+    types(CONVERT)
+    assert tracks().keys() == {"a.mp4/2", "b.mp4/1", "b.mp4/2"}
