@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.conversion.committed import DROP, committed_split
+from pipeline.conversion.committed import DROP, ConversionRecord, committed_split
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
@@ -24,13 +24,14 @@ from pipeline.settings.arguments import (
 from pipeline.settings.file import PATH
 from pipeline.settings.folders import BODY
 
+LIST: Final = "convert.leave_out"
+
 
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
-    sub.add_argument(
-        "--raw", type=PATH, help="The dataset's raw folder (default: all as recorded in the cache)"
-    )
+    help_ = "The dataset's raw folder (default: all as recorded, but [convert] leave_out)"
+    sub.add_argument("--raw", type=PATH, help=help_)
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
     setting_options(sub, "convert", "workers")
@@ -63,15 +64,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> ConversionPlan:
-    """Plan the conversion: by the arguments, or as it was recorded."""
+    """Plan the conversion: by the arguments, or as it was recorded, but for the list of tracks."""
     if _is_as_recorded(args):
         name = f"{args.dataset}/{args.split}"
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        return recorded_plan(
-            split, args.raw, args.body, drop_removed=args.drop_removed, retry=args.retry
-        )
+        selection = ConversionRecord(split).selection()
+        if args.cfg.source.names(LIST):
+            selection = replace(selection, leave_out=args.cfg.convert.leave_out)
+        ways = {"drop_removed": args.drop_removed, "retry": args.retry}
+        return recorded_plan(split, args.raw, args.body, selection=selection, **ways)
     recipe = Recipe.by_options(
         args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body
     )
@@ -86,7 +89,7 @@ def _is_as_recorded(args: argparse.Namespace) -> bool:
 
 def _reads(args: argparse.Namespace) -> Sequence[str]:
     if _is_as_recorded(args):
-        return ()
+        return (LIST,)
     return (args.dataset, "convert", *BODY)
 
 

@@ -86,6 +86,9 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
         steps += _detection(plan, most)
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
+    recorded = {} if todo is None else plan.recipe.recorded_values(todo.committed)
+    for setting, value in recorded.items():
+        steps.append(plain(f"as before: {setting} = {value} (none ends it)"))
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
     if plan.staged is not None:
         steps.append(plain(plan.staged))

@@ -138,9 +138,16 @@ class ConversionRecord:
     def selection(self) -> RowSelection:
         """Which of the reader's tracks and rows were taken."""
         leave_out = self.split.provenance.get(LEAVE_OUT)
-        return RowSelection(
-            self.reader.get("max_fps"), None if leave_out is None else Path(str(leave_out))
-        )
+        return RowSelection(self.reader.get("max_fps"), Path(str(leave_out)) if leave_out else None)
+
+    def lasting(self, dataset: Dataset) -> dict[str, str]:
+        """Setting -> its value, of those that hold for the next conversion, too, unless the user
+        names another value.
+        """
+        options = self.reader.get("parameters", {})
+        values = {f"{dataset.name}.{option}": options.get(option) for option in dataset.by_clip}
+        values[f"convert.{LEAVE_OUT}"] = self.split.provenance.get(LEAVE_OUT)
+        return {setting: value for setting, value in values.items() if value}
 
     def has_moved(self, raw: Path) -> bool:
         """Whether `raw` is another folder than that of the conversion; False if it is unknown."""

@@ -43,6 +43,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import (
     EARLIER_READER,
+    LEAVE_OUT,
     LET_GO,
     ConversionRecord,
 )
@@ -345,18 +346,20 @@ def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
 
 
 def record_moves(plan: ConversionPlan) -> list[str]:
-    """Record the new places of the raw and body folders, and new file times of videos with
-    unchanged content, for a split that is up to date.
+    """Record the new places of the raw and body folders and of the list of tracks, and new file
+    times of videos with unchanged content, for a split that is up to date.
 
     Returns messages; none if there is nothing new, or if the cache is read-only.
     """
     assert plan.committed is not None, "nothing is committed yet"
     lines = []
     columns = plan.committed.columns
+    list_before = plan.committed.provenance.get(LEAVE_OUT, "")
     try:
-        if plan.moved:
+        if plan.moved or list_before != plan.provenance[LEAVE_OUT]:
             with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
                 writer.note_again()
+        if plan.moved:
             lines.append(f"recorded the new raw folder {plan.raw}")
         if plan.touched:
             _record_stamps(plan, plan.digests(), (), {})

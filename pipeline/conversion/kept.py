@@ -151,11 +151,8 @@ def refuse_other_tracks(
     if account.left_out.keys() - places.keys():
         for number in np.flatnonzero(split.tracks.video == split.videos.names.index(account.name)):
             track = split.tracks[int(number)]
-            bbox = None
-            if "bbox" in split.columns:
-                bbox = split.rows("bbox", track.start, track.stop)
-            frame_index = split.rows("frame_index", track.start, track.stop)
-            places[track.name] = place_of(frame_index, bbox)
+            columns = {name: split.rows(name, track.start, track.stop) for name in split.columns}
+            places[track.name] = place_of(columns)
     for name, place in account.left_out.items():
         before = places.get(name)
         if place and before and not may_be_same(place, before):

@@ -180,14 +180,14 @@ class ConversionPlan:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Absolute raw folder and, if tracks depend on them, body folder and list of left-out
-        tracks.
+        """Absolute raw folder, list of left-out tracks, "" for none, and, if tracks depend on it,
+        body folder.
         """
         folders = {"raw": str(self.raw.resolve())}
         if self.body is not None and self.reader["body"]:
             folders["body"] = str(self.body.resolve())
-        if self.selection.leave_out is not None:
-            folders[LEAVE_OUT] = str(self.selection.leave_out.resolve())
+        leave_out = self.selection.leave_out
+        folders[LEAVE_OUT] = "" if leave_out is None else str(leave_out.resolve())
         return folders
 
     @property
@@ -218,12 +218,14 @@ def recorded_plan(
     split: cache.Split,
     raw: Path | None = None,
     body: Path | None = None,
-    **options: bool,
+    selection: RowSelection | None = None,
+    **ways: bool,
 ) -> ConversionPlan:
     """The plan to convert a committed split again, as it was converted.
 
-    raw, body: new places of the folders, if they moved. Raises what `plan_conversion` raises, and
-    PipelineError if a folder is unknown or missing, and for a split that was not converted here.
+    raw, body: new places of the folders, if they moved. selection: in place of the recorded one.
+    Raises what `plan_conversion` raises, and PipelineError if a folder is unknown or missing, and
+    for a split that was not converted here.
     """
     record = ConversionRecord(split)
     if not record.was_converted_here:
@@ -237,8 +239,8 @@ def recorded_plan(
         raw=raw,
         root=split.root,
         body=record.body_folder(body),
-        selection=record.selection(),
-        **options,
+        selection=record.selection() if selection is None else selection,
+        **ways,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -31,7 +31,7 @@ from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Doubles, Floats, Ints
+from pipeline.skeletons import Array, Doubles, Ints
 from pipeline.track import Track, free_name
 
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
@@ -163,7 +163,7 @@ def select(
             names.append(name)
             if name in left_out:
                 account.take_back_track(LEFT_OUT, n_rows)
-                account.left_out[name] = place_of(part.frame_index, part.bbox)
+                account.left_out[name] = place_of(part.columns)
             else:
                 selected_tracks.append(replace(part, name=name))
         account.take_back_rows(ABOVE_MAX_FPS, n_above)
@@ -184,10 +184,10 @@ def refuse_line(account: VideoAccount, track: str, what: str) -> None:
     account.reject(OTHER_TRACK, f"{KEY} names {track}: {what}. {do}")
 
 
-def place_of(frame_index: NDArray[np.integer], bbox: Floats | None) -> list[float]:
+def place_of(columns: Mapping[str, Array]) -> list[float]:
     """Where a track is: its first and last frame and, with images, its first box (cxcywh px)."""
-    box = [] if bbox is None else bbox[0].tolist()
-    return [int(frame_index[0]), int(frame_index[-1]), *box]
+    frames = columns["frame_index"].tolist()
+    return [frames[0], frames[-1], *columns.get("bbox", np.empty((1, 0)))[0].tolist()]
 
 
 def may_be_same(place: Sequence[float], before: Sequence[float]) -> bool:

@@ -129,6 +129,9 @@ class Dataset(ABC):
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
     release: ClassVar[Release] = Release()
     labels: ClassVar[LabelRules] = LabelRules()
+    # options that state something of clips by their names, as "slow/*=240, a.mp4=120": what the
+    # last conversion took holds until another value is named
+    by_clip: ClassVar[tuple[str, ...]] = ()
     # options that were added later: part of the identity only if they differ from the default
     added: ClassVar[tuple[str, ...]] = ()
 

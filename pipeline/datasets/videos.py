@@ -120,6 +120,7 @@ class OwnVideos(ClipDataset):
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
     )
+    by_clip = ("fps",)
     added = (
         "cuts",
         "max_jitter",

@@ -25,7 +25,7 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
-from pipeline.conversion.committed import committed_split
+from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
@@ -72,16 +72,30 @@ class Recipe:
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
+    def recorded_values(self, committed: cache.Split | None) -> dict[str, str]:
+        """The settings that hold as the split's last conversion took them: nothing names them.
+
+        Raises ConfigError for one that is empty.
+        """
+        if committed is None:
+            return {}
+        is_named = self.settings.source.names
+        lasting = ConversionRecord(committed).lasting(self.dataset)
+        return {setting: value for setting, value in lasting.items() if not is_named(setting)}
+
     def plan_conversion(self) -> ConversionPlan:
         options = self.settings.convert
+        recorded = self.recorded_values(committed_split(self.root, self.name))
+        values = {setting.partition(".")[2]: value for setting, value in recorded.items()}
+        leave_out = values.pop(LEAVE_OUT, options.leave_out)
         return convert.plan_conversion(
-            self.dataset,
+            replace(self.dataset, **values),
             self.split,
             raw=self.raw,
             root=self.root,
             body=self.body,
             drop_removed=self.drop_removed,
-            selection=RowSelection(options.max_fps, options.leave_out),
+            selection=RowSelection(options.max_fps, Path(leave_out) if leave_out else None),
         )
 
     def plan_extraction(self) -> list[ExtractionPlan]:

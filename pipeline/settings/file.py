@@ -194,6 +194,16 @@ class SettingsFile:
     def where(self, section: str, key: str = "") -> str:
         return self.section(section).where(key)
 
+    def names(self, setting: str) -> bool:
+        """Whether SECTION.KEY is set. Raises ConfigError for an empty value, where none would end
+        the one that holds.
+        """
+        section, _, key = setting.partition(".")
+        text = self.section(section).get(key)
+        if text == "":
+            raise ConfigError(f"{self.where(section, key)}: is empty. Set a value, or none.")
+        return text is not None
+
     @staticmethod
     def read(file: Path, do: str = NO_FILE, *, optional: bool = False) -> SettingsFile:
         """Read the file's sections. optional: A missing file has none.

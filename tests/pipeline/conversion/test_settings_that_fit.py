@@ -102,8 +102,69 @@ def test_a_line_that_fits_no_track_is_an_error_also_of_a_new_video(clips, listed
     clips("a.mp4", "b.mp4")
     listed("a.mp4/7")
     for _ in range(2):
-        types(CONVERT, "a.mp4/7", "it has a.mp4/1, a.mp4/2", code=1)
+        types(CONVERT, "a.mp4/7", "which has a.mp4/1, a.mp4/2", code=1)
         assert tracks().keys() == {"b.mp4/1", "b.mp4/2"}
     listed("a.mp4/1")
     types(CONVERT)
     assert tracks().keys() == {"a.mp4/2", "b.mp4/1", "b.mp4/2"}
+
+
+# --------------------------------------------------------------------------------------------------
+# values that hold until another one is named
+
+PREPARE = "prepare videos --raw TMP/clips --cache CACHE --detector none"
+AGAIN = "convert videos/train --cache CACHE"
+WITH_RAW = f"{AGAIN} --raw TMP/clips"
+
+
+def test_a_list_holds_in_the_nights_after_it_was_named_and_none_ends_it(
+    clips, listed, tracks, types
+):
+    clips("a.mp4", "val/b.mp4")
+    types(PREPARE)
+    listed("a.mp4/1")
+    types(f"{PREPARE} --set convert.leave_out=TMP/out.txt")
+    assert tracks() == {"a.mp4/2": "right"}
+    types(f"{PREPARE} --plan", "up to date", "as before: convert.leave_out =", "none ends it")
+    types(PREPARE)
+    assert tracks() == {"a.mp4/2": "right"}
+    # also of the split of which the list had no line
+    listed("a.mp4/1", "val/b.mp4/2")
+    types(PREPARE)
+    assert tracks() == {"a.mp4/2": "right"}
+    assert tracks("videos/val") == {"val/b.mp4/1": "left"}
+    assert "as before" not in types(f"{PREPARE} --set convert.leave_out=none")
+    assert (len(tracks()), len(tracks("videos/val"))) == (2, 2)
+    assert "as before" not in types(PREPARE)
+
+
+def test_a_list_that_is_gone_is_an_error_until_none_ends_it(clips, listed, tmp_path, types):
+    clips("a.mp4")
+    listed("a.mp4/1")
+    types(CONVERT)
+    (tmp_path / "out.txt").unlink()
+    for command in (AGAIN, WITH_RAW):
+        types(command, "out.txt", "= none", code=2)
+    types(f"{AGAIN} --set convert.leave_out=none")
+    types(AGAIN, "up to date")
+
+
+def test_a_split_is_converted_as_recorded_but_for_the_list(clips, listed, tracks, types):
+    clips("a.mp4")
+    types(f"{WITH_RAW} --set videos.min_frames=30")
+    listed("a.mp4/1")
+    types(f"{AGAIN} --set convert.leave_out=TMP/out.txt", "left_out_by_hand")
+    assert tracks() == {"a.mp4/2": "right"}
+
+
+def test_a_stated_rate_holds_until_none_ends_it_and_no_other_option_does(
+    clips, types, tmp_path, luigi_cfg
+):
+    clips("a.mp4")
+    types(f"{WITH_RAW} --set videos.fps=50 --set videos.min_frames=30")
+    types(WITH_RAW, "(why: parameters.min_frames was 30, is 40)")
+    assert {one.fps for one in cache.open(tmp_path / "cache")["videos/train"].tracks} == {50}
+    luigi_cfg("videos", "[videos]\nfps =")
+    types(WITH_RAW, "luigi.cfg", "fps: is empty", code=2)
+    luigi_cfg("videos", "[videos]\nfps = none")
+    types(WITH_RAW, "(why: parameters.fps was 50, is not set)")
