@@ -90,10 +90,11 @@ def refuse_other_folder(
     an update would replace one dataset by another.
 
     n_same: unchanged committed videos that it has. missing: committed videos that it does not have.
-    n_new: its other videos. If some are the same, and none is missing or none is new, the folder
-    has moved.
+    n_new: its other videos. If most are the same, or some are, and none is missing or none is new,
+    the folder has moved.
     """
-    is_same_data = n_same and not (missing and n_new)
+    has_most = 2 * n_same > len(committed.videos)
+    is_same_data = has_most or (n_same and not (missing and n_new))
     if is_same_data or not committed.manifest["rows"]:
         return
     n_videos = count(len(committed.videos), "video")

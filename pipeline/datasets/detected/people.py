@@ -111,7 +111,7 @@ def people(
     if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
     used_names = {name for name, _ in identified}
-    n_exchanged = 0
+    exchanged = []
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
@@ -119,7 +119,9 @@ def people(
             kp_2d, is_exchanged = put_sides_right(
                 kp_2d, frame_index, detections.skeleton, detections.camera
             )
-            n_exchanged += int(is_exchanged.sum())
+            if is_exchanged.any():
+                of_all = count(len(members), "frame")
+                exchanged.append(f"person {name} in {is_exchanged.sum():,} of {of_all}")
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
@@ -129,9 +131,8 @@ def people(
             account.keep_track(n_frames)
             yield track._replace(person=free_name(name, ".", k, used_names))
 
-    if n_exchanged:
-        of_all = count(sum(len(members) for _, members in identified), "person-frame")
-        account.note(f"left and right put right in {n_exchanged:,} of {of_all}")
+    if exchanged:
+        account.note(f"left and right put right: {', '.join(exchanged)}")
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"

@@ -325,6 +325,13 @@ def test_a_folder_of_other_videos_is_refused(same_names, penn, other, types):
     assert penn.split.provenance["raw"] == str(other.raw.resolve())
 
 
+def test_a_folder_that_moved_may_have_lost_a_video_and_got_one(penn, other, types):
+    other.remove("0003")
+    other.add("0009")
+    types(OTHER, "1 video read", "1 video missing from", code=1)
+    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0", "0009/0"}
+
+
 def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folder(
     penn, other, types
 ):

@@ -97,7 +97,7 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
     np.testing.assert_allclose(found[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
     notes = [note for note in account.notes if "left and right" in note]
-    assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
+    assert notes == ["left and right put right: person 0 in 2 of 120 frames"] * is_right
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,22 @@ def test_a_motion_that_no_camera_has_is_refused_with_its_frame(tmp_path, camera)
     write_coco(tmp_path / "keypoints/a.mp4.json", labels, description=MADE_BY)
     with pytest.raises(RawDataError, match=r"a\.mp4\.json: 'frame 41: camera': .* detect` again"):
         list(datasets.get("videos").tracks(tmp_path, "train"))
+
+
+def test_each_person_s_share_of_exchanged_sides_is_noted(tmp_path):
+    """Two people, of whom one is exchanged in two frames: the other one's track has none."""
+    true = walk()
+    other = true + np.array([250, 0, 0]) * (true[..., 2:] > 0)
+    labels = coco(exchange(true, [30, 31], range(17)))
+    more = coco(other)["annotations"]
+    labels["annotations"] = [
+        {**person, "id": i, "track_id": 1 + (i >= N)}
+        for i, person in enumerate([*labels["annotations"], *more])
+    ]
+    write_video(tmp_path / "a.mp4", N, size=(800, 320), step=0)
+    write_coco(tmp_path / "keypoints/a.mp4.json", labels, description=MADE_BY)
+    report = Accounting()
+    assert len([*datasets.get("videos").tracks(tmp_path, "train", report=report)]) == 2
+    (account,) = report
+    (note,) = [note for note in account.notes if "left and right" in note]
+    assert note == "left and right put right: person 1 in 2 of 120 frames"
