@@ -24,6 +24,7 @@ from pipeline.conversion.listing import OtherSplits, list_videos
 from pipeline.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.detected.by_clip import check_patterns
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -272,8 +273,10 @@ def plan_conversion(
     dataset = dataset.detect_layout(raw, split)
     others = OtherSplits(dataset, split, raw, root)
     videos = list_videos(committed, others)
-    if selection.leave_out is not None:
-        videos = selection.mark(videos, split, others.names(videos))
+    if selection.leave_out or any(getattr(dataset, option) for option in dataset.by_clip):
+        names = others.names(videos)
+        check_patterns(dataset, names)
+        videos = selection.mark(videos, split, names)
     reader = reader_parts(dataset, split, raw, body, selection)
     unchanged = ConversionPlan(
         dataset,

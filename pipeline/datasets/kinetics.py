@@ -87,13 +87,14 @@ class Kinetics(ClipDataset):
         recording="video",
         totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
+    by_clip = ("joints",)
     added = ("joints",)
 
     def __post_init__(self) -> None:
         self.joint_order("")  # raises ConfigError for an invalid option
 
     def joint_order(self, clip: str) -> StatedOrder:
-        return stated_order(self.name, self.joints, clip)
+        return stated_order(f"{self.name}/{clip.partition('/')[0]}", self.joints, clip)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split

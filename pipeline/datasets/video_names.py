@@ -19,11 +19,14 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def fits(pattern: str, dataset: str, split: str, path: str) -> tuple[bool, bool]:
-    """Whether a pattern, such as slow/*, fits a video by its path, and by its full name."""
+def fits(pattern: str, split: str, path: str) -> tuple[bool, bool]:
+    """Whether a pattern, such as slow/*, fits a video by its path, and by its full name.
+
+    split: DATASET/SPLIT.
+    """
     pattern = composed(pattern)
-    is_full = pattern.startswith(f"{dataset}/")
-    names = composed(path), composed(f"{dataset}/{split}/{path}")
+    is_full = pattern.partition("/")[0] == split.partition("/")[0]
+    names = composed(path), composed(f"{split}/{path}")
     # names may have [ or ]
     by_path, in_full = (name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
     return by_path, is_full and in_full
@@ -52,16 +55,21 @@ class VideoNames:
             raise ConfigError(self._both_ways(name))
         return by_path or in_full
 
-    def check(self, pattern: str) -> None:
-        """Raise ConfigError for a pattern that fits no video, or some by their paths and others by
-        their full names.
+    def check(self, pattern: str, setting: str) -> None:
+        """Raise ConfigError for a pattern of a setting that fits no video, or some by their paths
+        and others by their full names.
         """
-        ways = [fits(pattern, self.dataset, *video) for video in self.videos]
-        if (True, False) in ways and (False, True) in ways:
-            raise ConfigError(self._both_ways(pattern))
-        if ways.count((False, False)) == len(ways):
-            fitting = f"no video of {self.dataset} fits {pattern!r}"
-            raise ConfigError(f"{fitting}{self.suggest(pattern)}")
+        ways = {fits(pattern, f"{self.dataset}/{split}", path) for split, path in self.videos}
+        by_path = any(way[0] for way in ways)
+        in_full = any(way[1] for way in ways)
+        if by_path and in_full:
+            raise ConfigError(f"{setting}: {self._both_ways(pattern)}.")
+        if not (by_path or in_full):
+            suggestion = self.suggest(pattern) or "."
+            raise ConfigError(
+                f"{setting}: no video of {self.dataset} fits {pattern!r}{suggestion} Expected its "
+                "path below the raw folder, or a pattern such as slow/*."
+            )
 
     def suggest(self, name: str) -> str:
         """A suggestion for a name that fits no video, as `did_you_mean`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ class OwnVideos(ClipDataset):
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
     )
-    by_clip = ("fps",)
+    by_clip = ("fps", "joints")
     added = (
         "cuts",
         "max_jitter",
@@ -169,11 +170,17 @@ class OwnVideos(ClipDataset):
             expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
             raise ConfigError(f"videos: fps is {self.fps!r}; expected {expected}", "fps")
 
-        stated = value_of_clip(clip, self.fps, to_rate)
+        if re.search(r"\d,\d+\s*(,|$)", self.fps or ""):
+            expected = "a decimal point, or a blank behind a comma between entries"
+            raise ConfigError(f"videos: fps is {self.fps!r}; expected {expected}", "fps")
+        stated = value_of_clip(self._full_split(clip), clip, self.fps, to_rate)
         return math.nan if stated is None else stated
 
+    def _full_split(self, clip: str) -> str:
+        return f"{self.name}/{self.split_of(clip)}"
+
     def joint_order(self, clip: str) -> StatedOrder:
-        return stated_order(self.name, self.joints, clip)
+        return stated_order(self._full_split(clip), self.joints, clip)
 
     def cleaning(self) -> Cleaning:
         """The options of cleaning. Raises ConfigError for invalid ones."""

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.video_names import VideoNames, fits
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.files.formats.people.joint_orders import ORDER_NAMES, StatedOrder
 
 T = TypeVar("T")
 
 
-def value_of_clip(clip: str, option: str | None, parse: Callable[[str], T]) -> T | None:
+class _Entry(NamedTuple):
+    """What an option states for some clips."""
+
+    pattern: str  # of their names (`video_names`)
+    value: str
+
+
+def _entries(option: str | None) -> list[_Entry]:
+    entries = []
+    for entry in filter(None, map(str.strip, (option or "").split(","))):
+        pattern, _, text = entry.rpartition("=")
+        entries.append(_Entry(pattern.strip() or "*", text.strip()))
+    return entries
+
+
+def check_patterns(dataset: Dataset, names: VideoNames) -> None:
+    """Raise ConfigError for an entry of an option that fits no clip (`VideoNames.check`)."""
+    for option in dataset.by_clip:
+        for entry in _entries(getattr(dataset, option)):
+            names.check(entry.pattern, f"[{dataset.name}] {option}")
+
+
+def value_of_clip(split: str, clip: str, option: str | None, parse: Callable[[str], T]) -> T | None:
     """The value that an option such as "slow/*=240, 60" states for a clip; None if it states none.
 
-    clip: its path below the raw folder. The first entry that matches is used. parse: returns the
-    value of an entry, of all entries, or raises.
+    split: DATASET/SPLIT. clip: its path below the raw folder. The first entry that fits is used.
+    parse: returns the value of an entry, of all entries, or raises.
 
-    >>> value_of_clip("slow/a.mp4", "slow/*=240, 60", int)
+    >>> value_of_clip("videos/train", "slow/a.mp4", "slow/*=240, 60", int)
     240
     """
     stated = None
-    for entry in filter(None, map(str.strip, (option or "").split(","))):
-        pattern, _, text = entry.rpartition("=")
-        value = parse(text.strip())
-        if stated is None and fnmatch.fnmatchcase(clip, pattern.strip() or "*"):
+    for entry in _entries(option):
+        value = parse(entry.value)
+        if stated is None and any(fits(entry.pattern, split, clip)):
             stated = value
     return stated
 
 
-def stated_order(dataset: str, joints: str | None, clip: str) -> StatedOrder:
-    """What the option `joints` of a dataset states for a clip. Raises ConfigError for an invalid
-    option.
+def stated_order(split: str, joints: str | None, clip: str) -> StatedOrder:
+    """What the option `joints` states for a clip. split: DATASET/SPLIT. Raises ConfigError for an
+    invalid option.
     """
+    dataset = split.partition("/")[0]
 
     def known_order(name: str) -> str:
         if name in ORDER_NAMES:
@@ -42,4 +65,4 @@ def stated_order(dataset: str, joints: str | None, clip: str) -> StatedOrder:
         expected += did_you_mean(name, ORDER_NAMES)
         raise ConfigError(f"{dataset}: joints is {joints!r}; expected {expected}", "joints")
 
-    return StatedOrder(value_of_clip(clip, joints, known_order), f"[{dataset}] joints")
+    return StatedOrder(value_of_clip(split, clip, joints, known_order), f"[{dataset}] joints")

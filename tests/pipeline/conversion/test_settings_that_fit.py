@@ -3,7 +3,7 @@
 import pytest
 
 import cache
-from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 
 N = 40
 # corners (px) of two people of 30 px who walk
@@ -168,3 +168,84 @@ def test_a_stated_rate_holds_until_none_ends_it_and_no_other_option_does(
     types(WITH_RAW, "luigi.cfg", "fps: is empty", code=2)
     luigi_cfg("videos", "[videos]\nfps = none")
     types(WITH_RAW, "(why: parameters.fps was 50, is not set)")
+
+
+# --------------------------------------------------------------------------------------------------
+# rates of clips
+
+
+def rates(tmp_path, split="videos/train"):
+    """Rates of the clips in the cache."""
+    return {one.video: one.fps for one in cache.open(tmp_path / "cache")[split].tracks}
+
+
+@pytest.mark.parametrize(
+    ("stated", "texts"),
+    [
+        ("nosuch/*=60", ["[videos] fps", "no video of videos fits 'nosuch/*'"]),
+        ("train/plain.mp4=60", ["fits 'train/plain.mp4'; did you mean", "plain.mp4'?"]),
+        ("plain.mp=60, *=25", ["fits 'plain.mp'; did you mean 'plain.mp4'?"]),
+        ("videos/val/plain.mp4=60", ["did you mean 'videos/train/plain.mp4'?"]),
+        ("plain.mp4=59,94", ["'plain.mp4=59,94'", "decimal point"]),
+        ("59,94", ["'59,94'", "decimal point"]),
+    ],
+)
+def test_a_rate_that_fits_no_clip_is_an_error(clips, types, tmp_path, stated, texts):
+    clips("plain.mp4", "val/b.mp4")
+    convert = WITH_RAW.replace("CACHE ", f"CACHE --set 'videos.fps={stated}' ")
+    types(convert, *texts, code=2)
+    assert not (tmp_path / "cache/videos").exists()
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("plain.mp4=59.94", 59.94),
+        ("val/b.mp4=60, plain.mp4=59.94", 59.94),  # b.mp4 is in another split
+        ("videos/train/plain.mp4=50", 50),
+        ("videos/train/*=50, 60", 50),
+        ("videos/val/*=50, 60", 60),
+        ("videos/*/b.mp4=50, val/b.mp4=40, 60", 60),
+    ],
+)
+def test_a_clip_is_named_by_its_path_or_its_full_name(clips, types, tmp_path, stated, expected):
+    clips("plain.mp4", "val/b.mp4")
+    types(WITH_RAW.replace("CACHE ", f"CACHE --set 'videos.fps={stated}' "))
+    assert rates(tmp_path) == {"plain.mp4": pytest.approx(expected)}
+
+
+def test_a_name_in_another_form_and_with_brackets_is_meant(clips, types, tmp_path):
+    clips("caf\u00e9.mp4", "take [1].mp4")
+    types(
+        WITH_RAW.replace("CACHE ", "CACHE --set 'videos.fps=cafe\u0301.mp4=50, take [1].mp4=60' ")
+    )
+    assert rates(tmp_path) == {"caf\u00e9.mp4": 50, "take [1].mp4": 60}
+
+
+def test_a_name_that_fits_in_both_ways_is_an_error(clips, types):
+    clips("plain.mp4", "videos/train/plain.mp4")
+    stated = WITH_RAW.replace("CACHE ", "CACHE --set videos.fps=videos/train/plain.mp4=50 ")
+    types(stated, "the full name of another one", code=2)
+
+
+def test_an_entry_fits_a_clip_that_only_the_cache_has(clips, types, tmp_path):
+    clips("plain.mp4", "b.mp4")
+    types(WITH_RAW)
+    (tmp_path / "clips/b.mp4").unlink()
+    (tmp_path / "clips/keypoints/b.mp4.csv").unlink()
+    types(f"{WITH_RAW} --set videos.fps=b.mp4=50", "1 video missing", code=1)
+    types(f"{WITH_RAW} --set videos.fps=c.mp4=50", "fits 'c.mp4'", code=2)
+
+
+@pytest.mark.parametrize("dataset", ["videos", "kinetics"])
+def test_a_joint_order_is_stated_of_clips_that_there_are_and_holds(dataset, tmp_path, types):
+    raw = tmp_path / "raw"
+    write_video(raw / "train/a.mp4", N, step=0)
+    people = {t: standing("coco", 60 + t / 4, 60) for t in range(N)}
+    write_alphapose(raw / "keypoints/train/a.mp4.json", people)
+    convert = f"convert {dataset}/train --raw TMP/raw --cache CACHE"
+    types(f"{convert} --set {dataset}.joints=train/b*=coco", "fits 'train/b*'", code=2)
+    name = "a" if dataset == "kinetics" else "a.mp4"
+    types(f"{convert} --set {dataset}.joints={dataset}/train/train/{name}=coco", "videos 1 kept")
+    assert "assumed" not in types(convert, "up to date")
+    types(f"{convert} --set {dataset}.joints=none", "assumed the joint order coco for 1 video")
