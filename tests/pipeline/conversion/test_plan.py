@@ -109,7 +109,8 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn, into, tmp_p
 
 
 # COCO's joints
-PERSON = [(100 + 5 * joint, 60 + 9 * joint, 0.9) for joint in range(17)]
+# with scores so low that no row is kept: rows would stay
+PERSON = [(100 + 5 * joint, 60 + 9 * joint, 0.1) for joint in range(17)]
 
 
 def rewrite(file):

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import refuse
-from pipeline.files.formats.people.joint_orders import BODY_JOINTS, LEAST_CONFIDENCE
+from pipeline.files.formats.people.joint_orders import BODY_JOINTS
 from pipeline.files.formats.people.label_content import (
     CENTRE_BOX,
     TWO_CORNERS,
@@ -19,6 +19,7 @@ from pipeline.files.formats.people.label_content import (
     Sizes,
 )
 from pipeline.files.formats.people.label_values import label_error
+from pipeline.files.formats.people.order_check import LEAST_CONFIDENCE
 from pipeline.skeletons import Bools, Doubles, are_usable_numbers
 
 # boxes

@@ -135,7 +135,8 @@ class _StretchedOut:
         heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
         ankles = [self.columns["lankle"], self.columns["rankle"]]
         highest_head = np.nanmin(y[:, heads], axis=1)
-        return self.is_vertical & (highest_head > np.nanmax(y[:, ankles], axis=1))
+        is_below = highest_head > np.nanmax(y[:, ankles], axis=1)
+        return np.asarray(self.is_vertical & is_below)
 
     def faults(self) -> dict[str, Bools]:
         """What contradicts the order -> (N,) whether it does so in a person."""
