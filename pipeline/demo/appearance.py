@@ -102,7 +102,8 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
     """Draw a person's kit, skin and hair: (F, 3) RGB in 0..1 of the body's faces."""
     weights = body.weights[body.faces].sum(axis=1)
     nearest_joint = weights.argmax(axis=1)  # (F,)
-    centre = body.v_template[body.faces].mean(axis=1)  # (F, 3) m, y up, facing +z
+    corners = body.v_template[body.faces]  # (F, 3, 3) m, y up, facing +z
+    centre = np.asarray(corners.mean(axis=1), np.float64)  # (F, 3) m
     colours = np.zeros((len(centre), 3), np.float32)
 
     def paint(faces: Bools, hsv: Hsv) -> None:

@@ -177,8 +177,8 @@ def _compute(
             meter.include_part(meter_of_part)
             for task, total, of_part in zip(tasks, totals, counts, strict=True):
                 total.add(of_part)
-                n_done += rows_by_shard[sorted(task.target.intersection(part))].sum()
-            progress(int(n_done), int(n_rows), str(meter))
+                n_done += int(rows_by_shard[sorted(task.target.intersection(part))].sum())
+            progress(n_done, int(n_rows), str(meter))
     meter.stop()
     return totals, meter
 
