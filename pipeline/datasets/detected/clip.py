@@ -44,7 +44,12 @@ from pipeline.datasets.pixels import (
     require_pixels,
 )
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.detections import Detections, read_detections, read_results
+from pipeline.files.formats.people.detections import (
+    UNREAD,
+    Detections,
+    read_detections,
+    read_results,
+)
 from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
@@ -214,6 +219,12 @@ def _no_keypoints(raw: Path, video: RawVideo, place: Path | None) -> str:
                 if file.is_file() and read_results(file).n_persons:
                     folder = PurePath(KEYPOINTS, video.name).parent
                     return f"{problem}, but {file} has some. Move it to {folder}/"
+        for file in (raw / clip.with_suffix(ending) for ending in sorted(UNREAD)):
+            if file.is_file():
+                try:
+                    read_results(file)
+                except RawDataError as error:
+                    return f"{problem}, but there is {error}"
     return f"{problem}: run {DETECTORS} on it"
 
 

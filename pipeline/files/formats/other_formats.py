@@ -100,9 +100,12 @@ _OTHER_PROGRAMS: Final = {
     ".npy 322": OtherProgram("a motion of Motion-X"),
     ".npy 22 3": OtherProgram("joints of HumanML3D"),
     ".npy 263": OtherProgram("features of HumanML3D"),
-    "tracks node_names point_scores": OtherProgram(
-        "SLEAP's analysis file, of 2D points",
-        "Write its tracks as COCO's JSON, with the names of the joints.",
+    **dict.fromkeys(
+        (".slp", "tracks node_names point_scores"),
+        OtherProgram(
+            "SLEAP's file, of 2D points",
+            "Write its tracks as COCO's JSON, with the names of the joints.",
+        ),
     ),
     **dict.fromkeys(
         ("df_with_missing", "scorer bodyparts"),

@@ -92,6 +92,11 @@ MISTAKES = {
     "beside the clip": called(
         "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
     ),
+    "beside the clip, of SLEAP": Mistake(
+        {"d/mouse.mp4": CLIP, "d/mouse.slp": "HDF5"},
+        NOBODY,
+        r"mouse\.slp.*SLEAP's file, of 2D points, which is not read",
+    ),
     "one file of all": called(
         "e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"
     ),

@@ -45,7 +45,7 @@ SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
 UNREAD: Final = frozenset({
     ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
     ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
-    ".ods", ".tsv",
+    ".ods", ".tsv", ".slp",
 })  # fmt: skip
 # the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
