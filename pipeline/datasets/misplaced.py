@@ -37,7 +37,7 @@ def videos_of(dataset: Dataset, raw: Path, split: str) -> Sequence[RawVideo]:
         needed = [part for part in parts if split in (part.splits or [split]) and not part.without]
         absent = [part for part in needed if not files.has_match(raw, _patterns([part]))]
         messages = " ".join(misplaced_parts(raw, parts, absent, dataset.name))
-        if not messages:
+        if not messages or not absent:
             raise
         raise PipelineError(f"{dataset.name}/{split}: {messages}") from error
 
