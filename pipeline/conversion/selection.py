@@ -221,7 +221,8 @@ def _limit_rate(
         rows = _rows_apart(frames, np.full(len(frames), apart))
         return [track if len(rows) == len(frames) else track.take(rows, extra)]
 
-    filmed_per_played = track.fps / record.fps_of(frames)
+    as_played = replace(record, filmed_fps=math.nan)  # as `times` are
+    filmed_per_played = track.fps / as_played.fps_of(frames)
     from_first = frames - frames[0]
     times = record.all_times[frames[0] : frames[-1] + 1]
     shortest = SHORTEST / max_fps * filmed_per_played - ROUNDING
@@ -230,7 +231,7 @@ def _limit_rate(
     parts = []
     for part in np.split(rows, np.searchsorted(from_first[rows], cuts)):
         if len(part):
-            fps = filmed_per_played * record.fps_of(frames[part])
+            fps = filmed_per_played * as_played.fps_of(frames[part])
             parts.append(replace(track.take(part, extra), fps=fps))
     return parts
 

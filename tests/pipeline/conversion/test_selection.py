@@ -91,10 +91,10 @@ def frame_times(*parts, places=6):
     return np.cumsum(steps).round(places)
 
 
-def clip_tracks(times, max_fps, left_out=()):
+def clip_tracks(times, max_fps, left_out=(), filmed_fps=math.nan):
     """The tracks of a person in all frames of a clip with these times (s), and the account."""
     # a container without a rate of its own
-    record = replace(RECORD, times=np.asarray(times), header_fps=math.nan)
+    record = replace(RECORD, times=np.asarray(times), header_fps=math.nan, filmed_fps=filmed_fps)
     n = len(times)
     account = VideoAccount("v", found=n, kept=n, tracks_kept=1, clip=record.as_dict())
     whole = track(record.fps_of(np.arange(n)), range(n))
@@ -124,6 +124,16 @@ def test_rows_of_uneven_frames_are_apart_in_time_and_each_rate_has_its_track():
     assert fast.kp_2d[:, 3, 1].tolist() == [*range(150, 301, 2)]
     assert dict(account.dropped) == {"above_max_fps": 75}
     assert account.notes == ["cut where the frame rate changes: v/0, v/0-1"]
+
+
+def test_rows_of_slow_motion_with_a_pause_are_apart_as_it_was_filmed():
+    """Played at 30 frames a second, filmed at 240: rows of 30 a second are 8 frames apart."""
+    times = np.arange(300) / 30
+    times[150:] += 0.05
+    record, (taken,), _ = clip_tracks(times, 30, filmed_fps=240)
+    assert not record.is_even
+    assert taken.rows.step == 8
+    assert taken.fps == pytest.approx(240, rel=0.01)
 
 
 def test_a_part_of_a_cut_track_is_left_out_by_its_name():
