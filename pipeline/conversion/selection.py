@@ -247,10 +247,13 @@ def _frames_apart(times: Doubles, shortest: float) -> tuple[Ints, Ints]:
     from scipy.ndimage import grey_closing, grey_opening  # 0.1 s, and most clips are even
 
     least = np.searchsorted(times, times + shortest) - np.arange(len(times))
-    ticks = np.arange(times[0], times[-1] + 2 * TICK, TICK)
-    at_ticks = least[np.searchsorted(times, ticks, side="right") - 1]
+    # A pause, which may be of years where a camera sets its clock, counts as 2 * CHANGE.
+    steps = np.minimum(np.diff(times, prepend=times[0]), 2 * CHANGE)
+    clock = np.cumsum(steps)
+    ticks = np.arange(0, clock[-1] + 2 * TICK, TICK)
+    at_ticks = least[np.searchsorted(clock, ticks, side="right") - 1]
     size = round(CHANGE / TICK)
-    usual = grey_opening(grey_closing(at_ticks, size // 2), size)[np.searchsorted(ticks, times)]
+    usual = grey_opening(grey_closing(at_ticks, size // 2), size)[np.searchsorted(ticks, clock)]
     return np.maximum(least, usual), np.flatnonzero(np.diff(usual)) + 1
 
 

@@ -136,6 +136,15 @@ def test_rows_of_slow_motion_with_a_pause_are_apart_as_it_was_filmed():
     assert taken.fps == pytest.approx(240, rel=0.01)
 
 
+@pytest.mark.parametrize("pause", [5, 1.7e9])  # s; a camera that sets its clock: from 1970 on
+def test_a_pause_of_any_length_needs_no_memory(pause):
+    times = np.arange(300) / 30
+    times[150:] += pause
+    _, tracks, _ = clip_tracks(times, 15)
+    taken = [one.frame_index.tolist() for one in tracks]
+    assert taken == [[*range(0, 150, 2)], [*range(150, 300, 2)]]
+
+
 def test_a_part_of_a_cut_track_is_left_out_by_its_name():
     _, (slow,), account = clip_tracks(frame_times((15, 150), (60, 150)), 30, ["v/0-1"])
     assert slow.name == "v/0"
