@@ -31,6 +31,17 @@ SEGMENT = b"\x18\x53\x80\x67"  # id of their segment, which has all the content
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 _END_OF_JPEG: Final = b"\xff\xd9"
+# libjpeg's warnings of false numbers that some phones and programs write -> where these are, and
+# what libjpeg takes in their place
+_FALSE_NUMBERS: Final = {
+    "Invalid SOS parameters for sequential JPEG": (
+        re.compile(
+            rb"(\xff\xda\0(?:\x08\x01..|\x0a\x02.{4}|\x0c\x03.{6}|\x0e\x04.{8}))...", re.DOTALL
+        ),
+        b"\\g<1>\0\x3f\0",
+    ),
+    "unknown JFIF revision": (re.compile(rb"(JFIF\0).", re.DOTALL), b"\\g<1>\1"),
+}
 # libjpeg's warning of bytes before the end of a JPEG that belong to no pixel
 _SURPLUS: Final = re.compile(r"([0-9]+) extraneous bytes before marker 0xd9")
 # It has read up to so many of them ahead, and does not count these.
@@ -80,7 +91,10 @@ def picture_size(data: bytes) -> tuple[int, int]:
         try:
             height, width, *_ = decode_jpeg_header(data)
         except ValueError as error:
-            raise _jpeg_error(data, error) from error
+            mended = _mend(data, str(error))
+            if mended == data:
+                raise _jpeg_error(data, error) from error
+            return picture_size(mended)
         return _check_size(width, height)
     if not data:
         raise PictureError("picture_empty", "is empty (0 bytes)")
@@ -96,33 +110,40 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     """Decode a JPEG to (H, W, 3) RGB. Raises PictureError for all that libjpeg warns of, but for
-    equal bytes before the end marker, with which some cameras fill their files up.
+    what `_mend` mends.
     """
     try:
         return np.asarray(decode_jpeg(data), np.uint8)
     except ValueError as error:
-        unfilled = _remove_filling(data, str(error))
-        if unfilled == data:
+        mended = _mend(data, str(error))
+        if mended == data:
             raise _jpeg_error(data, error) from error
     # Of several warnings, libjpeg tells the last one only.
-    return _decode_jpeg(unfilled)
+    return _decode_jpeg(mended)
 
 
-def _remove_filling(data: bytes, warning: str) -> bytes:
-    """A JPEG without the bytes before its end marker that libjpeg warns of, if they are equal, and
-    there are no more of them: damage would also replace bytes that libjpeg needs.
+def _mend(data: bytes, warning: str) -> bytes:
+    """A JPEG without what libjpeg warns of, if that changes no pixel: a false number, or equal
+    bytes before the end marker, with which some cameras fill their files up.
     """
+    for text, (pattern, number) in _FALSE_NUMBERS.items():
+        if text in warning:
+            return pattern.sub(number, data)
     surplus = _SURPLUS.search(warning)
     if surplus is None:
         return data
     n_surplus = int(surplus[1])
-    end = data.rfind(_END_OF_JPEG)
-    last = data[end - 1 : end]
-    n_equal = end - len(data[:end].rstrip(last))
-    is_chance = n_equal == 1 and last != b"\0"
-    if is_chance or not n_surplus <= n_equal <= n_surplus + _READ_AHEAD:
-        return data
-    return data[: end - n_surplus] + data[end:]
+    # The last marker may be of another image, which phones append.
+    for marker in reversed([*re.finditer(_END_OF_JPEG, data)]):
+        end = marker.start()
+        last = data[end - 1 : end]
+        before = data[max(0, end - n_surplus - _READ_AHEAD - 1) : end]
+        n_equal = len(before) - len(before.rstrip(last))
+        is_chance = n_equal == 1 and last != b"\0"
+        # Damage would also replace bytes that libjpeg needs.
+        if not is_chance and n_surplus <= n_equal <= n_surplus + _READ_AHEAD:
+            return data[: end - n_surplus] + data[end:]
+    return data
 
 
 def _jpeg_error(data: bytes, error: ValueError) -> PictureError:

@@ -19,7 +19,7 @@ from benchmarks.jpegs import (
     scan_of,
     sound_files,
 )
-from pipeline.files.pixels.decode import PictureError, decode
+from pipeline.files.pixels.decode import PictureError, decode, picture_size
 
 SIZE = (320, 240)
 
@@ -60,6 +60,44 @@ def test_equal_bytes_before_the_end_are_filling_and_unequal_ones_are_damage(imag
         with pytest.raises(PictureError, match="extraneous bytes before marker 0xd9") as caught:
             decode(data[:-2] + surplus + END)
         assert caught.value.kind == "picture_damaged"
+
+
+def test_what_phones_append_is_no_damage(images):
+    """A second image, in MPO files, or a video; also behind filling."""
+    encode = opencv()
+    first = encode(images[0])
+    filled = first[:-2] + bytes(12) + END
+    appended = {
+        "image": encode(images[1]),
+        "filled image": filled,
+        "cut image": encode(images[1])[:1000],
+        "video": b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 20,
+    }
+    for name, rest in appended.items():
+        require_sound(name, first + rest)
+        require_sound(f"filling and {name}", filled + rest)
+
+
+def with_false_numbers(data):
+    """As some phones and programs write them: the end of the spectrum is 0, JFIF's version 2.01."""
+    start_of_scan = data.index(b"\xff\xda")
+    spectrum = start_of_scan + 2 + int.from_bytes(data[start_of_scan + 2 : start_of_scan + 4])
+    version = data.index(b"JFIF\0") + 5
+    return {
+        "spectrum": data[: spectrum - 3] + bytes(3) + data[spectrum:],
+        "version": data[:version] + b"\2\1" + data[version + 2 :],
+    }
+
+
+def test_false_numbers_that_change_no_pixel_are_no_damage_and_hide_none(images):
+    data = opencv()(images[0])
+    scan = scan_of(data)
+    middle = (scan.start + scan.stop) // 2
+    for name, false in with_false_numbers(data).items():
+        require_sound(name, false)
+        assert picture_size(false) == SIZE
+        with pytest.raises(PictureError, match="Corrupt JPEG data"):
+            decode(false[:middle] + bytes(1000) + false[middle + 1000 :])
 
 
 def test_filling_does_not_hide_damage(images):
