@@ -60,11 +60,12 @@ class ByStamps(NamedTuple):
         """
         seen = changes.read_stamps(committed.root, committed.name)
         kept = {} if drop_removed else find_kept(committed, stamps, seen)
-        for video in committed.videos if kept else ():
-            # of a video that is listed, reading it decides
-            _, digest, _ = seen.get(video.name, NEVER_SEEN)
-            if others.took(video, digest, is_listed=video.name in stamps):
-                kept.pop(video.name, None)
+        for number, name in enumerate(committed.videos.names if kept else ()):
+            if name in kept:  # no look at every video, of which there may be 400,000
+                # of a video that is listed, reading it decides
+                _, digest, _ = seen.get(name, NEVER_SEEN)
+                if others.took(committed.videos[number], digest, is_listed=name in stamps):
+                    del kept[name]
         if retry:
             kept = {name: video for name, video in kept.items() if video.kind == MISSING}
         usable = stamps.keys() - reasons_of_kind(kept, UNUSABLE).keys()

@@ -158,7 +158,10 @@ class ConversionPlan:
                 f"them, {or_delete}"
             )
         moved = [name for name, why in self.unusable.items() if VideoState.OTHER_SPLIT in why]
-        commands = self.others.convert_commands([*self.missing, *moved])
+        listed = {video.name for video in self.listed}
+        # One that is listed here, too, has lost a file.
+        moved += [name for name in self.missing if name not in listed]
+        commands = self.others.convert_commands(moved) if moved else []
         if commands:
             stay = "videos that have moved to another split stay until it is converted"
             lines.append(f"{self.name}: {stay}: {' && '.join(commands)}")

@@ -223,6 +223,17 @@ def test_rows_stay_while_the_new_split_is_not_converted_in_this_cache(
     assert n_rows(place)[0] < sum(before[0].elements())
 
 
+@pytest.mark.parametrize("make", [penn, emdb])
+def test_a_video_that_has_lost_its_label_has_not_moved(make, embedded, tmp_path, types):
+    """The other split lists it, too, since labels alone say which splits a video is of."""
+    place = make(embedded, tmp_path / "raw", tmp_path / "cache")
+    types(place.convert(place.both[0]))
+    (label,) = [*place.raw.glob("labels/0001.mat"), *place.raw.glob("P0/*/*.pkl")]
+    label.unlink()
+    shown = types(place.convert(place.both[0]), "the rows are kept", label.name, code=1)
+    assert "have moved" not in shown
+
+
 @pytest.mark.parametrize("first", ["train", "test"])
 @pytest.mark.parametrize("names", ["aa", "ab"])
 def test_two_folders_that_are_exchanged_exchange_their_rows(
