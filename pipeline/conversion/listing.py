@@ -44,11 +44,11 @@ class OtherSplits:
 
     @cached_property
     def listed(self) -> Mapping[str, set[str]]:
-        """Split -> names of its videos now. Without splits that cannot be listed."""
+        """Split -> names of its videos now. Without splits that cannot be listed now."""
         listed = {}
         for split in self.dataset.splits:
             if split != self.split:
-                with contextlib.suppress(RawDataError):
+                with contextlib.suppress(PipelineError, OSError):
                     videos = self.dataset.videos(self.raw, split)
                     listed[split] = {video.name for video in videos}
         return listed

@@ -1,5 +1,6 @@
 """Videos that are gone, renamed or elsewhere: no row goes before its user says so."""
 
+import errno
 import re
 import shutil
 
@@ -47,6 +48,22 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, s
     assert_equal(penn.rows("kp_2d"), rows)
     types(CONVERT, "up to date")
     assert cache.verify(penn.root).ok
+
+
+def test_another_split_whose_folder_cannot_be_listed_stops_nothing(penn, types, monkeypatch):
+    penn.converted()
+    rows = penn.rows("kp_2d")
+    penn.remove("0005")
+    list_videos = PennAction.videos
+
+    def videos(self, raw, split):
+        if split == "test":
+            raise PermissionError(errno.EACCES, "Permission denied", str(raw / split))
+        return list_videos(self, raw, split)
+
+    monkeypatch.setattr(PennAction, "videos", videos)
+    types(CONVERT, "1 video missing from", "0005", code=1)
+    assert_equal(penn.rows("kp_2d"), rows)
 
 
 @pytest.mark.parametrize("emptied", [False, True])
