@@ -10,6 +10,7 @@ from tests.pipeline.datasets.by_hand import (
     coco,
     read_one,
     require,
+    standing,
     touch,
     write_coco,
     write_json,
@@ -150,6 +151,16 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw):
     found = read(raw)
     require(found, [], refused="video_missing")
     assert (found[1]["name"], found[1]["found"]) == (f"train/{CLIP}", 30)
+
+
+def test_people_whose_clip_is_missing_count_with_boxes_and_in_crops(raw):
+    (raw / f"train/abseiling/{CLIP}.mp4").unlink()
+    at_corner = standing("coco", 15, 20)
+    for more in ({"box": [80, 175, 40, 50]}, {"keypoints": at_corner.ravel().tolist()}):
+        write_alphapose(raw, [result(t, **more) for t in range(30)])
+        found = read(raw)
+        require(found, [], refused="video_missing")
+        assert found[1]["found"] == 30
 
 
 def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_told(raw):

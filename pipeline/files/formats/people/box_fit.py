@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.errors import refuse
+from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.joint_orders import BODY_JOINTS
 from pipeline.files.formats.people.label_content import (
     CENTRE_BOX,
@@ -88,7 +90,7 @@ def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) ->
     they make boxes that reach beyond it. Returns a note of other boxes that do, or "".
     """
     low, high = boxes.swapaxes(0, 1)
-    size = np.array(sizes()[0])
+    size = _image_size(sizes)
     border = BEYOND * size
     reaches_out = (low < -border) | (high > size + border)
     n_beyond = int(reaches_out.any(axis=1).sum())
@@ -101,6 +103,16 @@ def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) ->
         actual = f"x y x y, two corners: as {form}, {beyond}"
         refuse(label_error(place, "boxes", form, actual, f"Write {form} of each box."))
     return f"{beyond}: are they {form}?"
+
+
+def _image_size(sizes: Sizes | None) -> Doubles:
+    """(2,) px, the likeliest width and height; NaN if not known, or if the clip cannot be opened:
+    then its reader says so, and its people count.
+    """
+    if sizes is not None:
+        with contextlib.suppress(RawDataError):
+            return np.array(sizes()[0], np.float64)
+    return np.full(2, np.nan)
 
 
 def _zero_joints_at_corner(people: Sequence[FoundPerson]) -> str:
@@ -137,8 +149,8 @@ def _require_no_crops(place: Path, points: Doubles, sizes: Sizes) -> None:
     is_at_corner = (np.abs(low) <= reach).all(axis=1)
     if len(points) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
         return
-    is_filling = (high > FILLING * np.array(sizes()[0])).any(axis=1)
-    if is_filling.mean() < MOST_CROPPED:
+    is_smaller = (high <= FILLING * _image_size(sizes)).all(axis=1)
+    if (~is_smaller).mean() < MOST_CROPPED:
         actual = (
             f"{is_at_corner.sum()} of {len(points)} people at its upper left corner: in pixels "
         )
@@ -216,8 +228,8 @@ def _causes(points: Doubles, boxes: Doubles, sizes: Sizes | None) -> Iterator[_C
         from_centre = points - np.array(crop) / 2
         mapped = low + size / 2 + from_centre * factor
         yield _Cause(f"in the {width} x {height} crop of a network", do, mapped)
-    if sizes is not None:
-        height = sizes()[0][1]
-        upright = np.abs([0, height] - points)
-        do = f"Write {height} - y: y counts from the top of the image."
+    image_height = float(_image_size(sizes)[1])
+    if math.isfinite(image_height):
+        upright = np.abs([0, image_height] - points)
+        do = f"Write {image_height:.0f} - y: y counts from the top of the image."
         yield _Cause("y from the bottom of the image", do, upright)

@@ -37,9 +37,8 @@ BODY_JOINTS: Final = {136: 26, 133: 23}
 JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 
 FEWEST: Final = 6  # least number of joints that a file must name and that are known here
-MIN_PERSONS: Final = (
-    8  # who show shoulders and hips; of fewer no one notes that they are upside down
-)
+# people who show shoulders and hips; of fewer, no note says that they are upside down
+MIN_PERSONS: Final = 8
 UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
 
 
