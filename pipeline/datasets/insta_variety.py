@@ -75,8 +75,9 @@ class InstaVariety(ClipDataset):
 
     name = "insta_variety"
     splits = ("train", "test")
-    # 10: uneven clips: the rate of a track's own frames, `max_fps` by time; joint orders of
-    # videos' keypoints are assumed, not searched; bad boxes, zeros, places in a list
+    # 10: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
+    # clip; wrong times; joint orders of videos' keypoints are assumed, not searched; bad boxes,
+    # zeros, places in a list
     version = 10
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
