@@ -170,7 +170,7 @@ def _read_labels(
 ) -> _ClipDetections | None:
     """Read the labels, and count their persons as found; None for an empty folder.
 
-    The clip is opened only for labels whose format needs its size.
+    The clip is opened only for labels that need its size: boxes, and shares of the image.
     """
     info: Mapping[str, Any] = {}
     if not place.is_dir():
