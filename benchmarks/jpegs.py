@@ -312,6 +312,7 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
     yield ""
     yield "What passes has valid codes and the right number of blocks, or up to 7 bytes too many,"
     yield "which libjpeg reads ahead. The other file is of the same size: a frame of the same clip."
+    yield "Short runs of zeros pass more often: they code about as many blocks as they replace."
     sound = list(sound_files(images, rng))
     for name, data in sound:
         require_sound(name, data)

@@ -40,6 +40,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
+LONGEST_GAP: Final = 10.0  # s: larger numbers are of frames
 # name of a top folder -> split
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 # names of top folders that are not taken for a split -> the split that the user probably means
@@ -140,8 +141,9 @@ class OwnVideos(ClipDataset):
             raise ConfigError(
                 f"videos: val {self.val}, test {self.test}: expected {expected}", "val", "test"
             )
-        if not 0 <= self.max_gap < math.inf:
-            raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more", "max_gap")
+        if not 0 <= self.max_gap <= LONGEST_GAP:
+            expected = f"expected seconds, from 0 to {LONGEST_GAP:g}"
+            raise ConfigError(f"videos: max_gap is {self.max_gap:g}; {expected}", "max_gap")
         for limit in (self.max_jitter, self.max_limb_spread):
             if limit is not None and not limit > 0:
                 raise ConfigError(

@@ -24,8 +24,7 @@ JUMP_LATER: Final = 0.7
 MOST_JUMPS: Final = 0.02  # share of the steps
 MIN_STEPS: Final = 100  # with fewer, identities are used as they are
 UNCHECKED: Final = (
-    "that identities in the file are those of people, in too few frames to check it (leave them "
-    "out if they are places in a list, and people are linked)"
+    "the file's identities, of which too few steps can be checked (without them, people are linked)"
 )
 
 

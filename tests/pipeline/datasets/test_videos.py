@@ -178,6 +178,11 @@ def test_max_gap_is_in_seconds(tmp_path, fps):
     assert len(read(tmp_path, max_gap=0.3)[0]) == 2
 
 
+def test_a_max_gap_in_frames_is_refused():
+    with pytest.raises(ConfigError, match="max_gap is 25; expected seconds, from 0 to 10"):
+        datasets.get("videos", max_gap=25)
+
+
 def test_names_that_two_people_would_share_cost_no_clip(tmp_path):
     write_clip(tmp_path / "a.mp4", 70)
     (tmp_path / "keypoints").mkdir()

@@ -121,9 +121,18 @@ def test_boxes_right_of_and_below_their_own_size_are_no_corners(tmp_path):
 
 
 def test_joints_in_crops_without_boxes_are_refused(tmp_path):
-    corner = [[body(t) - [*body(t)[:, :2].min(axis=0) - 3, 0]] for t in EVERY]
-    with pytest.raises(RawDataError, match="8 of 8 people at its upper left corner"):
+    corner = [[body(t) - [*body(t)[:, :2].min(axis=0) - 3, 0]] * 2 for t in EVERY]
+    for people in corner:
+        people[1] = people[1] + [1, 0, 0]
+    with pytest.raises(RawDataError, match="16 of 16 people at its upper left corner"):
         read(write(tmp_path / "corner", pages(corner)))
+
+
+def test_somebody_who_stands_at_the_corner_alone_is_read_with_a_note(tmp_path):
+    corner = [[body(t) - [*body(t)[:, :2].min(axis=0) - 3, 0]] for t in EVERY]
+    found = read(write(tmp_path / "corner", pages(corner)))
+    assert found.n_persons == N
+    assert "8 of 8 people at its upper left corner of the image: are joints" in found.notes[0]
 
 
 def test_somebody_who_fills_the_image_from_its_corner_on_is_read(tmp_path):

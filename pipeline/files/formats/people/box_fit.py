@@ -22,7 +22,7 @@ from pipeline.files.formats.people.label_content import (
 )
 from pipeline.files.formats.people.label_values import label_error
 from pipeline.files.formats.people.order_check import LEAST_CONFIDENCE
-from pipeline.skeletons import Bools, Doubles, are_usable_numbers
+from pipeline.skeletons import Bools, Doubles, Ints, are_usable_numbers
 
 # boxes
 MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers
@@ -79,7 +79,8 @@ def check_people(place: Path, content: LabelContent, sizes: Sizes | None) -> lis
         if boxed:
             notes.append(_require_joints_in_boxes(place, _body_joints(boxed), boxes, sizes))
         elif sizes is not None:
-            _require_no_crops(place, _body_joints(people), sizes)
+            frames = np.array([person.frame for person in people])
+            notes.append(_require_no_crops(place, _body_joints(people), frames, sizes))
     return [*filter(None, notes)]
 
 
@@ -138,25 +139,30 @@ def _have_enough(points: Doubles) -> Bools:
     return np.asarray(np.isfinite(points[..., 0]).sum(axis=1) >= MIN_JOINTS)
 
 
-def _require_no_crops(place: Path, points: Doubles, sizes: Sizes) -> None:
+def _require_no_crops(place: Path, points: Doubles, frames: Ints, sizes: Sizes) -> str:
     """Raise RawDataError if joints (N, J, 2) are in a crop of each person: nearly all people begin
-    at the image's corner, but do not fill it.
+    at the image's corner, but do not fill it. Returns a note if they are never two in one of the
+    `frames` (N,), as somebody may stand there, or "".
     """
-    points = points[_have_enough(points)]
+    has_enough = _have_enough(points)
+    points = points[has_enough]
     low = np.nanmin(points, axis=1)
     high = np.nanmax(points, axis=1)
     reach = AT_CORNER * np.linalg.norm(high - low, axis=1, keepdims=True)
     is_at_corner = (np.abs(low) <= reach).all(axis=1)
     if len(points) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
-        return
+        return ""
     is_smaller = (high <= FILLING * _image_size(sizes)).all(axis=1)
-    if (~is_smaller).mean() < MOST_CROPPED:
-        actual = (
-            f"{is_at_corner.sum()} of {len(points)} people at its upper left corner: in pixels "
-        )
-        actual += "of a crop of each person"
-        do = "Add the upper left corner of its crop to each joint."
-        refuse(label_error(place, "keypoints", "joints in pixels of the image", actual, do))
+    if (~is_smaller).mean() >= MOST_CROPPED:
+        return ""
+    at_corner = f"{is_at_corner.sum()} of {len(points)} people at its upper left corner"
+    frames = frames[has_enough][is_at_corner]
+    if len(np.unique(frames)) == len(frames):
+        return f"{at_corner} of the image: are joints in pixels of a crop of the person?"
+    actual = f"{at_corner}: in pixels of a crop of each person"
+    do = "Add the upper left corner of its crop to each joint."
+    refuse(label_error(place, "keypoints", "joints in pixels of the image", actual, do))
+    return actual
 
 
 def _require_joints_in_boxes(
