@@ -84,16 +84,7 @@ def copy_split(
     if existing is None:
         _write_tracks(store, source, progress)
     else:
-        for name in existing.streams:
-            if name in names and _stream_form(source, name) != _stream_form(existing, name):
-                raise CacheError.at(
-                    existing.store.location(existing.place(name).manifest_folder),
-                    expected=f"no stream, or {name!r} of the same kind and weights as in "
-                    f"{source.root}",
-                    found="one that was made differently",
-                    do="Nothing is overwritten: remove that folder if it may go, or leave the "
-                    "stream out (--streams).",
-                )
+        _require_same_streams(source, existing, names)
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
 
@@ -115,6 +106,19 @@ def copy_split(
         if n_missing > 0:
             missing[name] = n_missing
     return Copied(split, n_rows, existing is None, tuple(written), missing, unmounted)
+
+
+def _require_same_streams(source: Split, existing: Split, names: Collection[str]) -> None:
+    """Raise CacheError if a copy has one of these streams, made differently."""
+    for name in existing.streams:
+        if name in names and _stream_form(source, name) != _stream_form(existing, name):
+            raise CacheError.at(
+                existing.store.location(existing.place(name).manifest_folder),
+                expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
+                found="one that was made differently",
+                do="Nothing is overwritten: remove that folder if it may go, or leave the "
+                "stream out (--streams).",
+            )
 
 
 def _count_rows(split: Split, stream: str) -> int:

@@ -135,11 +135,7 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
-    is_ours = labels.info.get("description") == MADE_BY
-    if rules.put_sides_right is None:
-        rules = replace(rules, put_sides_right=is_ours)
-    if rules.cut_at_switches is None:
-        rules = replace(rules, cut_at_switches=is_ours)
+    rules = _complete_rules(rules, is_ours=labels.info.get("description") == MADE_BY)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []
@@ -159,6 +155,15 @@ def clip_tracks(
         )
         for person in _link_people(detections, record, cuts, account, rules)
     ]
+
+
+def _complete_rules(rules: Rules, *, is_ours: bool) -> Rules:
+    """Rules without None. is_ours: whether `detect` wrote the labels."""
+    if rules.put_sides_right is None:
+        rules = replace(rules, put_sides_right=is_ours)
+    if rules.cut_at_switches is None:
+        rules = replace(rules, cut_at_switches=is_ours)
+    return rules
 
 
 def _read_labels(
