@@ -60,7 +60,8 @@ class ByStamps(NamedTuple):
         """
         seen = changes.read_stamps(committed.root, committed.name)
         kept = {} if drop_removed else find_kept(committed, stamps, seen)
-        for number, name in enumerate(committed.videos.names if kept else ()):
+        names = committed.videos.names if kept else []
+        for number, name in enumerate(names):
             if name in kept:  # no look at every video, of which there may be 400,000
                 # of a video that is listed, reading it decides
                 _, digest, _ = seen.get(name, NEVER_SEEN)

@@ -74,7 +74,9 @@ class OtherSplits:
         for split, names in self.listed.items():
             with contextlib.suppress(cache.CacheError):
                 committed = committed_split(self.root, f"{self.dataset.name}/{split}")
-                for video in [] if committed is None else committed.videos:
+                if committed is None:
+                    continue
+                for video in committed.videos:
                     if video.name in names and video.account.get("tracks_kept"):
                         digests |= {video.fingerprint, *_parts(video)}
         return digests
