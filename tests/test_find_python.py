@@ -112,10 +112,12 @@ def test_make_setup_asks_it(programs, tmp_path):
     for name in NAMES:
         write(programs / name, OTHER)
     write(programs / "uv", "#!/bin/sh\nexit 1\n")
+    # without what was typed behind the `make` that runs the tests
+    environment = {name: os.environ[name] for name in os.environ.keys() - {"MAKEFLAGS", "VENV"}}
     answer = subprocess.run(
         [make, "setup"],
         cwd=folder,
-        env={**os.environ, "PATH": path, "PYTHON": ""},
+        env=environment | {"PATH": path, "PYTHON": ""},
         capture_output=True,
         text=True,
         check=False,
