@@ -5,9 +5,9 @@ Readers of detections (`datasets.detected.people`) call `link`, which makes pers
 detections in a clip's frames, then `clean`, which selects the frames of one person.
 
 `link`: each person moves at a constant velocity that changes at random (a Kalman filter on the
-joints' mean, as in SORT, Bewley et al. 2016), relative to the camera's motion if that is known.
-Each frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian
-method, 1955). The cost of a pair is
+joints' mean, as in SORT, Bewley et al. 2016), relative to the camera's motion. Each frame's
+detections are paired with the persons at the least total cost (Kuhn: The Hungarian method, 1955).
+The cost of a pair is
 
     |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n - 2 log c
 
@@ -18,8 +18,18 @@ falls; r the mean distance that remains without d, weighted alike, by the box di
 the person was seen; c the mean confidence of the detection's joints, so that figures that are
 nobody, and parts of people, do not take a track from a surer detection. Pairs up to SURE_COST are
 linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked across a
-scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes
+scene cut. Lengths are in box diagonals of the last detection; benchmarks/scenes.py has the scenes
 from which the constants are.
+
+What all people do at once is the camera's motion: a known homography, then a shift estimated from
+the detections (BoT-SORT, Aharon et al. 2022, takes it from the background). Candidates are none,
+and the offsets from the steadiest persons to all detections. The shift with the least sum of its
+own cost and the persons' costs |d|^2 / S + (r / SHAPE)^2, each up to CAP, is taken and refined: the
+mean of the offsets that it explains, weighted by 1 / S, and of none, weighted by how usual such
+shifts are, which is learned, so that one walker in a still scene is not the camera. Sudden shifts
+are as rare as Student's t has them. Roll and zoom are not estimated (benchmarks/linking.md).
+
+Above SECOND frames a second, time counts in seconds; below, a step counts as a frame: measured.
 
 `clean`: frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their
 TFRecord converter): a sequence begins where enough joints are visible and ends where too few are,
@@ -64,6 +74,14 @@ NEWCOMER: Final = 10.0
 LEAST_CONFIDENCE: Final = 0.05  # of a detection
 # diagonals from where a person is expected: one who appears farther away is somebody else
 REACH: Final = 0.7
+# the camera's shift from frame to frame; lengths in diagonals
+SPREAD: Final = 0.1  # standard deviation of shifts in a clip's first frames
+LEAST_SPREAD: Final = 0.005
+LEARNING: Final = 0.05  # weight of a frame in the mean square of shifts
+TAIL: Final = 1.0  # degrees of freedom of Student's t: so rare are shifts beyond the usual
+CAP: Final = 9.0  # cost of a person whom a shift does not explain
+EXPLAINED: Final = 6.0  # a frame whose persons all cost less without a shift needs no search
+STEADIEST: Final = 3  # persons whose offsets are tried as the shift
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
@@ -74,7 +92,8 @@ class _SeenDetections:
     rows: Ints  # (N, 2) (t, p): position of the frame among the T, and number in the frame
     keypoints: Doubles  # (N, J, 3) px px confidence 0 to 1
     confidence: Doubles  # (N,) mean of the joints, at least LEAST_CONFIDENCE
-    boxes: Doubles  # (N, 2, 2) corners px, with MARGIN_PX
+    centre: Doubles  # (N, 2) px, of the boxes
+    size: Doubles  # (N,) px: diagonals of the boxes, with MARGIN_PX
     start: Ints  # (T + 1,) index of each frame's first detection, and N
 
 
@@ -85,20 +104,21 @@ def link(
     *,
     cuts: Sequence[int] = (),
     camera: Mapping[int, Doubles] = MappingProxyType({}),
+    fps: float = math.nan,
 ) -> list[Ints]:
     """Link each frame's detections to the persons of the frames before.
 
     A person who is not seen for more than `max_gap` frames, or across a cut, is a new person
-    afterwards. Detections without a seen joint are ignored.
+    afterwards. Detections without a seen joint are ignored; their order in a frame does not matter.
 
     Args:
         keypoints: For each of T frames, the joints (P, J, 3) px px confidence of its P detections.
-            Joints of confidence 0, or not finite, count as not seen. The order of detections in a
-            frame does not change who is linked.
+            Joints of confidence 0, or not finite, count as not seen.
         frame_index: (T,) frame numbers, strictly increasing.
         cuts: First frames of new scenes.
         camera: Frame -> homography (3, 3) that maps px of the frame before to this frame, for
-            things that do not move. For frames that are missing in it, the camera is still.
+            things that do not move. What is left of the camera's motion is estimated.
+        fps: Frames a second; nan if unknown.
 
     Returns:
         One (n, 2) array per person, in time order: rows (t, p) for detection p of `keypoints[t]`.
@@ -109,7 +129,8 @@ def link(
     seen_detections = _collect_detections(keypoints)
     frames = np.asarray(frame_index, np.int64)
     scene = _scenes(frame_index, cuts)
-    persons: list[list[int]] = []  # person -> indices of the detections in `seen_detections`
+    persons: list[list[int]] = []  # indices of each person's detections in `seen_detections`
+    step = SECOND / fps if fps > SECOND else 1.0  # the unit of time, from one frame to the next
     filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
         # predict where the persons are in this frame
@@ -117,26 +138,42 @@ def link(
             previous = int(frames[t - 1])
             last_seen = frames[seen_detections.rows[filters.last, 0]]
             filters.keep_persons(frame - last_seen - 1 <= max_gap)
-            filters.advance(frame - previous)
+            filters.advance((frame - previous) * step)
             filters.follow_camera(camera, range(previous + 1, frame + 1))
         else:
             filters = _Filters(seen_detections)
 
-        # pair them with its detections
+        # pair them with the frame's detections, after moving all as all have moved
         detections = np.arange(seen_detections.start[t], seen_detections.start[t + 1])
-        cost, offset = filters.costs(detections)
+        pairs = filters.pair(detections)
+        offset = pairs.offset - filters.follow_people(pairs)
+        cost = filters.costs(pairs, offset)
         rows, columns = _assign(cost)
         linked = detections[columns]
         for person, detection in zip(filters.person[rows], linked.tolist(), strict=True):
             persons[person].append(detection)
         filters.update(rows, linked, offset[rows, columns])
-
-        # detections without a pair are new persons
         unpaired = np.delete(detections, columns)
         filters.add(unpaired, len(persons))
-        for detection in unpaired.tolist():
-            persons.append([detection])
+        persons += [[detection] for detection in unpaired.tolist()]
     return [seen_detections.rows[person] for person in persons]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Each of A persons beside each of B detections of a frame."""
+
+    offset: Doubles  # (A, B, 2) px: d
+    variance: Doubles  # (A, B) px^2: S
+    shape: Doubles  # (A, B) (r / SHAPE)^2; infinite if no joint is seen in both
+    other: Doubles  # (A, B) the terms of the cost that do not depend on places
+
+    def costs(self, shifts: Doubles) -> Doubles:
+        """Costs (C, A, B) of place and shape, if the camera shifts all by one of C shifts px."""
+        product = shifts @ self.offset.reshape(-1, 2).T
+        squared = _square(self.offset) - 2 * product.reshape(-1, *self.variance.shape)
+        squared += _square(shifts)[:, None, None]
+        return squared / self.variance + self.shape
 
 
 class _Filters:
@@ -154,6 +191,8 @@ class _Filters:
         self._n_seen = np.zeros(0, np.int64)  # (A,) number of detections so far
         self._state = np.zeros((0, 2, 2))  # (A, 2, 2): (px, px per frame) by (x, y)
         self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) covariance of position and velocity
+        self._shift_spread = SPREAD**2  # variance of the camera's shifts, diagonals^2
+        self._shift_variance = 0.0  # px^2: of the error of the last shift
 
     def keep_persons(self, is_kept: Bools) -> None:
         """Drop the persons for whom `is_kept` (A,) is false."""
@@ -166,28 +205,23 @@ class _Filters:
     def add(self, detections: Ints, first: int) -> None:
         """Begin a new person, numbered from `first`, at each of these detections."""
         n = len(detections)
-        size = self._size(detections)
-        persons = np.arange(first, first + n)
-        once = np.ones(n, np.int64)
-        still = np.zeros((n, 2, 2))
+        size = self._seen.size[detections]
         variance = np.zeros((n, 2, 2))
         variance[:, 0, 0] = self._noise(detections, size)
         variance[:, 1, 1] = (START * size) ** 2
-        self.person = np.append(self.person, persons)
+        self.person = np.append(self.person, np.arange(first, first + n))
         self.last = np.append(self.last, detections)
-        self._n_seen = np.append(self._n_seen, once)
-        self._state = np.concatenate([self._state, still])
+        self._n_seen = np.append(self._n_seen, np.ones(n, np.int64))
+        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
         self._variance = np.concatenate([self._variance, variance])
 
-    def advance(self, n: int) -> None:
-        """Predict all persons n frames ahead."""
+    def advance(self, n: float) -> None:
+        """Predict all persons n steps ahead."""
         step = np.array([[1, n], [0, 1]])
-        # A velocity that changes at random, with variance 1 a frame, gives this covariance of
-        # position and velocity after n frames.
-        mixed = n**2 / 2
-        of_position = n**3 / 3
-        covariance = np.array([[of_position, mixed], [mixed, n]])
-        size = self._size(self.last)
+        # a velocity that changes at random, with variance 1 a step, leads to this covariance of
+        # position and velocity
+        covariance = np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]])
+        size = self._seen.size[self.last]
         speed = np.linalg.norm(self._state[:, 1], axis=-1)
         change = (CHANGE * size) ** 2 + (TURN * speed) ** 2
         grown = step @ self._variance @ step.T
@@ -202,19 +236,14 @@ class _Filters:
             homography = camera.get(frame)
             if homography is None:
                 continue
-            centre = self._seen.boxes[self.last].mean(axis=1)
-            expected = centre + self._state[:, 0]
+            expected = self._seen.centre[self.last] + self._state[:, 0]
             self._state[:, 0] += transfer(homography, expected) - expected
 
-    def costs(self, detections: Ints) -> tuple[Doubles, Doubles]:
-        """Costs (A, B) of linking each person to each of B detections.
-
-        A cost is infinite if no joint is seen in both, or if they are REACH apart. Also returns the
-        mean offset of the joints, d, (A, B, 2) px.
-        """
+    def pair(self, detections: Ints) -> _Pairs:
+        """Compare each person with each of B detections."""
         old = self._seen.keypoints[self.last][:, None]  # (A, 1, J, 3)
         new = self._seen.keypoints[detections][None]  # (1, B, J, 3)
-        size = self._size(self.last)[:, None]
+        size = self._seen.size[self.last][:, None]
         weight = old[..., 2] * new[..., 2]
         total = weight.sum(axis=2)
         is_shared = total > 0
@@ -222,20 +251,56 @@ class _Filters:
 
         expected = old[..., :2] + self._state[:, None, :1]
         offsets = new[..., :2] - expected  # (A, B, J, 2)
-        offset = (offsets * weight[..., None]).sum(axis=2)  # d
-        length = np.linalg.norm(offsets - offset[:, :, None], axis=-1)
-        mean_length = (length * weight).sum(axis=2)  # r, in px
+        offset = np.einsum("abjk,abj->abk", offsets, weight)  # d
+        length = np.sqrt(_square(offsets - offset[:, :, None]))
+        mean_length = np.einsum("abj,abj->ab", length, weight)  # r, in px
 
-        squared = np.square(offset).sum(axis=-1)
         noise = self._noise(detections, size)  # R
         variance = self._variance[:, :1, 0] + noise  # S
-        shape = mean_length / np.maximum(size, self._size(detections)) / SHAPE
+        shape = mean_length / np.maximum(size, self._seen.size[detections]) / SHAPE
         sureness = SURENESS * np.log(variance / noise)
         newcomer = NEWCOMER / self._n_seen[:, None]
         unsure = -2 * np.log(self._seen.confidence[detections])
-        cost = squared / variance + shape**2 + sureness + newcomer + unsure
-        is_possible = is_shared & (squared < (REACH * size) ** 2)
-        return np.where(is_possible, cost, np.inf), offset
+        shape_cost = np.where(is_shared, shape**2, np.inf)
+        return _Pairs(offset, variance, shape_cost, sureness + newcomer + unsure)
+
+    def follow_people(self, pairs: _Pairs) -> Doubles:
+        """Move all predictions by the shift (2,) px that all persons have in common; return it."""
+        if not pairs.offset.size:
+            return np.zeros(2)
+        size = self._seen.size[self.last]
+        usual = self._shift_spread * size.mean() ** 2
+        cost = _square(pairs.offset) / pairs.variance + pairs.shape
+        rareness = TAIL
+        if cost.min(axis=1).max() > EXPLAINED:
+            steadiest = np.argsort(self._variance[:, 0, 0] / size**2, kind="stable")[:STEADIEST]
+            offsets = pairs.offset[steadiest].reshape(-1, 2)
+            shifts = np.concatenate([np.zeros((1, 2)), offsets])
+            costs = pairs.costs(shifts)
+            rarenesses = TAIL + _square(shifts) / usual
+            price = (TAIL + 2) * np.log(rarenesses / TAIL)
+            best = np.argmin(np.minimum(costs.min(axis=2), CAP).sum(axis=1) + price)
+            cost = costs[best]
+            rareness = rarenesses[best]
+
+        # the mean of the offsets that this shift explains, and of usual shifts
+        rows = np.flatnonzero(cost.min(axis=1) < CAP)
+        columns = cost[rows].argmin(axis=1)
+        weight = 1 / pairs.variance[rows, columns]
+        self._shift_variance = 1 / (TAIL / (rareness * usual) + weight.sum())
+        shift: Doubles = self._shift_variance * (weight @ pairs.offset[rows, columns])
+        spread = (shift @ shift / 2 + self._shift_variance) / usual * self._shift_spread
+        spread = self._shift_spread + LEARNING * (spread - self._shift_spread)
+        self._shift_spread = max(spread, LEAST_SPREAD**2)
+        self._state[:, 0] += shift
+        return shift
+
+    def costs(self, pairs: _Pairs, offset: Doubles) -> Doubles:
+        """Costs (A, B) of linking, for offsets (A, B, 2) px; infinite if they are REACH apart."""
+        squared = _square(offset)
+        is_near = squared < (REACH * self._seen.size[self.last][:, None]) ** 2
+        cost = squared / pairs.variance + pairs.shape + pairs.other
+        return np.where(is_near, cost, np.inf)
 
     def update(self, rows: Ints, detections: Ints, innovation: Doubles) -> None:
         """Correct the filters of linked persons.
@@ -243,27 +308,28 @@ class _Filters:
         rows: (n,) of the persons, 0 to A - 1. detections: (n,) linked to them. innovation: (n, 2)
         px, the mean offset of the joints from where they were expected.
         """
-        size = self._size(self.last[rows])
+        size = self._seen.size[self.last[rows]]
         noise = self._noise(detections, size)
         self.last[rows] = detections
         self._n_seen[rows] += 1
 
         total = self._variance[rows, 0, 0] + noise
-        gain = self._variance[rows, :, 0] / total[:, None]  # (n, 2): of position and velocity
-        gain = gain[..., None]
+        gain = self._variance[rows, :, :1] / total[:, None, None]  # (n, 2, 1): position, velocity
         # positions count from the joints just seen, so the prediction is at -innovation
         self._state[rows, 0] = -innovation
         self._state[rows] += gain * innovation[:, None]
+        # what a person's offset said about the camera, it does not say about the person
+        gain *= np.maximum(1 - self._shift_variance / total, 0)[:, None, None]
         self._variance[rows] -= gain * self._variance[rows, :1]
 
     def _noise(self, detections: Ints, size: Doubles) -> Doubles:
         """Variances (px^2) of D detections' mean joints, for diagonals that broadcast with (D,)."""
         return (NOISE * size) ** 2 / self._seen.confidence[detections]
 
-    def _size(self, detections: Ints) -> Doubles:
-        """Diagonals of the detections' boxes, (D,) px."""
-        sides = np.diff(self._seen.boxes[detections], axis=1)[:, 0]
-        return np.asarray(np.linalg.norm(sides, axis=-1), np.float64)
+
+def _square(vectors: Doubles) -> Doubles:
+    """Squared lengths of vectors (..., 2)."""
+    return np.asarray(np.einsum("...k,...k->...", vectors, vectors), np.float64)
 
 
 def _assign(cost: Doubles) -> Ints:
@@ -337,10 +403,13 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
 
     frames = np.arange(len(counts) + 1)
     start = np.searchsorted(rows[:, 0], frames)
-    boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
+    corners = corners[order]
+    size = np.linalg.norm(corners[:, 1] - corners[:, 0] + 2 * MARGIN_PX, axis=-1)
     mean_confidence = points[order, :, 2].mean(axis=1)
     confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
-    return _SeenDetections(rows[order], points[order], confidence, boxes, start)
+    return _SeenDetections(
+        rows[order], points[order], confidence, corners.mean(axis=1), size, start
+    )
 
 
 START_ABOVE: Final = 6  # a sequence starts where more joints than this are visible

@@ -277,3 +277,66 @@ def test_joints_that_are_guessed_on_the_person_in_front_do_not_exchange_the_two(
         frames.append(np.stack([front, behind]))
     tracks = link(frames, range(41))
     assert [track[:, 1].tolist() for track in tracks] == [[0] * 41, [1] * 41]
+
+
+def numbers(tracks):
+    """The numbers in their frames of each track's detections."""
+    return [sorted({int(p) for _, p in track}) for track in tracks]
+
+
+@pytest.mark.parametrize("n_people", [1, 2, 3, 6])
+@pytest.mark.parametrize("direction", [0, 0.25, 0.5, 0.9])  # of a turn
+def test_people_keep_their_tracks_where_all_shift_at_once(n_people, direction):
+    angle = 2 * np.pi * direction
+    rng = np.random.default_rng(n_people)
+    # the camera swings by up to 30 px a frame; people stand 60 px apart, and are 92 px long
+    swings = 15 * np.sin(1.7 * np.arange(40)) + rng.normal(0, 2, 40)
+    detections = []
+    for swing in swings:
+        moved = [swing * np.cos(angle), 100 + swing * np.sin(angle)]
+        people = np.stack([person(300 + 60 * k + moved[0], moved[1]) for k in range(n_people)])
+        detections.append(people)
+    assert numbers(link(detections, range(40))) == [[k] for k in range(n_people)]
+
+
+def hide(detections, number, frames):
+    """Without a person's detections in these frames; the last number, so that others keep theirs."""
+    return [f[:number] if t in frames else f for t, f in enumerate(detections)]
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_who_is_not_seen_while_the_camera_turns_is_found_where_it_has_turned_to(
+    is_known, direction
+):
+    # 8 px a frame: 104 px while the last of them is not seen
+    shift = 8 * direction * np.clip(np.arange(40) - 15, 0, 13)
+    places = (100, 400, 700, 1000)
+    detections = [np.stack([person(place + x) for place in places]) for x in shift]
+    steps = np.diff(shift, prepend=0)
+    camera = {t: np.array([[1, 0, x], [0, 1, 0], [0, 0, 1]]) for t, x in enumerate(steps)}
+    tracks = link(hide(detections, 3, range(15, 28)), range(40), camera=camera if is_known else {})
+    assert numbers(tracks) == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("n_still", [0, 1, 3])
+def test_somebody_who_walks_is_not_the_camera(n_still):
+    # The first walks 104 px while the last, who stands still, is not seen.
+    detections = [
+        np.stack([person(8 * t), *(person(1000 + 200 * k) for k in range(n_still + 1))])
+        for t in range(60)
+    ]
+    tracks = link(hide(detections, n_still + 1, range(30, 43)), range(60))
+    assert numbers(tracks) == [[k] for k in range(n_still + 2)]
+
+
+@pytest.mark.parametrize("fps", [30, 60, 120])
+@pytest.mark.parametrize(("away", "n_tracks"), [(0.2, 3), (0.6, 4)])
+def test_frames_above_25_a_second_change_nobodys_person(fps, away, n_tracks):
+    # After 0.2 s, somebody stands a share of a body away from where the last one stood.
+    times = np.arange(2 * fps) / fps
+    detections = [
+        np.stack([person(100), person(400), person(700 + 92 * away * (t > 1))]) for t in times
+    ]
+    frames = np.flatnonzero((times > 0.999) & (times < 1.199))
+    assert len(link(hide(detections, 2, frames), range(2 * fps), fps, fps=fps)) == n_tracks

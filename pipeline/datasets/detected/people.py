@@ -107,7 +107,7 @@ def people(
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
     detections = used_identities(detections, ticks / fps, account)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
-    identified = _identify(detections, account, max_gap, cuts, clock)
+    identified = _identify(detections, account, max_gap, cuts, clock, fps)
     if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
     used_names = {name for name, _ in identified}
@@ -341,6 +341,7 @@ def _identify(
     max_gap: int,
     cuts: Sequence[int],
     clock: Ints | None,
+    fps: float,
 ) -> list[tuple[str, Ints]]:
     """Group detections into persons, by the detector's identities if it has them, else by linking.
 
@@ -356,7 +357,7 @@ def _identify(
             int(clock[frame]): matrix for frame, matrix in camera.items() if frame < len(clock)
         }
     if detections.identity is None:
-        linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera)
+        linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera, fps=fps)
         return [(str(k), rows) for k, rows in enumerate(linked)]
     return _split_identities(detections, account, frames, max_gap, cuts)
 
