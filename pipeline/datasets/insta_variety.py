@@ -77,7 +77,8 @@ class InstaVariety(ClipDataset):
     splits = ("train", "test")
     # 10: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
     # clip; wrong times; joint orders of videos' keypoints are assumed, not searched; bad boxes,
-    # zeros, places in a list; linking under a moving camera
+    # zeros, places in a list
+    # 11: linking under a moving camera; left and right by time
     version = 11
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",

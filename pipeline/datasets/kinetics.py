@@ -72,7 +72,8 @@ class Kinetics(ClipDataset):
     splits = ("train", "val")
     # 14: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
     # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
-    # places in a list; linking under a moving camera
+    # places in a list
+    # 15: linking under a moving camera; left and right by time
     version = 15
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",

@@ -116,7 +116,8 @@ class OwnVideos(ClipDataset):
     splits = ("train", "val", "test")
     # 11: uneven clips: the rate of a track's own frames, `max_fps` by time; one thread decodes a
     # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
-    # places in a list; linking under a moving camera
+    # places in a list
+    # 12: linking under a moving camera; left and right by time
     version = 12
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so

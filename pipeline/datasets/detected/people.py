@@ -111,17 +111,25 @@ def people(
     if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
     used_names = {name for name, _ in identified}
+    seconds = ticks / (fps if math.isfinite(fps) else SECOND)
     exchanged = []
+    n_undecided = 0
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
-            kp_2d, is_exchanged = put_sides_right(
-                kp_2d, frame_index, detections.skeleton, detections.camera
+            sides = put_sides_right(
+                kp_2d,
+                frame_index,
+                seconds[members[:, 0]],
+                detections.skeleton,
+                detections.camera,
             )
-            if is_exchanged.any():
+            kp_2d = sides.keypoints
+            n_undecided += sides.is_undecided.sum()
+            if sides.is_exchanged.any():
                 of_all = count(len(members), "frame")
-                exchanged.append(f"person {name} in {is_exchanged.sum():,} of {of_all}")
+                exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
@@ -133,6 +141,8 @@ def people(
 
     if exchanged:
         account.note(f"left and right put right: {', '.join(exchanged)}")
+    if n_undecided:
+        account.note(f"sides undecided in {count(n_undecided, 'frame')}, which stay as detected")
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"

@@ -1,24 +1,32 @@
 """Put left and right of a person's joints right.  raw -> [tracks] -> features -> windows
 
-Networks exchange left and right in some frames, above all of people who are seen from behind. From
-frame to frame a joint moves little; if its sides are exchanged, it jumps by the width of the body.
-`put_sides_right` chooses for each frame of a track whether it is exchanged: the sequence of least
-cost (Viterbi 1967), for all limbs together, then for arms, legs and face by themselves. The cost of
-a frame is the sum of Huber's loss of
+Networks exchange left and right in some frames, above all of people who are seen from behind. The
+line from a right joint to the left one then points the other way. `put_sides_right` chooses for
+each detection of a track whether it is exchanged: the sequence of least cost (Viterbi 1967), for
+all limbs together, then for arms, legs and face by themselves. A step between detections costs, as
+the mean over the lines of a limb,
 
-    min(d / (NOISE sqrt(n)), FARTHEST)
+    min(max(d / explained - 1, 0), FARTHEST)
 
-over joints, + EXCHANGED if it is exchanged. d (box diagonals) is the way of a joint from the frame
-before, relative to the camera's motion, and n the number of frames between. EXCHANGED keeps the
-detected sides where ways decide nothing: of people who are seen from the side, of limbs that cross,
-and of a track as a whole.
+once with the same sides and once with the other ones, of which the change costs CHANGE. d is how
+far a line's end is from where it may be after dt seconds: between its place before, relative to the
+camera's motion, and the place that its velocity predicts. What people do explains
+
+    max((SPIN length + SWING diagonal) dt^2, USUAL least d of the steps around) + NOISE diagonal
+
+In long steps and where limbs cross, this is more than an exchange moves. Then a step costs nothing,
+as where usual steps are above AMBIGUOUS: a spin that goes half-way round in a step looks like an
+exchange. Motion alone cannot tell which part of a track is exchanged: it is the smaller one. A part
+above MOST_EXCHANGED stays as detected, and is undecided.
+
+Constants were chosen on motions of benchmarks/sides.py, and are judged there on other ones.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,74 +34,140 @@ from pipeline.boxes import extents
 from pipeline.homography import transfer
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, joint_names, opposite_joints
 
-NOISE: Final = 0.03  # diagonals: usual way of a joint from frame to frame
-FARTHEST: Final = 16.0  # of such ways: a longer one tells nothing more
-EXCHANGED: Final = 1.5
-LONGEST_GAP: Final = 25  # frames without the person: after more of them, ways tell nothing
-LIMBS: Final = (  # patterns of joints' names
-    "shoulder|elbow|wrist|hip|knee|ankle|heel|toe",
-    "elbow|wrist",
-    "knee|ankle|heel|toe",
-    "eye|ear",
+SPIN: Final = 50.0  # lengths a s^2: half of the acceleration with which a person begins to turn
+WIDTH: Final = 0.2  # diagonals: least length in space of a line that the image foreshortens
+SWING: Final = 15.0  # diagonals a s^2: half of the acceleration of arms and legs
+NEAR: Final = 3  # detections before and after a step that tell which steps are usual
+USUAL: Final = 1.25
+AMBIGUOUS: Final = 0.45  # of the longest line around: usual steps above it tell nothing
+NOISE: Final = 0.008  # diagonals, of a detection
+FARTHEST: Final = 4.0
+ALONE: Final = 1.5  # cost of arms or legs that change their sides without the trunk
+CHANGE: Final = 0.5
+EXCHANGED: Final = 4.0  # cost of a track that is exchanged as a whole
+MOST_EXCHANGED: Final = 1 / 3  # of a track
+TRUNK: Final = "shoulder|hip"  # patterns of joints' names
+ARMS: Final = "elbow|wrist"
+LEGS: Final = "knee|ankle|heel|toe"
+LIMBS: Final = (
+    (TRUNK, ARMS, LEGS),
+    (ARMS,),
+    (LEGS,),
+    ("eye|ear",),
 )
+
+
+class Sides(NamedTuple):
+    """The T detections of a person with their sides put right."""
+
+    keypoints: Doubles  # (T, J, 3) px px confidence
+    is_exchanged: Bools  # (T,) whether any joint was exchanged
+    # (T,) of the smaller part where it is too large to tell which part is exchanged: as detected
+    is_undecided: Bools
 
 
 def put_sides_right(
     keypoints: Doubles,
     frame_index: Ints,
+    seconds: Doubles,
     skeleton: Skeleton,
     camera: Mapping[int, Doubles],
-) -> tuple[Doubles, Bools]:
-    """The joints of a person's T detections with their sides put right, and (T,) whether any joint
-    of a detection was exchanged.
+) -> Sides:
+    """Exchange left and right of a person's T detections where the detector has exchanged them.
 
     Args:
         keypoints: (T, J, 3) px px confidence; 0 for unseen joints.
         frame_index: (T,) frame numbers, ascending.
+        seconds: (T,) times of the frames.
         skeleton: The order of the J joints.
         camera: Frame -> homography (3, 3) px from the frame before; without one, it is still.
     """
     keypoints = keypoints.copy()
+    any_exchanged = np.zeros(len(keypoints), bool)
+    any_undecided = np.zeros(len(keypoints), bool)
+    if len(keypoints) < 2:
+        return Sides(keypoints, any_exchanged, any_undecided)
     names = [name.lower() for name in joint_names(skeleton)]
     opposite = np.array(opposite_joints(skeleton))
-    has_other = opposite != np.arange(len(opposite))
-    any_exchanged = np.zeros(len(keypoints), bool)
-    for limb in LIMBS:
-        is_limb = np.array([bool(re.search(limb, name)) for name in names])
-        joints = np.flatnonzero(is_limb & has_other)
-        costs = _ways(keypoints, frame_index, joints, opposite[joints], camera)
+    is_first = opposite > np.arange(len(opposite))
+    for limbs in LIMBS:
+        before = follow(keypoints[:-1, :, :2], frame_index[:-1], frame_index[1:], camera)
+        pairs: list[Ints] = []
+        costs = np.zeros((len(keypoints) - 1, 2))
+        for limb in limbs:
+            is_limb = np.array([bool(re.search(limb, name)) for name in names])
+            first = np.flatnonzero(is_limb & is_first)
+            lines = np.stack([first, opposite[first]])
+            accelerated = SWING if limb in (ARMS, LEGS) else 0.0
+            of_limb = _step_costs(keypoints, before, seconds, lines, accelerated)
+            if pairs:
+                of_limb = np.minimum(of_limb, of_limb[:, ::-1] + ALONE)
+            costs += of_limb
+            pairs.append(lines)
         is_exchanged = _least_cost(costs)
+        if is_exchanged.mean() > MOST_EXCHANGED:
+            any_undecided |= is_exchanged
+            continue
+        joints = np.concatenate(pairs, axis=1)
         rows = np.flatnonzero(is_exchanged)[:, None]
-        keypoints[rows, joints] = keypoints[rows, opposite[joints]]
+        keypoints[rows, joints.ravel()] = keypoints[rows, joints[::-1].ravel()]
         any_exchanged |= is_exchanged
-    return keypoints, any_exchanged
+    return Sides(keypoints, any_exchanged, any_undecided)
 
 
-def _ways(
+def _step_costs(
     keypoints: Doubles,
-    frame_index: Ints,
-    joints: Ints,
-    others: Ints,
-    camera: Mapping[int, Doubles],
+    before: Doubles,
+    seconds: Doubles,
+    lines: Ints,
+    swing: float,
 ) -> Doubles:
-    """Costs (T - 1, 2) of the joints' ways from each detection to the next: to the same side, and
-    to the other one.
+    """Costs (T - 1, 2) of the steps from each detection to the next: with the same sides, and with
+    the other ones.
+
+    Args:
+        before: (T - 1, J, 2) px, the joints of the earlier detection if they are still.
+        lines: (2, L) both joints of each line.
+        swing: SWING, or 0 of limbs that do not swing.
     """
-    before = follow(keypoints[:-1, :, :2], frame_index[:-1], frame_index[1:], camera)
-    is_seen = keypoints[..., 2] > 0
-    has_both = is_seen[:, joints] & is_seen[:, others]
-    gap = np.diff(frame_index)[:, None]
-    is_compared = has_both[:-1] & has_both[1:] & (gap <= LONGEST_GAP)
+    first, second = lines
+    is_seen = (keypoints[:, first, 2] > 0) & (keypoints[:, second, 2] > 0)
+    is_compared = is_seen[1:] & is_seen[:-1]
+    duration = np.diff(seconds)[:, None]
     corners, _ = extents(keypoints)
-    diagonals = np.maximum(np.linalg.norm(np.diff(corners, axis=1)[:, 0], axis=-1), 1)
-    unit = NOISE * np.sqrt(gap) * np.maximum(diagonals[:-1], diagonals[1:])[:, None]
-    costs = []
-    for sources in (joints, others):
-        distance = np.linalg.norm(keypoints[1:, joints, :2] - before[:, sources], axis=-1)
-        ratio = np.fmin(distance / unit, FARTHEST)  # a distance may be infinite or nan: `transfer`
-        cost = np.where(ratio < 1, ratio**2 / 2, ratio - 0.5)  # Huber's loss
-        costs.append((cost * is_compared).sum(axis=1))
-    return np.stack(costs, axis=1)
+    diagonals = np.maximum(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1), 1)
+    diagonal = np.maximum(diagonals[1:], diagonals[:-1])[:, None]
+
+    # of joints that a homography moves to infinity: farther than any way that counts
+    start = np.nan_to_num(before[:, first] - before[:, second], posinf=1e9, neginf=1e9)
+    stop = keypoints[1:, first, :2] - keypoints[1:, second, :2]
+    ways = np.stack([stop - start, -stop - start])
+    is_same = np.linalg.norm(ways[0], axis=-1) <= np.linalg.norm(ways[1], axis=-1)
+    way = np.where(is_same[..., None], ways[0], -ways[1]) * is_compared[..., None]
+    predicted = np.zeros_like(start)
+    predicted[1:] = way[:-1] * (duration[1:] / duration[:-1])[..., None]
+    squared = np.maximum(np.square(predicted).sum(axis=-1), 1e-9)
+    part = np.clip((ways * predicted).sum(axis=-1) / squared, 0, 1)
+    distances = np.linalg.norm(ways - part[..., None] * predicted, axis=-1)
+
+    seen = np.linalg.norm([start, stop], axis=-1).max(axis=0)
+    lengths = np.maximum(seen, WIDTH * diagonal)
+    begun = (SPIN * lengths + swing * diagonal) * duration**2
+    usual = _largest_around(distances.min(axis=0) * is_compared)
+    is_compared = is_compared & (usual < AMBIGUOUS * _largest_around(lengths))
+    explained = np.maximum(begun, USUAL * usual) + NOISE * diagonal
+    costs = np.clip(distances / explained - 1, 0, FARTHEST) * is_compared
+    n_compared = np.maximum(is_compared.sum(axis=1), 1)
+    of_sides: Doubles = (costs.sum(axis=-1) / n_compared).T
+    return of_sides
+
+
+def _largest_around(values: Doubles) -> Doubles:
+    """Of each of S steps' values (S, L), the largest of NEAR steps before to NEAR steps after."""
+    padded = np.pad(values, ((NEAR, NEAR), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEAR + 1, axis=0)
+    largest: Doubles = windows.max(axis=-1)
+    return largest
 
 
 def follow(points: Doubles, frames: Ints, later: Ints, camera: Mapping[int, Doubles]) -> Doubles:
@@ -109,21 +183,22 @@ def follow(points: Doubles, frames: Ints, later: Ints, camera: Mapping[int, Doub
     return moved
 
 
-def _least_cost(ways: Doubles) -> Bools:
-    """Whether each of T detections is exchanged, in the sequence of least cost. ways: `_ways`."""
-    of_frame = np.array([0.0, EXCHANGED])
-    cost = (
-        of_frame  # of the best sequence that ends as detected, and of the one that ends exchanged
-    )
-    came_from = np.zeros((len(ways), 2), np.int64)
-    for t, (same, opposite) in enumerate(ways.tolist()):
-        stays = cost + same
-        changes = cost[::-1] + opposite
-        came_from[t] = np.where(changes < stays, [1, 0], [0, 1])
-        cost = np.minimum(stays, changes) + of_frame
+def _least_cost(steps: Doubles) -> Bools:
+    """Whether each of T detections is exchanged, in the sequence of least cost. steps: (T - 1, 2)
+    costs with the same sides, and with the other ones.
+    """
+    of_frame = EXCHANGED / (len(steps) + 1)
+    cost = [0.0, of_frame]  # of the best sequences that end as detected, and exchanged
+    came_from = []
+    for same, other in steps.tolist():
+        change = other + CHANGE
+        as_detected = min((cost[0] + same, 0), (cost[1] + change, 1))
+        exchanged = min((cost[1] + same, 1), (cost[0] + change, 0))
+        came_from.append((as_detected[1], exchanged[1]))
+        cost = [as_detected[0], exchanged[0] + of_frame]
     state = int(cost[1] < cost[0])
     states = [state]
-    for t in range(len(ways) - 1, -1, -1):
-        state = int(came_from[t, state])
+    for before in reversed(came_from):
+        state = before[state]
         states.append(state)
     return np.array(states[::-1], bool)

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from benchmarks.motions import record
 from pipeline import datasets
-from pipeline.accounting import Accounting
+from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.files import MADE_BY
+from pipeline.datasets.detected.people import Rules, people
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.errors import RawDataError
+from pipeline.files.formats.people.detections import Detections
 from pipeline.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import coco, write_coco, write_video
 
@@ -38,11 +41,17 @@ def exchange(keypoints, frames, joints):
     return changed
 
 
+def put_right(keypoints, fps=25.0):
+    """Of a still camera."""
+    frames = np.arange(len(keypoints))
+    return put_sides_right(keypoints, frames, frames / fps, "coco", {})
+
+
 @pytest.mark.parametrize("frames", STRETCHES, ids=lambda frames: f"{len(frames)} frames")
 @pytest.mark.parametrize("joints", [range(17), ARMS, LEGS], ids=["all", "arms", "legs"])
 def test_exchanged_sides_are_put_right_and_no_other_frame_changes(frames, joints):
     true = walk()
-    found, is_exchanged = put_sides_right(exchange(true, frames, joints), np.arange(N), "coco", {})
+    found, is_exchanged, _ = put_right(exchange(true, frames, joints))
     np.testing.assert_array_equal(found[:, 5:], true[:, 5:])  # eyes and ears are close together
     assert np.flatnonzero(is_exchanged).tolist() == list(frames)
 
@@ -50,8 +59,58 @@ def test_exchanged_sides_are_put_right_and_no_other_frame_changes(frames, joints
 def test_a_walk_that_is_seen_from_the_side_stays_as_detected():
     """Legs and arms cross at every step; the shoulders are a few px apart."""
     true = walk(width=10.0, swing=35.0)
-    found, _ = put_sides_right(true, np.arange(N), "coco", {})
+    found, *_ = put_right(true)
     np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
+
+
+SPIN = "spin, 2 turns/s"
+
+
+@pytest.mark.parametrize(
+    ("motion", "fps"),
+    [
+        *((SPIN, fps) for fps in (60, 25, 20)),
+        *(("walk, 90 degrees", fps) for fps in (25, 12.5, 10, 5)),
+        *(("run past", fps) for fps in (15, 12.5)),
+        ("turn about in 0.5 s", 12.5),
+        ("legs cross", 10),
+    ],
+)
+def test_people_whom_nobody_exchanged_stay_as_detected_at_any_rate(motion, fps):
+    clip = record(motion, fps, seed=0)
+    found, is_exchanged, is_undecided = put_right(clip.keypoints, fps)
+    np.testing.assert_array_equal(found[:, 5:], clip.keypoints[:, 5:])
+    assert not is_exchanged.any()
+    assert not is_undecided.any()
+
+
+@pytest.mark.parametrize("fps", [25, 30])
+def test_an_exchange_in_a_spin_is_put_right_by_the_turns_around_it(fps):
+    """The line between the shoulders turns by 7 degrees from frame to frame."""
+    true = record("spin, 0.5 turns/s", fps, seed=0).keypoints
+    found, *_ = put_right(exchange(true, [40, 41, 42, 97], range(17)), fps)
+    np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
+
+
+def test_what_somebody_may_do_between_two_frames_decides_nothing():
+    """In 0.2 s a person turns about, and hands and feet get to each other's places."""
+    true = walk()
+    for fps in (25, 5):
+        found, is_exchanged, _ = put_right(exchange(true, [30, 31], range(17)), fps)
+        assert is_exchanged.any() == (fps == 25)
+    np.testing.assert_array_equal(found, exchange(true, [30, 31], range(17)))
+
+
+@pytest.mark.parametrize("n_exchanged", [50, 70])
+def test_of_a_person_half_of_whose_frames_are_exchanged_none_changes_and_they_are_counted(
+    n_exchanged,
+):
+    """From motion alone, 42 % and 58 % look the same."""
+    detected = exchange(walk(), np.arange(n_exchanged), range(5, 17))
+    found, is_exchanged, is_undecided = put_right(detected)
+    np.testing.assert_array_equal(found, detected)
+    assert not is_exchanged.any()
+    assert is_undecided.sum() == 50
 
 
 def test_a_turning_camera_and_missing_frames_hide_no_exchange():
@@ -64,7 +123,8 @@ def test_a_turning_camera_and_missing_frames_hide_no_exchange():
     true[..., 0] += shift * np.arange(N)[:, None]
     rows = np.delete(np.arange(N), [20, 21, 22, 59])
     frames = np.arange(50, 75)
-    found, _ = put_sides_right(exchange(true, frames, range(17))[rows], rows, "coco", camera)
+    keypoints = exchange(true, frames, range(17))[rows]
+    found, *_ = put_sides_right(keypoints, rows, rows / 25, "coco", camera)
     np.testing.assert_array_equal(found[:, 5:], true[rows, 5:])
 
 
@@ -72,7 +132,7 @@ def test_unseen_joints_and_a_single_frame_decide_nothing():
     keypoints = walk()
     keypoints[:, 5:] = 0  # only the face
     for few in (keypoints, walk()[:1], walk()[:0]):
-        found, is_exchanged = put_sides_right(few, np.arange(len(few)), "coco", {})
+        found, is_exchanged, _ = put_right(few)
         np.testing.assert_array_equal(found, few)
         assert not is_exchanged.any()
 
@@ -98,6 +158,34 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     np.testing.assert_allclose(found[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
     notes = [note for note in account.notes if "left and right" in note]
     assert notes == ["left and right put right: person 0 in 2 of 120 frames"] * is_right
+
+
+@pytest.mark.parametrize(("ticks", "is_right"), [(1, True), (8, False)])
+def test_a_clip_of_uneven_times_is_put_right_by_its_clock(ticks, is_right):
+    """At 40 ticks a second: 1 / 40 s from frame to frame, or 0.2 s, in which anybody turns."""
+    true = walk()
+    detected = exchange(true, [30, 31], range(5, 17))
+    frames = np.arange(N)
+    identity = [np.zeros(1, np.int64)] * N
+    detections = Detections("coco", frames, [*detected[:, None]], identity, frames.tolist())
+    rules = Rules(min_frames=1, put_sides_right=True)
+    account = VideoAccount("a.mp4")
+    (person,) = people(detections, account, rules, max_gap=40, clock=ticks * frames, fps=40.0)
+    expected = true if is_right else detected
+    np.testing.assert_allclose(person.keypoints[:, 5:], expected[:, 5:])
+
+
+def test_frames_whose_sides_stay_undecided_are_noted(tmp_path):
+    write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
+    detected = exchange(walk(), np.arange(50), range(5, 17))
+    write_coco(tmp_path / "keypoints/a.mp4.json", coco(detected), description=MADE_BY)
+    report = Accounting()
+    (track,) = datasets.get("videos").tracks(tmp_path, "train", report=report)
+    (account,) = report
+    found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
+    np.testing.assert_allclose(found[:, 5:, :2], detected[track.frame_index, 5:, :2], atol=0.01)
+    (note,) = [note for note in account.notes if "sides" in note]
+    assert note == "sides undecided in 50 frames, which stay as detected"
 
 
 @pytest.mark.parametrize(
