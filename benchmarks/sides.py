@@ -1,7 +1,7 @@
 """Are left and right put right, and left alone where nobody exchanged them?
 
-    git show 3e733d41:pipeline/datasets/detected/sides.py > /tmp/before.py
-    .venv/bin/python benchmarks/sides.py --before /tmp/before.py --out benchmarks/sides.md
+    git show 3e733d41:pipeline/datasets/detected/sides.py > BEFORE.py
+    .venv/bin/python benchmarks/sides.py --before BEFORE.py --out benchmarks/sides.md
 
 A figure of 17 joints makes 36 motions of 6.5 s, seen by a camera at 60 to 5 frames a second with a
 detector's noise. `put_sides_right` gets each as it is, and at 25 and 30 frames a second with
