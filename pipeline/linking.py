@@ -1,10 +1,9 @@
-"""Link detections to persons over time, and select training frames.  raw -> [tracks] -> features ->
-windows
+"""Link detections to persons over time.  raw -> [tracks] -> features -> windows
 
 Readers of detections (`datasets.detected.people`) call `link`, which makes persons of the
-detections in a clip's frames, then `clean`, which selects the frames of one person.
+detections in a clip's frames, then `cleaning.clean`, which selects the frames of one person.
 
-`link`: each person moves at a constant velocity that changes at random (a Kalman filter on the
+Each person moves at a constant velocity that changes at random (a Kalman filter on the
 joints' mean, as in SORT, Bewley et al. 2016), relative to the camera's motion. Each frame's
 detections are paired with the persons at the least total cost (Kuhn: The Hungarian method, 1955).
 The cost of a pair is
@@ -29,13 +28,7 @@ mean of the offsets that it explains, weighted by 1 / S, and of none, weighted b
 shifts are, which is learned, so that one walker in a still scene is not the camera. Sudden shifts
 are as rare as Student's t has them. Roll and zoom are not estimated (benchmarks/linking.md).
 
-Above SECOND frames a second, time counts in seconds; below, a step counts as a frame: measured.
-
-`clean`: frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their
-TFRecord converter): a sequence begins where enough joints are visible and ends where too few are,
-after a median filter; short sequences, and those that mostly show a face, are dropped. Their
-converter keeps the first sequence of a clip and its first 500 frames; here every sequence counts,
-and a longer one is split.
+Above SECOND frames a second, time counts in seconds; below, the root of a step does: measured.
 """
 
 from __future__ import annotations
@@ -50,7 +43,6 @@ import numpy as np
 
 from cache.windows import spread
 from pipeline.boxes import extents
-from pipeline.errors import ConfigError
 from pipeline.homography import transfer
 from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
 
@@ -130,7 +122,7 @@ def link(
     frames = np.asarray(frame_index, np.int64)
     scene = _scenes(frame_index, cuts)
     persons: list[list[int]] = []  # indices of each person's detections in `seen_detections`
-    step = SECOND / fps if fps > SECOND else 1.0  # the unit of time, from one frame to the next
+    step = _step(fps)
     filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
         # predict where the persons are in this frame
@@ -273,13 +265,15 @@ class _Filters:
         cost = _square(pairs.offset) / pairs.variance + pairs.shape
         rareness = TAIL
         if cost.min(axis=1).max() > EXPLAINED:
-            steadiest = np.argsort(self._variance[:, 0, 0] / size**2, kind="stable")[:STEADIEST]
+            unsteadiness = self._variance[:, 0, 0] / size**2
+            steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST]
             offsets = pairs.offset[steadiest].reshape(-1, 2)
             shifts = np.concatenate([np.zeros((1, 2)), offsets])
             costs = pairs.costs(shifts)
             rarenesses = TAIL + _square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
-            best = np.argmin(np.minimum(costs.min(axis=2), CAP).sum(axis=1) + price)
+            of_persons = np.minimum(costs.min(axis=2), CAP)
+            best = np.argmin(of_persons.sum(axis=1) + price)
             cost = costs[best]
             rareness = rarenesses[best]
 
@@ -287,9 +281,12 @@ class _Filters:
         rows = np.flatnonzero(cost.min(axis=1) < CAP)
         columns = cost[rows].argmin(axis=1)
         weight = 1 / pairs.variance[rows, columns]
-        self._shift_variance = 1 / (TAIL / (rareness * usual) + weight.sum())
-        shift: Doubles = self._shift_variance * (weight @ pairs.offset[rows, columns])
-        spread = (shift @ shift / 2 + self._shift_variance) / usual * self._shift_spread
+        offsets = pairs.offset[rows, columns]
+        weight_of_none = TAIL / (rareness * usual)
+        self._shift_variance = 1 / (weight_of_none + weight.sum())
+        shift: Doubles = self._shift_variance * (weight @ offsets)
+        squared = shift @ shift / 2 + self._shift_variance
+        spread = squared / usual * self._shift_spread
         spread = self._shift_spread + LEARNING * (spread - self._shift_spread)
         self._shift_spread = max(spread, LEAST_SPREAD**2)
         self._state[:, 0] += shift
@@ -353,6 +350,20 @@ def _assign(cost: Doubles) -> Ints:
     return np.concatenate(pairs, axis=1)
 
 
+def _step(fps: float) -> float:
+    """The time from a frame to the next, in frames of SECOND a second.
+
+    >>> _step(50), _step(25), _step(6.25), _step(math.nan)
+    (0.5, 1.0, 2.0, 1.0)
+    """
+    if not math.isfinite(fps):
+        return 1.0
+    step = SECOND / fps
+    if fps > SECOND:
+        return step
+    return math.sqrt(step)
+
+
 def _scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
     """(T,) scene number of each frame; `cuts` are the first frames of new scenes.
 
@@ -410,91 +421,3 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     return _SeenDetections(
         rows[order], points[order], confidence, corners.mean(axis=1), size, start
     )
-
-
-START_ABOVE: Final = 6  # a sequence starts where more joints than this are visible
-END_AT: Final = 4  # a sequence ends where this many joints or fewer are visible
-MEDIAN: Final = 5  # width of the median filter over the number of joints
-# Joints of face and shoulders in all joint orders; all other joints belong to the body.
-ABOVE: Final = frozenset((
-    "nose", "leye", "reye", "lear", "rear", "neck", "headtop", "thorax", "lshoulder", "rshoulder",
-    "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP Neck", "OP LShoulder",
-    "OP RShoulder", "Head (H36M)", "Jaw (H36M)",
-))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Cleaning:
-    """Options of `clean`. The caller decides which joints are visible.
-
-    Raises ConfigError for invalid values.
-    """
-
-    min_frames: int = 40  # shorter sequences are dropped
-    # share of frames with only face and shoulders from which a part is dropped
-    face_only: float = 0.4
-    max_frames: int = 500  # a longer sequence is split into equal parts
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_frames <= self.max_frames / 2:
-            values = f"min_frames {self.min_frames}, max_frames {self.max_frames}"
-            raise ConfigError(
-                f"{values}: expected min_frames from 1 to half of max_frames",
-                "min_frames",
-                "max_frames",
-            )
-        if not 0 < self.face_only <= 1:
-            raise ConfigError(
-                f"face_only {self.face_only}: expected more than 0, at most 1", "face_only"
-            )
-
-
-def clean(
-    visible: Bools, joints: Sequence[str], rules: Cleaning
-) -> tuple[list[Ints], dict[str, Ints]]:
-    """Select the parts of one person's T detections that are fit for training.
-
-    Args:
-        visible: (T, J) whether each joint of each detection is visible, in time order. Missing
-            frames have no row, so they do not end a part.
-        joints: The J joints' names, as in `skeletons.JOINTS`.
-
-    Returns:
-        The parts, and reason -> dropped detections, all as positions 0..T-1. Each position is in
-        exactly one of them.
-    """
-    from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
-
-    count = median_filter(visible.sum(axis=1), size=MEDIAN, mode="nearest")
-    inside = _find_inside(count)
-    # reason -> positions, in one array for each part
-    dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
-    is_body = [name not in ABOVE for name in joints]
-    has_body: Bools = np.any(visible[:, is_body], axis=1)
-
-    parts = []
-    within = np.flatnonzero(inside)
-    for part in split_at_gaps(within, 0):
-        rows = within[part]
-        if len(rows) < rules.min_frames:
-            dropped.setdefault("track_too_short", []).append(rows)
-        elif (~has_body[rows]).mean() >= rules.face_only:
-            dropped.setdefault("face_only", []).append(rows)
-        else:
-            # at least half of max_frames each
-            n_parts = math.ceil(len(rows) / rules.max_frames)
-            parts += np.array_split(rows, n_parts)
-    merged = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
-    return parts, {reason: rows for reason, rows in merged.items() if len(rows)}
-
-
-def _find_inside(count: Ints) -> Bools:
-    """(T,) visible joints -> (T,) whether a frame is in a sequence, which begins at the first
-    count above START_ABOVE and ends at the first of END_AT or fewer.
-    """
-    inside = np.zeros(len(count), np.bool_)
-    limit = START_ABOVE  # a frame with more joints is inside
-    for t, n in enumerate(count.tolist()):
-        inside[t] = n > limit
-        limit = END_AT if inside[t] else START_ABOVE
-    return inside

@@ -26,7 +26,7 @@ ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
         __init__ errors estimates cli processes accounting joint_values skeletons rotations cameras files
-        track boxes homography linking table plug_ins
+        track boxes homography linking cleaning table plug_ins
         clips grades body datasets conversion features api settings recipe
         commands __main__
         {" ".join(LEAVES)}

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
+from pipeline.cleaning import Cleaning
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
@@ -34,7 +35,6 @@ from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
-from pipeline.linking import Cleaning
 from pipeline.track import Track
 
 if TYPE_CHECKING:

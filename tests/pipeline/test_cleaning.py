@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cleaning import ABOVE, Cleaning, clean
 from pipeline.errors import ConfigError
-from pipeline.linking import ABOVE, Cleaning, clean
 from pipeline.skeletons import JOINTS, joint_names
 
 COCO = joint_names("coco")
