@@ -41,9 +41,9 @@ from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body as Body
-    from pipeline.demo.scene import calibration_crops as calibration_crops
     from pipeline.features.networks import chosen_device as chosen_device
     from pipeline.features.networks.base import Normalisation as Normalisation
+    from pipeline.features.networks.calibration_crops import calibration_crops as calibration_crops
     from pipeline.files.formats.hdf5 import load_hdf5 as load_hdf5
 
 __all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
@@ -66,7 +66,7 @@ __all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # 
 
 LATER: Final = {  # imported when first used
     "Body": "pipeline.body",
-    "calibration_crops": "pipeline.demo.scene",
+    "calibration_crops": "pipeline.features.networks.calibration_crops",
     "Normalisation": "pipeline.features.networks.base",
     "chosen_device": "pipeline.features.networks",
     "load_hdf5": "pipeline.files.formats.hdf5",

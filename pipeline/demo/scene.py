@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from pipeline.demo.appearance import Backdrop, Renderer, dress
 from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
@@ -22,18 +21,12 @@ from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import Array, Bools, Doubles
-from pipeline.track import CROP_SCALE
 
 # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
 OCCLUDED_M: Final = 0.16
 SKINNED_AT_ONCE: Final = 16  # frames
 GENDERS: Final = ("male", "female")
 ELBOW_ROOM_M: Final = 0.75  # minimum distance between people
-
-CROP_PX: Final = 224  # of calibration crops
-BOX_FACTOR: Final = 1.1  # box / extent of the joints, as in most datasets
-POSES_A_PERSON: Final = 8
-SECONDS_BETWEEN: Final = 0.7  # between two poses
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,41 +154,6 @@ def film(take: Take) -> Iterator[_SceneFrame]:
             image, depth = renderer.view(camera, frame, people, backdrop)
             visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
             yield _SceneFrame(image, tuple(visible))
-
-
-def calibration_crops(n: int) -> NDArray[np.uint8]:
-    """Crops (n, 224, 224, 3) RGB of people with random shapes and poses, to calibrate networks with
-    random weights.
-
-    Deterministic: the crops for a smaller n are the first ones for a larger n.
-    """
-    crops = np.empty((n, CROP_PX, CROP_PX, 3), np.uint8)
-    body = procedural()
-    for first in range(0, n, POSES_A_PERSON):
-        number = first // POSES_A_PERSON
-        shot = Shot(
-            dataset="calibration",
-            split="",
-            name=f"{number:05d}",
-            number=number,
-            seed=0,
-            n_frames=POSES_A_PERSON,
-            fps=1 / SECONDS_BETWEEN,
-        )
-        take = stage(shot)
-        rng = shot.rng("looks")
-        actor = take.actors[0]
-        backdrop = Backdrop(rng)
-        renderer = Renderer(body.faces)
-        outfit = dress(body, rng)
-        verts = skin(body, actor.betas, actor.pose, actor.trans).verts
-        for frame in range(min(POSES_A_PERSON, n - first)):
-            low, high = corners(actor.kp_2d[frame])
-            zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
-            camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
-            people = [(verts[frame], outfit)]
-            crops[first + frame], _ = renderer.view(camera, 0, people, backdrop)
-    return crops
 
 
 def corners(points: Array) -> tuple[Array, Array]:

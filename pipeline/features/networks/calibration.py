@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
+from cache.arrays import Doubles
 from pipeline.errors import ConfigError
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Network
+from pipeline.features.networks.calibration_crops import CALIBRATION_CROPS, calibration_crops
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 
-CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
 LEAST_COSINE: Final = 0.9999  # between fast and exact features
 
@@ -25,17 +26,19 @@ def statistics(loaded: Loaded) -> Standardisation:
     that JSON stores them exactly.
     """
     exact = CpuNetwork(fold_batch_norms(loaded), Machine(), "exact")
-    crops = _render_crops(CALIBRATION_CROPS, loaded.region)
+    crops = _crops_of_size(CALIBRATION_CROPS, loaded.region)
     features = exact.compute_crops(crops).astype(np.float64)
-    mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
-    rounded = [tuple(float(f"{x:.6g}") for x in numbers) for numbers in (mean, std)]
-    return Standardisation(*rounded)
+    return Standardisation(_round(features.mean(axis=0)), _round(std))
+
+
+def _round(numbers: Doubles) -> tuple[float, ...]:
+    return tuple(float(f"{number:.6g}") for number in numbers)
 
 
 def require_close(exact: Network, fast: Network, name: str) -> None:
     """Raise ConfigError if fast features of some rendered crop differ too much from exact ones."""
-    crops = _render_crops(COMPARED_CROPS, exact.region)
+    crops = _crops_of_size(COMPARED_CROPS, exact.region)
     exact_features = exact.compute_crops(crops).astype(np.float64)
     fast_features = fast.compute_crops(crops).astype(np.float64)
     lengths = np.linalg.norm(exact_features, axis=1) * np.linalg.norm(fast_features, axis=1)
@@ -49,12 +52,10 @@ def require_close(exact: Network, fast: Network, name: str) -> None:
         )
 
 
-def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
-    """Render n crops of people (n, height, width, 3), with the size of `region`: they are resized
-    to its longer side, and the centre is cut out.
+def _crops_of_size(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+    """The first n crops of people (n, height, width, 3), with the size of `region`: they are
+    resized to its longer side, and the centre is cut out.
     """
-    from pipeline.demo.scene import calibration_crops
-
     side = max(region)
     crops = calibration_crops(n)
     if side != crops.shape[1]:

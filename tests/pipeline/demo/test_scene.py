@@ -7,7 +7,6 @@ import numpy as np
 from pipeline.demo import appearance, scene
 from pipeline.demo.body import procedural, skin, spin49
 from pipeline.demo.camera import Camera
-from pipeline.demo.scene import calibration_crops
 from pipeline.show.rasterising import rasterise
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
@@ -55,10 +54,3 @@ def test_the_person_in_front_hides_joints_of_the_one_behind():
     seen = next(scene.film(replace(take, actors=(front, hidden)))).visible
     assert seen[0].sum() > 45
     assert seen[1].sum() < 25
-
-
-def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few():
-    few, more = calibration_crops(1), calibration_crops(9)
-    assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)
-    np.testing.assert_array_equal(few, more[:1])
-    assert np.abs(more[0].astype(int) - more[8]).mean() > 5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cache import CropPolicy
-from pipeline.demo.scene import calibration_crops
+from pipeline.api import calibration_crops
 from pipeline.features import streams
 
 

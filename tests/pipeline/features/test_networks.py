@@ -3,6 +3,7 @@ and the threads.
 """
 
 import copy
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from pipeline.demo.scene import calibration_crops
+from pipeline.api import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks.arithmetic import torch_flags
@@ -324,3 +325,13 @@ def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network
             there.adopt(memory)
         for _ in memories:
             there.release()
+
+
+def test_calibration_crops_are_the_same_everywhere_and_at_most_96():
+    """Features with random weights, which the cache keeps, rest on their bits."""
+    crops = calibration_crops(96)
+    assert (crops.shape, crops.dtype) == ((96, 224, 224, 3), np.uint8)
+    assert hashlib.sha256(crops.tobytes()).hexdigest().startswith("67ee4fa0fe2485e6")
+    np.testing.assert_array_equal(calibration_crops(3), crops[:3])
+    with pytest.raises(ValueError, match="at most 96 calibration crops, found 97"):
+        calibration_crops(97)
