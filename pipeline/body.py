@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
+from pipeline import plug_ins, table
 from pipeline.errors import PipelineError, require_option
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
@@ -245,9 +246,7 @@ class Body(nn.Module):
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
         """The procedural body for tests and demo data."""
-        from pipeline.demo.body import procedural
-
-        return cls(procedural(gender), functools.cache(cls.stand_in))
+        return cls(plug_ins.load(table.DEMO_BODY)(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load`

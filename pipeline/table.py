@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+DEMO_BODY: Final = "pipeline.demo.body:procedural"  # what `Body.stand_in` loads
+
 # group of entry points -> name -> "module:object"; lists of names have this order
 OWN: Final[dict[str, dict[str, str]]] = {
     "vibe_pipeline.datasets": {

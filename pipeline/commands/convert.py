@@ -12,6 +12,7 @@ from pipeline.cli.console import err
 from pipeline.cli.progress import bar
 from pipeline.conversion.committed import DROP, ConversionRecord, committed_split
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.conversion.selection import RowSelection
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert
@@ -70,7 +71,7 @@ def _plan(args: argparse.Namespace) -> ConversionPlan:
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        selection = ConversionRecord(split).selection()
+        selection = RowSelection.recorded(ConversionRecord(split))
         if args.cfg.source.names(LIST):
             selection = replace(selection, leave_out=args.cfg.convert.leave_out)
         ways = {"drop_removed": args.drop_removed, "retry": args.retry}

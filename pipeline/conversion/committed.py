@@ -17,7 +17,6 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import PASSING, is_error
 from pipeline.cli.text import command, count
-from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
@@ -134,11 +133,6 @@ class ConversionRecord:
                 f"{self.split.name}: its body model's folder is not recorded. Use --body DIR."
             )
         return Path(str(recorded))
-
-    def selection(self) -> RowSelection:
-        """Which of the reader's tracks and rows were taken."""
-        leave_out = self.split.provenance.get(LEAVE_OUT)
-        return RowSelection(self.reader.get("max_fps"), Path(str(leave_out)) if leave_out else None)
 
     def lasting(self, dataset: Dataset) -> dict[str, str]:
         """Setting -> its value, of those that hold for the next conversion, too, unless the user

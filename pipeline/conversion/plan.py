@@ -243,7 +243,7 @@ def recorded_plan(
         raw=raw,
         root=split.root,
         body=record.body_folder(body),
-        selection=record.selection() if selection is None else selection,
+        selection=RowSelection.recorded(record) if selection is None else selection,
         **ways,
     )
 

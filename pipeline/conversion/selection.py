@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, OTHER_TRACK, VideoAccount
+from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -52,6 +53,12 @@ class RowSelection:
 
     max_fps: float | None = None  # most rows a second; None: all
     leave_out: Path | None = None  # the user's list of tracks; None: no track is left out
+
+    @classmethod
+    def recorded(cls, record: ConversionRecord) -> RowSelection:
+        """Which of the reader's tracks and rows a committed conversion took."""
+        leave_out = record.split.provenance.get(LEAVE_OUT)
+        return cls(record.reader.get("max_fps"), Path(str(leave_out)) if leave_out else None)
 
     def mark(
         self, videos: Iterable[RawVideo], split: str, names: VideoNames
