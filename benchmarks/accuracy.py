@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.__main__ import main as pipeline
-from pipeline.datasets.detected.sides import put_sides_right
+from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.files.packages import provide_wheel
 from pipeline.skeletons import BLAZE_12, COCO_12, convert
 from vibe_model.metrics import pa_mpjpe, procrustes_align

@@ -1,5 +1,5 @@
-"""Does linking keep people apart? Simulated scenes, linked by `pipeline.linking`, by two earlier
-states of it, and by ByteTrack of the library `trackers`.
+"""Does linking keep people apart? Simulated scenes, linked by `pipeline.clips.tracks.linking`, by
+two earlier states of it, and by ByteTrack of the library `trackers`.
 
     .venv/bin/pip install -e '.[benchmarks]'
     .venv/bin/python benchmarks/linking.py --out benchmarks/linking.md
@@ -50,7 +50,7 @@ from benchmarks.scenes import (
     Scene,
     simulate,
 )
-from pipeline.linking import link
+from pipeline.clips.tracks.linking import link
 
 FIRST_SEED: Final = 12000
 SHORT: Final = 8  # detections
@@ -86,7 +86,7 @@ def _score(truth: Sequence[Ints], tracks: Sequence[Ints]) -> float:
 def _ours(
     linked: Callable[..., list[Ints]], clip: Clip, fps: float, camera: Mapping[int, Doubles]
 ) -> list[Ints]:
-    """By `pipeline.linking.link`, or by one of an earlier commit."""
+    """By `pipeline.clips.tracks.linking.link`, or by one of an earlier commit."""
     tracks = [np.full(len(frame.person), -1) for frame in clip.frames]
     visible = []
     for frame in clip.frames:
@@ -145,7 +145,9 @@ def _ways() -> dict[str, Way]:
 
 def _load(commit: str) -> Callable[..., list[Ints]]:
     """`link` of an earlier commit of this repository."""
-    source = subprocess.check_output(["git", "show", f"{commit}:pipeline/linking.py"], cwd=ROOT)
+    source = subprocess.check_output(
+        ["git", "show", f"{commit}:pipeline/clips/tracks/linking.py"], cwd=ROOT
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"linking_{commit}.py"
         path.write_bytes(source)

@@ -1,6 +1,6 @@
 """Are left and right put right, and left alone where nobody exchanged them?
 
-    git show 3e733d41:pipeline/datasets/detected/sides.py > BEFORE.py
+    git show 3e733d41:pipeline/clips/tracks/sides.py > BEFORE.py
     .venv/bin/python benchmarks/sides.py --before BEFORE.py --out benchmarks/sides.md
 
 A figure of 17 joints makes 36 motions of 6.5 s, seen by a camera at 60 to 5 frames a second with a
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 from benchmarks.common import parser, report, table
 from benchmarks.motions import MOTIONS, Clip, record
-from pipeline.datasets.detected.sides import put_sides_right
+from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.skeletons import opposite_joints
 
 Bools = NDArray[np.bool_]

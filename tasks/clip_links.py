@@ -9,7 +9,7 @@ from typing import Final
 
 import cache
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.labels import ClipLabels, own_labels
+from pipeline.clips.labels.label_files import ClipLabels, own_labels
 from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError
 from pipeline.files.raw import MARKER, is_stand_in

@@ -25,9 +25,8 @@ LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
-        __init__ errors estimates cli processes accounting joint_values skeletons rotations cameras files
-        track boxes homography linking cleaning table plug_ins
-        clips grades body datasets conversion features api settings recipe
+        __init__ errors cli processes accounting table plug_ins files people
+        clips grades datasets conversion features api settings recipe steps
         commands __main__
         {" ".join(LEAVES)}
     """,

@@ -5,8 +5,9 @@
     keypoints/<folders>/<clip>.mp4.json     the clip's keypoint file
     keypoints/.detect/<fingerprint>         why a clip has no keypoint file
 
-`pipeline.clips.labels` finds a clip's labels among these files and those of other tools. Keypoint
-files have COCO's JSON format; pycocotools and `pipeline.files.formats.people.detections` read them:
+`pipeline.clips.labels.label_files` finds a clip's labels among these files and those of other
+tools. Keypoint
+files have COCO's JSON format; pycocotools and `pipeline.clips.labels.detections` read them:
 
     {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its
                                     cuts, frame counts

@@ -28,7 +28,7 @@ from cache.write.parts import Part
 from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import KEYPOINTS, VERSION, ClipFiles, keypoint_file, read_detection
-from pipeline.clips.labels import ClipLabels
+from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import KINDS, describe_others, list_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video

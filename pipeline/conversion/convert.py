@@ -40,7 +40,7 @@ from pipeline.accounting import (
 )
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.clips.labels import labels_of
+from pipeline.clips.labels.label_files import labels_of
 from pipeline.conversion.committed import (
     EARLIER_READER,
     LEAVE_OUT,

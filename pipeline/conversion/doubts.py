@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.labels import labels_of
+from pipeline.clips.labels.label_files import labels_of
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.reading import ReadVideo
 from pipeline.errors import PipelineError

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.labels import ClipLabels
+from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import finite_joints

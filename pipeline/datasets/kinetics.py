@@ -6,7 +6,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
     <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
     keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
     keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names:
-        `pipeline.clips.labels`
+        `pipeline.clips.labels.label_files`
 
 `videos` lists clips and keypoints; `read` is that of all clips with a detector's labels
 (`detected.clip`).
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.labels import ClipLabels
+from pipeline.clips.labels.joint_orders import StatedOrder
+from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Release, ReleasePart
 from pipeline.datasets.detected.by_clip import stated_order
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track

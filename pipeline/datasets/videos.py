@@ -3,10 +3,10 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-`pipeline.clips.labels` has the names of label files, `pipeline.files.formats.people.detections`
+`pipeline.clips.labels.label_files` has the names of label files, `pipeline.clips.labels.detections`
 their formats. People are linked over time unless the detector has tracked them, never across a
 scene cut. Tracks are cleaned as HMMR's authors cleaned InstaVariety and VLOG-people
-(`pipeline.linking`).
+(`pipeline.clips.tracks.linking`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
-from pipeline.cleaning import Cleaning
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.labels import ClipLabels
+from pipeline.clips.labels.joint_orders import StatedOrder
+from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
+from pipeline.clips.tracks.cleaning import Cleaning
 from pipeline.datasets.base import Release
 from pipeline.datasets.detected.by_clip import stated_order, value_of_clip
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
-from pipeline.files.formats.people.joint_orders import StatedOrder
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline.linking import split_at_gaps
+from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.skeletons import LARGEST, Array, Bools, Doubles, Floats, Ints
 
 # limbs, as pairs of the 12 joints

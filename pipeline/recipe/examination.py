@@ -23,14 +23,14 @@ from typing import Final, NamedTuple
 
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.labels import labels_of
+from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.labels.joint_orders import NOT_STATED
+from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.detected.clip import ClipDataset
 from pipeline.datasets.misplaced import letters, misplaced_parts
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.formats import smpl_files
-from pipeline.files.formats.people.detections import read_detections
-from pipeline.files.formats.people.joint_orders import NOT_STATED
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cache.storage.durable import make_folder, publish, temporary_file, write_synced
 from pipeline.cli.text import count, rate
-from pipeline.clips.detection.decoders import OpenClip
+from pipeline.clips.decoders import OpenClip
 from pipeline.clips.files import (
     END,
     MADE_BY,

@@ -28,12 +28,7 @@ from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, refuse_running_parts
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.clips.detection.decoders import (
-    ClipDecoding,
-    DecodedTask,
-    OpenClip,
-    Task,
-)
+from pipeline.clips.decoders import ClipDecoding, DecodedTask, OpenClip, Task
 from pipeline.clips.detection.results import DetectionReport, rename_clip, write_clip
 from pipeline.clips.detectors import DetectFrames, DetectionResources, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles

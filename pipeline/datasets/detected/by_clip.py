@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from pipeline.clips.labels.joint_orders import ORDER_NAMES, StatedOrder
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.video_names import VideoNames, fits
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.files.formats.people.joint_orders import ORDER_NAMES, StatedOrder
 
 T = TypeVar("T")
 

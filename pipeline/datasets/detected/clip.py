@@ -27,7 +27,10 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
-from pipeline.clips.labels import own_labels
+from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
+from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
+from pipeline.clips.labels.label_files import own_labels
+from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.detected.people import (
@@ -44,20 +47,12 @@ from pipeline.datasets.pixels import (
     require_pixels,
 )
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.detections import (
-    UNREAD,
-    Detections,
-    read_detections,
-    read_results,
-)
-from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, file_digest
 from pipeline.homography import CORNERS, LARGEST_MOVE, transfer
-from pipeline.linking import SECOND
 from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
 from pipeline.track import Track
 

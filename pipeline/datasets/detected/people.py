@@ -26,16 +26,16 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
-from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
+from pipeline.clips.labels.detections import Detections
+from pipeline.clips.tracks.cleaning import Cleaning, clean
+from pipeline.clips.tracks.identities import used_identities
+from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
+from pipeline.clips.tracks.sides import put_sides_right
+from pipeline.clips.tracks.switches import find_switches
 from pipeline.datasets.checks import finite_joints
-from pipeline.datasets.detected.identities import used_identities
-from pipeline.datasets.detected.sides import put_sides_right
-from pipeline.datasets.detected.switches import find_switches
-from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import grade
 from pipeline.grades.words import Word
-from pipeline.linking import SECOND, link, split_at_gaps
 from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE, free_name
 

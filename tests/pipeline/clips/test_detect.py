@@ -21,11 +21,11 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.files import MADE_BY, ClipFiles
+from pipeline.clips.labels.detections import read_results
 from pipeline.clips.listing import list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.conversion import reading
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.people.detections import read_results
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files

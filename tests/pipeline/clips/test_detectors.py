@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.clips.labels.detections import read_results
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import read_results
 from pipeline.files.raw import MARKER
 from tests.packages import install
 from tests.pipeline.clips.bright import Bright, detect_clips, write_clip

@@ -22,9 +22,9 @@ from pipeline.clips import detectors
 from pipeline.clips.detectors import graphs as onnx_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.clips.labels.detections import read_results
 from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError
-from pipeline.files.formats.people.detections import read_results
 from tests.pipeline.clips.blobs import (
     CONFIDENCES,
     CROP,

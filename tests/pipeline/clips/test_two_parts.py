@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pipeline.clips.detection.decoders import ClipDecoding
+from pipeline.clips.decoders import ClipDecoding
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, _find_people
+from pipeline.clips.labels.detections import read_results
 from pipeline.datasets.detected.clip import _pixel_camera
 from pipeline.errors import ConfigError
-from pipeline.files.formats.people.detections import read_results
 from pipeline.homography import transfer
 from tests.pipeline.clips.bright import detect_clips
 from tests.pipeline.datasets.by_hand import encode

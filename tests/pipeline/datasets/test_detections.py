@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.accounting import VideoAccount
-from pipeline.cleaning import Cleaning
+from pipeline.clips.labels.detections import CORNERS, Detections
+from pipeline.clips.tracks.cleaning import Cleaning
 from pipeline.datasets.detected.people import PersonTrack, Rules, bridge_gaps, people
-from pipeline.files.formats.people.detections import CORNERS, Detections
 from tests.pipeline.datasets.by_hand import standing
 
 

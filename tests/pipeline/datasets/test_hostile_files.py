@@ -28,8 +28,8 @@ from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
 from pipeline.track import column_problems
 from tests.hostile import THINGS
+from tests.pipeline.clips.labels.made_detections import CASES, SIZE, N, write
 from tests.pipeline.datasets.by_hand import write_video
-from tests.pipeline.files.made_detections import CASES, SIZE, N, write
 from tests.trees import contents
 from tests.waiting import with_growing_limit
 

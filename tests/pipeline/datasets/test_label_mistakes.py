@@ -1,5 +1,5 @@
 """What `convert` says about mistakes with keypoint files of clips: their numbers, frames, names and
-places. Mistakes of their formats are in tests/pipeline/files/test_detections.py.
+places. Mistakes of their formats are in tests/pipeline/clips/labels/test_detections.py.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
+from tests.pipeline.clips.labels import made_detections
+from tests.pipeline.clips.labels.made_detections import write
 from tests.pipeline.datasets.by_hand import write_video
-from tests.pipeline.files import made_detections
-from tests.pipeline.files.made_detections import write
 
 N, SIZE = 48, (416, 272)  # frames of a clip, px
 # rows; exit code 1 and a message; a reason, but no failure

@@ -11,17 +11,17 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.errors import RawDataError, refuse
-from pipeline.files.formats.people.joint_orders import BODY_JOINTS
-from pipeline.files.formats.people.label_content import (
+from pipeline.clips.labels.joint_orders import BODY_JOINTS
+from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     TWO_CORNERS,
     FoundPerson,
     LabelContent,
     Sizes,
 )
-from pipeline.files.formats.people.label_values import label_error
-from pipeline.files.formats.people.order_check import LEAST_CONFIDENCE
+from pipeline.clips.labels.label_values import label_error
+from pipeline.clips.labels.order_check import LEAST_CONFIDENCE
+from pipeline.errors import RawDataError, refuse
 from pipeline.skeletons import Bools, Doubles, Ints, are_usable_numbers
 
 # boxes

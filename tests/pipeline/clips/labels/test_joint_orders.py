@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import skeletons
 from pipeline.body import Body
+from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.labels.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
 from pipeline.demo.motion import perform, random_betas
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import read_detections
-from pipeline.files.formats.people.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
 
-SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
+SAMPLES = Path(__file__).parents[4].parent / "shared" / "data"
 SETTING = "[videos] joints"
 N_FRAMES = 24
 COCO = skeletons.joint_names("coco")

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.clips.labels import keypoints_json, mmpose, text_files
+from pipeline.clips.labels.detections import read_results
+from pipeline.clips.labels.joint_orders import StatedOrder
+from pipeline.clips.labels.people_formats import FORMATS
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people import keypoints_json, mmpose, text_files
-from pipeline.files.formats.people.detections import read_results
-from pipeline.files.formats.people.joint_orders import StatedOrder
-from pipeline.files.formats.people.people_formats import FORMATS
 from pipeline.skeletons import joint_names
-from tests.pipeline.files.made_detections import (
+from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
     EVERY,
@@ -276,7 +276,7 @@ def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
 
 
 def test_the_page_declares_every_format_as_it_is_read():
-    page = Path(__file__).parents[3] / "docs/datasets/videos.md"
+    page = Path(__file__).parents[4] / "docs/datasets/videos.md"
     table = [line for line in page.read_text().splitlines() if line.count("|") == 7]
     assert table[2:] == [people_format.row for people_format in FORMATS]
     rows = {row[0]: row for row in (line.strip("|").split("|") for line in table)}

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cleaning import ABOVE, Cleaning, clean
+from pipeline.clips.tracks.cleaning import ABOVE, Cleaning, clean
 from pipeline.errors import ConfigError
 from pipeline.skeletons import JOINTS, joint_names
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.files.formats.people.detections import read_detections
+from pipeline.clips.labels.detections import read_detections
 from tests.pipeline.datasets.by_hand import standing
 
 SIZE = (640, 480)

@@ -7,10 +7,10 @@ from benchmarks.motions import record
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.files import MADE_BY
+from pipeline.clips.labels.detections import Detections
+from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.datasets.detected.people import Rules, people
-from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import Detections
 from pipeline.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import coco, write_coco, write_video
 

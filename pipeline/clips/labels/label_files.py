@@ -14,7 +14,7 @@ Labels of the last two names may belong to several clips: a.json to both a.mp4 a
 a video with several clips when it is read.
 
 Labels whose names only resemble these are probably the clip's under a wrong name. They are found by
-`find_similar`, and `own_labels` refuses them. `pipeline.files.formats.people.detections`
+`find_similar`, and `own_labels` refuses them. `pipeline.clips.labels.detections`
 reads all formats.
 """
 
@@ -29,9 +29,9 @@ from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
 from pipeline.clips.files import KEYPOINTS, read_detection
+from pipeline.clips.labels.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, is_folder_entry
 

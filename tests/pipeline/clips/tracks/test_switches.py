@@ -6,7 +6,7 @@ import pytest
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
-from pipeline.datasets.detected.switches import find_switches
+from pipeline.clips.tracks.switches import find_switches
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import coco, standing, write_coco, write_video
 

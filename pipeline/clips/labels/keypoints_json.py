@@ -24,18 +24,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_json
-from pipeline.files.formats.names import kind, shorten, shown, shown_names
-from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
-from pipeline.files.formats.people.label_content import (
+from pipeline.clips.labels.joint_orders import JOINT_COUNTS
+from pipeline.clips.labels.label_content import (
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
     tolerant_box,
 )
-from pipeline.files.formats.people.label_values import (
+from pipeline.clips.labels.label_values import (
     DAMAGED,
     EXPORT,
     ONE_VIDEO,
@@ -49,6 +46,9 @@ from pipeline.files.formats.people.label_values import (
     track_id,
     whole_number,
 )
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_json
+from pipeline.files.formats.names import kind, shorten, shown, shown_names
 from pipeline.skeletons import Doubles
 
 NUMBERED: Final = (

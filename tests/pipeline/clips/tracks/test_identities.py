@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.detected.identities import used_identities
-from pipeline.files.formats.people.detections import CORNERS, Detections
+from pipeline.clips.labels.detections import CORNERS, Detections
+from pipeline.clips.tracks.identities import used_identities
 from tests.pipeline.datasets.by_hand import standing
 
 FIGURE = standing("coco", scale=1)  # 40 px high

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.files.formats.people import keypoints_json, mmpose, text_files
-from pipeline.files.formats.people.keypoints_json import has
-from pipeline.files.formats.people.label_content import LabelContent
+from pipeline.clips.labels import keypoints_json, mmpose, text_files
+from pipeline.clips.labels.keypoints_json import has
+from pipeline.clips.labels.label_content import LabelContent
 
 
 class Source(NamedTuple):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from tests.pipeline.datasets.by_hand import standing
-from tests.pipeline.files.made_detections import (
+from tests.pipeline.clips.labels.made_detections import (
     CASES,
     EVERY,
     SIZE,
@@ -22,6 +21,7 @@ from tests.pipeline.files.made_detections import (
     yolo,
     yolo_files,
 )
+from tests.pipeline.datasets.by_hand import standing
 
 PAGES = CASES["openpose"].files
 BOX_TOOLS = ("mot", "csv", "yolo", "coco of boxes", "coco results of boxes")

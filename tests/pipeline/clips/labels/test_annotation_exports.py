@@ -5,11 +5,11 @@ them.
 import numpy as np
 import pytest
 
+from pipeline.clips.labels.joint_orders import _joint_called
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.joint_orders import _joint_called
 from pipeline.skeletons import joint_names
+from tests.pipeline.clips.labels.made_detections import N, coco_object, read, write
 from tests.pipeline.datasets.by_hand import standing
-from tests.pipeline.files.made_detections import N, coco_object, read, write
 
 
 @pytest.mark.parametrize(

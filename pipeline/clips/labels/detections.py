@@ -23,16 +23,16 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count
+from pipeline.clips.labels import text_files
+from pipeline.clips.labels.box_fit import check_people
+from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_joints
+from pipeline.clips.labels.label_content import FoundPerson, LabelContent, Sizes
+from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
+from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram
-from pipeline.files.formats.people import text_files
-from pipeline.files.formats.people.box_fit import check_people
-from pipeline.files.formats.people.joint_orders import NOT_STATED, StatedOrder, order_joints
-from pipeline.files.formats.people.label_content import FoundPerson, LabelContent, Sizes
-from pipeline.files.formats.people.label_values import DAMAGED, ONE_VIDEO, label_error
-from pipeline.files.formats.people.people_formats import Source, format_of
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.linking import link, split_at_gaps
+from pipeline.clips.tracks.linking import link, split_at_gaps
 
 SHAPE = np.array(
     [[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float

@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.errors import ConfigError
-from pipeline.linking import split_at_gaps
 from pipeline.skeletons import Bools, Ints
 
 START_ABOVE: Final = 6  # a sequence starts where more joints than this are visible

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import DEGENERATE_BOX
+from pipeline.clips.labels.label_values import label_error, numbers, whole_number
 from pipeline.errors import RawDataError
 from pipeline.files.formats.other_formats import FORMATS
-from pipeline.files.formats.people.label_values import label_error, numbers, whole_number
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
-from pipeline.files.formats.people.detections import Detections
+from pipeline.clips.labels.detections import Detections
 from pipeline.skeletons import Doubles
 
 LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted

@@ -39,17 +39,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.names import kind, shown
-from pipeline.files.formats.other_formats import other_than_text
-from pipeline.files.formats.people.label_content import (
+from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     LARGEST_SHARE,
     FoundPerson,
     LabelContent,
     LabelFormat,
 )
-from pipeline.files.formats.people.label_values import (
+from pipeline.clips.labels.label_values import (
     DAMAGED,
     finite_score,
     floats,
@@ -57,6 +54,9 @@ from pipeline.files.formats.people.label_values import (
     other_tool_error,
     whole_number,
 )
+from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles, are_usable_numbers
 

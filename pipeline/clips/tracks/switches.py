@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.boxes import extents
-from pipeline.datasets.detected.sides import follow
+from pipeline.clips.tracks.sides import follow
 from pipeline.skeletons import Doubles, Ints
 
 # lengths are in diagonals of the box, the median over a track

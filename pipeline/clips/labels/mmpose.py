@@ -14,16 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.files.formats.names import kind
-from pipeline.files.formats.people.joint_orders import JOINT_COUNTS
-from pipeline.files.formats.people.label_content import (
+from pipeline.clips.labels.joint_orders import JOINT_COUNTS
+from pipeline.clips.labels.label_content import (
     TWO_CORNERS,
     FoundPerson,
     LabelContent,
     LabelFormat,
     tolerant_box,
 )
-from pipeline.files.formats.people.label_values import (
+from pipeline.clips.labels.label_values import (
     EXPORT,
     ONE_VIDEO,
     OTHER_TOOL,
@@ -33,6 +32,7 @@ from pipeline.files.formats.people.label_values import (
     records,
     track_id,
 )
+from pipeline.files.formats.names import kind
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
 INFERENCER: Final = LabelFormat("MMPose's inferencer", first_frame=0)  # it numbers by enumerate()

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.files.formats.people.detections import read_detections
-from tests.pipeline.files.made_detections import (
+from pipeline.clips.labels.detections import read_detections
+from tests.pipeline.clips.labels.made_detections import (
     COCO_NAMES,
     EVERY,
     SIZE,

@@ -1,0 +1,1 @@
+"""Detections of people in clips, linked to tracks."""

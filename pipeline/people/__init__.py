@@ -1,0 +1,1 @@
+"""What a person is in numbers: joints, boxes, tracks, the body, rotations, cameras."""

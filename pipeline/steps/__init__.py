@@ -1,0 +1,1 @@
+"""The steps of one split: what is wanted, what is to do, what was done."""

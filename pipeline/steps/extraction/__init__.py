@@ -1,0 +1,1 @@
+"""Extraction of streams: its plan and its run.  tracks -> [features] -> windows"""
