@@ -10,7 +10,7 @@ subset folder of its own.
 
 `Amass.read` makes a track of a file in these steps:
 
-    Motion.read         read the file (`pipeline.files.formats.motions`)
+    Motion.read         read the file (`pipeline.datasets.labels.motions`)
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
     _note_speed         note a rate that is likely to be wrong
@@ -35,9 +35,9 @@ from pipeline.cameras import compose, frame_positions, resample_linear, resample
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, other_unit
+from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
 from pipeline.files.raw import RawVideo

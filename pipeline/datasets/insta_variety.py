@@ -38,10 +38,10 @@ from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
+from pipeline.datasets.labels.fits import FILE, FitStore, picture_name
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.fits import FILE, FitStore, picture_name
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.formats.tfrecords import AGAIN, feature_values

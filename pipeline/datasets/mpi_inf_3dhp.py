@@ -36,6 +36,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
+from pipeline.datasets.labels import neural_annot
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
     TEST,
@@ -53,7 +54,6 @@ from pipeline.datasets.pixels import (
     require_size,
 )
 from pipeline.errors import RawDataError
-from pipeline.files.formats import neural_annot
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo

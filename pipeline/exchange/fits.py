@@ -31,9 +31,9 @@ from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.text import count
+from pipeline.datasets.labels.fits import FILE, N_JOINTS, picture_name
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
-from pipeline.files.formats.fits import FILE, N_JOINTS, picture_name
 from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import open_regular

@@ -39,12 +39,12 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, pose_in_camera, project, rigid
 from pipeline.datasets.checks import finite_joints, require_labels
+from pipeline.datasets.labels.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
 from pipeline.datasets.labels.smpl import fit_labels
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_json, numbers
-from pipeline.files.formats.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
 from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.files.pixels.frames import Video

@@ -33,6 +33,7 @@ from pipeline.datasets.h36m.json_layout import (
     label_files,
     needed_files,
 )
+from pipeline.datasets.labels.h36m import load_cdf, load_metadata
 from pipeline.datasets.numbering import LEAST_SHARE, frame_mismatch
 from pipeline.datasets.pixels import (
     frames_there,
@@ -43,7 +44,6 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.h36m import load_cdf, load_metadata
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo

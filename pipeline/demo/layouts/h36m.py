@@ -18,10 +18,10 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from pipeline.datasets.labels.h36m import CAMERAS
 from pipeline.demo.camera import Camera
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.files.formats.h36m import CAMERAS
 from pipeline.skeletons import JOINTS, Doubles, Floats
 
 # px; the release has 1000 x 1002 and 1000 x 1000

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 from scipy.io import loadmat, savemat
 
+from pipeline.datasets.labels.h36m import load_cdf
 from pipeline.demo import files
 from pipeline.demo.layouts.h36m import _write_cdf
 from pipeline.files.formats import tfrecords
-from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 
 

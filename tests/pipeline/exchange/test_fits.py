@@ -16,10 +16,10 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.conversion.convert import convert, plan_conversion
+from pipeline.datasets.labels import fits
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
-from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.datasets.made_insta_variety import clip, put, write

@@ -6,8 +6,8 @@ import cdflib.cdfwrite
 import numpy as np
 import pytest
 
+from pipeline.datasets.labels.h36m import load_cdf
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import load_cdf
 
 VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
 

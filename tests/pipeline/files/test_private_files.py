@@ -11,9 +11,9 @@ import pytest
 from scipy.io import savemat
 
 from pipeline.clips.labels.detections import read_results
-from pipeline.datasets.labels import mpi_inf_3dhp
+from pipeline.datasets.labels import h36m, motions, mpi_inf_3dhp
 from pipeline.errors import RawDataError
-from pipeline.files.formats import arrays, h36m, hdf5, motions, pickles, sequences
+from pipeline.files.formats import arrays, hdf5, pickles, sequences
 
 SECRET = "hunter2"
 LINE = f"machine lab login me password {SECRET}"
