@@ -38,7 +38,7 @@ import cache
 from pipeline.__main__ import main as pipeline
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.files.packages import provide_wheel
-from pipeline.skeletons import BLAZE_12, COCO_12, convert
+from pipeline.people.skeletons import BLAZE_12, COCO_12, convert
 from vibe_model.metrics import pa_mpjpe, procrustes_align
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from torchvision.models import resnet50
 
 import cache
-from pipeline import boxes
 from pipeline.features.extract import extract_together
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
@@ -42,6 +41,7 @@ from pipeline.features.streams.base import Computer, Machine, NumberStream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
+from pipeline.people import boxes
 from pipeline.processes.meter import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

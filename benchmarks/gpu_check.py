@@ -28,11 +28,11 @@ import torch
 from numpy.typing import NDArray
 
 import cache
-from pipeline.boxes import CROP_SIZE
 from pipeline.features import networks
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
+from pipeline.people.boxes import CROP_SIZE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

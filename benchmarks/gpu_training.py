@@ -20,8 +20,8 @@ from torch import nn
 import cache
 from benchmarks.common import table, write_stream
 from benchmarks.training import SPLITS, TRACK, make_cache
-from pipeline.body import Body
 from pipeline.features import networks
+from pipeline.people.body import Body
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings import VideoConfig

@@ -244,7 +244,7 @@ def require_sound(name: str, data: bytes) -> None:
 TIMED = """
 import sys, time
 from pathlib import Path
-from pipeline.boxes import crop_person
+from pipeline.people.boxes import crop_person
 from pipeline.files.pixels.decode import decode
 images = [file.read_bytes() for file in sorted(Path(sys.argv[1]).iterdir())]
 start = time.process_time()

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.body import Body, rotations_of
 from pipeline.demo.motion import perform, random_betas
+from pipeline.people.body import Body, rotations_of
 from vibe_model import TrainConfig, models, runs, training
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

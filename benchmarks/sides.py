@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 from benchmarks.common import parser, report, table
 from benchmarks.motions import MOTIONS, Clip, record
 from pipeline.clips.tracks.sides import put_sides_right
-from pipeline.skeletons import opposite_joints
+from pipeline.people.skeletons import opposite_joints
 
 Bools = NDArray[np.bool_]
 Doubles = NDArray[np.float64]

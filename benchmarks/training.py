@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import cache
-from pipeline.body import Body
+from pipeline.people.body import Body
 from vibe_model import TrainConfig, losses
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.process_group import ProcessGroup

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.grades import tracks_of
-from pipeline.skeletons import COCO_12, convert
+from pipeline.people.skeletons import COCO_12, convert
 
 Doubles = NDArray[np.float64]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints
@@ -35,16 +34,17 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import picture_pattern
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
+from pipeline.people.boxes import extents, smooth_boxes, tight_boxes
+from pipeline.people.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
+from pipeline.people.track import Track
 from pipeline.plug_ins import import_on_use
-from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
-from pipeline.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body as Body
     from pipeline.features.networks import chosen_device as chosen_device
     from pipeline.features.networks.base import Normalisation as Normalisation
     from pipeline.features.networks.calibration_crops import calibration_crops as calibration_crops
     from pipeline.files.formats.hdf5 import load_hdf5 as load_hdf5
+    from pipeline.people.body import Body as Body
 
 __all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
 __all__ += ["ImageFolders", "Mistake", "Origin", "Release", "ReleasePart"]  # their downloads
@@ -65,7 +65,7 @@ __all__ += ["Detect", "Detector", "People"]  # detectors
 __all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # errors
 
 LATER: Final = {  # imported when first used
-    "Body": "pipeline.body",
+    "Body": "pipeline.people.body",
     "calibration_crops": "pipeline.features.networks.calibration_crops",
     "Normalisation": "pipeline.features.networks.base",
     "chosen_device": "pipeline.features.networks",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from pipeline.body import Body
+from pipeline.people.body import Body
 
 the_body = functools.cache(Body.stand_in)
 

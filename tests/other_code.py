@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "tasks", "vibe_model")
 CHANGES = {
-    "pipeline/boxes.py": ("REFERENCE_PX: Final = 150.0", "REFERENCE_PX: Final = 180.0"),
-    "pipeline/homography.py": ("RESIDUAL: Final = 0.01", "RESIDUAL: Final = 0.05"),
+    "pipeline/people/boxes.py": ("REFERENCE_PX: Final = 150.0", "REFERENCE_PX: Final = 180.0"),
+    "pipeline/people/homography.py": ("RESIDUAL: Final = 0.01", "RESIDUAL: Final = 0.05"),
 }
 
 

@@ -47,9 +47,9 @@ PACKAGES = {  # package -> what it may import of ours
     "tasks": {"tasks", "pipeline", "vibe_model", "cache"},
 }
 OF_PIPELINE = (  # all that models may know
-    *("pipeline.body", "pipeline.rotations", "pipeline.skeletons"),
+    *("pipeline.people.body", "pipeline.people.rotations", "pipeline.people.skeletons"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
-    *("pipeline.settings.file", "pipeline.settings.sections", "pipeline.estimates"),
+    *("pipeline.settings.file", "pipeline.settings.sections", "pipeline.people.estimates"),
 )
 # not of models alone
 OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.")
@@ -131,7 +131,7 @@ def _named_by(name, statements):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: relative import"
-            # `from pipeline import body` names the module pipeline.body
+            # `from pipeline import body` names the module pipeline.people.body
             members = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (member if member in modules() else str(node.module) for member in members)
 

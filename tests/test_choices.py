@@ -15,7 +15,6 @@ import cache
 import pipeline
 import vibe_model
 from cache.windows import windows_of
-from pipeline.body import Body
 from pipeline.clips.detectors.blaze_pose import BlazePose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.datasets.checks import LabelRules
@@ -25,6 +24,7 @@ from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.features.streams.network import ResNet50, Timm, Torchvision
 from pipeline.features.streams.world import Hmr2
 from pipeline.files.formats.pickles import load_pickle
+from pipeline.people.body import Body
 from vibe_model import MotionDiscriminator, cameras, metrics
 from vibe_model.evaluation.protocols import PROTOCOLS
 from vibe_model.hmmr import losses
@@ -39,7 +39,7 @@ CALLS = {
     "cache.format.extra ExtraColumn": lambda **wrong: cache.ExtraColumn("a", "b", **wrong),
     "cache.read.split Split.windows": lambda **wrong: windows_of(RUNS, seqlen=1, stride=1, **wrong),
     "cache.windows windows_of": lambda **wrong: windows_of(RUNS, seqlen=1, stride=1, **wrong),
-    "pipeline.body Body.joints": lambda **wrong: Body.joints(
+    "pipeline.people.body Body.joints": lambda **wrong: Body.joints(
         NOTHING, betas=NOTHING, rotmat=NOTHING, **wrong
     ),
     "pipeline.clips.detectors.blaze_pose BlazePose": BlazePose,

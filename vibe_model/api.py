@@ -15,7 +15,7 @@ from vibe_model.reading import Reading
 from vibe_model.settings import EMBEDDED, VideoConfig
 
 if TYPE_CHECKING:
-    from pipeline.body import Body as Body
+    from pipeline.people.body import Body as Body
     from vibe_model.losses import PUBLISHED_WEIGHTS as PUBLISHED_WEIGHTS
     from vibe_model.losses import generator_losses as generator_losses
     from vibe_model.losses import keypoints_2d as keypoints_2d
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDED", "ConfigError", "DataError", "Model", "Reading", "VideoConfig"]
 
 LATER: Final = {  # imported when first used
-    "Body": "pipeline.body",
+    "Body": "pipeline.people.body",
     "Estimate": "vibe_model.networks.video_model",
     "PUBLISHED_WEIGHTS": "vibe_model.losses",
     "ProcessGroup": "vibe_model.training.process_group",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import require_option
-from pipeline.skeletons import Float32s, Floats
+from pipeline.people.skeletons import Float32s, Floats
 from vibe_model.devices import constant
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)

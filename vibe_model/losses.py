@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cache.read.labels import BETAS, POSE
-from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import Array, correspondence
+from pipeline.people.rotations import axis_angle_to_matrix
+from pipeline.people.skeletons import Array, correspondence
 from vibe_model.devices import constant
 from vibe_model.metrics import HIPS
 

@@ -18,7 +18,15 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from pipeline.errors import require_options
-from pipeline.skeletons import JOINTS, KEYPOINTS_13, Array, Bools, Doubles, Floats, corners_of
+from pipeline.people.skeletons import (
+    JOINTS,
+    KEYPOINTS_13,
+    Array,
+    Bools,
+    Doubles,
+    Floats,
+    corners_of,
+)
 
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"

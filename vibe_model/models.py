@@ -20,7 +20,7 @@ from pipeline.plug_ins import Registry
 from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
     from vibe_model.networks.video_model import VideoModel
 
 C = TypeVar("C", bound=RunConfig)

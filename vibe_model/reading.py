@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.skeletons import Array
+from pipeline.people.skeletons import Array
 
 
 class Reading(NamedTuple):

@@ -28,7 +28,7 @@ from vibe_model.stand_in import require_one_kind
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 TrainedKind = Kind | Literal["ours"]  # where a model is from: published, or "ours" of a run here
 HMR2_STREAM: Final = "hmr2"  # HMR2.0's features
@@ -261,7 +261,7 @@ def _config_by_frame(_: Checkpoint, **changes: Any) -> VideoConfig:
 
 def load_body(folder: Path | None) -> Body:
     """Load the body from SMPL's files; None: the procedural one."""
-    from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
+    from pipeline.people.body import Body  # smplx is slow to import, and a finished run needs none
 
     if folder is None:
         return Body.stand_in()

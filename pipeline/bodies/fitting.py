@@ -20,8 +20,8 @@ from torch import Tensor
 from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.cli.progress import Progress, silent
-from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
-from pipeline.skeletons import BLAZE, Array
+from pipeline.people.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
+from pipeline.people.skeletons import BLAZE, Array
 
 POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, and the point's weight
     **{name: (name, 0.5) for name in ("nose", "eye", "ear")},

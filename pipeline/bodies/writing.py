@@ -36,11 +36,11 @@ from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
 from pipeline.grades import video_grades
 from pipeline.grades.words import Grade
+from pipeline.people.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array, coco_name
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from pipeline.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array, coco_name
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the

@@ -26,7 +26,6 @@ import cv2
 import numpy as np
 
 from cache.storage.durable import make_folder
-from pipeline import homography
 from pipeline.clips.detectors import People
 from pipeline.clips.files import ClipFiles
 from pipeline.errors import RawDataError
@@ -34,6 +33,7 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import LEAST, Histogram, difference, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.files.pixels.survey import Survey
+from pipeline.people import homography
 from pipeline.processes import alive
 
 SMALL: Final = (320, 192)  # px, size of the reduced images of which the camera's motion is computed

@@ -13,7 +13,8 @@ files have COCO's JSON format; pycocotools and `pipeline.clips.labels.detections
                                     cuts, frame counts
      "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],
                                     every decoded frame, from 0; where the camera moves, "camera": 8
-                                    numbers of the `pipeline.homography` from the frame before
+                                    numbers of the `pipeline.people.homography` from the frame
+                                    before
      "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px,
                       "keypoints" 17 x (x, y, v), "num_keypoints", "score",
                       "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
@@ -40,7 +41,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import Ints
+from pipeline.people.skeletons import Ints
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them

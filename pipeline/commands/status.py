@@ -43,8 +43,8 @@ from pipeline.cli.progress import bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, size
 from pipeline.errors import PipelineError
-from pipeline.estimates import estimates_of
 from pipeline.features.committed import IMPORTED, fill_command
+from pipeline.people.estimates import estimates_of
 from pipeline.recipe.contents import StoredBytes, csv_table, list_digests
 from pipeline.recipe.split_status import SplitStatus
 from pipeline.settings.arguments import (

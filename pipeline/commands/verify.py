@@ -30,9 +30,9 @@ from pipeline.conversion.committed import DROP, ConversionRecord
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
-from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import require_videos, videos_of
+from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 

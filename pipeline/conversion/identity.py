@@ -24,8 +24,8 @@ from cache.write.parts import find_other_work
 from pipeline.cli.text import count
 from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
-from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
+from pipeline.people import smpl_files
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 

@@ -34,12 +34,12 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import CommittedClip, RawVideo, changes
 from pipeline.files.raw.files import caching, remember
+from pipeline.people.track import Track
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
-from pipeline.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
@@ -297,6 +297,6 @@ def _body(folder: Path | None, gender: str) -> Body | None:
     """The body model, loaded once in each process; None without a folder."""
     if folder is None:
         return None
-    from pipeline.body import Body  # imports torch
+    from pipeline.people.body import Body  # imports torch
 
     return Body.load(folder, gender)

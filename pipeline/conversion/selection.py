@@ -32,8 +32,8 @@ from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Array, Doubles, Ints
-from pipeline.track import Track, free_name
+from pipeline.people.skeletons import Array, Doubles, Ints
+from pipeline.people.track import Track, free_name
 
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
 TIME_ERROR: Final = 0.005  # s: 2 ms at both ends of a clip, by phones; and containers round

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import compose, frame_positions, resample_linear, resample_rotations
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, other_unit
@@ -39,14 +38,15 @@ from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.names import shown
-from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
-from pipeline.skeletons import Array, Doubles
-from pipeline.track import FARTHEST_M, Track
+from pipeline.people.cameras import compose, frame_positions, resample_linear, resample_rotations
+from pipeline.people.skeletons import Array, Doubles
+from pipeline.people.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
+from pipeline.people.track import FARTHEST_M, Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 TARGET_FPS: Final = 25

@@ -30,10 +30,10 @@ from pipeline.datasets.checks import LabelRules
 from pipeline.errors import PipelineError, RawDataError, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
-from pipeline.track import Track
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rigid
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.labels.bedlam import (
@@ -56,15 +55,16 @@ from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_names
-from pipeline.skeletons import JOINTS, Ints, convert
-from pipeline.track import Track
+from pipeline.people.cameras import is_rigid
+from pipeline.people.skeletons import JOINTS, Ints, convert
+from pipeline.people.smpl_files import N_BETAS, N_POSE
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 def _folders_of(*names: str) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from pipeline.errors import RawDataError, refuse, require_options
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
-from pipeline.track import Track, other_units
+from pipeline.people.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
+from pipeline.people.track import Track, other_units
 
 CONVERT_UNITS: Final = (
     "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."

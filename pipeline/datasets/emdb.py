@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.cameras import is_rigid
 from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
@@ -33,15 +32,23 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
-from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import find
-from pipeline.skeletons import JOINTS, Bools, Doubles, add_confidence, are_usable_numbers, convert
-from pipeline.track import Track
+from pipeline.people.cameras import is_rigid
+from pipeline.people.skeletons import (
+    JOINTS,
+    Bools,
+    Doubles,
+    add_confidence,
+    are_usable_numbers,
+    convert,
+)
+from pipeline.people.smpl_files import gender_of
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 FPS: Final = 30.0
 CROP_SCALE: Final = 1.2

@@ -43,17 +43,17 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.names import shown_names
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS
-from pipeline.skeletons import Array, Doubles, Float32s, convert
-from pipeline.track import Track
+from pipeline.people.skeletons import Array, Doubles, Float32s, convert
+from pipeline.people.smpl_files import N_BETAS, N_POSE
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 # Numbers of joints in a record's three arrays; in this order, they are the skeleton "insta_variety"

@@ -32,10 +32,10 @@ from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
-from pipeline.track import Track
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 # if a clip has several files, the one with the first of these is used
 EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")

@@ -33,7 +33,6 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels import neural_annot
@@ -58,7 +57,8 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
-from pipeline.skeletons import (
+from pipeline.people.boxes import tight_boxes
+from pipeline.people.skeletons import (
     JOINTS,
     Bools,
     Doubles,
@@ -68,10 +68,10 @@ from pipeline.skeletons import (
     convert,
     correspondence,
 )
-from pipeline.track import Track
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 BOX_FACTOR: Final = 1.1
 # possible folders of the test set, as get_testset.sh unpacks it

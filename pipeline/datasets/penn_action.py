@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
 from pipeline.datasets.pixels import (
@@ -37,11 +36,12 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, Doubles, Floats, convert
-from pipeline.track import Track
+from pipeline.people.boxes import tight_boxes
+from pipeline.people.skeletons import JOINTS, Doubles, Floats, convert
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 N_JOINTS: Final = len(JOINTS["penn_action"])
 SPLIT_OF: Final[Mapping[float, str]] = {1: "train", -1: "test"}  # the stored `train`

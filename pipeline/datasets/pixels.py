@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import extents
 from pipeline.datasets.numbering import (
     frame_mismatch,
     number_from_0_or_1,
@@ -35,7 +34,8 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import is_litter, scan_names
-from pipeline.skeletons import Bools, Doubles, Floats
+from pipeline.people.boxes import extents
+from pipeline.people.skeletons import Bools, Doubles, Floats
 
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
 

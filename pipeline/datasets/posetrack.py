@@ -46,11 +46,11 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_litter, read_regular
-from pipeline.skeletons import Bools, Doubles, Ints, convert
-from pipeline.track import Track
+from pipeline.people.skeletons import Bools, Doubles, Ints, convert
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 OFFICIAL: Final = ("posetrack_data/annotations", "annotations")  # where 2018's labels unpack
 POSETRACK21: Final = "posetrack_data"  # where those of PoseTrack21 do

@@ -28,8 +28,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import smooth_boxes
-from pipeline.cameras import is_rigid
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_rows
@@ -39,10 +37,11 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
-from pipeline.files.formats.smpl_files import N_BETAS, gender_of
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import (
+from pipeline.people.boxes import smooth_boxes
+from pipeline.people.cameras import is_rigid
+from pipeline.people.skeletons import (
     JOINTS,
     Bools,
     Doubles,
@@ -52,10 +51,11 @@ from pipeline.skeletons import (
     convert,
     zero_invalid_joints,
 )
-from pipeline.track import Track
+from pipeline.people.smpl_files import N_BETAS, gender_of
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 FPS: Final = 30.0  # of the phone's video, of which `imageFiles` holds every frame

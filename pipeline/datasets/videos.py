@@ -35,10 +35,10 @@ from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo
-from pipeline.track import Track
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 LONGEST_GAP: Final = 10.0  # s: larger numbers are of frames
 # name of a top folder -> split

@@ -22,7 +22,7 @@ from numpy.random import Generator
 from scipy.interpolate import PchipInterpolator
 
 from pipeline.demo.freedoms import CENTRAL, SIDED, ActionCurves, Limbs
-from pipeline.skeletons import Doubles
+from pipeline.people.skeletons import Doubles
 
 TAU: Final = 2 * np.pi
 

@@ -23,10 +23,10 @@ from scipy.special import expit
 
 from pipeline.demo.body import VERTEX_IDS
 from pipeline.demo.camera import Camera
-from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Array, Bools, Doubles, Float32s, Floats
+from pipeline.people.smpl_files import SmplArrays
 from pipeline.show.rasterising import NEAR_M, Samples, SmoothNormals, rasterise
-from pipeline.skeletons import Array, Bools, Doubles, Float32s, Floats
 
 Colours = Float32s  # (F, 3) RGB 0..1
 Picture = Float32s  # (H, W, 3) RGB 0..1

@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from cache import GENDERS
-from pipeline.files.formats.smpl_files import (
-    SmplArrays,
-)
-from pipeline.skeletons import JOINTS, Doubles, Floats, convert
+from pipeline.people.skeletons import JOINTS, Doubles, Floats, convert
+from pipeline.people.smpl_files import SmplArrays
 
 VERSION: Final = 1  # raised whenever the body changes
 FILES: Final = ("body_shape.npz", "body_rig.npz")

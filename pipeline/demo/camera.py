@@ -16,8 +16,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.cameras import rigid
-from pipeline.skeletons import Bools, Doubles, Floats
+from pipeline.people.cameras import rigid
+from pipeline.people.skeletons import Bools, Doubles, Floats
 
 MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
 ORBIT: Final = 15.0  # degrees of a hand-held camera's path around people, in both directions

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools, Doubles, Float32s, Floats, joint_names
+from pipeline.people.skeletons import Bools, Doubles, Float32s, Floats, joint_names
 
 MIN_SATURATION: Final = 60  # of 255; backdrops are duller
 BRIGHT: Final = 190  # of 255: a shirt's front

@@ -21,8 +21,8 @@ from scipy.io import savemat
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Array, Floats
 from pipeline.show.video_file import encode_jpeg
-from pipeline.skeletons import Array, Floats
 
 JPEG_QUALITY: Final = 95
 MAT_HEADER: Final = b"MATLAB %s MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"

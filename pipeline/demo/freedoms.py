@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pipeline.skeletons import Doubles
+from pipeline.people.skeletons import Doubles
 
 SIDES: Final = "lr"
 

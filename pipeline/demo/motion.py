@@ -29,7 +29,7 @@ from scipy.special import softmax
 from pipeline.demo.actions import ACTIONS, Sampler
 from pipeline.demo.body import procedural, skin
 from pipeline.demo.freedoms import DOFS, SIDED
-from pipeline.skeletons import Doubles, Floats
+from pipeline.people.skeletons import Doubles, Floats
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T

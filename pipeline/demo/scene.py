@@ -20,7 +20,7 @@ from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
 from pipeline.demo.camera import Camera, frame_people
 from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Array, Bools, Doubles
+from pipeline.people.skeletons import Array, Bools, Doubles
 
 # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
 OCCLUDED_M: Final = 0.16

@@ -41,9 +41,9 @@ from pipeline.demo import body as procedural_body
 from pipeline.demo.layouts import ReleaseLayout, Request
 from pipeline.demo.scene import Take
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.formats.smpl_files import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.people.smpl_files import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M
 from pipeline.plug_ins import load
 from pipeline.processes import Failed, cores
 from pipeline.processes.ordered import ordered_map

@@ -35,7 +35,7 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.raw.files import open_regular, whole_file_digest
-from pipeline.skeletons import Array
+from pipeline.people.skeletons import Array
 
 EXPECTED: Final = "a whole file of arrays: npy, npz, safetensors, Parquet, joblib or HDF5"
 HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file

@@ -35,10 +35,10 @@ from pipeline.datasets.labels.fits import FILE, N_JOINTS, picture_name
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
 from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import open_regular
+from pipeline.people.skeletons import are_usable_numbers
+from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.settings.file import PATH
-from pipeline.skeletons import are_usable_numbers
 
 ENDING: Final = ".data.pyd"
 _PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"

@@ -25,8 +25,6 @@ import torch
 from pydantic.dataclasses import dataclass as validated
 
 import cache
-from pipeline import cameras
-from pipeline.cameras import resample_rotations
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
@@ -48,8 +46,10 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.wham.motions import Motion
 from pipeline.features.streams.world import Hmr2
-from pipeline.files.formats.smpl_files import N_BETAS
-from pipeline.skeletons import Array
+from pipeline.people import cameras
+from pipeline.people.cameras import resample_rotations
+from pipeline.people.skeletons import Array
+from pipeline.people.smpl_files import N_BETAS
 
 _MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {_MIN_ROWS} frames"

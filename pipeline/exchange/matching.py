@@ -27,8 +27,8 @@ from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile
 from pipeline.exchange.pickled_arrays import text_of
 from pipeline.exchange.rows import spans
 from pipeline.files.formats.arrays import reading
+from pipeline.people.skeletons import Array, Bools, Ints
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import Array, Bools, Ints
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names

@@ -41,7 +41,7 @@ from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import ZIP, OtherProgram, owner_of
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.files import open_regular, open_unbuffered, read_regular
-from pipeline.skeletons import Array
+from pipeline.people.skeletons import Array
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
 OTHER_FORMATS: Final = (

@@ -30,18 +30,18 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
 
 import cache
-from pipeline.boxes import crop_person
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
+from pipeline.people.boxes import crop_person
+from pipeline.people.skeletons import bones
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache, read_frames
 from pipeline.show.video_file import encode_jpeg
-from pipeline.skeletons import bones
 
 PERSON: Final = 0  # class of the annotations
 JPEG_QUALITY: Final = 85

@@ -24,10 +24,10 @@ from cache.read.labels import COMMON_JOINTS
 from cache.windows import join_adjacent
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.estimates import recorded_estimates
 from pipeline.exchange.pickled_arrays import Blocks
 from pipeline.features.committed import MissingRows, weights_of
-from pipeline.skeletons import Array, Bools, Doubles, Ints
+from pipeline.people.estimates import recorded_estimates
+from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 
 BATCH: Final = 8192  # rows; 64 MB of features
 FPS: Final = 30.0  # of WHAM's and GVHMR's files

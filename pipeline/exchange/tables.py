@@ -31,7 +31,7 @@ from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of, require_stream
 from pipeline.features.inputs import column
 from pipeline.features.streams.network import ResNet50
-from pipeline.skeletons import Array, joint_names
+from pipeline.people.skeletons import Array, joint_names
 
 Group = Mapping[str, Any]  # column -> its values in a group of lines
 

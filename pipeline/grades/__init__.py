@@ -18,14 +18,14 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.boxes import extents
 from pipeline.clips.files import moved_frames
-from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
 from pipeline.grades.words import Grade
-from pipeline.skeletons import (
+from pipeline.people.boxes import extents
+from pipeline.people.estimates import fits_of
+from pipeline.people.skeletons import (
     BLAZE_12,
     PELVIS,
     Array,
@@ -34,7 +34,7 @@ from pipeline.skeletons import (
     are_usable_numbers,
     keypoints_13,
 )
-from pipeline.track import usual_step
+from pipeline.people.track import usual_step
 
 Columns = Mapping[str, Array]
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clips.tracks.linking import split_at_gaps
-from pipeline.skeletons import LARGEST, Array, Bools, Doubles, Floats, Ints
+from pipeline.people.skeletons import LARGEST, Array, Bools, Doubles, Floats, Ints
 
 # limbs, as pairs of the 12 joints
 ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))  # upper arms, forearms

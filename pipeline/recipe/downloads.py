@@ -23,7 +23,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
 from pipeline.files.raw.files import VIDEOS
-from pipeline.track import usual_step
+from pipeline.people.track import usual_step
 
 # least share of a sequence's images; the releases' own counts differ by some frames
 LEAST_IMAGES: Final = 0.9

@@ -30,10 +30,10 @@ from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.detected.clip import ClipDataset
 from pipeline.datasets.misplaced import letters, misplaced_parts
 from pipeline.errors import RawDataError, describe_error
-from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS
+from pipeline.people import smpl_files
 from pipeline.recipe.downloads import has_gaps, incomplete_inputs
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read

@@ -32,9 +32,9 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, Why, plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
+from pipeline.people import smpl_files
 from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
 from pipeline.settings.sections import Settings
 

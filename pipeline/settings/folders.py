@@ -13,8 +13,8 @@ from pipeline.cli.console import err
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
+from pipeline.people import smpl_files
 from pipeline.settings.sections import Settings
 
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads

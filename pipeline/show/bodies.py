@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
+from pipeline.people.cameras import project
+from pipeline.people.skeletons import Array, Floats, Ints
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
 from pipeline.show.tracks import ShownTrack
-from pipeline.skeletons import Array, Floats, Ints
 
 if TYPE_CHECKING:
-    from pipeline.body import BodyOutput
+    from pipeline.people.body import BodyOutput
 
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
@@ -141,7 +141,7 @@ class LabelledBodies:
         """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""
         import torch
 
-        from pipeline.body import rotations_of
+        from pipeline.people.body import rotations_of
 
         body = self._neutral.of(gender)
         shape = torch.from_numpy(betas).float()

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Array
 from pipeline.show.drawing import SIDE_COLOURS, Skeleton, rgb
-from pipeline.skeletons import Array
 
 SMALLEST: Final = 480  # px, shorter side up to which texts have their minimum size
 FURTHEST: Final = 2.0**15  # px, largest coordinate that OpenCV draws

@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.skeletons import HIP, JOINTS, Array, add_confidence, bones, convert, opposite_joints
+from pipeline.people.skeletons import (
+    HIP,
+    JOINTS,
+    Array,
+    add_confidence,
+    bones,
+    convert,
+    opposite_joints,
+)
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 NAMES: Final = JOINTS["spin49"]
@@ -187,6 +195,6 @@ def _posed_joints(pose: Array, betas: Array, body: Path) -> Array:
 @functools.lru_cache(maxsize=1)
 def load_body(folder: Path) -> Body:
     """Load the neutral body model. Raises what `Body.load` raises."""
-    from pipeline.body import Body  # imports torch
+    from pipeline.people.body import Body  # imports torch
 
     return Body.load(folder)

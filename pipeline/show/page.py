@@ -26,16 +26,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
-from pipeline.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
+from pipeline.people.boxes import CROP_SIZE, crop_person, normalise_keypoints
+from pipeline.people.skeletons import Array
 from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, joints_3d, views
 from pipeline.show.tracks import PageContent, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
-from pipeline.skeletons import Array
 
 VERSION: Final = 4  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cache.windows import spread
-from pipeline.skeletons import Array, Float32s, Floats
+from pipeline.people.skeletons import Array, Float32s, Floats
 
 Ints = NDArray[np.integer[Any]]
 

@@ -26,19 +26,19 @@ from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
-from pipeline.estimates import BodyFit, estimates_of, fits_of
-from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
 from pipeline.grades.words import Grade
+from pipeline.people import smpl_files
+from pipeline.people.estimates import BodyFit, estimates_of, fits_of
+from pipeline.people.skeletons import Array
+from pipeline.people.track import FLAGS, Track
 from pipeline.show.drawing import load_body
-from pipeline.skeletons import Array
-from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5

@@ -26,11 +26,11 @@ from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.pictures import OTHER_SIZE, Pictures
 from pipeline.files.raw import RawVideo
+from pipeline.people.track import Track
 from pipeline.testing.labels import LabelMistakes, track_problems
-from pipeline.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 # paths that were opened, for each open block of `_files_opened`, the innermost last
 _OPENED: Final[list[set[str]]] = []

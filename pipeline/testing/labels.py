@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cameras import project
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
-from pipeline.skeletons import Array, add_confidence, convert
-from pipeline.track import Track, column_problems, other_units
+from pipeline.people.cameras import project
+from pipeline.people.skeletons import Array, add_confidence, convert
+from pipeline.people.track import Track, column_problems, other_units
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 # Mistakes, as messages name them.
@@ -345,7 +345,7 @@ def _fit_rotation(joints: Array, target: Array, is_used: Array) -> tuple[Array, 
 
     joints, target: (T, J, 3) m. is_used: (T, J), which joints count.
     """
-    from pipeline.rotations import nearest_rotations  # loads torch
+    from pipeline.people.rotations import nearest_rotations  # loads torch
 
     n_used = np.maximum(is_used.sum(axis=1), 1)
     weight = (is_used / n_used[:, None])[..., None]

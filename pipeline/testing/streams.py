@@ -29,7 +29,7 @@ from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import streams
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from pipeline.skeletons import Ints
+from pipeline.people.skeletons import Ints
 from pipeline.testing.datasets import fail_if_any, version_problems
 
 N: Final = 9  # rows to compute

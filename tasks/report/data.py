@@ -21,8 +21,8 @@ from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command, count
 from pipeline.commands import leaks
 from pipeline.conversion.committed import ConversionRecord
-from pipeline.estimates import estimates_of
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
+from pipeline.people.estimates import estimates_of
 from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section

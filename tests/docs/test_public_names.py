@@ -16,10 +16,10 @@ NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)
 # Names that other code may rely on, besides those that pages import.
 PROMISED = """
 cache.open cache.FeatureCache cache.Split cache.verify cache.mixture.Mixture
-pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.track.Track
-pipeline.skeletons.convert pipeline.boxes.crop_person pipeline.boxes.normalise_keypoints
-pipeline.boxes.smooth_boxes
-pipeline.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
+pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.people.track.Track
+pipeline.people.skeletons.convert pipeline.people.boxes.crop_person pipeline.people.boxes.normalise_keypoints
+pipeline.people.boxes.smooth_boxes
+pipeline.people.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
 vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
 vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses
 vibe_model.training.run

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import cache
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.journeys.conftest import KIT
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.exchange import planted_bodies as planted

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline.boxes import crop_affine, crop_person, normalise_keypoints
+from pipeline.people.boxes import crop_affine, crop_person, normalise_keypoints
 
 
 def smooth_dot(x, y):

@@ -15,7 +15,7 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_JOINTS, grade, grades_of
 from pipeline.grades.words import WORDS, Grade
-from pipeline.skeletons import BLAZE_12, JOINTS, KEYPOINTS_13, convert
+from pipeline.people.skeletons import BLAZE_12, JOINTS, KEYPOINTS_13, convert
 
 T = 400
 BODY = {"nose": (0, 1.6), "lshoulder": (0.2, 1.4), "lelbow": (0.25, 1.1), "lwrist": (0.25, 0.85), "lhip": (0.1, 0.95),

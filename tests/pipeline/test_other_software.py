@@ -105,7 +105,7 @@ def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path):
     code = copy_code(tmp_path / "code")
     asked = (
         "import os, time\nfrom pipeline.processes import software\n"
-        "os.utime('pipeline/boxes.py', (time.time(),) * 2)\n"
+        "os.utime('pipeline/people/boxes.py', (time.time(),) * 2)\n"
         "print(software.version('code'))\n"
     )
     assert f"of {socket.gethostname()} ran" in answer(code, asked)
@@ -115,7 +115,7 @@ def test_a_file_whose_time_is_ahead_of_the_clock_has_the_id_of_its_content(tmp_p
     code = copy_code(tmp_path / "code")
     before = answer(code)
     tomorrow = time.time() + 24 * 3600
-    os.utime(code / "pipeline/boxes.py", (tomorrow, tomorrow))
+    os.utime(code / "pipeline/people/boxes.py", (tomorrow, tomorrow))
     assert answer(code) == before
 
 

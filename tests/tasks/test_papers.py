@@ -6,7 +6,7 @@ from cache.crop_policy import CropPolicy
 from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.formats import smpl_files
+from pipeline.people import smpl_files
 from pipeline.settings.sections import stream_of
 from tasks.__main__ import main as tasks
 from tests.fake_network import replace_network

@@ -5,7 +5,7 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from pipeline.boxes import normalise_keypoints
+from pipeline.people.boxes import normalise_keypoints
 from vibe_model.cameras import (
     camera_in_picture,
     crop_to_image,

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.rotations import axis_angle_to_matrix
+from pipeline.people.rotations import axis_angle_to_matrix
 from vibe_model import losses
 
 ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from cache.read.labels import BETAS, FIELDS, POSE
 from pipeline.errors import MissingAssets
-from pipeline.estimates import recorded_estimates
-from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, Ints
+from pipeline.people.estimates import recorded_estimates
+from pipeline.people.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from pipeline.people.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation.protocols import NEUTRAL_BODY, Labels, Protocol
@@ -39,7 +39,7 @@ from vibe_model.prediction.predict import TrackBodies
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from pipeline.errors import PipelineError, did_you_mean, require_options
-from pipeline.estimates import estimates_of
-from pipeline.skeletons import JOINTS, Bools, Doubles, Floats, correspondence
+from pipeline.people.estimates import estimates_of
+from pipeline.people.skeletons import JOINTS, Bools, Doubles, Floats, correspondence
 from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline.skeletons import Bools, Doubles, Floats
+from pipeline.people.skeletons import Bools, Doubles, Floats
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.metrics import Metric
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from cache.windows import windows_of
-from pipeline.rotations import rotation_6d_to_matrix
-from pipeline.skeletons import Float32s, Floats, Ints
+from pipeline.people.rotations import rotation_6d_to_matrix
+from pipeline.people.skeletons import Float32s, Floats, Ints
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks import evaluating

@@ -23,7 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError, require_option
-from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from pipeline.people.rotations import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    rotation_6d_to_matrix,
+)
 from vibe_model.cameras import project_orthographic
 from vibe_model.devices import constant
 from vibe_model.networks import xavier
@@ -38,7 +42,7 @@ from vibe_model.networks.video_model import (
 from vibe_model.vibe.networks import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
     from vibe_model.hmmr.config import HMMRConfig
 
 N_GROUPS: Final = 32

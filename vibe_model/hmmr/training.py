@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
-from pipeline.rotations import axis_angle_to_matrix
+from pipeline.people.rotations import axis_angle_to_matrix
 from vibe_model.hmmr import losses
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import HMMR
@@ -22,7 +22,7 @@ from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.networks import MOTION, frozen
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 N_JOINTS: Final = 23  # SMPL's without the global rotation

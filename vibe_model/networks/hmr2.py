@@ -12,7 +12,7 @@ from vibe_model import cameras
 from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 TOKEN_SIZE: Final = 1024  # of its features, the token of its decoder
 CROP_PX: Final = 256  # crop of its camera; its network sees the middle 192 px

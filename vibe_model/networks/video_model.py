@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
-from pipeline.skeletons import Float32s
+from pipeline.people.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
+from pipeline.people.skeletons import Float32s
 from vibe_model.cameras import project
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool

@@ -32,7 +32,7 @@ from vibe_model.part_dynamics.config import HISTORY, HOMOGRAPHY_SIZE, PR_VIPE_SI
 from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
     from vibe_model.part_dynamics.config import PartDynamicsConfig
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from pipeline import skeletons
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
 from pipeline.features.weights import KINDS, WeightsSpec
-from pipeline.skeletons import Array
+from pipeline.people import skeletons
+from pipeline.people.skeletons import Array
 from vibe_model.part_dynamics.pr_vipe.config import SIZE, STATE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import DataError
-from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
+from pipeline.people.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model.devices import constant
 from vibe_model.digests import file_digest
 from vibe_model.losses import generator_losses
@@ -28,7 +28,7 @@ from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 MOST_ROWS: Final = 1_000_000  # rows for sigma are drawn from one to two times so many
 SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")  # loss terms, also of the neighbours

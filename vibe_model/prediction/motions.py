@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from pipeline.body import Body
-from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.places import file_name
-from pipeline.skeletons import Doubles
+from pipeline.people.body import Body
+from pipeline.people.cameras import pose_in_camera, resample_linear, resample_rotations
+from pipeline.people.skeletons import Doubles
 from vibe_model.files import replace_file
 from vibe_model.prediction.predict import TrackBodies
 

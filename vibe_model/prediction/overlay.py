@@ -22,11 +22,11 @@ import numpy as np
 from cache.storage.durable import write_atomic
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Array, Float32s, Floats, Ints
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import frames_of, rate_of
 from pipeline.show.video_file import video_writer
-from pipeline.skeletons import Array, Float32s, Floats, Ints
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies

@@ -30,8 +30,8 @@ from torch import Tensor
 from cache.read.labels import POSE
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
-from pipeline.rotations import nearest_rotations
-from pipeline.skeletons import Array, Float32s, Floats, Ints
+from pipeline.people.rotations import nearest_rotations
+from pipeline.people.skeletons import Array, Float32s, Floats, Ints
 from vibe_model import models
 from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.files import replace_file

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.skeletons import Array, Ints
+from pipeline.people.skeletons import Array, Ints
 from vibe_model.reading import Reading
 
 if TYPE_CHECKING:

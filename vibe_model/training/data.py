@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Pick
 from pipeline.errors import DataError
-from pipeline.skeletons import Array, Ints
+from pipeline.people.skeletons import Array, Ints
 from vibe_model.reading import Reading
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, ReportFeatures

@@ -13,7 +13,7 @@ import numpy as np
 
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import ConfigError, DataError
-from pipeline.skeletons import Ints
+from pipeline.people.skeletons import Ints
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import RunConfig
 

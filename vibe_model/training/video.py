@@ -24,7 +24,7 @@ from torch import nn
 from torch.optim import Adam
 
 from pipeline.errors import DataError
-from pipeline.estimates import estimates_of
+from pipeline.people.estimates import estimates_of
 from vibe_model import models, runs
 from vibe_model.checkpoints import Checkpoint, LoadReport, load_published
 from vibe_model.evaluation import protocols
@@ -49,7 +49,7 @@ from vibe_model.training.trainer import Learner, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 class _Rating(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
-from pipeline.rotations import rotation_6d_to_matrix
+from pipeline.people.rotations import rotation_6d_to_matrix
 from vibe_model.checkpoints import Checkpoint
 from vibe_model.vibe.networks import MOTION_SIZE, frozen
 

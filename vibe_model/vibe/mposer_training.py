@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from pipeline.rotations import axis_angle_to_matrix, nearest_rotations
+from pipeline.people.rotations import axis_angle_to_matrix, nearest_rotations
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
 from vibe_model.stand_in import require_one_kind

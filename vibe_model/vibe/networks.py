@@ -28,7 +28,7 @@ from vibe_model.networks.video_model import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
     from vibe_model.vibe.config import TrainConfig
 
 POSE_SIZE: Final = 24 * 6

@@ -23,7 +23,7 @@ from vibe_model.vibe.mposer import MPoser
 from vibe_model.vibe.networks import MOTION, VIBE, MotionDiscriminator, frozen
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 
 class VIBETrainer(VideoTrainer):

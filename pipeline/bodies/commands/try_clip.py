@@ -31,7 +31,6 @@ from cache.storage.durable import write_atomic
 from pipeline.__main__ import main
 from pipeline.bodies.body_file import PACKAGE, body_file
 from pipeline.bodies.writing import SUMMARY, TrackSummary, read_summary
-from pipeline.boxes import crop_person
 from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, out, plain, task_line
 from pipeline.cli.progress import bar
@@ -44,10 +43,11 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.grades import tracks_of, video_grades
 from pipeline.grades.words import Grade
+from pipeline.people.boxes import crop_person
+from pipeline.people.skeletons import Array
 from pipeline.settings.file import PATH
 from pipeline.show.clip import PEOPLE
 from pipeline.show.page import VERSION, shows, templates, write
-from pipeline.skeletons import Array
 
 CLIP: Final = PackageFile(
     "sports2d",

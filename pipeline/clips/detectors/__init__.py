@@ -18,10 +18,10 @@ from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
+from pipeline.people.skeletons import Float32s
 from pipeline.plug_ins import ClassRegistry
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
-from pipeline.skeletons import Float32s
 
 
 class People(NamedTuple):

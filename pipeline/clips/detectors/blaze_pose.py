@@ -44,8 +44,8 @@ from pipeline.clips.detectors.two_parts import FollowingDetector, distinct, run_
 from pipeline.errors import ConfigError, missing_package
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Array, Doubles, Float32s
 from pipeline.processes import cores
-from pipeline.skeletons import Array, Doubles, Float32s
 
 Weights = Literal["lite", "full", "heavy"]
 

@@ -26,7 +26,7 @@ from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError, missing_package
 from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import Array, Float32s
+from pipeline.people.skeletons import Array, Float32s
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
 # A graph in a zip may have SMALL bytes, or DENSEST times the zip's: weights hardly get smaller

@@ -32,8 +32,8 @@ from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Doubles, Float32s, Floats, Ints
 from pipeline.processes import cores
-from pipeline.skeletons import Doubles, Float32s, Floats, Ints
 
 PRETRAINED: Final = "pretrained"  # option value that names the default published weights
 TIMEOUT: Final = 60  # s, until the server answers

@@ -21,12 +21,12 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipeline.boxes import extents
 from pipeline.clips.detectors import Detector, People
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
+from pipeline.people.boxes import extents
+from pipeline.people.skeletons import Bools, Doubles, Float32s
 from pipeline.processes import cores
-from pipeline.skeletons import Bools, Doubles, Float32s
 
 Result = TypeVar("Result")
 _Images = Sequence[Image]

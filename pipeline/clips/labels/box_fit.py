@@ -22,7 +22,7 @@ from pipeline.clips.labels.label_content import (
 from pipeline.clips.labels.label_values import label_error
 from pipeline.clips.labels.order_check import LEAST_CONFIDENCE
 from pipeline.errors import RawDataError, refuse
-from pipeline.skeletons import Bools, Doubles, Ints, are_usable_numbers
+from pipeline.people.skeletons import Bools, Doubles, Ints, are_usable_numbers
 
 # boxes
 MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers

@@ -34,7 +34,7 @@ from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
-from pipeline.skeletons import Doubles, Ints, Skeleton
+from pipeline.people.skeletons import Doubles, Ints, Skeleton
 
 Identity = int | str | None  # of a person, as a detector tracks it
 

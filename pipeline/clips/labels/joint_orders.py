@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.clips.labels.order_check import LEAST_CONFIDENCE, bare_name, find_fault
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.names import shown_names
-from pipeline.skeletons import Doubles, Skeleton, joint_names
+from pipeline.people.skeletons import Doubles, Skeleton, joint_names
 
 # number of joints -> the known orders, the usual one first
 ORDERS: Final = {

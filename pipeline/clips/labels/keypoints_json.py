@@ -49,7 +49,7 @@ from pipeline.clips.labels.label_values import (
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.names import kind, shorten, shown, shown_names
-from pipeline.skeletons import Doubles
+from pipeline.people.skeletons import Doubles
 
 NUMBERED: Final = (
     "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is "

@@ -17,7 +17,7 @@ from pipeline.accounting import DEGENERATE_BOX
 from pipeline.clips.labels.label_values import label_error, numbers, whole_number
 from pipeline.errors import RawDataError
 from pipeline.files.formats.other_formats import FORMATS
-from pipeline.skeletons import LARGEST, Doubles
+from pipeline.people.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
 # keypoints. Keypoints for another of these sizes, or a multiple, are scaled to the first. Formats

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.skeletons import Bools, Doubles, joint_names
+from pipeline.people.skeletons import Bools, Doubles, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_PEOPLE: Final = 20  # who are stretched out; fewer prove nothing

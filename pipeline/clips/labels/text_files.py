@@ -58,7 +58,7 @@ from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import read_regular
-from pipeline.skeletons import Doubles, are_usable_numbers
+from pipeline.people.skeletons import Doubles, are_usable_numbers
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.errors import ConfigError
-from pipeline.skeletons import Bools, Ints
+from pipeline.people.skeletons import Bools, Ints
 
 START_ABOVE: Final = 6  # a sequence starts where more joints than this are visible
 END_AT: Final = 4  # a sequence ends where this many joints or fewer are visible

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import extents
 from pipeline.clips.labels.detections import Detections
-from pipeline.skeletons import Doubles
+from pipeline.people.boxes import extents
+from pipeline.people.skeletons import Doubles
 
 LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted
 SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER

@@ -42,9 +42,9 @@ from typing import Final
 import numpy as np
 
 from cache.windows import spread
-from pipeline.boxes import extents
-from pipeline.homography import transfer
-from pipeline.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
+from pipeline.people.boxes import extents
+from pipeline.people.homography import transfer
+from pipeline.people.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
 MAX_COST: Final = 25.0  # 5 standard deviations

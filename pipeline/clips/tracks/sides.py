@@ -30,9 +30,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.boxes import extents
-from pipeline.homography import transfer
-from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, joint_names, opposite_joints
+from pipeline.people.boxes import extents
+from pipeline.people.homography import transfer
+from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton, joint_names, opposite_joints
 
 SPIN: Final = 50.0  # lengths a s^2: half of the acceleration with which a person begins to turn
 WIDTH: Final = 0.2  # diagonals: least length in space of a line that the image foreshortens

@@ -29,9 +29,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.boxes import extents
 from pipeline.clips.tracks.sides import follow
-from pipeline.skeletons import Doubles, Ints
+from pipeline.people.boxes import extents
+from pipeline.people.skeletons import Doubles, Ints
 
 # lengths are in diagonals of the box, the median over a track
 NOISE: Final = 0.006  # standard deviation of a detection's place

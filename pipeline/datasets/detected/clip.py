@@ -52,9 +52,9 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, file_digest
-from pipeline.homography import CORNERS, LARGEST_MOVE, transfer
-from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
-from pipeline.track import Track
+from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
+from pipeline.people.skeletons import Doubles, joint_names, zero_invalid_joints
+from pipeline.people.track import Track
 
 SMALL_COPY: Final = 0.55  # of the image's width and height: nearly all joints of a copy of half
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"

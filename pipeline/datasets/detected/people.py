@@ -25,7 +25,6 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.tracks.cleaning import Cleaning, clean
@@ -36,8 +35,18 @@ from pipeline.clips.tracks.switches import find_switches
 from pipeline.datasets.checks import finite_joints
 from pipeline.grades import grade
 from pipeline.grades.words import Word
-from pipeline.skeletons import Array, Bools, Doubles, Float32s, Ints, Skeleton, convert, joint_names
-from pipeline.track import CROP_SCALE, free_name
+from pipeline.people.boxes import smooth_boxes, tight_boxes
+from pipeline.people.skeletons import (
+    Array,
+    Bools,
+    Doubles,
+    Float32s,
+    Ints,
+    Skeleton,
+    convert,
+    joint_names,
+)
+from pipeline.people.track import CROP_SCALE, free_name
 
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints

@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rotation, pose_in_camera, project, rigid
 from pipeline.datasets.checks import finite_joints, require_labels
 from pipeline.datasets.labels.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
 from pipeline.datasets.labels.smpl import fit_labels
@@ -46,12 +45,12 @@ from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_json, numbers
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
-from pipeline.files.formats.smpl_files import N_POSE
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
-from pipeline.skeletons import (
+from pipeline.people.cameras import is_rotation, pose_in_camera, project, rigid
+from pipeline.people.skeletons import (
     JOINTS,
     Bools,
     Doubles,
@@ -62,9 +61,10 @@ from pipeline.skeletons import (
     are_usable_numbers,
     convert,
 )
+from pipeline.people.smpl_files import N_POSE
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used

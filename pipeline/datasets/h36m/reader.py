@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
@@ -57,11 +56,12 @@ from pipeline.datasets.h36m.release_layout import (
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import add_confidence, convert
-from pipeline.track import Track
+from pipeline.people.boxes import tight_boxes
+from pipeline.people.skeletons import add_confidence, convert
+from pipeline.people.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 BOX_FACTOR: Final = 1.1
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -48,7 +48,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_names
-from pipeline.skeletons import Doubles, add_confidence, convert
+from pipeline.people.skeletons import Doubles, add_confidence, convert
 
 FPS: Final = 50.0
 VIDEOS: Final = "Videos"

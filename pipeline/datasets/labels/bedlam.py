@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_npz
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
-from pipeline.skeletons import Array, Bools, Doubles, Ints
+from pipeline.people.skeletons import Array, Bools, Doubles, Ints
+from pipeline.people.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
 
 AGAIN: Final = "Unpack the labels again."
 OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."

@@ -20,8 +20,8 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
-from pipeline.skeletons import Array, Doubles, Floats
+from pipeline.people.skeletons import Array, Doubles, Floats
+from pipeline.people.smpl_files import N_BETAS, N_POSE
 
 FILE: Final = "fits.sqlite"
 N_JOINTS = 25  # OpenPose's joints, the first ones of spin49; other joints of a fit are not stored

@@ -29,7 +29,6 @@ from xml.etree.ElementTree import Element, fromstring
 
 import numpy as np
 
-from pipeline.cameras import rigid
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     UNPACK_AGAIN,
@@ -41,7 +40,8 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.formats.sequences import SequenceKeys, is_number, load_sequence
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import Doubles, Float32s, Floats, Ints
+from pipeline.people.cameras import rigid
+from pipeline.people.skeletons import Doubles, Float32s, Floats, Ints
 
 # ids of the cameras, which other files call "1" to "4"
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")

@@ -30,9 +30,9 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import owner_of
 from pipeline.files.formats.pickles import load_labels
-from pipeline.files.formats.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Array, Doubles, are_usable_numbers
+from pipeline.people.skeletons import LARGEST, Array, Doubles, are_usable_numbers
+from pipeline.people.smpl_files import N_BETAS, SMPLX_N_BETAS, SMPLX_N_POSE
 
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
 # Which joints of SMPL, SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints

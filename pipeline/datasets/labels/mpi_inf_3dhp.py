@@ -28,13 +28,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cameras import is_rigid
 from pipeline.datasets.checks import require_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.raw.files import read_regular
-from pipeline.skeletons import JOINTS, Array, Bools, Doubles, Float32s
+from pipeline.people.cameras import is_rigid
+from pipeline.people.skeletons import JOINTS, Array, Bools, Doubles, Float32s
 
 N_CAMERAS: Final = 14  # in every annot.mat
 # the cameras that are usually used: those of the release's vnect_cameras.zip

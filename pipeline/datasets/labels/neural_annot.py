@@ -24,7 +24,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cameras import pose_in_camera
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     FileState,
@@ -34,8 +33,9 @@ from pipeline.files.formats.arrays import (
     reading,
 )
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence
-from pipeline.files.formats.smpl_files import N_POSE
-from pipeline.skeletons import JOINTS, Doubles, Ints
+from pipeline.people.cameras import pose_in_camera
+from pipeline.people.skeletons import JOINTS, Doubles, Ints
+from pipeline.people.smpl_files import N_POSE
 
 FITS: Final = "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
 WORLD: Final = "MPI-INF-3DHP_joint_3d.json"

@@ -26,12 +26,12 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import corner_boxes_with_margin
 from pipeline.datasets.checks import finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
 from pipeline.files.formats.names import kind, shown
-from pipeline.skeletons import Doubles, Ints
+from pipeline.people.boxes import corner_boxes_with_margin
+from pipeline.people.skeletons import Doubles, Ints
 
 # archives of the release, and how to get them today, as errors and advice name them
 LABEL_ARCHIVE: Final = (

@@ -27,9 +27,7 @@ from numpy.typing import ArrayLike
 
 import cache
 from cache.read.labels import MIRRORED_SMPL
-from pipeline import cameras
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import mirrored_axis, pose_in_camera
 from pipeline.datasets.checks import finite_rows
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
@@ -39,12 +37,14 @@ from pipeline.files.formats.arrays import (
     read_npy_header,
     reading,
 )
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import HIP, PELVIS, Array, Doubles, Floats, add_confidence
+from pipeline.people import cameras
+from pipeline.people.cameras import mirrored_axis, pose_in_camera
+from pipeline.people.skeletons import HIP, PELVIS, Array, Doubles, Floats, add_confidence
+from pipeline.people.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_POSE
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
@@ -281,7 +281,7 @@ def _distances_to_joints(body: Body, fits: Floats, joints: Floats) -> Doubles:
     """
     import torch
 
-    from pipeline.body import rotations_of  # imports torch
+    from pipeline.people.body import rotations_of  # imports torch
 
     betas = torch.from_numpy(fits[:, N_POSE:]).float()
     rotmat = rotations_of(fits[:, :N_POSE])

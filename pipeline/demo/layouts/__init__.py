@@ -19,7 +19,7 @@ from pipeline.demo.files import jpeg, mp4_writer
 from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools
+from pipeline.people.skeletons import Bools
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic
 from pipeline.demo.motion import ActorMotion, perform, random_betas
 from pipeline.demo.scene import GENDERS, Actor, Shot, Take
-from pipeline.skeletons import Doubles
+from pipeline.people.skeletons import Doubles
 
 RANDOM_KEY: Final = 103  # of the dataset, in `Request.rng`
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")

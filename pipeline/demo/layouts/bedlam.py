@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.cameras import pose_in_camera
 from pipeline.demo.body import procedural, rest_joints
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic
 from pipeline.demo.scene import Actor, Shot, Take, corners, film, stage
 from pipeline.errors import PipelineError
-from pipeline.skeletons import Array, Doubles, add_confidence
+from pipeline.people.cameras import pose_in_camera
+from pipeline.people.skeletons import Array, Doubles, add_confidence
 
 FPS: Final = 30
 

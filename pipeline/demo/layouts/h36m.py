@@ -22,7 +22,7 @@ from pipeline.datasets.labels.h36m import CAMERAS
 from pipeline.demo.camera import Camera
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from pipeline.demo.scene import Shot, Take, stage
-from pipeline.skeletons import JOINTS, Doubles, Floats
+from pipeline.people.skeletons import JOINTS, Doubles, Floats
 
 # px; the release has 1000 x 1002 and 1000 x 1000
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))

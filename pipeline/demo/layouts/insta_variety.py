@@ -21,7 +21,7 @@ from pipeline.demo.layouts import (
     write_frames,
 )
 from pipeline.demo.scene import Shot, Take, corners, stage
-from pipeline.skeletons import Bools, Doubles, add_confidence, convert
+from pipeline.people.skeletons import Bools, Doubles, add_confidence, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),

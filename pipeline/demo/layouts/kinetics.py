@@ -23,7 +23,7 @@ from pipeline.demo.layouts import (
     write_video,
 )
 from pipeline.demo.scene import Shot, Take, corners, stage
-from pipeline.skeletons import Bools, Doubles, add_confidence, convert
+from pipeline.people.skeletons import Bools, Doubles, add_confidence, convert
 
 Detections = list[tuple[int, Doubles]]  # of one frame: (person, joints)
 

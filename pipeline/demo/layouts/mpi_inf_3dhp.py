@@ -30,7 +30,7 @@ from pipeline.demo.layouts import (
     write_video,
 )
 from pipeline.demo.scene import Actor, Shot, Take, corners, stage
-from pipeline.skeletons import JOINTS, Array, Doubles, convert
+from pipeline.people.skeletons import JOINTS, Array, Doubles, convert
 
 N_CAMERAS: Final = 14
 PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence, in turn

@@ -22,7 +22,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, corners, stage
-from pipeline.skeletons import Array, Bools, add_confidence, convert
+from pipeline.people.skeletons import Array, Bools, add_confidence, convert
 
 # The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {

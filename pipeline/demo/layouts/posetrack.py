@@ -18,7 +18,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Shot, Take, corners, stage
-from pipeline.skeletons import JOINTS, Array, Bools, Doubles, add_confidence, convert
+from pipeline.people.skeletons import JOINTS, Array, Bools, Doubles, add_confidence, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",

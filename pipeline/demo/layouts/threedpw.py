@@ -19,7 +19,7 @@ from pipeline.demo.layouts import (
     write_pictures,
 )
 from pipeline.demo.scene import Actor, Shot, Take, stage
-from pipeline.skeletons import JOINTS, Array, Bools, add_confidence, convert
+from pipeline.people.skeletons import JOINTS, Array, Bools, add_confidence, convert
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions

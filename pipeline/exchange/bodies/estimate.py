@@ -16,12 +16,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline.body import Body
 from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.files.formats.arrays import load_npz, numbers
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.skeletons import JOINTS, Doubles, Ints, correspondence
+from pipeline.people.body import Body
+from pipeline.people.skeletons import JOINTS, Doubles, Ints, correspondence
+from pipeline.people.smpl_files import N_BETAS, N_POSE
 
 N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 _MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this

@@ -22,20 +22,20 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.cameras import rigid
 from pipeline.cli.text import count
 from pipeline.conversion.committed import committed_split
 from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.exchange.bodies.matching import Keypoints, TrackMatch, match_people
 from pipeline.exchange.bodies.tools import read_estimates
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.people.cameras import rigid
+from pipeline.people.estimates import BodyFit, files_of, recorded_estimates
+from pipeline.people.skeletons import JOINTS, PELVIS, Array, Doubles
+from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import JOINTS, PELVIS, Array, Doubles
 
 VERSION: Final = 6  # raised whenever the same files would give other labels; 6: one world a run
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")

@@ -15,14 +15,14 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.cameras import project
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.estimates import BodyFit
 from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.exchange.bodies.tools import read_estimates
-from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49, PELVIS, Bools, Doubles, Ints
-from pipeline.track import FARTHEST_M
+from pipeline.people.cameras import project
+from pipeline.people.estimates import BodyFit
+from pipeline.people.skeletons import KEYPOINTS_13_OF_SPIN49, PELVIS, Bools, Doubles, Ints
+from pipeline.people.track import FARTHEST_M
 
 # Distances of bodies, as shares of the box's height:
 NOTED: Final = 0.05  # beyond it, a note is written

@@ -17,15 +17,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cameras import is_rotation, rigid
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BODY, BodyEstimate, pinhole
 from pipeline.exchange.pickled_arrays import RESULTS, RESULTS_AGAIN, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import owner_of
-from pipeline.files.formats.smpl_files import N_BETAS, N_POSE
-from pipeline.skeletons import Doubles, Ints
+from pipeline.people.cameras import is_rotation, rigid
+from pipeline.people.skeletons import Doubles, Ints
+from pipeline.people.smpl_files import N_BETAS, N_POSE
 
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops

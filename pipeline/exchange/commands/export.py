@@ -20,8 +20,8 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.estimates import estimates_of
 from pipeline.exchange.formats import FORMATS
+from pipeline.people.estimates import estimates_of
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, Section
 from pipeline.settings.folders import BODY, body_of

@@ -13,10 +13,10 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few
 from pipeline.errors import ConfigError
+from pipeline.people.skeletons import JOINTS
 from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
-from pipeline.skeletons import JOINTS
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
@@ -99,9 +99,9 @@ def _refuse_other_options(args: argparse.Namespace) -> None:
 
 def _import_bodies(args: argparse.Namespace) -> int:
     """Import estimated bodies as labels."""
-    from pipeline.body import Body  # imports torch
     from pipeline.exchange.bodies.estimate import BodyModels
     from pipeline.exchange.bodies.importing import import_bodies
+    from pipeline.people.body import Body  # imports torch
 
     name = f"{args.dataset}/{args.split}"
     if args.clips is None or args.body is None:

@@ -41,7 +41,7 @@ from pipeline.files.formats.names import shown_names
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
-from pipeline.skeletons import JOINTS, Array, Skeleton
+from pipeline.people.skeletons import JOINTS, Array, Skeleton
 
 _NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person

@@ -53,7 +53,7 @@ from pipeline.exchange.vibe_db.database import (
     Layout,
     names_of,
 )
-from pipeline.skeletons import Array, Ints, convert, joint_names
+from pipeline.people.skeletons import Array, Ints, convert, joint_names
 
 # a row that fails several is counted for the first one
 _CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)

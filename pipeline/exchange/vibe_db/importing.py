@@ -38,8 +38,8 @@ from pipeline.exchange.vibe_db.labels import LabelReader
 from pipeline.exchange.vibe_db.tracks import FileReader
 from pipeline.features.committed import MissingRows, is_current
 from pipeline.features.streams.network import ResNet50
+from pipeline.people.skeletons import JOINTS, Skeleton, joint_names
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import JOINTS, Skeleton, joint_names
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
 _WITHOUT_NECK: Final = "common13"

@@ -15,8 +15,7 @@ import numpy as np
 
 from cache.read.labels import COMMON_JOINTS
 from pipeline.exchange.vibe_db.database import PICTURE, Database, Layout
-from pipeline.files.formats.smpl_files import N_POSE
-from pipeline.skeletons import (
+from pipeline.people.skeletons import (
     HIP,
     Array,
     Bools,
@@ -27,6 +26,7 @@ from pipeline.skeletons import (
     correspondence,
     zero_invalid_joints,
 )
+from pipeline.people.smpl_files import N_POSE
 
 Labels = dict[str, Array]  # column of the cache -> values of some rows
 

@@ -27,8 +27,8 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.vibe_db.database import Database, Segment, names_of
 from pipeline.exchange.vibe_db.labels import OTHER_UNIT, LabelReader, Labels
-from pipeline.skeletons import Ints, are_usable_numbers
-from pipeline.track import FLAGS, Track, column_problems, other_units
+from pipeline.people.skeletons import Ints, are_usable_numbers
+from pipeline.people.track import FLAGS, Track, column_problems, other_units
 
 _LARGEST_FRAME: Final = 2**40
 UNITS: Final = ("pose", "has_smpl")  # a column whose units are checked, and its flag

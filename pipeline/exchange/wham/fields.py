@@ -16,15 +16,14 @@ import numpy as np
 import torch
 
 import cache
-from pipeline import cameras
-from pipeline.body import Body, PosedJoints, rotations_of
-from pipeline.cameras import compose
 from pipeline.exchange.rows import RowCheck, Segments, SplitRows
 from pipeline.exchange.vibe_db.database import PICTURE
 from pipeline.exchange.vibe_db.export import to_crop_pixels
-from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
-from pipeline.skeletons import JOINTS, Array, Doubles, Ints, convert, opposite_joints
+from pipeline.people import cameras, smpl_files
+from pipeline.people.body import Body, PosedJoints, rotations_of
+from pipeline.people.cameras import compose
+from pipeline.people.skeletons import JOINTS, Array, Doubles, Ints, convert, opposite_joints
 
 GENDERS: Final = ("male", "female")
 _EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)

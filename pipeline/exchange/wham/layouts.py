@@ -43,7 +43,7 @@ from pipeline.exchange.wham.motions import Motion, WhamMotion
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import refuse_mixture
-from pipeline.skeletons import Array
+from pipeline.people.skeletons import Array
 
 _FROM_MIRRORED: Final = "needs HMR2.0 on mirrored crops, which no stream contains"
 _FROM_FIRST: Final = "needs bodies from HMR2.0's heads on the first crop, which no stream contains"

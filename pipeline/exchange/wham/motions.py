@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import cameras
-from pipeline.cameras import (
+from pipeline.exchange.rows import FPS, RATE_NOISE, Segments
+from pipeline.exchange.wham.fields import Bodies
+from pipeline.people import cameras
+from pipeline.people.cameras import (
     frame_positions,
     pose_in_camera,
     resample_linear,
     resample_rotations,
 )
-from pipeline.exchange.rows import FPS, RATE_NOISE, Segments
-from pipeline.exchange.wham.fields import Bodies
-from pipeline.skeletons import Doubles
+from pipeline.people.skeletons import Doubles
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"

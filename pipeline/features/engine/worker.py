@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
-from pipeline.boxes import crop_person
 from pipeline.features.inputs import crop_labels
 from pipeline.features.pixels import Pixels, VideoLost
 from pipeline.features.streams import compute_row
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame
+from pipeline.people.boxes import crop_person
 from pipeline.processes import PREPARING, Failed, alive
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS

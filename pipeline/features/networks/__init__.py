@@ -21,7 +21,6 @@ from dataclasses import replace
 
 import torch
 
-from pipeline.boxes import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.features.networks import arithmetic, backbones, calibration
 from pipeline.features.networks.backbones import fold_batch_norms
@@ -32,6 +31,7 @@ from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.cuda import CudaNetwork
 from pipeline.features.streams.base import Machine, Precision, Standardisation
 from pipeline.features.weights import WeightsSpec
+from pipeline.people.boxes import CROP_SIZE
 
 
 def resnet50_on_device(

@@ -32,7 +32,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
-from pipeline.boxes import CROP_SIZE
 from pipeline.cli.console import err, plain
 from pipeline.errors import (
     ConfigError,
@@ -45,6 +44,7 @@ from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded,
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 from pipeline.files.packages import DATA_TERMS
+from pipeline.people.boxes import CROP_SIZE
 
 # names (or their beginnings) of tensors in SPIN's checkpoint that are not of its ResNet-50
 REGRESSOR: Final = (

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.arrays import Floats
-from pipeline.boxes import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Provenance, Standardisation
+from pipeline.people.boxes import CROP_SIZE
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)

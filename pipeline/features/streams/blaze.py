@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from cache.arrays import Doubles
-from pipeline.boxes import crop_affine, crop_person, normalise_keypoints
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
@@ -35,7 +34,8 @@ from pipeline.clips.detectors.blaze_pose import (
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import (
+from pipeline.people.boxes import crop_affine, crop_person, normalise_keypoints
+from pipeline.people.skeletons import (
     BLAZE,
     BLAZE_12,
     COCO_12,

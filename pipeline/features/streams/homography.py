@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Final, Self
 import cv2
 import numpy as np
 
-from pipeline import homography
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream, Provenance
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Float32s
+from pipeline.people import homography
+from pipeline.people.skeletons import Float32s
 
 # How optical flow is computed and a homography fitted. This is part of the identity, because these
 # were options once.
@@ -34,8 +34,8 @@ class Homography(PairStream):
     """The homography H from the previous crop to the row's crop: the nine numbers of H - I.
 
     H maps points of the earlier crop to the later one, in coordinates of [-1, 1] across the crop,
-    and has h33 = 1. A row is unknown if `pipeline.homography.between` finds no valid homography, or
-    if a crop has a single colour.
+    and has h33 = 1. A row is unknown if `pipeline.people.homography.between` finds no valid
+    homography, or if a crop has a single colour.
     """
 
     kind: ClassVar[str] = "homography"

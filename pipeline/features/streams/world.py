@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 import cache
 from cache import CropPolicy
 from cache.arrays import Array, Bools, Doubles, Floats, Ints
-from pipeline import cameras
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import (
     ROW_RATE,
@@ -37,13 +36,13 @@ from pipeline.features.streams.base import (
     Reads,
 )
 from pipeline.features.streams.network import NetworkStream
-from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.skeletons import JOINTS
+from pipeline.people import cameras, smpl_files
+from pipeline.people.skeletons import JOINTS
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
     from pipeline.features.networks.base import Loaded
+    from pipeline.people.body import Body
 
 
 Known = tuple[Floats, Bools]  # numbers (n, dim), and which rows are known (n,)
@@ -177,7 +176,7 @@ class Stationary(LabelStream):
         """Load the body model in float64. Raises what `Body.load` raises, and ConfigError if
         `Body.load` would take another file than the one that `body` names.
         """
-        from pipeline.body import Body
+        from pipeline.people.body import Body
 
         if self.body.suffix == ".npz" and self.body.with_suffix(".pkl").exists():
             raise ConfigError(

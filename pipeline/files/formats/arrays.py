@@ -21,11 +21,12 @@ from zipfile import is_zipfile
 import numpy as np
 from numpy.lib import format as npy_format
 
+from cache.arrays import Array, Doubles
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown, shown_names
 from pipeline.files.formats.other_formats import ZIP, other_format, other_than_text, owner_of
+from pipeline.files.numbers import LARGEST, are_usable_numbers
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import LARGEST, Array, Doubles, are_usable_numbers
 
 Shape = tuple[int | None, ...]  # None: any length
 

@@ -17,11 +17,11 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
+from cache.arrays import Doubles
 from pipeline.files.formats.arrays import Shape, matches_shape, reading, refuse
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import HDF5, other_format
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import Doubles
 
 MAX_NUMBERS: Final = 1 << 24  # in one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset(

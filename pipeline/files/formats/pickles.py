@@ -26,11 +26,11 @@ from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
 
+from cache.arrays import Array
 from pipeline.errors import RawDataError, UnsafePickle, require_option
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import read_regular
-from pipeline.skeletons import Array
 
 Kind = Literal["smpl", "sequence"]
 

@@ -23,9 +23,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from cache.arrays import Doubles, Ints
 from pipeline.cli.text import count
 from pipeline.files.pixels.view import HLG, PQ, View
-from pipeline.skeletons import Doubles, Ints
 
 # raised by hand whenever the same file would give another record; older ones are made again
 VERSION: Final = 2  # 2: one thread, wrong times

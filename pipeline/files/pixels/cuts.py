@@ -16,8 +16,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from pipeline.files.numbers import Float32s, Floats
 from pipeline.files.pixels.frames import FrameSource, Image
-from pipeline.skeletons import Float32s, Floats
 
 BINS: Final = (12, 4, 4)  # number of bins of hue, saturation and value
 SIZE: Final = (160, 90)  # px to which images are reduced, to average out noise and compression

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from cache.arrays import Ints
 from pipeline.accounting import NOT_NOW
 from pipeline.errors import PipelineError, RawDataError, is_temporary, note_fault
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
@@ -21,7 +22,6 @@ from pipeline.files.raw.files import (
     list_names,
     open_regular,
 )
-from pipeline.skeletons import Ints
 
 MAX_BYTES: Final = 1 << 28  # of an image file
 OTHER_SIZE: Final = "other_picture_size"  # kind of a frame's problem

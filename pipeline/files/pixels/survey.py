@@ -10,11 +10,11 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from cache.arrays import Doubles
 from pipeline.files.pixels.clip_record import OTHER_RATE, ClipRecord
 from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader
 from pipeline.files.pixels.view import View
-from pipeline.skeletons import Doubles
 
 # Of each frame and the one before, every eighth pixel of every eighth row is compared first. Only
 # if these are equal, all are.

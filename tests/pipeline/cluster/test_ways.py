@@ -29,9 +29,9 @@ import sys
 from pathlib import Path
 from pipeline.__main__ import main
 from pipeline.processes import software
-import pipeline.boxes
+import pipeline.people.boxes
 
-file = Path(pipeline.boxes.__file__)
+file = Path(pipeline.people.boxes.__file__)
 file.write_text(file.read_text() + "EDITED = True\\n")
 sys.exit(main(sys.argv[1:]))
 """

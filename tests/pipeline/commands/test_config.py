@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.files.formats import smpl_files
+from pipeline.people import smpl_files
 from pipeline.settings.file import SettingsFile
 
 CFG = """[paths]

@@ -9,8 +9,8 @@ from pipeline import datasets
 from pipeline.datasets import RELEASES
 from pipeline.datasets.base import Dataset, Release, ReleasePart, globs
 from pipeline.errors import RawDataError
-from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
+from pipeline.people import smpl_files
 from pipeline.recipe.examination import BODY, examine
 from tests.pipeline.commands.made_downloads import counts, look, touch
 from tests.pipeline.datasets.by_hand import write_video

@@ -28,7 +28,7 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     # changed source code is no reason
     monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))
     monkeypatch.setattr(
-        "pipeline.boxes.crop_person", lambda *_, **__: pytest.fail("computed something")
+        "pipeline.people.boxes.crop_person", lambda *_, **__: pytest.fail("computed something")
     )
     monkeypatch.setattr(
         changes, "video_digest", lambda *_: pytest.fail("read the content of an input")

@@ -16,12 +16,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline import datasets
 from pipeline.accounting import REASONS
-from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.parts import read_spooled
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
+from pipeline.people.body import Body
 from pipeline.recipe import steps
 from tests.packages import without
 

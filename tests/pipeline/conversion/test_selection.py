@@ -22,7 +22,7 @@ from pipeline.conversion.selection import (
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
-from pipeline.track import Track
+from pipeline.people.track import Track
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.test_grades import RECORD

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
-from pipeline.skeletons import joint_names
+from pipeline.people.skeletons import joint_names
 
 _MIDDLE = {
     "Nose": (0, -18),

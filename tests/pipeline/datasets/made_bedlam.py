@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pipeline import cameras
 from pipeline.demo.body import procedural, skin
+from pipeline.people import cameras
 from tests.pipeline.datasets.by_hand import touch
 
 SEQ, SUBJECTS, N = "seq_000000", ("rp_aaron_posed_001", "rp_emma_posed_008"), 6

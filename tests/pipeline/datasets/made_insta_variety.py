@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.demo.files import tf_example as example
 from pipeline.demo.files import tfrecord as framed
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg
 
 SPIN49 = JOINTS["spin49"]

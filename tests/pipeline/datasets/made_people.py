@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 
 from pipeline.demo.body import procedural, skin, spin49
 from pipeline.demo.motion import perform, random_betas
-from pipeline.skeletons import coco_name, joint_names
+from pipeline.people.skeletons import coco_name, joint_names
 
 WIDTH, HEIGHT, FPS, N = 640, 480, 25.0, 160  # px, px, frames a second, frames
 FOCAL, CAMERA_M = 520.0, 1.3  # px, height of the camera

@@ -14,9 +14,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline import cameras, datasets
+from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.body import Body
 from pipeline.datasets import RELEASES
 from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.datasets.threedpw import ThreeDPW
@@ -25,9 +24,11 @@ from pipeline.demo.scene import Actor, Take
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.raw import MARKER
-from pipeline.skeletons import JOINTS, convert, opposite_joints
+from pipeline.people import cameras
+from pipeline.people.body import Body
+from pipeline.people.skeletons import JOINTS, convert, opposite_joints
+from pipeline.people.track import Track
 from pipeline.testing import DatasetContract
-from pipeline.track import Track
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]

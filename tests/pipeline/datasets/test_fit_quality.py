@@ -10,7 +10,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.body import Body
+from pipeline.people.body import Body
 from tests.pipeline.datasets.by_hand import require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import plant_fits, raw, read

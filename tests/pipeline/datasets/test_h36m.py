@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.files.pixels.frames import Video
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import read_video, require
 from tests.pipeline.datasets.label_files import edit_labels, load_labels

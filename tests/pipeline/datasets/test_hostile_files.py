@@ -24,9 +24,9 @@ from pipeline.conversion import convert, reading
 from pipeline.datasets import RELEASES
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw import MARKER
+from pipeline.people.track import column_problems
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
-from pipeline.track import column_problems
 from tests.hostile import THINGS
 from tests.pipeline.clips.labels.made_detections import CASES, SIZE, N, write
 from tests.pipeline.datasets.by_hand import write_video

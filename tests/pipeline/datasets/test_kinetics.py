@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.boxes import smooth_boxes
-from pipeline.skeletons import JOINTS
+from pipeline.people.boxes import smooth_boxes
+from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import (
     coco,
     read_one,

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.accounting import is_error
 from pipeline.datasets.videos import OwnVideos
-from pipeline.skeletons import joint_names
+from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import write
 from tests.pipeline.datasets import made_people as made
 from tests.pipeline.datasets.by_hand import read_video, write_video

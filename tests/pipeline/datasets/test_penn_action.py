@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_video, require, touch
 from tests.pipeline.datasets.label_files import edit_labels
 

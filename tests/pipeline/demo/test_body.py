@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.demo import body
 from pipeline.demo.body import skin
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 
 BODY = body.procedural()
 MIRROR = np.array([-1.0, 1.0, 1.0])

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.clips import detectors
 from pipeline.files.pixels.frames import Video
-from pipeline.skeletons import convert, joint_names
+from pipeline.people.skeletons import convert, joint_names
 
 
 def test_it_finds_the_joints_of_rendered_bodies(embedded):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 
 SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
 N = 40  # rows of a hand-made file: two videos of 25 and 15 frames

@@ -14,14 +14,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.body import Body
-from pipeline.cameras import project
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import BodyModels, pinhole
 from pipeline.exchange.bodies.importing import import_bodies
 from pipeline.exchange.bodies.matching import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.tools import FOCAL
-from pipeline.skeletons import JOINTS, PELVIS
+from pipeline.people.body import Body
+from pipeline.people.cameras import project
+from pipeline.people.skeletons import JOINTS, PELVIS
 from tests.made_splits import track_of, write_split
 
 SIZE = (640, 480)

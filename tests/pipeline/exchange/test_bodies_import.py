@@ -12,11 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.__main__ import main
-from pipeline.cameras import project
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import import_bodies
 from pipeline.exchange.bodies.matching import SMPLX_PELVIS
+from pipeline.people.cameras import project
+from pipeline.people.estimates import estimates_of, fits_of
 from pipeline.show.bodies import projected_joints
 from pipeline.show.tracks import Choice, from_cache
 from tests.made_splits import write_split, write_stream

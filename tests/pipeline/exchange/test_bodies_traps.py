@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.cameras import compose
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.matching import NOTED, REFUSED, SMPLX_PELVIS
-from pipeline.skeletons import JOINTS
+from pipeline.people.cameras import compose
+from pipeline.people.skeletons import JOINTS
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.cameras import angular_velocity
+from pipeline.people.cameras import angular_velocity
 from tests.made_splits import track_of, write_split
 from tests.pipeline.exchange import planted_bodies as planted
 

@@ -20,7 +20,7 @@ from pipeline.datasets.labels import fits
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.datasets.made_insta_variety import clip, put, write
 

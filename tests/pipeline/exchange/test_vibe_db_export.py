@@ -17,7 +17,7 @@ from pipeline.exchange.vibe_db.database import Layout, names_of
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.exchange.vibe_db.tracks import _source_of
-from pipeline.skeletons import JOINTS, joint_names
+from pipeline.people.skeletons import JOINTS, joint_names
 from tests.pipeline.exchange.made_streams import add_features, add_video
 
 SHAPES = {

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import rows
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.exchange.made_databases import (
     BOXES,

@@ -16,8 +16,8 @@ from cache import GENDERS
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.formats import provenance_path
 from pipeline.exchange.wham.export import WhamOptions, export
-from pipeline.files.formats.smpl_files import body_files
-from pipeline.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS
+from pipeline.people.smpl_files import body_files
 from tests.bodies import posed, the_body
 from tests.pipeline.exchange.made_streams import add_stream, add_tokens, add_video
 

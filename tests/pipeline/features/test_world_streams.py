@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline import cameras
 from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.demo.writing import write_body
 from pipeline.errors import ConfigError, MissingAssets
@@ -19,6 +18,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
+from pipeline.people import cameras
 from pipeline.testing.streams import stream_problems
 from tests.bodies import the_body
 from tests.made_splits import track_of, write_split

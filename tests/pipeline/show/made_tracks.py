@@ -7,9 +7,9 @@ import numpy as np
 
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.grades import grade
+from pipeline.people.track import Track
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import PageContent, ShownTrack
-from pipeline.track import Track
 
 # px, the joints of `made`
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}

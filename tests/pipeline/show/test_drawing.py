@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cache
+from pipeline.people.skeletons import bones, opposite_joints
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
-from pipeline.skeletons import bones, opposite_joints
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
 

@@ -12,7 +12,6 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import ExtraColumn
 from pipeline.accounting import Accounting
-from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
@@ -22,10 +21,11 @@ from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS
+from pipeline.people.body import Body
+from pipeline.people.skeletons import JOINTS
+from pipeline.people.track import Track
 from pipeline.testing import datasets as contract
 from pipeline.testing import labels
-from pipeline.track import Track
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")

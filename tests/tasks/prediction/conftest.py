@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.body import Body
 from pipeline.files.raw import MARKER
+from pipeline.people.body import Body
 from tasks.__main__ import main
 from tests.bodies import the_body
 from tests.fake_network import replace_network

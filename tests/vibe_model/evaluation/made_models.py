@@ -4,8 +4,8 @@ import functools
 
 import torch
 
-from pipeline.body import Body
-from pipeline.rotations import axis_angle_to_matrix
+from pipeline.people.body import Body
+from pipeline.people.rotations import axis_angle_to_matrix
 from vibe_model.evaluation.evaluate import EvalOptions
 from vibe_model.networks.video_model import Estimate, VideoModel
 

@@ -11,7 +11,11 @@ import torch
 from numpy.random import default_rng
 
 from pipeline.errors import DataError, PipelineError, StandInMixed
-from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from pipeline.people.rotations import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    rotation_6d_to_matrix,
+)
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.made_models import OPTIONS, Bodies, Oracle, true_verts

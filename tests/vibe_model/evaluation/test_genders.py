@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.body import Body
 from pipeline.errors import MissingAssets
-from pipeline.files.formats import smpl_files
+from pipeline.people import smpl_files
+from pipeline.people.body import Body
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.evaluation.made_models import OPTIONS, Oracle, stand_in, true_verts
 from vibe_model.evaluation.evaluate import evaluate_split

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torch.testing import assert_close
 
-from pipeline.rotations import axis_angle_to_matrix
+from pipeline.people.rotations import axis_angle_to_matrix
 from tests.vibe_model.training.tiny_runs import first_batch, gradients
 from vibe_model import models
 from vibe_model.hmmr import losses as hmmr_losses

@@ -6,10 +6,10 @@ import torch
 from numpy.random import default_rng
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline import skeletons
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
+from pipeline.people import skeletons
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 CPU = Machine(device="cpu")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.skeletons import KEYPOINTS_13
+from pipeline.people.skeletons import KEYPOINTS_13
 from vibe_model.devices import constant
 from vibe_model.part_dynamics.pr_vipe.config import SIZE
 

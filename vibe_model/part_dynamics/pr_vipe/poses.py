@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import (
+from pipeline.people.rotations import axis_angle_to_matrix
+from pipeline.people.skeletons import (
     KEYPOINTS_13,
     Array,
     Bools,
@@ -33,7 +33,7 @@ from vibe_model.part_dynamics.pr_vipe.network import TORSO
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 AT_ONCE: Final = 4096  # frames
 FIELDS: Final = ("theta", "w_smpl", "kp_3d", "w_3d", "kp_2d", "frame_index")

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.rotations import axis_angle_to_matrix
-from pipeline.skeletons import Doubles, Floats, Ints
+from pipeline.people.rotations import axis_angle_to_matrix
+from pipeline.people.skeletons import Doubles, Floats, Ints
 from vibe_model.devices import constant
 from vibe_model.networks import evaluating
 from vibe_model.part_dynamics.pr_vipe.losses import KAPPA, pose_distances

@@ -34,7 +34,7 @@ from vibe_model.training.trainer import Learner, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
+    from pipeline.people.body import Body
 
 AVERAGE: Final = "average"
 _ARMS: Final = point_numbers("elbow", "wrist")  # left, then right

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.clips.labels.joint_orders import _joint_called
 from pipeline.errors import RawDataError
-from pipeline.skeletons import joint_names
+from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import N, coco_object, read, write
 from tests.pipeline.datasets.by_hand import standing
 

@@ -14,7 +14,7 @@ from pipeline.clips.labels.detections import read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.people_formats import FORMATS
 from pipeline.errors import RawDataError
-from pipeline.skeletons import joint_names
+from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,

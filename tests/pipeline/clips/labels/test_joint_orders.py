@@ -11,12 +11,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from pipeline import skeletons
-from pipeline.body import Body
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
 from pipeline.demo.motion import perform, random_betas
 from pipeline.errors import RawDataError
+from pipeline.people import skeletons
+from pipeline.people.body import Body
 
 SAMPLES = Path(__file__).parents[4].parent / "shared" / "data"
 SETTING = "[videos] joints"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.clips.tracks.cleaning import ABOVE, Cleaning, clean
 from pipeline.errors import ConfigError
-from pipeline.skeletons import JOINTS, joint_names
+from pipeline.people.skeletons import JOINTS, joint_names
 
 COCO = joint_names("coco")
 # a body's joints come before a face's

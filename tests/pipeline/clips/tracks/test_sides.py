@@ -11,7 +11,7 @@ from pipeline.clips.labels.detections import Detections
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.datasets.detected.people import Rules, people
 from pipeline.errors import RawDataError
-from pipeline.skeletons import convert, opposite_joints
+from pipeline.people.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import coco, write_coco, write_video
 
 N = 120

@@ -7,7 +7,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
 from pipeline.clips.tracks.switches import find_switches
-from pipeline.skeletons import joint_names
+from pipeline.people.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import coco, standing, write_coco, write_video
 
 N = 150

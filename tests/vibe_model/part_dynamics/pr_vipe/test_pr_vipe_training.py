@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.testing import assert_close
 
 from pipeline.errors import DataError, StandInMixed
-from pipeline.skeletons import KEYPOINTS_13, joint_names
+from pipeline.people.skeletons import KEYPOINTS_13, joint_names
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at

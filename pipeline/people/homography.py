@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import Array, Doubles, Float32s, Ints
+from pipeline.people.skeletons import Array, Doubles, Float32s, Ints
 
 Bytes = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pipeline.skeletons import (
+from pipeline.people.skeletons import (
     JOINTS,
     KEYPOINTS_13,
     bones,

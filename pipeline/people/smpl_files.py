@@ -26,12 +26,14 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from cache import GENDERS
+from cache.arrays import Doubles, Ints
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.numbers import Floats
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import remembered_digest
-from pipeline.skeletons import JOINTS, Doubles, Floats, Ints
+from pipeline.people.skeletons import JOINTS
 
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776

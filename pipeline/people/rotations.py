@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.skeletons import Doubles, Floats
+from pipeline.people.skeletons import Doubles, Floats
 
 # Squared angle (or sine) below which a series replaces the closed form; its first omitted term is
 # 1e-14 relative.

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Array, Bools, Doubles
-
-Floats = NDArray[np.floating]
-Float32s = NDArray[np.float32]
-Number = TypeVar("Number", bound=np.floating)
-
-# px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
-LARGEST: Final = 1e7
+from pipeline.files.numbers import Floats, Number, are_usable_numbers
 
 
 def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
@@ -22,11 +14,6 @@ def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
     if confidence is None:
         confidence = np.ones(places.shape[:-1])
     return np.concatenate([places, confidence[..., None]], axis=-1)
-
-
-def are_usable_numbers(values: Floats) -> Bools:
-    """Whether each number is one of a label: finite, and below LARGEST."""
-    return np.asarray(np.abs(values) < LARGEST)  # comparisons with NaN are false
 
 
 def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:

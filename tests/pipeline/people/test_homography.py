@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline.homography import LEAST_SIDE, between, fit, grey, grid, normalise, transfer
+from pipeline.people.homography import LEAST_SIDE, between, fit, grey, grid, normalise, transfer
 
 SIDE = 224
 POINTS = normalise(grid(SIDE, SIDE), SIDE, SIDE)

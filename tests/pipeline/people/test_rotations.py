@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
-from pipeline.rotations import (
+from pipeline.people.rotations import (
     axis_angle_to_matrix,
     matrix_to_axis_angle,
     nearest_rotations,

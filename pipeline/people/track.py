@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.cameras import is_rigid
-from pipeline.skeletons import HIP, Array, Bools, Doubles, Floats, corners_of
+from pipeline.people.cameras import is_rigid
+from pipeline.people.skeletons import HIP, Array, Bools, Doubles, Floats, corners_of
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource

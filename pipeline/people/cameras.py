@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.skeletons import Bools, Doubles, Floats, are_usable_numbers
+from pipeline.people.skeletons import Bools, Doubles, Floats, are_usable_numbers
 
 CONVENTIONS: Final = ("gvhmr", "wham")  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from pipeline import plug_ins, table
 from pipeline.errors import PipelineError, require_option
-from pipeline.files.formats import smpl_files
-from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
-from pipeline.skeletons import Doubles, Floats, Ints, correspondence
+from pipeline.people import smpl_files
+from pipeline.people.skeletons import Doubles, Floats, Ints, correspondence
+from pipeline.people.smpl_files import N_JOINTS, SmplArrays
 
 JointOrder = Literal["spin49", "common14", "smpl"]
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import Bools, Doubles, Float32s, Floats, corners_of
-from pipeline.track import CROP_SCALE
+from pipeline.people.skeletons import Bools, Doubles, Float32s, Floats, corners_of
+from pipeline.people.track import CROP_SCALE
 
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection

@@ -8,9 +8,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
-from pipeline.body import Body
 from pipeline.demo.body import VERTEX_IDS, procedural
-from pipeline.skeletons import JOINTS, correspondence
+from pipeline.people.body import Body
+from pipeline.people.skeletons import JOINTS, correspondence
 from tests.oracles.body import smpl_paper
 
 COMMON14_OF_H36M = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]

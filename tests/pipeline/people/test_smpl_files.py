@@ -14,7 +14,8 @@ from scipy import sparse
 from pipeline.demo.body import procedural
 from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.files.formats.pickles import load_pickle
-from pipeline.files.formats.smpl_files import (
+from pipeline.files.raw import MARKER
+from pipeline.people.smpl_files import (
     GENDERS,
     MEAN_PARAMS,
     REGRESSOR_EXTRA,
@@ -23,7 +24,6 @@ from pipeline.files.formats.smpl_files import (
     load,
     missing,
 )
-from pipeline.files.raw import MARKER
 
 
 @pytest.fixture

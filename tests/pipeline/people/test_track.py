@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.track import Track, other_units
+from pipeline.people.track import Track, other_units
 
 
 @pytest.mark.parametrize(  # of two equally common ones the smaller

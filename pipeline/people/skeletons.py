@@ -31,14 +31,14 @@ from cache.arrays import Array as Array
 from cache.arrays import Bools as Bools
 from cache.arrays import Doubles as Doubles
 from cache.arrays import Ints as Ints
-from pipeline.joint_values import LARGEST as LARGEST
-from pipeline.joint_values import Float32s as Float32s
-from pipeline.joint_values import Floats as Floats
-from pipeline.joint_values import Number as Number
-from pipeline.joint_values import add_confidence as add_confidence
-from pipeline.joint_values import are_usable_numbers as are_usable_numbers
-from pipeline.joint_values import corners_of as corners_of
-from pipeline.joint_values import zero_invalid_joints as zero_invalid_joints
+from pipeline.files.numbers import LARGEST as LARGEST
+from pipeline.files.numbers import Float32s as Float32s
+from pipeline.files.numbers import Floats as Floats
+from pipeline.files.numbers import Number as Number
+from pipeline.files.numbers import are_usable_numbers as are_usable_numbers
+from pipeline.people.joint_values import add_confidence as add_confidence
+from pipeline.people.joint_values import corners_of as corners_of
+from pipeline.people.joint_values import zero_invalid_joints as zero_invalid_joints
 
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
 

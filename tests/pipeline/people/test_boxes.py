@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
 
-from pipeline.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
+from pipeline.people.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
 
 
 def person(cx, cy, w, h, confidence=1.0):
