@@ -1,7 +1,7 @@
 """`python -m pipeline doctor`: check the downloads, and say what is missing.  [raw] -> tracks
 
-An examination (`pipeline.recipe.examination`) counts the files of one dataset's raw folder by the
-parts of its release.
+An examination (`pipeline.datasets.releases.examination`) counts the files of one dataset's raw
+folder by the parts of its release.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pipeline.cli.text import command
 from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.releases.examination import BODY, Examination, PartCount, PartState, examine
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
-from pipeline.recipe.examination import BODY, Examination, PartCount, PartState, examine
 from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load

@@ -24,7 +24,7 @@ import cache
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.misplaced import videos_of
+from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video

@@ -9,7 +9,8 @@ A reader is a subclass of `Dataset`. The conversion calls, in this order:
 A `VideoAccount` counts how many frames were found, kept and dropped. `body` is the SMPL body model.
 
 A reader declares a `Release`. `python -m pipeline doctor` compares the raw folder with it
-(`pipeline.recipe.examination`), and `leaks` compares the people and recordings of two splits.
+(`pipeline.datasets.releases.examination`), and `leaks` compares the people and recordings of two
+splits.
 """
 
 from __future__ import annotations

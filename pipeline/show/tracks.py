@@ -24,7 +24,7 @@ from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.misplaced import videos_of
+from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource

@@ -1,7 +1,7 @@
 """Downloads by the names of their files alone, and what `doctor` finds in them."""
 
 from pipeline import datasets
-from pipeline.recipe.examination import examine
+from pipeline.datasets.releases.examination import examine
 
 
 def touch(*files):

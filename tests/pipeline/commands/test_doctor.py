@@ -8,10 +8,10 @@ import pytest
 from pipeline import datasets
 from pipeline.datasets import RELEASES
 from pipeline.datasets.base import Dataset, Release, ReleasePart, globs
+from pipeline.datasets.releases.examination import BODY, examine
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.people import smpl_files
-from pipeline.recipe.examination import BODY, examine
 from tests.pipeline.commands.made_downloads import counts, look, touch
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip, with_matrix

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from pipeline import datasets
+from pipeline.datasets.releases.examination import examine
 from pipeline.datasets.threedpw import SEQUENCES
-from pipeline.recipe.examination import examine
 from tests.pipeline.commands.made_downloads import touch
 
 CONTENTS = {  # files of a few videos; {a,b} stands for both

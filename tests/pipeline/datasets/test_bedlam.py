@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
+from pipeline.datasets.releases.examination import examine
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import video_digest
 from pipeline.people.skeletons import JOINTS
-from pipeline.recipe.examination import examine
 from tests.bodies import the_body
 from tests.pipeline.datasets.by_hand import read_one, refusal, require
 from tests.pipeline.datasets.made_bedlam import SCENE, SEQ, SUBJECTS, N, labels, write

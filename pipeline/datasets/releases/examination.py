@@ -28,13 +28,13 @@ from pipeline.clips.labels.joint_orders import NOT_STATED
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.detected.clip import ClipDataset
-from pipeline.datasets.misplaced import letters, misplaced_parts
+from pipeline.datasets.releases.downloads import has_gaps, incomplete_inputs
+from pipeline.datasets.releases.misplaced import letters, misplaced_parts
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.files.raw.files import VIDEOS
 from pipeline.people import smpl_files
-from pipeline.recipe.downloads import has_gaps, incomplete_inputs
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
 CLIPS_OPENED: Final = 100  # clips of a split whose first frame is decoded
