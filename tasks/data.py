@@ -22,7 +22,7 @@ from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.plug_ins import PlugInError
 from pipeline.recipe import steps

@@ -10,9 +10,9 @@ from typing import Final
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.conversion.committed import DROP, ConversionRecord, committed_split
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.conversion.selection import RowSelection
+from pipeline.datasets.conversion_record import DROP, ConversionRecord, committed_split
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert

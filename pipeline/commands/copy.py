@@ -15,8 +15,8 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.refusals import refuse_mixed_cache
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
 from pipeline.files.raw.files import is_litter

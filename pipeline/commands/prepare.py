@@ -29,7 +29,7 @@ from pipeline.clips.plan import usual_detector
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
-from pipeline.conversion.committed import ConversionRecord, committed_split
+from pipeline.datasets.conversion_record import ConversionRecord, committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec

@@ -26,9 +26,9 @@ from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, p
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, count, few, size
-from pipeline.conversion.committed import DROP, ConversionRecord
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.datasets.conversion_record import DROP, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import require_videos, videos_of

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import cache
 from pipeline.accounting import LEFT_OUT
-from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.kept import (
     MISSING,
     NEVER_SEEN,
@@ -28,6 +27,7 @@ from pipeline.conversion.kept import (
     reasons_of_kind,
 )
 from pipeline.conversion.listing import OtherSplits, renamed_videos
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.files.raw import RawVideo, changes
 
 

@@ -41,12 +41,6 @@ from pipeline.accounting import (
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.clips.labels.label_files import labels_of
-from pipeline.conversion.committed import (
-    EARLIER_READER,
-    LEAVE_OUT,
-    LET_GO,
-    ConversionRecord,
-)
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import (
@@ -61,6 +55,7 @@ from pipeline.conversion.kept import (
 from pipeline.conversion.parts import read_on_cluster, read_spooled
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
+from pipeline.datasets.conversion_record import EARLIER_READER, LEAVE_OUT, LET_GO, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo, changes

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import cache
 from pipeline.cli.text import command, count
-from pipeline.conversion.committed import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.conversion_record import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import PipelineError, RawDataError

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.text import count
-from pipeline.conversion.committed import LET_GO, ConversionRecord
+from pipeline.datasets.conversion_record import LET_GO, ConversionRecord
 from pipeline.errors import PipelineError, StandInMixed
 
 _KINDS: Final = {False: "real data", True: "demo data"}  # by `stand_in`

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, OTHER_TRACK, VideoAccount
-from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord
+from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord

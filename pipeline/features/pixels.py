@@ -17,7 +17,7 @@ import numpy as np
 
 from cache import Split
 from pipeline.accounting import NOT_NOW
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError, is_temporary
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource

@@ -28,8 +28,8 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import find_differences, report_other_work
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows
 from pipeline.features.engine.shards import Counts, StreamRun

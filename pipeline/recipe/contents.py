@@ -28,7 +28,7 @@ from pipeline.accounting import VideoOutcome, VideoState
 from pipeline.cli.progress import Progress
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import printable
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades

@@ -25,10 +25,10 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
-from pipeline.conversion.committed import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, Why, plan_extraction
 from pipeline.features.spec import StreamSpec

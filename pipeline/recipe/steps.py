@@ -21,9 +21,9 @@ from pipeline.clips.detection.results import DetectionReport
 from pipeline.clips.listing import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
-from pipeline.conversion.committed import committed_split
 from pipeline.conversion.parts import read_part
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.plan import ExtractionPlan, Why
 from pipeline.settings.arguments import MEANWHILE

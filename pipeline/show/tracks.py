@@ -20,10 +20,10 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
-from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.files.pixels import sources

@@ -27,7 +27,7 @@ from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
-from pipeline.conversion.committed import committed_split
+from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.recipe.recipe import Recipe

@@ -21,7 +21,7 @@ from typing import Any, Final
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from pipeline.show.page import templates, write

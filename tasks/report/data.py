@@ -20,7 +20,7 @@ from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command, count
 from pipeline.commands import leaks
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
 from pipeline.people.estimates import estimates_of
 from tasks.report import DEMO, UNTRAINED, PageSection

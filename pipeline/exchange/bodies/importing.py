@@ -23,8 +23,8 @@ import numpy as np
 
 import cache
 from pipeline.cli.text import count
-from pipeline.conversion.committed import committed_split
 from pipeline.conversion.refusals import refuse_mixed_cache
+from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.bodies.estimate import BodyEstimate, BodyModels

@@ -27,9 +27,9 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.committed import committed_split
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.refusals import refuse_mixed_cache
+from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
 from pipeline.exchange.matching import Match

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import cache
-from pipeline.conversion.committed import ConversionRecord
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes

@@ -17,8 +17,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import REASONS
 from pipeline.conversion import convert
-from pipeline.conversion.committed import ConversionRecord
 from pipeline.conversion.parts import read_spooled
+from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
 from pipeline.people.body import Body

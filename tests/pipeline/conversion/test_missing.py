@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_equal
 
 import cache
-from pipeline.conversion.committed import DROP
+from pipeline.datasets.conversion_record import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.recipe import steps
 
