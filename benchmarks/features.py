@@ -8,7 +8,8 @@ in them. For each case, round after round, each in its own process:
 - usual: track by track OpenCV's reading, crop, normalisation in NumPy in one thread, and
   torchvision's ResNet-50 in fp32 in batches of 200. Its first quarter of the crops is timed,
   without start-up.
-- ours (`pipeline.features.extract`, precision fast). Its rate is that of the rows from 20% to 80%,
+- ours (`pipeline.steps.extraction.extract`, precision fast). Its rate is that of the rows from 20%
+to 80%,
   where nothing starts or ends.
 
 Memory is measured over two lengths, with a stream that costs nothing. All images are in the page
@@ -33,9 +34,7 @@ from numpy.typing import NDArray
 from torchvision.models import resnet50
 
 import cache
-from pipeline.features.extract import extract_together
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Computer, Machine, NumberStream
 from pipeline.features.streams.network import ResNet50
@@ -43,6 +42,8 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
 from pipeline.people import boxes
 from pipeline.processes.meter import Meter
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -36,14 +36,14 @@ from cache.format.tables import Tables
 from cache.write import base
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.plan import plan_conversion
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
+from pipeline.steps.conversion.identity import reader_parts
+from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.extraction.plan import plan_extraction
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

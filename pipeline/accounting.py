@@ -35,7 +35,8 @@ class Totals:
         return {name: n for name, n in asdict(self).items() if n is not None}
 
 
-# Reasons for what the reader gives and the user does not take (`pipeline.conversion.selection`).
+# Reasons for what the reader gives and the user does not take
+# (`pipeline.steps.conversion.selection`).
 LEFT_OUT: Final = "left_out_by_hand"
 ABOVE_MAX_FPS: Final = "above_max_fps"
 # Reason to reject a video: the list does not fit its tracks.

@@ -19,7 +19,7 @@ from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
-from pipeline.recipe.steps import StepResult
+from pipeline.steps.execution import StepResult
 from tasks.settings import settings
 
 # Errors that the user can act on, shown without a traceback.

@@ -5,7 +5,7 @@ Each requires those before it:
     Synthesize -> Detect -> Convert -> Extract -> Data
     demo data     people    tracks     features   all of the datasets in [data]
 
-The work of a stage is in `pipeline.recipe`: a task makes the plan, is complete if the plan finds
+The work of a stage is in `pipeline.steps`: a task makes the plan, is complete if the plan finds
 nothing to do, and else carries it out.
 """
 
@@ -20,13 +20,13 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
-from pipeline.clips.plan import DetectionPlan
-from pipeline.conversion import convert
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.plug_ins import PlugInError
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe
+from pipeline.steps import execution
+from pipeline.steps.conversion import convert
+from pipeline.steps.detection.plan import DetectionPlan
+from pipeline.steps.recipe import Recipe
 from tasks.base import PipelineTask, warn
 from tasks.settings import settings
 
@@ -100,7 +100,7 @@ class Detect(PipelineTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = steps.detect(plan, settings(), progress)
+            result = execution.detect(plan, settings(), progress)
         self.report(result)
 
 
@@ -167,7 +167,7 @@ class Convert(_SplitTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = steps.convert(plan, settings(), progress)
+            result = execution.convert(plan, settings(), progress)
         split = cache.open(settings().paths.cache)[self.what]
         if not self.problems_fail and split.manifest["rows"]:
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
@@ -201,7 +201,7 @@ class Extract(_SplitTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            result = steps.extract(self.recipe().plan_extraction(), settings(), progress)
+            result = execution.extract(self.recipe().plan_extraction(), settings(), progress)
         self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
 
     def _conversion_problems(self) -> list[str]:

@@ -27,8 +27,8 @@ from pipeline import plug_ins
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
-from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
+from pipeline.steps.recipe import Recipe
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.results import RunMetrics

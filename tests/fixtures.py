@@ -21,15 +21,15 @@ import cache
 from cache.write import split_writer
 from pipeline import datasets, table
 from pipeline.__main__ import main
-from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
-from pipeline.features import extract as features
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
-from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
+from pipeline.steps.conversion import convert
+from pipeline.steps.extraction import extract as features
+from pipeline.steps.extraction.plan import plan_extraction
+from pipeline.steps.recipe import Recipe
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.trees import everything, tree

@@ -26,7 +26,7 @@ ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
     "pipeline": f"""
         __init__ errors cli processes accounting table plug_ins files people
-        clips grades datasets conversion features api settings recipe steps
+        clips grades datasets features api settings steps
         commands __main__
         {" ".join(LEAVES)}
     """,
@@ -70,7 +70,7 @@ NO_TORCH = (  # what imports it only where there is something to compute
         "pipeline.datasets",
         "pipeline.features.streams",
     ),
-    *("pipeline.recipe.recipe", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
+    *("pipeline.steps.recipe", "pipeline.steps.conversion.convert", "tasks", "vibe_model.api"),
     *(
         f"pipeline.datasets.{file.stem}"
         for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))

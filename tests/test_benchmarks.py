@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
-from pipeline.conversion import convert  # noqa: E402
 from pipeline.demo import writing as synthetic  # noqa: E402
 from pipeline.demo.layouts import Request  # noqa: E402
+from pipeline.steps.conversion import convert  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 
@@ -28,7 +28,7 @@ import re, sys
 from pathlib import Path
 import cache.write.split_writer
 from pipeline import datasets
-from pipeline.conversion import convert, plan
+from pipeline.steps.conversion import convert, plan
 cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 512, 64
 raw, root = map(Path, sys.argv[1:])
 convert.convert(plan.plan_conversion(datasets.get("amass"), "train", raw=raw, root=root))

@@ -11,11 +11,11 @@ from typing import ClassVar
 from pipeline import datasets
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
-from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from pipeline.features.weights import WeightsSpec
+from pipeline.steps.conversion.identity import reader_parts
 from tests.golden import FOLDER
 
 RECORDS = FOLDER / "options.json"

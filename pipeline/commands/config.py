@@ -21,12 +21,12 @@ from pipeline.commands.preparation import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable
 from pipeline.plug_ins import load
-from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, settings_file
 from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
+from pipeline.steps.recipe import Recipe, missing_files
 
 REQUIRED: Final = "(required)"
 EMPTY: Final = "(empty)"

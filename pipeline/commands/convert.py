@@ -10,12 +10,8 @@ from typing import Final
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.conversion.plan import ConversionPlan, recorded_plan
-from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.conversion_record import DROP, ConversionRecord, committed_split
 from pipeline.errors import PipelineError
-from pipeline.recipe.recipe import Recipe
-from pipeline.recipe.steps import convert
 from pipeline.settings.arguments import (
     cache_option,
     part_option,
@@ -24,6 +20,10 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import PATH
 from pipeline.settings.folders import BODY
+from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.steps.conversion.selection import RowSelection
+from pipeline.steps.execution import convert
+from pipeline.steps.recipe import Recipe
 
 LIST: Final = "convert.leave_out"
 

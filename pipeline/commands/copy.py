@@ -15,7 +15,6 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
@@ -27,6 +26,7 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import ROOT
 from pipeline.settings.new_cache import is_new_cache
+from pipeline.steps.conversion.refusals import refuse_mixed_cache
 
 
 def _options(sub: argparse.ArgumentParser) -> None:

@@ -11,11 +11,11 @@ from pipeline.cli.console import err, out, print_json
 from pipeline.cli.progress import bar
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
-from pipeline.clips.plan import plan_detection, usual_detector
-from pipeline.recipe.steps import detect
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import PATH
+from pipeline.steps.detection.plan import plan_detection, usual_detector
+from pipeline.steps.execution import detect
 
 
 def _options(sub: argparse.ArgumentParser) -> None:

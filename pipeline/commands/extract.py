@@ -20,10 +20,8 @@ from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.weights import KINDS
-from pipeline.recipe.steps import extract
 from pipeline.settings.arguments import (
     cache_option,
     from_settings,
@@ -33,6 +31,8 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import PATH, SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
+from pipeline.steps.execution import extract
+from pipeline.steps.extraction.plan import plan_extraction
 
 
 @dataclass(frozen=True, slots=True)

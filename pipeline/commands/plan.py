@@ -20,14 +20,14 @@ from typing import Any, Final
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import FEW, count, few
-from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.committed import IMPORTED, is_current
-from pipeline.features.plan import ExtractionPlan
 from pipeline.files.raw.changes import what_differs
-from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.settings.arguments import CACHE, warn_of_broken
 from pipeline.settings.file import ROOT, settings_file
 from pipeline.settings.sections import load
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.extraction.plan import ExtractionPlan
+from pipeline.steps.recipe import Recipe, SplitPlan, missing_files, plan_splits
 
 
 def _options(sub: argparse.ArgumentParser) -> None:

@@ -17,14 +17,14 @@ from typing import Final
 import cache
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.places import require_writable
-from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.settings.sections import Settings, detector_of
+from pipeline.steps.detection.plan import unlabelled_clips, usual_detector
+from pipeline.steps.recipe import Recipe, SplitPlan, missing_files, plan_splits
 
 NO_DETECTOR: Final = "none"
 

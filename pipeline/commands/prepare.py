@@ -25,7 +25,6 @@ from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, from_here, size
 from pipeline.clips import detectors
-from pipeline.clips.plan import usual_detector
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
@@ -36,12 +35,13 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe, SplitPlan
-from pipeline.recipe.steps import LAYOUT, StepResult, accounting_lines
 from pipeline.settings.arguments import cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
 from pipeline.settings.folders import BODY
+from pipeline.steps import execution
+from pipeline.steps.detection.plan import usual_detector
+from pipeline.steps.execution import LAYOUT, StepResult, accounting_lines
+from pipeline.steps.recipe import Recipe, SplitPlan
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 NOTHING: Final = StepResult(details=())
@@ -190,7 +190,7 @@ def _detect(plans: Sequence[SplitPlan]) -> int:
     recipe = recipes[0]  # any one: all share the raw folder and the detector
     name = recipe.dataset.name
     with _bar("detect", name, "clip") as progress:
-        result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
+        result = execution.detect(recipe.plan_detection(), recipe.settings, progress)
     result.report("detect", name)
     return result.flaws
 
@@ -219,7 +219,7 @@ def _convert(plan: SplitPlan) -> StepResult:
     if conversion is None or not plan.up_to_date:
         conversion = plan.recipe.plan_conversion()
     with _bar("convert", plan.name, "video") as progress:
-        result = steps.convert(conversion, plan.recipe.settings, progress)
+        result = execution.convert(conversion, plan.recipe.settings, progress)
     if conversion.up_to_date:
         result = replace(result, details=(), notes=())
     return replace(result, warnings=())  # the summary has them
@@ -233,7 +233,7 @@ def _extract(plan: SplitPlan) -> StepResult:
         return NOTHING
     upcoming = [stream for stream in plan.recipe.plan_extraction() if not stream.up_to_date]
     with _bar("extract", plan.name) as progress:
-        return steps.extract(upcoming, plan.recipe.settings, progress)
+        return execution.extract(upcoming, plan.recipe.settings, progress)
 
 
 def _show(plan: SplitPlan) -> StepResult:

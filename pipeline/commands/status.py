@@ -3,7 +3,7 @@ next conversion would do.
 
 A `SplitStatus` has what is shown of one split. Each output makes something else of it: a table with
 a line for each split, and notes below it (`_add_notes`); the JSON document (`_as_document`); CSV,
-digests and sizes (`pipeline.recipe.contents`).
+digests and sizes (`pipeline.steps.contents`).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from pipeline.cli.text import FEW, command, count, few, size
 from pipeline.errors import PipelineError
 from pipeline.features.committed import IMPORTED, fill_command
 from pipeline.people.estimates import estimates_of
-from pipeline.recipe.contents import StoredBytes, csv_table, list_digests
-from pipeline.recipe.split_status import SplitStatus
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
     splits_argument,
     warn_of_broken,
 )
+from pipeline.steps.contents import StoredBytes, csv_table, list_digests
+from pipeline.steps.split_status import SplitStatus
 
 _VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 

@@ -26,8 +26,6 @@ from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, p
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, count, few, size
-from pipeline.conversion.convert import convert
-from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.datasets.conversion_record import DROP, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
@@ -35,6 +33,8 @@ from pipeline.features.pixels import require_videos, videos_of
 from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
+from pipeline.steps.conversion.convert import convert
+from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
 
 # fields of the report of a check that the JSON document has
 _REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")

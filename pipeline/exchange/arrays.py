@@ -23,8 +23,8 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
 from pipeline.features.committed import IMPORTED, is_current
-from pipeline.features.stream_extraction import require_same_commit
 from pipeline.features.streams.base import Reads, Stream
+from pipeline.steps.extraction.stream_extraction import require_same_commit
 
 FORMAT: Final = "arrays"  # in the manifest of a stream that is of an imported array
 VERSION: Final = 1  # raised whenever the same file would give different numbers

@@ -21,7 +21,6 @@ import numpy as np
 
 import cache
 from pipeline.cli.progress import Progress
-from pipeline.conversion.identity import report_other_work
 from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import AGAIN, ArrayFile, StampedFile
 from pipeline.exchange.pickled_arrays import text_of
@@ -29,6 +28,7 @@ from pipeline.exchange.rows import spans
 from pipeline.files.formats.arrays import reading
 from pipeline.people.skeletons import Array, Bools, Ints
 from pipeline.processes.software import staging_plan
+from pipeline.steps.conversion.identity import report_other_work
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names

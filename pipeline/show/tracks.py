@@ -20,8 +20,6 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
-from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.releases.misplaced import videos_of
@@ -36,6 +34,8 @@ from pipeline.people.estimates import BodyFit, estimates_of, fits_of
 from pipeline.people.skeletons import Array
 from pipeline.people.track import FLAGS, Track
 from pipeline.show.drawing import load_body
+from pipeline.steps.conversion.identity import reader_parts
+from pipeline.steps.conversion.reading import UNEXPECTED
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body

@@ -30,9 +30,9 @@ from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.recipe.recipe import Recipe
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.steps.recipe import Recipe
 from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.clip_links import clips_folder
 from tasks.commands.evaluate import body_folder, model_options

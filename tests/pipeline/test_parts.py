@@ -24,12 +24,12 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.progress import silent
 from pipeline.commands.plan import lines
-from pipeline.conversion import convert, reading
-from pipeline.conversion.parts import read_part
-from pipeline.features import extract
 from pipeline.processes.settings import NO_CLUSTER
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import plan_splits
+from pipeline.steps import execution
+from pipeline.steps.conversion import convert, reading
+from pipeline.steps.conversion.parts import read_part
+from pipeline.steps.extraction import extract
+from pipeline.steps.recipe import plan_splits
 from tests.cache.storage.buckets import objects
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.trees import contents
@@ -230,7 +230,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
         convert.convert(plan)
         return read_part(plan, part, **options)
 
-    monkeypatch.setattr(steps, "read_part", read_late)
+    monkeypatch.setattr(execution, "read_part", read_late)
     part = f"{CONVERT} CACHE --part 1/1"
     types(part, "another command has committed meanwhile", "gc --unfinished")
     assert "meanwhile" not in types(part)

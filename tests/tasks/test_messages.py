@@ -180,7 +180,7 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
         raise error
 
     shutil.rmtree(project.folder / "cache/amass")
-    monkeypatch.setattr("pipeline.conversion.convert.convert", broken)
+    monkeypatch.setattr("pipeline.steps.conversion.convert.convert", broken)
     ran = build(project, "Data")
     assert ran.code == FAILED
     # Luigi's log is on the terminal, or pytest's, by which of them came first

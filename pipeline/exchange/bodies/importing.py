@@ -23,7 +23,6 @@ import numpy as np
 
 import cache
 from pipeline.cli.text import count
-from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
@@ -36,6 +35,7 @@ from pipeline.people.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.people.skeletons import JOINTS, PELVIS, Array, Doubles
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
+from pipeline.steps.conversion.refusals import refuse_mixed_cache
 
 VERSION: Final = 6  # raised whenever the same files would give other labels; 6: one world a run
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")

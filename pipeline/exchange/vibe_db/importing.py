@@ -27,8 +27,6 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import describe, report_other_work
-from pipeline.conversion.refusals import refuse_mixed_cache
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
 from pipeline.exchange.array_files import StampedFile
@@ -40,6 +38,8 @@ from pipeline.features.committed import MissingRows, is_current
 from pipeline.features.streams.network import ResNet50
 from pipeline.people.skeletons import JOINTS, Skeleton, joint_names
 from pipeline.processes.software import staging_plan
+from pipeline.steps.conversion.identity import describe, report_other_work
+from pipeline.steps.conversion.refusals import refuse_mixed_cache
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
 _WITHOUT_NECK: Final = "common13"

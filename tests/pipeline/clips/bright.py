@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources, Detector, People
-from pipeline.clips.plan import plan_detection
+from pipeline.steps.detection.plan import plan_detection
+from pipeline.steps.detection.run import detect_planned
 from tests.pipeline.datasets.by_hand import encode
 
 

@@ -18,17 +18,17 @@ import pytest
 from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.files import MADE_BY, ClipFiles
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.listing import list_clips
-from pipeline.clips.plan import plan_detection
-from pipeline.conversion import reading
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files
+from pipeline.steps.conversion import reading
+from pipeline.steps.detection.plan import plan_detection
+from pipeline.steps.detection.run import detect_planned
 from tests.pipeline.clips.bright import Bright, Killed, detect_clips, write_clip
 from tests.pipeline.files.made_clips import zero
 from tests.trees import contents
@@ -163,8 +163,8 @@ def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square
     out.mkdir()
     for i in range(n_clips):
         (raw / f"{i}.mp4").write_bytes(b"%d" % i)
-    monkeypatch.setattr("pipeline.clips.plan.Video.require_known_kind", lambda _: None)
-    monkeypatch.setattr("pipeline.clips.plan.Video.require_whole", lambda _: None)
+    monkeypatch.setattr("pipeline.steps.detection.plan.Video.require_known_kind", lambda _: None)
+    monkeypatch.setattr("pipeline.steps.detection.plan.Video.require_whole", lambda _: None)
     plan = plan_detection(raw, out, Bright())
     for target in plan.missing:
         info = {"description": MADE_BY, "clip": target.clip, "fingerprint": target.fingerprint}

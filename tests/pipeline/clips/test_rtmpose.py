@@ -23,8 +23,8 @@ from pipeline.clips.detectors import graphs as onnx_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.labels.detections import read_results
-from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError
+from pipeline.steps.detection.plan import plan_detection
 from tests.pipeline.clips.blobs import (
     CONFIDENCES,
     CROP,

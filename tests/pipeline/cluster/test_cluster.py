@@ -16,20 +16,20 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline.clips import detectors
-from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
-from pipeline.clips.plan import plan_detection
-from pipeline.conversion.convert import convert
 from pipeline.demo.files import mp4_writer
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import cluster
 from pipeline.processes.settings import Dask
+from pipeline.steps.conversion.convert import convert
+from pipeline.steps.detection.plan import plan_detection
+from pipeline.steps.detection.run import detect_planned
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import dask, mapped
 from tests.waiting import LIMIT

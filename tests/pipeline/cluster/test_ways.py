@@ -12,10 +12,10 @@ import pytest
 
 from cache.write.parts import Part
 from pipeline.errors import PipelineError
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import Dask
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.other_code import copy_code
 
 pytestmark = pytest.mark.processes

@@ -9,7 +9,7 @@ from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
-from pipeline.recipe.recipe import plan_splits
+from pipeline.steps.recipe import plan_splits
 from tests.packages import BROKEN, install
 
 

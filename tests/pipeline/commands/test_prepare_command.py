@@ -84,7 +84,7 @@ def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, types):
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
     penn, command_line, network, monkeypatch
 ):
-    from pipeline.conversion import convert
+    from pipeline.steps.conversion import convert
 
     convert_plan = convert.convert
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline import datasets
-from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.people.skeletons import JOINTS
+from pipeline.steps.conversion.convert import plan_conversion
 from tests.bodies import posed, the_body
 from tests.pipeline.datasets.by_hand import read_video, require
 from tests.pipeline.datasets.label_files import edit_labels

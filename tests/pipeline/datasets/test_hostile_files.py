@@ -20,13 +20,13 @@ import h5py
 import pytest
 
 from pipeline import datasets
-from pipeline.conversion import convert, reading
 from pipeline.datasets import RELEASES
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw import MARKER
 from pipeline.people.track import column_problems
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
+from pipeline.steps.conversion import convert, reading
 from tests.hostile import THINGS
 from tests.pipeline.clips.labels.made_detections import CASES, SIZE, N, write
 from tests.pipeline.datasets.by_hand import write_video
@@ -334,7 +334,7 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
             datasets.get(name), split, raw=raw, root=tmp_path / f"cache{limit}"
         )
         limited_map = partial(ordered_map, timeout=limit, memory=512 * MIB)
-        monkeypatch.setattr("pipeline.conversion.reading.ordered_map", limited_map)
+        monkeypatch.setattr("pipeline.steps.conversion.reading.ordered_map", limited_map)
         done = convert.convert(plan)
         assert [account.set_aside in reasons.split(" or ") for account in done.rejected] == [True]
         assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1

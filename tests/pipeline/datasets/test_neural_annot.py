@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.conversion import convert, plan
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import sequences
+from pipeline.steps.conversion import convert, plan
 from tests.pipeline.datasets.by_hand import require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read

@@ -3,9 +3,9 @@ from dataclasses import make_dataclass
 import pytest
 
 from pipeline import datasets, plug_ins, table
-from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.steps.conversion.identity import reader_parts
 from tests import packages
 
 

@@ -13,12 +13,12 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.cli.progress import silent
-from pipeline.conversion import convert as conversion
-from pipeline.conversion.parts import read_part
-from pipeline.conversion.plan import plan_conversion
 from pipeline.errors import ConfigError
 from pipeline.people.skeletons import convert
 from pipeline.processes.settings import NO_CLUSTER
+from pipeline.steps.conversion import convert as conversion
+from pipeline.steps.conversion.parts import read_part
+from pipeline.steps.conversion.plan import plan_conversion
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import coco, standing, touch, write_coco, write_video
 from tests.pipeline.files.made_clips import Clip, widen, with_matrix

@@ -22,8 +22,8 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
 from pipeline.exchange.arrays import Imported, import_array
 from pipeline.exchange.tables import TableOptions, export
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import make, write_stream
 
 N, NAME = 120, "made/train"

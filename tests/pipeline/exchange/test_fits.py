@@ -15,12 +15,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.conversion.convert import convert, plan_conversion
 from pipeline.datasets.labels import fits
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
 from pipeline.people.skeletons import JOINTS
+from pipeline.steps.conversion.convert import convert, plan_conversion
 from tests.hostile import Call
 from tests.pipeline.datasets.made_insta_variety import clip, put, write
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 import cache
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import track_of
 from tests.pipeline.features.made_pictures import write_split
 

@@ -8,10 +8,10 @@ import numpy as np
 
 import cache
 from pipeline.__main__ import main
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.files.made_clips import DAMAGED, WHOLE, N, content, write_keypoints, zero
 
 SPLIT = "videos/train"

@@ -16,12 +16,12 @@ from cache import CropPolicy, Jitter
 from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
 from pipeline.features.networks.base import Loaded, Normalisation
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, Precision
 from pipeline.features.streams.network import NetworkStream
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.testing.streams import stream_problems
 from tests.oracles.features import SAME, differences
 from tests.pipeline.features.made_pictures import SPLIT, N, box_of, convert, expected

@@ -1,9 +1,9 @@
 """Another process commits a stream just before this one opens it."""
 
 import cache
-from pipeline.features import extract, stream_extraction
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.steps.extraction import extract, stream_extraction
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.pipeline.features.made_up import Colour
 

@@ -16,11 +16,11 @@ import pytest
 
 import cache
 from pipeline.errors import PipelineError
-from pipeline.features import extract as features
 from pipeline.features.engine import shards, tasks
 from pipeline.features.pixels import Pixels
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.steps.extraction import extract as features
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.waiting import with_growing_limit
 
 pytestmark = pytest.mark.processes
@@ -250,9 +250,9 @@ ALONE = """
 import sys
 from pathlib import Path
 import made_up
-from pipeline.features import extract
+from pipeline.steps.extraction import extract
 from pipeline.features.pixels import Pixels
-from pipeline.features.plan import plan_extraction
+from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 
 def main(folder, n_rows):

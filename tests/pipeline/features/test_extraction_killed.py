@@ -13,9 +13,9 @@ import pytest
 
 import cache
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.waiting import await_that
 
@@ -30,9 +30,9 @@ import os, signal, sys
 from pathlib import Path
 import cache
 import made_up
-from pipeline.features import extract as features
+from pipeline.steps.extraction import extract as features
 from pipeline.features.engine import run
-from pipeline.features.plan import plan_extraction
+from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 
 run.CHECKPOINT_EVERY, written = 0.0, []

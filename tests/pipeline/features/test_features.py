@@ -11,14 +11,14 @@ import torch
 
 import cache
 from pipeline.errors import PipelineError
-from pipeline.features import extract
 from pipeline.features.committed import weights_of
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import network
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.steps.extraction import extract
+from pipeline.steps.extraction.plan import plan_extraction
 
 PENN = "penn_action/train"
 

@@ -15,11 +15,11 @@ import cache
 from cache import CropPolicy, Jitter
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.files.pixels import sources
 from pipeline.people.boxes import crop_person
+from pipeline.steps.extraction.plan import plan_extraction
 from tests import made_splits
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, make_track, picture

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_equal
 
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import track_of
 from tests.pipeline.features.made_pictures import write_split
 from tests.pipeline.features.made_up import Colour

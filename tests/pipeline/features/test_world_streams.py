@@ -13,12 +13,12 @@ from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.demo.writing import write_body
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.people import cameras
+from pipeline.steps.extraction.extract import extract_together
+from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.testing.streams import stream_problems
 from tests.bodies import the_body
 from tests.made_splits import track_of, write_split

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.conversion import reading
 from pipeline.datasets import RELEASES
 from pipeline.people.body import Body
+from pipeline.steps.conversion import reading
 from pipeline.testing.labels import track_problems
 from tests.pipeline.datasets.label_files import edit_labels
 

@@ -12,7 +12,6 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import ExtraColumn
 from pipeline.accounting import Accounting
-from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
@@ -24,6 +23,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.people.body import Body
 from pipeline.people.skeletons import JOINTS
 from pipeline.people.track import Track
+from pipeline.steps.conversion import convert
 from pipeline.testing import datasets as contract
 from pipeline.testing import labels
 

@@ -9,9 +9,9 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline import datasets
-from pipeline.conversion import convert
-from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
+from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.plan import recorded_plan
 
 
 def retry_split(root, name="penn_action/train", *, body=None):

@@ -29,10 +29,8 @@ from cache.write.parts import Part, refuse_running_parts
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.clips.decoders import ClipDecoding, DecodedTask, OpenClip, Task
-from pipeline.clips.detection.results import DetectionReport, rename_clip, write_clip
 from pipeline.clips.detectors import DetectFrames, DetectionResources, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
-from pipeline.clips.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
@@ -42,6 +40,8 @@ from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import Pool
 from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.steps.detection.plan import DetectionPlan
+from pipeline.steps.detection.results import DetectionReport, rename_clip, write_clip
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 

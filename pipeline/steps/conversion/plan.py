@@ -16,18 +16,18 @@ import cache
 from cache import fingerprint
 from pipeline.accounting import VideoState
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.comparison import ByContents, ByStamps
-from pipeline.conversion.identity import Difference, find_differences, reader_parts
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, reasons_of_kind
-from pipeline.conversion.listing import OtherSplits, list_videos
-from pipeline.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
-from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.datasets.detected.by_clip import check_patterns
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
+from pipeline.steps.conversion.comparison import ByContents, ByStamps
+from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
+from pipeline.steps.conversion.kept import MISSING, UNUSABLE, Kept, reasons_of_kind
+from pipeline.steps.conversion.listing import OtherSplits, list_videos
+from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
+from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 

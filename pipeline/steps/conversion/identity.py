@@ -22,10 +22,10 @@ from typing import Any, Final, NamedTuple
 import cache
 from cache.write.parts import find_other_work
 from pipeline.cli.text import count
-from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import is_stand_in, refuse_mixture
 from pipeline.people import smpl_files
+from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 

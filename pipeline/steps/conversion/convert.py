@@ -2,9 +2,9 @@
 features -> windows
 
 A `ConversionPlan` says which videos of a split are read and which are dropped
-(`pipeline.conversion.plan`). `convert` carries it out: worker processes read videos, and this one
-writes their rows in the order of the videos, so any number of workers gives the same bytes. All of
-it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
+(`pipeline.steps.conversion.plan`). `convert` carries it out: worker processes read videos, and this
+one writes their rows in the order of the videos, so any number of workers gives the same bytes. All
+of it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
 commands print what happened. `record_moves` updates what is recorded about a split that has nothing
 to convert.
 
@@ -13,7 +13,7 @@ Words:
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for lack of labels
     kept        why a committed video keeps rows that its files do not give now
-                (`pipeline.conversion.kept`)
+                (`pipeline.steps.conversion.kept`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
                 again
 """
@@ -41,9 +41,14 @@ from pipeline.accounting import (
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.clips.labels.label_files import labels_of
-from pipeline.conversion.doubts import Doubts
-from pipeline.conversion.identity import report_other_work
-from pipeline.conversion.kept import (
+from pipeline.datasets.conversion_record import EARLIER_READER, LEAVE_OUT, LET_GO, ConversionRecord
+from pipeline.errors import PipelineError
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.raw import RawVideo, changes
+from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.steps.conversion.doubts import Doubts
+from pipeline.steps.conversion.identity import report_other_work
+from pipeline.steps.conversion.kept import (
     UNUSABLE,
     Kept,
     n_undecodable,
@@ -52,14 +57,9 @@ from pipeline.conversion.kept import (
     why_kept,
     why_renamed_kept,
 )
-from pipeline.conversion.parts import read_on_cluster, read_spooled
-from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
-from pipeline.datasets.conversion_record import EARLIER_READER, LEAVE_OUT, LET_GO, ConversionRecord
-from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import ClipRecord
-from pipeline.files.raw import RawVideo, changes
-from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.steps.conversion.parts import read_on_cluster, read_spooled
+from pipeline.steps.conversion.plan import ConversionPlan, plan_conversion
+from pipeline.steps.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
 
 __all__ = [
     "Conversion",

@@ -1,7 +1,7 @@
 """Steps of a split: carry out plans, and say what was done.  [raw -> tracks -> features]
 
 The commands `detect`, `convert`, `extract` and `prepare`, and Luigi's tasks, run these functions
-with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`. With a `Part`,
+with a plan (`pipeline.steps.recipe`) and the settings, and print the `StepResult`. With a `Part`,
 a step stages its share of the plan, and commits nothing.
 """
 
@@ -17,21 +17,21 @@ from pipeline.accounting import PASSING, describe_no_rows, is_error
 from pipeline.cli.console import DONE, DOUBT, IDLE, out, plain, task_line
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
-from pipeline.clips.detection.results import DetectionReport
 from pipeline.clips.listing import describe_others
-from pipeline.clips.plan import DetectionPlan
-from pipeline.conversion import convert as conversion
-from pipeline.conversion.parts import read_part
-from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
-from pipeline.features.plan import ExtractionPlan, Why
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
+from pipeline.steps.conversion import convert as conversion
+from pipeline.steps.conversion.parts import read_part
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.detection.plan import DetectionPlan
+from pipeline.steps.detection.results import DetectionReport
+from pipeline.steps.extraction.plan import ExtractionPlan, Why
 
 if TYPE_CHECKING:
-    from pipeline.features.extract import Extraction
+    from pipeline.steps.extraction.extract import Extraction
 
 LAYOUT: Final = "\n\t"  # control characters that are printed: messages may have several lines
 
@@ -88,7 +88,7 @@ def detect(
 
     Flaws are clips that have no keypoints, or lost frames.
     """
-    from pipeline.clips.detection.run import detect_planned
+    from pipeline.steps.detection.run import detect_planned
 
     report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
     if retries or not plan.up_to_date:
@@ -255,7 +255,7 @@ def extract(
     Its flaws are rows without features.
     """
     # imported here, because importing the engine is slow
-    from pipeline.features.extract import extract_together
+    from pipeline.steps.extraction.extract import extract_together
 
     details = []
     for plan in plans:

@@ -1,4 +1,4 @@
-"""The rule by which committed videos keep rows (`pipeline.conversion.kept`): all of its cells, and
+"""The rule by which committed videos keep rows (`pipeline.steps.conversion.kept`): all of its cells, and
 histories, beside a model of it.
 """
 
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import cache
 from pipeline.accounting import NOT_NOW, PASSING, UNSETTLED
-from pipeline.conversion import convert, reading
-from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo, changes
+from pipeline.steps.conversion import convert, reading
+from pipeline.steps.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
 
 NAME = "lines/train"
 BROKEN = "unexpected_error"

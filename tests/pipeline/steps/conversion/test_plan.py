@@ -11,10 +11,10 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
+from pipeline.steps.conversion import convert
 from tests.pipeline.datasets.by_hand import write_alphapose
 
 

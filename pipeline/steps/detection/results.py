@@ -24,12 +24,12 @@ from pipeline.clips.files import (
     ClipFiles,
     read_info,
 )
-from pipeline.clips.plan import DetectionPlan
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import bones, coco_name, joint_names
 from pipeline.processes.meter import Meter
+from pipeline.steps.detection.plan import DetectionPlan
 
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 

@@ -5,7 +5,7 @@ A recipe names a split, its raw folder, a detector for its clips, and streams to
 commands `plan` and `prepare`, and Luigi's tasks, make recipes from luigi.cfg and options. For each
 recipe, `plan_splits` plans the three steps detection, conversion and extraction without doing any:
 it compares names, sizes and times of raw files, and reads manifests and tables. Errors are recorded
-in the `SplitPlan`, so that one broken split does not hide the others. `pipeline.recipe.steps`
+in the `SplitPlan`, so that one broken split does not hide the others. `pipeline.steps.execution`
 carries out the plans.
 """
 
@@ -23,20 +23,20 @@ from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
-from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
-from pipeline.conversion import convert
-from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, Why, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
 from pipeline.people import smpl_files
 from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
 from pipeline.settings.sections import Settings
+from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.selection import RowSelection
+from pipeline.steps.detection.plan import DetectionPlan, plan_detection, unlabelled_clips
+from pipeline.steps.extraction.plan import ExtractionPlan, Why, plan_extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Recipe:
 
     def plan_detection(self) -> DetectionPlan:
         """Plan the detection in the raw folder, which all splits of the dataset share. Raises as
-        `pipeline.clips.plan.plan_detection` does, and ConfigError without a detector.
+        `pipeline.steps.detection.plan.plan_detection` does, and ConfigError without a detector.
         """
         if self.detector is None:
             setting = self.settings.source.where("detect", "detector")
@@ -101,8 +101,8 @@ class Recipe:
     def plan_extraction(self) -> list[ExtractionPlan]:
         """Plan the recipe's streams.
 
-        Raises as `pipeline.features.plan.plan_extraction` does, and ConfigError for random weights
-        on real data.
+        Raises as `pipeline.steps.extraction.plan.plan_extraction` does, and ConfigError for random
+        weights on real data.
         """
         plans = []
         for spec in self.streams:

@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import cache
 from pipeline.accounting import LEFT_OUT
-from pipeline.conversion.kept import (
+from pipeline.datasets.conversion_record import ConversionRecord
+from pipeline.files.raw import RawVideo, changes
+from pipeline.steps.conversion.kept import (
     MISSING,
     NEVER_SEEN,
     UNUSABLE,
@@ -26,9 +28,7 @@ from pipeline.conversion.kept import (
     find_kept,
     reasons_of_kind,
 )
-from pipeline.conversion.listing import OtherSplits, renamed_videos
-from pipeline.datasets.conversion_record import ConversionRecord
-from pipeline.files.raw import RawVideo, changes
+from pipeline.steps.conversion.listing import OtherSplits, renamed_videos
 
 
 class ByStamps(NamedTuple):

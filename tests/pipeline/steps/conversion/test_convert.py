@@ -16,13 +16,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline import datasets
 from pipeline.accounting import REASONS
-from pipeline.conversion import convert
-from pipeline.conversion.parts import read_spooled
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
 from pipeline.people.body import Body
-from pipeline.recipe import steps
+from pipeline.steps import execution
+from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.parts import read_spooled
 from tests.packages import without
 
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 bedlam/train amass/train"
@@ -162,7 +162,7 @@ def test_reading_has_ended_when_the_error_of_a_conversion_arrives(penn, monkeypa
     def fails(*_):
         raise mistake
 
-    monkeypatch.setattr("pipeline.conversion.convert.read_spooled", reads)
+    monkeypatch.setattr("pipeline.steps.conversion.convert.read_spooled", reads)
     monkeypatch.setattr(cache.NextCommit, "append", fails)
     with pytest.raises(type(mistake)) as held:  # keeps the frames of the call
         penn.convert()
@@ -206,7 +206,7 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     recipe = replace(
         penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe"
     )
-    result = steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None)
+    result = execution.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None)
     assert "videos 1 kept of 2, 1 no_keypoints; " in result.details[0]
     done = into.convert(root, raw, "kinetics", strict=True)
     counts = {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}

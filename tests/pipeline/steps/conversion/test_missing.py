@@ -11,7 +11,7 @@ from numpy.testing import assert_equal
 import cache
 from pipeline.datasets.conversion_record import DROP
 from pipeline.datasets.penn_action import PennAction
-from pipeline.recipe import steps
+from pipeline.steps import execution
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
 STATUS = "status --cache CACHE"
@@ -19,7 +19,7 @@ STATUS = "status --cache CACHE"
 
 def convert_step(penn):
     """What `prepare` and Luigi's task print of a conversion."""
-    return steps.convert(penn.plan(), penn.recipe().settings, lambda *_: None)
+    return execution.convert(penn.plan(), penn.recipe().settings, lambda *_: None)
 
 
 @pytest.fixture

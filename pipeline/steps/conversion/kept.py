@@ -50,10 +50,10 @@ from pipeline.accounting import (
 )
 from pipeline.cli.text import count
 from pipeline.clips.files import read_detection
-from pipeline.conversion.listing import OtherSplits
-from pipeline.conversion.selection import may_be_same, place_of, refuse_line
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
+from pipeline.steps.conversion.listing import OtherSplits
+from pipeline.steps.conversion.selection import may_be_same, place_of, refuse_line
 
 MISSING: Final = "missing"
 UNUSABLE: Final = "unusable"

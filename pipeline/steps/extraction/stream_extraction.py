@@ -28,18 +28,18 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.identity import find_differences, report_other_work
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.pixels import videos_of
-from pipeline.features.plan import ExtractionPlan
 from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
+from pipeline.steps.conversion.identity import find_differences, report_other_work
+from pipeline.steps.extraction.plan import ExtractionPlan
 
 Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.label_files import labels_of
-from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import ReadVideo
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.reading import ReadVideo
 
 FEWEST_VIDEOS: Final = 5  # fewer prove nothing about the size of all images
 COUNTED_JOINTS: Final = 0.98  # share of a video's joints; the few beyond them are outliers

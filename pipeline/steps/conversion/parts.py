@@ -25,13 +25,13 @@ from pipeline.accounting import PASSING, VideoAccount
 from pipeline.cli.console import err
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
-from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import ReadVideo, attach_clips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import Dask
+from pipeline.steps.conversion.identity import find_differences, reader_parts, report_other_work
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.reading import ReadVideo, attach_clips, read_videos
 
 MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
 

@@ -12,17 +12,13 @@ from numpy.testing import assert_equal
 import cache
 from cache.windows import windows_of
 from pipeline.accounting import VideoAccount
-from pipeline.conversion.convert import convert
-from pipeline.conversion.plan import recorded_plan
-from pipeline.conversion.selection import (
-    RowSelection,
-    _rows_apart,
-    select,
-)
 from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
 from pipeline.people.track import Track
+from pipeline.steps.conversion.convert import convert
+from pipeline.steps.conversion.plan import recorded_plan
+from pipeline.steps.conversion.selection import RowSelection, _rows_apart, select
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.test_grades import RECORD

@@ -12,10 +12,10 @@ import cache
 from cache.format.folders import unmounted_streams
 from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
-from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.datasets.conversion_record import MOUNT, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
+from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
 
 _SHOWN: Final = ("dropped", "set_aside", "notes", "assumed")  # keys of accounts
 

@@ -12,7 +12,7 @@ clip is one of these:
 
 A lost file is one that `detect` wrote for a clip that no longer exists.
 
-`pipeline.clips.detection.run` carries the plan out, and commands and tasks show it.
+`pipeline.steps.detection.run` carries the plan out, and commands and tasks show it.
 `unlabelled_clips` says which clips have no labels of another tool.
 """
 

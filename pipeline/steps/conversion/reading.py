@@ -25,8 +25,6 @@ import numpy as np
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.cli.system_errors import error_text
-from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError, describe_error, faults, note_fault
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -37,6 +35,8 @@ from pipeline.files.raw.files import caching, remember
 from pipeline.people.track import Track
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
+from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.selection import select
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body

@@ -18,8 +18,6 @@ from cache import Split
 from cache.format.folders import refuse_unmounted_stream
 from cache.format.manifest import lost_manifest
 from pipeline.cli.text import command
-from pipeline.conversion.identity import Difference, describe, find_differences
-from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
 from pipeline.features.committed import (
     IMPORTED,
@@ -28,6 +26,8 @@ from pipeline.features.committed import (
     fill_command,
 )
 from pipeline.features.spec import StreamSpec
+from pipeline.steps.conversion.identity import Difference, describe, find_differences
+from pipeline.steps.conversion.plan import UNFINISHED
 
 # what to do about a stream that differs from its record
 OTHER_NAME: Final = (

@@ -2,7 +2,7 @@
 windows
 
 The commands, recipes and Luigi tasks call `extract_together` with a plan for each stream
-(`pipeline.features.plan`). For streams of the same images, it
+(`pipeline.steps.extraction.plan`). For streams of the same images, it
 
 1. finds their missing shards, except those of videos that are lost, which means that they are
    missing, changed or unreadable;
@@ -34,18 +34,14 @@ from pipeline.features.pixels import (
     require_videos,
     videos_of,
 )
-from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
-from pipeline.features.stream_extraction import (
-    CommittedStream,
-    StreamState,
-    StreamTask,
-)
-from pipeline.features.stream_extraction import Extraction as Extraction
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.steps.extraction.plan import ExtractionPlan
+from pipeline.steps.extraction.stream_extraction import CommittedStream, StreamState, StreamTask
+from pipeline.steps.extraction.stream_extraction import Extraction as Extraction
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 16  # in a part of a worker: progress is reported after each part

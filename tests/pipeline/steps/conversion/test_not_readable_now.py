@@ -8,8 +8,8 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline import datasets
-from pipeline.conversion import convert, reading
 from pipeline.datasets.penn_action import PennAction
+from pipeline.steps.conversion import convert, reading
 from tests.hostile import Call
 
 pytestmark = pytest.mark.processes

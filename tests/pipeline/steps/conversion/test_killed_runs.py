@@ -17,11 +17,11 @@ from numpy.testing import assert_equal
 
 import cache
 from cache.write.staged import unpack
-from pipeline.conversion import convert
+from pipeline.steps.conversion import convert
 
 pytestmark = pytest.mark.processes
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 # What a killed process runs. It dies by SIGKILL at its n-th fsync: each shard, journal line and
 # commit has some. Shards hold 8 rows, so that there are many.
@@ -30,7 +30,7 @@ import os, signal, sys
 from pathlib import Path
 import cache.write.split_writer
 from pipeline import datasets, table
-from pipeline.conversion import convert
+from pipeline.steps.conversion import convert
 
 def main(raw, root, kill_at, workers):
     count = 0

@@ -1,1 +1,0 @@
-"""Detection of people in folders of clips.  pixels -> raw keypoints"""
