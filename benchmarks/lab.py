@@ -30,9 +30,9 @@ from scipy.io import loadmat
 import cache
 from cache.write import parts, split_writer
 from pipeline.__main__ import main as pipeline_main
-from pipeline.demo import writing as synthetic
-from pipeline.demo.files import jpeg, write_mat
-from pipeline.demo.layouts import Request
+from pipeline.extras.demo import writing as synthetic
+from pipeline.extras.demo.files import jpeg, write_mat
+from pipeline.extras.demo.layouts import Request
 
 SPLIT = "penn_action/train"
 STREAM = "homography"

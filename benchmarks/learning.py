@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.motion import perform, random_betas
+from pipeline.extras.demo.motion import perform, random_betas
 from pipeline.people.body import Body, rotations_of
 from vibe_model import TrainConfig, models, runs, training
 

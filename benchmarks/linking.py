@@ -146,17 +146,21 @@ def _ways() -> dict[str, Way]:
 def _load(commit: str) -> Callable[..., list[Ints]]:
     """`link` of an earlier commit of this repository."""
     source = subprocess.check_output(
-        ["git", "show", f"{commit}:pipeline/clips/tracks/linking.py"], cwd=ROOT
+        ["git", "show", f"{commit}:pipeline/linking.py"], cwd=ROOT, text=True
     )
+    for module in ("boxes", "homography", "skeletons"):  # which have moved since
+        source = source.replace(
+            f"from pipeline.{module} import", f"from pipeline.people.{module} import"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"linking_{commit}.py"
-        path.write_bytes(source)
+        path.write_text(source)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # where dataclasses look for it
-        spec.loader.exec_module(module)
-    linked: Callable[..., list[Ints]] = module.link
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = loaded  # where dataclasses look for it
+        spec.loader.exec_module(loaded)
+    linked: Callable[..., list[Ints]] = loaded.link
     return linked
 
 

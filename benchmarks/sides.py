@@ -1,6 +1,7 @@
-"""Are left and right put right, and left alone where nobody exchanged them?
+r"""Are left and right put right, and left alone where nobody exchanged them?
 
-    git show 3e733d41:pipeline/clips/tracks/sides.py > BEFORE.py
+    git show 3e733d41:pipeline/datasets/detected/sides.py |
+        sed -E 's/pipeline\.(boxes|homography|skeletons)/pipeline.people.\1/' > BEFORE.py
     .venv/bin/python benchmarks/sides.py --before BEFORE.py --out benchmarks/sides.md
 
 A figure of 17 joints makes 36 motions of 6.5 s, seen by a camera at 60 to 5 frames a second with a

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-DEMO_BODY: Final = "pipeline.demo.body:procedural"  # what `Body.stand_in` loads
+DEMO_BODY: Final = "pipeline.extras.demo.body:procedural"  # what `Body.stand_in` loads
 
 # group of entry points -> name -> "module:object"; lists of names have this order
 OWN: Final[dict[str, dict[str, str]]] = {
@@ -32,25 +32,25 @@ OWN: Final[dict[str, dict[str, str]]] = {
         "torchvision": "pipeline.features.streams.network:Torchvision",
         "timm": "pipeline.features.streams.network:Timm",
         "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
-        "cam_angvel": "pipeline.features.streams.world:CamAngvel",
-        "hmr2": "pipeline.features.streams.world:Hmr2",
+        "cam_angvel": "pipeline.extras.streams.world:CamAngvel",
+        "hmr2": "pipeline.extras.streams.world:Hmr2",
         "homography": "pipeline.features.streams.homography:Homography",
-        "imported": "pipeline.exchange.arrays:Imported",
+        "imported": "pipeline.extras.exchange.arrays:Imported",
         "onnx": "pipeline.features.streams.onnx:Onnx",
         "pr_vipe": "vibe_model.part_dynamics.streams:PrVipe",
-        "stationary": "pipeline.features.streams.world:Stationary",
+        "stationary": "pipeline.extras.streams.world:Stationary",
     },
     "vibe_pipeline.detectors": {
         "blaze_pose": "pipeline.clips.detectors.blaze_pose:BlazePose",
-        "demo": "pipeline.demo.detector:Demo",
+        "demo": "pipeline.extras.demo.detector:Demo",
         "rtmpose": "pipeline.clips.detectors.rtmpose:RTMPose",
     },
     "vibe_pipeline.exports": {
-        "gvhmr": "pipeline.exchange.formats:GVHMR",
-        "parquet": "pipeline.exchange.formats:PARQUET",
-        "rerun": "pipeline.exchange.formats:RERUN",
-        "vibe": "pipeline.exchange.formats:VIBE",
-        "wham": "pipeline.exchange.formats:WHAM",
+        "gvhmr": "pipeline.extras.exchange.formats:GVHMR",
+        "parquet": "pipeline.extras.exchange.formats:PARQUET",
+        "rerun": "pipeline.extras.exchange.formats:RERUN",
+        "vibe": "pipeline.extras.exchange.formats:VIBE",
+        "wham": "pipeline.extras.exchange.formats:WHAM",
     },
     "vibe_pipeline.models": {
         "vibe": "vibe_model.vibe.config:MODEL",
@@ -108,7 +108,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "removed videos.",
         ),
         "bodies": (
-            "pipeline.bodies.commands.bodies",
+            "pipeline.extras.bodies.commands.bodies",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "
             "and a video.",
         ),
@@ -117,16 +117,16 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "Detect people and their keypoints in every frame of a folder of clips.",
         ),
         "export": (
-            "pipeline.exchange.commands.export",
+            "pipeline.extras.exchange.commands.export",
             "Write a split as files for other programs.",
         ),
         "fits": (
-            "pipeline.exchange.fits",
+            "pipeline.extras.exchange.fits",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
             "option `fits`.",
         ),
         "import": (
-            "pipeline.exchange.commands.import_",
+            "pipeline.extras.exchange.commands.import_",
             "Make a split with features from a database file of VIBE or TCMR, or a stream from "
             "any array.",
         ),
@@ -141,11 +141,11 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "from raw files.",
         ),
         "synthesize": (
-            "pipeline.demo.writing",
+            "pipeline.extras.demo.writing",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
         ),
         "try": (
-            "pipeline.bodies.commands.try_clip",
+            "pipeline.extras.bodies.commands.try_clip",
             "Try everything on a real clip that it downloads: people, joints, bodies, and a "
             "page about them.",
         ),

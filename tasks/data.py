@@ -43,16 +43,16 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
-        from pipeline.demo.layouts import Request
-        from pipeline.demo.writing import is_current
+        from pipeline.extras.demo.layouts import Request
+        from pipeline.extras.demo.writing import is_current
 
         s = settings()
         request = Request(s.embedded.seed, s.embedded.size)
         return is_current(s.paths.raw, s.paths.body, s.embedded_datasets, request)
 
     def work(self) -> None:
-        from pipeline.demo.layouts import Request
-        from pipeline.demo.writing import synthesize
+        from pipeline.extras.demo.layouts import Request
+        from pipeline.extras.demo.writing import synthesize
 
         s = settings()
         names = s.embedded_datasets

@@ -11,15 +11,15 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.demo import writing
-from pipeline.demo.layouts import Request
+from pipeline.extras.demo import writing
+from pipeline.extras.demo.layouts import Request
 
 ROOT = Path(__file__).parents[1]
 # all that decides about a byte of demo data
 SOURCES = (
     "pipeline/*.py",
     "pipeline/clips/files.py",
-    "pipeline/demo/**/*",
+    "pipeline/extras/demo/**/*",
     "pipeline/files/**/*",
     "pipeline/show/**/*",
     "tests/demo_data.py",
@@ -40,7 +40,7 @@ def version():
 
 
 class DemoData:
-    """Writes what `pipeline.demo.writing` writes, by copying what an earlier run has kept."""
+    """Writes what `pipeline.extras.demo.writing` writes, by copying what an earlier run has kept."""
 
     def __init__(self, store):
         store.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,17 @@
 """The shape of the project: imports go from higher folders to lower ones, without circles.
 
-`python tests/test_architecture.py` prints which folder imports which.
+`python tests/test_architecture.py` prints the code tokens of each folder, and which it imports.
 """
 
 import ast
 import functools
+import io
+import re
 import subprocess
 import sys
+import tokenize
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -18,17 +21,13 @@ from packaging.utils import canonicalize_name
 from pipeline.features import streams
 
 ROOT = Path(__file__).parents[1]
-# of pipeline, which are imported by name alone
-LEAVES = ("show", "demo", "exchange", "bodies", "testing")
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
 # it
 ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
-    "pipeline": f"""
-        __init__ errors cli processes accounting table plug_ins files people
-        clips grades datasets features api settings steps
-        commands __main__
-        {" ".join(LEAVES)}
+    "pipeline": """
+        __init__ errors cli accounting table plug_ins processes files people clips grades datasets features
+        settings steps show testing commands api __main__ extras
     """,
     "vibe_model": """
         devices cameras metrics losses digests files stand_in reading settings runs networks models checkpoints trained
@@ -75,15 +74,15 @@ NO_TORCH = (  # what imports it only where there is something to compute
         f"pipeline.datasets.{file.stem}"
         for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))
     ),
-    "pipeline.demo",
-    "pipeline.demo.writing",  # the last one: it alone needs SciPy
+    "pipeline.extras.demo",
+    "pipeline.extras.demo.writing",  # the last one: it alone needs SciPy
 )
 ASKING = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
     for heavy in ("torch", "distributed", "scipy"):  # Dask where a scheduler is named
-        if heavy in sys.modules and (name, heavy) != ("pipeline.demo.writing", "scipy"):
+        if heavy in sys.modules and (name, heavy) != ("pipeline.extras.demo.writing", "scipy"):
             sys.exit(f"{name} imports {heavy}")
 from vibe_model import TrainConfig, runs
 runs.is_complete(TrainConfig())
@@ -150,11 +149,6 @@ def place(module):
     return package, rest.partition(".")[0] or "__init__"
 
 
-def is_leaf(module):
-    package, folder = place(module)
-    return package == "pipeline" and folder in LEAVES
-
-
 @pytest.mark.parametrize("package", ORDER)
 def test_folders_are_imported_from_above_alone(package):
     order = ORDER[package].split()
@@ -162,7 +156,7 @@ def test_folders_are_imported_from_above_alone(package):
     assert {place(module)[1] for module in own} == set(order)
     for module, found in own.items():
         assert {name for name in found if place(name)[0] not in PACKAGES[package]} == set(), module
-        inside = [name for name in found if place(name)[0] == package and not is_leaf(name)]
+        inside = [name for name in found if place(name)[0] == package]
         position = order.index(place(module)[1])
         assert [name for name in inside if order.index(place(name)[1]) > position] == [], module
     for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
@@ -189,20 +183,6 @@ def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline():
             assert {name for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE), (
                 module
             )
-
-
-def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_says_so():
-    for module, found in imports().items():
-        package, folder = place(module)
-        leaves = {name for name in found if is_leaf(name) and place(name) != (package, folder)}
-        if not is_leaf(module):
-            leaves &= first_imports(module)
-        home = ROOT / package / folder / "__init__.py"
-        first_line = home.read_text().partition("\n")[0] if home.is_file() else ""
-        undeclared = {
-            name for name in leaves if f"Uses pipeline.{place(name)[1]}." not in first_line
-        }
-        assert undeclared == set(), module
 
 
 def test_luigi_is_known_to_tasks_alone():
@@ -252,8 +232,7 @@ def test_no_file_outside_features_knows_a_streams_kind():
     kinds = set(streams.names()) - {"resnet50", "crops", "torchvision", "timm", "onnx", "imported"}
     assert kinds
     reads = (
-        "pipeline.bodies.",
-        "pipeline.exchange.",
+        "pipeline.extras.",
         "pipeline.features.",
         "pipeline.grades",
         "pipeline.table",
@@ -266,12 +245,45 @@ def test_no_file_outside_features_knows_a_streams_kind():
             assert not kinds & {word for word in words if isinstance(word, str)}, module
 
 
+def code_tokens(file):
+    """Number of a file's tokens, without comments, docstrings and imports."""
+    text = file.read_text()
+    skipped = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            skipped.update(range(node.lineno, node.end_lineno + 1))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            skipped.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    kinds = (tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return sum(token.type in kinds and token.start[0] not in skipped for token in tokens)
+
+
+def drawing(package):
+    """Lines: each folder of a package, its code tokens, and which other ones it imports."""
+    order = ORDER[package].split()
+    below = defaultdict(set)
+    tokens = Counter()
+    for module, found in imports().items():
+        if place(module)[0] == package:
+            folder = place(module)[1]
+            tokens[folder] += code_tokens(modules()[module])
+            below[folder] |= {place(name)[1] for name in found if place(name)[0] == package}
+    for folder in order:
+        names = [name for name in order if name in below[folder] - {folder}]
+        yield f"{folder:<12}{tokens[folder]:>7,}  {' '.join(names)}".rstrip()
+
+
+def test_the_page_of_the_architecture_draws_the_imports_of_pipeline_as_they_are():
+    """But for the tokens, which every change changes."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    without_tokens = {re.sub(r"[\d,]+", "", line) for line in page.splitlines()}
+    for line in drawing("pipeline"):
+        assert re.sub(r"[\d,]+", "", line) in without_tokens, line
+
+
 if __name__ == "__main__":
-    arrows = defaultdict(set)
-    for one, others in imports().items():
-        for other in others:
-            arrows[".".join(place(one))].add(".".join(place(other)))
     for package in ORDER:
-        for part in ORDER[package].split():
-            below = sorted(arrows[f"{package}.{part}"] - {f"{package}.{part}"})
-            print(f"{package}.{part} -> {', '.join(below) or 'nothing of ours'}")  # noqa: T201
+        print(package, *drawing(package), "", sep="\n")  # noqa: T201

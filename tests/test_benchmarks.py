@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
-from pipeline.demo import writing as synthetic  # noqa: E402
-from pipeline.demo.layouts import Request  # noqa: E402
+from pipeline.extras.demo import writing as synthetic  # noqa: E402
+from pipeline.extras.demo.layouts import Request  # noqa: E402
 from pipeline.steps.conversion import convert  # noqa: E402
 from vibe_model import models  # noqa: E402
 

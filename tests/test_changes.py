@@ -12,7 +12,7 @@ import pytest
 from pipeline import plug_ins, table
 from pipeline.clips.detectors import Detector
 from pipeline.datasets.base import Dataset
-from pipeline.exchange.formats import ExportFormat
+from pipeline.extras.exchange.formats import ExportFormat
 from pipeline.features.streams.base import Stream
 from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB

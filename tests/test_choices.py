@@ -20,9 +20,9 @@ from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError
+from pipeline.extras.streams.world import Hmr2
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.features.streams.network import ResNet50, Timm, Torchvision
-from pipeline.features.streams.world import Hmr2
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.people.body import Body
 from vibe_model import MotionDiscriminator, cameras, metrics
@@ -52,7 +52,7 @@ CALLS = {
     "pipeline.features.streams.network Torchvision": lambda **wrong: Torchvision(
         network="vit_b_16", **wrong
     ),
-    "pipeline.features.streams.world Hmr2": lambda **wrong: Hmr2(checkpoint="a.ckpt", **wrong),
+    "pipeline.extras.streams.world Hmr2": lambda **wrong: Hmr2(checkpoint="a.ckpt", **wrong),
     "pipeline.files.formats.pickles load_pickle": lambda **wrong: load_pickle("a.pkl", **wrong),
     "vibe_model.cameras apply_optimal_camera": lambda **wrong: cameras.apply_optimal_camera(
         POINTS, torch.zeros(1, 14, 3), **wrong

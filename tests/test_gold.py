@@ -25,7 +25,7 @@ from torchvision.models import resnet50
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.datasets import RELEASES
-from pipeline.demo.writing import LAYOUTS
+from pipeline.extras.demo.writing import LAYOUTS
 from vibe_model import TrainConfig, training
 
 RECORD = Path(__file__).with_name("gold.json")

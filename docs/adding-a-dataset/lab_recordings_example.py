@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from pipeline.api import JOINTS, convert
-from pipeline.demo.files import mp4_writer
-from pipeline.demo.scene import Shot, film, stage
-from pipeline.demo.writing import new_folder
+from pipeline.extras.demo.files import mp4_writer
+from pipeline.extras.demo.scene import Shot, film, stage
+from pipeline.extras.demo.writing import new_folder
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12

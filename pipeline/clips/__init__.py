@@ -1,3 +1,4 @@
-"""People in clips: detectors, and files of keypoints beside the clips.  [pixels] -> raw keypoints
+"""People in clips: detectors, label files of other tools, and tracks of both.  [pixels] -> raw
+keypoints
 -> tracks
 """

@@ -1,4 +1,4 @@
-"""The registry of datasets: built-in ones, and those of other packages.  [raw -> tracks] ->
+"""A reader for each dataset, and their registry.  [raw -> tracks] ->
 features -> windows
 
 A package adds a dataset by an entry point of the group "vibe_pipeline.datasets". The entry point's

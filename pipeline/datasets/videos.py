@@ -91,11 +91,11 @@ class OwnVideos(ClipDataset):
     # mistaken for scene cuts
     cuts: bool = True
 
-    # put left and right of joints right where a detector has exchanged them (`detected.sides`);
+    # put left and right of joints right where a detector has exchanged them (`clips.tracks.sides`);
     # unset: of keypoints by `python -m pipeline detect`, not of other tools
     put_sides_right: bool | None = None
-    # cut tracks where they continue on another person (`detected.switches`); unset: of keypoints by
-    # `python -m pipeline detect`, not of other tools
+    # cut tracks where they continue on another person (`clips.tracks.switches`); unset: of
+    # keypoints by `python -m pipeline detect`, not of other tools
     cut_at_switches: bool | None = None
 
     # Limits of `pipeline.grades`

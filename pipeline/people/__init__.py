@@ -1,1 +1,1 @@
-"""What a person is in numbers: joints, boxes, tracks, the body, rotations, cameras."""
+"""What a person is in numbers: joints, boxes and crops, tracks, the body, rotations, cameras."""

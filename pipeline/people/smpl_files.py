@@ -10,8 +10,8 @@ training: the body itself
 `load` reads them all; `body_files` only identifies them by a digest.
 
 This module does not import torch, because planning a conversion hashes these files and must be
-quick. The folder of the demo body (`pipeline.demo.writing.write_body`) has the same files and keys;
-both the folder and the model file are marked as demo data.
+quick. The folder of the demo body (`pipeline.extras.demo.writing.write_body`) has the same files
+and keys; both the folder and the model file are marked as demo data.
 """
 
 from __future__ import annotations

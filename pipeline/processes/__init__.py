@@ -1,4 +1,5 @@
-"""Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
+"""Supervised processes, and parts of a step on devices or a Dask cluster.  raw -> [tracks, crops]
+-> features
 
 `pool.Pool` gives tasks to processes, and replaces processes that end or hang; `ordered.ordered_map`
 is a `map` on such a pool. `cluster` runs parts of a step in one process for each GPU, or on the

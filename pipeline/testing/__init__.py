@@ -1,4 +1,4 @@
-"""Uses pipeline.demo. Tests that other packages run on their own datasets and streams.
+"""Tests that other packages run on their own datasets and streams.
 
 Contracts are pytest classes. Subclass one in a test file and override its fixtures:
 

@@ -1,4 +1,4 @@
-"""Uses pipeline.show. The page about data, training and results.  raw -> ... -> evaluation ->
+"""The page about data, training and results.  raw -> ... -> evaluation ->
 [report]
 
 `assembly` reads everything and writes one HTML file of `PageSection`s, which the other modules

@@ -34,7 +34,7 @@ PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "t
 NOT_RUN = {
     "make test": "runs these tests",
     "make check": "runs these tests",
-    "make try": "downloads 93 MB; tests/pipeline/bodies/test_try.py runs it where it can",
+    "make try": "downloads 93 MB; tests/pipeline/extras/bodies/test_try.py runs it where it can",
     "make docs": "tests/docs/test_built_site.py builds them",
     "spin:model_checkpoint.pt": "wants SPIN's checkpoint, which may not be distributed",
     "--raw clips": "wants a user's videos, and downloads weights",

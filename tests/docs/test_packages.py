@@ -58,7 +58,9 @@ def test_a_package_imports_only_the_api_modules_and_the_contracts(kind):
             re.M,
         )
         demo = file.name == "lab_recordings_example.py"  # renders raw files with the extension demo
-        inside = [name for name in modules if not (demo and name.startswith("pipeline.demo"))]
+        inside = [
+            name for name in modules if not (demo and name.startswith("pipeline.extras.demo"))
+        ]
         assert [name for name in inside if not allowed.fullmatch(name)] == [], file
 
 

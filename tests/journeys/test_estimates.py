@@ -8,7 +8,7 @@ import cache
 from pipeline.people.skeletons import JOINTS
 from tests.journeys.conftest import KIT
 from tests.pipeline.datasets.by_hand import encode
-from tests.pipeline.exchange import planted_bodies as planted
+from tests.pipeline.extras.exchange import planted_bodies as planted
 
 CONVERT = "pipeline convert videos/train --raw clips --cache mine --set videos.min_frames=8"
 FILES = "gvhmr/walk/hmr4d_results.pt wham/run/wham_output.pkl"

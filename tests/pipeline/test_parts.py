@@ -44,7 +44,7 @@ from cache.storage import local, object_store
 from pipeline import datasets, table
 from pipeline.__main__ import main
 import pipeline.commands.convert, pipeline.commands.detect, pipeline.commands.extract
-import pipeline.datasets.penn_action, pipeline.demo.detector, pipeline.features.streams.homography
+import pipeline.datasets.penn_action, pipeline.extras.demo.detector, pipeline.features.streams.homography
 from tests.inline_processes import inline_processes
 
 def dying(real):

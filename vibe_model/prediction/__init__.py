@@ -1,3 +1,3 @@
-"""Uses pipeline.show. Bodies predicted in tracks, as files and videos.  windows -> [prediction] ->
+"""Bodies predicted in tracks, as files and videos.  windows -> [prediction] ->
 evaluation
 """

@@ -1,1 +1,2 @@
-"""Read label files of people in images, from detectors and annotation tools.  [raw] -> tracks"""
+"""Read files of people in clips by other tools: OpenPose, AlphaPose, COCO, MOT, ...  [raw] ->
+tracks"""

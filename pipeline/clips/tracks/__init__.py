@@ -1,1 +1,1 @@
-"""Detections of people in clips, linked to tracks."""
+"""Detections linked to people over time, left and right put right, switches found."""

@@ -1,1 +1,2 @@
-"""Labels that need a module of their own, beside their readers.  [raw] -> tracks"""
+"""Label files of releases that need a module of their own, beside their readers.  [raw] ->
+tracks"""

@@ -1,4 +1,4 @@
-"""The registry of feature streams, and calls of their code.  crops -> [streams] -> features
+"""The kinds of feature streams, and their registry.  crops -> [streams] -> features
 
 A package adds a stream by an entry point of the group "vibe_pipeline.streams", which has the
 stream's kind as its name and the class as its value. A class is imported when it is used, and torch

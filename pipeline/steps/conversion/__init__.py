@@ -1,1 +1,2 @@
-"""Convert raw videos to committed rows: plan, read, write.  [raw -> tracks -> rows]"""
+"""Convert raw videos to committed rows: what is to do, what stays and why, read, write.  [raw ->
+tracks -> rows]"""

@@ -46,11 +46,14 @@ def test_signals_end_with_how_to_continue(
 @pytest.mark.parametrize(
     ("words", "interrupted"),
     [
-        ("bodies DATASET --cache CACHE --out OUT", "pipeline.bodies.writing.BodiesJob.write"),
-        ("fits 0.tar --raw RAW", "pipeline.exchange.fits.collect"),
+        (
+            "bodies DATASET --cache CACHE --out OUT",
+            "pipeline.extras.bodies.writing.BodiesJob.write",
+        ),
+        ("fits 0.tar --raw RAW", "pipeline.extras.exchange.fits.collect"),
         (
             "import 0.npz DATASET --cache CACHE --format arrays --as x",
-            "pipeline.exchange.arrays.import_array",
+            "pipeline.extras.exchange.arrays.import_array",
         ),
     ],
 )

@@ -17,8 +17,8 @@ from numpy.testing import assert_equal
 import cache
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
-from pipeline.demo.files import mp4_writer
 from pipeline.errors import PipelineError
+from pipeline.extras.demo.files import mp4_writer
 from pipeline.features import streams
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video

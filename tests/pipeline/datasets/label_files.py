@@ -8,8 +8,8 @@ import numpy as np
 from scipy.io import loadmat, savemat
 
 from pipeline.datasets.labels.h36m import load_cdf
-from pipeline.demo import files
-from pipeline.demo.layouts.h36m import _write_cdf
+from pipeline.extras.demo import files
+from pipeline.extras.demo.layouts.h36m import _write_cdf
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.pickles import load_pickle
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.body import procedural, skin
+from pipeline.extras.demo.body import procedural, skin
 from pipeline.people import cameras
 from tests.pipeline.datasets.by_hand import touch
 

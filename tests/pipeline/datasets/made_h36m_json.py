@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.layouts import h36m as demo
+from pipeline.extras.demo.layouts import h36m as demo
 from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import write_json

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.demo.files import tf_example as example
-from pipeline.demo.files import tfrecord as framed
+from pipeline.extras.demo.files import tf_example as example
+from pipeline.extras.demo.files import tfrecord as framed
 from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg
 

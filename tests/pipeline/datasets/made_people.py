@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from pipeline.demo.body import procedural, skin, spin49
-from pipeline.demo.motion import perform, random_betas
+from pipeline.extras.demo.body import procedural, skin, spin49
+from pipeline.extras.demo.motion import perform, random_betas
 from pipeline.people.skeletons import coco_name, joint_names
 
 WIDTH, HEIGHT, FPS, N = 640, 480, 25.0, 160  # px, px, frames a second, frames

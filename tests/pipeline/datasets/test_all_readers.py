@@ -19,9 +19,9 @@ from pipeline.accounting import Accounting
 from pipeline.datasets import RELEASES
 from pipeline.datasets.labels.smpl import EXTRINSICS
 from pipeline.datasets.threedpw import ThreeDPW
-from pipeline.demo import body as procedural_body
-from pipeline.demo.scene import Actor, Take
 from pipeline.errors import PipelineError
+from pipeline.extras.demo import body as procedural_body
+from pipeline.extras.demo.scene import Actor, Take
 from pipeline.files.pixels import sources
 from pipeline.files.raw import MARKER
 from pipeline.people import cameras

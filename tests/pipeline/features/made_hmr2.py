@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pipeline.features.networks import hmr2
+from pipeline.extras.streams import hmr2
 
 TINY = hmr2.Shape(
     encoder_width=32,

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.demo.files import tf_example as example
-from pipeline.demo.files import tfrecord as framed
 from pipeline.errors import RawDataError
+from pipeline.extras.demo.files import tf_example as example
+from pipeline.extras.demo.files import tfrecord as framed
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.pixels.sources import RecordPictures

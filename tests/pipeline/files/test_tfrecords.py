@@ -5,8 +5,8 @@ import google_crc32c
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pipeline.demo.files import tfrecord as framed
 from pipeline.errors import RawDataError
+from pipeline.extras.demo.files import tfrecord as framed
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, read, spans
 from tests.hostile import memory_peak

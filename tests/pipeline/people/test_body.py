@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.body import VERTEX_IDS, procedural
+from pipeline.extras.demo.body import VERTEX_IDS, procedural
 from pipeline.people.body import Body
 from pipeline.people.skeletons import JOINTS, correspondence
 from tests.oracles.body import smpl_paper

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation, Slerp
 
-from pipeline.demo.body import procedural, rest_joints, skin
+from pipeline.extras.demo.body import procedural, rest_joints, skin
 from pipeline.people import cameras
 
 K = np.array([[900.0, 0, 500], [0, 880, 400], [0, 0, 1]])

@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from pipeline.demo.body import procedural
 from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
+from pipeline.extras.demo.body import procedural
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import MARKER
 from pipeline.people.smpl_files import (

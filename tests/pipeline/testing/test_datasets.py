@@ -16,8 +16,8 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.datasets.threedpw import ThreeDPW
-from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError
+from pipeline.extras.demo.files import jpeg
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.people.body import Body

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.features.networks import hmr2
+from pipeline.extras.streams import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main

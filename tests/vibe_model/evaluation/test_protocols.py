@@ -7,8 +7,8 @@ import pytest
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.body import procedural
 from pipeline.errors import DataError
+from pipeline.extras.demo.body import procedural
 from tasks.result_tables import as_csv
 from tasks.results import RunMetrics, rows_by_split
 from tests.oracles.body import smpl_paper

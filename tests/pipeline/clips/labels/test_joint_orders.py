@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
-from pipeline.demo.motion import perform, random_betas
 from pipeline.errors import RawDataError
+from pipeline.extras.demo.motion import perform, random_betas
 from pipeline.people import skeletons
 from pipeline.people.body import Body
 

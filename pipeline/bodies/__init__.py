@@ -1,1 +1,0 @@
-"""Uses pipeline.show. Bodies without SMPL: those of Anny, fitted to joints (docs/bodies.md)."""

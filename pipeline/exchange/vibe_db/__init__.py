@@ -1,5 +1,0 @@
-"""Export and import of the database files of VIBE and TCMR (docs/vibe-databases.md).
-
-tracks, features -> database file        pipeline.exchange.vibe_db.export
-database file -> tracks, features        pipeline.exchange.vibe_db.importing
-"""

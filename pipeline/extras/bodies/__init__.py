@@ -1,0 +1,1 @@
+"""Bodies without SMPL: those of Anny, fitted to joints (docs/bodies.md)."""

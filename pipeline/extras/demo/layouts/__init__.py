@@ -1,0 +1,166 @@
+"""Writers of the datasets' official layouts.  pixels and labels -> [raw]
+
+To add a dataset, add a file with a `LAYOUT` to this folder, and its name to `MODULES` in
+`demo/writing.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from pipeline.errors import ConfigError
+from pipeline.extras.demo.files import jpeg, mp4_writer
+from pipeline.extras.demo.scene import Shot, Take, film
+from pipeline.files.pixels.frames import Image
+from pipeline.people.skeletons import Bools
+
+T = TypeVar("T")
+
+
+class _Factors(NamedTuple):
+    """An amount of demo data, relative to the default."""
+
+    videos: float
+    frames: float
+
+
+SIZES: Final = {
+    "tiny": _Factors(videos=0.2, frames=0.7),
+    "default": _Factors(videos=1.0, frames=1.0),
+    "large": _Factors(videos=4.0, frames=1.5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Seed and amount of the demo data to write. Raises ConfigError for invalid values.
+
+    `n_videos` (per split) and `n_frames` (per video) override `size`.
+    """
+
+    seed: int = 0
+    size: str = "default"
+    n_videos: int | None = None
+    n_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            sizes = ", ".join(SIZES)
+            raise ConfigError(
+                f"size of the demo data: expected one of {sizes}, found {self.size!r}"
+            )
+
+    def videos(self, usual: int) -> int:
+        """Number of videos in a split with `usual` videos by default."""
+        if self.n_videos is not None:
+            return self.n_videos
+        return max(1, round(usual * SIZES[self.size].videos))
+
+    def frames(self, rng: Generator, low: int, high: int, *, least: int) -> int:
+        """Number of frames in a video with `low` to `high` by default; below `least` only if
+        `n_frames` is set.
+        """
+        drawn = int(rng.integers(low, high + 1))
+        if self.n_frames is not None:
+            return self.n_frames
+        return max(least, round(drawn * SIZES[self.size].frames))
+
+    def rng(self, *key: int) -> Generator:
+        """An independent generator for each key, such as (dataset's number, video's number)."""
+        return np.random.default_rng([self.seed, *key])
+
+    def slot(self, dataset: str, key: int, split: str, number: int) -> _Slot:
+        """The place of the video with this number. key: the dataset's, for `rng`."""
+        return _Slot(dataset, split, number, self.seed, self.rng(key, number))
+
+    def slots(self, dataset: str, key: int, **usual: int) -> Iterator[_Slot]:
+        """Yield the place of every video. usual: default number of videos by split."""
+        splits: list[str] = []
+        for split, n in usual.items():
+            splits += [split] * self.videos(n)
+        for number, split in enumerate(splits):
+            yield self.slot(dataset, key, split, number)
+
+
+class _Slot(NamedTuple):
+    """The place of a video in the demo data."""
+
+    dataset: str
+    split: str
+    number: int  # of the video in its dataset, from 0
+    seed: int
+    rng: Generator  # of its own
+
+    def shot(
+        self,
+        name: str,
+        n_frames: int,
+        fps: float,
+        size: tuple[int, int] = (320, 240),
+        **options: Any,
+    ) -> Shot:
+        """The shot with this name. size: width, height px. options: as of `Shot`."""
+        return Shot(
+            self.dataset, self.split, name, self.number, self.seed, n_frames, fps, *size, **options
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLayout:
+    """Functions that write a dataset in its official layout."""
+
+    name: str
+    what: str  # one sentence for the marker file
+    plan: Callable[[Request], Iterator[Shot]]  # all videos
+    # (shot, folder=): writes one video into the dataset's folder, returns its ground truth
+    record: Callable[..., Take]
+    finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
+
+
+def pick_cyclic(options: Sequence[T], number: int) -> T:
+    """Option number `number`, modulo the number of options."""
+    return options[number % len(options)]
+
+
+def write_frames(take: Take, write: Callable[[int, Image], object]) -> Bools:
+    """Render a take, and write each frame by its number. Returns visible (T, actors, 49)."""
+    visible = []
+    for number, filmed in enumerate(film(take)):
+        write(number, filmed.image)
+        visible.append(filmed.visible)
+    return np.array(visible)
+
+
+def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> Bools:
+    """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T,
+    actors, 49).
+    """
+    folder.mkdir(parents=True)
+    return write_frames(
+        take,
+        lambda frame, image: (folder / name.format(frame + first)).write_bytes(jpeg(image)),
+    )
+
+
+def write_video(take: Take, file: Path) -> Bools:
+    """Render a take into a video file. Returns visible (T, actors, 49)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    camera = take.view
+    with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
+        return write_frames(
+            take, lambda _, image: writer.write(np.ascontiguousarray(image[..., ::-1]))
+        )
+
+
+def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
+    """Write a JSON file, and create its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    separators = (",", ":") if compact else None
+    file.write_text(json.dumps(content, separators=separators), encoding="utf-8")

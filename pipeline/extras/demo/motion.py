@@ -1,0 +1,298 @@
+"""Sequences of actions as plausible SMPL motion on the ground.  [motion] -> pixels and labels
+
+`perform` makes a motion for `scene`:
+
+    _choreograph        actions one after the other, as angles of the `freedoms`
+    _keep_footing       angles of thighs and feet, relative to the ground, become angles of joints
+    _within_limits      soft limits of the joints
+    _to_smpl            SMPL's pose
+    _stand              the position in which the feet are on the ground and do not slide
+
+The world is y-up in metres, with the ground at y = 0. SMPL's rest pose is a T-pose: y up, facing
++z, the person's left is +x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+from scipy.special import softmax
+
+from pipeline.extras.demo.actions import ACTIONS, Sampler
+from pipeline.extras.demo.body import procedural, skin
+from pipeline.extras.demo.freedoms import DOFS, SIDED
+from pipeline.people.skeletons import Doubles, Floats
+
+INDEX: Final = {name: i for i, name in enumerate(DOFS)}
+LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
+# degrees of freedom that change sign if left and right are swapped
+_MIRRORED: Final = frozenset(
+    ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")
+)
+
+# degrees before a limit in which an angle is compressed
+SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)
+SMOOTHING_S: Final = 0.05  # sigma over time
+BLEND_S: Final = 0.6  # from one action to the next
+ACTION_S: Final = (1.6, 3.2)  # shortest and longest duration of an action
+FOOT_HOLD: Final = 0.7  # share of the pelvis's rotation that the feet do not follow
+GRIP_M: Final = 0.008  # height above the lowest point up to which points of the sole bear weight
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActorMotion:
+    """T frames of one person in the world."""
+
+    fps: float
+    angles: Doubles  # (T, D) degrees, in the order of `DOFS`
+    pose: Doubles  # (T, 72) rad
+    betas: Doubles  # (10,)
+    trans: Doubles  # (T, 3) m
+    heading: Doubles  # (T,) rad about the vertical, 0 faces +z
+
+
+def random_betas(rng: Generator) -> Doubles:
+    """Plausible shape parameters (10,)."""
+    betas = rng.normal(0, 0.7, 10)
+    return np.asarray(betas.clip(-2, 2))
+
+
+def perform(
+    rng: Generator,
+    betas: Doubles,
+    facing: float,
+    n_frames: int,
+    fps: float,
+    actions: Sequence[str] = (),
+) -> ActorMotion:
+    """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and
+    amplitude.
+
+    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Feet
+    that bear weight do not slide: the body moves over them.
+    """
+    t = np.arange(n_frames) / fps
+    angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
+    sigma = SMOOTHING_S * fps
+    limited = _within_limits(_keep_footing(angles))
+    angles = gaussian_filter1d(limited, sigma, axis=0, mode="nearest")
+
+    # a slow, smooth change of direction
+    swing = np.radians(12) * rng.uniform(0.2, 1)
+    turns = rng.uniform(0.08, 0.25) * t + rng.uniform()
+    phase = 2 * np.pi * turns
+    heading = facing + swing * np.sin(phase)
+    pose = _to_smpl(angles, heading)
+    trans = _stand(betas, pose, hop, sigma)
+    return ActorMotion(fps, angles, pose, betas, trans, heading)
+
+
+def _mirror(angles: Floats) -> Doubles:
+    """The motion with left and right swapped, (T, D) degrees."""
+    swapped = {"l_": "r_", "r_": "l_"}
+    mirrored = np.empty(angles.shape)
+    for name, i in INDEX.items():
+        prefix = name[:2]  # "l_" of "l_knee"; "sp" of "spine_side", which stays
+        source = swapped.get(prefix, prefix) + name[2:]
+        curve = angles[:, INDEX[source]]
+        if name in _MIRRORED:
+            curve = -curve
+        mirrored[:, i] = curve
+    return mirrored
+
+
+def _within_limits(angles: Floats) -> Doubles:
+    """Angles (T, D) degrees, smoothly limited to their ranges.
+
+    The identity except near a limit, which an angle approaches exponentially: `clip` would make its
+    velocity jump.
+    """
+    over = np.maximum(angles - (HIGH - SOFTNESS), 0)
+    under = np.maximum((LOW + SOFTNESS) - angles, 0)
+    eased_over = SOFTNESS * -np.expm1(-over / SOFTNESS)
+    eased_under = SOFTNESS * -np.expm1(-under / SOFTNESS)
+    limited = angles - over + eased_over + under - eased_under
+    return np.asarray(limited, np.float64)
+
+
+def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
+    """Convert angles (T, D) in degrees and a heading (T,) in rad to SMPL poses (T, 72) in rad.
+
+    Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
+    """
+    radians = np.radians(angles)
+    a = dict(zip(DOFS, radians.T, strict=True))
+    yaw = heading + a["pelvis_yaw"]
+    root = _turn_yxz(yaw, a["pelvis_pitch"], a["pelvis_roll"])
+    bend = a["spine_bend"] / 3
+    spine = _turn_yxz(a["spine_turn"] / 3, bend, a["spine_side"] / 3)
+    nod = a["head_nod"] / 2
+    head = _turn_yxz(a["head_turn"] / 2, nod, a["head_tilt"] / 2)
+    joints = {
+        0: root,
+        3: spine,
+        6: spine,
+        9: spine,
+        12: head,
+        15: head,
+    }
+    # SMPL numbers a right joint one above the left one
+    for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
+        limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
+        rotations = _arm(limb, side_sign) | _leg(limb, side_sign)
+        for left_joint, rotation in rotations.items():
+            joints[left_joint + offset] = rotation
+    pose = np.zeros((len(angles), 24, 3))
+    for joint, rotation in joints.items():
+        pose[:, joint] = rotation.as_rotvec()
+    return pose.reshape(-1, 72)
+
+
+def _sole_vertices() -> NDArray[np.intp]:
+    """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10
+    and 8, 11).
+    """
+    soles = []
+    body = procedural()
+    for joints in ((7, 10), (8, 11)):
+        weight = body.weights[:, joints].sum(axis=1)
+        foot = np.flatnonzero(weight > 0.9)
+        height = body.v_template[foot, 1]
+        soles.append(foot[height < height.min() + 0.015])
+    return np.concatenate(soles)
+
+
+def _choreograph(t: Doubles, rng: Generator, repertoire: Sequence[str]) -> tuple[Doubles, Doubles]:
+    """Angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
+    duration = float(t[-1] - t[0])
+    action_s = rng.uniform(*ACTION_S)
+    n_actions = max(1, round(duration / action_s))
+
+    action = ""  # the one before
+    angles = np.zeros((len(t), len(DOFS)))
+    hop = np.zeros_like(t)
+    for weight in _blend_weights(t, n_actions):
+        # no action twice in a row, if there is another one
+        candidates = [name for name in repertoire if name != action]
+        action = str(rng.choice(candidates or list(repertoire)))
+        curves = ACTIONS[action](Sampler(t, rng))
+        hop += weight * curves.hop
+
+        # Other angles are relaxed with a personal offset; half of the actions are mirrored.
+        offset = rng.normal(0, 1.5, len(DOFS))
+        acted = np.tile(RELAXED + offset, (len(t), 1))
+        for freedom, curve in curves.by_freedom().items():
+            acted[:, INDEX[freedom]] = curve
+        if rng.random() < 0.5:
+            acted = _mirror(acted)
+        angles += weight[:, None] * acted
+    return angles, hop
+
+
+def _blend_weights(t: Doubles, n: int) -> Doubles:
+    """Weights (n, T) of n actions of equal length in each frame, which sum to 1.
+
+    The first action begins before all frames. Each other one takes over from the action before
+    within BLEND_S around its start.
+    """
+    starts = t[0] + (t[-1] - t[0]) * np.arange(1, n) / n
+    since = t - starts[:, None]
+    ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
+    eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
+    begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])  # share of actions 0 .. n begun
+    weights: Doubles = begun[:-1] - begun[1:]
+    return weights
+
+
+def _keep_footing(angles: Doubles) -> Doubles:
+    """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees.
+
+    Actions give thigh and foot relative to the ground; SMPL's joints are relative to their parents.
+    """
+    column = dict(zip(DOFS, angles.T, strict=True))
+    converted = angles.copy()
+    for side, side_sign in (("l", 1), ("r", -1)):
+        # the shank leans by knee - flex, which the ankle undoes: the foot stays level
+        ankle = column[f"{side}_knee"] - column[f"{side}_flex"]
+        converted[:, INDEX[f"{side}_ankle"]] += ankle
+        # the pelvis takes the hips along: each hip turns as far back, against the yaw in part
+        converted[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
+        converted[:, INDEX[f"{side}_abduct"]] -= side_sign * column["pelvis_roll"]
+        converted[:, INDEX[f"{side}_turnout"]] -= side_sign * FOOT_HOLD * column["pelvis_yaw"]
+    return converted
+
+
+def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles:
+    """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without
+    foot sliding.
+    """
+    trans = np.zeros((len(pose), 3))
+    soles = skin(procedural(), betas, pose, trans, _sole_vertices()).verts
+    height = soles[..., 1]
+    lowest = height.min(axis=1)
+
+    # How far the soles slide between frames: the mean of their points by the weight that they bear.
+    # The body moves as far back.
+    above = height - lowest[:, None]
+    weight = softmax(-above / GRIP_M, axis=1)  # (T, V)
+    share = (weight[1:] + weight[:-1]) / 2
+    steps = np.diff(soles[..., [0, 2]], axis=0)  # (T - 1, V, 2) m along x and z
+    slide = (steps * share[..., None]).sum(axis=1)
+
+    trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
+    trans[:, 1] = hop - lowest
+    trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
+    start = trans[0] * (1, 0, 1)
+    return np.asarray(trans - start)
+
+
+def _arm(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
+    """Rotations of one side's arm, by the left side's joints. side_sign: 1 left, -1 right."""
+    sine = np.sin(limb.plane)
+    cosine = side_sign * np.cos(limb.plane)
+    # the shoulder blade takes a part of a high raise
+    shrug = 0.3 * np.maximum(limb.lift - np.pi / 3, 0)
+    blade_up = _turn("z", cosine * shrug)
+    blade_ahead = _turn("y", -side_sign * 0.5 * shrug * sine)
+
+    axis = np.stack([-sine, np.zeros_like(sine), cosine], axis=-1)
+    raised = limb.lift - shrug
+    swing = Rotation.from_rotvec(axis * raised[:, None])  # from hanging into the plane
+    right_angle = np.full_like(raised, -side_sign * np.pi / 2)
+    hang = _turn("z", right_angle)  # from the T-pose
+    twisted = _turn("x", -limb.twist)
+    return {
+        13: blade_up * blade_ahead,
+        16: swing * hang * twisted,
+        18: _turn("y", -side_sign * limb.elbow),
+        20: _turn("z", side_sign * limb.wrist),
+    }
+
+
+def _leg(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:
+    """Rotations of one side's leg, by the left side's joints. side_sign: 1 left, -1 right."""
+    flexed = _turn("x", -limb.flex)
+    abducted = _turn("z", side_sign * limb.abduct)
+    turned_out = _turn("y", side_sign * limb.turnout)
+    return {
+        1: flexed * abducted * turned_out,
+        4: _turn("x", limb.knee),
+        7: _turn("x", -limb.ankle),
+        10: _turn("x", -limb.toes),
+    }
+
+
+def _turn(axis: str, angle: Floats) -> Rotation:
+    return Rotation.from_euler(axis, angle[:, None])
+
+
+def _turn_yxz(y: Floats, x: Floats, z: Floats) -> Rotation:
+    return _turn("y", y) * _turn("x", x) * _turn("z", z)

@@ -1,0 +1,161 @@
+"""`python -m pipeline export`: tracks and features -> files for other programs.
+
+`pipeline.extras.exchange.formats` has the table of formats. Each is a function (cache, split, out)
+whose other arguments are options of this command, and whose argument `options` is a dataclass:
+`--option` sets its fields, as do `--body` and `--raw` the fields of these names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import cache
+from pipeline.cli.command_line import Command
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
+from pipeline.cli.progress import bar
+from pipeline.cli.text import count
+from pipeline.datasets import find_installed
+from pipeline.errors import ConfigError
+from pipeline.extras.exchange.formats import FORMATS
+from pipeline.people.estimates import estimates_of
+from pipeline.settings.arguments import cache_option, split_arguments
+from pipeline.settings.file import PATH, Section
+from pipeline.settings.folders import BODY, body_of
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    split_arguments(sub)
+    cache_option(sub)
+    about = "; ".join(f"{form.name}: {form.about}" for form in FORMATS.every())
+    add("--format", required=True, choices=FORMATS.names(), help=about)
+    add(
+        "--out",
+        type=PATH,
+        required=True,
+        help="output file, or a folder for a file with its usual name",
+    )
+    add(
+        "--stream",
+        help="stream, for formats with features (default: resnet50; parquet: none)",
+    )
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the format (repeatable)",
+    )
+    add(
+        "--raw",
+        type=PATH,
+        help="the dataset's raw folder, if it has moved; for formats with images",
+    )
+    add(
+        "--body",
+        type=PATH,
+        help="folder of SMPL's files, for formats with bodies (default: [paths] body)",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Write the split in the chosen format."""
+    name = f"{args.dataset}/{args.split}"
+    export_format = FORMATS.find(args.format)
+    export = export_format.function()
+    root = cache.local_folder(args.cache)
+    if root is not None and args.out.resolve().is_relative_to(root.resolve()):
+        do = "Choose a folder outside: `gc` deletes foreign files from a cache."
+        raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
+    arguments = _format_options(args, export_format.options_class())
+    if args.stream is not None:
+        arguments["stream"] = args.stream
+    with bar(f"export {name}", err, unit="row") as progress:
+        exported = export(args.cache, name, args.out, progress=progress, **arguments)
+
+    out.print(plain(f"{name}: {exported.summary} in {exported.file}"))
+    for field, why in exported.absent.items():
+        out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
+    for value, n_rows in exported.left_out.items():
+        out.print(f"  {DOUBT} {count(n_rows, 'row')} not exported: {plain(value)}")
+    split = cache.open(args.cache)[name]
+    estimates = estimates_of(split)
+    if estimates:
+        out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
+    if exported.stand_in:
+        content = f"{UNTRAINED} features of random weights"
+        if split.manifest.get("stand_in"):
+            content = f"{STAND_IN} demo data"
+        out.print(f"  {content}: use only to try the pipeline")
+    return 0
+
+
+def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -> dict[str, Any]:
+    """The argument `options` of the format's function, if it has one: from `--option`, `--body` and
+    `--raw`, and for formats with bodies from [paths] body. Raises ConfigError for an unknown
+    option.
+    """
+    names = []
+    if options_class is not None:
+        names = [field.name for field in fields(options_class)]
+    folders = _named_folders(args, names)
+    values = _named_values(args.option) | folders
+    if "body" in names and "body" not in values:
+        values |= _default_body(args)
+
+    options = {key: f"--option {key}" for key in values}
+    section = Section(Path("--option"), args.format, values, options)
+    section.check_keys(names)
+    if options_class is None:
+        return {}
+    return {"options": options_class(**section.parse(options_class))}
+
+
+def _named_values(words: Sequence[str]) -> dict[str, str]:
+    """Parse the NAME=VALUE words of `--option`. Raises ConfigError for other words."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--option {word}: expected NAME=VALUE")
+        if name in values:
+            raise ConfigError(f"--option {word}: {name} is set to {values[name]!r} already")
+        values[name] = value
+    return values
+
+
+def _named_folders(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
+    """Folders that `--body` and `--raw` name. Raises ConfigError if the format's options, `names`,
+    lack one.
+    """
+    folders = {}
+    for key, folder in (("body", args.body), ("raw", args.raw)):
+        if folder is None:
+            continue
+        if key not in names:
+            raise ConfigError(
+                f"--{key}: the format {args.format} does not read this folder. Leave the "
+                "option out."
+            )
+        folders[key] = str(folder)
+    return folders
+
+
+def _default_body(args: argparse.Namespace) -> dict[str, str]:
+    """The option `body` from [paths] body; {} if the split has no poses, or there is no body."""
+    dataset = find_installed(args.dataset)
+    if dataset is None:
+        return {}
+    split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
+    demo = bool(split.manifest.get("stand_in"))
+    body = body_of(args.cfg, args.body, dataset, demo=demo, needed="pose" in split.columns)
+    if body is None or not body.is_dir():
+        return {}
+    return {"body": str(body)}
+
+
+COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)  # the settings of `_default_body`

@@ -1,0 +1,324 @@
+"""A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [Parquet]
+
+Each file is written a group of its lines at a time, as a dict from column to values:
+
+    {"row": [0, 1, ...], "track_name": [...], "kp_2d": (n, 49, 3), ...}
+
+Columns are those of _TYPES, then the cache's own, which have a `Column`. docs/exports.md lists
+them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from cache.format.layout import COLUMNS, Column
+from pipeline.accounting import VideoAccount, VideoOutcome
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.errors import PipelineError
+from pipeline.extras.exchange.formats import Exported, new_folder
+from pipeline.extras.exchange.rows import origin_of, require_stream
+from pipeline.features.inputs import column
+from pipeline.features.streams.network import ResNet50
+from pipeline.people.skeletons import Array, joint_names
+
+Group = Mapping[str, Any]  # column -> its values in a group of lines
+
+ROWS: Final = 8192  # lines of a group
+NAME: Final = pa.dictionary(pa.int32(), pa.string())
+_TRACK_COLUMNS: Final = {
+    "track_number": pa.int32(),
+    "track_name": NAME,
+    "video_number": pa.int32(),
+    "video_name": NAME,
+}
+_TYPES: Final[
+    Mapping[str, Mapping[str, Any]]
+] = {  # table -> its columns besides those of the cache
+    "videos": {
+        "video_number": pa.int32(),
+        "video_name": pa.string(),
+        "state": NAME,
+        "reason": NAME,
+        "message": pa.string(),
+        "tracks": pa.int64(),
+        "found": pa.int64(),
+        "kept": pa.int64(),
+        "source": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "pixels": pa.string(),
+        "fingerprint": pa.string(),
+    },
+    "accounting": {
+        "video_number": pa.int32(),
+        "video_name": NAME,
+        "state": NAME,
+        "reason": NAME,
+        "person_frames": pa.int64(),
+    },
+    "tracks": {
+        **_TRACK_COLUMNS,
+        "start": pa.int64(),
+        "stop": pa.int64(),
+        "step": pa.int32(),
+        "gender": NAME,
+    },
+    "rows": {"row": pa.int64(), **_TRACK_COLUMNS, "run_number": pa.int64()},
+}
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class TableOptions:
+    """Options of `export --format parquet`, set by `--option NAME=VALUE`."""
+
+    features: bool = False  # add the column `features`, from the stream that --stream names
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = "",
+    progress: Progress = silent,
+    options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
+) -> Exported:
+    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and
+    provenance.json.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: `out` is not new or empty; the stream (default resnet50) is missing or out of
+            date; `stream` is given without the option `features`.
+    """
+    split = cache.open(root)[name]
+    if stream and not options.features:
+        raise PipelineError(
+            f"--stream {stream}: no features are exported. Add --option features=yes."
+        )
+    features = ""
+    origin = origin_of(split)
+    if options.features:
+        features = stream or ResNet50.kind
+        require_stream(split, features)
+        origin = origin_of(split, features)
+    origin |= {"stream": features, "joints": list(joint_names("spin49"))}
+    row_specs = _row_specs(split, features)
+    n_rows = split.tracks.n_rows
+    n_tracks = len(split.tracks)
+    with new_folder(out) as (folder, provenance):
+        provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
+        _write(folder, "videos", origin, {}, _group_lines("videos", _video_lines(split)))
+        _write(
+            folder, "accounting", origin, {}, _group_lines("accounting", _accounting_lines(split))
+        )
+        track_specs = {
+            "fps": Column("fps", "frames per second of the video", dtype="float64"),
+            "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
+            "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
+        } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
+        _write(folder, "tracks", origin, track_specs, _track_groups(split))
+        _write(folder, "rows", origin, row_specs, _row_groups(split, row_specs, features, progress))
+    summary = (
+        f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and "
+        f"{count(len(split.videos), 'video')}"
+    )
+    return Exported(out, n_rows, summary, {}, {}, origin["stand_in"])
+
+
+def _write(
+    folder: Path,
+    table: str,
+    origin: Mapping[str, Any],
+    specs: Mapping[str, Column],
+    groups: Iterable[Group],
+) -> None:
+    """Write a table: the columns of _TYPES, then those of `specs` as stored in the cache."""
+    fields = [pa.field(name, kind) for name, kind in _TYPES[table].items()]
+    for name, spec in specs.items():
+        fields.append(pa.field(name, _arrow_type(spec), metadata={"about": spec.description}))
+    metadata = {}
+    for key, value in origin.items():
+        metadata[key] = value if isinstance(value, str) else json.dumps(value)
+    schema = pa.schema(fields, metadata)
+    names = [name for name, kind in _TYPES[table].items() if kind == NAME]
+    file = folder / f"{table}.parquet"
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=names) as writer:
+        for group in groups:
+            arrays = dict(group)
+            for name, spec in specs.items():
+                arrays[name] = _arrow_array(arrays[name], spec)
+            writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
+
+
+# -------------------------------------------------------------------------------------------------
+# rows and tracks
+
+
+def _row_specs(split: cache.Split, stream: str) -> dict[str, Column]:
+    """The split's columns, and `features` if there is a stream. Raises PipelineError for a
+    duplicate name.
+    """
+    all_specs = {**COLUMNS, **split.extra}
+    specs = {name: all_specs[name] for name in split.columns}
+    duplicates = sorted(_TYPES["rows"].keys() & specs.keys())
+    if duplicates:
+        raise PipelineError(
+            f"{split.name}: its dataset's extra column {duplicates[0]!r} has the name of an "
+            "exported column"
+        )
+    if stream:
+        dim = split.rows(f"features/{stream}", 0, 0).shape[1]
+        specs["features"] = Column("features", f"of the stream {stream}", shape=(dim,))
+    return specs
+
+
+def _row_groups(
+    split: cache.Split, names: Collection[str], stream: str, progress: Progress
+) -> Iterator[Group]:
+    """Yield groups of the row table. They count the rows of tracks, across the gaps between
+    tracks.
+    """
+    tracks = split.tracks
+    run_starts = split.runs[:, 0]
+    end = np.cumsum(tracks.stop - tracks.start)  # count of rows up to the end of each track
+    n_rows = int(end.max(initial=0))
+    for first in range(0, n_rows, ROWS):
+        counted = np.arange(first, min(first + ROWS, n_rows))
+        track = np.searchsorted(end, counted, side="right")
+        rows = (tracks.stop[track] - (end[track] - counted)).astype(np.int64)
+        values = {name: column(split, name, rows) for name in names if name != "features"}
+        if stream:
+            values["features"] = column(split, f"features/{stream}", rows).astype(np.float32)
+        progress(first, n_rows)
+        run = np.searchsorted(run_starts, rows, side="right") - 1
+        yield {"row": rows, **_track_names(split, track), "run_number": run, **values}
+
+
+def _track_groups(split: cache.Split) -> Iterator[Group]:
+    """Yield groups of the track table."""
+    tracks = split.tracks
+    names = "start", "stop", "step", "fps", "crop_scale"
+    columns = {name: getattr(tracks, name) for name in names}
+    columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
+    numbers = np.arange(len(tracks))
+    for first in range(0, len(tracks), ROWS):
+        part = slice(first, first + ROWS)
+        genders = tracks.tables.texts("track_gender", part)
+        values = {name: values[part] for name, values in columns.items()}
+        yield {**_track_names(split, numbers[part]), "gender": genders, **values}
+
+
+def _track_names(split: cache.Split, track: Array) -> Group:
+    """Numbers and names of the tracks (n,) and their videos."""
+    values = {}
+    for kind, numbers in (("track", track), ("video", split.tracks.video[track])):
+        distinct, codes = np.unique(numbers, return_inverse=True)
+        names = split.tracks.tables.texts(f"{kind}_name", distinct)
+        values[f"{kind}_number"] = pa.array(numbers, pa.int32())
+        values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(
+            pa.array(codes, pa.int32()), pa.array(names)
+        )
+    return values
+
+
+def _is_flag(spec: Column) -> bool:
+    """Whether a column is true, false or (255) unknown."""
+    return bool(spec.dtype == np.uint8 and spec.fill == 255)
+
+
+def _arrow_type(spec: Column) -> Any:
+    """Arrow type of a column; nested lists of fixed size for array values."""
+    kind = pa.from_numpy_dtype(spec.dtype)
+    if _is_flag(spec):
+        kind = pa.bool_()
+    for size in reversed(spec.shape):
+        kind = pa.list_(kind, size)
+    return kind
+
+
+def _arrow_array(values: Array, spec: Column) -> Any:
+    """Values (n, ...) as an Arrow array, with null for the fill value; lists of floats keep NaN.
+
+    No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
+    """
+    mask = None
+    if not spec.shape or spec.dtype.kind != "f":
+        is_unknown = values == spec.fill
+        if np.isnan(spec.fill):
+            is_unknown = np.isnan(values)
+        mask = is_unknown.reshape(-1)
+    if _is_flag(spec):
+        values = values == 1
+    array = pa.array(values.reshape(-1), mask=mask)
+    for size in reversed(spec.shape):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
+    return array
+
+
+# --------------------------------------------------------------------------------------------------
+# videos
+
+
+def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mapping[str, Any]]]:
+    """Yield (number, video, account) of each video; accounts of another program get the entries
+    that they lack.
+    """
+    for number, video in enumerate(split.videos):
+        yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}
+
+
+def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+    """Yield lines of the video table."""
+    for number, video, account in _accounts(split):
+        yield (
+            number,
+            video.name,
+            *VideoOutcome.from_account(account),
+            account["tracks_kept"],
+            account["found"],
+            account["kept"],
+            video.source,
+            video.width,
+            video.height,
+            video.pixels,
+            video.fingerprint,
+        )
+
+
+def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+    """Yield for each video a line of kept person-frames, and a line for each reason to drop
+    some.
+    """
+    for number, video, account in _accounts(split):
+        lines = [("kept", "", account["kept"])]
+        for reason, n in account["dropped"].items():
+            lines.append(("dropped", reason, n))
+        lines = [line for line in lines if line[-1]]
+        if not lines:
+            outcome = VideoOutcome.from_account(account)
+            lines = [(outcome.state, outcome.reason, 0)]
+        for line in lines:
+            yield number, video.name, *line
+
+
+def _group_lines(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
+    """Collect lines of a table into groups of ROWS lines by column."""
+    while True:
+        group = list(itertools.islice(lines, ROWS))
+        if not group:
+            return
+        columns = map(list, zip(*group, strict=True))
+        yield dict(zip(_TYPES[table], columns, strict=True))

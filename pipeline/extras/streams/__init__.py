@@ -1,0 +1,2 @@
+"""Streams that exports and models in world coordinates read.  crops, labels -> [streams] ->
+features"""
