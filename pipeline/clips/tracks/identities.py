@@ -2,11 +2,14 @@
 
 Some tools number the people of a frame, by score or from left to right, where others track them.
 Then an identity jumps from person to person, farther than people move from one frame to the next,
-in the image and also relative to the others of the frame, who move alike with the camera.
+in the image and also relative to the others of the frame, who move alike with the camera. From left
+to right, an identity is exchanged where people cross, too, without a jump: then the order is the
+same in every frame, but people who are linked by their motion change it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,14 +17,16 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.tracks.linking import link
 from pipeline.people.boxes import extents
-from pipeline.people.skeletons import Doubles
+from pipeline.people.skeletons import Doubles, Ints
 
 LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted
 SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER
 JUMP: Final = 0.35  # diagonals of the person's box
 JUMP_LATER: Final = 0.7
 MOST_JUMPS: Final = 0.02  # share of the steps
+ORDERED: Final = 0.99  # least share of the frames in which a list is from left to right
 MIN_STEPS: Final = 100  # with fewer, identities are used as they are
 UNCHECKED: Final = (
     "the file's identities, of which too few steps can be checked (without them, people are linked)"
@@ -54,10 +59,34 @@ def used_identities(detections: Detections, seconds: Doubles, account: VideoAcco
         length = np.linalg.norm([way, relative], axis=-1).min(axis=0)
         n_steps += len(way)
         n_jumps += int((length > jump * size).sum())
+    problem = ""
+    if n_steps >= MIN_STEPS and n_jumps > MOST_JUMPS * n_steps:
+        problem = f"{n_jumps:,} jumps in {n_steps:,} steps"
+    elif _are_from_left(detections) and _do_people_change(detections, identity):
+        problem = "from left to right in every frame, and people cross"
+    if problem:
+        note = f"identities are not used: they are places in a list ({problem}). People are linked"
+        account.note(note)
+        return replace(detections, identity=None, names=())
     if n_steps < MIN_STEPS:
         account.assume(UNCHECKED)
-    elif n_jumps > MOST_JUMPS * n_steps:
-        problem = f"they are places in a list ({n_jumps:,} jumps in {n_steps:,} steps)"
-        account.note(f"identities are not used: {problem}. People are linked")
-        return replace(detections, identity=None, names=())
     return detections
+
+
+def _are_from_left(detections: Detections) -> bool:
+    """Whether identities rise from left to right in all frames with several people, but for few: by
+    the left side of the boxes, by their right side, or by their middle.
+    """
+    rises = []  # in each frame, by each of the three
+    for persons, identity in zip(detections.keypoints, detections.identity or (), strict=True):
+        if len(persons) > 1:
+            sides = extents(persons)[0][np.argsort(identity), :, 0]  # (P, 2) px
+            places = np.column_stack([sides, sides.mean(axis=1)])
+            rises.append((np.diff(places, axis=0) >= 0).all(axis=0))
+    return bool(rises) and float(np.mean(rises, axis=0).max()) >= ORDERED
+
+
+def _do_people_change(detections: Detections, identity: Sequence[Ints]) -> bool:
+    """Whether a person, linked by motion, has several identities."""
+    people = link(detections.keypoints, detections.frame_index, camera=detections.camera)
+    return any(len({int(identity[t][p]) for t, p in person}) > 1 for person in people)

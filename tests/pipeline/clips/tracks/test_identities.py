@@ -113,6 +113,39 @@ def test_places_in_a_list_are_no_identities(place, fps, boxes):
     assert note.startswith("identities are not used: they are places in a list (")
 
 
+def crossing(seed, fps, n_people=2):
+    """People who walk past each other at other depths, for 8 s, of whom nobody is missed."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    scale = rng.uniform(2.5, 5, n_people)
+    start = rng.uniform(200, 500, n_people)
+    speed = rng.uniform(80, 120, n_people)  # px a second
+    for t in range(round(8 * fps)):
+        x = 640 + (start - speed * t / fps) * (-1) ** np.arange(n_people)
+        figures = [FIGURE * [s, s, 1] + [at, 300, 0] for s, at in zip(scale, x, strict=True)]
+        noise = rng.normal(0, 1, (n_people, 17, 2))
+        for figure, of_figure in zip(figures, noise, strict=True):
+            figure[:, :2] += of_figure
+        frames.append([(n, figure, rng.uniform(0.5, 1)) for n, figure in enumerate(figures)])
+    return frames
+
+
+@pytest.mark.parametrize("fps", RATES)
+@pytest.mark.parametrize("n_people", [2, 3])
+def test_a_list_from_left_to_right_is_told_by_people_who_cross_at_all_rates(fps, n_people):
+    for seed in range(4):
+        frames = crossing(seed, fps, n_people)
+        assert not judged(found(frames, from_left), fps)[0]
+        assert judged(found(frames, people), fps)[0]
+
+
+@pytest.mark.parametrize("fps", RATES)
+def test_true_identities_from_left_to_right_of_people_who_do_not_cross_are_used(fps):
+    frames = crossing(1, fps)[: round(2 * fps)]
+    for number in (from_left, people):
+        assert judged(found(frames, number), fps)[0]
+
+
 def test_too_few_steps_to_tell_are_an_assumption_unless_nobody_could_be_exchanged():
     frames = scene(3, 5, 5, 1.4)  # detections are 0.2 s apart
     is_used, account = judged(found(frames, ranks), 5)
