@@ -16,14 +16,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import parser, report, table
-from benchmarks.scenes import Clip, Detected, Ints, Scene, simulate
+from benchmarks.scenes import Clip, Detected, Doubles, Ints, Scene, simulate
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.tracks.identities import used_identities
@@ -37,7 +37,7 @@ PEOPLE: Final = {
     "6 people": Scene(6),
     "12 people": Scene(12),
 }
-CAMERAS: Final = {
+CAMERAS: Final[dict[str, dict[str, Any]]] = {
     "still": {},
     "drift 10 px": {"drift": 10.0},
     "pan": {"pan": 220.0},
@@ -48,7 +48,8 @@ CAMERAS: Final = {
 RATES: Final = (5, 10, 15, 25, 60)
 
 
-def _ranks(values: Ints) -> Ints:
+def _ranks(values: Doubles) -> Ints:
+    """Positions, from 0, in ascending order."""
     return np.argsort(np.argsort(values))
 
 

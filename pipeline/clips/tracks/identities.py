@@ -9,7 +9,7 @@ same in every frame, but people who are linked by their motion change it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +19,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.tracks.linking import link
 from pipeline.people.boxes import extents
-from pipeline.people.skeletons import Doubles, Ints
+from pipeline.people.skeletons import Bools, Doubles, Ints
 
 LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted
 SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER
@@ -42,27 +42,13 @@ def used_identities(detections: Detections, seconds: Doubles, account: VideoAcco
     identity = detections.identity
     if identity is None or max(map(len, identity), default=0) < 2:
         return detections
-    n_steps = 0
-    n_jumps = 0
-    for t in np.flatnonzero(np.diff(seconds) < LONGEST_S).tolist():
-        _, before, after = np.intersect1d(identity[t], identity[t + 1], return_indices=True)
-        if len(before) < 2:
-            continue
-        old = detections.keypoints[t][before]
-        new = detections.keypoints[t + 1][after]
-        is_shared = (old[..., 2:] > 0) & (new[..., 2:] > 0)
-        n_shared = np.maximum(is_shared.sum(axis=1), 1)
-        way = ((new - old)[..., :2] * is_shared).sum(axis=1) / n_shared  # (P, 2) px
-        size = np.linalg.norm(np.diff(extents(new)[0], axis=1)[:, 0], axis=-1)
-        relative = way - np.median(way, axis=0)
-        jump = JUMP if seconds[t + 1] - seconds[t] <= SHORT_S else JUMP_LATER
-        length = np.linalg.norm([way, relative], axis=-1).min(axis=0)
-        n_steps += len(way)
-        n_jumps += int((length > jump * size).sum())
+    is_jump = np.concatenate([[], *_jumps(detections, identity, seconds)])
+    n_steps = len(is_jump)
+    n_jumps = int(is_jump.sum())
     problem = ""
     if n_steps >= MIN_STEPS and n_jumps > MOST_JUMPS * n_steps:
         problem = f"{n_jumps:,} jumps in {n_steps:,} steps"
-    elif _are_from_left(detections) and _do_people_change(detections, identity):
+    elif _are_from_left(detections) and _do_people_change(detections, identity, seconds):
         problem = "from left to right in every frame, and people cross"
     if problem:
         note = f"identities are not used: they are places in a list ({problem}). People are linked"
@@ -71,6 +57,29 @@ def used_identities(detections: Detections, seconds: Doubles, account: VideoAcco
     if n_steps < MIN_STEPS:
         account.assume(UNCHECKED)
     return detections
+
+
+def _jumps(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -> Iterator[Bools]:
+    """Yield, from each frame to the next one, whether each identity that both have jumps: (P,)."""
+    for t in np.flatnonzero(np.diff(seconds) < LONGEST_S).tolist():
+        _, before, after = np.intersect1d(identity[t], identity[t + 1], return_indices=True)
+        if len(before) < 2:
+            continue
+        old = detections.keypoints[t][before]
+        new = detections.keypoints[t + 1][after]
+        is_shared = (old[..., 2:] > 0) & (new[..., 2:] > 0)
+        n_shared = np.maximum(is_shared.sum(axis=1), 1)
+        offsets = (new - old)[..., :2] * is_shared
+        way = offsets.sum(axis=1) / n_shared  # (P, 2) px
+
+        relative = way - np.median(way, axis=0)
+        length = np.linalg.norm([way, relative], axis=-1).min(axis=0)
+        corners, _ = extents(new)
+        size = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+        jump = JUMP_LATER
+        if seconds[t + 1] - seconds[t] <= SHORT_S:
+            jump = JUMP
+        yield length > jump * size
 
 
 def _are_from_left(detections: Detections) -> bool:
@@ -86,7 +95,14 @@ def _are_from_left(detections: Detections) -> bool:
     return bool(rises) and float(np.mean(rises, axis=0).max()) >= ORDERED
 
 
-def _do_people_change(detections: Detections, identity: Sequence[Ints]) -> bool:
-    """Whether a person, linked by motion, has several identities."""
-    people = link(detections.keypoints, detections.frame_index, camera=detections.camera)
-    return any(len({int(identity[t][p]) for t, p in person}) > 1 for person in people)
+def _do_people_change(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -> bool:
+    """Whether a person, linked by motion, has several identities. seconds: of the frames."""
+    frames = detections.frame_index
+    if len(frames) < 2:
+        return False
+    fps = float((frames[-1] - frames[0]) / (seconds[-1] - seconds[0]))
+    for person in link(detections.keypoints, frames, camera=detections.camera, fps=fps):
+        numbers = {int(identity[t][p]) for t, p in person}
+        if len(numbers) > 1:
+            return True
+    return False
