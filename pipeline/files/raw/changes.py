@@ -65,10 +65,11 @@ NUMBERS: Final = {
 class Seen(NamedTuple):
     """A video as it was when it was last read: a row of stamps.json."""
 
-    stamp: Stamp
+    stamp: Stamp | None  # None: not known
     digest: str
     # why it could not be used, so that the committed rows are those of an earlier reading; else ""
-    unusable: str
+    unusable: str = ""
+    is_of_other_split: bool = False  # by its labels, which is why it could not be used
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
@@ -135,7 +136,7 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
         "names": list(seen),
         "stamps": [video.stamp for video in seen.values()],
         "digests": [video.digest for video in seen.values()],
-        "unusable": {name: video.unusable for name, video in seen.items() if video.unusable},
+        "unusable": {name: video[2:] for name, video in seen.items() if video.unusable},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
 
@@ -146,11 +147,9 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     """
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
-        names = columns["names"]
         unusable = dict(columns["unusable"])
-        reasons = [unusable.get(name, "") for name in names]
-        rows = zip(columns["stamps"], columns["digests"], reasons, strict=True)
-        return dict(zip(names, map(Seen._make, rows), strict=True))
+        rows = zip(columns["names"], columns["stamps"], columns["digests"], strict=True)
+        return {name: Seen(*row, *unusable.get(name, ())) for name, *row in rows}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 

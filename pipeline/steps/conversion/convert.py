@@ -12,8 +12,8 @@ Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for lack of labels
-    kept        why a committed video keeps rows that its files do not give now
-                (`pipeline.steps.conversion.kept`)
+    kept        committed videos that keep their rows, whatever their files give now
+                (`pipeline.steps.conversion.keep`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
                 again
 """
@@ -21,8 +21,9 @@ Words:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ from pipeline.accounting import (
     is_error,
 )
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, command, count, few, first_few
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.conversion_record import EARLIER_READER, LEAVE_OUT, LET_GO, ConversionRecord
 from pipeline.errors import PipelineError
@@ -48,18 +49,17 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
 from pipeline.steps.conversion.doubts import Doubts
 from pipeline.steps.conversion.identity import report_other_work
-from pipeline.steps.conversion.kept import (
-    UNUSABLE,
-    Kept,
-    n_undecodable,
-    reasons_of_kind,
-    refuse_other_tracks,
-    why_kept,
-    why_renamed_kept,
+from pipeline.steps.conversion.keep import (
+    Kind,
+    NotThere,
+    RowsBefore,
+    RowsNow,
+    keep,
 )
 from pipeline.steps.conversion.parts import read_on_cluster, read_spooled
 from pipeline.steps.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.steps.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
+from pipeline.steps.conversion.rereading import describe_now, refuse_other_tracks
 
 __all__ = [
     "Conversion",
@@ -96,9 +96,8 @@ class Conversion:
         if not self.plan.n_left_alone:
             return ""
         parts = [f"{count(self.n_read, 'video')} read"]
-        n_removed = len(self.plan.removed)
-        if n_removed:
-            parts.append(f"{n_removed:,} removed")
+        if self.plan.removed:
+            parts.append(f"{len(self.plan.removed):,} removed")
         parts.append(f"{self.n_unchanged:,} unchanged")
         return ", ".join(parts)
 
@@ -132,11 +131,12 @@ def convert(
     columns = plan.dataset.columns(plan.split, body=has_body)
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = Doubts(plan, strict=strict)
+    n_gone = Counter[str]()
 
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.state.has_other_columns:
-            _refuse_other_columns(plan.name, plan.why, plan.missing)
+            _refuse_other_columns(plan, plan.missing)
         following = _begin(plan, writer)
         finished = following.journalled
         if strict:
@@ -150,7 +150,9 @@ def convert(
         # the processes that read end before the split is unlocked
         with closing(doubts.watch(read_spooled(plan, todo, workers))) as videos:
             pairs = zip(todo, videos, strict=True)
-            digests, kept = _append_videos(plan, following, pairs, strict=strict, progress=progress)
+            digests, kept = _append_videos(
+                plan, following, pairs, n_gone, strict=strict, progress=progress
+            )
         kept |= _keep_renamed(plan, following)
         accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)
@@ -158,8 +160,8 @@ def convert(
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else published)
         entries = _manifest_entries(plan, {*following.state.videos}, kept)
         following.commit({**entries, "accounting": totals})
-    plan_after = replace(plan, kept={**plan.kept, **kept})
-    return _summarize(plan_after, totals, accounts, doubts)
+    plan = replace(plan, kept={**plan.kept, **kept})
+    return _summarize(plan, totals, accounts, n_gone, doubts)
 
 
 def _manifest_entries(
@@ -171,10 +173,9 @@ def _manifest_entries(
         "stand_in": plan.reader["stand_in"],
         "keypoints": plan.dataset.labels.keypoints_from,
     }
-    stay = {*videos} - {*plan.drop} | {*kept}
-    earlier = stay
+    earlier = {*videos} - {*plan.drop} | {*kept}
     if not plan.differs and plan.committed is not None:
-        earlier = stay & ConversionRecord(plan.committed).earlier_reader
+        earlier &= ConversionRecord(plan.committed).earlier_reader
     if earlier:
         entries[EARLIER_READER] = sorted(earlier)
     return entries
@@ -200,76 +201,73 @@ def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
         raise cache.CacheChanged(
             f"{plan.name}: another run has committed since the plan was made. Run it again."
         )
-    keys = {video.name: plan.stamps[video.name] for video in plan.append}
-    return writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
+    stamps = {video.name: plan.stamps[video.name] for video in plan.append}
+    return writer.begin(plan.drop, invalidate=plan.invalidate, keys=stamps)
 
 
 def _append_videos(
     plan: ConversionPlan,
     following: cache.NextCommit,
     videos: Iterable[tuple[RawVideo, ReadVideo]],
+    n_gone: Counter[str],
     *,
     strict: bool,
     progress: Progress,
-) -> tuple[dict[str, str], dict[str, Kept]]:
+) -> tuple[dict[str, str], dict[str, RowsBefore]]:
     """Write the videos that a killed run has not written already, as they are read.
 
     Returns two mappings by video name: the digest of every video of the split, and the committed
-    videos that were read, and are kept.
+    videos that were read, and keep their rows. n_gone: gets `RowsNow.n_gone` of the others.
     """
-    kept: dict[str, Kept] = {}
     others = plan.others
     digests = plan.digests() | following.journalled
+    kept = {}
     for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
-        account = video.account
-        name = account.name
+        name = video.account.name
         committed = following.state.videos.get(name)
+        answer: RowsNow | RowsBefore = RowsNow()
         if committed is not None and plan.committed is not None:
-            refuse_other_tracks(plan.committed, committed, account)
+            refuse_other_tracks(plan.committed, committed, video.account)
+            before = VideoAccount.from_dict(committed.account)
+            labels = labels_of(plan.raw, raw_video)
+            now = describe_now(video, plan.committed, committed, before, labels, others)
+            answer = keep(before, now, plan.may_go)
         if strict:
-            _refuse_rejected(plan, [account])
-        stays = None
-        if committed is not None and plan.committed is not None:
-            lost = sum(video.lost.values())
-            if lost and lost > n_undecodable(plan.committed, name):
-                account = video.account_with_images
-            stays = why_kept(
-                committed,
-                video.entry,
-                account,
-                labels_of(plan.raw, raw_video),
-                others,
-                drop_removed=plan.drop_removed,
-                is_other_reader=bool(plan.differs),
-            )
-        if stays is None:
-            following.append(video.entry, video.tracks)
-        else:
+            _refuse_rejected(plan, [video.account])
+        if isinstance(answer, RowsBefore):
             if following.state.has_other_columns:
-                _refuse_other_columns(plan.name, plan.why, [stays.why])
-            if strict and stays.kind == UNUSABLE:
-                _refuse_strict(plan, stays.why)
+                _refuse_other_columns(plan, [answer.why])
+            if strict and answer.kind == Kind.UNUSABLE:
+                _refuse_strict(plan, answer.why)
             following.keep(name)
-            kept[name] = stays
+            kept[name] = answer
+        elif video.account.set_aside and committed == video.entry and not plan.differs:
+            following.keep(name)  # the same reader rejects the same content
+        else:
+            following.append(video.entry, video.tracks)
+            if answer.n_gone:
+                n_gone[name] = answer.n_gone
         digests[name] = video.fingerprint
         progress(n_done, len(plan.append), name)
     return digests, kept
 
 
-def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, Kept]:
-    """Keep the rows of renamed videos that have none under their new names. Returns their old
-    names.
+def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, RowsBefore]:
+    """Keep the rows of renamed videos that have none under their new names, such as a clip that was
+    renamed without its keypoint file. Returns their old names.
     """
-    kept: dict[str, Kept] = {}
-    if plan.drop_removed or not plan.renamed:
-        return kept
-    account_of = {account.name: account for account in _accounts(following)}
-    for name, old_name in plan.renamed.items():
+    kept = {}
+    for account in _accounts(following) if plan.renamed else []:
+        old_name = plan.renamed.get(account.name)
+        if old_name is None or account.tracks_kept:
+            continue
+        why = f": {account.set_aside}" if account.set_aside else ""
+        now = NotThere(f"rows under its new name {account.name}{why}")
         before = VideoAccount.from_dict(following.state.videos[old_name].account)
-        stays = why_renamed_kept(name, account_of[name], before)
-        if stays is not None:
+        answer = keep(before, now, plan.may_go)
+        if isinstance(answer, RowsBefore):
             following.keep(old_name)
-            kept[old_name] = stays
+            kept[old_name] = answer
     return kept
 
 
@@ -282,11 +280,13 @@ def _summarize(
     plan: ConversionPlan,
     totals: Mapping[str, Any],
     accounts: Sequence[VideoAccount],
+    n_gone: Counter[str],
     doubts: Doubts,
 ) -> Conversion:
     """The result of a commit.
 
     plan: with the videos that this run kept, too. accounts: of all videos of the commit.
+    n_gone: as in `_append_videos`.
     """
     names = {video.name for video in plan.append}
     appended = [account for account in accounts if account.name in names]
@@ -294,28 +294,27 @@ def _summarize(
     n_of_split = sum(not account.other_split for account in accounts)
 
     read = {account.name: account for account in appended}
-    for name, video in plan.kept.items():
-        if video.kind == NOT_NOW and video.account is not None:
-            read[name] = video.account
+    for name, stays in plan.kept.items():
+        if stays.kind == Kind.NOT_NOW and stays.account is not None:
+            read[name] = stays.account
     rejected = [account for account in read.values() if is_error(account.set_aside)]
     rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
 
     problems = [*plan.kept_lines]
-    n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
-    if n_unreadable:
-        n_videos = count(n_unreadable, "video")
+    reasons = Counter(account.set_aside for account in rejected)
+    if reasons[NOT_NOW]:
+        n_videos = count(reasons[NOT_NOW], "video")
         problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
-    n_others = sum(account.set_aside == OTHER_TRACK for account in rejected)
-    if n_others:
-        n_videos = count(n_others, "video")
+    if reasons[OTHER_TRACK]:
+        n_videos = count(reasons[OTHER_TRACK], "video")
         problems.append(
             f"{plan.name}: {plan.selection.leave_out} has lines that fit no track of {n_videos}: "
             "what the cache has of them stays. Correct these lines."
         )
     split = cache.open(plan.root)[plan.name]
-    notes = [*doubts.notes(appended)]
+    notes = [*_note_gone(n_gone), *doubts.notes(appended)]
     if plan.selection.max_fps is None and n_read:
-        notes += filter(None, [_mixed_rates_note(split)])
+        notes += _note_mixed_rates(split)
     if not totals["videos"]["kept"]:
         problems += ConversionRecord(split).why_empty()
 
@@ -350,7 +349,7 @@ def record_moves(plan: ConversionPlan) -> list[str]:
     lines = []
     columns = plan.committed.columns
     list_before = plan.committed.provenance.get(LEAVE_OUT, "")
-    try:
+    with suppress(OSError, cache.CacheError):
         if plan.moved or list_before != plan.provenance[LEAVE_OUT]:
             with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
                 writer.note_again()
@@ -358,11 +357,8 @@ def record_moves(plan: ConversionPlan) -> list[str]:
             lines.append(f"recorded the new raw folder {plan.raw}")
         if plan.touched:
             _record_stamps(plan, plan.digests(), (), {})
-    except (OSError, cache.CacheError):
-        return lines
-    if plan.touched:
-        n_videos = count(len(plan.touched), "video")
-        lines.append(f"new file times of {n_videos} recorded: the content has not changed")
+            n_videos = count(len(plan.touched), "video")
+            lines.append(f"new file times of {n_videos} recorded: the content has not changed")
     return lines
 
 
@@ -370,20 +366,21 @@ def _record_stamps(
     plan: ConversionPlan,
     digests: Mapping[str, str],
     accounts: Iterable[VideoAccount],
-    kept: Mapping[str, Kept],
+    kept: Mapping[str, RowsBefore],
 ) -> None:
     """Record which files each video was read from, so that the next plan can tell whether they have
     changed: none of an unsettled video, so that the next plan reads its content.
 
     digests: name -> digest. accounts: of the commit. kept: by this run.
     """
-    outcomes = [*accounts, *(video.account for video in kept.values() if video.account)]
+    outcomes = [*accounts, *(stays.account for stays in kept.values() if stays.account)]
     unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
-    unusable = reasons_of_kind(kept, UNUSABLE)
     seen = {name: plan.seen[name] for name in plan.unusable}  # not read by this run
     for name, stamp in plan.stamps.items():
         if name not in unsettled and name not in seen:
-            seen[name] = changes.Seen(stamp, digests[name], unusable.get(name, ""))
+            stays = kept.get(name)
+            unusable = ("", False) if stays is None else (stays.why, stays.may_have_moved)
+            seen[name] = changes.Seen(stamp, digests[name], *unusable)
     changes.write_stamps(plan.root, plan.name, seen)
 
 
@@ -415,29 +412,34 @@ def _refuse_strict(plan: ConversionPlan, why: str) -> None:
     raise PipelineError(f"{plan.name}: {why} (--strict: nothing was committed)")
 
 
-def _refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
-    """Raise PipelineError if the columns of a split change because of `why`, and videos should be
-    `kept`: their rows do not have the new columns.
-    """
+def _refuse_other_columns(plan: ConversionPlan, kept: Collection[str]) -> None:
+    """Raise PipelineError if videos should be `kept`, whose rows do not have the new columns."""
     if kept:
         first = "; ".join(few(sorted(kept), FEW, "plan --all"))
         raise PipelineError(
-            f"{name}: the columns change ({why}), so all videos must be converted again, but files "
-            f"of {count(len(kept), 'video')} are missing or damaged: {first} Nothing was "
-            f"committed. Restore them, or delete their rows: {LET_GO}"
+            f"{plan.name}: the columns change ({plan.why}), so all videos must be converted "
+            f"again, but files of {count(len(kept), 'video')} are missing or damaged: {first} "
+            f"Nothing was committed. Restore them, or delete their rows: {LET_GO}"
         )
 
 
-def _mixed_rates_note(split: cache.Split) -> str:
-    """A note that windows of the split last longer in some tracks than in others; "" if not."""
+def _note_gone(n_gone: Counter[str]) -> Iterator[str]:
+    """Yield a note on rows that another reader drops, of files that have not changed."""
+    if n_gone:
+        rows = count(n_gone.total(), "row")
+        yield f"all videos: this reader drops {rows} of unchanged files: {first_few([*n_gone])}"
+
+
+def _note_mixed_rates(split: cache.Split) -> Iterator[str]:
+    """Yield a note if windows of the split last longer in some tracks than in others."""
     fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
     rates = fps[np.isfinite(fps)]
     if not len(rates) or rates.max() <= MIXED * rates.min():
-        return ""
+        return
     slowest = rates.min()
     fastest = rates.max()
     n_fast = count(int((rates > MIXED * slowest).sum()), "track")
-    return (
+    yield (
         f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
         f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
         f"of the {n_fast} above {MIXED * slowest:.4g}"

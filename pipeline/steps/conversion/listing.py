@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 import cache
+from cache.format.track_tables import VideosByName
 from pipeline.cli.text import command, count
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.conversion_record import MOUNT, ConversionRecord, committed_split
@@ -179,13 +180,9 @@ def _content(digest: str) -> str:
 
 def _recorded_images(committed: cache.Split, names: Collection[str]) -> dict[str, str]:
     """The clips among these videos -> the digest of their images at the commit."""
-    images = {}
-    for number, name in enumerate(committed.videos.names):
-        if name in names:
-            digest = file_part(committed.videos[number].pixels)
-            if digest:
-                images[name] = digest
-    return images
+    videos = VideosByName(committed.tables)
+    images = {name: file_part(videos[name].pixels) for name in names}
+    return {name: digest for name, digest in images.items() if digest}
 
 
 def _read_images(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:

@@ -7,14 +7,13 @@ the videos: the dataset's code, with its version and options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from cache import fingerprint
-from pipeline.accounting import VideoState
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
@@ -22,9 +21,9 @@ from pipeline.datasets.detected.by_clip import check_patterns
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import ByContents, ByStamps
+from pipeline.steps.conversion.comparison import Comparison, compare
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
-from pipeline.steps.conversion.kept import MISSING, UNUSABLE, Kept, reasons_of_kind
+from pipeline.steps.conversion.keep import NOTHING, Kind, MayGo, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.listing import OtherSplits, list_videos
 from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
@@ -39,10 +38,10 @@ class ConversionPlan:
     It reads the videos `append`, drops the rows of the videos `drop` (a changed video is in both),
     and leaves the other committed videos alone.
 
-    `plan_conversion` makes three kinds of plans. Besides the first eight fields, `drop_removed` and
-    `listed`, they fill:
+    `plan_conversion` makes three kinds of plans. Besides the first eight fields and `listed`, they
+    fill:
         first conversion    append, stamps
-        other reader        append, drop, stamps, seen, kept, differs: all are read again
+        other reader        append, drop, stamps, seen, kept, may_go, differs: all are read again
         update              all fields but differs and invalidate
     """
 
@@ -62,8 +61,8 @@ class ConversionPlan:
     invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
 
     # videos that stay
-    kept: Mapping[str, Kept] = field(default_factory=dict)  # without what their files give now
-    drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
+    kept: Mapping[str, RowsBefore] = field(default_factory=dict)  # whatever their files give now
+    may_go: MayGo = NOTHING
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
     selection: RowSelection = ALL_ROWS  # which of the reader's tracks and rows are taken
@@ -110,22 +109,20 @@ class ConversionPlan:
     @property
     def missing(self) -> dict[str, str]:
         """Missing video -> its missing file; "": all files."""
-        return reasons_of_kind(self.kept, MISSING)
+        return reasons_of_kind(self.kept, Kind.MISSING)
 
     @property
     def missing_lines(self) -> list[str]:
         """The missing videos, each with the file that is gone if others are there:
         `b (without b/labels.json)`.
         """
-        names = []
-        for video, path in self.missing.items():
-            names.append(f"{video} (without {path})" if path else video)
-        return names
+        missing = self.missing.items()
+        return [f"{video} (without {file})" if file else video for video, file in missing]
 
     @property
     def unusable(self) -> dict[str, str]:
         """Unusable video -> why it was rejected, or how many rows it would lose."""
-        return reasons_of_kind(self.kept, UNUSABLE)
+        return reasons_of_kind(self.kept, Kind.UNUSABLE)
 
     @property
     def n_left_alone(self) -> int:
@@ -144,28 +141,23 @@ class ConversionPlan:
         or_delete = f"or delete their rows: {drop}"
         lines = []
         if self.missing:
-            n_videos = count(len(self.missing), "video")
             shown = ", ".join(few(self.missing_lines, FEW, status))
             lines.append(
-                f"{self.name}: {n_videos} missing from {self.raw}; the rows are kept: {shown}. "
-                f"Restore them (is the disk mounted?), {or_delete}"
+                f"{count(len(self.missing), 'video')} missing from {self.raw}; the rows are kept: "
+                f"{shown}. Restore them (is the disk mounted?), {or_delete}"
             )
         if self.unusable:
-            n_videos = count(len(self.unusable), "video")
             shown = " ".join(few([*self.unusable.values()], FEW, status))
             lines.append(
-                f"{self.name}: {n_videos} would lose rows; the rows are kept: {shown} Restore "
-                f"them, {or_delete}"
+                f"{count(len(self.unusable), 'video')} would lose rows; the rows are kept: "
+                f"{shown} Restore them, {or_delete}"
             )
-        moved = [name for name, why in self.unusable.items() if VideoState.OTHER_SPLIT in why]
-        listed = {video.name for video in self.listed}
-        # One that is listed here, too, has lost a file.
-        moved += [name for name in self.missing if name not in listed]
+        moved = [name for name, stays in self.kept.items() if stays.may_have_moved]
         commands = self.others.convert_commands(moved) if moved else []
         if commands:
             stay = "videos that have moved to another split stay until it is converted"
-            lines.append(f"{self.name}: {stay}: {' && '.join(commands)}")
-        return lines
+            lines.append(f"{stay}: {' && '.join(commands)}")
+        return [f"{self.name}: {line}" for line in lines]
 
     @property
     def problems(self) -> list[str]:
@@ -207,15 +199,11 @@ class ConversionPlan:
 
     def digests(self) -> dict[str, str]:
         """Name -> digest of every committed video."""
-        if self.committed is None:
-            return {}
-        return ConversionRecord(self.committed).digests()
+        return {} if self.committed is None else ConversionRecord(self.committed).digests()
 
     def recorded_stamps(self) -> dict[str, changes.Stamp]:
         """Stamps of committed videos whose content is still the committed one."""
-        if self.committed is None:
-            return {}
-        return ConversionRecord(self.committed).stamps(self.seen)
+        return {} if self.committed is None else ConversionRecord(self.committed).stamps(self.seen)
 
 
 def recorded_plan(
@@ -289,7 +277,7 @@ def plan_conversion(
         body,
         reader,
         committed,
-        drop_removed=drop_removed,
+        may_go=MayGo(drop_removed, retry),
         selection=selection,
         listed=videos,
         stamps={video.name: changes.stamp(raw, video) for video in videos},
@@ -299,57 +287,43 @@ def plan_conversion(
         return replace(unchanged, append=videos, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)
-    return _update(unchanged, committed, retry=retry, reads_contents=reads_contents)
+    return _update(unchanged, committed, reads_contents=reads_contents)
 
 
 def _update(
-    unchanged: ConversionPlan, committed: cache.Split, *, retry: bool, reads_contents: bool
+    unchanged: ConversionPlan, committed: cache.Split, *, reads_contents: bool
 ) -> ConversionPlan:
     """The plan to update a committed split, or to read all its videos again with another reader.
 
     unchanged: the plan if there were nothing to do.
     """
-    raw = unchanged.raw
-    listed = unchanged.listed
-    by_stamps = ByStamps.compare(
-        committed,
-        listed,
-        unchanged.stamps,
-        unchanged.others,
-        drop_removed=unchanged.drop_removed,
-        retry=retry,
-    )
     differs = tuple(find_differences(committed.manifest["reader"], unchanged.reader))
-    moved = ConversionRecord(committed).has_moved(raw)
-    digests = {}
-    # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
-    # folder, to tell whether it has the same videos.
-    if reads_contents and (moved or not differs):
-        digests = {video.name: changes.video_digest(raw, video) for video in by_stamps.restamped}
-    found = ByContents.compare(
-        committed, raw, listed, by_stamps, digests, find_renamed=reads_contents
+    may_go = unchanged.may_go._replace(other_reader=bool(differs))
+    stamps = unchanged.stamps
+    found = compare(
+        committed, unchanged.listed, stamps, unchanged.others, may_go, reads_contents=reads_contents
     )
-    missing = reasons_of_kind(found.kept, MISSING)
+    moved = ConversionRecord(committed).has_moved(unchanged.raw)
+    missing = reasons_of_kind(found.kept, Kind.MISSING)
     drop = found.removed | {video.name for video in found.changed}
-    if moved and not unchanged.drop_removed:
+    if moved and not may_go.drop:
         n_same = len(committed.videos) - len(drop) + len(found.renamed) - len(missing)
-        n_new = len(found.new)
-        refuse_other_folder(committed, raw, n_same=n_same, missing=missing, n_new=n_new)
+        refuse_other_folder(
+            committed, unchanged.raw, n_same=n_same, missing=missing, n_new=len(found.new)
+        )
     # Missing videos keep the stamps of the last commit: new ones would hide that one is missing.
-    stamps = {name: stamp for name, stamp in unchanged.stamps.items() if name not in missing}
-    stamps |= {name: by_stamps.recorded[name] for name in missing if name in by_stamps.recorded}
-    plan = replace(unchanged, stamps=stamps, seen=by_stamps.seen)
+    stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
+    stamps |= {name: found.recorded[name] for name in missing if name in found.recorded}
+    plan = replace(unchanged, stamps=stamps, seen=found.seen, kept=found.kept, may_go=may_go)
     if differs:
         return replace(
             plan,
-            append=tuple(video for video in listed if video.name not in missing),
+            append=tuple(video for video in plan.listed if video.name not in missing),
             drop=tuple(name for name in committed.videos.names if name not in missing),
-            kept={name: found.kept[name] for name in missing},
             why="; ".join(map(str, differs)),
             differs=differs,
         )
-    not_compared = () if reads_contents else by_stamps.restamped
-    why = _describe(found, by_stamps, not_compared)
+    why = _describe(found)
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(
@@ -357,21 +331,17 @@ def _update(
         append=tuple(sorted([*found.coming, *found.changed], key=lambda video: video.name)),
         drop=tuple(sorted(drop)),
         renamed=found.renamed,
-        kept=found.kept,
         touched=tuple(found.touched),
         moved=moved and not missing,
         why=why,
     )
 
 
-def _describe(found: ByContents, by_stamps: ByStamps, not_compared: Sequence[RawVideo]) -> str:
-    """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not.
-
-    not_compared: restamped videos whose contents are not known.
-    """
+def _describe(found: Comparison) -> str:
+    """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
     changed = {video.name for video in found.changed} - found.renamed.keys()
-    unreadable = changed & by_stamps.unreadable
-    reselected = (changed & by_stamps.reselected) - unreadable
+    unreadable = changed & found.unreadable
+    reselected = (changed & found.reselected) - unreadable
     counts = {
         "new video": len(found.new),
         "changed video": len(changed - unreadable - reselected),
@@ -382,7 +352,6 @@ def _describe(found: ByContents, by_stamps: ByStamps, not_compared: Sequence[Raw
     parts = [count(n, noun) for noun, n in counts.items() if n]
     if reselected:
         parts.append(f"{count(len(reselected), 'video')} with other tracks left out")
-    n_restamped = sum(video.name not in found.kept for video in not_compared)
-    if n_restamped:
-        parts.append(f"{count(n_restamped, 'video')} with other sizes or times")
+    if found.not_compared:
+        parts.append(f"{count(len(found.not_compared), 'video')} with other sizes or times")
     return ", ".join(parts)

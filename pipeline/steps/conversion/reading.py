@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 import cache
+from cache.format.track_tables import VideosByName
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.base import Dataset
@@ -72,15 +73,6 @@ class ReadVideo:
             self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account
         )
 
-    @property
-    def account_with_images(self) -> VideoAccount:
-        """The account, in which rows without an image count as dropped."""
-        account = VideoAccount.from_dict(self.account.as_dict())
-        for why, n in self.lost.items():
-            account.drop(why, n)
-            account.kept -= n
-        return account
-
 
 def read_videos(
     plan: ConversionPlan,
@@ -113,12 +105,11 @@ def attach_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> l
     """The videos, each with the record of its clip that a committed split has (`ClipRecord`)."""
     if committed is None:
         return [*videos]
-    numbers = {name: number for number, name in enumerate(committed.videos.names)}
+    entries = VideosByName(committed.tables)
     all_videos = []
     for video in videos:
-        number = numbers.get(video.name)
-        if number is not None:
-            entry = committed.videos[number]
+        entry = entries.get(video.name)
+        if entry is not None:
             known = CommittedClip(file_part(entry.pixels), entry.account.get("clip"))
             video = replace(video, committed=known)
         all_videos.append(video)

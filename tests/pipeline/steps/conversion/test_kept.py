@@ -1,6 +1,4 @@
-"""The rule by which committed videos keep rows (`pipeline.steps.conversion.kept`): all of its cells, and
-histories, beside a model of it.
-"""
+"""Committed videos that keep rows (`pipeline.steps.conversion.keep`): histories beside a model."""
 
 import os
 import shutil
@@ -16,13 +14,14 @@ import cache
 from pipeline.accounting import NOT_NOW, PASSING, UNSETTLED
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo
 from pipeline.steps.conversion import convert, reading
-from pipeline.steps.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
+from pipeline.steps.conversion.keep import Kind
 
 NAME = "lines/train"
 BROKEN = "unexpected_error"
 # what a file says -> why its video is rejected
+MOVED_ROWS = 4
 REJECTED = {"bad": "bad_label_file", "broken": BROKEN, "denied": NOT_NOW}
 
 
@@ -36,10 +35,12 @@ def given_by(content, version):
 
 @dataclass(frozen=True)
 class Lines(Dataset):
-    """<video>.txt, with a note <video>.note that is not read; rows only with <video>.key."""
+    """<video>.txt, with a note <video>.note that is not read; rows only with <video>.key. Both splits
+    list all videos: those that say "moved" are of `test`.
+    """
 
     name = "lines"
-    splits = ("train",)
+    splits = ("train", "test")
     version = 1
 
     def columns(self, split, *, body):
@@ -60,6 +61,10 @@ class Lines(Dataset):
             raise PermissionError(13, "Permission denied", str(file))
         if not file.with_suffix(".key").exists():
             raise RawDataError(file, "key", expected="a key", found="none", do="Ask.")
+        if (found == "moved") != (split == "test"):
+            account.other_split = True
+            return []
+        found = MOVED_ROWS if found == "moved" else found
         account.found = int(found)
         account.keep_track(int(found))
         return [self.track(split, video, fps=25.0, frame_index=np.arange(int(found)))]
@@ -79,6 +84,7 @@ class Lab:
     is_still_unusable: bool = False
     must_read: bool = False
     was_read: bool = False  # `v`, by the last command
+    elsewhere: str = ""  # the content of which the other split has rows of `v`
 
     def __post_init__(self):
         if not self.folder.exists():
@@ -110,13 +116,13 @@ class Lab:
         for suffix in suffixes or (".txt", ".note", ".key"):
             (self.raw / video).with_suffix(suffix).unlink(missing_ok=True)
 
-    def plan(self, **options):
+    def plan(self, split="train", **options):
         reader = type("Lines", (Lines,), {"version": self.version})()
-        return convert.plan_conversion(reader, "train", raw=self.raw, root=self.root, **options)
+        return convert.plan_conversion(reader, split, raw=self.raw, root=self.root, **options)
 
-    def convert(self, **options):
+    def convert(self, split="train", **options):
         """Run the command. Returns the videos that are kept -> of which kind."""
-        todo = self.plan(**options)
+        todo = self.plan(split, **options)
         self.was_read = "v" in {video.name for video in todo.append}
         if todo.up_to_date:
             convert.record_moves(todo)
@@ -136,28 +142,37 @@ class Lab:
     # ----------------------------------------------------------------------------------------------
     # the model
 
+    def expect_elsewhere(self, now):
+        """The other split has been converted."""
+        if now == "moved":
+            self.elsewhere = now
+        elif now == self.content and self.rows:
+            self.elsewhere = ""
+
     def expect(self, now, *, changed, drop, retry, other):
         """The kind by which `v` is kept, "" for none. now: what its file says, "" without a file.
         changed: since the command before. other: by another reader than then.
         """
         self.must_read = False
         if not now:
-            kept = MISSING if self.rows and not drop else ""
+            kept = Kind.MISSING if self.rows and not drop else ""
             self.by_earlier_reader = bool(kept) and (self.by_earlier_reader or other)
             self.is_still_unusable = False
             if not kept:
                 self.content, self.has = "", "0"
             return kept
-        still_unusable = self.is_still_unusable and not changed and bool(self.rows)
+        still_unusable = self.is_still_unusable and not changed and now != self.elsewhere
         if still_unusable and not (drop or retry or other):
-            return UNUSABLE
+            return Kind.UNUSABLE
         is_same = now == self.content
         must_retry = REJECTED.get(self.has) == NOT_NOW or (retry and self.has in REJECTED)
         if is_same and not (must_retry or other or self.by_earlier_reader):
             return ""
         self.must_read = True
         kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=other)
-        self.is_still_unusable = kept == UNUSABLE and self._is_settled(now)
+        if now == self.elsewhere:
+            kept = ""
+        self.is_still_unusable = kept == Kind.UNUSABLE and self._is_settled(now)
         if kept:
             self.by_earlier_reader = self.by_earlier_reader or other
         else:
@@ -171,12 +186,12 @@ class Lab:
     def _expect_read(self, found, is_same, *, drop, other):
         """The same for a video that was read, and in which `found` was found."""
         if found == "denied":
-            return NOT_NOW if self.content else ""
+            return Kind.NOT_NOW if self.content else ""
         n_found = int(found) if found.isdigit() else 0
         if n_found >= self.rows:
-            return AS_BEFORE if is_same and found == self.has in REJECTED and not other else ""
+            return ""
         is_right = other and is_same and REJECTED.get(found, "") not in UNSETTLED
-        return "" if drop or is_right else UNUSABLE
+        return "" if drop or is_right else Kind.UNUSABLE
 
 
 @pytest.fixture(autouse=True)
@@ -187,13 +202,16 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(reading, "ordered_map", ordered_map)
 
 
-CONTENTS = ("5", "5 again", "3", "3/5", "5/3", "5/bad", "5/broken", "bad", "broken", "denied")
+NUMBERS = ("5", "5 again", "3", "3/5", "5/3", "5/bad", "5/broken")
+CONTENTS = (*NUMBERS, "bad", "broken", "denied", "moved")
 FLAGS = st.booleans()
-STEPS = st.tuples(st.sampled_from([*CONTENTS, "", "unchanged"]), FLAGS, FLAGS, FLAGS)
+STEPS = st.tuples(st.sampled_from([*CONTENTS, "", "unchanged"]), FLAGS, FLAGS, FLAGS, FLAGS)
 
 
-def check(lab, now, *, drop, retry, other):
-    """Change the file of `v`, run the command, and compare with the model."""
+def check(lab, now, *, drop, retry, other, elsewhere):
+    """Change the file of `v`, run the command, and compare with the model. elsewhere: after the
+    other split is converted.
+    """
     file = lab.raw / "v.txt"
     before = file.read_text() if file.exists() else ""
     changed = now != "unchanged"
@@ -204,6 +222,9 @@ def check(lab, now, *, drop, retry, other):
     else:
         lab.remove("v")
     lab.version += other
+    if elsewhere:
+        lab.convert("test")
+        lab.expect_elsewhere(now)
     expected = lab.expect(now, changed=changed, drop=drop, retry=retry, other=other)
     kept = lab.convert(drop_removed=drop, retry=retry)
     assert kept == ({"v": expected} if expected else {})
@@ -215,9 +236,8 @@ def check(lab, now, *, drop, retry, other):
     assert committed == is_there
 
     # what `status` says, without reading a file
-    stamps = {video.name: changes.stamp(lab.raw, video) for video in Lines().videos(lab.raw, "")}
-    shown = find_kept(cache.open(lab.root)[NAME], stamps, changes.read_stamps(lab.root, NAME))
-    lasting = expected == MISSING or lab.is_still_unusable
+    shown = lab.plan(reads_contents=False).kept
+    lasting = expected == Kind.MISSING or lab.is_still_unusable
     assert {name: video.kind for name, video in shown.items()} == (kept if lasting else {})
 
 
@@ -226,15 +246,17 @@ def check(lab, now, *, drop, retry, other):
 def test_any_history_of_a_video_keeps_the_rows_that_the_rule_names(tmp_path_factory, history):
     lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
     lab.convert()
-    for now, drop, retry, other in history:
-        check(lab, now, drop=drop, retry=retry, other=other)
+    for now, drop, retry, other, elsewhere in history:
+        check(lab, now, drop=drop, retry=retry, other=other, elsewhere=elsewhere)
 
 
-NONE = {"drop": False, "retry": False, "other": False}
+NONE = {"drop": False, "retry": False, "other": False, "elsewhere": False}
 
 
 @pytest.mark.parametrize("option", [*NONE, "none"])
-@pytest.mark.parametrize("before", [["5/3"], ["5/broken"], ["5/3", "1"], ["bad"], ["denied"]])
+@pytest.mark.parametrize(
+    "before", [["5/3"], ["5/broken"], ["5/3", "1"], ["5", "moved"], ["bad"], ["denied"]]
+)
 def test_each_cell_of_the_rule(before, option, tmp_path):
     first = Lab(tmp_path / "lab")
     for content in before:
@@ -261,7 +283,7 @@ def test_a_video_without_one_of_its_files_is_missing(drop, tmp_path):
     lab.remove("v", ".note")
     for _ in range(2):
         assert lab.plan(drop_removed=drop).missing == ({} if drop else {"v": "v.note"})
-        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": Kind.MISSING})
         assert lab.committed["v"] == (5, "")
 
 
@@ -272,9 +294,24 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop, tmp_path):
     for suffix in (".txt", ".note"):
         (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
     for _ in range(2):
-        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": Kind.MISSING})
         kept = {} if drop else {"v": (5, "")}
         assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
+
+
+def test_a_reason_that_names_another_split_is_no_move(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    name = "clip of another split"
+    lab.write(name, "5")
+    lab.convert()
+    lab.write(name, "bad")
+    for _ in range(2):
+        assert lab.convert() == {name: Kind.UNUSABLE}
+        assert "have moved" not in " ".join(lab.plan().kept_lines)
+    lab.write(name, "moved")
+    for _ in range(2):
+        assert lab.convert() == {name: Kind.UNUSABLE}
+        assert "have moved" in " ".join(lab.plan().kept_lines)
 
 
 def test_reading_that_ended_early_settles_nothing():

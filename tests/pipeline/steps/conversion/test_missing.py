@@ -11,6 +11,7 @@ from numpy.testing import assert_equal
 import cache
 from pipeline.datasets.conversion_record import DROP
 from pipeline.datasets.penn_action import PennAction
+from pipeline.errors import RawDataError
 from pipeline.steps import execution
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
@@ -216,6 +217,41 @@ def test_one_repaired_image_of_two_is_no_loss(extract, penn, types, network):
     if extract:
         types(extract)
     assert penn.plan().problems == []
+
+
+def test_an_image_damaged_before_features_were_computed_is_no_loss_when_another_is_repaired(
+    penn, types, network
+):
+    penn.converted()
+    types("extract penn_action/train --cache CACHE")
+    penn.add("0007")  # of which the stream has no row
+    pictures = sorted(penn.frames("0007").iterdir())[2:4]
+    good = [picture.read_bytes() for picture in pictures]
+    for picture, content in zip(pictures, good, strict=True):
+        replace(picture, content[: len(content) // 2])
+    types(CONVERT)
+    replace(pictures[0], good[0])
+    penn.edit("0007")
+    types(CONVERT, "1 changed video")
+    types(CONVERT, "up to date")
+    labels = penn.rows("kp_2d")
+    assert not np.array_equal(labels["0007/0"], labels["0001/0"]), "they are the corrected ones"
+
+
+def test_rows_that_another_reader_refuses_are_counted(penn, types, monkeypatch):
+    penn.converted()
+    read = PennAction.read
+
+    def refuse(self, raw, split, video, account, body):
+        if video.name == "0003":
+            raise RawDataError(raw, "label", expected="joints", found="none", do="Ask.")
+        return read(self, raw, split, video, account, body)
+
+    monkeypatch.setattr(PennAction, "read", refuse)
+    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
+    types(CONVERT, "note all videos: this reader drops 8 rows of unchanged files: 0003")
+    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
+    types(CONVERT, "up to date")
 
 
 @pytest.mark.parametrize("by_detect", [True, False])
