@@ -76,17 +76,19 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
     """The stamp of a video as its files are now: a line for each of its inputs."""
     kind = "file" if video.span is None else "span"
     span = video.span or ()
-    lines = [_line(raw, file, kind, _size_and_time, *span) for file in video.files]
-    lines += [_line(raw, folder, "folder", _count_and_time) for folder in video.folders]
-    lines += [_line(raw, folder, "labels", _count_size_and_times) for folder in video.label_folders]
+    root = str(raw)
+    lines = [_line(root, file, kind, _size_and_time, *span) for file in video.files]
+    lines += [_line(root, folder, "folder", _count_and_time) for folder in video.folders]
+    lines += [
+        _line(root, folder, "labels", _count_size_and_times) for folder in video.label_folders
+    ]
     return "\n".join(lines)
 
 
 def _line(
-    raw: Path, path: Path, kind: str, measure: Callable[[str], tuple[int, ...]], *span: int
+    root: str, path: Path, kind: str, measure: Callable[[str], tuple[int, ...]], *span: int
 ) -> str:
     """The line of one input, whose first numbers `measure` finds; a span's own follow them."""
-    root = str(raw)
     name = str(path)
     try:
         numbers = measure(name if name.startswith("/") else f"{root}/{name}")

@@ -378,6 +378,7 @@ def list_files(raw: Path) -> list[str]:
             is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
             if not is_cycle:
                 folders.append(name)
-        parent = PurePath(folder).relative_to(raw)
-        files += [(parent / name).as_posix() for name in names if not is_litter(name)]
+        parent = PurePath(folder).relative_to(raw).as_posix()
+        prefix = "" if parent == "." else f"{parent}/"
+        files += [f"{prefix}{name}" for name in names if not is_litter(name)]
     return sorted(files)
