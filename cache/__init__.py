@@ -82,12 +82,11 @@ def torch_windows(
 
     An item is a dict of tensors: what `Split.read` returns for one window of `Split.windows`, such
     as `features` (T, dim) and `kp_2d` (T, 49, 3). The windows of a batch are read together.
-    DataLoader's default `collate_fn` and any number of workers work; each worker opens the split
-    again. For a cache in an object store, start workers by spawn or forkserver. PyTorch's
-    ConcatDataset joins the windows of several splits.
+    DataLoader's default `collate_fn` and any number of workers work, also after later commits. For
+    a cache in an object store, start workers by spawn or forkserver. PyTorch's ConcatDataset joins
+    the windows of several splits.
 
-    Raises TypeError for another thing than a Split; the errors of `Split.windows` and `Split.read`;
-    CacheChanged in a worker that starts after another commit of the split.
+    Raises TypeError for another thing than a Split; the errors of `Split.windows` and `Split.read`.
     """
     from cache.read.torch_windows import TorchWindows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 # what to do about a cache that this version cannot read
-OTHER_VERSION: Final = "Another version made it: convert again, into another cache."
+OTHER_VERSION: Final = "Another version made it: convert and extract again, into another cache."
 
 
 class CacheError(Exception):
@@ -39,8 +39,8 @@ class Busy(CacheError):
 
 
 class CacheChanged(CacheError):
-    """The open split or stream has been replaced, for example by `extract --replace`. Open it
-    again.
+    """The open split or stream has been replaced, for example by `extract --replace`, or `gc` has
+    removed files of its commit. Open it again.
     """
 
 

@@ -114,8 +114,7 @@ class Mixture:
 
     Within a part, windows are sorted by split, copy and row, so that each split is read in one go.
     With `world_size` ranks, window i of a step, counted through all parts, is for rank i %
-    world_size. When a mixture is unpickled, it opens the splits again, and raises CacheChanged if
-    there has been a commit since.
+    world_size.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape;
     ValueError for a rank that is not below world_size, and as Draws does.

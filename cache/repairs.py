@@ -1,10 +1,9 @@
 """Write damaged small files again, and remove damaged shards.  [cache]
 
 `repair` takes the report of `cache.verification.verify`. Metadata, which follow from manifests, are
-written again. Shards hold data and cannot be: a damaged one is taken
-off the manifest, then removed. Then rows of a stream are pending again, and rows of a split must be
-converted again (`Repaired.rows`). A damaged table or manifest takes a new conversion. A repair can
-be killed and repeated.
+written again. Shards hold data and cannot be: a damaged one is taken off the manifest. Then rows of
+a stream are pending again, and rows of a split must be converted again (`Repaired.rows`). Damaged
+tables or manifests take a new conversion. A repair can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ class Repaired:
     """Result of `repair`. Keys are below the cache."""
 
     restored: list[str] = field(default_factory=list)  # small files that were written again
-    removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
+    # files of damaged shards that were taken off a manifest; those of a split stay until `gc`
+    removed: list[str] = field(default_factory=list)
     # (split, stream) -> numbers of removed shards, whose rows must be extracted again
     streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     # split -> numbers of damaged shards that stay, because tracks have rows in them: their videos
@@ -71,7 +71,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         try:
             refuse_unmounted(store, split)
             _restore_metadata(place, repaired)
-            _remove_shards(place, shards, repaired)  # a damaged table raises here
+            _remove_shards(place, shards, repaired)  # damaged tables raise here
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
         except PermissionError as error:
@@ -110,10 +110,10 @@ def _restore_metadata(place: Place, repaired: Repaired) -> None:
 
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
-    """Remove the reported shards that are still damaged: all of them from a stream; from a split
-    only those without rows of tracks. The others stay, in `repaired.rows`.
+    """Take the reported shards that are still damaged off the manifest: all of them from a stream;
+    from a split only those without rows of tracks. The others stay, in `repaired.rows`.
 
-    Raises CacheError if the manifest or a table is damaged, or if there is no manifest.
+    Raises CacheError if the manifest or the tables are damaged, or if there is no manifest.
     """
     commit = Commit.load(place)
     if commit is None:

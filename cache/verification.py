@@ -5,7 +5,7 @@ what the manifest says of them. It changes nothing; what it found is a `VerifyRe
 `cache.repair` takes that report.
 
 Words:
-    small file    any file but a shard: a manifest, a table, or a zarr.json
+    small file    any file but a shard: a manifest, the tables, or a zarr.json
     group         a folder of Zarr arrays or groups, with a zarr.json that is the same everywhere
     damaged       missing, or with other bytes than the manifest says: a `Damage`
     lost          a manifest that is missing, although arrays of its commit exist: damaged, too
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
@@ -45,7 +45,6 @@ from cache.format.listing import (
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
 from cache.format.shard import ShardFile
-from cache.format.tables import StoredTable
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
 
@@ -64,7 +63,7 @@ class Damage:
 
     split: str  # "" for a group above the splits
     stream: str | None  # None: of the split itself
-    array: str | None  # column, array of a stream, or table; None: a manifest, a group
+    array: str | None  # column or array of a stream; None: a manifest, the tables, a group
     shard: int | None  # None: a small file
     key: str  # of the file, below the cache
     what: str  # the message: where, what was expected, what was found, what to do
@@ -238,7 +237,7 @@ class _PlaceCheck:
         Returns the commit, for the check of its shards; None if it cannot be read.
         """
         place = self._place
-        commit, damaged_tables = self._check_manifest()
+        commit = self._check_manifest()
         has_staged = bool(self._store.list_names(place.staged))
         if has_staged and not self._is_linked(place.staged):
             self._note(place.writing, "unfinished work of a running writer, or of an ended one")
@@ -246,28 +245,29 @@ class _PlaceCheck:
             return commit
         unnamed = []
         for key in find_unreferenced(commit or Commit.empty(place), uncommitted=not has_staged):
-            if not self._is_linked(key):
+            is_tables = key.endswith(".npz")  # of an earlier commit: nothing has gone wrong
+            if not is_tables and not self._is_linked(key):
                 unnamed.append(key)
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self._note(place.manifest_folder, f"{files}; `gc` removes them")
         if commit is not None:
-            tables = StoredTable.from_manifest(commit.manifest)
-            table_files = [place.array_key(table.key) for table in tables]
-            small = (place.manifest, place.provenance, *table_files, *commit.metadata())
-            linked = {key for key in small if self._is_linked(key)}
-            for key in sorted(damaged_tables.keys() - linked):
-                expected = "the file that the manifest names by its digest"
-                self._differs(key, expected, place.repair_advice, damaged_tables[key])
+            linked = {key for key in commit.metadata() if self._is_linked(key)}
+            self._is_linked(place.manifest)
+            self._is_linked(place.provenance)
+            if place.stream is None and not self._is_linked(commit.tables_key):
+                self._check_tables(commit)
             self._check_metadata(commit, linked)
         return commit
 
-    def _check_manifest(self) -> tuple[Commit | None, dict[str, str]]:
-        """Check the manifest, and read the tables that it names.
+    def _check_tables(self, commit: Commit) -> None:
+        try:
+            commit.tables  # noqa: B018  read them
+        except CacheError as error:
+            self._damage(commit.tables_key, str(error))
 
-        Returns the commit, None if it cannot be read, and the names of damaged tables by the key of
-        their file, which the caller reports.
-        """
+    def _check_manifest(self) -> Commit | None:
+        """Check the manifest. Returns the commit without its tables; None if it cannot be read."""
         place = self._place
         try:
             commit = Commit.load_manifest(place)
@@ -275,12 +275,10 @@ class _PlaceCheck:
             raise  # `run` reports it
         except CacheError as error:
             self._damage(place.manifest, str(error))
-            return None, {}
+            return None
         if commit is None:
             self._check_lost_manifest()
-            return None, {}
-        tables, damaged_tables = commit.read_tables()
-        return replace(commit, tables=tables), damaged_tables
+        return commit
 
     def _check_lost_manifest(self) -> None:
         """Report a missing manifest: as damage if it is lost, or if the cache's list has the split,

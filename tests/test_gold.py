@@ -30,6 +30,8 @@ from vibe_model import TrainConfig, training
 
 RECORD = Path(__file__).with_name("gold.json")
 SPLITS = [f"{name}/{split}" for name in RELEASES for split in datasets.get(name).splits]
+# tables of digests of raw files, which are compared themselves
+OF_FILES = ("video_fingerprint", "video_pixels", "video_source", "video_account_stop")
 EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by the network: 80 rows
 
 
@@ -119,27 +121,29 @@ def tree(folder, *patterns):
 
 
 def arrays(split):
-    """Every array of a split: the digest of its files, its type and shape, and the sum of its
-    numbers' sizes.
+    """Every array of a split: the digest of its files (of a table: of its numbers), its type and
+    shape, and the sum of its numbers' sizes.
     """
-    found = {}
+    digests = {}
+    stored = {}
     for file in sorted(split.rglob("zarr.json")):
         array = zarr.open(file.parent, mode="r")
         if isinstance(array, zarr.Array):
-            size = None
-            if array.dtype.kind == "f":
-                known = np.asarray(array).astype(np.float64)
-                size = float(np.abs(known[np.isfinite(known)]).sum())
-            digest = tree(file.parent, "zarr.json", "c/**/*")
             name = str(file.parent.relative_to(split))
-            if name.startswith("tables/"):  # a table's folder has a part of its digest
-                name = name.removeprefix("tables/").rpartition("-")[0]
-            found[name] = [
-                digest,
-                str(array.dtype),
-                [*array.shape],
-                size,
-            ]
+            digests[name] = tree(file.parent, "zarr.json", "c/**/*")
+            stored[name] = np.asarray(array)
+    (file,) = split.glob("tables-*.npz")
+    with np.load(file) as tables:
+        for name, table in tables.items():
+            digests[name] = None if name in OF_FILES else sha256(table.tobytes())
+            stored[name] = table
+    found = {}
+    for name, array in sorted(stored.items()):
+        size = None
+        if array.dtype.kind == "f":
+            known = array.astype(np.float64)
+            size = float(np.abs(known[np.isfinite(known)]).sum())
+        found[name] = [digests[name], str(array.dtype), [*array.shape], size]
     return found
 
 

@@ -1,7 +1,8 @@
 """Check the entries of a manifest, which may come from anywhere.  [cache]
 
 `check_entries` compares them with docs/cache-format.md: the types and ranges of all entries that
-this package uses, and whether they agree with each other. Later code checks none of them again.
+this package uses, and whether they agree with each other; `check_tables` compares the tables with
+them. Later code checks none of them again.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from typing import Any, Final
-
-import numpy as np
 
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
@@ -24,6 +23,7 @@ from cache.format.layout import (
     Geometry,
     is_name,
 )
+from cache.format.tables import Tables
 
 FEATURE_DTYPES: Final = ("float16", "float32")
 # entries that a manifest must have
@@ -54,7 +54,7 @@ def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
     _check_commits(manifest, geometry)
     _check_shards(manifest, geometry)
     if stream is None:
-        _check_tables(manifest)
+        _check_split(manifest)
     else:
         _check_stream(manifest, stream)
 
@@ -101,40 +101,37 @@ def _check_shards(manifest: Mapping[str, Any], geometry: Geometry) -> None:
         _require(is_covered, "the shard", number)
 
 
-def _check_tables(manifest: Mapping[str, Any]) -> None:
-    """The tables, and how many entries they have, of a split that has `frame_index`."""
+def _check_split(manifest: Mapping[str, Any]) -> None:
+    """The entries of a split, which has `frame_index`."""
     _require("frame_index" in manifest["shards"], "shards of", [*manifest["shards"]])
     for name in ("rows", "tracks", "videos"):
         _require(_is_count(manifest[name]), name, manifest[name])
     extra = manifest.get(EXTRA, {})
     is_extra = isinstance(extra, dict) and all(isinstance(e, dict) for e in extra.values())
     _require(is_extra, EXTRA, extra)
+    ExtraColumn.from_manifest(manifest)
+    _require(_match(_SHA256, [manifest["tables"]]), "tables", manifest["tables"])
+
+
+def check_tables(tables: Tables, manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError, with what was found, for tables that are not those of a split's manifest:
+    the names, dtypes, shapes and numbers of tracks and videos.
+    """
     forms: dict[str, tuple[Any, tuple[int, ...]]] = dict(TABLES)
     for column in ExtraColumn.from_manifest(manifest).values():
         if column.per == "track":
             forms[column.array] = column.dtype, column.shape
-    tables = manifest["tables"]
-    _require(isinstance(tables, dict), "tables", tables)
-    lost = sorted((forms.keys() | TEXTS) - tables.keys())
-    if lost:
-        raise ValueError(f"no table {lost[0]!r}")
+    _require(tables.keys() == forms.keys() | TEXTS, "the tables", sorted(tables))
     counts = {"track": manifest["tracks"], "video": manifest["videos"]}
-    for name, entry in tables.items():
-        _require(name in forms or name in TEXTS, "the table", name)
-        title = f"table {name!r}"
-        is_table = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "sha256"}
-        _require(is_table and _match(_SHA256, [entry["sha256"]]), title, entry)
-        shape = entry["shape"]
-        is_shape = isinstance(shape, list) and bool(shape) and all(map(_is_count, shape))
-        _require(is_shape, title, entry)
-        n_entries = shape[0]
-        if name != "video_account":  # it has bytes of all videos
-            n_entries = counts.setdefault(name.partition("_")[0], shape[0])
-        dtype, trailing = forms.get(name, ("u1", tuple(shape[1:])))
-        is_text = name not in forms and len(shape) == 2 and shape[1] > 0
-        is_known = (name in forms or is_text) and shape == [n_entries, *trailing]
-        _require(is_known, title, entry)
-        _require(entry["dtype"] == np.dtype(dtype).name, title, entry)
+    counts["run"] = tables["run_start"].size
+    for name, table in tables.items():
+        n_entries = counts[name.partition("_")[0]]
+        if name == "video_account":  # it has bytes of all videos
+            n_entries = table.size
+        dtype, trailing = forms.get(name, ("u1", table.shape[1:2]))
+        is_wide = name in forms or trailing > (0,)  # a text has room for a byte
+        is_table = is_wide and table.shape == (n_entries, *trailing) and table.dtype == dtype
+        _require(is_table, f"table {name!r}", f"{table.dtype} {table.shape}")
 
 
 def _check_stream(manifest: Mapping[str, Any], stream: str) -> None:

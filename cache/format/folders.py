@@ -3,12 +3,12 @@
 
 A split's folder is `<dataset>/<split>`, and a stream's is `<dataset>/<split>/features/<stream>`;
 neither needs a commit. An array's folder has its shards below `c`, and a `zarr.json`, which is
-written after a commit. Beside the arrays of a split lie `manifest.json`, `tables`, `features` and
+written after a commit. Beside the arrays of a split lie `manifest.json`, its tables, `features` and
 the user's files:
 
     3dpw/train/bbox/c/0/0           a shard of the column `bbox`
     3dpw/train/bbox/zarr.json
-    3dpw/train/foot_contact/c/0     only `c`: an extra column whose first commit was never made
+    3dpw/train/foot_contact/c/0     only `c`: an extra column of another commit, or of none yet
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import FEATURES, PROVENANCE, SHARDS, TABLE_FOLDER, stream_of
+from cache.format.layout import FEATURES, PROVENANCE, SHARDS, stream_of
 from cache.format.listing import is_mount_point, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
-from cache.format.tables import StoredTable
 from cache.storage.base import Store
 
-_TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
+_TABLES: Final = re.compile(r"tables-[0-9a-f]{16}\.npz")
 
 
 def create_groups(place: Place) -> None:
@@ -198,10 +197,12 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
             key = place.array_key(f"{FEATURES}/{name}")
             if stream_of(name) not in streams and not place.store.exists(key):
                 yield key
-    yield from find_unnamed_tables(commit)
     for name in names:
-        if name.startswith(".") and name.endswith(".tmp"):
-            yield f"{place.manifest_folder}/{name}"
+        key = f"{place.manifest_folder}/{name}"
+        is_temporary = name.startswith(".") and name.endswith(".tmp")
+        is_tables = place.stream is None and _TABLES.fullmatch(name) is not None
+        if is_temporary or (is_tables and not (commit.digest and key == commit.tables_key)):
+            yield key
 
 
 def find_unnamed_shards(commit: Commit) -> Iterator[str]:
@@ -235,9 +236,9 @@ def find_unnamed_shards(commit: Commit) -> Iterator[str]:
 def _columns_on_disk(commit: Commit) -> list[str]:
     """Names of the columns that a split may have on the disk.
 
-    These are the commit's columns (without a commit: those that every split may have), and the
-    extra columns of a killed writer. Nothing names the latter: they are the other folders that have
-    only shards in them, and so no zarr.json.
+    These are the commit's columns (without a commit: those that every split may have), and extra
+    columns of a killed writer or an earlier commit. Nothing names the latter: they are the other
+    folders that have only shards in them, and so no zarr.json.
     """
     place = commit.place
     store = place.store
@@ -246,14 +247,3 @@ def _columns_on_disk(commit: Commit) -> list[str]:
         if name not in columns and store.list_names(place.array_key(name)) == [SHARDS]:
             columns.append(name)
     return columns
-
-
-def find_unnamed_tables(commit: Commit) -> Iterator[str]:
-    """Keys of existing table folders that the manifest does not name."""
-    place = commit.place
-    folders = {table.folder for table in StoredTable.from_manifest(commit.manifest)}
-    if place.stream is None:
-        for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
-            folder = f"{TABLE_FOLDER}/{name}"
-            if _TABLE.fullmatch(name) and folder not in folders:
-                yield place.array_key(folder)

@@ -3,7 +3,7 @@
 
 A column is a Zarr array with one entry per row of a split; a row is one person in one frame. Its
 rows are cut into shards (one file each) and chunks (one checksum each). A table is a smaller array
-about tracks, runs or videos.
+about tracks, runs or videos; all tables of a split are in one file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -21,7 +21,7 @@ import numpy as np
 from cache.arrays import Array
 from cache.errors import CacheError
 
-FORMAT: Final = "vibe-cache 2"
+FORMAT: Final = "vibe-cache 3"
 # A shard is one file, and the unit of work, recovery and checking. With 2048 float16 features it
 # has 32 MiB.
 ROWS_PER_SHARD: Final = 8192
@@ -47,7 +47,6 @@ FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
 STAGED: Final = "staged"  # in `.writing`: uncommitted work
 SHARDS: Final = "c"  # folder of an array's shards
-TABLE_FOLDER: Final = "tables"  # folder of a split with its tables
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
@@ -105,14 +104,19 @@ class Column:
             "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
             "index_location": "end",
         }
-        codec = {"name": "sharding_indexed", "configuration": configuration}
-        return _metadata(
-            shape=(extent, *self.shape),
-            chunk=(geometry.rows_per_shard, *self.shape),
-            dtype=self.dtype,
-            fill=self.json_fill,
-            codecs=[codec],
-            attributes={"about": self.description},
+        shard_shape = [geometry.rows_per_shard, *self.shape]
+        return json_file(
+            {
+                "zarr_format": 3,
+                "node_type": "array",
+                "shape": [extent, *self.shape],
+                "data_type": self.dtype.name,
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_shape}},
+                "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+                "fill_value": self.json_fill,
+                "codecs": [{"name": "sharding_indexed", "configuration": configuration}],
+                "attributes": {"about": self.description},
+            }
         )
 
     def problem(self, array: Any, n_rows: int) -> str:
@@ -274,42 +278,6 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     if dtype.itemsize > 1:
         codec["configuration"] = {"endian": "little"}
     return codec
-
-
-def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """The zarr.json of a table, which is stored in a single chunk."""
-    return _metadata(
-        shape=shape,
-        chunk=[max(1, n) for n in shape],
-        dtype=dtype,
-        fill="NaN" if dtype.kind == "f" else 0,
-        codecs=[_bytes_codec(dtype), _CRC32C],
-        attributes={},
-    )
-
-
-def _metadata(
-    *,
-    shape: Sequence[int],
-    chunk: Sequence[int],
-    dtype: np.dtype[Any],
-    fill: float | int | str,
-    codecs: list[dict[str, Any]],
-    attributes: dict[str, str],
-) -> bytes:
-    return json_file(
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(shape),
-            "data_type": dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": fill,
-            "codecs": codecs,
-            "attributes": attributes,
-        }
-    )
 
 
 def json_file(value: Mapping[str, Any]) -> bytes:

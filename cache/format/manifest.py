@@ -1,23 +1,24 @@
 """The commit: a manifest that names every committed file, replaced atomically.  [cache]
 
 A writer first writes new files of shards and tables, and never changes existing ones. It then
-replaces the manifest by one that names them; this is the commit. Each `zarr.json` can be derived
-from the manifest and is written after it, for other Zarr readers. Readers of this package do not
-use it, and the next writer restores a `zarr.json` that is missing or outdated.
+replaces the manifest by one that names them; this is the commit. Files that it does not name any
+more stay until `gc`, for readers of earlier commits. Each `zarr.json` can be derived from the
+manifest and is written after it, for other Zarr readers. Readers of this package do not use it, and
+the next writer restores a `zarr.json` that is missing or outdated.
 
 A manifest of a split:
 
-    {"format": "vibe-cache 2", "digest": "1f2e...",   digest: SHA-256 of all other entries
+    {"format": "vibe-cache 3", "digest": "1f2e...",   digest: SHA-256 of all other entries
      "rows": 110, "tracks": 3, "videos": 2,
      "geometry": {"rows_per_shard": 8192, "rows_per_chunk": 64},
      "extent": 8202, "commits": [[0, 100], [8192, 8202]],   the rows [start, stop) of each commit
      "shards": {"bbox": {"0": "133252:77aa...", "1": ...}, ...},   records: cache/format/shard.py
-     "tables": {"track_start": {"dtype": "int64", "shape": [3], "sha256": "9c0d..."}, ...},
+     "tables": "9c0d...",   SHA-256 of the file of all tables
      "dataset": ..., ...}   entries that the writer's caller gave to `commit`
 
 A manifest of a stream; "geometry", "extent", "commits" and "shards" are as above:
 
-    {"format": "vibe-cache 2", "digest": "88ab...",
+    {"format": "vibe-cache 3", "digest": "88ab...",
      "stream": "resnet50", "dim": 2048, "dtype": "float16",
      "split_digest": "1f2e...",   of the split's manifest; "" while the stream lacks shards of it
      "rows": {"0": "5d0c...", "1": ...},   shard -> digest of the split's rows in it: `rows_record`
@@ -37,24 +38,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cache.arrays import Ints
-from cache.errors import OTHER_VERSION, AccessDenied, CacheError
+from cache.errors import OTHER_VERSION, AccessDenied, CacheChanged, CacheError
 from cache.format import layout
-from cache.format.entries import check_entries
+from cache.format.entries import check_entries, check_tables
 from cache.format.extra import ExtraColumn
 from cache.format.layout import (
     COLUMNS,
     FORMAT,
-    TABLE_FOLDER,
     Column,
     Geometry,
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
-from cache.format.tables import StoredTable, Tables
+from cache.format.tables import Tables
 from cache.storage.base import Etag
 
 
@@ -96,7 +98,7 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
             place.store.location(place.manifest),
             expected=f"format {FORMAT!r}",
             found=f"format {written_as!r}",
-            do=OTHER_VERSION,
+            do=f"{OTHER_VERSION} Commit 3e733d41 is the last one that reads 'vibe-cache 2'.",
         )
     if not intact:
         expected = "its own digest to match"
@@ -128,26 +130,28 @@ def has_unfinished_commit(place: Place) -> bool:
     return commit is not None and bool(commit.find_stale_metadata())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Commit:
-    """One committed state: its manifest, and the tables that the manifest names."""
+    """One committed state: its manifest, and its tables, which are read when they are first used.
+    When it is pickled, it goes without its tables.
+    """
 
     place: Place
     manifest: Mapping[str, Any]
-    tables: Tables  # empty for a stream, and if they were not read
     etag: Etag | None  # version of the manifest's file; None before the first commit
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Commit, (self.place, self.manifest, self.etag)
+
     @classmethod
-    def empty(
-        cls, place: Place, entries: Mapping[str, Any] | None = None, tables: Tables | None = None
-    ) -> Commit:
+    def empty(cls, place: Place, entries: Mapping[str, Any] | None = None) -> Commit:
         """The state of a split or stream in which nothing is committed: it has no rows, and its
         digest is "".
 
-        entries: further ones of its manifest, such as its geometry. tables: without rows.
+        entries: further ones of its manifest, such as its geometry.
         """
         empty = {"digest": "", "extent": 0, "commits": [], "shards": {}, "rows": {}}
-        return cls(place, {**empty, **(entries or {})}, tables or Tables(), None)
+        return cls(place, {**empty, **(entries or {})}, None)
 
     @property
     def digest(self) -> str:
@@ -179,15 +183,14 @@ class Commit:
             return None
         except PermissionError as error:
             raise AccessDenied.from_error(error) from error
-        return cls(place, _parse_manifest(place, text), Tables(), etag)
+        return cls(place, _parse_manifest(place, text), etag)
 
     @classmethod
     def load(cls, place: Place) -> Commit | None:
-        """Load the current commit, never a mixture of two; None if there is none.
+        """Load the current commit with its tables, never a mixture of two; None if there is none.
 
         Raises CacheError for damaged or lost files. A split whose manifest is lost gives None.
         """
-        digest = ""
         while True:
             current = cls.load_manifest(place)
             if current is None:
@@ -195,37 +198,49 @@ class Commit:
                 if place.stream is not None and lost is not None:
                     raise lost
                 return None
-            tables, wrong = current.read_tables()
-            if not wrong:
-                return replace(current, tables=tables)
-            if current.digest == digest:
-                raise place.damage_error(
-                    min(wrong),
-                    expected="the file that the manifest names by its digest",
-                    found="a missing or changed file",
-                )
-            # Another process may have committed after the manifest was read, and removed tables:
-            # read again, until the same manifest fails twice.
-            digest = current.digest
+            with suppress(CacheChanged):
+                current.tables  # noqa: B018  read them
+                return current
 
-    def read_tables(self) -> tuple[Tables, dict[str, str]]:
-        """Read a split's tables.
+    @property
+    def tables_key(self) -> str:
+        """The key of the file of a split's tables."""
+        return self.place.tables_key(self.manifest["tables"])
 
-        Returns the tables whose files match the manifest, and the names of the other tables by the
-        key of their missing or changed file. A stream has no tables.
+    @cached_property
+    def tables(self) -> Tables:
+        """A split's tables; a stream has none.
+
+        Raises CacheError if their file is missing, or is not the one that the manifest names;
+        CacheChanged if `gc` may have removed it after another commit.
         """
-        named = StoredTable.from_manifest(self.manifest)
-        stored = {self.place.array_key(table.key): table for table in named}
-        files = self.place.store.read_many(stored)
-        tables = Tables()
-        wrong = {}
-        for key, table in stored.items():
-            array = table.decode(files[key]) if key in files else None
-            if array is None:
-                wrong[key] = table.name
-            else:
-                tables[table.name] = array
-        return tables, wrong
+        if self.place.stream is not None:
+            return Tables()
+        if not self.digest:
+            extra = ExtraColumn.from_manifest(self.manifest)
+            return Tables.from_records([], extra.values())
+        key = self.tables_key
+        store = self.place.store
+        file = store.read_many([key]).get(key)
+        expected = "the file that the manifest names by its digest"
+        if file is None:
+            if store.etag(self.place.manifest) != self.etag:
+                raise self.changed_error()
+            raise self.place.damage_error(key, expected=expected, found="no file")
+        if sha256(file) != self.manifest["tables"]:
+            raise self.place.damage_error(key, expected=expected, found="other bytes")
+        try:
+            tables = Tables.decode(file)
+            check_tables(tables, self.manifest)
+        except (ValueError, OverflowError) as error:
+            expected = "the tables of the manifest"
+            raise self.place.damage_error(key, expected=expected, found=str(error)) from error
+        return tables
+
+    def changed_error(self) -> CacheChanged:
+        """The error for files that are gone because of a later commit."""
+        home = self.place.store.location(self.place.manifest_folder)
+        return CacheChanged(f"{home}: has been replaced since it was opened: open it again")
 
     @property
     def note(self) -> Mapping[str, Any]:
@@ -276,19 +291,13 @@ class Commit:
         for name in self.columns:
             if name in self.manifest["shards"]:
                 files[f"{name}/zarr.json"] = self.column_metadata(name, self.extent)
-        tables = StoredTable.from_manifest(self.manifest)
-        for table in tables:
-            files[f"{table.folder}/zarr.json"] = table.metadata
-        if tables:
-            files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
         """Whether `data` can be the zarr.json of a column in an earlier commit.
 
         If so, it is no damage: a writer was killed after it had replaced the manifest, and before
-        it wrote the zarr.json of this array. The next writer does that. A table's folder is named
-        by a digest of its bytes, and is of one commit.
+        it wrote the zarr.json of this array. The next writer does that.
         """
         # Commits differ only in its number of rows: the end of a commit; 0 before the first.
         ends = [0, *(end for _, end in self.manifest["commits"])]

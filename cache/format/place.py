@@ -5,7 +5,7 @@ The files of a split, and of its stream `resnet50`:
     3dpw/train/manifest.json                           its manifest
     3dpw/train/.writing/                               lock, temporary files, uncommitted work
     3dpw/train/bbox/c/<shard>/0                        shards of a column
-    3dpw/train/tables/track_start-<digest>/            a table
+    3dpw/train/tables-<digest>.npz                     all tables
     3dpw/train/features/resnet50/manifest.json         the stream's manifest
     3dpw/train/features/resnet50/c/<shard>/0           its features
     3dpw/train/features/resnet50_ok/c/<shard>          flags, and keys in resnet50_key
@@ -64,9 +64,13 @@ class Place:
     def array_key(self, name: str) -> str:
         return f"{self.arrays_folder}/{name}"
 
+    def tables_key(self, digest: str) -> str:
+        """The key of the file of tables with this SHA-256."""
+        return f"{self.manifest_folder}/tables-{digest[:16]}.npz"
+
     @property
     def repair_advice(self) -> str:
-        """What to do when the manifest or a table is damaged."""
+        """What to do when the manifest or the tables are damaged."""
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
@@ -75,7 +79,7 @@ class Place:
         return "Restore it from a backup; or extract the stream again, with --replace."
 
     def damage_error(self, key: str, *, expected: str, found: str) -> CacheError:
-        """The error for a damaged manifest or table."""
+        """The error for a damaged manifest or file of tables."""
         return CacheError.at(
             self.store.location(key), expected=expected, found=found, do=self.repair_advice
         )

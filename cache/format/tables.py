@@ -1,19 +1,21 @@
 """The tracks, runs and videos of a split, as arrays.  raw -> [tracks] -> features -> windows
 
-`Tables` holds one array per field of a track, run or video, such as `track_start` (n_tracks,); each
-is stored as a Zarr array of its own (`StoredTable`). Writers make it from records of videos
-(`records.py`) and join it with the committed ones; `track_tables.py` shows its rows as records.
+`Tables` holds one array per field of a track, run or video, such as `track_start` (n_tracks,). All
+of a commit are stored in one file, an uncompressed .npz. Writers make them from records of videos
+(`records.py`) and join them with the committed ones; `track_tables.py` shows their rows as records.
 
-Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no settled string type. A run is a
-segment of one track whose frame indices are one step apart. A video's account is a JSON object that
-says what became of its frames.
+Texts are (N, L) uint8, UTF-8 padded with zeros. A run is a segment of one track whose frame indices
+are one step apart. A video's account is a JSON object that says what became of its frames.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import re
+import struct
+import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -23,20 +25,26 @@ from cache.arrays import Array, Doubles, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import (
-    TABLE_FOLDER,
     TABLES,
     TEXTS,
     Geometry,
     canonical,
-    shard_key,
-    table_metadata,
 )
 from cache.format.records import VideoRecord
-from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
 from cache.windows import Ranges, find_ranges
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
+_ALIGNMENT: Final = 64  # bytes: NumPy copies arrays that do not start at multiples of their items
+# the header of a zip file's member: 26 bytes, the sizes of its name and its extra field, these two
+_MEMBER: Final = re.compile(rb"PK\x03\x04.{22}(..)(..)", re.DOTALL)
+_EXTRA_FIELD: Final = 0xD935  # the kind by which Android aligns members
+# the header of an array
+_NPY: Final = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(\|[iu]1|<[iu][248]|<f[48])', 'fortran_order': False, "
+    rb"'shape': \(([0-9, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 class Tables(dict[str, Array]):
@@ -86,6 +94,46 @@ class Tables(dict[str, Array]):
                         table[number] = track[column.array]
                 tables[column.array] = table
         return tables
+
+    def encode(self) -> bytes:
+        """The bytes of the file: a .npz whose arrays start at multiples of 64 bytes. Equal tables
+        give equal bytes, since all members have the same date.
+        """
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in sorted(self):
+                array = np.ascontiguousarray(self[name])
+                member = zipfile.ZipInfo(f"{name}.npy")
+                member.file_size = array.nbytes  # over 2 GB, its header is a longer one
+                padding = -(file.tell() + 36 + len(member.filename)) % _ALIGNMENT
+                field = struct.pack("<HHH", _EXTRA_FIELD, 2 + padding, _ALIGNMENT)
+                member.extra = field + bytes(padding)
+                with archive.open(member, "w") as stored:
+                    np.lib.format.write_array(stored, array, (1, 0), allow_pickle=False)
+        return file.getvalue()
+
+    @classmethod
+    def decode(cls, file: Bytes) -> Tables:
+        """View the bytes of a file, which may come from anywhere, as its arrays. Raises ValueError
+        or OverflowError for a file that `encode` has not made.
+        """
+        tables = cls()
+        begin = 0
+        while True:
+            member = _MEMBER.match(file[begin : begin + 30].tobytes())
+            if member is None:  # the zip file's directory
+                return tables
+            name_size, extra_size = (int.from_bytes(size, "little") for size in member.groups())
+            name = file[begin + 30 : begin + 30 + name_size].tobytes().decode()
+            begin += 30 + name_size + extra_size
+            header = _NPY.match(file[begin : begin + 512].tobytes())
+            if header is None:
+                raise ValueError(f"no array {name}")
+            shape = [int(n) for n in header[2].replace(b",", b" ").split()]
+            begin += header.end()
+            array = np.frombuffer(file, header[1].decode(), math.prod(shape), begin)
+            tables[name.removesuffix(".npy")] = array.reshape(shape)
+            begin += array.nbytes
 
     @staticmethod
     def encode_texts(texts: Sequence[str]) -> Array:
@@ -186,62 +234,6 @@ class Tables(dict[str, Array]):
         boundaries = np.arange(geometry.shards(extent) + 1) * geometry.rows_per_shard
         rows_before: Doubles = np.interp(boundaries, edges, before)
         return np.diff(rows_before).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTable:
-    """A table's entry in a split's manifest, and its file: its numbers, then their CRC-32C. An
-    empty table is stored as one row of zeros.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    sha256: str  # of the file
-
-    @classmethod
-    def encode(cls, name: str, array: Array) -> tuple[StoredTable, bytes]:
-        """Encode a table. Returns its entry, and the bytes of its file."""
-        data = array.tobytes()
-        if not array.size:
-            data = bytes(math.prod(max(1, n) for n in array.shape) * array.itemsize)
-        file = data + crc32c(data)
-        return cls(name, array.dtype.name, array.shape, sha256(file)), file
-
-    @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> list[StoredTable]:
-        """The tables that a manifest names; [] for a stream's."""
-        tables = []
-        for name, entry in manifest.get("tables", {}).items():
-            tables.append(cls(name, entry["dtype"], tuple(entry["shape"]), entry["sha256"]))
-        return tables
-
-    def as_json(self) -> dict[str, Any]:
-        """The table's entry in the manifest, which has it by name."""
-        return {"dtype": self.dtype, "shape": list(self.shape), "sha256": self.sha256}
-
-    @property
-    def folder(self) -> str:
-        """The folder of the table's Zarr array, below its split."""
-        return f"{TABLE_FOLDER}/{self.name}-{self.sha256[:16]}"
-
-    @property
-    def key(self) -> str:
-        """The path of the table's file, below its split."""
-        return shard_key(self.folder, 0, self.shape[1:])
-
-    @property
-    def metadata(self) -> bytes:
-        """The zarr.json of the table's array."""
-        return table_metadata(self.shape, np.dtype(self.dtype))
-
-    def decode(self, file: Bytes) -> Array | None:
-        """View the bytes of a file as the table; None if they are not those of this entry."""
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        n_numbers = math.prod(max(1, n) for n in self.shape)
-        if sha256(file) != self.sha256 or len(file) != n_numbers * dtype.itemsize + 4:
-            return None
-        return np.frombuffer(file, dtype, count=math.prod(self.shape)).reshape(self.shape)
 
 
 def _widen(texts: Array, width: int) -> Array:

@@ -59,7 +59,7 @@ class _StrictStore(WrapperStore[Any]):
         store: ZarrStore,
         location: str,
         committed: Collection[str],
-        require_current: Callable[[], None],
+        require_current: Callable[..., None],
     ) -> None:
         super().__init__(store)
         self._location = location
@@ -72,8 +72,8 @@ class _StrictStore(WrapperStore[Any]):
         if key not in self._committed:  # the file belongs to an unfinished commit
             return None
         data = await super().get(key, prototype, byte_range)
-        # Check this first: a shard that is missing because its split was replaced is no damage.
-        self._require_current()
+        # Check this first: a shard that is missing after a later commit is no damage.
+        self._require_current(is_missing=data is None)
         if data is None:
             raise missing(f"{self._location}/{key}")
         return data

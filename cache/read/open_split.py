@@ -19,6 +19,7 @@ from cache.format.folders import refuse_unmounted_stream
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit
 from cache.format.place import Place
+from cache.format.tables import Tables
 from cache.read.streams import OpenCommit, OpenStream
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
@@ -45,8 +46,12 @@ class OpenSplit(OpenCommit):
         self.store = commit.place.store
         self.name = commit.place.split
         self.root = self.store.root
-        self.tables = commit.tables
         self._streams: dict[str, OpenStream] = {}  # by name, opened on first use
+
+    @property
+    def tables(self) -> Tables:
+        """Its tables, which a pickled split reads when they are first used. Raises CacheError."""
+        return self.commit.tables
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -140,8 +145,7 @@ class OpenSplit(OpenCommit):
                 raise CacheError(
                     f"{self.name}: no feature stream {stream!r}{hint} there are: {names}. {do}"
                 )
-            # If the split was replaced, the stream belongs to the new rows: this raises.
-            self.require_current()
+            self.require_current()  # else the stream belongs to other rows
             self._streams[stream] = OpenStream(commit, self.commit)
         return self._streams[stream]
 

@@ -67,8 +67,9 @@ class StoredArray:
     n_rows: int
     # the manifest's record of each shard, by its number as text; the file must have its size
     records: Mapping[str, str]
-    # called after opening a shard; raises when the array has been replaced
-    check_current: Callable[[], None]
+    # called after opening a shard, with is_missing=True if it cannot be; raises when the array has
+    # been replaced
+    check_current: Callable[..., None]
 
 
 class Rows(ABC):
@@ -199,10 +200,10 @@ class _MappedRows(Rows):
             record = self._records.get(str(shard))
             try:
                 opened = _POOL.map(self._file(shard), self._layout, record)
-            finally:
-                # Also after an error: a shard that is missing because the split was replaced is no
-                # damage.
-                self._check_current()
+            except CacheError:  # a shard that is missing after a later commit is no damage
+                self._check_current(is_missing=True)
+                raise
+            self._check_current()
             self._maps[shard] = opened
             _POOL.add(self, shard)
         return opened
@@ -317,10 +318,10 @@ class _RangedRows(Rows):
         for n_done in range(0, len(by_shard), _SHARDS_AT_ONCE):
             try:
                 parts_of_rows = map_parallel(self._fetch, by_shard[n_done:][:_SHARDS_AT_ONCE])
-            finally:
-                # Check this afterwards, also after an error: a shard that is missing because the
-                # split was replaced is no damage. All rows are of the commit that it allows.
-                self._check_current()
+            except CacheError:  # a shard that is missing after a later commit is no damage
+                self._check_current(is_missing=True)
+                raise
+            self._check_current()  # afterwards: all rows are of the commit that it allows
             fetched = dict(ChainMap(*parts_of_rows))  # chunk -> its rows
             is_fetched = np.isin(parts.chunk, list(fetched))
             for part in np.flatnonzero(is_fetched).tolist():

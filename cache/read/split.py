@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cache.arrays import Array, Ints
-from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit, suggestion
+from cache.errors import AccessDenied, CacheError, MissingSplit, suggestion
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.folders import possible_splits
@@ -30,6 +30,7 @@ from cache.format.place import Place
 from cache.format.track_tables import TrackTable, VideoTable
 from cache.read.batches import Batch, StreamFields
 from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, DefaultStream, OpenSplit
+from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, join_adjacent, windows_of
@@ -152,8 +153,8 @@ class FeatureCache(Mapping[str, "Split"]):
 class Split(OpenSplit):
     """One committed state of <dataset>/<split>: read its tracks, rows and windows.
 
-    To see later commits, open the split again. When a pickled split is loaded, as in a worker, it
-    is opened again there, and raises CacheChanged if there has been a commit since.
+    To see later commits, open the split again. It and its pickled copies, as in workers, stay
+    readable after later commits, until `gc` or a replaced stream: then they raise CacheChanged.
 
     `read` returns these fields for B windows of T rows:
 
@@ -179,7 +180,8 @@ class Split(OpenSplit):
         finders: tuple[FindMirror, ...] = ()
         if any(column.mirror == FUNCTION for column in self.extra.values()):
             finders = tuple(extra.FINDERS)
-        return _reopen, (self.root, self.name, self.commit.digest, finders)
+        streams = {name: stream.commit for name, stream in self._streams.items()}
+        return _restore, (self.commit, streams, finders)
 
     def __repr__(self) -> str:
         counts = f"{self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
@@ -361,13 +363,13 @@ class Split(OpenSplit):
         return Batch(self, np.asarray(windows), chosen).read(fields, dtype, out)
 
 
-def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror]) -> Split:
-    """Open a pickled split again, and register its functions that find mirror functions."""
+def _restore(commit: Commit, streams: Mapping[str, Commit], finders: Sequence[FindMirror]) -> Split:
+    """A pickled split with its open streams. Registers its functions that find mirror functions.
+    Reads no file: in a worker, errors are those of the first read.
+    """
     for find in finders:
         find_mirrors_by(find)
-    split = FeatureCache(root)[name]
-    if split.manifest["digest"] != digest:
-        raise CacheChanged(
-            f"{root}/{name}: there has been a commit since it was opened: open it again"
-        )
+    split = Split(commit)
+    for name, stream in streams.items():
+        split._streams[name] = OpenStream(stream, commit)
     return split

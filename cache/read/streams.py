@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.arrays import Array, Flags, Ints, Keys
 from cache.crop_policy import CropPolicy
-from cache.errors import CacheChanged, CacheError
+from cache.errors import CacheError
 from cache.format.layout import (
     COMPUTED,
     HAS_VALUE,
@@ -68,32 +68,37 @@ class OpenCommit:
 
 class _StalenessCheck:
     """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
-    have been replaced since. A later commit that still names all of them is allowed.
+    have been replaced since. Shards of a split that a later commit does not name are allowed: they
+    stay until `gc`, and no other ones get their numbers. Those of a stream are computed again.
 
     Readers refer to this object, not to their `OpenCommit`: so shards are closed as soon as nothing
     else refers to that.
     """
 
     def __init__(self, commit: Commit) -> None:
-        self._place = commit.place
+        self._commit = commit
         self._etag = commit.etag
-        self._shards = commit.manifest["shards"]
+        self._are_named = True  # whether the newest commit names all shards
 
-    def __call__(self) -> None:
-        place = self._place
-        if place.store.etag(place.manifest) == self._etag:
-            return
-        current = Commit.load_manifest(place)
-        if current is not None:
-            shards = current.manifest["shards"]
-            if all(
-                records.items() <= shards.get(array, {}).items()
-                for array, records in self._shards.items()
-            ):
-                self._etag = current.etag
-                return
-        home = place.store.location(place.manifest_folder)
-        raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
+    def __call__(self, *, is_missing: bool = False) -> None:
+        """is_missing: there is no file of a shard, or a damaged one."""
+        place = self._commit.place
+        if place.store.etag(place.manifest) != self._etag:
+            current = Commit.load_manifest(place)
+            if current is None:
+                raise self._commit.changed_error()
+            self._are_named = True
+            for array, records in self._commit.manifest["shards"].items():
+                named = current.manifest["shards"].get(array, {})
+                if records.items() <= named.items():
+                    continue
+                self._are_named = False
+                others = {number: named.get(number, record) for number, record in records.items()}
+                if place.stream is not None or others != records:
+                    raise self._commit.changed_error()
+            self._etag = current.etag
+        if is_missing and not self._are_named:
+            raise self._commit.changed_error()
 
 
 class OpenStream(OpenCommit):
@@ -104,7 +109,7 @@ class OpenStream(OpenCommit):
 
     def __init__(self, commit: Commit, split: Commit) -> None:
         super().__init__(commit)
-        self._tables = split.tables
+        self._split = split
         self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
         self._geometry = commit.geometry
@@ -139,7 +144,7 @@ class OpenStream(OpenCommit):
     @cached_property
     def jitter_seeds(self) -> Keys:
         """The random seed of each track's jitter (n_tracks,)."""
-        names = self._tables.texts("track_name")
+        names = self._split.tables.texts("track_name")
         if self.crop.jitter is None:
             return np.zeros(len(names), np.uint64)
         return self.crop.seeds(names)
@@ -176,14 +181,14 @@ class OpenStream(OpenCommit):
         """Rows of tracks that are still to be computed in the stream's shards: (N, 2) of
         [start, stop) rows, each range in one track.
         """
-        return intersect(self._tables.track_rows, self.recorded_pending_rows())
+        return intersect(self._split.tables.track_rows, self.recorded_pending_rows())
 
     def undecodable(self) -> int:
         """Number of rows of tracks that have no features because their frames could not be decoded.
         Pending rows are not counted.
         """
         undecodable = self.rows_with_flag(UNDECODABLE)
-        without = intersect(self._tables.run_rows, undecodable)
+        without = intersect(self._split.tables.run_rows, undecodable)
         return int(np.diff(without).sum() - np.diff(self.pending_rows()).sum())
 
     def recorded_pending_rows(self) -> Ranges:

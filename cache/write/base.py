@@ -2,12 +2,14 @@
 
 A commit is made by `publish`, in this order:
 
-    1. a note on it is added to provenance.json
-    2. new tables are written; shards have been written before
-    3. manifest.json is replaced: from now on, readers see the commit
-    4. `follow_manifest` updates the cache's list of splits, removes what the manifest replaces, and
-       writes each zarr.json that is missing or outdated. These come last: until all of them are
-       written, the commit is unfinished, and the next writer finishes it
+    1. a note on it is added to provenance.json, and the file of tables is written; shards have been
+       written before
+    2. manifest.json is replaced: from now on, readers see the commit
+    3. `follow_manifest` updates the cache's list of splits, and writes each zarr.json that is
+       missing or outdated. These come last: until all of them are written, the commit is
+       unfinished, and the next writer finishes it
+
+Files that only earlier commits name stay, for readers of these; `gc` removes them.
 
 Staged work is work that a writer has finished but not committed; it is in the folder
 `.writing/staged`. A writer's commit takes over the work of its plan, and removes it.
@@ -21,19 +23,14 @@ import platform
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, ClassVar, Final, Self
 
 from cache.format import layout
-from cache.format.folders import (
-    committed_names,
-    find_unnamed_shards,
-    find_unnamed_tables,
-    places_of,
-)
+from cache.format.folders import committed_names, places_of
 from cache.format.layout import json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import (
@@ -42,7 +39,7 @@ from cache.format.manifest import (
 )
 from cache.format.place import Place
 from cache.format.shard import sha256
-from cache.format.tables import StoredTable, Tables
+from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
@@ -106,7 +103,9 @@ class Writer(ABC):
         note = notes.setdefault(self._commit.digest, {})
         note.update(self._provenance)
         self._lock.require()
-        _write_notes(self.place, notes)
+        self._store.put_small(
+            {self.place.provenance: _notes_file(notes)}, self.place.manifest_folder
+        )
 
     def _remove_unfinished(self, staged: str) -> None:
         """After a commit, remove the folder of staged work `staged`, and the files of parts. If the
@@ -120,14 +119,22 @@ class Writer(ABC):
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
 
-    def _remove_uncommitted(self, commit: Commit, work: StagedWork) -> None:
-        """Remove the uncommitted shards that killed writers have written under final names, as new
-        shards will have the same names, and the pieces that record them. In a store without locks,
-        other writers may be running, and only the pieces of `work` go.
+    def _remove_uncommitted(
+        self, work: StagedWork, arrays: Iterable[str], is_new: Callable[[int], bool]
+    ) -> None:
+        """Remove the shards whose number is of the next commit and that killed writers have written
+        under final names, and the pieces that record them. In a store without locks, other writers
+        may be running, and only the pieces of `work` go.
         """
         work.remove_shards()
         if self._store.exclusive:
-            self._store.remove([*find_unnamed_shards(commit)])
+            folders = [f"{self.place.array_key(name)}/{layout.SHARDS}" for name in arrays]
+            keys = []
+            for folder in folders:
+                for name in self._store.list_names(folder):
+                    if name.isdigit() and is_new(int(name)):
+                        keys.append(f"{folder}/{name}")
+            self._store.remove(keys)
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None
@@ -157,14 +164,14 @@ def publish(
     started: float,
     keep_staged: bool,
 ) -> dict[str, Any]:
-    """Commit: write new tables, replace the manifest, then write what is derived from it. Does
-    nothing if the manifest would not change.
+    """Commit: write tables that differ, replace the manifest, then write what is derived from it.
+    Does nothing if the manifest would not change.
 
     If the process is killed before the manifest is replaced, readers see no change. If it is killed
     later, the next writer finishes the commit.
 
     Args:
-        entries: the manifest without its format, tables and digest.
+        entries: the manifest without its format, digest and tables.
         tables: the split's tables; empty for a stream.
         before: the current commit, or `Commit.empty`.
         note: goes to `provenance.json`, with the time since `started`.
@@ -175,30 +182,30 @@ def publish(
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
-    encoded = [StoredTable.encode(name, array) for name, array in tables.items()]
+    files = {}
     if place.stream is None:
-        body["tables"] = {table.name: table.as_json() for table, _ in encoded}
+        file = tables.encode()
+        body["tables"] = sha256(file)
+        if body["tables"] != before.manifest.get("tables"):
+            files[place.tables_key(body["tables"])] = file
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if manifest["digest"] == before.digest:
         return manifest
 
-    # the steps 1 to 4 of the module's docstring
-    _add_note(before, manifest["digest"], note, started)
-
-    committed = StoredTable.from_manifest(before.manifest)
-    new = {place.array_key(table.key): file for table, file in encoded if table not in committed}
-    store.put_small(new, place.manifest_folder)
+    # the steps 1 to 3 of the module's docstring
+    files[place.provenance] = _add_note(before, manifest["digest"], note, started)
+    store.put_small(files, place.manifest_folder)
 
     store.replace(place.manifest, json_file(manifest), expected=before.etag)
 
-    follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
+    follow_manifest(Commit(place, manifest, None), keep_staged=keep_staged)
     return manifest
 
 
 def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
-    """Finish a commit after its manifest is written: add the split to the cache's list, remove
-    tables that the manifest does not name, and write each zarr.json that is missing or outdated.
-    The caller holds the lock. In a store without locks, nothing is removed.
+    """Finish a commit after its manifest is written: add the split to the cache's list, and write
+    each zarr.json that is missing or outdated. The caller holds the lock. In a store without locks,
+    nothing is removed.
 
     Args:
         keep_staged: False: an unfinished commit has taken over the staged work, which is removed if
@@ -210,17 +217,15 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     stale = commit.find_stale_metadata()
     # Only after the commit: readers report a listed split without a manifest as missing.
     update_list(store, add=[place.split], committed=committed_names(store))
-    if store.exclusive:
-        store.remove([*find_unnamed_tables(commit)])
-        if stale and not keep_staged:
-            store.remove([place.staged])
+    if store.exclusive and stale and not keep_staged:
+        store.remove([place.staged])
     if stale:  # last: it shows that the commit is unfinished
         store.put_small(stale, place.arrays_folder)
 
 
-def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: float) -> None:
-    """Add a commit's note to provenance.json, before the commit is made: a note without its commit
-    does no harm. before: the current commit.
+def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: float) -> bytes:
+    """The bytes of provenance.json with the note of a commit that is not made yet: a note without
+    its commit does no harm. before: the current commit.
     """
     software = {}
     for name in _SOFTWARE:
@@ -239,12 +244,12 @@ def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: fl
     # The file has its notes sorted by digest; the newest are kept.
     by_time = sorted(before.notes().items(), key=lambda item: str(item[1].get("finished", "")))
     earlier = by_time[-(_NOTES - 1) :]
-    _write_notes(before.place, {**dict(earlier), digest: note})
+    return _notes_file({**dict(earlier), digest: note})
 
 
-def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
-    """Write the notes of all commits, by their manifests' digests."""
-    place.store.put_small({place.provenance: json_file({"commits": notes})}, place.manifest_folder)
+def _notes_file(notes: Mapping[str, Any]) -> bytes:
+    """The bytes of provenance.json: the notes of all commits, by their manifests' digests."""
+    return json_file({"commits": notes})
 
 
 def finish_commits(root: Root, split: str) -> None:

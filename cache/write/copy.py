@@ -307,11 +307,11 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy files that commands keep next to a manifest, such as a conversion's stamps, unless the
     other cache has them.
     """
-    commit_files = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
+    commit_files = (layout.MANIFEST, layout.PROVENANCE, "zarr.json", "tables-")
     files = {}
     for name in source.list_names(home):
         key = f"{home}/{name}"
-        is_stamp = name.endswith((".json", ".npz")) and name not in commit_files
+        is_stamp = name.endswith((".json", ".npz")) and not name.startswith(commit_files)
         if is_stamp and not store.exists(key):
             files[key] = source.read(key)
     store.put_small(files, home)

@@ -1,9 +1,9 @@
 """Remove unreferenced files of killed and replaced writers; the user's own files stay.  [cache]
 
 `gc` goes through every split and stream of a cache (each a `Place`), under the lock of its writer,
-and removes what no manifest names: what a killed write left, shards that a later commit replaced,
-arrays of deleted streams. Files that this program does not write are never touched. It returns what
-it removed and what it left, with the reason (`Collected`).
+and removes what no manifest names: what a killed write left, tables, shards and columns that a
+later commit replaced, arrays of deleted streams. Files that this program does not write are never
+touched. It returns what it removed and what it left, with the reason (`Collected`).
 
 *Unfinished work* is staged by a writer and not committed yet (`cache/write/staged.py`). With it,
 there may be files that only its writer knows: those in `.writing`, and shards under final names.
@@ -51,8 +51,8 @@ class Collected:
 def gc(
     root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None
 ) -> Collected:
-    """Remove files of the cache that no manifest names. Readers and committed rows are not
-    affected.
+    """Remove files of the cache that no manifest names. Committed rows are not affected; readers
+    that have opened an earlier commit may have to open it again.
 
     Args:
         root: the cache.
@@ -134,7 +134,7 @@ class _Sweep:
         commit.
         """
         refuse_running_parts(self.store, place.writing)
-        commit = Commit.load(place)
+        commit = Commit.load_manifest(place)
         if commit is None:
             lost = lost_manifest(place)
             if lost:

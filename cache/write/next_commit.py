@@ -133,7 +133,7 @@ class NextCommit:
         removal: what it takes away.
         shards: its rows: those of a killed writer, and those to come.
         keys: for each video to append, what decides its rows besides the plan.
-        publish: called with this commit, its manifest and its tables, to make it.
+        publish: called with its manifest and its tables, to make it.
     """
 
     journalled: dict[str, str]
@@ -145,7 +145,7 @@ class NextCommit:
         removal: _Removal,
         shards: SplitShards,
         keys: Mapping[str, str],
-        publish: Callable[[NextCommit, Mapping[str, Any], Tables], None],
+        publish: Callable[[Mapping[str, Any], Tables], None],
     ) -> None:
         self.state = removal.state
         """What is committed before it."""
@@ -245,7 +245,7 @@ class NextCommit:
             tables = self.removal.remaining.plus(tables)
         manifest = {**entries, **self._own_entries(tables)}
         self._ended = _ENDED  # also if it fails: the manifest may have been replaced
-        self._publish(self, manifest, tables)
+        self._publish(manifest, tables)
 
     def _own_entries(self, tables: Tables) -> dict[str, Any]:
         """The manifest's entries that are not the caller's, except those that `publish` adds."""

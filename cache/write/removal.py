@@ -45,11 +45,11 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
-    """Commit a stream, or a split (`stream` is None), without some of its shards, and delete their
-    files.
+    """Commit a stream, or a split (`stream` is None), without some of its shards.
 
-    A stream's shards become pending again. A split's shards must not have rows of tracks; this is
-    not checked. Raises CacheError if the stream or split is missing or has a running writer.
+    A stream's shards become pending again, and their files are deleted, as new ones will have the
+    same names. A split's files stay until `gc`; they must not have rows of tracks, which is not
+    checked. Raises CacheError if the stream or split is missing or has a running writer.
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
@@ -85,4 +85,5 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         started=time.time(),
         keep_staged=True,
     )
-    place.store.remove(place.shard_folders(arrays, numbers))
+    if place.stream is not None:
+        place.store.remove(place.shard_folders(arrays, numbers))

@@ -99,8 +99,7 @@ class SplitWriter(Writer):
                 "shards": {name: {} for name in self._columns},
                 EXTRA: {name: column.as_json() for name, column in self._extra.items()},
             }
-            tables = Tables.from_records([], self._extra.values())
-            commit = Commit.empty(self.place, entries, tables)
+            commit = Commit.empty(self.place, entries)
         else:
             follow_manifest(commit)
             self._refuse_missing_columns(commit)
@@ -138,8 +137,8 @@ class SplitWriter(Writer):
 
         Args:
             drop: names of committed videos to remove or replace.
-            invalidate: numbers of shards to remove from all columns. They may not have rows of
-                tracks that stay. If the columns have changed, all committed shards are removed.
+            invalidate: numbers of shards to leave out of all columns. They may not have rows of
+                tracks that stay. If the columns have changed, all committed shards are left out.
             keys: for each video to append, what decides its rows besides the plan. Finished
                 videos with other keys must be appended again. None: the plan decides all rows.
 
@@ -160,18 +159,16 @@ class SplitWriter(Writer):
         files = ShardFiles(self.place, self._columns, self._commit.geometry, work)
         shards = SplitShards.resume(files, self._lock, self.state.first_row, is_usable)
         if not shards.journalled:
-            self._remove_uncommitted(self._commit, work)
+            first = self.state.first_row // self._commit.geometry.rows_per_shard
+            self._remove_uncommitted(work, self._columns, lambda number: number >= first)
         self._next = NextCommit(removal, shards, keys or {}, self._publish_next)
         return self._next
 
-    def _publish_next(
-        self, following: NextCommit, manifest: Mapping[str, Any], tables: Tables
-    ) -> None:
+    def _publish_next(self, manifest: Mapping[str, Any], tables: Tables) -> None:
         """Make the commit that `begin` returned."""
-        before = self._commit
+        gone = sorted(self._commit.manifest["shards"].keys() - self._columns.keys())
+        # Plain Zarr readers, and `gc`, know a column by it; our readers do not need it.
+        self._store.remove([f"{self.place.array_key(name)}/zarr.json" for name in gone])
         self._publish(manifest, tables)
-        gone = sorted(before.manifest["shards"].keys() - self._columns.keys())
-        self._store.remove([self.place.array_key(name) for name in gone])
-        self._store.remove(self.place.shard_folders(self._columns, following.removal.shards))
         self._remove_unfinished(self.place.staged)
         self._open_next()

@@ -231,7 +231,8 @@ class ShardFiles:
         end = (staged.number + 1) * self.geometry.rows_per_shard
         records = {str(staged.number): staged.records[name]}
         # not committed: there is no manifest to compare
-        return Rows.open(StoredArray(self._place, self._layout(name), end, records, lambda: None))
+        stored = StoredArray(self._place, self._layout(name), end, records, lambda **_: None)
+        return Rows.open(stored)
 
     def _layout(self, name: str) -> ShardLayout:
         return ShardLayout(self.columns[name], self.geometry)

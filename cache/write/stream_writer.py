@@ -226,7 +226,8 @@ class StreamWriter(Writer):
             invalidate_shards(self.place, state.commit, foreign)
             state = self._read_state()
         if not state.work.names(SHARD):  # killed writers had other plans
-            self._remove_uncommitted(state.commit, state.work)
+            committed = state.commit.shards
+            self._remove_uncommitted(state.work, state.columns, lambda n: n not in committed)
         self.shards = state
         self._accepted = {}
         self.refused = []

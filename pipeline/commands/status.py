@@ -68,7 +68,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     instead = sub.add_mutually_exclusive_group()  # of the table
-    help_ = "Show bytes and commit times by split and stream"
+    help_ = "Show bytes and commit times by split and stream, and what gc would free"
     instead.add_argument("--sizes", action="store_true", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
     instead.add_argument("--csv", action="store_true", help=help_)
@@ -126,6 +126,8 @@ def _run(args: argparse.Namespace) -> int:
         result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif sizes:
         result.text.append(_sizes_table(sizes))
+        n_bytes = cache.gc(args.cache, dry_run=True).bytes
+        result.add_line(f"gc would free {size(n_bytes)} in the whole cache", IDLE)
     elif rows and not args.sizes:
         result.text += _tables(rows)
     if not args.sizes:

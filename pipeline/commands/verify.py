@@ -216,7 +216,7 @@ def _add_repair(result: CommandResult, repair: _Repair) -> None:
     """Add the lines for the terminal."""
     for verb, keys in (
         ("restored", repair.restored),
-        ("of damaged shards removed", repair.removed),
+        ("of damaged shards taken off the manifest", repair.removed),
     ):
         if keys:
             result.add_line(f"{count(len(keys), 'file')} {verb}:")

@@ -277,7 +277,7 @@ class Histories(RuleBasedStateMachine):
             for file in sorted(self.root.rglob("*"))
             if file.is_file() and file.name not in ("provenance.json", "lock")
         ]
-        shards = [file for file in files if "c" in file.parts and "tables" not in file.parts]
+        shards = [file for file in files if "c" in file.parts]
         files = (
             [file for file in shards if ("features" in file.parts) == (of == "stream")]
             if of
@@ -305,8 +305,7 @@ class Histories(RuleBasedStateMachine):
             with contextlib.suppress(CacheError):
                 assert differences(self.root, self.state) == []
         name = key.removeprefix(f"{SPLIT}/")
-        is_table = name.startswith("tables/") and file.name != "zarr.json"
-        if key == "zarr.json" or name.endswith("manifest.json") or is_table:
+        if key == "zarr.json" or name.endswith(("manifest.json", ".npz")):
             file.write_bytes(whole)
         else:
             self._disk_changed()

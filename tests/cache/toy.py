@@ -136,11 +136,15 @@ def spoil(file):
     return before
 
 
-def table_file(root, name, split=SPLIT):
-    """The file of a table of the current commit."""
-    (folder,) = (root / split / "tables").glob(f"{name}-*")
-    (file,) = (file for file in (folder / "c").rglob("*") if file.is_file())
-    return file
+def names(root, split=SPLIT):
+    """The names of the committed videos."""
+    return cache.open(root)[split].videos.names
+
+
+def tables_file(root, split=SPLIT):
+    """The file of the current commit's tables."""
+    manifest = json.loads((root / split / "manifest.json").read_bytes())
+    return root / split / f"tables-{manifest['tables'][:16]}.npz"
 
 
 def rewrite(manifest, **changes):

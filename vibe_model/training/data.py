@@ -11,8 +11,6 @@ Features stay as stored (float16) until they are on the device.
 
 from __future__ import annotations
 
-import functools
-import pickle
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,9 +79,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
 
-    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise
-    CacheChanged after a commit. Each of `world_size` ranks has its share of every batch
-    (`cache.mixture.Mixture`).
+    Workers give the same batches, forked or spawned. Each of `world_size` ranks has its share of
+    every batch (`cache.mixture.Mixture`).
 
     Features are read with each batch, or once into `table`, where `hold` says (the setting of that
     name). Then a batch has `table_rows`, from which `stream` makes features.
@@ -116,8 +113,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
         layout = _BatchLayout.plan(config, self.mixture, has_features=table_layout is None)
         self._reader = _BatchReader(self.mixture, layout, config.extra_streams, table_layout)
 
-    def __reduce__(self) -> tuple[type[_UnopenedBatches], tuple[bytes]]:
-        return _UnopenedBatches, (pickle.dumps(self._reader),)
+    def __reduce__(self) -> tuple[type[_WorkerBatches], tuple[_BatchReader]]:
+        return _WorkerBatches, (self._reader,)
 
     def __len__(self) -> int:
         return self._n_steps
@@ -155,18 +152,11 @@ class TrainingBatches(Dataset[TrainingBatch]):
         yield from _one_ahead(prepare_next)
 
 
-class _UnopenedBatches(Dataset[TrainingBatch]):
-    """`TrainingBatches` in a worker, which opens the splits with its first batch: if it cannot, it
-    raises then, instead of dying silently while it starts.
-    """
+class _WorkerBatches(Dataset[TrainingBatch]):
+    """`TrainingBatches` in a worker."""
 
-    def __init__(self, packed: bytes) -> None:
-        self._packed = packed  # a `_BatchReader`
-
-    @functools.cached_property
-    def _reader(self) -> _BatchReader:
-        reader: _BatchReader = pickle.loads(self._packed)  # noqa: S301  our own bytes
-        return reader
+    def __init__(self, reader: _BatchReader) -> None:
+        self._reader = reader
 
     def __getitem__(self, step: int) -> TrainingBatch:
         return self._reader.read(step)
@@ -174,7 +164,7 @@ class _UnopenedBatches(Dataset[TrainingBatch]):
 
 @dataclass(frozen=True, eq=False)
 class _BatchReader:
-    """Reads the batch of any step. Sent to another process, it opens the splits again."""
+    """Reads the batch of any step."""
 
     mixture: Mixture
     layout: _BatchLayout

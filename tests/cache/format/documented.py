@@ -1,14 +1,16 @@
 """docs/cache-format.md as code: a reader that knows only what is written there.
 
-No NumPy and nothing of `cache`: `struct`, `json`, `hashlib`, and our own CRC-32C.
+No NumPy and nothing of `cache`: `struct`, `json`, `hashlib`, `zipfile`, and our own CRC-32C.
 """
 
+import ast
 import hashlib
 import itertools
 import json
 import math
 import re
 import struct
+import zipfile
 from typing import Any
 
 LETTER = {
@@ -20,10 +22,11 @@ LETTER = {
     "float32": "f",
     "float64": "d",
 }
+TYPES = {"<i4": "i", "<i8": "q", "|u1": "B", "<f4": "f", "<f8": "d"}  # of tables
 ABSENT = 2**64 - 1
 
 Manifest = dict[str, Any]  # any JSON object
-Files = dict[str, bytes]  # of tables by name
+Files = dict[str, bytes]  # of tables by name, each as NumPy's .npy
 Numbers = tuple[Any, ...]  # of one row
 Runs = list[tuple[int, int]]
 
@@ -48,16 +51,21 @@ def digest(text):
 
 
 def open_manifest(home):
-    """(manifest, the file of each table that it names)."""
+    """(manifest, the members of the file of tables that it names)."""
     text = (home / "manifest.json").read_text()
     manifest = json.loads(text)
-    assert manifest["format"] == "vibe-cache 2"
+    assert manifest["format"] == "vibe-cache 3"
     assert manifest["digest"] == digest(text)
     files = {}
-    for name, table in manifest.get("tables", {}).items():
-        folder = home / "tables" / f"{name}-{table['sha256'][:16]}"
-        files[name] = folder.joinpath("c", *["0"] * len(table["shape"])).read_bytes()
-        assert hashlib.sha256(files[name]).hexdigest() == table["sha256"]
+    if "tables" in manifest:
+        tables = home / f"tables-{manifest['tables'][:16]}.npz"
+        assert hashlib.sha256(tables.read_bytes()).hexdigest() == manifest["tables"]
+        with zipfile.ZipFile(tables) as archive:
+            assert archive.testzip() is None
+            for member in archive.infolist():
+                assert member.compress_type == zipfile.ZIP_STORED
+                assert member.date_time == (1980, 1, 1, 0, 0, 0)
+                files[member.filename.removesuffix(".npy")] = archive.read(member)
     return manifest, files
 
 
@@ -112,13 +120,16 @@ def read_column(base, name, manifest, trailing, dtype):
     return column
 
 
-def read_table(name, manifest, files):
+def read_table(name, files):
     """A list with the numbers of each row."""
-    table, data = manifest["tables"][name], files[name]
-    assert crc32c(data[:-4]) == data[-4:]
-    n_rows, n_numbers = table["shape"][0], math.prod(table["shape"][1:])
-    rows = struct.iter_unpack(f"<{n_numbers}{LETTER[table['dtype']]}", data[:-4])
-    return list(itertools.islice(rows, n_rows))
+    assert files[name][:8] == b"\x93NUMPY\1\0"
+    (size,) = struct.unpack("<H", files[name][8:10])
+    header = ast.literal_eval(files[name][10 : 10 + size].decode())
+    data = files[name][10 + size :]
+    letter = TYPES[header["descr"]]
+    row = struct.Struct(f"<{math.prod(header['shape'][1:])}{letter}")
+    assert (header["fortran_order"], len(data)) == (False, header["shape"][0] * row.size)
+    return list(row.iter_unpack(data))
 
 
 def text(row):

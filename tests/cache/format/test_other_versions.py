@@ -7,10 +7,14 @@ import pytest
 import cache
 from tests.cache.toy import SPLIT
 
-REFUSED = r"manifest.json: expected format 'vibe-cache 2', found .* Another version made it"
+REFUSED = (
+    r"manifest.json: expected format 'vibe-cache 3', found format .* Another version made it: "
+    r"convert and extract again, into another cache. Commit 3e733d41 is the last one that reads "
+    "'vibe-cache 2'"
+)
 
 
-@pytest.mark.parametrize("version", ["vibe-cache 1", "vibe-cache 3"])
+@pytest.mark.parametrize("version", ["vibe-cache 2", "vibe-cache 4"])
 @pytest.mark.parametrize("home", [SPLIT, f"{SPLIT}/features/resnet50"])
 def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
     root = tmp_path / "cache"

@@ -68,9 +68,9 @@ def same(ours, theirs):
 
 
 def runs_of(split):
-    _, manifest, files = split
-    starts = read_table("run_start", manifest, files)
-    stops = read_table("run_stop", manifest, files)
+    files = split[2]
+    starts = read_table("run_start", files)
+    stops = read_table("run_stop", files)
     return [(a, b) for (a,), (b,) in zip(starts, stops, strict=True)]
 
 
@@ -109,8 +109,8 @@ def test_a_stream_reads_as_documented(root):
 def test_tables_accounts_and_windows_read_as_documented(root, split):
     _, manifest, files = split
     ours = cache.open(root)["toy/train"]
-    table = {name: read_table(f"track_{name}", manifest, files) for name in TRACKS}
-    videos = [text(row) for row in read_table("video_name", manifest, files)]
+    table = {name: read_table(f"track_{name}", files) for name in TRACKS}
+    videos = [text(row) for row in read_table("video_name", files)]
     theirs = [
         cache.TrackRecord(text(name), videos[video], start, stop, fps, step, scale)
         for name, (video,), (start,), (stop,), (step,), (fps,), (scale,) in zip(
@@ -123,8 +123,8 @@ def test_tables_accounts_and_windows_read_as_documented(root, split):
     assert {text(row) for row in table["gender"]} == {"neutral"}
     assert all(math.isnan(number) for row in table["intrinsics"] for number in row)
 
-    accounts = bytes(number for (number,) in read_table("video_account", manifest, files))
-    stops = [stop for (stop,) in read_table("video_account_stop", manifest, files)]
+    accounts = bytes(number for (number,) in read_table("video_account", files))
+    stops = [stop for (stop,) in read_table("video_account_stop", files)]
     parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
     assert parts == [video.account for video in ours.videos]
 

@@ -1,6 +1,8 @@
 """What a batch holds, and what makes reading refuse."""
 
+import copy
 import itertools
+import pickle
 import shutil
 import weakref
 from typing import Any
@@ -163,6 +165,30 @@ def test_a_reader_that_stays_open_reads_on_after_a_commit_that_only_adds(tmp_pat
         np.testing.assert_array_equal(values, before[name])
     for name in stays_open.columns:  # opened only now
         assert stays_open.column(name)[:40].tobytes() == stays_open.rows(name, 0, 40).tobytes()
+
+
+def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(tmp_path, toy):
+    """As workers of a training that start later, or a copy of the split."""
+    toy.write(tmp_path, [toy.video("a", [40]), toy.video("b", [20]), toy.video("c", [8])])
+    toy.write_stream(tmp_path)
+    split, without_stream = (cache.open(tmp_path)["toy/train"] for _ in range(2))
+    windows = split.windows(4, 4, "resnet50")
+    before = split.read(windows)
+    names = split.tracks.names
+    packed = [pickle.dumps(opened) for opened in (split, without_stream)]
+    toy.write(tmp_path, [toy.video("b", [30], seed=1), toy.video("d", [9])], drop=["b", "c"])
+    toy.write_stream(tmp_path)
+    toy.write(tmp_path, [toy.video("e", [40])], drop=["a"])
+    toy.write_stream(tmp_path)
+    for opened in (split, *map(pickle.loads, packed), copy.copy(split)):
+        assert opened.tracks.names == names
+        for name, values in opened.read(windows).items():
+            np.testing.assert_array_equal(values, before[name])
+    cache.gc(tmp_path)
+    in_worker = pickle.loads(packed[0])
+    with pytest.raises(cache.CacheChanged, match="open it again"):
+        in_worker.read(windows)
+    np.testing.assert_array_equal(split.read(windows)["kp_2d"], before["kp_2d"])
 
 
 def test_a_reader_whose_split_is_replaced_is_told_to_open_it_again(tmp_path, toy):

@@ -16,7 +16,6 @@ from tests.trees import contents
 
 SPLIT = toy.SPLIT
 FEATURES = f"{SPLIT}/features"
-TABLE_PARTS = ("TABLE", "TABLE/c", "TABLE/c/0", "TABLE/zarr.json")
 
 
 @pytest.fixture
@@ -80,7 +79,6 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     SPLIT: COMMANDS,
     f"{SPLIT}/.writing": (append, convert_again, extract, collect),
     f"{SPLIT}/.writing/staged": (append, collect),
-    f"{SPLIT}/tables": (append, convert_again),
     f"{SPLIT}/bbox": (append, convert_again, collect),
     f"{SPLIT}/bbox/c": (append, convert_again, collect),
     f"{SPLIT}/trans": (collect,),
@@ -117,8 +115,7 @@ def test_nothing_is_written_or_deleted_behind_a_link(place, run, root, home):
 
 SMALL = (
     *("zarr.json", "toy/zarr.json", f"{SPLIT}/zarr.json", f"{SPLIT}/manifest.json"),
-    *(f"{SPLIT}/{name}" for name in ("bbox/zarr.json", "tables/zarr.json", "provenance.json")),
-    *(f"{SPLIT}/tables/{name}" for name in TABLE_PARTS),
+    *(f"{SPLIT}/{name}" for name in ("bbox/zarr.json", "TABLES", "provenance.json")),
     *(f"{FEATURES}/{name}/zarr.json" for name in ("", "resnet50", "resnet50_ok")),
     f"{FEATURES}/resnet50/manifest.json",
 )
@@ -130,8 +127,7 @@ SMALL = (
 def test_verify_names_a_link_once_and_counts_nothing_behind_it_and_repair_says_what_to_do(
     place, root, home, tmp_path
 ):
-    (table,) = (root / SPLIT / "tables").glob("track_start-*")
-    place = place.replace("TABLE", table.name).replace("//", "/")
+    place = place.replace("TABLES", toy.tables_file(root).name).replace("//", "/")
     link = root / place
     if link.exists():
         shutil.move(link, tmp_path / "disk")
@@ -236,12 +232,12 @@ def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(make, place, r
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
-    "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start", "features/resnet50/c/0/0"]
+    "place", ["bbox/c/0/0", "bbox/zarr.json", "tables-", "features/resnet50/c/0/0"]
 )
 def test_data_that_is_no_file_counts_as_damaged(make, place, root):
     file = root / SPLIT / place
-    if place == "track_start":
-        file = toy.table_file(root, place)
+    if place == "tables-":
+        file = toy.tables_file(root)
     make(file)
     with within_a_minute():
         for fast in (False, True):

@@ -82,9 +82,7 @@ def test_intact_chunks_in_the_wrong_place_are_found(root):
 def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root, toy):
     calls = []
     report = cache.verify(root, progress=lambda done, total, place: calls.append((done, total)))
-    shards = [
-        data for key, data in toy.tree(root).items() if "/c/" in key and "/tables/" not in key
-    ]
+    shards = [data for key, data in toy.tree(root).items() if "/c/" in key]
     assert (report.ok, report.notes, report.splits, report.shards) == (True, [], 1, len(shards))
     assert report.bytes == sum(map(len, shards))
     assert calls == [(number + 1, len(shards)) for number in range(len(shards))]
@@ -92,13 +90,13 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
         "kp_2d/c/2/0/0",
         f"features/{STREAM}_ok/c/3",
         f"features/{STREAM}/manifest.json",
-        toy.table_file(root, "track_start").relative_to(root / SPLIT).as_posix(),
+        toy.tables_file(root).name,
     )
     for file in [root / "toy/zarr.json", *(root / SPLIT / name for name in names)]:
         spoil(file)
     assert [(d.split, d.stream, d.array, d.shard, d.key) for d in cache.verify(root).damaged] == [
         ("", None, None, None, "toy/zarr.json"),
-        (SPLIT, None, "track_start", None, f"{SPLIT}/{names[3]}"),
+        (SPLIT, None, None, None, f"{SPLIT}/{names[3]}"),
         (SPLIT, None, "kp_2d", 2, f"{SPLIT}/kp_2d/c/2/0/0"),
         (SPLIT, STREAM, None, None, f"{SPLIT}/features/{STREAM}/manifest.json"),
     ]  # what the damaged manifest of the stream names is not known
@@ -221,19 +219,15 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(root, name, pl
     outside = root.parent / "out/a.txt"
     outside.parent.mkdir()
     outside.write_text("mine")
-    table = {"dtype": "uint8", "shape": [1], "sha256": "0" * 64}
-    outer = {**table, "sha256": f"0{name}"}
-    for entry, more in (
-        ("shards", {name: {"0": "8:0"}}),
-        ("tables", {name: table}),
-        ("tables", {"track_start": outer}),
+    manifest = root / place / "manifest.json"
+    intact = manifest.read_bytes()
+    for entry, value in (
+        ("shards", {**json.loads(intact)["shards"], name: {"0": "8:0"}}),
+        ("tables", f"0{name}"),
     ):
-        manifest = root / place / "manifest.json"
-        intact = manifest.read_bytes()
-        held = json.loads(intact).get(entry, {})
         if entry == "tables" and place != SPLIT:  # a stream has none: they are not looked at
             continue
-        toy.rewrite(manifest, **{entry: {**held, **more}})
+        toy.rewrite(manifest, **{entry: value})
         assert not cache.verify(root).ok
         cache.gc(root, unfinished=True)
         cache.repair(root, cache.verify(root))

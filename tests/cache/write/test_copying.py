@@ -147,7 +147,7 @@ def back_up(root, to, *, shards):
     """One of the two passes: all but shards, replacing what is there; or what is not there yet."""
     for file in sorted(file for file in root.rglob("*") if file.is_file()):
         place = file.relative_to(root)
-        small = "c" not in place.parts or "tables" in place.parts
+        small = "c" not in place.parts
         if ".writing" not in place.parts and (not (to / place).exists() if shards else small):
             (to / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, to / place)

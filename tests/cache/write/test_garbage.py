@@ -21,7 +21,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root, toy):
         HOME / "trans/c/0/0": b"a column that the split does not have",
         HOME / "trans/zarr.json": b"{}",
         HOME / ".bbox.tmp": b"t",
-        HOME / "tables/track_name-0123456789abcdef/c/0/0": b"of a writer that was killed",
+        HOME / "tables-0123456789abcdef.npz": b"of an earlier commit",
         HOME / "features/resnet50/c/77/0": b"shard",
         HOME / "features/other/c/0/0": b"a stream that was never committed",
         HOME / "features/other_ok/c/0": b"its flags",
@@ -48,7 +48,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root, toy):
 def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, toy):
     own = ["README.txt", "toy/notes.md", ".git/config"]
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]
-    own += [f"{HOME}/{name}" for name in ("scripts/c/main.c", "tables/mine/c/0", "bbox/c/9/why")]
+    own += [f"{HOME}/{name}" for name in ("scripts/c/main.c", "tables-mine.npz", "bbox/c/9/why")]
     own += [f"{HOME}/features/{name}" for name in ("mine/c/readme", "gone_ok/c/x", "v1.json/plot")]
     own += [f"{HOME}/{name}" for name in ("track_notes/c/today", "letters/c", "features/notes_ok")]
     for name in own:

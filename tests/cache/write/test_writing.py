@@ -32,17 +32,6 @@ def test_plain_zarr_reads_every_column_and_padding_without_a_warning(tmp_path, t
             padding = np.asarray(array[143:160])
             np.testing.assert_array_equal(padding, np.full_like(padding, cache.COLUMNS[name].fill))
             assert array.shape[0] == 165
-        for table in (
-            "track_name",
-            "track_start",
-            "track_intrinsics",
-            "video_account",
-            "video_name",
-            "run_stop",
-        ):
-            folder = toy.table_file(tmp_path, table).relative_to(tmp_path).as_posix()
-            assert len(group[folder.partition("/c/")[0]][:])
-        assert "toy/train/tables" in group
 
 
 def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
@@ -111,6 +100,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
     notes = json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]
     assert [note["software"]["numpy"] for note in notes.values()] == [np.__version__] * 2
     toy.write_stream(root)
+    cache.gc(root)
     assert cache.verify(root).notes == []
 
 
@@ -293,3 +283,49 @@ def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_t
         late.append(*toy.video("b", [70]))
         late.commit({})
     assert [*cache.open(tmp_path)[toy.SPLIT].videos.names] == ["a", "b"]
+
+
+def without_shard(root, toy):
+    """Shard 0, which has padding and rows of replaced tracks alone."""
+    cache.invalidate(root, toy.SPLIT, None, [0])
+
+
+def other_columns(root, toy):
+    """All rows are appended again, with another column."""
+    extra = [cache.ExtraColumn(name="more", about="of another kind", dtype="int8")]
+    toy.write(root, [toy.video("g", [40])], drop=toy.names(root), plan="other", extra=extra)
+
+
+def with_killed_work(root, toy):
+    """Shards that a killed writer has left, in place of which this commit writes others."""
+    toy.unfinished(root, [toy.video("k", [200])], "killed")
+    toy.write(root, [toy.video("n", [10])], plan="next")
+
+
+@pytest.mark.parametrize("where", ["folder", "store"])
+def test_no_commit_removes_or_changes_a_file_that_an_earlier_one_named(
+    where, tmp_path, toy, bucket
+):
+    root = bucket if where == "store" else tmp_path / "cache"
+    toy.write(root, toy.videos())
+    toy.write_stream(root)
+    store = cache.store_at(root)
+    derived = ("manifest.json", "provenance.json", "zarr.json")
+    commits = [
+        lambda: toy.write(root, [toy.video("b", [9], seed=1)], drop=["b"]),
+        lambda: toy.write(root, [toy.video("new", [40])], drop=["a"]),
+        lambda: without_shard(root, toy),
+        lambda: toy.write_stream(root),
+        lambda: other_columns(root, toy),
+    ]
+    if where == "folder":  # in a store, `gc` has to remove the killed writer's shards first
+        commits.insert(3, lambda: with_killed_work(root, toy))
+    for number, commit in enumerate(commits):
+        files = [key for key in store.file_sizes("") if not key.endswith(derived)]
+        before = {key: store.read(key) for key in files if ".writing" not in key}
+        commit()
+        assert {key: store.read(key) for key in before} == before, number
+    n_bytes = sum(store.file_sizes("").values())
+    collected = cache.gc(root, older_than=0)
+    assert collected.bytes == n_bytes - sum(store.file_sizes("").values()) > 0
+    assert cache.verify(root).notes == []

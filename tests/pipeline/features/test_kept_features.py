@@ -1,10 +1,10 @@
-"""A cache of format 2: it is read and verified, converted onto, and all its features are kept.
+"""A cache of earlier code: it is read and verified, converted onto, and all its features are kept.
 
 `kept_features.tar.xz` holds demo data (raw/) and what commit 82862ad1 made of it (cache/): labels,
-and features of each kind of key. It is never made again: keys are part of the format
-(docs/cache-format.md). Where this fails, users compute all of their features again; keep the
-present keys. Only a stream or a reader that is meant to give other features (its `version`) may
-lose its rows here: take these out of `STREAMS`.
+and features of each kind of key; its manifests and tables have been written again, in format 3. The
+rest is never made again: keys are part of the format (docs/cache-format.md). Where this fails,
+users compute all of their features again; keep the present keys. Only a stream or a reader that is
+meant to give other features (its `version`) may lose its rows here: take these out of `STREAMS`.
 """
 
 import tarfile

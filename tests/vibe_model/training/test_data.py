@@ -267,12 +267,17 @@ def test_a_worker_reads_what_is_read_without_and_when_it_is_killed_training_ends
         list(ready)
 
 
-def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, tmp_path):
+def test_a_worker_that_starts_after_a_commit_reads_on_and_raises_with_its_first_batch_after_gc(
+    mixed, tmp_path
+):
     for seed, name in enumerate(("a/train", "b/train", "c/train", "m/train")):
         write(tmp_path, name, [9], seed)
     opened = cache.open(tmp_path)
-    packed = pickle.dumps(TrainingBatches(mixed, {name: opened[name] for name in opened.splits}))
+    batches = TrainingBatches(mixed, {name: opened[name] for name in opened.splits})
+    packed = pickle.dumps(batches)
     drop_a_video(tmp_path, "b/train")
+    assert_same(pickle.loads(packed)[0], batches[0])
+    cache.gc(tmp_path)
     in_worker = pickle.loads(packed)
-    with pytest.raises(CacheChanged, match="b/train"):
-        in_worker[0]
+    with pytest.raises(CacheChanged, match="b/train"):  # once it draws a window of this split
+        [in_worker[step] for step in range(len(batches))]

@@ -168,7 +168,7 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     penn, step, tmp_path, into, reads
 ):
     n_syncs = step(tmp_path / "calm")
-    assert step(penn.root, kill_at=n_syncs // 4) == -9
+    assert step(penn.root, kill_at=n_syncs * 2 // 3) == -9
     finished = journalled(penn)
     assert 0 < len(finished) < 6
     assert convert_again(penn, reads) == (len(finished), 6)
@@ -181,7 +181,7 @@ def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(
 ):
     penn.add(*(f"001{number}" for number in range(10)))
     n_syncs = step(tmp_path / "calm")
-    assert step(penn.root, kill_at=n_syncs // 2) == -9
+    assert step(penn.root, kill_at=n_syncs * 3 // 4) == -9
     finished = journalled(penn)
     _, changed, removed, touched = [name for name in finished if name > "0009"][:4]
     penn.add("0000")
