@@ -153,10 +153,16 @@ def people(
         account.note(f"left and right put right: {', '.join(exchanged)}")
     if n_undecided:
         account.note(f"sides undecided in {count(n_undecided, 'frame')}, which stay as detected")
+    _note_too_short(selection, detections)
+
+
+def _note_too_short(selection: _Selection, detections: Detections) -> None:
+    """Note the longest of the parts that are too short, if no track is kept."""
     longest = max(selection.too_short, default=0)
-    if longest and not account.tracks_kept:
+    if longest and not selection.account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"
-        account.note(f"{note} {rules.min_frames}{_describe_identities(detections)}")
+        advice = _describe_identities(detections)
+        selection.account.note(f"{note} {selection.rules.min_frames}{advice}")
 
 
 def _describe_identities(detections: Detections) -> str:
