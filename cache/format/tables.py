@@ -131,6 +131,8 @@ class Tables(dict[str, Array]):
                 raise ValueError(f"no array {name}")
             shape = [int(n) for n in header[2].replace(b",", b" ").split()]
             begin += header.end()
+            if name.removesuffix(".npy") in tables:
+                raise ValueError(f"two arrays {name}")
             array = np.frombuffer(file, header[1].decode(), math.prod(shape), begin)
             tables[name.removesuffix(".npy")] = array.reshape(shape)
             begin += array.nbytes

@@ -9,6 +9,7 @@ same in every frame, but people who are linked by their motion change it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -26,6 +27,7 @@ SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER
 JUMP: Final = 0.35  # diagonals of the person's box
 JUMP_LATER: Final = 0.7
 MOST_JUMPS: Final = 0.02  # share of the steps
+FEWEST: Final = 10  # frames with several people, of a list from left to right
 ORDERED: Final = 0.99  # least share of the frames in which a list is from left to right
 MIN_STEPS: Final = 100  # with fewer, identities are used as they are
 UNCHECKED: Final = (
@@ -33,11 +35,13 @@ UNCHECKED: Final = (
 )
 
 
-def used_identities(detections: Detections, seconds: Doubles, account: VideoAccount) -> Detections:
+def used_identities(
+    detections: Detections, seconds: Doubles, account: VideoAccount, cuts: Sequence[int] = ()
+) -> Detections:
     """Return the detections, without identities if these are places in a list, which a note says.
 
     If there are too few steps to tell, that is an assumption in the account. seconds: (T,) times of
-    the frames.
+    the frames. cuts: first frames of new scenes.
     """
     identity = detections.identity
     if identity is None or max(map(len, identity), default=0) < 2:
@@ -48,7 +52,7 @@ def used_identities(detections: Detections, seconds: Doubles, account: VideoAcco
     problem = ""
     if n_steps >= MIN_STEPS and n_jumps > MOST_JUMPS * n_steps:
         problem = f"{n_jumps:,} jumps in {n_steps:,} steps"
-    elif _are_from_left(detections) and _do_people_change(detections, identity, seconds):
+    elif _are_from_left(detections) and _do_people_exchange(detections, identity, seconds, cuts):
         problem = "from left to right in every frame, and people cross"
     if problem:
         note = f"identities are not used: they are places in a list ({problem}). People are linked"
@@ -92,17 +96,21 @@ def _are_from_left(detections: Detections) -> bool:
             sides = extents(persons)[0][np.argsort(identity), :, 0]  # (P, 2) px
             places = np.column_stack([sides, sides.mean(axis=1)])
             rises.append((np.diff(places, axis=0) >= 0).all(axis=0))
-    return bool(rises) and float(np.mean(rises, axis=0).max()) >= ORDERED
+    return len(rises) >= FEWEST and float(np.mean(rises, axis=0).max()) >= ORDERED
 
 
-def _do_people_change(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -> bool:
-    """Whether a person, linked by motion, has several identities. seconds: of the frames."""
+def _do_people_exchange(
+    detections: Detections, identity: Sequence[Ints], seconds: Doubles, cuts: Sequence[int]
+) -> bool:
+    """Whether a person, linked by motion, gets an identity that another person has, too. A person
+    who is lost for a while gets a new one. seconds: of the frames.
+    """
     frames = detections.frame_index
-    if len(frames) < 2:
-        return False
     fps = float((frames[-1] - frames[0]) / (seconds[-1] - seconds[0]))
-    for person in link(detections.keypoints, frames, camera=detections.camera, fps=fps):
-        numbers = {int(identity[t][p]) for t, p in person}
-        if len(numbers) > 1:
+    people = link(detections.keypoints, frames, cuts=cuts, camera=detections.camera, fps=fps)
+    numbers = [{int(identity[t][p]) for t, p in person} for person in people]
+    n_people = Counter(number for of_person in numbers for number in of_person)
+    for of_person in numbers:
+        if len(of_person) > 1 and max(n_people[number] for number in of_person) > 1:
             return True
     return False

@@ -74,6 +74,8 @@ TAIL: Final = 1.0  # degrees of freedom of Student's t: so rare are shifts beyon
 CAP: Final = 9.0  # cost of a person whom a shift does not explain
 EXPLAINED: Final = 6.0  # a frame whose persons all cost less without a shift needs no search
 STEADIEST: Final = 3  # persons whose offsets are tried as the shift
+NEAREST: Final = 32  # detections of least cost to each of them: a crowd has more
+AT_ONCE: Final = 1 << 20  # costs that are computed at once, of 8 bytes in a few arrays
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
@@ -167,6 +169,15 @@ class _Pairs:
         squared += _square(shifts)[:, None, None]
         return squared / self.variance + self.shape
 
+    def sums(self, shifts: Doubles) -> Doubles:
+        """The sums (C,) of all persons' least costs, each up to CAP, for each of C shifts px."""
+        n_at_once = max(1, AT_ONCE // self.variance.size)
+        sums = []
+        for first in range(0, len(shifts), n_at_once):
+            costs = self.costs(shifts[first : first + n_at_once])
+            sums.append(np.minimum(costs.min(axis=2), CAP).sum(axis=1))
+        return np.concatenate(sums)
+
 
 class _Filters:
     """Kalman filters of the A persons who may be seen again, one row of each array for a person.
@@ -215,10 +226,13 @@ class _Filters:
         covariance = np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]])
         size = self._seen.size[self.last]
         speed = np.linalg.norm(self._state[:, 1], axis=-1)
-        change = (CHANGE * size) ** 2 + (TURN * speed) ** 2
+        by_size = CHANGE * size
+        by_speed = TURN * speed
+        change = by_size**2 + by_speed**2
         grown = step @ self._variance @ step.T
         self._state = step @ self._state
-        self._variance = grown + change[:, None, None] * covariance
+        changed = change[:, None, None] * covariance
+        self._variance = grown + changed
 
     def follow_camera(self, camera: Mapping[int, Doubles], frames: range) -> None:
         """Move all predictions as the camera's motion in `frames` moves things that are still."""
@@ -229,7 +243,8 @@ class _Filters:
             if homography is None:
                 continue
             expected = self._seen.centre[self.last] + self._state[:, 0]
-            self._state[:, 0] += transfer(homography, expected) - expected
+            move = transfer(homography, expected) - expected
+            self._state[:, 0] += np.where(np.isfinite(move), move, 0)  # some map to infinity
 
     def pair(self, detections: Ints) -> _Pairs:
         """Compare each person with each of B detections."""
@@ -249,7 +264,8 @@ class _Filters:
 
         noise = self._noise(detections, size)  # R
         variance = self._variance[:, :1, 0] + noise  # S
-        shape = mean_length / np.maximum(size, self._seen.size[detections]) / SHAPE
+        larger = np.maximum(size, self._seen.size[detections])
+        shape = mean_length / larger / SHAPE
         sureness = SURENESS * np.log(variance / noise)
         newcomer = NEWCOMER / self._n_seen[:, None]
         unsure = -2 * np.log(self._seen.confidence[detections])
@@ -267,14 +283,14 @@ class _Filters:
         if cost.min(axis=1).max() > EXPLAINED:
             unsteadiness = self._variance[:, 0, 0] / size**2
             steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST]
-            offsets = pairs.offset[steadiest].reshape(-1, 2)
+            order = np.argsort(cost[steadiest], axis=1, kind="stable")
+            nearest = np.sort(order[:, :NEAREST], axis=1)
+            offsets = pairs.offset[steadiest[:, None], nearest].reshape(-1, 2)
             shifts = np.concatenate([np.zeros((1, 2)), offsets])
-            costs = pairs.costs(shifts)
             rarenesses = TAIL + _square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
-            of_persons = np.minimum(costs.min(axis=2), CAP)
-            best = np.argmin(of_persons.sum(axis=1) + price)
-            cost = costs[best]
+            best = np.argmin(pairs.sums(shifts) + price)
+            cost = pairs.costs(shifts[best : best + 1])[0]
             rareness = rarenesses[best]
 
         # the mean of the offsets that this shift explains, and of usual shifts
@@ -295,7 +311,8 @@ class _Filters:
     def costs(self, pairs: _Pairs, offset: Doubles) -> Doubles:
         """Costs (A, B) of linking, for offsets (A, B, 2) px; infinite if they are REACH apart."""
         squared = _square(offset)
-        is_near = squared < (REACH * self._seen.size[self.last][:, None]) ** 2
+        reach = REACH * self._seen.size[self.last]
+        is_near = squared < reach[:, None] ** 2
         cost = squared / pairs.variance + pairs.shape + pairs.other
         return np.where(is_near, cost, np.inf)
 
@@ -316,7 +333,8 @@ class _Filters:
         self._state[rows, 0] = -innovation
         self._state[rows] += gain * innovation[:, None]
         # what a person's offset said about the camera, it does not say about the person
-        gain *= np.maximum(1 - self._shift_variance / total, 0)[:, None, None]
+        own = 1 - self._shift_variance / total
+        gain *= np.maximum(own, 0)[:, None, None]
         self._variance[rows] -= gain * self._variance[rows, :1]
 
     def _noise(self, detections: Ints, size: Doubles) -> Doubles:
@@ -356,7 +374,7 @@ def _step(fps: float) -> float:
     >>> _step(50), _step(25), _step(6.25), _step(math.nan)
     (0.5, 1.0, 2.0, 1.0)
     """
-    if not math.isfinite(fps):
+    if not 0 < fps < math.inf:
         return 1.0
     step = SECOND / fps
     if fps > SECOND:

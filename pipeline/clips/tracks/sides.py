@@ -139,7 +139,7 @@ def _step_costs(
     diagonal = np.maximum(diagonals[1:], diagonals[:-1])[:, None]
 
     # of joints that a homography moves to infinity: farther than any way that counts
-    start = np.nan_to_num(before[:, first] - before[:, second], posinf=1e9, neginf=1e9)
+    start = np.nan_to_num(before[:, first] - before[:, second], nan=1e9, posinf=1e9, neginf=1e9)
     stop = keypoints[1:, first, :2] - keypoints[1:, second, :2]
     ways = np.stack([stop - start, -stop - start])
     is_same = np.linalg.norm(ways[0], axis=-1) <= np.linalg.norm(ways[1], axis=-1)

@@ -115,7 +115,7 @@ def people(
     """
     detections = _apply_confidence(detections, account)
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
-    detections = used_identities(detections, ticks / fps, account)
+    detections = used_identities(detections, ticks / fps, account, cuts)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock, fps)
     if rules.cut_at_switches and not detections.boxes_alone:

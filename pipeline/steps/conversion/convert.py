@@ -153,7 +153,8 @@ def convert(
             digests, kept = _append_videos(
                 plan, following, pairs, n_gone, strict=strict, progress=progress
             )
-        kept |= _keep_renamed(plan, following)
+        _count_gone_before(plan, following, n_gone)
+        kept |= _keep_renamed(plan, following, kept)
         accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)
         published = plan.dataset.release.totals.get(plan.split)
@@ -252,20 +253,41 @@ def _append_videos(
     return digests, kept
 
 
-def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, RowsBefore]:
+def _count_gone_before(
+    plan: ConversionPlan, following: cache.NextCommit, n_gone: Counter[str]
+) -> None:
+    """Count rows of unchanged files that another reader has dropped in a run that was killed."""
+    if not plan.differs or plan.may_go.drop:
+        return
+    for account in _accounts(following):
+        committed = following.state.videos.get(account.name)
+        digest = following.journalled.get(account.name)
+        if committed is not None and committed.fingerprint == digest:
+            n_less = VideoAccount.from_dict(committed.account).read - account.read
+            if n_less > 0:
+                n_gone[account.name] = n_less
+
+
+def _keep_renamed(
+    plan: ConversionPlan, following: cache.NextCommit, not_taken: Collection[str]
+) -> dict[str, RowsBefore]:
     """Keep the rows of renamed videos that have none under their new names, such as a clip that was
     renamed without its keypoint file. Returns their old names.
+
+    not_taken: videos that keep their earlier rows, so that nothing is taken from their files.
     """
     kept = {}
     for account in _accounts(following) if plan.renamed else []:
         old_name = plan.renamed.get(account.name)
-        if old_name is None or account.tracks_kept:
+        if old_name is None or (account.tracks_kept and account.name not in not_taken):
             continue
         why = f": {account.set_aside}" if account.set_aside else ""
         now = NotThere(f"rows under its new name {account.name}{why}")
         before = VideoAccount.from_dict(following.state.videos[old_name].account)
         answer = keep(before, now, plan.may_go)
         if isinstance(answer, RowsBefore):
+            if following.state.has_other_columns:
+                _refuse_other_columns(plan, [answer.why])
             following.keep(old_name)
             kept[old_name] = answer
     return kept

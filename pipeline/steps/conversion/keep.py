@@ -14,11 +14,12 @@ conversion for the rest:
                   no fewer rows, nor fewer with an image      never
                   fewer                                       UNUSABLE    drop, by_detect, settled
 
-    by_detect   `detect` has found people again, by the user's settings, and somebody is left
+    by_detect   `detect` has found people again in the committed images, by the user's settings
     settled     another reader drops, of the same content, what the old one accepted, for a reason
                 that is not in UNSETTLED. These rows are counted (`RowsNow.n_gone`)
 
-The next plan reads again what another reader keeps (EARLIER_READER).
+The next plan reads again what another reader keeps (EARLIER_READER), but for unchanged files that
+are UNUSABLE.
 """
 
 from __future__ import annotations

@@ -195,6 +195,8 @@ class ConversionPlan:
         left_out = [name for video in self.listed for name in video.left_out]
         if left_out:
             parts[LEAVE_OUT] = left_out
+        if self.may_go.drop:  # what it has dropped is not taken over by a run that may not
+            parts["drop"] = True
         return staging_plan(fingerprint(parts), self.dataset)
 
     def digests(self) -> dict[str, str]:
@@ -320,6 +322,7 @@ def _update(
             plan,
             append=tuple(video for video in plan.listed if video.name not in missing),
             drop=tuple(name for name in committed.videos.names if name not in missing),
+            renamed=found.renamed,
             why="; ".join(map(str, differs)),
             differs=differs,
         )

@@ -146,6 +146,23 @@ def test_true_identities_from_left_to_right_of_people_who_do_not_cross_are_used(
         assert judged(found(frames, number), fps)[0]
 
 
+@pytest.mark.parametrize("fps", RATES)
+@pytest.mark.parametrize("anew", [[0, 2], [2, 3]], ids=["one is lost", "after a scene cut"])
+def test_people_who_are_numbered_anew_keep_identities_that_rise_from_left_to_right(fps, anew):
+    """Two people who do not cross: 1 is on the left."""
+    frames = crossing(1, fps)[: round(2 * fps)]
+    middle = len(frames) // 2
+    before = {id(frame) for frame in frames[:middle]}
+
+    def number(frame):
+        identities = [0, 1] if id(frame) in before else anew
+        return [identities[1 - person] for person, _, _ in frame]
+
+    assert from_left(frames[0]).tolist() == [1, 0]
+    is_used, account = judged(found(frames, number), fps)
+    assert is_used, account.notes
+
+
 def test_too_few_steps_to_tell_are_an_assumption_unless_nobody_could_be_exchanged():
     frames = scene(3, 5, 5, 1.4)  # detections are 0.2 s apart
     is_used, account = judged(found(frames, ranks), 5)

@@ -340,3 +340,27 @@ def test_frames_above_25_a_second_change_nobodys_person(fps, away, n_tracks):
     ]
     frames = np.flatnonzero((times > 0.999) & (times < 1.199))
     assert len(link(hide(detections, 2, frames), range(2 * fps), fps, fps=fps)) == n_tracks
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, np.nan, np.inf])
+def test_a_rate_that_is_none_counts_as_unknown(fps):
+    detections = [np.stack([person(100 + t), person(400 - t)]) for t in range(20)]
+    assert chains(link(detections, range(20), fps=fps), detections) == chains(
+        link(detections, range(20)), detections
+    )
+
+
+def test_a_camera_that_moves_somebody_to_infinity_loses_no_detection():
+    """The homography's last row is 0 at the first person's place. Warnings are errors."""
+    detections = [np.stack([person(100), person(400), person(700)]) for _ in range(10)]
+    homography = np.array([[1, 0, 0], [0, 1, 0], [-1 / 100, 0, 1.0]])
+    tracks = link(detections, range(10), camera={5: homography})
+    assert sum(map(len, tracks)) == 30
+
+
+def test_a_crowd_beyond_the_detections_that_are_tried_follows_the_camera():
+    rng = np.random.default_rng(0)
+    places = [(100 + 60 * i, 100 + 200 * j) for i in range(12) for j in range(4)]
+    shift = np.cumsum(rng.normal(0, 12, (20, 2)), axis=0)
+    detections = [np.stack([person(x + dx, y + dy) for x, y in places]) for dx, dy in shift]
+    assert [len(track) for track in link(detections, range(20))] == [20] * len(places)
