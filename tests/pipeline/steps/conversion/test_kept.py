@@ -299,6 +299,68 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop, tmp_path):
         assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
 
 
+def test_a_video_that_is_renamed_while_the_reader_changes_leaves_its_rows(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    check(lab, "5", **NONE)
+    for suffix in (".txt", ".note"):
+        (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
+    lab.version = 3
+    assert lab.convert() == {"v": Kind.MISSING}
+    assert lab.committed == {"v": (5, ""), "other": (2, ""), "w": (0, "bad_label_file")}
+
+
+def test_a_video_that_is_renamed_to_another_one_costs_neither_its_rows(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    lab.write("v", "5")
+    lab.write("w", "4")
+    lab.convert()
+    lab.remove("w")
+    for suffix in (".txt", ".note"):
+        (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
+    lab.remove("v")
+    assert lab.convert() == {"v": Kind.MISSING, "w": Kind.UNUSABLE}
+    assert lab.committed == {"v": (5, ""), "other": (2, ""), "w": (4, "")}
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at_z(plan):
+    """Carry out a plan until `z` is read, which is after a full shard of `v`."""
+
+    def kill(n_done, total, name):
+        if name == "z":
+            raise Killed
+
+    with pytest.raises(Killed):
+        convert.convert(plan, progress=kill)
+
+
+def test_what_a_killed_run_was_allowed_to_drop_stays_without_the_permission(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    lab.write("v", "10000")
+    lab.write("z", "9000")
+    lab.convert()
+    lab.write("v", "8192")
+    lab.write("z", "9001")
+    killed_at_z(lab.plan(drop_removed=True))
+    assert lab.convert() == {"v": Kind.UNUSABLE}
+    assert lab.committed == {"v": (10000, ""), "other": (2, ""), "z": (9001, "")}
+
+
+def test_rows_that_another_reader_drops_are_counted_also_after_a_kill(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    lab.write("v", "10000/8192")
+    lab.write("z", "9000")
+    lab.convert()
+    lab.version = 2
+    killed_at_z(lab.plan())
+    (note,) = convert.convert(lab.plan()).notes
+    assert note == "all videos: this reader drops 1,808 rows of unchanged files: v"
+    assert lab.committed["v"] == (8192, "")
+
+
 def test_a_reason_that_names_another_split_is_no_move(tmp_path):
     lab = Lab(tmp_path / "lab")
     name = "clip of another split"
