@@ -221,6 +221,9 @@ def _append_videos(
     videos that were read, and keep their rows. n_gone: gets `RowsNow.n_gone` of the others.
     """
     others = plan.others
+    by_earlier_reader = frozenset[str]()
+    if plan.committed is not None:
+        by_earlier_reader = ConversionRecord(plan.committed).earlier_reader
     digests = plan.digests() | following.journalled
     kept = {}
     for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
@@ -232,7 +235,10 @@ def _append_videos(
             before = VideoAccount.from_dict(committed.account)
             labels = labels_of(plan.raw, raw_video)
             now = describe_now(video, plan.committed, committed, before, labels, others)
-            answer = keep(before, now, plan.may_go)
+            may_go = plan.may_go
+            if name in by_earlier_reader:
+                may_go = may_go._replace(other_reader=True)
+            answer = keep(before, now, may_go)
         if strict:
             _refuse_rejected(plan, [video.account])
         if isinstance(answer, RowsBefore):

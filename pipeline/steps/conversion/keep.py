@@ -39,7 +39,7 @@ class MayGo(NamedTuple):
 
     drop: bool = False  # the user lets rows of missing and unusable videos go
     retry: bool = False  # the user has rejected and unusable videos read again
-    other_reader: bool = False  # another reader than that of the commit reads all videos
+    other_reader: bool = False  # another reader than that of the committed rows reads the video
 
 
 NOTHING: Final = MayGo()

@@ -169,7 +169,8 @@ class Lab:
         if is_same and not (must_retry or other or self.by_earlier_reader):
             return ""
         self.must_read = True
-        kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=other)
+        is_other = other or self.by_earlier_reader
+        kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=is_other)
         if now == self.elsewhere:
             kept = ""
         self.is_still_unusable = kept == Kind.UNUSABLE and self._is_settled(now)
