@@ -28,7 +28,7 @@ JUMP: Final = 0.35  # diagonals of the person's box
 JUMP_LATER: Final = 0.7
 MOST_JUMPS: Final = 0.02  # share of the steps
 FEWEST: Final = 10  # frames with several people, of a list from left to right
-ORDERED: Final = 0.99  # least share of the frames in which a list is from left to right
+ORDERED: Final = 0.9  # least share of these frames in which a list is from left to right
 MIN_STEPS: Final = 100  # with fewer, identities are used as they are
 UNCHECKED: Final = (
     "the file's identities, of which too few steps can be checked (without them, people are linked)"
@@ -52,8 +52,10 @@ def used_identities(
     problem = ""
     if n_steps >= MIN_STEPS and n_jumps > MOST_JUMPS * n_steps:
         problem = f"{n_jumps:,} jumps in {n_steps:,} steps"
-    elif _are_from_left(detections) and _do_people_exchange(detections, identity, seconds, cuts):
-        problem = "from left to right in every frame, and people cross"
+    elif _are_from_left(detections, identity) and _do_people_exchange(
+        detections, identity, seconds, cuts
+    ):
+        problem = "from left to right, and people cross"
     if problem:
         note = f"identities are not used: they are places in a list ({problem}). People are linked"
         account.note(note)
@@ -86,14 +88,18 @@ def _jumps(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -
         yield length > jump * size
 
 
-def _are_from_left(detections: Detections) -> bool:
-    """Whether identities rise from left to right in all frames with several people, but for few: by
-    the left side of the boxes, by their right side, or by their middle.
+def _are_from_left(detections: Detections, identity: Sequence[Ints]) -> bool:
+    """Whether the identities of each frame are the first ones, as those of a list are, and rise
+    from left to right in nearly all frames with several people: by the left side of the boxes, by
+    their right side, or by their middle.
     """
+    first = min(of_frame.min() for of_frame in identity if len(of_frame))
     rises = []  # in each frame, by each of the three
-    for persons, identity in zip(detections.keypoints, detections.identity or (), strict=True):
+    for persons, of_frame in zip(detections.keypoints, identity, strict=True):
+        if (np.sort(of_frame) != first + np.arange(len(of_frame))).any():
+            return False
         if len(persons) > 1:
-            sides = extents(persons)[0][np.argsort(identity), :, 0]  # (P, 2) px
+            sides = extents(persons)[0][np.argsort(of_frame), :, 0]  # (P, 2) px
             places = np.column_stack([sides, sides.mean(axis=1)])
             rises.append((np.diff(places, axis=0) >= 0).all(axis=0))
     return len(rises) >= FEWEST and float(np.mean(rises, axis=0).max()) >= ORDERED
