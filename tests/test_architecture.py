@@ -278,10 +278,14 @@ def drawing(package):
 
 def test_the_page_of_the_architecture_draws_the_imports_of_pipeline_as_they_are():
     """But for the tokens, which every change changes."""
-    page = (ROOT / "docs/architecture.md").read_text()
-    without_tokens = {re.sub(r"[\d,]+", "", line) for line in page.splitlines()}
+
+    def without_tokens(line):
+        return re.sub(r"[\d,]+", "", line).split()
+
+    lines = (ROOT / "docs/architecture.md").read_text().splitlines()
+    drawn = [without_tokens(line) for line in lines]
     for line in drawing("pipeline"):
-        assert re.sub(r"[\d,]+", "", line) in without_tokens, line
+        assert without_tokens(line) in drawn, line
 
 
 if __name__ == "__main__":

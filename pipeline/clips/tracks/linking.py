@@ -304,7 +304,7 @@ class _Filters:
         squared = shift @ shift / 2 + self._shift_variance
         spread = squared / usual * self._shift_spread
         spread = self._shift_spread + LEARNING * (spread - self._shift_spread)
-        self._shift_spread = max(spread, LEAST_SPREAD**2)
+        self._shift_spread = max(float(spread), LEAST_SPREAD**2)
         self._state[:, 0] += shift
         return shift
 

@@ -136,7 +136,7 @@ def people(
                 detections.camera,
             )
             kp_2d = sides.keypoints
-            n_undecided += sides.is_undecided.sum()
+            n_undecided += int(sides.is_undecided.sum())
             if sides.is_exchanged.any():
                 of_all = count(len(members), "frame")
                 exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
