@@ -282,8 +282,10 @@ def _keep_renamed(
 
     not_taken: videos that keep their earlier rows, so that nothing is taken from their files.
     """
-    kept = {}
-    for account in _accounts(following) if plan.renamed else []:
+    kept: dict[str, RowsBefore] = {}
+    if not plan.renamed:  # no look at every account, of which there may be 400,000
+        return kept
+    for account in _accounts(following):
         old_name = plan.renamed.get(account.name)
         if old_name is None or (account.tracks_kept and account.name not in not_taken):
             continue
