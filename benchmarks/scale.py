@@ -44,6 +44,7 @@ from pipeline.files.raw import changes as inputs
 from pipeline.steps.conversion.identity import reader_parts
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.extraction.plan import plan_extraction
+from pipeline.steps.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -70,7 +71,7 @@ CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
         cache.open(root)[NAME].windows, 16, 16, stream="resnet50"
     ),
     "plan_conversion(...)": lambda root, raw: partial(
-        plan_conversion, KINETICS, "train", raw=raw, root=root
+        plan_conversion, Recipe(KINETICS, "train", raw, root)
     ),
     "plan_extraction(...)": lambda root, _: partial(
         plan_extraction, root, NAME, StreamSpec(stream=RESNET50)

@@ -5,8 +5,8 @@ Each requires those before it:
     Synthesize -> Detect -> Convert -> Extract -> Data
     demo data     people    tracks     features   all of the datasets in [data]
 
-The work of a stage is in `pipeline.steps`: a task makes the plan, is complete if the plan finds
-nothing to do, and else carries it out.
+A task plans what is to do for a stage (`pipeline.steps`), is complete if that is nothing, and else
+does it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.plug_ins import PlugInError
-from pipeline.steps import execution
-from pipeline.steps.conversion import convert
-from pipeline.steps.detection.plan import DetectionPlan
+from pipeline.steps import sentences
+from pipeline.steps.conversion.convert import (
+    record_moves,
+    refuse_committed_failures,
+    run_conversion,
+)
+from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled
+from pipeline.steps.detection.run import run_detection
+from pipeline.steps.extraction.plan import plan_streams
 from pipeline.steps.recipe import Recipe
 from tasks.base import PipelineTask, warn
 from tasks.settings import settings
@@ -84,24 +91,26 @@ class Detect(PipelineTask):
     def requires(self) -> list[PipelineTask]:
         return [Synthesize()] if settings().embedded.enabled else []
 
-    def plan(self) -> DetectionPlan:
-        return Recipe.from_settings(settings(), self.dataset, "").plan_detection()
+    def plan(self) -> DetectionWork | None:
+        return plan_unlabelled(Recipe.from_settings(settings(), self.dataset, ""))
 
     def up_to_date(self) -> bool:
-        return self.plan().up_to_date
+        todo = self.plan()
+        return todo is None or todo.up_to_date
 
     @property
     def flaw(self) -> str:
-        plan = self.plan()
-        if not plan.problems:
+        todo = self.plan()
+        if todo is None or not todo.problems:
             return ""
-        return f"{count(len(plan.problems), 'clip')} without keypoints: {plan.retry_command}"
+        return f"{count(len(todo.problems), 'clip')} without keypoints: {todo.retry_command}"
 
     def work(self) -> None:
-        plan = self.plan()
-        with self.progress() as progress:
-            result = execution.detect(plan, settings(), progress)
-        self.report(result)
+        todo = self.plan()
+        if todo is not None:
+            with self.progress() as progress:
+                report = run_detection(todo, settings(), progress)
+            self.report(report)
 
 
 class _SplitTask(PipelineTask):
@@ -148,30 +157,27 @@ class Convert(_SplitTask):
             )
         return recipe
 
-    def plan(self) -> convert.ConversionPlan:
-        return self.recipe().plan_conversion()
-
     def up_to_date(self) -> bool:
         """Whether the commit matches. If so, also records a moved raw folder and new times of
         unchanged files, and says so: a complete task does not run.
         """
-        plan = self.plan()
+        todo = plan_conversion(self.recipe())
         if settings().convert.strict:
-            convert.refuse_committed_failures(plan)
-        if not plan.up_to_date or plan.problems:
+            refuse_committed_failures(todo)
+        if not todo.up_to_date or sentences.problems_of(todo):
             return False
-        for text in convert.record_moves(plan):
+        for text in record_moves(todo):
             self.say(plain(text), mark=IDLE)
         return True
 
     def work(self) -> None:
-        plan = self.plan()
+        todo = plan_conversion(self.recipe())
         with self.progress() as progress:
-            result = execution.convert(plan, settings(), progress)
+            report = run_conversion(todo, settings(), progress)
         split = cache.open(settings().paths.cache)[self.what]
         if not self.problems_fail and split.manifest["rows"]:
-            result = replace(result, notes=[*result.notes, *result.problems], problems=())
-        self.report(result)
+            report = replace(report, notes=[*report.notes, *report.problems], problems=())
+        self.report(report)
 
 
 class ConvertFirst(Convert):
@@ -197,20 +203,22 @@ class Extract(_SplitTask):
         return [ConvertFirst(dataset=self.dataset, split=self.split)]
 
     def up_to_date(self) -> bool:
-        return all(plan.up_to_date for plan in self.recipe().plan_extraction())
+        return all(todo.up_to_date for todo in plan_streams(self.recipe()))
 
     def work(self) -> None:
+        from pipeline.steps.extraction.extract import run_extraction  # imports torch
+
         with self.progress() as progress:
-            result = execution.extract(self.recipe().plan_extraction(), settings(), progress)
-        self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
+            report = run_extraction(plan_streams(self.recipe()), settings(), progress)
+        self.report(replace(report, problems=[*self._conversion_problems(), *report.problems]))
 
     def _conversion_problems(self) -> list[str]:
         """Problems that the conversion has left, such as videos that could not be read."""
-        plan = self.recipe().plan_conversion()
-        problems = [*plan.problems]
-        if not plan.up_to_date:
+        todo = plan_conversion(self.recipe())
+        problems = sentences.problems_of(todo)
+        if not todo.up_to_date:
             problems.append(
-                f"{self.what}: not converted yet: {plan.why}. The next run tries it again."
+                f"{self.what}: not converted yet: {todo.why}. The next run tries it again."
             )
         return problems
 

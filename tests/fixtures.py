@@ -25,8 +25,9 @@ from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
-from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.keep import MayGo
+from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.extraction import extract as features
 from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.steps.recipe import Recipe
@@ -83,9 +84,20 @@ class Embedded:
         return self._folder / "body"
 
 
+def planned(dataset, split, raw, root, *, drop_removed=False, retry=False, **changed):
+    """What a conversion is to do. changed: `body`, `selection`, and options of `plan_conversion`."""
+    options = {key: changed.pop(key) for key in ("reads_contents",) if key in changed}
+    may_go = MayGo(drop_removed, retry)
+    return plan_conversion(Recipe(dataset, split, raw, root, may_go=may_go, **changed), **options)
+
+
+def planned_again(split, **changed):
+    """What a conversion that retries videos of a committed split is to do."""
+    return plan_conversion(Recipe.recorded(split, may_go=MayGo(retry=True), **changed))
+
+
 def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):
-    plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
-    return convert.convert(plan, **options)
+    return convert.convert(planned(datasets.get(name), split, raw, root, body=body), **options)
 
 
 @pytest.fixture
@@ -280,7 +292,7 @@ class Penn:
             "dataset": datasets.get("penn_action"),
             **changed,
         }
-        return convert.plan_conversion(given.pop("dataset"), split, **given)
+        return planned(given.pop("dataset"), split, **given)
 
     def convert(self, split="train", **options):
         return convert.convert(self.plan(split), **options)
@@ -290,11 +302,8 @@ class Penn:
         self._converted.copy(self.raw, self.root, extracted)
 
     def recipe(self, stream=None):
-        settings = load(Path("no luigi.cfg"), optional=True)
         at = () if stream is None else (replace(stream, raw=self.raw),)
-        return Recipe(
-            datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at
-        )
+        return Recipe(datasets.get("penn_action"), "train", self.raw, self.root, streams=at)
 
     def rows(self, column):
         return Into.rows(self.root, self.name, column)

@@ -17,7 +17,7 @@ import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
 from pipeline.extras.demo import writing as synthetic  # noqa: E402
 from pipeline.extras.demo.layouts import Request  # noqa: E402
-from pipeline.steps.conversion import convert  # noqa: E402
+from tests.fixtures import planned  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 
@@ -29,9 +29,10 @@ from pathlib import Path
 import cache.write.split_writer
 from pipeline import datasets
 from pipeline.steps.conversion import convert, plan
+from pipeline.steps.recipe import Recipe
 cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 512, 64
 raw, root = map(Path, sys.argv[1:])
-convert.convert(plan.plan_conversion(datasets.get("amass"), "train", raw=raw, root=root))
+convert.convert(plan.plan_conversion(Recipe(datasets.get("amass"), "train", raw, root)))
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])  # getrusage has the parent's, too
 """
     peaks = []
@@ -56,7 +57,7 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path):
         tmp_path / "cache/kinetics/train/stamps.json"
     ).unlink()  # then contents decide: they are true too
     places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
-    plan = convert.plan_conversion(datasets.get("kinetics"), "train", **places)
+    plan = planned(datasets.get("kinetics"), "train", **places)
     assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 64, 64)
 
 
@@ -222,6 +223,7 @@ import shutil
 import sys
 from pathlib import Path
 from benchmarks.crashes import Steps
+from tests.fixtures import planned
 
 class Chosen(random.Random):
     def sample(self, names, n):

@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.datasets.conversion_record import DROP, ConversionRecord, committed_split
+from pipeline.datasets.conversion_record import DROP, committed_split
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import (
     cache_option,
@@ -20,9 +20,9 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import PATH
 from pipeline.settings.folders import BODY
-from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
-from pipeline.steps.conversion.selection import RowSelection
-from pipeline.steps.execution import convert
+from pipeline.steps.conversion.convert import run_conversion
+from pipeline.steps.conversion.keep import MayGo
+from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.recipe import Recipe
 
 LIST: Final = "convert.leave_out"
@@ -53,34 +53,35 @@ def _run(args: argparse.Namespace) -> int:
     Returns 1 for problems, and if videos that --retry read again failed again; with --part, if
     some of its share cannot be read.
     """
-    plan = _plan(args)
+    recipe = _recipe(args)
     if args.part is not None and args.drop_removed:
         raise PipelineError(
             f"--part: not allowed with {DROP}, which belongs to the command that commits"
         )
-    with bar(f"convert {plan.name}", err, unit="video") as progress:
-        result = convert(plan, args.cfg, progress, args.part)
-    failed_again = args.retry and bool(result.warnings)
-    return result.print("convert", plan.name) or int(failed_again)
+    work = plan_conversion(recipe)
+    with bar(f"convert {work.name}", err, unit="video") as progress:
+        report = run_conversion(work, args.cfg, progress, args.part)
+    failed_again = args.retry and bool(report.warnings)
+    return report.print("convert", work.name) or int(failed_again)
 
 
-def _plan(args: argparse.Namespace) -> ConversionPlan:
-    """Plan the conversion: by the arguments, or as it was recorded, but for the list of tracks."""
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe: by the arguments, or as it was recorded, but for the list of tracks."""
     if _is_as_recorded(args):
         name = f"{args.dataset}/{args.split}"
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        selection = RowSelection.recorded(ConversionRecord(split))
+        may_go = MayGo(drop=args.drop_removed, retry=args.retry)
+        recipe = Recipe.recorded(split, args.raw, args.body, may_go)
         if args.cfg.source.names(LIST):
-            selection = replace(selection, leave_out=args.cfg.convert.leave_out)
-        ways = {"drop_removed": args.drop_removed, "retry": args.retry}
-        return recorded_plan(split, args.raw, args.body, selection=selection, **ways)
+            leave_out = args.cfg.convert.leave_out
+            recipe = replace(recipe, selection=replace(recipe.selection, leave_out=leave_out))
+        return recipe
     recipe = Recipe.by_options(
         args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body
     )
-    drop_removed = args.drop_removed or recipe.drop_removed
-    return replace(recipe, drop_removed=drop_removed).plan_conversion()
+    return replace(recipe, may_go=MayGo(drop=args.drop_removed or recipe.may_go.drop))
 
 
 def _is_as_recorded(args: argparse.Namespace) -> bool:

@@ -15,7 +15,7 @@ from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import PATH
 from pipeline.steps.detection.plan import plan_detection, usual_detector
-from pipeline.steps.execution import detect
+from pipeline.steps.detection.run import run_detection
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -49,14 +49,14 @@ def _run(args: argparse.Namespace) -> int:
     source = args.cfg.source.override_keys(name, every=args.every, weights=args.weights)
     detector = sections.detector_of(source, name)
 
-    plan = plan_detection(args.raw, args.out, detector, part=args.part)
+    work = plan_detection(args.raw, args.out, detector, part=args.part)
     with bar(f"detect {args.raw.name}", err, unit="clip") as progress:
-        result = detect(plan, args.cfg, progress, args.part, retries=True)
+        report = run_detection(work, args.cfg, progress, args.part, retries=True)
 
     if args.json:
-        print_json(result.document)
-        return int(bool(result.flaws))
-    code = result.print("detect", args.raw.name)
+        print_json(report.document)
+        return int(bool(report.flaws))
+    code = report.print("detect", args.raw.name)
     if args.part is not None:
         out.print(
             f"part {args.part} of the clips has ended. The same command without --part detects "

@@ -31,7 +31,6 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import PATH, SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
-from pipeline.steps.execution import extract
 from pipeline.steps.extraction.plan import plan_extraction
 
 
@@ -153,10 +152,12 @@ def _run(args: argparse.Namespace) -> int:
             out.show_problem(refusal)
         else:
             specs.append(spec)
-    plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
+    works = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     with bar(f"extract {name}", err) as progress:
-        result = extract(plans, args.cfg, progress, args.part)
-    return result.print("extract", name) or int(len(specs) < len(all_specs))
+        from pipeline.steps.extraction.extract import run_extraction  # imports torch
+
+        report = run_extraction(works, args.cfg, progress, args.part)
+    return report.print("extract", name) or int(len(specs) < len(all_specs))
 
 
 def _reads(args: argparse.Namespace) -> list[str]:

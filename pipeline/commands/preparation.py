@@ -2,9 +2,9 @@
 
 `Preparation.resolve` makes the recipes. It also chooses the detector for clips without keypoints,
 and loads or downloads its weights, so that a missing file is reported before any work. If nothing
-names a detector, clips with keypoints of any detector are left alone. `plans` compares the recipes
-with the cache, and `check` raises what would fail later. The commands `prepare` and `python -m
-tasks predict` run it (`pipeline.commands.prepare`).
+names a detector, clips with keypoints of any detector are left alone. `plan_runs` compares the
+recipes with the cache, and `check` raises what would fail later. The commands `prepare` and
+`python -m tasks predict` run it (`pipeline.commands.prepare`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.places import require_writable
 from pipeline.settings.sections import Settings, detector_of
 from pipeline.steps.detection.plan import unlabelled_clips, usual_detector
-from pipeline.steps.recipe import Recipe, SplitPlan, missing_files, plan_splits
+from pipeline.steps.next_run import NextRun, plan_runs
+from pipeline.steps.recipe import Recipe, missing_files
 
 NO_DETECTOR: Final = "none"
 
@@ -42,12 +43,14 @@ class DetectorChoice:
 class Preparation:
     """The recipes (what to detect, convert and extract) of a dataset's splits."""
 
+    settings: Settings
     recipes: Sequence[Recipe]  # one for each split of the dataset
     without_weights: bool  # no weights are named, so no features are extracted
 
     @classmethod
     def resolve(
         cls,
+        settings: Settings,
         recipe: Recipe,
         choice: DetectorChoice,
         streams: Mapping[str, Sequence[StreamSpec]],
@@ -60,24 +63,25 @@ class Preparation:
         Raises ConfigError for invalid options, MissingAssets for missing weights of the detector.
         """
         dataset = recipe.dataset
-        recipe = _choose_detector(recipe, choice)
+        recipe = _choose_detector(settings, recipe, choice)
         recipes = []
         for split in dataset.splits:
             specs = streams.get(split, ())
             readable = [spec for spec in specs if dataset.has_pixels or not spec.stream.reads.crops]
             recipes.append(replace(recipe, split=split, streams=tuple(readable)))
-        return cls(recipes, dataset.has_pixels and len(streams) < len(dataset.splits))
+        without_weights = dataset.has_pixels and len(streams) < len(dataset.splits)
+        return cls(settings, recipes, without_weights)
 
-    def plans(self) -> list[SplitPlan]:
+    def plan_runs(self) -> list[NextRun]:
         """Plan all splits, except those that neither have nor had videos."""
-        plans = list[SplitPlan]()
-        for plan in plan_splits(self.recipes):
-            is_empty = plan.conversion is not None and not plan.conversion.listed
-            if plan.committed is not None or not is_empty:
-                plans.append(plan)
-        return plans
+        runs = list[NextRun]()
+        for run in plan_runs(self.recipes):
+            is_empty = run.conversion is not None and not run.conversion.listed
+            if run.committed is not None or not is_empty:
+                runs.append(run)
+        return runs
 
-    def check(self, plans: Sequence[SplitPlan], *, downloads: bool) -> None:
+    def check(self, runs: Sequence[NextRun], *, downloads: bool) -> None:
         """Raise errors of later steps now: weights, packages, device, read-only folders.
 
         downloads: whether weights may be downloaded, to check them.
@@ -85,13 +89,13 @@ class Preparation:
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
-        upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
+        upcoming = [run.recipe for run in runs if not (run.up_to_date or run.problems)]
         if not upcoming:
             return
         by_name = dict[str, StreamSpec]()  # several splits have streams of one name
         for recipe in upcoming:
             by_name |= {spec.name: spec for spec in recipe.streams}
-        failures = load_networks(upcoming[0].settings, [*by_name.values()], downloads=downloads)
+        failures = load_networks(self.settings, [*by_name.values()], downloads=downloads)
         if failures:
             raise PipelineError(" ".join(failures))
         folder = cache.local_folder(upcoming[0].root)
@@ -123,9 +127,8 @@ def load_networks(settings: Settings, specs: Sequence[StreamSpec], *, downloads:
 # the detector
 
 
-def _choose_detector(recipe: Recipe, choice: DetectorChoice) -> Recipe:
+def _choose_detector(settings: Settings, recipe: Recipe, choice: DetectorChoice) -> Recipe:
     """The recipe with the detector for clips without keypoints, if a clip needs one."""
-    settings = recipe.settings
     if recipe.dataset.name not in settings.detect.datasets or choice.name == NO_DETECTOR:
         if choice.every is not None:
             do = "Leave the option out."

@@ -1,7 +1,7 @@
 """`python -m pipeline prepare`: raw files -> tracks, features and a page, for all splits of a
 dataset.
 
-`run` prints the plan of a `Preparation`, and checks now what would fail later. It finds people in
+`run` prints what a `Preparation` will do, and checks now what would fail later. It finds people in
 clips, once for all splits; then it converts every split, extracts the streams of every split, and
 writes a page of every split. An error ends a step of one split, and the others go on. At the end it
 prints a summary.
@@ -26,7 +26,7 @@ from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, from_here, size
 from pipeline.clips import detectors
 from pipeline.commands.extract import RequestedStreams
-from pipeline.commands.plan import lines
+from pipeline.commands.plan import lines, lost_videos
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
 from pipeline.datasets.conversion_record import ConversionRecord, committed_split
 from pipeline.errors import PipelineError
@@ -38,13 +38,19 @@ from pipeline.processes.settings import DeviceName
 from pipeline.settings.arguments import cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
 from pipeline.settings.folders import BODY
-from pipeline.steps import execution
-from pipeline.steps.detection.plan import usual_detector
-from pipeline.steps.execution import LAYOUT, StepResult, accounting_lines
-from pipeline.steps.recipe import Recipe, SplitPlan
+from pipeline.settings.sections import Settings
+from pipeline.steps.conversion.convert import run_conversion
+from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.detection.plan import plan_unlabelled, usual_detector
+from pipeline.steps.detection.run import run_detection
+from pipeline.steps.extraction.plan import plan_streams
+from pipeline.steps.next_run import NextRun
+from pipeline.steps.recipe import Recipe
+from pipeline.steps.report import LAYOUT, Report
+from pipeline.steps.sentences import accounting_lines
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
-NOTHING: Final = StepResult(details=())
+NOTHING: Final = Report()
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
@@ -104,7 +110,8 @@ def _run(args: argparse.Namespace) -> int:
         )
     requested = RequestedStreams.by_options(settings, weights=args.weights)
     choice = DetectorChoice(name=args.detector, every=args.every, downloads=not args.plan)
-    preparation = Preparation.resolve(recipe, choice, _streams_by_split(recipe, requested))
+    streams = _streams_by_split(recipe, requested)
+    preparation = Preparation.resolve(settings, recipe, choice, streams)
     return run(preparation, plan_only=args.plan, every_video=args.all)
 
 
@@ -140,34 +147,35 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
 
     every_video: name every video in the plan instead of the first few.
     """
-    plans = preparation.plans()
-    if not plans:
+    runs = preparation.plan_runs()
+    if not runs:
         recipe = preparation.recipes[0]
         found = f"found no videos of {recipe.dataset.name}"
         raise PipelineError(f"{recipe.raw}: {found}. Name its raw folder: --raw DIR")
-    runnable = [plan for plan in plans if not plan.problems]
+    runnable = [planned for planned in runs if not planned.problems]
     if not runnable:
-        raise PipelineError(plans[0].problems[0])
-    for plan in plans:
-        for text in lines(plan, None if every_video else FEW):
+        raise PipelineError(runs[0].problems[0])
+    for planned in runs:
+        for text in lines(planned, None if every_video else FEW):
             out.print(text)
     if preparation.without_weights:
         out.warn(WITHOUT_WEIGHTS)
     out.print()
-    preparation.check(plans, downloads=not plan_only)
-    for plan in plans:
-        _check_page(plan.recipe)
-    n_flaws = len(plans) - len(runnable)
+    preparation.check(runs, downloads=not plan_only)
+    for planned in runs:
+        _check_page(planned.recipe)
+    n_flaws = len(runs) - len(runnable)
     if plan_only:
-        has_lost = any(plan.lost_videos for plan in plans)
+        has_lost = any(lost_videos(planned) for planned in runs)
         return 2 if n_flaws else int(has_lost)
 
-    n_flaws += _detect(plans) + _run_steps(runnable)
-    status = command("status", "--all", "--cache", str(plans[0].recipe.root))
-    for plan in runnable:
-        split = _split_now(plan)
+    settings = preparation.settings
+    n_flaws += _detect(runs, settings) + _run_steps(runnable, settings)
+    status = command("status", "--all", "--cache", str(runs[0].recipe.root))
+    for planned in runnable:
+        split = _split_now(planned)
         if split is not None:
-            n_flaws += _print_split(split, _page_file(plan.recipe), status)
+            n_flaws += _print_split(split, _page_file(planned.recipe), status)
     out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
     return int(n_flaws > 0)
 
@@ -177,82 +185,81 @@ def _bar(verb: str, what: str, unit: str = "") -> AbstractContextManager[Progres
     return bar(f"  {task_line(verb, what, '')}", err, unit=unit)
 
 
-def _detect(plans: Sequence[SplitPlan]) -> int:
-    """Detect people once for all splits, and print the result. Returns the number of clips that
+def _detect(runs: Sequence[NextRun], settings: Settings) -> int:
+    """Detect people once for all splits, and print the report. Returns the number of clips that
     cannot be used.
     """
-    recipes = []
-    for plan in plans:
-        if plan.detection.undetected or plan.detection.plan is not None:
-            recipes.append(plan.recipe)
-    if not recipes:
+    recipes = [run.recipe for run in runs if run.undetected or run.detection is not None]
+    work = plan_unlabelled(recipes[0]) if recipes else None  # all share folder and detector
+    if work is None:
         return 0
-    recipe = recipes[0]  # any one: all share the raw folder and the detector
-    name = recipe.dataset.name
+    name = recipes[0].dataset.name
     with _bar("detect", name, "clip") as progress:
-        result = execution.detect(recipe.plan_detection(), recipe.settings, progress)
-    result.report("detect", name)
-    return result.flaws
+        report = run_detection(work, settings, progress)
+    report.report("detect", name)
+    return report.flaws
 
 
-def _run_steps(plans: Sequence[SplitPlan]) -> int:
+def _run_steps(runs: Sequence[NextRun], settings: Settings) -> int:
     """Run the other steps, each for every split. Prints the errors, and returns the number of
     flaws, of which an error is one.
     """
     n_flaws = 0
     by_verb = {"convert": _convert, "extract": _extract, "show": _show}
-    for (verb, step), plan in itertools.product(by_verb.items(), plans):
+    for (verb, step), run in itertools.product(by_verb.items(), runs):
         try:
-            result = step(plan)
-            n_flaws += result.flaws
-            result.report(verb, plan.name)
+            report = step(run, settings)
+            n_flaws += report.flaws
+            report.report(verb, run.name)
         except ERRORS as error:
             n_flaws += 1
-            detail = plain(error_text(error, [plan.recipe.root]), keep=LAYOUT)
-            err.print(f"{WRONG} {task_line(verb, plan.name, detail)}")
+            detail = plain(error_text(error, [run.recipe.root]), keep=LAYOUT)
+            err.print(f"{WRONG} {task_line(verb, run.name, detail)}")
     return n_flaws
 
 
-def _convert(plan: SplitPlan) -> StepResult:
+def _convert(run: NextRun, settings: Settings) -> Report:
     """Convert a split. Flaws: clips that are damaged."""
-    conversion = plan.conversion
-    if conversion is None or not plan.up_to_date:
-        conversion = plan.recipe.plan_conversion()
-    with _bar("convert", plan.name, "video") as progress:
-        result = execution.convert(conversion, plan.recipe.settings, progress)
-    if conversion.up_to_date:
-        result = replace(result, details=(), notes=())
-    return replace(result, warnings=())  # the summary has them
+    work = run.conversion
+    if work is None or not run.up_to_date:
+        work = plan_conversion(run.recipe)
+    with _bar("convert", run.name, "video") as progress:
+        report = run_conversion(work, settings, progress)
+    if work.up_to_date:
+        report = replace(report, details=(), notes=())
+    return replace(report, warnings=())  # the summary has them
 
 
-def _extract(plan: SplitPlan) -> StepResult:
+def _extract(run: NextRun, settings: Settings) -> Report:
     """Extract the streams of a split. Flaws: rows without features."""
-    split = _split_now(plan)
+    split = _split_now(run)
     # conversion has reported a split without rows
-    if plan.up_to_date or split is None or not split.manifest["rows"]:
+    if run.up_to_date or split is None or not split.manifest["rows"]:
         return NOTHING
-    upcoming = [stream for stream in plan.recipe.plan_extraction() if not stream.up_to_date]
-    with _bar("extract", plan.name) as progress:
-        return execution.extract(upcoming, plan.recipe.settings, progress)
+    from pipeline.steps.extraction.extract import run_extraction  # imports torch
+
+    upcoming = [work for work in plan_streams(run.recipe) if not work.up_to_date]
+    with _bar("extract", run.name) as progress:
+        return run_extraction(upcoming, settings, progress)
 
 
-def _show(plan: SplitPlan) -> StepResult:
+def _show(run: NextRun, _: Settings) -> Report:
     """Write the page of a split with tracks, unless it shows them."""
     from pipeline.show.page import shows, write_page
     from pipeline.show.tracks import Choice, from_cache
 
-    recipe = plan.recipe
-    split = _split_now(plan)
+    recipe = run.recipe
+    split = _split_now(run)
     page = _page_file(recipe)
     if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
         return NOTHING
     page.parent.mkdir(parents=True, exist_ok=True)
-    with _bar("show", plan.name, "track") as progress:
+    with _bar("show", run.name, "track") as progress:
         shown = from_cache(recipe.root, recipe.name, Choice(), raw=recipe.raw, body=recipe.body)
         write_page(shown, page, progress=progress)
     n_tracks = count(len(shown.tracks), "track")
     detail = f"{n_tracks} in {from_here(page)} ({size(page.stat().st_size)})"
-    return StepResult(details=[detail])
+    return Report(details=[detail])
 
 
 def _page_file(recipe: Recipe) -> Path:
@@ -279,11 +286,11 @@ def _check_page(recipe: Recipe) -> None:
     require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
 
-def _split_now(plan: SplitPlan) -> cache.Split | None:
+def _split_now(run: NextRun) -> cache.Split | None:
     """The split as it is in the cache now; None if it was not converted."""
-    if plan.up_to_date:
-        return plan.committed
-    return committed_split(plan.recipe.root, plan.name)
+    if run.up_to_date:
+        return run.committed
+    return committed_split(run.recipe.root, run.name)
 
 
 # --------------------------------------------------------------------------------------------------

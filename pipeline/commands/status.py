@@ -52,6 +52,7 @@ from pipeline.settings.arguments import (
     warn_of_broken,
 )
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
+from pipeline.steps.sentences import missing_lines
 from pipeline.steps.split_status import SplitStatus
 
 _VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
@@ -350,7 +351,7 @@ def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[s
         return
     yield IDLE, [*_noted_lines(row)]
     if row.plan is not None:
-        yield IDLE, [f"missing: {line}" for line in row.plan.missing_lines]
+        yield IDLE, [f"missing: {line}" for line in missing_lines(row.plan.stays)]
         yield DOUBT, [f"unusable: {rejection}" for rejection in row.plan.unusable.values()]
 
 

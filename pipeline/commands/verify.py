@@ -30,11 +30,13 @@ from pipeline.datasets.conversion_record import DROP, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import require_videos, videos_of
+from pipeline.files.raw import changes
 from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 from pipeline.steps.conversion.convert import convert
-from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
+from pipeline.steps.recipe import Recipe
 
 # fields of the report of a check that the JSON document has
 _REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
@@ -294,17 +296,22 @@ def _drop_videos(split: cache.Split, shards: Sequence[int]) -> tuple[str, ...]:
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
     names = {split.videos[number].name for number in videos_of(split, shards)}
-    plan = _plan_rereading(split, names)
-    # The other videos keep their recorded stamps: new ones would hide changes.
-    stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}
+    work = _plan_rereading(split, names)
     drop = tuple(sorted(names))
+    recorded = changes.read_stamps(split.root, split.name)
+    # The other videos keep their recorded stamps: new ones would hide changes.
+    unread = {name: seen for name, seen in recorded.items() if name not in names}
     damaged = tuple(sorted(shards))
-    convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
+    convert(
+        replace(
+            work, items=(), drop=drop, removed=drop, stays={}, unread=unread, damaged_shards=damaged
+        )
+    )
     return drop
 
 
-def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionPlan:
-    """The plan of a conversion that could read these videos again. Raises PipelineError if none
+def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionWork:
+    """What a conversion that could read these videos again is to do. Raises PipelineError if none
     can.
     """
     record = ConversionRecord(split)
@@ -316,19 +323,20 @@ def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionPlan:
             f"{', '.join(files)}. Nothing was changed. Delete the split with its features, and "
             "import it again."
         )
-    plan = recorded_plan(split)
-    if plan.differs:
+    work = plan_conversion(Recipe.recorded(split))
+    if work.differs:
         raise PipelineError(
-            f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
+            f"{split.name}: all videos must be converted again ({work.why}). Do that first."
         )
-    gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
+    there = {video.name for video in work.listed} - work.missing.keys()
+    gone = sorted(names - there)
     if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
-            f"{plan.raw}, first {gone[0]}. Nothing was changed. Restore the files, or delete the "
-            f"rows: {record.convert_command(DROP)}"
+            f"{work.recipe.raw}, first {gone[0]}. Nothing was changed. Restore the files, or "
+            f"delete the rows: {record.convert_command(DROP)}"
         )
-    return plan
+    return work
 
 
 COMMAND: Final = Command(_options, _run)

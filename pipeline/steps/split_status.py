@@ -15,7 +15,9 @@ from pipeline.cli.system_errors import error_text
 from pipeline.datasets.conversion_record import MOUNT, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
-from pipeline.steps.conversion.plan import ConversionPlan, recorded_plan
+from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
+from pipeline.steps.recipe import Recipe
+from pipeline.steps.sentences import problems_of
 
 _SHOWN: Final = ("dropped", "set_aside", "notes", "assumed")  # keys of accounts
 
@@ -37,7 +39,7 @@ class SplitStatus:
 
     record: ConversionRecord
     streams: Sequence[_StreamStatus]
-    plan: ConversionPlan | None  # of its next conversion; None: none is planned
+    plan: ConversionWork | None  # of its next conversion; None: none is planned
     unlisted: str | None  # why none is planned, of a split that was converted here
     accounts: Sequence[VideoAccount]  # of videos with losses, notes or assumptions
     without_track: Mapping[str, str]  # video -> why
@@ -60,8 +62,8 @@ class SplitStatus:
             try:
                 if record.raw.is_dir():
                     # a look at a cache reads no terabyte
-                    plan = recorded_plan(split, reads_contents=False)
-                    problems += plan.problems
+                    plan = plan_conversion(Recipe.recorded(split), reads_contents=False)
+                    problems += problems_of(plan)
                 else:
                     again = record.convert_command("--retry", "--raw", "DIR")
                     missing = f"its raw folder {record.raw} is missing"

@@ -249,8 +249,9 @@ def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedCli
     options = request.clip_options
     settings = request.settings
     streams = streams_to_prepare(model, settings, raw, options.weights, options.pose_embedding)
+    settings = settings.use_device(None if request.device == "auto" else request.device)
     recipe = Recipe.by_options(
-        settings.use_device(None if request.device == "auto" else request.device),
+        settings,
         OwnVideos.name,
         raw=raw,
         root=request.root,
@@ -258,7 +259,8 @@ def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedCli
     )
     detector = options.detector or settings.detect.detector
     choice = DetectorChoice(name=detector, every=options.every)
-    preparation = Preparation.resolve(recipe, choice, dict.fromkeys(OwnVideos.splits, streams))
+    by_split = dict.fromkeys(OwnVideos.splits, streams)
+    preparation = Preparation.resolve(settings, recipe, choice, by_split)
     is_incomplete = bool(prepare.run(preparation))
 
     splits = dict[str, cache.Split]()

@@ -25,12 +25,12 @@ from pipeline import datasets
 from pipeline.cli.progress import silent
 from pipeline.commands.plan import lines
 from pipeline.processes.settings import NO_CLUSTER
-from pipeline.steps import execution
 from pipeline.steps.conversion import convert, reading
 from pipeline.steps.conversion.parts import read_part
 from pipeline.steps.extraction import extract
-from pipeline.steps.recipe import plan_splits
+from pipeline.steps.next_run import plan_runs
 from tests.cache.storage.buckets import objects
+from tests.fixtures import planned
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.trees import contents
 from tests.waiting import await_that
@@ -197,9 +197,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
 ):
     raw, body = embedded.raw(dataset), embedded.body
     calm, root = (
-        convert.plan_conversion(
-            datasets.get(dataset), split, raw=raw, root=tmp_path / name, body=body
-        )
+        planned(datasets.get(dataset), split, raw=raw, root=tmp_path / name, body=body)
         for name in ("calm", "parts")
     )
     convert.convert(calm)
@@ -214,7 +212,7 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
     penn, reads, into, types, tmp_path
 ):
     types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
-    assert "staged by parts: videos: 6" in "\n".join(lines(*plan_splits([penn.recipe()]), None))
+    assert "staged by parts: videos: 6" in "\n".join(lines(*plan_runs([penn.recipe()]), None))
     os.utime(penn.label("0001"), ns=(1, 1))
     penn.edit("0003")
     types(f"{CONVERT} CACHE --part 1/3")  # it is there, by its content
@@ -230,7 +228,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
         convert.convert(plan)
         return read_part(plan, part, **options)
 
-    monkeypatch.setattr(execution, "read_part", read_late)
+    monkeypatch.setattr(convert, "read_part", read_late)
     part = f"{CONVERT} CACHE --part 1/1"
     types(part, "another command has committed meanwhile", "gc --unfinished")
     assert "meanwhile" not in types(part)

@@ -1,18 +1,17 @@
 """Convert: read the videos of a raw folder and commit their rows.  [raw -> tracks -> rows] ->
 features -> windows
 
-A `ConversionPlan` says which videos of a split are read and which are dropped
-(`pipeline.steps.conversion.plan`). `convert` carries it out: worker processes read videos, and this
-one writes their rows in the order of the videos, so any number of workers gives the same bytes. All
-of it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
-commands print what happened. `record_moves` updates what is recorded about a split that has nothing
-to convert.
+A `ConversionWork` says which videos of a split are read and which are dropped
+(`pipeline.steps.conversion.plan`). `convert` does it: worker processes read videos, and this one
+writes their rows in the order of the videos, so any number of workers gives the same bytes. All of
+it is one atomic commit; a killed run is continued. `record_moves` updates what is recorded about a
+split that has nothing to convert, and `run_conversion` does what a work asks for.
 
 Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for lack of labels
-    kept        committed videos that keep their rows, whatever their files give now
+    stays       of a committed video: it keeps its rows, whatever its files give now
                 (`pipeline.steps.conversion.keep`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
                 again
@@ -20,33 +19,33 @@ Words:
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from typing import Any, Final
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import Any
 
 import cache
-from pipeline.accounting import (
-    NOT_NOW,
-    OTHER_TRACK,
-    UNSETTLED,
-    Accounting,
-    VideoAccount,
-    assumption_lines,
-    is_error,
-)
+from cache.write.parts import Part
+from pipeline.accounting import UNSETTLED, Accounting, VideoAccount, assumption_lines, is_error
+from pipeline.cli.console import IDLE, out, plain
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import FEW, command, count, few, first_few
+from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.labels.label_files import labels_of
-from pipeline.datasets.conversion_record import EARLIER_READER, LEAVE_OUT, LET_GO, ConversionRecord
+from pipeline.datasets.conversion_record import (
+    EARLIER_READER,
+    LEAVE_OUT,
+    LET_GO,
+    ConversionRecord,
+    committed_split,
+)
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import ClipRecord
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.settings.arguments import MEANWHILE
+from pipeline.settings.new_cache import check_new_cache, forbid_new_cache, is_new_cache
+from pipeline.settings.sections import Settings
+from pipeline.steps import sentences
 from pipeline.steps.conversion.doubts import Doubts
 from pipeline.steps.conversion.identity import report_other_work
 from pipeline.steps.conversion.keep import (
@@ -55,62 +54,75 @@ from pipeline.steps.conversion.keep import (
     RowsBefore,
     RowsNow,
     keep,
+    reasons_of_kind,
 )
-from pipeline.steps.conversion.parts import read_on_cluster, read_spooled
-from pipeline.steps.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.steps.conversion.reading import LATER, UNEXPECTED, ReadVideo, attach_clips
+from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spooled
+from pipeline.steps.conversion.plan import ConversionWork, Item
+from pipeline.steps.conversion.reading import UNEXPECTED, ReadVideo, attach_clips
 from pipeline.steps.conversion.rereading import describe_now, refuse_other_tracks
-
-__all__ = [
-    "Conversion",
-    "ConversionPlan",
-    "convert",
-    "plan_conversion",
-    "refuse_committed_failures",
-]
-MIXED: Final = 1.5  # a window is this many times as long in one track as in another
+from pipeline.steps.report import Report
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """Result of a conversion. `totals` cover all videos of the split, also those that were not
-    read.
+def run_conversion(
+    work: ConversionWork, settings: Settings, progress: Progress, part: Part | None = None
+) -> Report:
+    """Convert one split, and tell the user if that makes a new cache. If it is up to date, only
+    record new folders and file times. A `part` stages its share, and commits nothing.
+
+    Raises as `check_new_cache` and `convert` do.
     """
+    workers = settings.workers
+    root = work.recipe.root
+    if part is not None:
+        unreadable = read_part(work, part, workers=workers, dask=settings.dask, progress=progress)
+        return _report_part(work, part, unreadable)
+    if work.up_to_date and work.committed is not None:
+        if settings.convert.strict:
+            refuse_committed_failures(work)
+        totals = work.committed.manifest["accounting"]
+        up_to_date = f"up to date, {count(totals['videos']['found'], 'video')}"
+        return Report(
+            details=[up_to_date, *record_moves(work)],
+            mark=IDLE,
+            notes=[*sentences.notes_on_videos(work, totals)],
+            problems=sentences.problems_of(work),
+        )
+    check_new_cache(settings, root)
+    is_new = is_new_cache(root)
+    report = convert(
+        work,
+        workers=workers,
+        strict=settings.convert.strict,
+        dask=settings.dask,
+        progress=progress,
+    )
+    if is_new:
+        out.print(f"{IDLE} new cache {plain(from_here(root))}")
+    forbid_new_cache(settings, root)
+    return report
 
-    plan: ConversionPlan
-    totals: Mapping[str, Any]
-    rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
-    # on videos of this run: "<video>: <note>"; first on labels that may not belong to their images
-    notes: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()  # `assumption_lines` of all videos of the split
-    problems: tuple[str, ...] = ()  # why the command fails after the commit
-    damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
-    n_read: int = 0  # videos that were read, without those of other splits
-    n_unchanged: int = 0  # videos that were not read again, without those of other splits
 
-    @property
-    def video_counts(self) -> str:
-        """How many videos were read and how many not, `1 video read, 3 unchanged`; "" if all were
-        read.
-        """
-        if not self.plan.n_left_alone:
-            return ""
-        parts = [f"{count(self.n_read, 'video')} read"]
-        if self.plan.removed:
-            parts.append(f"{len(self.plan.removed):,} removed")
-        parts.append(f"{self.n_unchanged:,} unchanged")
-        return ", ".join(parts)
+def _report_part(work: ConversionWork, part: Part, unreadable: Sequence[VideoAccount]) -> Report:
+    """What a part has read. Its problems are the videos that cannot be read."""
+    share = count(len(part.share(work.items)) - len(unreadable), "video")
+    current = committed_split(work.recipe.root, work.name)
+    digests = [split and split.manifest["digest"] for split in (work.committed, current)]
+    return Report(
+        details=[f"{share} staged, not committed (why: {work.why or 'up to date'})"],
+        warnings=[MEANWHILE] if digests[0] != digests[1] else [],
+        problems=[account.rejection for account in unreadable],
+    )
 
 
 def convert(
-    plan: ConversionPlan,
+    work: ConversionWork,
     *,
     workers: int = 1,
     strict: bool = False,
     dask: Dask = NO_CLUSTER,
     progress: Progress = silent,
-) -> Conversion:
-    """Read the plan's videos and commit their rows.
+) -> Report:
+    """Read the videos and commit their rows.
 
     Called again after a kill, it continues, reads videos whose files have changed since then again,
     and ends with the same bytes. A video that cannot be used is rejected with its reason. A
@@ -126,179 +138,75 @@ def convert(
     keep its rows and the columns change.
     """
     if strict:
-        refuse_committed_failures(plan)
-    has_body = plan.reader["body"] is not None
-    columns = plan.dataset.columns(plan.split, body=has_body)
-    extra = plan.dataset.extra_columns(plan.split, body=has_body)
-    doubts = Doubts(plan, strict=strict)
-    n_gone = Counter[str]()
-
-    report_other_work(plan.root, plan.name, None, plan.staging)
-    with _open_writer(plan, columns, extra) as writer:
-        if writer.state.has_other_columns:
-            _refuse_other_columns(plan, plan.missing)
-        following = _begin(plan, writer)
-        finished = following.journalled
+        refuse_committed_failures(work)
+    doubts = Doubts(work, strict=strict)
+    report_other_work(work.recipe.root, work.name, None, work.staging)
+    dataset = work.recipe.dataset
+    has_body = work.reader["body"] is not None
+    columns = dataset.columns(work.recipe.split, body=has_body)
+    extra = dataset.extra_columns(work.recipe.split, body=has_body)
+    with _open_writer(work, columns, extra) as writer:
+        following = _begin(work, writer)
         if strict:
-            done = [account for account in _accounts(following) if account.name in finished]
-            _refuse_rejected(plan, done)
-        progress(len(finished), len(plan.append), "")
-        unfinished = (video for video in plan.append if video.name not in finished)
-        todo = attach_clips(unfinished, plan.committed)
+            _refuse_rejected(work, _accounts(following))
+        todo = [item for item in work.items if item.video.name not in following.journalled]
+        progress(len(work.items) - len(todo), len(work.items), "")
+        todo = attach_clips(todo, work.committed)
         if dask.scheduler is not None:
-            read_on_cluster(plan, todo, workers, dask, progress)
+            read_on_cluster(work, todo, workers, dask, progress)
+        run = _Run(work, following, strict)
         # the processes that read end before the split is unlocked
-        with closing(doubts.watch(read_spooled(plan, todo, workers))) as videos:
-            pairs = zip(todo, videos, strict=True)
-            digests, kept = _append_videos(
-                plan, following, pairs, n_gone, strict=strict, progress=progress
-            )
-        _count_gone_before(plan, following, n_gone)
-        kept |= _keep_renamed(plan, following, kept)
+        with closing(doubts.watch(read_spooled(work, todo, workers))) as videos:
+            for item, video in zip(todo, videos, strict=True):
+                run.take(item, video)
+                progress(len(run.digests), len(work.items), item.video.name)
+        run.count_gone_before()
+        run.keep_renamed()
         accounts = _accounts(following)
-        _record_stamps(plan, digests, accounts, kept)
-        published = plan.dataset.release.totals.get(plan.split)
-        totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else published)
-        entries = _manifest_entries(plan, {*following.state.videos}, kept)
-        following.commit({**entries, "accounting": totals})
-    plan = replace(plan, kept={**plan.kept, **kept})
-    return _summarize(plan, totals, accounts, n_gone, doubts)
-
-
-def _manifest_entries(
-    plan: ConversionPlan, videos: Collection[str], kept: Collection[str]
-) -> dict[str, Any]:
-    """What the split's manifest says of its reader. videos: those of the earlier commit."""
-    entries: dict[str, Any] = {
-        "reader": dict(plan.reader),
-        "stand_in": plan.reader["stand_in"],
-        "keypoints": plan.dataset.labels.keypoints_from,
-    }
-    earlier = {*videos} - {*plan.drop} | {*kept}
-    if not plan.differs and plan.committed is not None:
-        earlier &= ConversionRecord(plan.committed).earlier_reader
-    if earlier:
-        entries[EARLIER_READER] = sorted(earlier)
-    return entries
+        run.record_stamps(accounts)
+        published = dataset.release.totals.get(work.recipe.split)
+        totals = Accounting(accounts).totals(None if work.reader["stand_in"] else published)
+        following.commit({**run.manifest_entries(), "accounting": totals})
+    return _report(work, totals, accounts, run, doubts)
 
 
 def _open_writer(
-    plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
+    work: ConversionWork, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
 ) -> cache.SplitWriter:
+    """Open the split for writing. Its provenance has the absolute raw folder, the list of left-out
+    tracks, "" for none, and, if tracks depend on it, the body folder.
+    """
+    recipe = work.recipe
+    leave_out = recipe.selection.leave_out
+    folders = {
+        "raw": str(recipe.raw.resolve()),
+        LEAVE_OUT: "" if leave_out is None else str(leave_out.resolve()),
+    }
+    if work.reader["body"] and recipe.body is not None:
+        folders["body"] = str(recipe.body.resolve())
     return cache.SplitWriter(
-        plan.root,
-        plan.name,
+        recipe.root,
+        work.name,
         columns=columns,
         extra=extra,
-        plan=plan.staging,
-        provenance=plan.provenance,
+        plan=work.staging,
+        provenance=folders,
     )
 
 
-def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
-    """Begin the next commit. Raises CacheChanged if the plan is older than the newest commit."""
-    planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
+def _begin(work: ConversionWork, writer: cache.SplitWriter) -> cache.NextCommit:
+    """Begin the next commit. Raises CacheChanged if the work was planned before the newest commit,
+    PipelineError if a video should keep its rows and the columns change.
+    """
+    if writer.state.has_other_columns:
+        _refuse_other_columns(work, work.missing)
+    planned_digest = "" if work.committed is None else work.committed.manifest["digest"]
     if writer.state.commit.digest != planned_digest:
         raise cache.CacheChanged(
-            f"{plan.name}: another run has committed since the plan was made. Run it again."
+            f"{work.name}: another run has committed since the plan was made. Run it again."
         )
-    stamps = {video.name: plan.stamps[video.name] for video in plan.append}
-    return writer.begin(plan.drop, invalidate=plan.invalidate, keys=stamps)
-
-
-def _append_videos(
-    plan: ConversionPlan,
-    following: cache.NextCommit,
-    videos: Iterable[tuple[RawVideo, ReadVideo]],
-    n_gone: Counter[str],
-    *,
-    strict: bool,
-    progress: Progress,
-) -> tuple[dict[str, str], dict[str, RowsBefore]]:
-    """Write the videos that a killed run has not written already, as they are read.
-
-    Returns two mappings by video name: the digest of every video of the split, and the committed
-    videos that were read, and keep their rows. n_gone: gets `RowsNow.n_gone` of the others.
-    """
-    others = plan.others
-    by_earlier_reader = frozenset[str]()
-    if plan.committed is not None:
-        by_earlier_reader = ConversionRecord(plan.committed).earlier_reader
-    digests = plan.digests() | following.journalled
-    kept = {}
-    for n_done, (raw_video, video) in enumerate(videos, len(following.journalled) + 1):
-        name = video.account.name
-        committed = following.state.videos.get(name)
-        answer: RowsNow | RowsBefore = RowsNow()
-        if committed is not None and plan.committed is not None:
-            refuse_other_tracks(plan.committed, committed, video.account)
-            before = VideoAccount.from_dict(committed.account)
-            labels = labels_of(plan.raw, raw_video)
-            now = describe_now(video, plan.committed, committed, before, labels, others)
-            may_go = plan.may_go
-            if name in by_earlier_reader:
-                may_go = may_go._replace(other_reader=True)
-            answer = keep(before, now, may_go)
-        if strict:
-            _refuse_rejected(plan, [video.account])
-        if isinstance(answer, RowsBefore):
-            if following.state.has_other_columns:
-                _refuse_other_columns(plan, [answer.why])
-            if strict and answer.kind == Kind.UNUSABLE:
-                _refuse_strict(plan, answer.why)
-            following.keep(name)
-            kept[name] = answer
-        elif video.account.set_aside and committed == video.entry and not plan.differs:
-            following.keep(name)  # the same reader rejects the same content
-        else:
-            following.append(video.entry, video.tracks)
-            if answer.n_gone:
-                n_gone[name] = answer.n_gone
-        digests[name] = video.fingerprint
-        progress(n_done, len(plan.append), name)
-    return digests, kept
-
-
-def _count_gone_before(
-    plan: ConversionPlan, following: cache.NextCommit, n_gone: Counter[str]
-) -> None:
-    """Count rows of unchanged files that another reader has dropped in a run that was killed."""
-    if not plan.differs or plan.may_go.drop:
-        return
-    for account in _accounts(following):
-        committed = following.state.videos.get(account.name)
-        digest = following.journalled.get(account.name)
-        if committed is not None and committed.fingerprint == digest:
-            n_less = VideoAccount.from_dict(committed.account).read - account.read
-            if n_less > 0:
-                n_gone[account.name] = n_less
-
-
-def _keep_renamed(
-    plan: ConversionPlan, following: cache.NextCommit, not_taken: Collection[str]
-) -> dict[str, RowsBefore]:
-    """Keep the rows of renamed videos that have none under their new names, such as a clip that was
-    renamed without its keypoint file. Returns their old names.
-
-    not_taken: videos that keep their earlier rows, so that nothing is taken from their files.
-    """
-    kept: dict[str, RowsBefore] = {}
-    if not plan.renamed:  # no look at every account, of which there may be 400,000
-        return kept
-    for account in _accounts(following):
-        old_name = plan.renamed.get(account.name)
-        if old_name is None or (account.tracks_kept and account.name not in not_taken):
-            continue
-        why = f": {account.set_aside}" if account.set_aside else ""
-        now = NotThere(f"rows under its new name {account.name}{why}")
-        before = VideoAccount.from_dict(following.state.videos[old_name].account)
-        answer = keep(before, now, plan.may_go)
-        if isinstance(answer, RowsBefore):
-            if following.state.has_other_columns:
-                _refuse_other_columns(plan, [answer.why])
-            following.keep(old_name)
-            kept[old_name] = answer
-    return kept
+    stamps = {item.video.name: item.stamp for item in work.items}
+    return writer.begin(work.drop, invalidate=work.damaged_shards, keys=stamps)
 
 
 def _accounts(following: cache.NextCommit) -> list[VideoAccount]:
@@ -306,171 +214,226 @@ def _accounts(following: cache.NextCommit) -> list[VideoAccount]:
     return [*map(VideoAccount.from_dict, following.accounts())]
 
 
-def _summarize(
-    plan: ConversionPlan,
+@dataclass(slots=True)
+class _Run:
+    """Takes the videos of a work, as they are read, into the next commit."""
+
+    work: ConversionWork
+    following: cache.NextCommit
+    strict: bool
+    digests: dict[str, str] = field(init=False)  # of the videos that were read, by name
+    stays: dict[str, RowsBefore] = field(default_factory=dict)  # of the videos that were read
+    # rows of unchanged files that another reader drops, by video (`RowsNow.n_gone`)
+    n_gone: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.digests = {**self.following.journalled}  # a killed run has read these
+
+    def take(self, item: Item, video: ReadVideo) -> None:
+        """Take the rows of a video, or keep what the cache has of it."""
+        name = video.account.name
+        committed = self.following.state.videos.get(name)
+        answer: RowsNow | RowsBefore = RowsNow()
+        if committed is not None and self.work.committed is not None:
+            answer = self._decide(item, video, committed, self.work.committed)
+        if self.strict:
+            _refuse_rejected(self.work, [video.account])
+        self.digests[name] = video.fingerprint
+        if isinstance(answer, RowsBefore):
+            self._keep(name, answer)
+        elif video.account.set_aside and committed == video.entry and not self.work.differs:
+            self.following.keep(name)  # the same reader rejects the same content
+        else:
+            self.following.append(video.entry, video.tracks)
+            if answer.n_gone:
+                self.n_gone[name] = answer.n_gone
+
+    def _decide(
+        self, item: Item, video: ReadVideo, committed: cache.VideoEntry, split: cache.Split
+    ) -> RowsNow | RowsBefore:
+        recipe = self.work.recipe
+        refuse_other_tracks(split, committed, video.account)
+        before = VideoAccount.from_dict(committed.account)
+        labels = labels_of(recipe.raw, item.video)
+        now = describe_now(video, split, committed, before, labels, recipe.others)
+        return keep(before, now, recipe.may_go._replace(other_reader=item.by_other_reader))
+
+    def _keep(self, name: str, stays: RowsBefore) -> None:
+        """Keep the rows of a committed video."""
+        if self.following.state.has_other_columns:
+            _refuse_other_columns(self.work, [stays.why])
+        if self.strict and stays.kind == Kind.UNUSABLE:
+            _refuse_strict(self.work, stays.why)
+        self.following.keep(name)
+        self.stays[name] = stays
+
+    def count_gone_before(self) -> None:
+        """Count rows of unchanged files that another reader dropped in a run that was killed."""
+        if not self.work.differs or self.work.recipe.may_go.drop:
+            return
+        for account in _accounts(self.following):
+            committed = self.following.state.videos.get(account.name)
+            digest = self.following.journalled.get(account.name)
+            if committed is not None and committed.fingerprint == digest:
+                n_less = VideoAccount.from_dict(committed.account).read - account.read
+                if n_less > 0:
+                    self.n_gone[account.name] = n_less
+
+    def keep_renamed(self) -> None:
+        """Keep the rows of renamed videos that have none under their new names, such as a clip that
+        was renamed without its keypoint file.
+        """
+        renamed = self.work.renamed
+        if not renamed:  # no look at every account, of which there may be 400,000
+            return
+        for account in _accounts(self.following):
+            old_name = renamed.get(account.name)
+            if old_name is None or (account.tracks_kept and account.name not in self.stays):
+                continue
+            why = f": {account.set_aside}" if account.set_aside else ""
+            now = NotThere(f"rows under its new name {account.name}{why}")
+            before = VideoAccount.from_dict(self.following.state.videos[old_name].account)
+            answer = keep(before, now, self.work.recipe.may_go)
+            if isinstance(answer, RowsBefore):
+                self._keep(old_name, answer)
+
+    def record_stamps(self, accounts: Iterable[VideoAccount]) -> None:
+        """Record which files each video was read from, so that the next plan can tell whether they
+        have changed: none of an unsettled video, so that the next plan reads its content.
+
+        accounts: of the commit.
+        """
+        seen = {**self.work.unread}
+        for item in self.work.items:
+            name = item.video.name
+            stays = self.stays.get(name)
+            unusable = ("", False) if stays is None else (stays.why, stays.may_have_moved)
+            seen[name] = changes.Seen(item.stamp, self.digests[name], *unusable)
+        read_now = [stays.account for stays in self.stays.values() if stays.account is not None]
+        for account in (*accounts, *read_now):
+            if account.set_aside in UNSETTLED and account.name not in self.work.unusable:
+                seen.pop(account.name, None)
+        changes.write_stamps(self.work.recipe.root, self.work.name, seen)
+
+    def manifest_entries(self) -> dict[str, Any]:
+        """What the split's manifest says of its reader."""
+        work = self.work
+        entries: dict[str, Any] = {
+            "reader": dict(work.reader),
+            "stand_in": work.reader["stand_in"],
+            "keypoints": work.recipe.dataset.labels.keypoints_from,
+        }
+        earlier = {*self.following.state.videos} - {*work.drop} | {*self.stays}
+        if not work.differs and work.committed is not None:
+            earlier &= ConversionRecord(work.committed).earlier_reader
+        if earlier:
+            entries[EARLIER_READER] = sorted(earlier)
+        return entries
+
+
+def _report(
+    work: ConversionWork,
     totals: Mapping[str, Any],
     accounts: Sequence[VideoAccount],
-    n_gone: Counter[str],
+    run: _Run,
     doubts: Doubts,
-) -> Conversion:
-    """The result of a commit.
-
-    plan: with the videos that this run kept, too. accounts: of all videos of the commit.
-    n_gone: as in `_append_videos`.
-    """
-    names = {video.name for video in plan.append}
+) -> Report:
+    """The report of a commit. accounts: of all videos of the commit."""
+    names = {item.video.name for item in work.items}
     appended = [account for account in accounts if account.name in names]
     n_read = sum(not account.other_split for account in appended)
     n_of_split = sum(not account.other_split for account in accounts)
-
+    stays = {**work.stays, **run.stays}
     read = {account.name: account for account in appended}
-    for name, stays in plan.kept.items():
-        if stays.kind == Kind.NOT_NOW and stays.account is not None:
-            read[name] = stays.account
+    for name, before in run.stays.items():
+        if before.kind == Kind.NOT_NOW and before.account is not None:
+            read[name] = before.account
     rejected = [account for account in read.values() if is_error(account.set_aside)]
-    rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
-
-    problems = [*plan.kept_lines]
-    reasons = Counter(account.set_aside for account in rejected)
-    if reasons[NOT_NOW]:
-        n_videos = count(reasons[NOT_NOW], "video")
-        problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
-    if reasons[OTHER_TRACK]:
-        n_videos = count(reasons[OTHER_TRACK], "video")
-        problems.append(
-            f"{plan.name}: {plan.selection.leave_out} has lines that fit no track of {n_videos}: "
-            "what the cache has of them stays. Correct these lines."
-        )
-    split = cache.open(plan.root)[plan.name]
-    notes = [*_note_gone(n_gone), *doubts.notes(appended)]
-    if plan.selection.max_fps is None and n_read:
-        notes += _note_mixed_rates(split)
-    if not totals["videos"]["kept"]:
-        problems += ConversionRecord(split).why_empty()
-
-    return Conversion(
-        plan,
-        totals,
-        rejected=tuple(rejected),
-        notes=tuple(notes),
-        assumptions=tuple(assumption_lines(accounts)),
-        damaged=tuple(_list_damage(appended)),
-        problems=tuple(problems),
-        n_read=n_read,
-        n_unchanged=n_of_split - n_read,
-    )
+    rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)  # these first
+    split = cache.open(work.recipe.root)[work.name]
+    problems = [
+        *sentences.kept_lines(work, stays),
+        *sentences.rejection_problems(work, rejected),
+        *([] if totals["videos"]["kept"] else ConversionRecord(split).why_empty()),
+    ]
+    notes = [*sentences.gone_notes(run.n_gone), *doubts.notes(appended)]
+    if work.recipe.selection.max_fps is None and n_read:
+        notes += sentences.mixed_rates_notes(split)
+    document = {
+        "why": work.why,
+        "accounting": totals,
+        "read": n_read,
+        "unchanged": n_of_split - n_read,
+        "removed": list(work.removed),
+        "renamed": work.renamed,
+        "kept": {kind: reasons_of_kind(stays, kind) for kind in Kind},
+        "rejected": {account.name: account.rejection for account in rejected},
+        "assumed": assumption_lines(accounts),
+        "damaged": [*sentences.damage_lines(appended)],
+        "notes": notes,
+    }
+    return sentences.conversion_report(work, document, problems)
 
 
-def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
-    """A line about each video whose file has lost frames."""
-    for account in accounts:
-        record = ClipRecord.from_dict(account.clip)
-        if record is not None and record.lost:
-            yield f"{account.name}: {record.remarks()[0]}"
-
-
-def record_moves(plan: ConversionPlan) -> list[str]:
+def record_moves(work: ConversionWork) -> list[str]:
     """Record the new places of the raw and body folders and of the list of tracks, and new file
     times of videos with unchanged content, for a split that is up to date.
 
     Returns messages; none if there is nothing new, or if the cache is read-only.
     """
-    assert plan.committed is not None, "nothing is committed yet"
+    assert work.committed is not None, "nothing is committed yet"
     lines = []
-    columns = plan.committed.columns
-    list_before = plan.committed.provenance.get(LEAVE_OUT, "")
+    leave_out = work.recipe.selection.leave_out
+    list_now = "" if leave_out is None else str(leave_out.resolve())
     with suppress(OSError, cache.CacheError):
-        if plan.moved or list_before != plan.provenance[LEAVE_OUT]:
-            with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
+        if work.has_moved or work.committed.provenance.get(LEAVE_OUT, "") != list_now:
+            extra = work.committed.extra.values()
+            with _open_writer(work, work.committed.columns, extra) as writer:
                 writer.note_again()
-        if plan.moved:
-            lines.append(f"recorded the new raw folder {plan.raw}")
-        if plan.touched:
-            _record_stamps(plan, plan.digests(), (), {})
-            n_videos = count(len(plan.touched), "video")
+        if work.has_moved:
+            lines.append(f"recorded the new raw folder {work.recipe.raw}")
+        if work.touched:
+            changes.write_stamps(work.recipe.root, work.name, work.unread)
+            n_videos = count(len(work.touched), "video")
             lines.append(f"new file times of {n_videos} recorded: the content has not changed")
     return lines
 
 
-def _record_stamps(
-    plan: ConversionPlan,
-    digests: Mapping[str, str],
-    accounts: Iterable[VideoAccount],
-    kept: Mapping[str, RowsBefore],
-) -> None:
-    """Record which files each video was read from, so that the next plan can tell whether they have
-    changed: none of an unsettled video, so that the next plan reads its content.
-
-    digests: name -> digest. accounts: of the commit. kept: by this run.
+def refuse_committed_failures(work: ConversionWork) -> None:
+    """What `strict` asks of the videos that are not read: raise PipelineError if one was rejected
+    because of an error.
     """
-    outcomes = [*accounts, *(stays.account for stays in kept.values() if stays.account)]
-    unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
-    seen = {name: plan.seen[name] for name in plan.unusable}  # not read by this run
-    for name, stamp in plan.stamps.items():
-        if name not in unsettled and name not in seen:
-            stays = kept.get(name)
-            unusable = ("", False) if stays is None else (stays.why, stays.may_have_moved)
-            seen[name] = changes.Seen(stamp, digests[name], *unusable)
-    changes.write_stamps(plan.root, plan.name, seen)
-
-
-def refuse_committed_failures(plan: ConversionPlan) -> None:
-    """What `strict` asks of the videos that a plan does not read: raise PipelineError if one was
-    rejected because of an error.
-    """
-    if plan.committed is None:
+    if work.committed is None:
         return
-    for why in plan.unusable.values():
-        raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    failed = ConversionRecord(plan.committed).names_to_retry(retry=True) - {*plan.drop}
+    for why in work.unusable.values():
+        raise PipelineError(f"{work.name}: {why} (--strict: its rows are of an earlier state)")
+    failed = ConversionRecord(work.committed).names_to_retry(retry=True) - {*work.drop}
     if failed:
-        again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
+        again = command("convert", work.name, "--retry", "--cache", str(work.recipe.root))
         n_videos = count(len(failed), "video")
         raise PipelineError(
-            f"{plan.name}: an earlier conversion rejected {n_videos}, first {min(failed)} "
+            f"{work.name}: an earlier conversion rejected {n_videos}, first {min(failed)} "
             f"(--strict). Correct them, then: {again}"
         )
 
 
-def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
+def _refuse_rejected(work: ConversionWork, accounts: Iterable[VideoAccount]) -> None:
+    """Raise PipelineError for `strict` if one was rejected because of an error."""
     for account in accounts:
         if is_error(account.set_aside):
-            _refuse_strict(plan, account.message)
+            _refuse_strict(work, account.message)
 
 
-def _refuse_strict(plan: ConversionPlan, why: str) -> None:
-    raise PipelineError(f"{plan.name}: {why} (--strict: nothing was committed)")
+def _refuse_strict(work: ConversionWork, why: str) -> None:
+    raise PipelineError(f"{work.name}: {why} (--strict: nothing was committed)")
 
 
-def _refuse_other_columns(plan: ConversionPlan, kept: Collection[str]) -> None:
+def _refuse_other_columns(work: ConversionWork, kept: Collection[str]) -> None:
     """Raise PipelineError if videos should be `kept`, whose rows do not have the new columns."""
     if kept:
         first = "; ".join(few(sorted(kept), FEW, "plan --all"))
         raise PipelineError(
-            f"{plan.name}: the columns change ({plan.why}), so all videos must be converted "
+            f"{work.name}: the columns change ({work.why}), so all videos must be converted "
             f"again, but files of {count(len(kept), 'video')} are missing or damaged: {first} "
             f"Nothing was committed. Restore them, or delete their rows: {LET_GO}"
         )
-
-
-def _note_gone(n_gone: Counter[str]) -> Iterator[str]:
-    """Yield a note on rows that another reader drops, of files that have not changed."""
-    if n_gone:
-        rows = count(n_gone.total(), "row")
-        yield f"all videos: this reader drops {rows} of unchanged files: {first_few([*n_gone])}"
-
-
-def _note_mixed_rates(split: cache.Split) -> Iterator[str]:
-    """Yield a note if windows of the split last longer in some tracks than in others."""
-    fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
-    rates = fps[np.isfinite(fps)]
-    if not len(rates) or rates.max() <= MIXED * rates.min():
-        return
-    slowest = rates.min()
-    fastest = rates.max()
-    n_fast = count(int((rates > MIXED * slowest).sum()), "track")
-    yield (
-        f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
-        f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
-        f"of the {n_fast} above {MIXED * slowest:.4g}"
-    )

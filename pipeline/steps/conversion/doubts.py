@@ -21,7 +21,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
-from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.plan import ConversionWork
 from pipeline.steps.conversion.reading import ReadVideo
 
 FEWEST_VIDEOS: Final = 5  # fewer prove nothing about the size of all images
@@ -39,18 +39,18 @@ class Doubts:
     way to the writer; `notes` has the result once all have passed.
     """
 
-    def __init__(self, plan: ConversionPlan, *, strict: bool) -> None:
-        """Find clips with stale labels, by the plan alone. Raise PipelineError for `strict` if
+    def __init__(self, work: ConversionWork, *, strict: bool) -> None:
+        """Find clips with stale labels, by the work alone. Raise PipelineError for `strict` if
         there are any.
         """
-        self._stale = _find_stale_labels(plan)
+        self._stale = _find_stale_labels(work)
         self._reaches = list[float]()
         self._n_outside = 0  # videos that were rejected because their joints lie outside
         if strict and self._stale:
             name, text = next(iter(self._stale.items()))
             do = "Replace them, or, if they belong to this clip, touch the file."
             raise PipelineError(
-                f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)"
+                f"{work.name}: {name}: {text} {do} (--strict: nothing was committed)"
             )
 
     def watch(self, videos: Iterable[ReadVideo]) -> Generator[ReadVideo]:
@@ -117,24 +117,23 @@ class Doubts:
         return [f"all videos: {question} {COMPARE}"]
 
 
-def _find_stale_labels(plan: ConversionPlan) -> dict[str, str]:
+def _find_stale_labels(work: ConversionWork) -> dict[str, str]:
     """The videos whose clip has changed since the last commit while its label file has not -> a
     sentence about it.
     """
     stale = {}
-    recorded = plan.recorded_stamps()
-    changed = recorded.keys() & {*plan.changed}
-    for video in plan.append:
-        if video.name not in changed:
-            continue
-        labels = labels_of(plan.raw, video)
+    raw = work.recipe.raw
+    for item in work.items:
+        labels = None
+        if item.recorded is not None and not item.name_before:
+            labels = labels_of(raw, item.video)
         if labels is None:
             continue
-        same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
-        path = changes.utf8(str(labels.relative_to(plan.raw)))
-        clip = changes.utf8(str(video.files[0]))
+        same = changes.same_inputs(item.recorded, item.stamp)
+        path = changes.utf8(str(labels.relative_to(raw)))
+        clip = changes.utf8(str(item.video.files[0]))
         if path in same and clip not in same:
-            stale[video.name] = (
+            stale[item.video.name] = (
                 f"the clip has changed, and {path} has not: are these its keypoints?"
             )
     return stale

@@ -26,77 +26,75 @@ from pipeline.cli.console import err
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import changes
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import Dask
 from pipeline.steps.conversion.identity import find_differences, reader_parts, report_other_work
-from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.reading import ReadVideo, attach_clips, read_videos
 
 MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
 
 
 def read_part(
-    plan: ConversionPlan, part: Part, *, workers: int, dask: Dask, progress: Progress
+    work: ConversionWork, part: Part, *, workers: int, dask: Dask, progress: Progress
 ) -> list[VideoAccount]:
-    """Read an array job's share of the plan's videos into the spool, by processes of this machine
+    """Read an array job's share of the videos into the spool, by processes of this machine
     or on a cluster. Returns the accounts of videos that cannot be read now.
     """
-    share = part.share(plan.append)
+    share = part.share(work.items)
     if not share:
         return []
-    report_other_work(plan.root, plan.name, None, plan.staging)
-    with part.running(plan.root, f"{plan.name}/{WRITING}"):
-        videos = attach_clips(share, plan.committed)
+    report_other_work(work.recipe.root, work.name, None, work.staging)
+    with part.running(work.recipe.root, f"{work.name}/{WRITING}"):
+        items = attach_clips(share, work.committed)
         if dask.scheduler is None:
-            return _read_here(plan, videos, workers, progress)
-        return read_on_cluster(plan, videos, workers, dask, progress)
+            return _read_here(work, items, workers, progress)
+        return read_on_cluster(work, items, workers, dask, progress)
 
 
-def read_spooled(
-    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int
-) -> Generator[ReadVideo]:
+def read_spooled(work: ConversionWork, items: Sequence[Item], workers: int) -> Generator[ReadVideo]:
     """Yield every video, in order: from the spool if its raw files are the same, else as it is read
     now.
     """
-    spool = _Spool(plan)
-    pieces, todo = spool.find(videos)
-    with closing(read_videos(plan, todo, workers=workers)) as read_now:
-        for video in videos:
-            if video.name in pieces:
-                yield spool.load(pieces[video.name])
+    spool = _Spool(work)
+    pieces, todo = spool.find(items)
+    with closing(read_videos(work, todo, workers=workers)) as read_now:
+        for item in items:
+            if item.video.name in pieces:
+                yield spool.load(pieces[item.video.name])
             else:
                 yield next(read_now)
 
 
 def _read_here(
-    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, progress: Progress
+    work: ConversionWork, items: Sequence[Item], workers: int, progress: Progress
 ) -> list[VideoAccount]:
     """Read those of the videos that are not in the spool into it. Returns the accounts of videos
     that cannot be read now.
     """
-    spool = _Spool(plan)
-    _, todo = spool.find(videos)
+    spool = _Spool(work)
+    _, todo = spool.find(items)
     if not todo:
         return []
     create_groups(spool.place)
     unreadable = []
-    n_done = len(videos) - len(todo)
-    with closing(read_videos(plan, todo, workers=workers)) as results:
-        for video, result in zip(todo, results, strict=True):
+    n_done = len(items) - len(todo)
+    with closing(read_videos(work, todo, workers=workers)) as results:
+        for item, result in zip(todo, results, strict=True):
             account = result.account
             if account.set_aside in PASSING:
                 unreadable.append(account)
             else:
-                spool.put(video, result)
+                spool.put(item.video.name, result)
             n_done += 1
-            progress(n_done, len(videos), video.name)
+            progress(n_done, len(items), item.video.name)
     return unreadable
 
 
 def read_on_cluster(
-    plan: ConversionPlan,
-    videos: Sequence[RawVideo],
+    work: ConversionWork,
+    items: Sequence[Item],
     workers: int,
     dask: Dask,
     progress: Progress,
@@ -105,25 +103,17 @@ def read_on_cluster(
     Those that they could not read, or of which they have other files, are read by processes of this
     machine; prints a line about them. Returns the accounts of videos that cannot be read now.
     """
-    spool = _Spool(plan)
-    _, todo = spool.find(videos)
+    spool = _Spool(work)
+    _, todo = spool.find(items)
     if not todo:
         return []
     create_groups(spool.place)
-    folders = plan.raw, plan.root, plan.body
-    without_videos = ConversionPlan(
-        plan.dataset,
-        plan.split,
-        *folders,
-        plan.reader,
-        committed=None,
-        selection=plan.selection,
-        listed=tuple(video for video in plan.listed if video.left_out),  # for `plan.staging`
-    )
+    recipe = replace(work.recipe, detector=None, streams=(), source=None)
+    without_videos = ConversionWork(recipe, work.reader, work.staging, committed=None, listed=())
     read = functools.partial(_read_on_worker, without_videos)
-    plug_ins = [plan.dataset]
+    plug_ins = [work.recipe.dataset]
     parts = run_parts(
-        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
+        read, todo, dask, most=MOST_VIDEOS, shared=work.recipe.raw, plug_ins=plug_ins, on_gpus=False
     )
     n_done = 0
     with closing(parts):
@@ -133,33 +123,34 @@ def read_on_cluster(
     _, missing = spool.find(todo)
     if missing:
         why = "Dask workers cannot read them now, or have other files"
-        text = f"{count(len(missing), 'video')} read here, first {missing[0].name}: {why}"
-        err.warn(f"{plan.name}: {text}")
-    return _read_here(plan, videos, workers, progress)
+        text = f"{count(len(missing), 'video')} read here, first {missing[0].video.name}: {why}"
+        err.warn(f"{work.name}: {text}")
+    return _read_here(work, items, workers, progress)
 
 
 def _read_on_worker(
-    plan: ConversionPlan,
-    part: Sequence[RawVideo],
+    work: ConversionWork,
+    part: Sequence[Item],
     progress: Progress,
     device: str,  # noqa: ARG001
 ) -> None:
     """Read the videos of a part into the spool, in a worker. Those that it cannot read now stay
     missing there, and the command that sent the part reads them.
 
-    plan: without videos and their stamps.
+    work: without videos.
 
     Raises PipelineError if this worker would read otherwise than the command that commits, for
     example because it has other files of the body model.
     """
-    others = find_differences(
-        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body, plan.selection)
-    )
+    recipe = work.recipe
+    raw = recipe.raw
+    reader = reader_parts(recipe.dataset, recipe.split, raw, recipe.body, recipe.selection)
+    others = find_differences(work.reader, reader)
     if others:
         differences = "; ".join(map(str, others))
         raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
-    plan = replace(plan, stamps={video.name: changes.stamp(plan.raw, video) for video in part})
-    _read_here(plan, part, 1, progress)
+    items = [item._replace(stamp=changes.stamp(raw, item.video)) for item in part]
+    _read_here(work, items, 1, progress)
 
 
 class _PieceName(NamedTuple):
@@ -180,12 +171,12 @@ class _PieceName(NamedTuple):
 class _Spool:
     """The videos of a split that were read, as pieces of staged work in the cache."""
 
-    def __init__(self, plan: ConversionPlan) -> None:
-        self.place = Place(cache.store_at(plan.root), plan.name)
-        self._plan = plan
-        self._work = StagedWork(self.place, {"plan": plan.staging})
+    def __init__(self, work: ConversionWork) -> None:
+        self.place = Place(cache.store_at(work.recipe.root), work.name)
+        self._raw = work.recipe.raw
+        self._work = StagedWork(self.place, {"plan": work.staging})
 
-    def find(self, videos: Sequence[RawVideo]) -> tuple[dict[str, _PieceName], list[RawVideo]]:
+    def find(self, items: Sequence[Item]) -> tuple[dict[str, _PieceName], list[Item]]:
         """Find the pieces that the spool has now of these videos, by the video's name: read from
         files with the same stamp, else with the same digest. Returns them, and the other videos.
         """
@@ -194,23 +185,24 @@ class _Spool:
             piece = _PieceName.parse(name)
             pieces[piece.video].append(piece)
         if not pieces:  # skip hashing the names of half a million videos
-            return {}, [*videos]
+            return {}, [*items]
         found = {}
         missing = []
-        for video in videos:
-            known = pieces.get(_hash(video=video.name), [])
-            stamp = _hash(stamp=self._plan.stamps[video.name])
+        for item in items:
+            name = item.video.name
+            known = pieces.get(_hash(video=name), [])
+            stamp = _hash(stamp=item.stamp)
             same = [piece for piece in known if piece.stamp == stamp]
             if known and not same:
-                digest = changes.video_digest(self._plan.raw, video)
+                digest = changes.video_digest(self._raw, item.video)
                 same = [piece for piece in known if piece.digest == digest]
             if same:
-                found[video.name] = same[0]
+                found[name] = same[0]
             else:
-                missing.append(video)
+                missing.append(item)
         return found, missing
 
-    def put(self, video: RawVideo, read: ReadVideo) -> None:
+    def put(self, name: str, read: ReadVideo) -> None:
         """Write a video's piece, durably: a head of JSON values, and arrays.
 
         The head has the video's entry, and the fields of its tracks that are no arrays. An array's
@@ -227,7 +219,7 @@ class _Spool:
             if track.intrinsics is not None:
                 arrays[f"{i}/intrinsics/"] = track.intrinsics
         head = {"entry": asdict(read.entry), "tracks": tracks, "lost": dict(read.lost)}
-        piece = _PieceName(_hash(video=video.name), _hash(stamp=read.stamp), read.fingerprint)
+        piece = _PieceName(_hash(video=name), _hash(stamp=read.stamp), read.fingerprint)
         self._work.put(str(piece), head, arrays)
 
     def load(self, piece: _PieceName) -> ReadVideo:

@@ -36,8 +36,10 @@ from pipeline.files.raw.files import caching, remember
 from pipeline.people.track import Track
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
-from pipeline.steps.conversion.plan import ConversionPlan
+from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.selection import select
+from pipeline.steps.recipe import Recipe
+from pipeline.steps.sentences import LATER
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
@@ -49,7 +51,6 @@ WHAT_TO_DO: Final = {
     "machine_memory": "Use fewer processes (--workers), or free memory; "
     "the next run reads it again.",
 }
-LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # reason for a video on which the reader's code failed
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
@@ -75,72 +76,76 @@ class ReadVideo:
 
 
 def read_videos(
-    plan: ConversionPlan,
-    videos: Sequence[RawVideo],
+    work: ConversionWork,
+    items: Sequence[Item],
     *,
     workers: int,
 ) -> Generator[ReadVideo]:
-    """Read every video, by other processes, and yield the results in order.
+    """Read the video of every item, by other processes, and yield the results in order.
 
     Videos are read ahead of the caller, but only a bounded number of them.
 
     Args:
         workers: number of processes.
     """
-    body = plan.body if plan.reader["body"] else None
-    reader = VideoReader(plan.dataset, plan.split, plan.raw, body, plan.selection.max_fps)
+    recipe = work.recipe
+    body = recipe.body if work.reader["body"] else None
+    max_fps = recipe.selection.max_fps
+    reader = VideoReader(recipe.dataset, recipe.split, recipe.raw, body, max_fps)
     results = ordered_map(
         reader.read,
-        videos,
+        [item.video for item in items],
         workers,
         same_group=_share_label_file,
-        preload=functools.partial(_body, body, plan.dataset.genders[0]),
+        preload=functools.partial(_body, body, recipe.dataset.genders[0]),
     )
-    for video, result in zip(videos, results, strict=True):
-        read = _reject_video(plan, video, result) if isinstance(result, Failed) else result
-        yield _refuse_other_files(plan, video, read)
+    for item, result in zip(items, results, strict=True):
+        read = _reject_video(recipe, item, result) if isinstance(result, Failed) else result
+        yield _refuse_other_files(recipe, item, read)
 
 
-def attach_clips(videos: Iterable[RawVideo], committed: cache.Split | None) -> list[RawVideo]:
-    """The videos, each with the record of its clip that a committed split has (`ClipRecord`)."""
+def attach_clips(items: Iterable[Item], committed: cache.Split | None) -> list[Item]:
+    """The items, each with the record of its clip that a committed split has (`ClipRecord`)."""
     if committed is None:
-        return [*videos]
+        return [*items]
     entries = VideosByName(committed.tables)
-    all_videos = []
-    for video in videos:
-        entry = entries.get(video.name)
+    with_clips = []
+    for item in items:
+        entry = entries.get(item.video.name)
         if entry is not None:
             known = CommittedClip(file_part(entry.pixels), entry.account.get("clip"))
-            video = replace(video, committed=known)
-        all_videos.append(video)
-    return all_videos
+            item = item._replace(video=replace(item.video, committed=known))
+        with_clips.append(item)
+    return with_clips
 
 
-def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:
+def _refuse_other_files(recipe: Recipe, item: Item, read: ReadVideo) -> ReadVideo:
     """Return the video as it was read; or rejected, if the files that were read differ from those
     of now.
     """
-    planned = plan.stamps[video.name]
+    raw = recipe.raw
+    video = item.video
     failed = is_error(read.account.set_aside)
     # A file that is being copied is no damaged one: it is read again, not judged.
-    if not failed or changes.stamp(plan.raw, video) == planned:
-        if read.stamp == planned or read.fingerprint == changes.video_digest(plan.raw, video):
+    if not failed or changes.stamp(raw, video) == item.stamp:
+        if read.stamp == item.stamp or read.fingerprint == changes.video_digest(raw, video):
             return read
     account = VideoAccount(video.name)
-    message = f"{plan.raw}: files of {video.name} changed while they were read. {LATER}"
+    message = f"{raw}: files of {video.name} changed while they were read. {LATER}"
     account.reject(NOT_NOW, message)
-    return ReadVideo(changes.video_digest(plan.raw, video), account)
+    return ReadVideo(changes.video_digest(raw, video), account)
 
 
-def _reject_video(plan: ConversionPlan, video: RawVideo, failed: Failed) -> ReadVideo:
+def _reject_video(recipe: Recipe, item: Item, failed: Failed) -> ReadVideo:
     """The result for a video whose reading process crashed, hung or needed too much memory."""
+    video = item.video
     account = VideoAccount(video.name)
     do = WHAT_TO_DO[failed.reason]
-    message = f"{_place(plan.raw, video)}: the process that read it {failed.message}. {do}"
+    message = f"{_place(recipe.raw, video)}: the process that read it {failed.message}. {do}"
     reason = NOT_NOW if failed.reason == "machine_memory" else failed.reason
     account.reject(reason, message)
-    digest = changes.video_digest(plan.raw, video)
-    return ReadVideo(digest, account, stamp=plan.stamps[video.name])
+    digest = changes.video_digest(recipe.raw, video)
+    return ReadVideo(digest, account, stamp=item.stamp)
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:

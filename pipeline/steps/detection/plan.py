@@ -1,7 +1,7 @@
 """Decide which clips a detector has to process.  [pixels] -> raw keypoints -> tracks
 
 A clip's keypoint file is up to date if its fingerprint is that of the clip's pixels, the detector
-and its options. `plan_detection` compares all clips with their files. In a `DetectionPlan`, each
+and its options. `plan_detection` compares all clips with their files. In a `DetectionWork`, each
 clip is one of these:
 
     refused      it cannot have a file: it is damaged, or its name is not supported
@@ -12,7 +12,7 @@ clip is one of these:
 
 A lost file is one that `detect` wrote for a clip that no longer exists.
 
-`pipeline.steps.detection.run` carries the plan out, and commands and tasks show it.
+`pipeline.steps.detection.run` does it, and commands and tasks show it.
 `unlabelled_clips` says which clips have no labels of another tool.
 """
 
@@ -35,11 +35,12 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import VIDEOS, digest_or_problem, list_files
+from pipeline.steps.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionPlan:
-    """The work of a detection: what to do with each clip (see above). Can be pickled."""
+class DetectionWork:
+    """What is to do with each clip (see above). Can be pickled."""
 
     raw: Path
     out: Path
@@ -113,13 +114,27 @@ def unlabelled_clips(raw: Path, *, by_any_detector: bool) -> list[str]:
     return unlabelled
 
 
+def plan_unlabelled(recipe: Recipe) -> DetectionWork | None:
+    """Plan the detection in the clips of a recipe's raw folder that have no labels of another tool,
+    which all splits of the dataset share; None if there are none. Raises as `plan_detection` does,
+    and ConfigError without a detector.
+    """
+    raw = recipe.raw
+    if recipe.detector is None:
+        raise ConfigError(f"{recipe.dataset.name}: [detect] detector names no detector")
+    only = unlabelled_clips(raw, by_any_detector=recipe.by_any_detector)
+    if not only:
+        return None
+    return plan_detection(raw, raw / KEYPOINTS, recipe.detector, only)
+
+
 def plan_detection(
     raw: Path,
     out: Path,
     detector: Detector,
     only: Sequence[str] | None = None,
     part: Part | None = None,
-) -> DetectionPlan:
+) -> DetectionWork:
     """Compare the clips below `raw` with their files in `out`. Writes nothing.
 
     Args:
@@ -170,10 +185,10 @@ def _plan_clips(
     about: Mapping[str, Any],
     clips: Iterable[str],
     lost: dict[str, ClipFiles],
-) -> DetectionPlan:
+) -> DetectionWork:
     """Plan what to do for each clip.
 
-    about: as in `DetectionPlan`. lost: fingerprint -> a file without a clip. A clip with this
+    about: as in `DetectionWork`. lost: fingerprint -> a file without a clip. A clip with this
     fingerprint is the file's clip under a new name, and is taken out of `lost`.
     """
     missing = []
@@ -200,7 +215,7 @@ def _plan_clips(
         else:
             missing.append(target)
 
-    return DetectionPlan(
+    return DetectionWork(
         raw=raw,
         out=out,
         detector=detector,
@@ -235,7 +250,7 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
 
 
 def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
-    """Compute a clip's fingerprint, and return its `ClipFiles`. about: as in `DetectionPlan`.
+    """Compute a clip's fingerprint, and return its `ClipFiles`. about: as in `DetectionWork`.
 
     Raises RawDataError if the clip's name or kind of file is not supported.
     """

@@ -2,7 +2,7 @@
 
 Each clip gets a keypoint file, in the format that `pipeline.clips.files` describes: `write_clip`
 writes it, `rename_clip` moves it. Each part of a detection makes a
-`DetectionReport`; those of all parts are added up, and `pipeline.commands.detect` prints the sum.
+`DetectionTally`; those of all parts are added up, and `pipeline.commands.detect` prints the sum.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from pipeline.files.pixels.cuts import cuts
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import bones, coco_name, joint_names
 from pipeline.processes.meter import Meter
-from pipeline.steps.detection.plan import DetectionPlan
+from pipeline.steps.detection.plan import DetectionWork
 
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
 
-def write_clip(plan: DetectionPlan, clip: OpenClip, record: ClipRecord) -> None:
+def write_clip(work: DetectionWork, clip: OpenClip, record: ClipRecord) -> None:
     """Write the keypoint file of a complete clip, and delete the record of an earlier failure."""
     width, height = clip.size
     info = {
-        **plan.about,
-        "weights": list(plan.weights),
+        **work.about,
+        "weights": list(work.weights),
         "clip": clip.files.clip,
         "clip_digest": clip.digest,
         "frames": clip.n_frames,
@@ -126,7 +126,7 @@ def _first_line(info: dict[str, Any]) -> bytes:
 
 
 @dataclass(slots=True)
-class DetectionReport:
+class DetectionTally:
     """Counts and problems of one run of detection."""
 
     detected: int = 0  # number of clips detected in this run
@@ -139,7 +139,7 @@ class DetectionReport:
     damaged: dict[str, str] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)  # where the time went
 
-    def add(self, part: DetectionReport) -> None:
+    def add(self, part: DetectionTally) -> None:
         """Add the counts and problems of a part."""
         self.detected += part.detected
         self.frames += part.frames

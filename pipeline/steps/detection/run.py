@@ -40,63 +40,87 @@ from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import Pool
 from pipeline.processes.settings import NO_CLUSTER, Dask
-from pipeline.steps.detection.plan import DetectionPlan
-from pipeline.steps.detection.results import DetectionReport, rename_clip, write_clip
+from pipeline.settings.sections import Settings
+from pipeline.steps import sentences
+from pipeline.steps.detection.plan import DetectionWork
+from pipeline.steps.detection.results import DetectionTally, rename_clip, write_clip
+from pipeline.steps.report import Report
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 
 
 def detect_planned(
-    plan: DetectionPlan,
+    work: DetectionWork,
     machine: DetectionResources,
     *,
     dask: Dask = NO_CLUSTER,
     part: Part | None = None,
     progress: Progress = silent,
-) -> DetectionReport:
-    """Carry out a plan, and retry clips that failed before.
+) -> DetectionTally:
+    """Detect people in the clips of a work, also in those that failed before.
 
     Args:
         dask: Cluster whose workers detect.
-        part: The share of the clips that the plan has, of a detection by several processes. Takes
+        part: The share of the clips that the work has, of a detection by several processes. Takes
             no lock and renames no files; a later run without `part` does.
 
     Raises:
         CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
-    report = DetectionReport(up_to_date=plan.n_up_to_date, problems=dict(plan.refused))
-    todo = [*plan.missing, *plan.failed]
+    report = DetectionTally(up_to_date=work.n_up_to_date, problems=dict(work.refused))
+    todo = [*work.missing, *work.failed]
     if part is not None and todo:
-        with part.running(plan.out, RECORDS):
-            _detect_clips(plan, machine, todo, dask, report, progress)
-    elif part is None and (todo or plan.renamed):
-        with _lock(plan.out):
-            for files, before in plan.renamed.items():
+        with part.running(work.out, RECORDS):
+            _detect_clips(work, machine, todo, dask, report, progress)
+    elif part is None and (todo or work.renamed):
+        with _lock(work.out):
+            for files, before in work.renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
-            _detect_clips(plan, machine, todo, dask, report, progress)
+            _detect_clips(work, machine, todo, dask, report, progress)
     report.meter.stop()
     return report
 
 
+def run_detection(
+    work: DetectionWork,
+    settings: Settings,
+    progress: Progress,
+    part: Part | None = None,
+    *,
+    retries: bool = False,
+) -> Report:
+    """Find people in clips. If all are up to date, clips that failed before are only named, unless
+    `retries`. Raises as `detect_planned` does.
+
+    Flaws are clips that have no keypoints, or lost frames.
+    """
+    tally = DetectionTally(up_to_date=work.n_up_to_date, problems=work.problems)
+    if retries or not work.up_to_date:
+        tally = detect_planned(
+            work, settings.detect, dask=settings.dask, part=part, progress=progress
+        )
+    return sentences.detection_report(work, tally)
+
+
 def _detect_clips(
-    plan: DetectionPlan,
+    work: DetectionWork,
     machine: DetectionResources,
     todo: Sequence[ClipFiles],
     dask: Dask,
-    report: DetectionReport,
+    report: DetectionTally,
     progress: Progress,
 ) -> None:
     """Detect clips on devices, on a cluster, or all of them here, and add to the report."""
     reports = run_parts(
-        functools.partial(_detect_on_worker, plan, machine),
+        functools.partial(_detect_on_worker, work, machine),
         todo,
         dask,
         machine.processes,
         most=MOST_CLIPS,
-        shared=plan.raw,
-        plug_ins=[plan.detector],
+        shared=work.raw,
+        plug_ins=[work.detector],
         progress=progress,
     )
     n_done = 0
@@ -108,25 +132,25 @@ def _detect_clips(
 
 
 def _detect_on_worker(
-    plan: DetectionPlan,
+    work: DetectionWork,
     machine: DetectionResources,
     clips: Sequence[ClipFiles],
     progress: Progress,
     device: str,
-) -> DetectionReport:
+) -> DetectionTally:
     """Detect a worker's clips, but not those that a lost worker has finished. device: as for
     `Computing.decoders`.
 
     Raises PipelineError if this process has other weights than the command.
     """
-    if identity(plan.detector) != plan.about["options"]:
-        raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
+    if identity(work.detector) != work.about["options"]:
+        raise PipelineError(f"this worker has other weights of {work.detector.name}. {SAME_FILES}")
     todo = [files for files in clips if not files.is_up_to_date()]
     if not todo:
-        return DetectionReport()
-    detect = _load_cached(plan.detector, device or machine.device)
+        return DetectionTally()
+    detect = _load_cached(work.detector, device or machine.device)
     n_decoders = min(machine.decoders(device), len(todo))
-    return _DetectionRun(plan, machine, n_decoders, todo, detect, progress).run()
+    return _DetectionRun(work, machine, n_decoders, todo, detect, progress).run()
 
 
 @contextlib.contextmanager
@@ -162,34 +186,34 @@ class _DetectionRun:
 
     def __init__(
         self,
-        plan: DetectionPlan,
+        work: DetectionWork,
         machine: DetectionResources,
         n_decoders: int,
         todo: Sequence[ClipFiles],
         detect: DetectFrames,
         progress: Progress,
     ) -> None:
-        self.plan = plan
+        self.work = work
         self.todo = todo
         self.detect = detect
         self.progress = progress
-        self.every = plan.detector.every
+        self.every = work.detector.every
         # A key frame and the frames followed from it, a group of up to `every` frames, share a
         # batch. If `every` > 1, the detector computes one frame of each group at a time: by
         # default, a third to a half of its preferred number of images.
-        batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
+        batch_size = machine.batch_size or work.detector.batch_size * max(1, self.every // 2)
         # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
         self.pool = Pool[Task, DecodedTask](
-            [ClipDecoding(plan.raw, self.batch_size)] * n_decoders,
+            [ClipDecoding(work.raw, self.batch_size)] * n_decoders,
             self._open_clips(),
             timeout=machine.timeout,
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
-        self.report = DetectionReport(meter=Meter(decoders=n_decoders))
+        self.report = DetectionTally(meter=Meter(decoders=n_decoders))
         self.n_done = 0  # clips that have a keypoint file, or were given up
 
-    def run(self) -> DetectionReport:
+    def run(self) -> DetectionTally:
         """Detect people in all clips. Raises what `detect` raises."""
         with self.pool:
             try:
@@ -209,7 +233,7 @@ class _DetectionRun:
                 self.report.meter.add(decode=result.seconds)
                 if isinstance(decoded, Failed):  # that is the end of its clip
                     why = f"after frame {start}: the process that decodes it {decoded.message}"
-                    problem = Video(self.plan.raw, name).unreadable(why)
+                    problem = Video(self.work.raw, name).unreadable(why)
                     decoded = DecodedTask([], True, problem)
                 if name in self.open_clips:  # else it was beyond the end of its clip
                     self.open_clips[name].receive(decoded)
@@ -221,7 +245,7 @@ class _DetectionRun:
     def _open_clips(self) -> Iterator[Iterator[Task | None]]:
         """Open the clips one after the other, and yield the tasks of each."""
         for files in self.todo:
-            digest = digest_or_problem(self.plan.raw / files.clip)
+            digest = digest_or_problem(self.work.raw / files.clip)
             clip = OpenClip(files, self.every, digest)
             self.open_clips[files.clip] = clip
             yield clip.tasks(self.batch_size)
@@ -259,17 +283,17 @@ class _DetectionRun:
         if record.lost:
             self.report.damaged[clip.files.clip] = record.remarks()[0]
         with self.report.meter.measure("write"):
-            write_clip(self.plan, clip, record)
+            write_clip(self.work, clip, record)
         self.report.detected += 1
         self._close(clip)
 
     def _check(self, clip: OpenClip) -> ClipRecord:
         """The record of a complete clip. Raises RawDataError if it is to get no keypoint file."""
-        video = Video(self.plan.raw, clip.files.clip)
+        video = Video(self.work.raw, clip.files.clip)
         if clip.record is None or not clip.decoded_frames:
             raise video.unreadable("no such frame")
         video.refuse_cut_off(clip.record)
-        if not self.plan.is_unchanged(clip.files):
+        if not self.work.is_unchanged(clip.files):
             expected = "the clip for which detection began, until its last frame"
             actual = f"another file, or none, on {platform.node()}"
             do = (

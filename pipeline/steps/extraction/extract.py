@@ -1,8 +1,8 @@
 """Extract feature streams on GPU or CPU, on this machine or a cluster.  tracks -> [features] ->
 windows
 
-The commands, recipes and Luigi tasks call `extract_together` with a plan for each stream
-(`pipeline.steps.extraction.plan`). For streams of the same images, it
+Commands and Luigi tasks call `run_extraction` with a work for each stream
+(`pipeline.steps.extraction.plan`). For streams of the same images, `extract_together`
 
 1. finds their missing shards, except those of videos that are lost, which means that they are
    missing, changed or unreadable;
@@ -22,7 +22,9 @@ from typing import Final
 import cache
 from cache import Split
 from cache.write.parts import Part
+from pipeline.cli.console import IDLE
 from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
@@ -39,16 +41,20 @@ from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask
-from pipeline.steps.extraction.plan import ExtractionPlan
+from pipeline.settings.arguments import MEANWHILE
+from pipeline.settings.sections import Settings
+from pipeline.steps import sentences
+from pipeline.steps.extraction.plan import ExtractionWork
 from pipeline.steps.extraction.stream_extraction import CommittedStream, StreamState, StreamTask
 from pipeline.steps.extraction.stream_extraction import Extraction as Extraction
+from pipeline.steps.report import Report
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 16  # in a part of a worker: progress is reported after each part
 
 
 def extract_together(
-    plans: Sequence[ExtractionPlan],
+    works: Sequence[ExtractionWork],
     resources: Resources = HERE,
     *,
     dask: Dask = NO_CLUSTER,
@@ -76,43 +82,90 @@ def extract_together(
             f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
         )
     extractions: list[Extraction] = []
-    for group in _group_by_images(plans):
+    for group in _group_by_images(works):
         extractions += _extract(group, resources, dask, part, progress)
     return extractions
 
 
-def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[ExtractionPlan]]:
-    """The plans in groups whose streams read the same images. Each stream of labels is a group of
+def run_extraction(
+    works: Sequence[ExtractionWork],
+    settings: Settings,
+    progress: Progress,
+    part: Part | None = None,
+) -> Report:
+    """Extract streams of one split; a `part` stages its share. Raises as `extract_together` does.
+
+    Flaws are rows without features.
+    """
+    details = []
+    for work in works:
+        if work.missing is None:
+            details.append("motion only, without images")
+        elif work.up_to_date:
+            details.append(f"{work.spec.name} is up to date (verify checks its shards)")
+    upcoming = [work for work in works if not work.up_to_date]
+    if not upcoming:
+        return Report(details=details, mark=IDLE)
+    extractions = extract_together(
+        upcoming, settings.features, dask=settings.dask, part=part, progress=progress
+    )
+    warnings = []
+    for extraction in extractions:
+        if extraction.shards or not extraction.problem:
+            details.append(sentences.describe_extraction(extraction, is_part=part is not None))
+        for kind, n in extraction.problems.items():
+            warnings.append(f"{count(n, 'row')} without features: {kind}")
+        warnings += extraction.examples
+        if part is not None:
+            for video, why in extraction.lost.items():
+                warnings.append(f"{video} is left to a later run: {why}")
+            if _is_committed_meanwhile(extraction.work):
+                warnings.append(MEANWHILE)
+    problems = [extraction.problem for extraction in extractions if extraction.problem]
+    n_lost = sum(extraction.problems.total() for extraction in extractions)
+    return Report(details=details, warnings=warnings, problems=problems, flaws=n_lost)
+
+
+def _is_committed_meanwhile(work: ExtractionWork) -> bool:
+    """Whether another process has committed shards of a work."""
+    split = cache.open(work.root)[work.split]
+    if work.spec.name not in split.streams or work.missing is None:
+        return False
+    return not set(work.missing.shards).isdisjoint(split.open_stream(work.spec.name).shards)
+
+
+def _group_by_images(works: Sequence[ExtractionWork]) -> list[list[ExtractionWork]]:
+    """The works in groups whose streams read the same images. Each stream of labels is a group of
     its own.
     """
-    groups: dict[Hashable, list[ExtractionPlan]] = {}
-    for plan in plans:
-        key: Hashable = plan.spec.name
-        if plan.spec.stream.reads.crops:
-            key = plan.spec.raw
-        groups.setdefault(key, []).append(plan)
+    groups: dict[Hashable, list[ExtractionWork]] = {}
+    for work in works:
+        key: Hashable = work.spec.name
+        if work.spec.stream.reads.crops:
+            key = work.spec.raw
+        groups.setdefault(key, []).append(work)
     return [*groups.values()]
 
 
 def _extract(
-    plans: Sequence[ExtractionPlan],
+    works: Sequence[ExtractionWork],
     resources: Resources,
     dask: Dask,
     part: Part | None,
     progress: Progress,
 ) -> list[Extraction]:
     """Extract streams that read the same images, or one stream of labels."""
-    first = plans[0]
+    first = works[0]
     split = cache.open(first.root)[first.split]
     has_workers = bool(resources.processes) or dask.scheduler is not None
     # where there are workers, this machine may have no GPU
     machine = Machine("cpu") if has_workers else resources.machine()
-    states = [StreamState.find(plan, split) for plan in plans]
+    states = [StreamState.find(work, split) for work in works]
     missing = [state.missing for state in states]
     shards = sorted(set[int]().union(*(of_stream.shards for of_stream in missing)))
     lost: dict[int, str] = {}
     if first.spec.stream.reads.crops:
-        if any(plan.replace for plan in plans):
+        if any(work.replace for work in works):
             require_videos(split, first.spec.raw, shards)
         pixels_of = pixels(split, first.spec.raw)
         # only missing videos: the run finds other lost ones when it decodes them
@@ -151,7 +204,7 @@ def _compute(
     """Compute the streams' target shards in parts: on devices, on a cluster, or all of them here.
     Returns the counts of each stream. Progress is counted in rows.
     """
-    spec = tasks[0].plan.spec
+    spec = tasks[0].work.spec
     shared = raw_folder(split, spec.raw) if spec.stream.reads.crops else None
     parts = run_parts(
         functools.partial(_extract_part, tasks, resources),
@@ -160,7 +213,7 @@ def _compute(
         resources.processes,
         most=MOST_SHARDS,
         shared=shared,
-        plug_ins=[task.plan.spec.stream for task in tasks],
+        plug_ins=[task.work.spec.stream for task in tasks],
         progress=progress,
     )
     rows_by_shard = split.rows_by_shard()
@@ -195,8 +248,8 @@ def _extract_part(
 
     Raises PipelineError if this process would compute differently than the command.
     """
-    plan = tasks[0].plan
-    split = cache.open(plan.root)[plan.split]
+    work = tasks[0].work
+    split = cache.open(work.root)[work.split]
     runs = []
     counts = []
     for task in tasks:
@@ -204,8 +257,8 @@ def _extract_part(
         runs.append(run_of_stream)
         counts.append(finished)
     pixels_of = None
-    if plan.spec.stream.reads.crops:
-        pixels_of = pixels(split, plan.spec.raw)
+    if work.spec.stream.reads.crops:
+        pixels_of = pixels(split, work.spec.raw)
     meter = run.compute(split, runs, pixels_of, resources, device, progress)
     for of_stream, run_of_stream in zip(counts, runs, strict=True):
         of_stream.add(run_of_stream.counts)

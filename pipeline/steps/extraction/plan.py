@@ -1,12 +1,14 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
-Commands and Luigi tasks call `plan_extraction`, which refuses streams that cannot be extended, or
-`ExtractionPlan.compare`, which tells why instead. Both return an `ExtractionPlan` of the stream's
-`MissingRows`, which `extract.py` carries out. Nothing here imports torch.
+Commands call `plan_extraction`, which refuses streams that cannot be extended, or
+`ExtractionWork.compare`, which tells why instead. Both return an `ExtractionWork` with the stream's
+`MissingRows`, which `extract.py` computes. `plan_streams` plans those of a recipe. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from pipeline.features.committed import (
 from pipeline.features.spec import StreamSpec
 from pipeline.steps.conversion.identity import Difference, describe, find_differences
 from pipeline.steps.conversion.plan import UNFINISHED
+from pipeline.steps.recipe import Recipe
 
 # what to do about a stream that differs from its record
 OTHER_NAME: Final = (
@@ -52,8 +55,8 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractionPlan:
-    """The plan to extract one stream of one split. It is one of these cases:
+class ExtractionWork:
+    """What is to do for one stream of one split. It is one of these cases:
 
         case                                why                   missing
         the split lacks columns it needs    NOTHING               None
@@ -122,7 +125,7 @@ class ExtractionPlan:
 
 def plan_extraction(
     root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False
-) -> ExtractionPlan:
+) -> ExtractionWork:
     """Plan the extraction of a stream: find what the committed stream lacks.
 
     Args:
@@ -137,10 +140,27 @@ def plan_extraction(
         refusal = spec.missing_columns(committed)
         if refusal:
             raise PipelineError(refusal)
-    plan = ExtractionPlan.compare(committed, spec, replace=replace)
-    if plan.refusal:
-        raise PipelineError(plan.refusal)
-    return plan
+    work = ExtractionWork.compare(committed, spec, replace=replace)
+    if work.refusal:
+        raise PipelineError(work.refusal)
+    return work
+
+
+def plan_streams(recipe: Recipe) -> list[ExtractionWork]:
+    """Plan the extraction of a recipe's streams.
+
+    Raises as `plan_extraction` does, and ConfigError for random weights on real data.
+    """
+    works = []
+    for spec in recipe.streams:
+        spec_here = dataclasses.replace(spec, raw=recipe.raw)
+        replaces = False
+        if spec.stream.is_trained:  # other weights replace its rows, in seconds without pixels
+            committed = cache.open(recipe.root)[recipe.name]
+            replaces = bool(ExtractionWork.compare(committed, spec_here).differs)
+        works.append(plan_extraction(recipe.root, recipe.name, spec_here, replace=replaces))
+    recipe.refuse_random_weights([work.spec for work in works if not work.up_to_date])
+    return works
 
 
 def _refuse_imported(committed: Split, spec: StreamSpec, why: Why) -> str | None:

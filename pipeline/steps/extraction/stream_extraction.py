@@ -39,7 +39,7 @@ from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
 from pipeline.steps.conversion.identity import find_differences, report_other_work
-from pipeline.steps.extraction.plan import ExtractionPlan
+from pipeline.steps.extraction.plan import ExtractionWork
 
 Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 
@@ -48,7 +48,7 @@ Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 class Extraction(Counts):
     """The result of extracting one stream: counts of rows, and what is still missing."""
 
-    plan: ExtractionPlan
+    work: ExtractionWork
     meter: Meter  # where the time went
     shards: int  # number of missing shards, or of those in a part's share
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
@@ -56,23 +56,23 @@ class Extraction(Counts):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """A stream of a plan as it is before the extraction."""
+    """A stream of a work as it is before the extraction."""
 
-    plan: ExtractionPlan
+    work: ExtractionWork
     missing: MissingRows  # the rows that it lacks; all, if it is new or to be replaced
     # of the rows that it has, if they stay: their provenance, and the note of its last commit
     recorded: Provenance | None = None
     note: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, plan: ExtractionPlan, split: Split) -> StreamState:
+    def find(cls, work: ExtractionWork, split: Split) -> StreamState:
         """The state of the stream in an open split."""
-        name = plan.spec.name
-        if plan.replace or name not in split.streams:
-            return cls(plan, MissingRows.find(split, None))
+        name = work.spec.name
+        if work.replace or name not in split.streams:
+            return cls(work, MissingRows.find(split, None))
         stream = split.open_stream(name)
         missing = MissingRows.find(split, name)
-        return cls(plan, missing, stream.manifest["backbone"], stream.provenance)
+        return cls(work, missing, stream.manifest["backbone"], stream.provenance)
 
     def open_part(
         self, stack: ExitStack, split: Split, part: Part, share: frozenset[int]
@@ -82,35 +82,35 @@ class StreamState:
 
         share: numbers of the shards that may be computed here.
         """
-        plan = self.plan
-        report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
-        stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
-        return StreamTask(plan, share.intersection(self.missing.shards), self.recorded)
+        work = self.work
+        report_other_work(work.root, work.split, work.spec.name, _staging(work))
+        stack.enter_context(part.running(work.root, split.place(work.spec.name).writing))
+        return StreamTask(work, share.intersection(self.missing.shards), self.recorded)
 
 
-def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
+def _staging(work: ExtractionWork) -> Mapping[str, Any]:
     """The plan under which shards are staged."""
-    return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
+    return staging_plan(cache.fingerprint(dict(work.identity)), work.spec.stream)
 
 
-def _open_files(opened: Callable[..., Opened], plan: ExtractionPlan) -> Opened:
+def _open_files(opened: Callable[..., Opened], work: ExtractionWork) -> Opened:
     """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
-    stream = plan.spec.stream
-    names = plan.root, plan.split, plan.spec.name
-    return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(plan))
+    stream = work.spec.stream
+    names = work.root, work.split, work.spec.name
+    return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(work))
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTask:
     """A stream whose target shards are computed and staged, in parts. Picklable."""
 
-    plan: ExtractionPlan
+    work: ExtractionWork
     target: frozenset[int]
     recorded: Provenance | None  # of the rows that the stream already has, or that are staged
 
     def result(self, counts: Counts, meter: Meter) -> Extraction:
         """The result, once the target shards have been computed."""
-        extraction = Extraction(plan=self.plan, meter=meter, shards=len(self.target))
+        extraction = Extraction(work=self.work, meter=meter, shards=len(self.target))
         extraction.add(counts)
         return extraction
 
@@ -121,15 +121,15 @@ class StreamTask:
         Raises PipelineError if this process would compute differently than the command,
         cache.CacheChanged if there has been a commit since the split was opened.
         """
-        plan = self.plan
-        stream = plan.spec.stream
-        differences = find_differences(plan.identity, stream.identity())
+        work = self.work
+        stream = work.spec.stream
+        differences = find_differences(work.identity, stream.identity())
         if differences:
             text = "; ".join(map(str, differences))
             raise PipelineError(
-                f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
+                f"this worker would compute {work.spec.name} otherwise ({text}). {SAME_FILES}"
             )
-        files = _open_files(cache.StreamShards, plan)
+        files = _open_files(cache.StreamShards, work)
         require_same_commit(files, split)
         target = self.target.intersection(part)
         finished = target.intersection(files.list_staged())
@@ -156,32 +156,32 @@ class CommittedStream:
         lost: Mapping[int, str],
         machine: Machine,
     ) -> None:
-        plan = state.plan
-        self._plan = plan
+        work = state.work
+        self._work = work
         self._split = split
         self._lost = {split.videos[number].name: why for number, why in lost.items()}
         self._recorded_note = state.note
         self._machine = machine
         reopened = state.missing.shards_to_reopen(split, lost)
-        if plan.replace or reopened:
+        if work.replace or reopened:
             # If the weights cannot be loaded, this raises before any features are deleted.
             self._load_provenance()
-        if plan.replace:
-            cache.delete_stream(plan.root, plan.split, plan.spec.name)
-        report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
+        if work.replace:
+            cache.delete_stream(work.root, work.split, work.spec.name)
+        report_other_work(work.root, work.split, work.spec.name, _staging(work))
         # staged shards that the writer refuses are computed again
-        writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
+        writer = stack.enter_context(_open_files(cache.StreamWriter, work))
         if writer.refused:
             n_refused = count(len(writer.refused), "staged shard")
             err.warn(f"{n_refused} computed again, first: {writer.refused[0]}")
         self._writer = writer
         # of the rows that the stream has now, perhaps by a commit during the wait for parts; if
         # none are committed, of those that are staged
-        self._recorded = StreamState.find(plan, split).recorded or writer.made or None
+        self._recorded = StreamState.find(work, split).recorded or writer.made or None
         writer.reopen(reopened)
         require_same_commit(writer.shards, split)
         target = share.union(reopened).intersection(writer.shards.pending)
-        self.task = StreamTask(plan, target, self._recorded)
+        self.task = StreamTask(work, target, self._recorded)
         # staged by a killed run or another process
         self._finished = share.intersection(state.missing.shards) - target
 
@@ -198,7 +198,7 @@ class CommittedStream:
         if not self.task.target.isdisjoint(pending):
             if writer.refused:
                 raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
-            raise _committed_meanwhile(self._plan.split)
+            raise _committed_meanwhile(self._work.split)
         live = writer.shards.live_shards
         is_empty = live and pending == live
         if self._recorded or not is_empty:
@@ -208,13 +208,13 @@ class CommittedStream:
 
     def _load_provenance(self) -> Provenance:
         """Load the stream, and return its provenance."""
-        return load(self._plan.spec.stream, self._machine, None)[1]
+        return load(self._work.spec.stream, self._machine, None)[1]
 
     def _describe_missing(self, lost_meanwhile: Mapping[str, str]) -> str:
         """A message about rows that wait for lost videos; "" if there are none."""
-        plan = self._plan
-        stream = plan.spec.name
-        split = cache.open(plan.root)[plan.split]
+        work = self._work
+        stream = work.spec.name
+        split = cache.open(work.root)[work.split]
         missing = MissingRows.find(split, stream if stream in split.streams else None)
         if not missing.rows:
             return ""
@@ -224,14 +224,14 @@ class CommittedStream:
         for number in sorted(numbers):
             name = split.videos[number].name
             videos.append(f"{name} ({lost[name]})" if name in lost else name)
-        status = command("status", "--all", "--cache", str(plan.root))
+        status = command("status", "--all", "--cache", str(work.root))
         shown = "; ".join(few(videos, FEW, status))
         n_rows = count(missing.rows, "row")
         n_videos = count(len(videos), "video")
         return (
-            f"{plan.split}: {stream}: {n_rows} of {n_videos} wait for images: {shown}. Restore "
+            f"{work.split}: {stream}: {n_rows} of {n_videos} wait for images: {shown}. Restore "
             "them (is the disk mounted?), and run the same command again; "
-            f"or delete their rows: {ConversionRecord(split).drop_command(plan.spec.raw)}"
+            f"or delete their rows: {ConversionRecord(split).drop_command(work.spec.raw)}"
         )
 
     def _commit(self, problems: Counter[str]) -> None:
@@ -244,7 +244,7 @@ class CommittedStream:
         backbone = dict(provenance or self._load_provenance())
         stand_in = backbone.get("stand_in") or self._split.manifest.get("stand_in")
         entries = {
-            "identity": dict(self._plan.identity),
+            "identity": dict(self._work.identity),
             "backbone": backbone,
             "stand_in": bool(stand_in),
         }
@@ -255,14 +255,14 @@ class CommittedStream:
         names = ("av", "opencv-python", "simplejpeg", "torch", "torchvision")
         software = {name: version(name) for name in names}
         note: dict[str, Any] = {"computed_with": software}
-        file = self._plan.spec.stream.weights_file
+        file = self._work.spec.stream.weights_file
         if file is not None:
             note["weights_file"] = str(file.resolve())
         varying = sorted(self._writer.varying)
         if varying:
             note["varying"] = varying
             text = (
-                f"{self._plan.split}, {self._plan.spec.name}: shards were computed with different "
+                f"{self._work.split}, {self._work.spec.name}: shards were computed with different "
                 f"{', '.join(varying)}: they agree to rounding only"
             )
             err.warn(text)
@@ -273,7 +273,7 @@ class CommittedStream:
         """Why rows of the stream had no features before this run; empty if none of them is left."""
         reasons = Counter[str](self._recorded_note.get("without_features"))
         with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
-            if reasons and not self._split.open_stream(self._plan.spec.name).undecodable():
+            if reasons and not self._split.open_stream(self._work.spec.name).undecodable():
                 return Counter()
         return reasons
 

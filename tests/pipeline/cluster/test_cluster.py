@@ -221,8 +221,8 @@ def test_a_conversion_that_loses_a_worker_ends_alike(
         ("cluster", {"dask": Dask(str(two.file)), "progress": kill_one}),
     ):
         done = into.convert(Path(name), Path("raw/penn_action"), **options)
-        assert "raw/penn_action/labels/0003.mat" in done.rejected[0].message
-        assert str(tmp_path) not in done.rejected[0].message
+        assert "raw/penn_action/labels/0003.mat" in done.document["rejected"]["0003"]
+        assert str(tmp_path) not in done.document["rejected"]["0003"]
     assert len(two.workers) == 1
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 

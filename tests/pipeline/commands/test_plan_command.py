@@ -9,7 +9,7 @@ from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
-from pipeline.steps.recipe import plan_splits
+from pipeline.steps.next_run import plan_runs
 from tests.packages import BROKEN, install
 
 
@@ -56,7 +56,7 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     into.extract(penn.root)
     penn.remove("0005")
     penn.convert()
-    (plan,) = plan_splits([penn.recipe(StreamSpec())])
+    (plan,) = plan_runs([penn.recipe(StreamSpec())])
     assert plan.up_to_date, "a commit that only removes leaves a stream complete"
 
 

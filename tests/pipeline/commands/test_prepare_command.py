@@ -89,7 +89,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
     convert_plan = convert.convert
 
     def broken(plan, **options):
-        if plan.split == "train":
+        if plan.recipe.split == "train":
             raise OSError(28, "No space left on device", str(penn.root / "penn_action"))
         return convert_plan(plan, **options)
 

@@ -7,8 +7,8 @@ import torch
 from pipeline import datasets
 from pipeline.files.raw import MARKER
 from pipeline.people.skeletons import JOINTS
-from pipeline.steps.conversion.convert import plan_conversion
 from tests.bodies import posed, the_body
+from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import read_video, require
 from tests.pipeline.datasets.label_files import edit_labels
 
@@ -150,9 +150,7 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded, 
 
     def depends_on(model):
         dataset = datasets.get("3dpw", model=model)
-        return dict(
-            plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader
-        )
+        return dict(planned(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader)
 
     assert depends_on("gendered")["genders"] == ["male", "female"]  # which evaluation reads
     assert "genders" not in depends_on("neutral")

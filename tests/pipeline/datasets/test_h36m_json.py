@@ -197,13 +197,15 @@ def test_the_release_counts_for_the_sequences_of_which_it_is_complete(embedded, 
     shutil.copy(release / "STAND_IN.json", raw)
     convert = functools.partial(into.convert, root, raw, "h36m")
     n_others = 1
-    assert convert().totals["videos"]["kept"] == len(takes) + n_others
+    assert convert().document["accounting"]["videos"]["kept"] == len(takes) + n_others
     shutil.copytree(release / "S1", raw / "S1")
-    assert convert().n_read == 0, "without metadata.xml, and so without cameras, it does not count"
+    assert convert().document["read"] == 0, (
+        "without metadata.xml, and so without cameras, it does not count"
+    )
     shutil.copy(release / "metadata.xml", raw)
-    last = convert()
-    assert (last.n_read, last.n_unchanged, last.plan.removed) == (len(takes), n_others, ())
-    assert last.notes[0].endswith("images/s_01_act_14_subact_01_ca_01 is not used")
+    last = convert().document
+    assert (last["read"], last["unchanged"], last["removed"]) == (len(takes), n_others, [])
+    assert last["notes"][0].endswith("images/s_01_act_14_subact_01_ca_01 is not used")
     (raw / "S1/MyPoseFeatures").rename(tmp_path / "elsewhere")
     _, account = read_video(H36M, raw, "train", takes[0].shot.name)
     assert account["notes"][0].endswith("S1/ lacks poses, frames or metadata.xml")

@@ -152,9 +152,9 @@ def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path, into)
     damaged = bytearray(file.read_bytes())
     damaged[start + 300] ^= 1
     file.write_bytes(damaged)
-    done = into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
-    assert [video.name for video in done.plan.append] == ["train/clips_00/00001"]
-    assert "record_damaged" in done.plan.unusable["train/clips_00/00001"]
+    done = into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety").document
+    assert (done["read"], [*done["kept"]["unusable"]]) == (1, ["train/clips_00/00001"])
+    assert "record_damaged" in done["kept"]["unusable"]["train/clips_00/00001"]
     rows = into.rows(tmp_path / "cache", "insta_variety/train", "frame_index")
     assert rows.keys() == {f"train/clips_00/0000{number}/0" for number in range(3)}, "its rows stay"
 

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import sequences
-from pipeline.steps.conversion import convert, plan
+from pipeline.steps.conversion import convert
+from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read
@@ -116,7 +117,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw, tmp_p
     root, name, n_rows = tmp_path / "cache", "mpi_inf_3dhp/train", 4 * N
 
     def conversion():
-        return plan.plan_conversion(MPI, "train", raw=raw, root=root)
+        return planned(MPI, "train", raw=raw, root=root)
 
     plain = conversion()
     convert.convert(plain)

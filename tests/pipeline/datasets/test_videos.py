@@ -18,7 +18,7 @@ from pipeline.people.skeletons import convert
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.steps.conversion import convert as conversion
 from pipeline.steps.conversion.parts import read_part
-from pipeline.steps.conversion.plan import plan_conversion
+from tests.fixtures import planned
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import coco, standing, touch, write_coco, write_video
 from tests.pipeline.files.made_clips import Clip, widen, with_matrix
@@ -327,22 +327,22 @@ def clips(tmp_path):
 def test_one_line_tells_the_assumed_order_after_parts_and_after_an_interruption(clips):
     def plan(root, **options):
         dataset = datasets.get("videos", **options)
-        return plan_conversion(dataset, "train", raw=clips / "raw", root=clips / root)
+        return planned(dataset, "train", raw=clips / "raw", root=clips / root)
 
     def interrupt(n_done, n, name):
         if name and n_done == 1:
             raise KeyboardInterrupt
 
-    assert conversion.convert(plan("at once")).assumptions == (LINE,)
-    assert conversion.convert(plan("two processes"), workers=2).assumptions == (LINE,)
+    assert conversion.convert(plan("at once")).document["assumed"] == [LINE]
+    assert conversion.convert(plan("two processes"), workers=2).document["assumed"] == [LINE]
     with pytest.raises(KeyboardInterrupt):
         conversion.convert(plan("interrupted"), progress=interrupt)
-    assert conversion.convert(plan("interrupted")).assumptions == (LINE,)
+    assert conversion.convert(plan("interrupted")).document["assumed"] == [LINE]
     for number in (1, 2):
         part = Part(number, 2)
         read_part(plan("parts"), part, workers=1, dask=NO_CLUSTER, progress=silent)
-    assert conversion.convert(plan("parts")).assumptions == (LINE,)
-    assert conversion.convert(plan("stated", joints="coco")).assumptions == ()
+    assert conversion.convert(plan("parts")).document["assumed"] == [LINE]
+    assert conversion.convert(plan("stated", joints="coco")).document["assumed"] == []
 
 
 def test_commands_tell_the_assumed_order_and_end_well_unless_it_is_stated(clips, types):

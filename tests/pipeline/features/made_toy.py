@@ -77,7 +77,7 @@ class Toy:
     def extract(self, *specs, workers=2, batch_size=4):
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
         done = extract_together(plans, Resources(workers=workers, batch_size=batch_size))
-        return {extraction.plan.spec.name: extraction for extraction in done}
+        return {extraction.work.spec.name: extraction for extraction in done}
 
     def rows(self, name):
         split = cache.open(self.root)[SPLIT]

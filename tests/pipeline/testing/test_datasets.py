@@ -26,6 +26,7 @@ from pipeline.people.track import Track
 from pipeline.steps.conversion import convert
 from pipeline.testing import datasets as contract
 from pipeline.testing import labels
+from tests.fixtures import planned
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")
@@ -276,7 +277,7 @@ def test_another_declaration_reads_all_again_and_the_plan_says_why(raw, tmp_path
     root = tmp_path / "cache"
 
     def plan(reader):
-        return convert.plan_conversion(reader, "train", raw=raw, root=root)
+        return planned(reader, "train", raw=raw, root=root)
 
     def converted(reader):
         """Why it was converted."""

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.people.skeletons import JOINTS
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
-from pipeline.steps.execution import accounting_lines
+from pipeline.steps.sentences import accounting_lines
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 

@@ -20,7 +20,8 @@ from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.extras.exchange import fits as writing
 from pipeline.features import streams
 from pipeline.people.skeletons import JOINTS
-from pipeline.steps.conversion.convert import convert, plan_conversion
+from pipeline.steps.conversion.convert import convert
+from tests.fixtures import planned
 from tests.hostile import Call
 from tests.pipeline.datasets.made_insta_variety import clip, put, write
 
@@ -95,7 +96,7 @@ def fitted(raw):
 
 
 def converted(raw, root, **options):
-    convert(plan_conversion(datasets.get("insta_variety", **options), "train", raw=raw, root=root))
+    convert(planned(datasets.get("insta_variety", **options), "train", raw=raw, root=root))
     return cache.open(root)["insta_variety/train"]
 
 
@@ -121,7 +122,7 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
     assert "2 matched, 1 without a fit" in notes(split)
     assert split.manifest["reader"]["shared"]["fits"] == digest_of(raw)
-    again = plan_conversion(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
+    again = planned(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
     assert again.up_to_date
     read(raw, tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]}))
     read(raw, tmp_path / "1.tar")
@@ -276,7 +277,7 @@ def test_without_the_file_and_with_another_one_it_says_what_to_do(raw, tmp_path)
         if content:
             (raw / fits.FILE).write_bytes(content)
         with pytest.raises(RawDataError, match="pipeline fits"):
-            plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache")
+            planned(dataset, "train", raw=raw, root=tmp_path / "cache")
 
 
 def test_the_residual_is_that_of_the_best_move_and_magnification():

@@ -15,14 +15,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import REASONS
+from pipeline.accounting import REASONS, VideoAccount
+from pipeline.cli.progress import silent
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
 from pipeline.people.body import Body
-from pipeline.steps import execution
+from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.parts import read_spooled
+from pipeline.steps.conversion.plan import plan_conversion
+from tests.fixtures import planned
 from tests.packages import without
 
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 bedlam/train amass/train"
@@ -57,7 +60,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
             rows = committed.rows(column, stored.start, stored.stop)
             assert_array_equal(rows, np.broadcast_to(array, rows.shape), column)
     frames, videos = (committed.manifest["accounting"][key] for key in ("frames", "videos"))
-    assert done.totals == committed.manifest["accounting"]
+    assert done.document["accounting"] == committed.manifest["accounting"]
     accounts = [video.account for video in committed.videos]
     for counts in (frames, *accounts):
         assert counts["found"] == counts["kept"] + sum(counts["dropped"].values())
@@ -74,10 +77,14 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, 
     penn.edit("0003")
     penn.remove("0005")
     done = convert.convert(penn.plan(drop_removed=True))
-    assert done.plan.why == "1 new video, 2 changed videos, 1 removed video"
-    assert done.video_counts == "2 videos read, 1 removed, 1 unchanged", "0002 is the other split's"
-    assert (done.plan.n_left_alone, done.plan.drop) == (3, ("0002", "0003", "0005"))
-    assert (reads.names, done.totals["videos"]["found"]) == (["0002", "0003", "0007"], 3)
+    assert done.details[0].startswith(
+        "2 videos read, 1 removed, 1 unchanged "  # 0002 is of the other split
+        "(why: 1 new video, 2 changed videos, 1 removed video): "
+    )
+    assert (reads.names, done.document["accounting"]["videos"]["found"]) == (
+        ["0002", "0003", "0007"],
+        3,
+    )
     after = penn.rows("kp_2d")
     assert after.keys() == {"0001/0", "0003/0", "0007/0"}
     labelled = before["0003/0"][..., 2] > 0
@@ -90,7 +97,11 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, 
 def test_pictures_are_measured_and_their_source_is_kept(penn):
     penn.frames("0005").joinpath("000008.jpg").unlink()
     done = penn.convert()
-    assert done.totals["frames"] == {"found": 24, "kept": 23, "dropped": {"no_picture": 1}}
+    assert done.document["accounting"]["frames"] == {
+        "found": 24,
+        "kept": 23,
+        "dropped": {"no_picture": 1},
+    }
     video = next(video for video in penn.split.videos if video.name == "0001")
     height, width, _ = cv2.imread(str(penn.frames("0001") / "000001.jpg")).shape
     assert (video.width, video.height) == (width, height)
@@ -132,12 +143,12 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
 ):
     spoil(penn)
     done = penn.convert()
-    (account,) = done.rejected
+    assert re.search(f"0003: {reason}: .*{message}", done.document["rejected"]["0003"])
+    account = VideoAccount.from_dict(penn.split.videos[2].account)
     assert (account.name, account.set_aside, account.kept) == ("0003", reason, 0)
     assert account.found == sum(account.dropped.values())
-    assert re.search(message, account.message), account.message
     counts = {"found": 3, "kept": 2, "set_aside": {reason: 1}, "without_tracks": 0}
-    assert done.totals["videos"] == counts
+    assert done.document["accounting"]["videos"] == counts
     assert [(name, len(rows)) for name, rows in penn.rows("bbox").items()] == [
         ("0001/0", 8),
         ("0005/0", 8),
@@ -206,11 +217,12 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     recipe = replace(
         penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe"
     )
-    result = execution.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None)
+    settings = load(Path("no luigi.cfg"), optional=True)
+    result = convert.run_conversion(plan_conversion(recipe), settings, silent)
     assert "videos 1 kept of 2, 1 no_keypoints; " in result.details[0]
     done = into.convert(root, raw, "kinetics", strict=True)
     counts = {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
-    assert (done.totals["videos"], done.rejected) == (counts, ())
+    assert (done.document["accounting"]["videos"], done.document["rejected"]) == (counts, {})
     assert not [*ConversionRecord(cache.open(root)["kinetics/train"]).rejections()]
     without_rows = "1 video without rows: no_keypoints, "
     types("status --cache CACHE", f"{without_rows}the video has no keypoint files")
@@ -228,12 +240,11 @@ def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_se
 ):
     reads.fail("0003", ZeroDivisionError("float division"))
     done = penn.convert()
-    (account,) = done.rejected
-    assert account.set_aside == "unexpected_error"
     assert re.match(
-        r"0003: ZeroDivisionError: float division \(at fixtures\.py:\d+", account.message
+        r"0003: unexpected_error: ZeroDivisionError: float division \(at fixtures\.py:\d+",
+        done.document["rejected"]["0003"],
     )
-    assert done.totals["videos"]["kept"] == 2
+    assert done.document["accounting"]["videos"]["kept"] == 2
     # it may have been the disk: a look at its size and time is not enough to pass it over
     assert changes.read_stamps(penn.root, penn.name).keys() == {
         "0001",
@@ -252,13 +263,10 @@ def test_a_file_whose_name_is_not_utf8_is_rejected(embedded, into, tmp_path):
     clip = next((raw / "train").rglob("*.mp4"))
     shutil.copy(clip, os.fsencode(clip.parent) + b"/caf\xe9.mp4")
     done = into.convert(tmp_path / "cache", raw, "kinetics")
-    (account,) = done.rejected
-    assert account.set_aside == "name_not_utf8"
-    assert "caf\\udce9.mp4: 'name'" in account.message
-    assert done.totals["videos"]["kept"] == 1
-    again = convert.plan_conversion(
-        datasets.get("kinetics"), "train", raw=raw, root=tmp_path / "cache"
-    )
+    (rejection,) = done.document["rejected"].values()
+    assert re.search(r"name_not_utf8: .*caf\\udce9\.mp4: 'name'", rejection)
+    assert done.document["accounting"]["videos"]["kept"] == 1
+    again = planned(datasets.get("kinetics"), "train", raw=raw, root=tmp_path / "cache")
     assert again.up_to_date
 
 
@@ -272,9 +280,7 @@ def test_a_broken_link_among_the_pictures_hides_no_other_change(penn):
 
 
 def plan_3dpw(embedded, root, body):
-    return convert.plan_conversion(
-        datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body
-    )
+    return planned(datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body)
 
 
 @pytest.fixture
@@ -304,7 +310,7 @@ def test_another_body_converts_everything_again_and_one_of_an_unused_gender_noth
     np.save(body / "J_regressor_extra.npy", np.load(body / "J_regressor_extra.npy")[::-1])
     changed = plan_3dpw(embedded, root, body)
     assert changed.why.startswith("body was ")
-    assert len(changed.append) == len(changed.drop) == 1
+    assert len(changed.items) == len(changed.drop) == 1
 
 
 @pytest.mark.parametrize("first_with_body", [False, True])

@@ -17,6 +17,8 @@ from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.steps.conversion import convert, reading
 from pipeline.steps.conversion.keep import Kind
+from pipeline.steps.sentences import problems_of
+from tests.fixtures import planned
 
 NAME = "lines/train"
 BROKEN = "unexpected_error"
@@ -118,17 +120,18 @@ class Lab:
 
     def plan(self, split="train", **options):
         reader = type("Lines", (Lines,), {"version": self.version})()
-        return convert.plan_conversion(reader, split, raw=self.raw, root=self.root, **options)
+        return planned(reader, split, raw=self.raw, root=self.root, **options)
 
     def convert(self, split="train", **options):
         """Run the command. Returns the videos that are kept -> of which kind."""
         todo = self.plan(split, **options)
-        self.was_read = "v" in {video.name for video in todo.append}
+        self.was_read = "v" in {item.video.name for item in todo.items}
         if todo.up_to_date:
             convert.record_moves(todo)
         else:
-            todo = convert.convert(todo).plan
-        return {name: video.kind for name, video in todo.kept.items()}
+            kept = convert.convert(todo).document["kept"]
+            return {name: kind for kind, names in kept.items() for name in names}
+        return {name: stays.kind for name, stays in todo.stays.items()}
 
     @property
     def committed(self):
@@ -237,7 +240,7 @@ def check(lab, now, *, drop, retry, other, elsewhere):
     assert committed == is_there
 
     # what `status` says, without reading a file
-    shown = lab.plan(reads_contents=False).kept
+    shown = lab.plan(reads_contents=False).stays
     lasting = expected == Kind.MISSING or lab.is_still_unusable
     assert {name: video.kind for name, video in shown.items()} == (kept if lasting else {})
 
@@ -357,7 +360,7 @@ def test_rows_that_another_reader_drops_are_counted_also_after_a_kill(tmp_path):
     lab.convert()
     lab.version = 2
     killed_at_z(lab.plan())
-    (note,) = convert.convert(lab.plan()).notes
+    (note,) = convert.convert(lab.plan()).document["notes"]
     assert note == "all videos: this reader drops 1,808 rows of unchanged files: v"
     assert lab.committed["v"] == (8192, "")
 
@@ -370,11 +373,11 @@ def test_a_reason_that_names_another_split_is_no_move(tmp_path):
     lab.write(name, "bad")
     for _ in range(2):
         assert lab.convert() == {name: Kind.UNUSABLE}
-        assert "have moved" not in " ".join(lab.plan().kept_lines)
+        assert "have moved" not in " ".join(problems_of(lab.plan()))
     lab.write(name, "moved")
     for _ in range(2):
         assert lab.convert() == {name: Kind.UNUSABLE}
-        assert "have moved" in " ".join(lab.plan().kept_lines)
+        assert "have moved" in " ".join(problems_of(lab.plan()))
 
 
 def test_reading_that_ended_early_settles_nothing():
@@ -394,6 +397,6 @@ def test_videos_of_the_raw_folder_itself_are_read_again(tmp_path):
     lab = Lab(tmp_path / "lab")
     for rows in ("3", "4"):
         lab.write("v", rows)
-        plan = convert.plan_conversion(LinesOfImages(), "train", raw=lab.raw, root=lab.root)
+        plan = planned(LinesOfImages(), "train", raw=lab.raw, root=lab.root)
         convert.convert(plan)
         assert lab.committed["v"] == (int(rows), "")

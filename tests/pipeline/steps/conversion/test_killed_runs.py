@@ -31,6 +31,8 @@ from pathlib import Path
 import cache.write.split_writer
 from pipeline import datasets, table
 from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.recipe import Recipe
 
 def main(raw, root, kill_at, workers):
     count = 0
@@ -46,7 +48,7 @@ def main(raw, root, kill_at, workers):
     if "WATCHED_PENN" in os.environ:  # the fixture `reads`: a run is continued by the same reader's code
         table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
     dataset = datasets.get("penn_action")
-    convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
+    convert.convert(plan_conversion(Recipe(dataset, "train", raw, root)), workers=workers)
     return count
 
 if __name__ == "__main__":

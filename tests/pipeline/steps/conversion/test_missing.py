@@ -3,16 +3,21 @@
 import errno
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_equal
 
 import cache
+from pipeline.cli.progress import silent
 from pipeline.datasets.conversion_record import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
-from pipeline.steps import execution
+from pipeline.settings.sections import load
+from pipeline.steps.conversion import convert
+from pipeline.steps.conversion.plan import Reason
+from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
 STATUS = "status --cache CACHE"
@@ -20,7 +25,8 @@ STATUS = "status --cache CACHE"
 
 def convert_step(penn):
     """What `prepare` and Luigi's task print of a conversion."""
-    return execution.convert(penn.plan(), penn.recipe().settings, lambda *_: None)
+    settings = load(Path("no luigi.cfg"), optional=True)
+    return convert.run_conversion(penn.plan(), settings, silent)
 
 
 @pytest.fixture
@@ -87,10 +93,10 @@ def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded, i
     into.convert(root, raw, "kinetics")
     folder = next(path for path in (raw / "keypoints/train").iterdir() if path.is_dir())
     shutil.rmtree(folder)
-    missing = into.convert(root, raw, "kinetics").plan.missing
+    missing = into.convert(root, raw, "kinetics").document["kept"]["missing"]
     assert [*missing.values()] == [folder.relative_to(raw).as_posix()]
     folder.with_suffix(".json").write_text("[]")
-    assert into.convert(root, raw, "kinetics").plan.why == "1 changed video"
+    assert into.convert(root, raw, "kinetics").document["why"] == "1 changed video"
 
 
 def test_other_columns_are_refused_while_a_video_is_gone(penn, types, monkeypatch):
@@ -123,7 +129,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
         reads.clear()
         shown = types(CONVERT, f"✗ {problem}", "or delete their rows: ", DROP, code=1)
         assert ("rejected" in shown, reads.names) == (False, read)
-    assert convert_step(penn).problems == [*penn.plan().kept_lines], "Luigi's task fails"
+    assert convert_step(penn).problems == problems_of(penn.plan()), "Luigi's task fails"
     types(f"{CONVERT} --strict", "--strict: its rows are of an earlier state", code=2)
     assert status()["unusable"].keys() == {"0003"}
     types(f"{STATUS} --all", f"✗ {problem}", "unusable: 0003: bad_label_file: ", code=1)
@@ -216,7 +222,7 @@ def test_one_repaired_image_of_two_is_no_loss(extract, penn, types, network):
     types(CONVERT)
     if extract:
         types(extract)
-    assert penn.plan().problems == []
+    assert problems_of(penn.plan()) == []
 
 
 def test_an_image_damaged_before_features_were_computed_is_no_loss_when_another_is_repaired(
@@ -274,7 +280,7 @@ def test_fewer_people_are_no_loss_if_detect_has_found_them(
         people = middle.split(",\n")
         head = head if by_detect else head.replace("pipeline detect", "another tool")
         file.write_text(head + ",\n".join(people[:-2]) + tail)
-    unusable = into.convert(root, raw, "kinetics").plan.unusable
+    unusable = into.convert(root, raw, "kinetics").document["kept"]["unusable"]
     assert (bool(unusable), n_rows() < before) == (not by_detect, by_detect)
 
 
@@ -292,7 +298,7 @@ def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(
         penn.label("0003").write_bytes(good)
         reads.clear()
         types(CONVERT, *(() if other_work else ["new file times of 1 video recorded"]))
-        assert (reads.names, penn.plan().problems) == (["0001"] * other_work, [])
+        assert (reads.names, problems_of(penn.plan())) == (["0001"] * other_work, [])
     n_moved = into.extract(penn.root, precision="exact").computed
     assert n_moved == 8, "those of 0001, whose boxes have moved"
     assert cache.verify(penn.root).ok
@@ -332,8 +338,13 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
     rename(penn, "0001 0020", "0007 0010", "0003 0001")
     plan = penn.plan()
     assert plan.renamed == {"0001": "0003", "0010": "0007"}, "0001 is another video now"
-    assert (plan.new, plan.changed, plan.removed, dict(plan.missing)) == (("0020",), (), (), {})
-    assert penn.convert().problems == ()
+    assert {item.video.name: item.reason for item in plan.items} == {
+        "0001": Reason.RENAMED,
+        "0010": Reason.RENAMED,
+        "0020": Reason.NEW,
+    }
+    assert (plan.removed, plan.missing) == ((), {})
+    assert penn.convert().problems == []
     assert [*penn.rows("bbox")] == ["0005/0", "0008/0", "0001/0", "0010/0", "0020/0"]
 
 

@@ -4,7 +4,7 @@ written.
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.steps.conversion import convert
+from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import write_alphapose
 
 
@@ -71,7 +72,7 @@ def test_what_a_system_leaves_in_a_folder_is_no_change(name, penn, embedded, int
         next(path for path in (clips / "keypoints/train").iterdir() if path.is_dir()),
     ):
         (folder / name).mkdir() if name == "@eaDir" else (folder / name).write_bytes(b"litter")
-    plan = convert.plan_conversion(datasets.get("kinetics"), "train", raw=clips, root=root)
+    plan = planned(datasets.get("kinetics"), "train", raw=clips, root=root)
     assert (penn.plan().up_to_date, plan.up_to_date) == (True, True)
     penn.edit("0003", lambda x: x.copy())
     (penn.frames("0003") / "000009.jpg").write_bytes(b"one more")
@@ -105,7 +106,7 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn, into, tmp_p
     into.convert(tmp_path / "other", penn.raw)
     stamps = Path(penn.name, changes.STAMPS)
     shutil.copy(tmp_path / "other" / stamps, penn.root / stamps)
-    assert [video.name for video in penn.plan().append] == ["0003"]
+    assert [item.video.name for item in penn.plan().items] == ["0003"]
 
 
 # COCO's joints
@@ -143,7 +144,7 @@ def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
 
     def plan():
-        return convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)
+        return planned(datasets.get("kinetics"), "train", raw=raw, root=root)
 
     folder = min((raw / "keypoints/train").iterdir())
     n_frames = len(list(folder.iterdir()))
@@ -159,7 +160,8 @@ def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     assert is_noticed == (edit != "nothing")
     (root / "kinetics/train" / changes.STAMPS).unlink()  # then, the content of each video is read
     by_content = plan()
-    for part in ("append", "drop", "missing", "why"):
+    assert [item.video for item in found.items] == [item.video for item in by_content.items]
+    for part in ("drop", "missing", "why"):
         assert getattr(found, part) == getattr(by_content, part), part
     if not found.why and not found.missing:
         convert.record_moves(by_content)
@@ -225,14 +227,15 @@ def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(left, penn):
     assert penn.everything() == before
     shutil.rmtree(penn.root / penn.name)
     if len(left) == 3:
-        assert penn.plan().append == ()
+        assert penn.plan().items == ()
 
 
 def test_a_killed_run_is_continued_with_the_same_reader_alone(penn):
     made = penn.plan()
     os.utime(penn.label("0003"), ns=(1, 1))
     assert penn.plan().staging == made.staging
-    assert replace(made, reader={**made.reader, "version": 99}).staging != made.staging
+    newer = type("Newer", (PennAction,), {"version": 99})()
+    assert penn.plan(dataset=newer).staging != made.staging
 
 
 def test_a_plan_that_another_commit_has_made_old_is_refused(penn):

@@ -11,11 +11,11 @@ import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.steps.conversion import convert
-from pipeline.steps.conversion.plan import recorded_plan
+from tests.fixtures import planned, planned_again
 
 
 def retry_split(root, name="penn_action/train", *, body=None):
-    return convert.convert(recorded_plan(cache.open(root)[name], body=body, retry=True))
+    return convert.convert(planned_again(cache.open(root)[name], body=body))
 
 
 def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(penn, into, tmp_path, reads):
@@ -24,8 +24,13 @@ def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(penn, into
     penn.convert()
     reads.clear()
     done = retry_split(penn.root)
-    assert (reads.names, done.rejected) == (["0003"], ())
-    assert done.totals["videos"] == {"found": 3, "kept": 3, "set_aside": {}, "without_tracks": 0}
+    assert (reads.names, done.document["rejected"]) == (["0003"], {})
+    assert done.document["accounting"]["videos"] == {
+        "found": 3,
+        "kept": 3,
+        "set_aside": {},
+        "without_tracks": 0,
+    }
     assert_equal(penn.rows("kp_2d"), into.rows(tmp_path / "intact", penn.name, "kp_2d"))
     assert cache.verify(penn.root).ok
     assert penn.plan().up_to_date
@@ -53,7 +58,7 @@ def test_a_video_that_was_rejected_by_design_is_not_retried(embedded, into, tmp_
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")
     into.convert(tmp_path / "cache", raw, "kinetics")
-    assert recorded_plan(cache.open(tmp_path / "cache")["kinetics/train"], retry=True).up_to_date
+    assert planned_again(cache.open(tmp_path / "cache")["kinetics/train"]).up_to_date
 
 
 def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
@@ -62,9 +67,9 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
     before = file.read_bytes()
     file.write_bytes(before[: len(before) // 2])
     decimated = datasets.get("amass", resampling="decimate")
-    convert.convert(convert.plan_conversion(decimated, "train", raw=raw, root=root))
+    convert.convert(planned(decimated, "train", raw=raw, root=root))
     file.write_bytes(before)
-    assert retry_split(root, "amass/train").rejected == ()
+    assert retry_split(root, "amass/train").document["rejected"] == {}
     assert (
         cache.open(root)["amass/train"].manifest["reader"]["parameters"]["resampling"] == "decimate"
     )
@@ -80,7 +85,7 @@ def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_
     into.convert(root, raw, "3dpw", body=embedded.body)
     file.write_bytes(before)
     other = Path(shutil.copytree(root, tmp_path / "other"))
-    assert retry_split(root, "3dpw/train").rejected == ()
+    assert retry_split(root, "3dpw/train").document["rejected"] == {}
     assert "kp_3d" in cache.open(root)["3dpw/train"].columns
     notes = other / "3dpw/train/provenance.json"
     recorded = json.loads(notes.read_text())
@@ -89,4 +94,4 @@ def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_
     notes.write_text(json.dumps(recorded))
     with pytest.raises(PipelineError, match="--body DIR"):
         retry_split(other, "3dpw/train")
-    assert retry_split(other, "3dpw/train", body=embedded.body).rejected == ()
+    assert retry_split(other, "3dpw/train", body=embedded.body).document["rejected"] == {}

@@ -17,8 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
 from pipeline.people.track import Track
 from pipeline.steps.conversion.convert import convert
-from pipeline.steps.conversion.plan import recorded_plan
 from pipeline.steps.conversion.selection import RowSelection, _rows_apart, select
+from tests.fixtures import planned_again
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.test_grades import RECORD
@@ -349,6 +349,6 @@ def test_clips_of_several_rates_get_one(tmp_path, types, into):
 def test_a_recorded_selection_is_that_of_a_retry(penn, listed, tmp_path):
     listed(f"{penn.name}/0003/0")
     convert(penn.plan(selection=RowSelection(10.0, tmp_path / "out.txt")))
-    plan = recorded_plan(penn.split, retry=True)
-    assert plan.selection.max_fps == 10.0
+    plan = planned_again(penn.split)
+    assert plan.recipe.selection.max_fps == 10.0
     assert plan.up_to_date

@@ -1,0 +1,270 @@
+"""Sentences about works and reports, for the terminal.  [raw -> tracks -> features]"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+import cache
+from pipeline.accounting import (
+    NOT_NOW,
+    OTHER_TRACK,
+    PASSING,
+    VideoAccount,
+    describe_no_rows,
+    is_error,
+)
+from pipeline.cli.console import DONE, DOUBT, IDLE
+from pipeline.cli.text import FEW, command, count, few, first_few
+from pipeline.clips.listing import describe_others
+from pipeline.datasets.conversion_record import ConversionRecord
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.extraction.plan import Why
+from pipeline.steps.report import Report
+
+if TYPE_CHECKING:
+    from pipeline.steps.conversion.plan import ConversionWork
+    from pipeline.steps.detection.plan import DetectionWork
+    from pipeline.steps.detection.results import DetectionTally
+    from pipeline.steps.extraction.stream_extraction import Extraction
+
+LATER: Final = "The next run reads it again."
+MIXED: Final = 1.5  # a window is this many times as long in one track as in another
+
+
+# --------------------------------------------------------------------------------------------------
+# what stays
+
+
+def missing_lines(stays: Mapping[str, RowsBefore]) -> list[str]:
+    """The missing videos, each with the file that is gone if others are there:
+    `b (without b/labels.json)`.
+    """
+    missing = reasons_of_kind(stays, Kind.MISSING).items()
+    return [f"{video} (without {file})" if file else video for video, file in missing]
+
+
+def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[str]:
+    """Messages about missing and unusable videos that stay, with what to do; empty without any."""
+    if work.committed is None or not stays:
+        return []
+    recipe = work.recipe
+    status = command("status", "--all", "--cache", str(recipe.root))
+    drop = ConversionRecord(work.committed).drop_command(recipe.raw)
+    or_delete = f"or delete their rows: {drop}"
+    missing = missing_lines(stays)
+    unusable = [*reasons_of_kind(stays, Kind.UNUSABLE).values()]
+    lines = []
+    if missing:
+        shown = ", ".join(few(missing, FEW, status))
+        lines.append(
+            f"{count(len(missing), 'video')} missing from {recipe.raw}; the rows are kept: "
+            f"{shown}. Restore them (is the disk mounted?), {or_delete}"
+        )
+    if unusable:
+        shown = " ".join(few(unusable, FEW, status))
+        lines.append(
+            f"{count(len(unusable), 'video')} would lose rows; the rows are kept: "
+            f"{shown} Restore them, {or_delete}"
+        )
+    moved = [name for name, before in stays.items() if before.may_have_moved]
+    commands = recipe.others.convert_commands(moved) if moved else []
+    if commands:
+        stay = "videos that have moved to another split stay until it is converted"
+        lines.append(f"{stay}: {' && '.join(commands)}")
+    return [f"{work.name}: {line}" for line in lines]
+
+
+def problems_of(work: ConversionWork) -> list[str]:
+    """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
+    if work.committed is None:
+        return []
+    return [*kept_lines(work, work.stays), *ConversionRecord(work.committed).why_empty()]
+
+
+# --------------------------------------------------------------------------------------------------
+# what a conversion did
+
+
+def conversion_report(
+    work: ConversionWork, document: Mapping[str, Any], problems: Sequence[str]
+) -> Report:
+    """The report of a commit. document, problems: of the report."""
+    recipe = work.recipe
+    every = command("status", "--all", "--cache", str(recipe.root))
+    totals = document["accounting"]
+    summary = _video_counts(work, document) or "converted"
+    if work.committed is not None:
+        summary += f" (why: {work.why})"
+    summary += f": {'; '.join(accounting_lines(totals))}"
+    renamed = [f"renamed {before} -> {name}" for name, before in work.renamed.items()]
+    labels = filter(None, [recipe.dataset.label_note(recipe.raw, recipe.split)])
+    remarks = (*labels, *document["damaged"], *document["notes"])
+    csv = command("status", "--csv", "--cache", str(recipe.root))
+    return Report(
+        details=[summary, *few(renamed, FEW, csv)],
+        mark=DONE if totals["frames"]["kept"] and not problems else DOUBT,
+        warnings=few([f"rejected {text}" for text in document["rejected"].values()], FEW, every),
+        flaws=len(document["damaged"]),
+        notes=[
+            *document["assumed"],
+            *notes_on_videos(work, totals),
+            *few([f"note {remark}" for remark in remarks], FEW, every),
+        ],
+        problems=problems,
+        document=document,
+    )
+
+
+def _video_counts(work: ConversionWork, document: Mapping[str, Any]) -> str:
+    """How many videos were read and how many not, `1 video read, 3 unchanged`; "" if all were
+    read.
+    """
+    if not work.n_left_alone:
+        return ""
+    parts = [f"{count(document['read'], 'video')} read"]
+    if work.removed:
+        parts.append(f"{len(work.removed):,} removed")
+    parts.append(f"{document['unchanged']:,} unchanged")
+    return ", ".join(parts)
+
+
+def accounting_lines(totals: Any) -> Iterator[str]:
+    """Yield lines on videos, tracks and frames: found = kept + dropped by reason.
+
+    totals: `Accounting.totals`.
+    """
+    for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[unit]
+        text = f"{unit} {counts['kept']:,} kept of {counts['found']:,}"
+        if unit in totals["known"]:
+            text += f" ({totals['known'][unit]:,} in the release)"
+        for why, n in counts[dropped].items():
+            text += f", {n:,} {why}"
+        n_without = counts.get("without_tracks")
+        if n_without:
+            text += f", {n_without:,} without a track"
+        yield text
+
+
+def notes_on_videos(work: ConversionWork, totals: Any) -> Iterator[str]:
+    """Yield notes on videos that are not labelled, on rejected videos, and on a split
+    without a body model.
+    """
+    recipe = work.recipe
+    n_failed = 0
+    for why, n in totals["videos"]["set_aside"].items():
+        if not is_error(why):
+            yield describe_no_rows(why, n)
+        elif why not in PASSING:
+            n_failed += n
+    if n_failed:
+        again = command("convert", work.name, "--retry", "--cache", str(recipe.root))
+        how = f"retried when their files change, or with: {again}"
+        yield f"{count(n_failed, 'rejected video')}: {how}"
+    if recipe.dataset.labels.uses_body and recipe.body is None:
+        places = ["--raw", str(recipe.raw), "--cache", str(recipe.root), "--body", "DIR"]
+        again = command("convert", work.name, *places)
+        yield (
+            "converted without a body model: no 3D joints. To add them, before extracting "
+            f"features, delete {recipe.root}/{work.name}, then: {again}"
+        )
+
+
+def rejection_problems(work: ConversionWork, rejected: Iterable[VideoAccount]) -> Iterator[str]:
+    """Yield problems of rejected videos that every run reads again."""
+    reasons = Counter(account.set_aside for account in rejected)
+    if reasons[NOT_NOW]:
+        n_videos = count(reasons[NOT_NOW], "video")
+        yield f"{work.name}: {n_videos} could not be read now. {LATER}"
+    if reasons[OTHER_TRACK]:
+        n_videos = count(reasons[OTHER_TRACK], "video")
+        yield (
+            f"{work.name}: {work.recipe.selection.leave_out} has lines that fit no track of "
+            f"{n_videos}: what the cache has of them stays. Correct these lines."
+        )
+
+
+def damage_lines(accounts: Iterable[VideoAccount]) -> Iterator[str]:
+    """A line about each video whose file has lost frames."""
+    for account in accounts:
+        record = ClipRecord.from_dict(account.clip)
+        if record is not None and record.lost:
+            yield f"{account.name}: {record.remarks()[0]}"
+
+
+def gone_notes(n_gone: Counter[str]) -> Iterator[str]:
+    """Yield a note on rows that another reader drops, of files that have not changed."""
+    if n_gone:
+        rows = count(n_gone.total(), "row")
+        yield f"all videos: this reader drops {rows} of unchanged files: {first_few([*n_gone])}"
+
+
+def mixed_rates_notes(split: cache.Split) -> Iterator[str]:
+    """Yield a note if windows of the split last longer in some tracks than in others."""
+    fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
+    rates = fps[np.isfinite(fps)]
+    if not len(rates) or rates.max() <= MIXED * rates.min():
+        return
+    slowest = rates.min()
+    fastest = rates.max()
+    n_fast = count(int((rates > MIXED * slowest).sum()), "track")
+    yield (
+        f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
+        f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
+        f"of the {n_fast} above {MIXED * slowest:.4g}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# what a detection and an extraction did
+
+
+def detection_report(work: DetectionWork, tally: DetectionTally) -> Report:
+    """The report of a detection."""
+    counts = []
+    has_results = bool(tally.detected or tally.renamed)
+    if has_results or not tally.up_to_date:
+        counts.append(str(tally))
+    if tally.up_to_date:
+        counts.append(f"{count(tally.up_to_date, 'clip')} up to date")
+    details = ["; ".join(counts)]
+    details += [f"renamed {before} -> {clip}" for clip, before in tally.renamed.items()]
+    stand_in = ""
+    if work.detector.stand_in:
+        stand_in = "stand-in detector: use these keypoints only to try the pipeline"
+    failures = few([*tally.problems.values()], FEW, work.retry_command)
+    damaged = [f"{clip}: {remark}" for clip, remark in tally.damaged.items()]
+    texts = (describe_others(work.raw), stand_in, *damaged, *failures)
+    return Report(
+        details=details,
+        mark=DONE if has_results else IDLE,
+        warnings=[*filter(None, texts)],
+        flaws=len(tally.problems) + len(tally.damaged),
+        document=tally.as_dict() | {"stand_in": work.detector.stand_in},
+    )
+
+
+def describe_extraction(done: Extraction, *, is_part: bool) -> str:
+    """Sum up an extraction: resnet50 extracted, 380 rows computed (31 rows/s on cpu), 20 carried
+    over (why: ...)
+    """
+    spec = done.work.spec
+    did = "extracted"
+    if is_part:
+        did = f"{count(done.shards, 'shard')} staged, not committed"
+    text = f"{spec.name} {did}, {count(done.computed, 'row')} computed ({done.meter})"
+    text += f", {done.carried:,} carried over"
+    if done.kept:
+        text += f", {done.kept:,} kept of an earlier run or of parts"
+    if spec.stream.stand_in:
+        weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
+        text += f", {weights}: only for trial runs"
+    if done.work.why == Why.NEW:
+        return text
+    return f"{text} (why: {done.work.why})"
