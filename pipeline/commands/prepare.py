@@ -26,7 +26,6 @@ from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, from_here, size
 from pipeline.clips import detectors
 from pipeline.commands.extract import RequestedStreams
-from pipeline.commands.plan import lines, lost_videos
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
 from pipeline.datasets.conversion_record import ConversionRecord, committed_split
 from pipeline.errors import PipelineError
@@ -47,7 +46,7 @@ from pipeline.steps.extraction.plan import plan_streams
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.report import LAYOUT, Report
-from pipeline.steps.sentences import accounting_lines
+from pipeline.steps.sentences import accounting_lines, lost_videos, next_lines
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 NOTHING: Final = Report()
@@ -156,7 +155,7 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
     if not runnable:
         raise PipelineError(runs[0].problems[0])
     for planned in runs:
-        for text in lines(planned, None if every_video else FEW):
+        for text in next_lines(planned, None if every_video else FEW):
             out.print(text)
     if preparation.without_weights:
         out.warn(WITHOUT_WEIGHTS)

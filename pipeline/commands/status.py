@@ -1,17 +1,18 @@
 """`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
 next conversion would do.
 
-A `SplitStatus` has what is shown of one split. Each output makes something else of it: a table with
-a line for each split, and notes below it (`_add_notes`); the JSON document (`_as_document`); CSV,
-digests and sizes (`pipeline.steps.contents`).
+A `SplitState` has what is shown of one split. Each output makes something else of it: a table with
+a line for each split (`tables`), and notes below it (`_add_notes`); JSON; CSV, digests and sizes
+(`pipeline.steps.contents`).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from rich.table import Table
 
@@ -20,7 +21,6 @@ from cache.format.folders import split_folders
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import (
-    VideoAccount,
     VideoState,
     assumption_lines,
     describe_dropped,
@@ -40,7 +40,6 @@ from pipeline.cli.console import (
     print_result,
 )
 from pipeline.cli.progress import bar
-from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, size
 from pipeline.errors import PipelineError
 from pipeline.features.committed import IMPORTED, fill_command
@@ -52,10 +51,9 @@ from pipeline.settings.arguments import (
     warn_of_broken,
 )
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
-from pipeline.steps.sentences import missing_lines
-from pipeline.steps.split_status import SplitStatus
-
-_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.sentences import missing_lines, next_cell
+from pipeline.steps.state import Committed, SplitState
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -109,19 +107,24 @@ def _run(args: argparse.Namespace) -> int:
             digests = list(list_digests(opened, chosen, problems, progress))
         return print_document("".join(f"{line}\n" for line in digests), problems)
 
-    found = [_read_if_possible(opened, name) for name in chosen]
-    rows = [status for status in found if isinstance(status, SplitStatus)]
-    for status in found:
-        problems += status.problems
-    problems += _rejected_beyond(args.max_rejected, rows)
+    states = [SplitState.of_cache(opened, name) for name in chosen]
+    found = {state.name: state.committed for state in states if state.committed is not None}
+    for state in states:
+        problems += state.problems
+    problems += _rejected_beyond(args.max_rejected, found.values())
     if args.csv or args.tracks:
-        table = csv_table([row.record.split for row in rows], problems, by_track=args.tracks)
+        splits = [committed.record.split for committed in found.values()]
+        table = csv_table(splits, problems, by_track=args.tracks)
         return print_document(table, problems)
 
     sizes = dict[str, StoredBytes]()
     if args.sizes:
-        sizes = {row.name: StoredBytes.from_split(row.record.split) for row in rows}
-    result = CommandResult([_as_document(status, sizes) for status in found], problems=problems)
+        sizes = {name: StoredBytes.from_split(one.record.split) for name, one in found.items()}
+    documents = [state.as_dict() for state in states]
+    for document in documents:
+        if document["split"] in sizes:
+            document["sizes"] = sizes[document["split"]]
+    result = CommandResult(documents, problems=problems)
     if not chosen:
         result.add_line("no split is committed yet")
         result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -129,152 +132,104 @@ def _run(args: argparse.Namespace) -> int:
         result.text.append(_sizes_table(sizes))
         n_bytes = cache.gc(args.cache, dry_run=True).bytes
         result.add_line(f"gc would free {size(n_bytes)} in the whole cache", IDLE)
-    elif rows and not args.sizes:
-        result.text += _tables(rows)
+    elif found and not args.sizes:
+        result.text += tables([state for state in states if state.committed is not None])
     if not args.sizes:
-        _add_notes(result, args, opened, rows)
+        _add_notes(result, args, opened, states)
     return print_result(result, as_json=args.json)
 
 
-class _Unreadable(NamedTuple):
-    """A split that cannot be read, as in the JSON document."""
-
-    split: str
-    problems: Sequence[str]
-
-
-def _read_if_possible(opened: cache.FeatureCache, name: str) -> SplitStatus | _Unreadable:
-    try:
-        return SplitStatus.from_split(opened[name])
-    except (cache.CacheError, OSError) as error:
-        return _Unreadable(name, [error_text(error)])
-
-
-def _rejected_beyond(most: float, rows: Sequence[SplitStatus]) -> Iterator[str]:
+def _rejected_beyond(most: float, splits: Iterable[Committed]) -> Iterator[str]:
     """Messages about splits of which more than `most` percent of the videos are rejected."""
-    for row in rows:
-        n_videos = row.record.totals.get("videos", {}).get("found", 0)
-        n_rejected = len(row.rejected)
+    for committed in splits:
+        n_videos = committed.record.totals.get("videos", {}).get("found", 0)
+        n_rejected = len(committed.rejected)
         if n_rejected > most / 100 * n_videos:
             rejected = count(n_rejected, "video")
-            yield f"{row.name}: {rejected} of {n_videos:,} rejected, more than {most:g}%"
-
-
-# --------------------------------------------------------------------------------------------------
-# JSON
-
-
-def _as_document(status: SplitStatus | _Unreadable, sizes: Mapping[str, StoredBytes]) -> Any:
-    """A split's JSON document; docs/terminal.md describes the keys."""
-    if isinstance(status, _Unreadable):
-        return status
-    record = status.record
-    plan = status.plan
-    streams = status.streams
-    document = {
-        "split": status.name,
-        "tracks": len(record.split.tracks),
-        "accounting": record.totals,
-        "stand_in": record.is_stand_in,
-        "imported": record.imported,
-        "estimates": estimates_of(record.split),
-        "raw": record.raw,
-        "streams": [stream.label for stream in streams],
-        "to_convert": "" if plan is None else plan.why,
-        "missing": {} if plan is None else plan.missing,
-        "unusable": {} if plan is None else plan.unusable,
-        "unlisted": status.unlisted or "",
-        "weights": {stream.name: stream.weights for stream in streams if stream.weights},
-        "undecodable": {stream.name: stream.undecodable for stream in streams},
-        "without_features": {
-            stream.name: stream.without_features
-            for stream in streams
-            if stream.without_features is not None
-        },
-        "set_aside": [f"{account.set_aside}: {account.message}" for account in status.rejected],
-        "uncounted": status.n_uncounted,
-        "without_track": status.without_track,
-        "videos": [_video_document(account) for account in status.accounts],
-        "problems": status.problems,
-    }
-    if status.name in sizes:
-        document["sizes"] = sizes[status.name]
-    return document
-
-
-def _video_document(account: VideoAccount) -> dict[str, Any]:
-    values = {key: getattr(account, key) for key in _VIDEO_KEYS}
-    return {**values, "failed": is_error(account.set_aside)}
+            name = committed.record.split.name
+            yield f"{name}: {rejected} of {n_videos:,} rejected, more than {most:g}%"
 
 
 # --------------------------------------------------------------------------------------------------
 # tables
 
 
-def _tables(rows: Sequence[SplitStatus]) -> list[str | Table]:
+def tables(states: Sequence[SplitState]) -> list[str | Table]:
     """One table with a line for each split; or two, if the terminal is too narrow for one: numbers
     of splits, then the others.
     """
-    whole = _table(rows, *_COLUMNS)
+    whole = _table(states, "split", *_COLUMNS, "next run")
     if out.fits(whole):
         return [whole]
-    numbers = _table(rows, "split", "videos", "tracks", "frames kept / found")
-    return [numbers, "", _table(rows, "split", "dropped", "streams", "to convert")]
+    numbers = _table(states, "split", "videos", "tracks", "frames kept / found")
+    return [numbers, "", _table(states, "split", "dropped", "streams", "next run")]
 
 
-def _table(rows: Sequence[SplitStatus], *columns: str) -> Table:
+def _table(states: Sequence[SplitState], *columns: str) -> Table:
     shown = new_table(*columns)
-    for row in rows:
-        shown.add_row(*(_COLUMNS[column](row) for column in columns))
+    for state in states:
+        cells = []
+        for column in columns:
+            if column == "split":
+                cells.append(_marked_name(state))
+            elif column == "next run":
+                cells.append(plain(_next_run(state)))
+            else:
+                committed = state.committed
+                cells.append("-" if committed is None else _COLUMNS[column](committed))
+        shown.add_row(*cells)
     return shown
 
 
-def _marked_name(row: SplitStatus) -> str:
+def _next_run(state: SplitState) -> str:
+    if state.unlisted:
+        return "unknown"
+    return "-" if state.next_run is None else next_cell(state.next_run)
+
+
+def _marked_name(state: SplitState) -> str:
     """The split's name, with a note if it is demo data, or if its bodies are estimates."""
-    name = plain(row.name)
-    if row.record.is_stand_in:
+    name = plain(state.name)
+    if state.committed is None:
+        return name
+    if state.committed.record.is_stand_in:
         name += " [yellow](demo data)[/yellow]"
-    estimates = estimates_of(row.record.split)
+    estimates = estimates_of(state.committed.record.split)
     if estimates:
         name += f" [yellow]({plain(estimates)})[/yellow]"
     return name
 
 
-def _counts(row: SplitStatus, unit: str) -> str:
+def _counts(unit: str, committed: Committed) -> str:
     """A cell of the table: "kept / found", and the number in the release."""
-    if not row.record.totals:
+    totals = committed.record.totals
+    if not totals:
         return VideoState.NOT_RECORDED
-    counts = row.record.totals[unit]
-    text = f"{counts['kept']:,} / {counts['found']:,}"
-    in_release = row.record.totals.get("known", {}).get(unit)
+    text = f"{totals[unit]['kept']:,} / {totals[unit]['found']:,}"
+    in_release = totals.get("known", {}).get(unit)
     if in_release is not None:
         text += f" of {in_release:,} in the release"
     return text
 
 
-def _dropped_cell(row: SplitStatus) -> str:
-    parts = [describe_dropped(row.record.totals.get("frames", {}).get("dropped", {}))]
-    if row.n_uncounted:
-        parts.append(f"{count(row.n_uncounted, 'unreadable video')} not counted")
+def _dropped(committed: Committed) -> str:
+    parts = [describe_dropped(committed.record.totals.get("frames", {}).get("dropped", {}))]
+    if committed.n_uncounted:
+        parts.append(f"{count(committed.n_uncounted, 'unreadable video')} not counted")
     return ", ".join(filter(None, parts)) or "-"
 
 
-def _streams(row: SplitStatus) -> str:
-    return plain(", ".join(stream.label for stream in row.streams)) or "-"
+def _streams(committed: Committed) -> str:
+    return plain(", ".join(stream.label for stream in committed.streams)) or "-"
 
 
-def _to_convert(row: SplitStatus) -> str:
-    return "-" if row.plan is None else plain(row.plan.why) or "-"
-
-
-_COLUMNS: Final[Mapping[str, Callable[[SplitStatus], str]]] = {
-    "split": _marked_name,
-    "videos": lambda row: _counts(row, "videos"),
-    "tracks": lambda row: _counts(row, "tracks"),
-    "frames kept / found": lambda row: _counts(row, "frames"),
-    "dropped": _dropped_cell,
+# cells of committed splits
+_COLUMNS: Final[Mapping[str, Callable[[Committed], str]]] = {
+    "videos": functools.partial(_counts, "videos"),
+    "tracks": functools.partial(_counts, "tracks"),
+    "frames kept / found": functools.partial(_counts, "frames"),
+    "dropped": _dropped,
     "streams": _streams,
-    "to convert": _to_convert,
 }
 
 
@@ -301,22 +256,21 @@ def _add_notes(
     result: CommandResult,
     args: argparse.Namespace,
     opened: cache.FeatureCache,
-    rows: Sequence[SplitStatus],
+    states: Sequence[SplitState],
 ) -> None:
-    """Add lines on the whole cache, then on streams, then on each split's videos.
-
-    rows: the splits that can be read.
-    """
+    """Add lines on the whole cache, then on streams, then on each split's videos."""
+    rows = {state.name: state.committed for state in states if state.committed is not None}
     licences = dict[str, None]()  # each line once: several splits have streams of one network
-    for row in rows:
+    for row in rows.values():
         licences |= dict.fromkeys(_weights_lines(row))
     result.add_lines(licences, IDLE)
-    for row in rows:
+    for row in rows.values():
         result.add_lines(_incomplete_download(row), DOUBT)
-    for row in rows:
+    for row in rows.values():
         result.add_lines(_lost_lines(row), DOUBT)
         lines = assumption_lines(row.accounts)
-        result.add_lines((f"{row.name}: {line}" for line in lines), DOUBT)
+        name = row.record.split.name
+        result.add_lines((f"{name}: {line}" for line in lines), DOUBT)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:
@@ -328,13 +282,16 @@ def _add_notes(
 
     limit = None if args.all else FEW
     every = command("status", "--all", "--cache", str(args.cache))
-    for row in rows:
-        for mark, texts in _video_lists(row, every=args.all):
-            for text in few(texts, limit, every):
-                result.add_line(f"{row.name}: {text}", mark)
+    for state in states:
+        if state.committed is not None:
+            for mark, texts in _video_lists(state.committed, state.stays, every=args.all):
+                for text in few(texts, limit, every):
+                    result.add_line(f"{state.name}: {text}", mark)
 
 
-def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
+def _video_lists(
+    row: Committed, stays: Mapping[str, RowsBefore], *, every: bool
+) -> Iterator[tuple[str, list[str]]]:
     """Yield (mark, lines) for each list of a split's videos.
 
     The lists are rejected, without rows, and without a track; if `every`, also missing and unusable
@@ -350,12 +307,11 @@ def _video_lists(row: SplitStatus, *, every: bool) -> Iterator[tuple[str, list[s
     if not every:
         return
     yield IDLE, [*_noted_lines(row)]
-    if row.plan is not None:
-        yield IDLE, [f"missing: {line}" for line in missing_lines(row.plan.stays)]
-        yield DOUBT, [f"unusable: {rejection}" for rejection in row.plan.unusable.values()]
+    yield IDLE, [f"missing: {line}" for line in missing_lines(stays)]
+    yield DOUBT, [f"unusable: {why}" for why in reasons_of_kind(stays, Kind.UNUSABLE).values()]
 
 
-def _noted_lines(row: SplitStatus) -> Iterator[str]:
+def _noted_lines(row: Committed) -> Iterator[str]:
     """A line about each video with tracks that has dropped frames or notes."""
     for account in row.accounts:
         notes = [*account.notes]
@@ -365,7 +321,7 @@ def _noted_lines(row: SplitStatus) -> Iterator[str]:
             yield f"{account.name}: {'; '.join(notes)}"
 
 
-def _incomplete_download(row: SplitStatus) -> Iterator[str]:
+def _incomplete_download(row: Committed) -> Iterator[str]:
     """Messages about a split that has less than the full release."""
     if row.record.is_stand_in or row.record.imported:
         return
@@ -373,10 +329,10 @@ def _incomplete_download(row: SplitStatus) -> Iterator[str]:
         n = row.record.totals[unit]["found"]
         if n < in_release:
             numbers = f"{n:,} {unit} found of {in_release:,} in the release"
-            yield f"{row.name}: {numbers}: incomplete download"
+            yield f"{row.record.split.name}: {numbers}: incomplete download"
 
 
-def _weights_lines(row: SplitStatus) -> Iterator[str]:
+def _weights_lines(row: Committed) -> Iterator[str]:
     """Licence and source of the streams' networks."""
     for stream in row.streams:
         weights = stream.weights
@@ -386,7 +342,7 @@ def _weights_lines(row: SplitStatus) -> Iterator[str]:
             yield f"weights of {stream.name}: {weights['network']}, {terms}, sha256 {digest}"
 
 
-def _lost_lines(row: SplitStatus) -> Iterator[str]:
+def _lost_lines(row: Committed) -> Iterator[str]:
     """Rows without features, by reason."""
     split = row.record.split
     for stream in row.streams:

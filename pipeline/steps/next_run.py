@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cache
 from cache.write.parts import staged_by_parts
@@ -19,8 +20,9 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
+from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.files import VIDEOS, digest_or_problem
-from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
+from pipeline.steps.conversion.plan import ConversionWork, Reason, plan_conversion
 from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled, unlabelled_clips
 from pipeline.steps.extraction.plan import ExtractionWork, Why
 from pipeline.steps.recipe import Recipe
@@ -68,6 +70,65 @@ class NextRun:
         if self.committed is None or self.undetected:
             return True
         return self.conversion is not None and bool(self.conversion.items)
+
+    @property
+    def n_to_read(self) -> int:
+        """Number of videos that the conversion reads, now or after the detection."""
+        undetected = {*self.undetected}
+        items = () if self.conversion is None else self.conversion.items
+        files = (map(str, item.video.files) for item in items)
+        return len(undetected) + sum(map(undetected.isdisjoint, files))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run as JSON values; docs/terminal.md describes the keys."""
+        convert = None
+        work = self.conversion
+        if work is not None:
+            convert = {
+                "why": work.why,
+                "videos": {
+                    "read": self.n_to_read,
+                    "of": work.n_videos,
+                    "kept": work.n_left_alone,
+                    "touched": len(work.touched),
+                },
+                **named_videos(work),
+                "renamed": work.renamed,
+                "missing": work.missing,
+                "unusable": work.unusable,
+            }
+        return {
+            "nothing_to_do": self.up_to_date,
+            "to_be_made": self.recipe.needs_demo_data,
+            "detect": list(self.undetected),
+            "convert": convert,
+            "extract": [
+                {
+                    "stream": extraction.spec.name,
+                    "why": extraction.why,
+                    "shards": len(extraction.missing.shards) + len(extraction.missing.incomplete),
+                    "rows": extraction.missing.rows,
+                }
+                for extraction in self.extractions
+                if extraction.missing is not None
+            ],
+        }
+
+
+def named_videos(work: ConversionWork) -> dict[str, Any]:
+    """New, changed (with how their files differ from those that were converted) and removed videos;
+    none if all are read.
+    """
+    new = list[str]()
+    changed = dict[str, list[str]]()
+    if work.committed is None or work.differs:
+        return {"new": new, "changed": changed, "removed": ()}
+    for item in work.items:
+        if item.reason == Reason.NEW:
+            new.append(item.video.name)
+        elif item.reason != Reason.RENAMED:
+            changed[item.video.name] = what_differs(item.recorded, item.stamp)
+    return {"new": new, "changed": changed, "removed": work.removed}
 
 
 def plan_runs(recipes: Iterable[Recipe]) -> list[NextRun]:

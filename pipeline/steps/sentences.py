@@ -18,13 +18,15 @@ from pipeline.accounting import (
     describe_no_rows,
     is_error,
 )
-from pipeline.cli.console import DONE, DOUBT, IDLE
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, plain
 from pipeline.cli.text import FEW, command, count, few, first_few
 from pipeline.clips.listing import describe_others
 from pipeline.datasets.conversion_record import ConversionRecord
+from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.extraction.plan import Why
+from pipeline.steps.next_run import NextRun, named_videos
 from pipeline.steps.report import Report
 
 if TYPE_CHECKING:
@@ -268,3 +270,118 @@ def describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if done.work.why == Why.NEW:
         return text
     return f"{text} (why: {done.work.why})"
+
+
+# --------------------------------------------------------------------------------------------------
+# what is to do
+
+
+def next_cell(run: NextRun) -> str:
+    """What the next run would do, in a cell of a table; "-": nothing."""
+    if run.conversion is None and not run.recipe.needs_demo_data:
+        return "unknown"
+    parts = []
+    if run.recipe.needs_demo_data:
+        parts.append("everything, after the demo data are made")
+    if run.undetected:
+        parts.append(f"detect {count(len(run.undetected), 'clip')}")
+    if run.converts and run.conversion is not None:
+        parts.append(f"convert: {run.conversion.why or 'after the detection'}")
+    streams = [work.spec.name for work in run.extractions if work.why]
+    if run.adds_rows and not (run.problems or run.recipe.needs_demo_data):
+        streams = [spec.name for spec in run.recipe.streams]
+    if streams:
+        parts.append(f"extract {', '.join(streams)}")
+    return "; ".join(parts) or "-"
+
+
+def next_lines(run: NextRun, most: int | None) -> Iterator[str]:
+    """Yield what is to do for a split as lines in rich's markup.
+
+    most: Number of videos to name; None: all.
+    """
+    work = run.conversion
+    steps = list[str]()
+    split = run.committed
+    if run.up_to_date and work is not None and split is not None:
+        mark = DOUBT if lost_videos(run) else DONE
+        streams = [name for name in split.streams if is_current(split, name)]
+        n_videos = count(split.manifest["accounting"]["videos"]["found"], "video")
+        names = ", ".join([n_videos, *streams])
+        yield f"{mark} {plain(f'{run.name}: up to date ({names})')}"
+    else:
+        yield f"[bold]{plain(run.name)}[/bold]"
+        if run.recipe.needs_demo_data:
+            steps.append("convert  everything, after the demo data are made")
+        steps += _detection_lines(run, most)
+        if work is not None and run.converts:
+            steps += _conversion_lines(run, work, most)
+    lasting = {} if work is None else run.recipe.lasting_values(work.committed)
+    for setting, value in lasting.items():
+        steps.append(plain(f"as before: {setting} = {value} (none ends it)"))
+    steps += [f"{WRONG} {plain(text)}" for text in lost_videos(run)]
+    if run.staged is not None:
+        steps.append(plain(run.staged))
+    if not run.up_to_date:
+        steps += _extraction_lines(run)
+    for problem in (*run.problems, *run.refusals):
+        steps.append(f"{WRONG} {plain(problem)}")
+    yield from (f"  {step}" for step in steps)
+
+
+def lost_videos(run: NextRun) -> list[str]:
+    """Messages about committed videos that are missing or unusable."""
+    work = run.conversion
+    if work is None:
+        return []
+    return problems_of(work) if work.up_to_date else kept_lines(work, work.stays)
+
+
+def _extraction_lines(run: NextRun) -> Iterator[str]:
+    """Lines on the streams of committed rows, and of rows that the conversion will add."""
+    verbs = dict[str, str]()  # the step that fills each stream, in a column of its own
+    for spec in run.recipe.streams:
+        verbs[spec.name] = "import " if spec.stream.kind == IMPORTED else "extract"
+    if run.committed is None:
+        if not (run.problems or run.recipe.needs_demo_data):
+            for name, verb in verbs.items():
+                yield f"{verb}  {plain(name)}: all rows of the conversion"
+        return
+    for stream in run.extractions:
+        name = plain(stream.spec.name)
+        if stream.why:
+            missing = stream.missing
+            assert missing is not None, "a stream without its columns is not planned"
+            n_shards = count(len(missing.shards) + len(missing.incomplete), "shard")
+            n_rows = count(run.committed.manifest["rows"], "row")
+            text = f"{missing.rows:,} of {n_rows} in {n_shards}"
+            if run.converts:
+                text += ", and new rows of the conversion"
+            yield f"extract  {name}: {text}"
+            yield f"  why    {plain(stream.why)}"
+        elif run.adds_rows and not stream.differs:
+            yield f"{verbs[stream.spec.name]}  {name}: new rows of the conversion"
+
+
+def _detection_lines(run: NextRun, most: int | None) -> Iterator[str]:
+    """Lines on clips that the detector has to do."""
+    if run.undetected and run.recipe.detector is not None:
+        clips = count(len(run.undetected), "clip")
+        yield f"detect   {clips}, by {plain(run.recipe.detector.name)}"
+        for line in few(run.undetected, most, "--all names them"):
+            yield f"  {plain(line)}"
+
+
+def _conversion_lines(run: NextRun, work: ConversionWork, most: int | None) -> Iterator[str]:
+    """Lines on the conversion: how many videos it reads, why, and which have changed."""
+    yield f"convert  {count(run.n_to_read, 'video')} to read of {work.n_videos:,}"
+    yield f"  why    {plain(work.why or 'keypoints come from the detection')}"
+    named = named_videos(work)
+    videos = [f"new      {name}" for name in named["new"]]
+    for name, differences in named["changed"].items():
+        videos.append(f"changed  {name}: {'; '.join(differences)}")
+    if not work.differs:
+        videos += [f"renamed  {old} -> {name}" for name, old in work.renamed.items()]
+    videos += [f"removed  {name}" for name in named["removed"]]
+    for line in few(videos, most, "--all names them"):
+        yield f"  {plain(line)}"

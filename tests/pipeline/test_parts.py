@@ -23,12 +23,12 @@ from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.progress import silent
-from pipeline.commands.plan import lines
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.steps.conversion import convert, reading
 from pipeline.steps.conversion.parts import read_part
 from pipeline.steps.extraction import extract
 from pipeline.steps.next_run import plan_runs
+from pipeline.steps.sentences import next_lines
 from tests.cache.storage.buckets import objects
 from tests.fixtures import planned
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -212,7 +212,7 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
     penn, reads, into, types, tmp_path
 ):
     types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
-    assert "staged by parts: videos: 6" in "\n".join(lines(*plan_runs([penn.recipe()]), None))
+    assert "staged by parts: videos: 6" in "\n".join(next_lines(*plan_runs([penn.recipe()]), None))
     os.utime(penn.label("0001"), ns=(1, 1))
     penn.edit("0003")
     types(f"{CONVERT} CACHE --part 1/3")  # it is there, by its content

@@ -104,6 +104,11 @@ class ConversionWork:
         return {item.video.name: item.name_before for item in self.items if item.name_before}
 
     @property
+    def n_videos(self) -> int:
+        """Number of videos that are read, and of others whose files are known."""
+        return len(self.items) + len(self.unread)
+
+    @property
     def n_left_alone(self) -> int:
         """Number of committed videos that are not in `drop`."""
         return 0 if self.committed is None else len(self.committed.videos) - len(self.drop)
