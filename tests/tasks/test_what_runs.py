@@ -143,7 +143,7 @@ def test_several_workers_of_luigi_see_what_the_others_have_done(project):
 def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch):
     within(bare)
     fail = lambda *args, **kwargs: pytest.fail("there is no embedded data yet")  # noqa: E731
-    monkeypatch.setattr("pipeline.steps.conversion.convert.plan_conversion", fail)
+    monkeypatch.setattr("tasks.data.plan_conversion", fail)
     assert not EvaluateVIBE().complete()
 
 
