@@ -223,6 +223,13 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
 
 
+def test_parts_have_read_for_a_run_that_drops(penn, reads, types):
+    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
+    reads.clear()
+    assert "computed again" not in types(f"{CONVERT} CACHE --drop-removed")
+    assert reads.names == []
+
+
 def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
     def read_late(plan, part, **options):
         convert.convert(plan)
@@ -248,6 +255,13 @@ def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
 
     monkeypatch.setattr(extract, "extract_together", extract_late)
     types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
+
+
+def test_parts_have_read_for_a_run_that_drops(penn, reads, types):
+    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
+    reads.clear()
+    assert "computed again" not in types(f"{CONVERT} CACHE --drop-removed")
+    assert reads.names == []
 
 
 def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(

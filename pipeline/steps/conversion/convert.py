@@ -33,6 +33,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.conversion_record import (
+    DROP,
     EARLIER_READER,
     LEAVE_OUT,
     LET_GO,
@@ -205,8 +206,10 @@ def _begin(work: ConversionWork, writer: cache.SplitWriter) -> cache.NextCommit:
         raise cache.CacheChanged(
             f"{work.name}: another run has committed since the plan was made. Run it again."
         )
-    stamps = {item.video.name: item.stamp for item in work.items}
-    return writer.begin(work.drop, invalidate=work.damaged_shards, keys=stamps)
+    keys = {item.video.name: item.stamp for item in work.items}
+    if work.recipe.may_go.drop:  # what it has dropped is not taken over by a run that may not
+        keys = {name: f"{stamp} {DROP}" for name, stamp in keys.items()}
+    return writer.begin(work.drop, invalidate=work.damaged_shards, keys=keys)
 
 
 def _accounts(following: cache.NextCommit) -> list[VideoAccount]:

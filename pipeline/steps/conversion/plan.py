@@ -157,8 +157,6 @@ def _staging(
     left_out = [name for video in videos for name in video.left_out]
     if left_out:
         parts[LEAVE_OUT] = left_out
-    if recipe.may_go.drop:  # what it has dropped is not taken over by a run that may not
-        parts["drop"] = True
     return staging_plan(fingerprint(parts), recipe.dataset)
 
 
