@@ -127,22 +127,22 @@ class _SkippingTask(_Submitted[T]):
         return is_hopeless and place == PREPARING
 
 
+@dataclass(slots=True, eq=False)
 class _Worker(Generic[T]):
     """One seat of the pool: its process, and its job and tasks, which stay when the process ends
     and the next one takes the seat.
     """
 
-    def __init__(self, number: int, work: Callable[..., Any]) -> None:
-        self.number = number
-        self.work = work
-        self.process: Process | None = None  # None: started with the next task
-        self.job: _OpenJob[T] | None = None  # None: take the next job
-        # to be sent before other tasks: their process ended, or had no room
-        self.pending: deque[_Submitted[T]] = deque()
-        # sent to the process, which works at the first one
-        self.running: deque[_Submitted[T]] = deque()
-        # bytes that were sent since the process was last without tasks: at least those in its pipe
-        self.n_sent = 0
+    number: int
+    work: Callable[..., Any]
+    process: Process | None = None  # None: started with the next task
+    job: _OpenJob[T] | None = None  # None: take the next job
+    # to be sent before other tasks: their process ended, or had no room
+    pending: deque[_Submitted[T]] = field(default_factory=deque)
+    # sent to the process, which works at the first one
+    running: deque[_Submitted[T]] = field(default_factory=deque)
+    # bytes that were sent since the process was last without tasks: at least those in its pipe
+    n_sent: int = 0
 
 
 class Pool(Generic[T, R]):
@@ -218,11 +218,8 @@ class Pool(Generic[T, R]):
 
     def submit(self) -> None:
         """Send tasks to all processes that have room for more, one to each in turn."""
-        has_sent = True
-        while has_sent:
-            has_sent = False
-            for worker in self._workers:
-                has_sent |= self._send_task(worker)
+        while sum(map(self._send_task, self._workers)):
+            pass
 
     def poll(self, patience: float = POLL_INTERVAL) -> list[Result[T, R]]:
         """Send tasks, wait at most `patience` s for results, and return those that have come.
@@ -274,33 +271,21 @@ class Pool(Generic[T, R]):
         if worker.pending:
             return worker.pending.popleft()
         while True:
+            worker.job = worker.job or self._open_job()
             if worker.job is None:
-                worker.job = self._open_job()
-                if worker.job is None:
-                    return None
-            try:
-                task = next(worker.job.tasks)
-            except StopIteration:  # all of the job's tasks have been taken
-                worker.job = None
-            else:
-                if task is None:
-                    return None
-                return self._task_type(worker.job, task)
+                return None
+            for task in worker.job.tasks:
+                return None if task is None else self._task_type(worker.job, task)
+            worker.job = None  # all of its tasks have been taken
 
     def _open_job(self) -> _OpenJob[T] | None:
         """Open the next job. Returns None if there is none now, or if there are no more (then
         `_has_more_jobs` becomes False).
         """
-        if not self._has_more_jobs:
-            return None
-        try:
-            tasks = next(self._jobs)
-        except StopIteration:
-            self._has_more_jobs = False
-            return None
-        if tasks is None:
-            return None
-        return _OpenJob(iter(tasks))
+        for tasks in self._jobs:
+            return None if tasks is None else _OpenJob(iter(tasks))
+        self._has_more_jobs = False
+        return None
 
     def _receive(
         self, worker: _Worker[T], process: Process, ready: Sequence[object]
@@ -319,13 +304,11 @@ class Pool(Generic[T, R]):
                 yield from self._replace_process(worker, process, hung)
             return
         try:
-            while worker.running:
+            while worker.running and process.pipe.poll():
                 seconds, outcome = process.pipe.recv()
                 process.reset_silence()
                 self._fruitless = 0
                 yield Result(worker.running.popleft().task, outcome, seconds, worker.number)
-                if not process.pipe.poll():
-                    return
         except (EOFError, OSError):  # also in the middle of a result
             yield from self._replace_process(worker, process, process.kill())
 

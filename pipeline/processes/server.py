@@ -25,6 +25,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import mmap
 import os
@@ -38,7 +39,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -90,15 +90,6 @@ class _EndRequest(NamedTuple):
     number: int
 
 
-@dataclass
-class _Silence:
-    """The time without a sign of life of a process."""
-
-    n_signs: int  # signs of life before
-    polled: float = field(default_factory=time.monotonic)  # time of the last look at them
-    seconds: float = 0.0
-
-
 class Process:
     """The parent's view of a process that runs `main(pipe, fds, *args)`. It ends when `main`
     returns, by `kill`, or when the parent ends.
@@ -126,7 +117,7 @@ class Process:
         os.ftruncate(pulse_fd, Pulse.SIZE)
         self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
         self._pulse.set_place(NO_TASK)
-        self._silence = _Silence(self._pulse.n_signs)
+        self.reset_silence()
         call = _Call(
             path=list(sys.path),
             preload=pickle.dumps(preload),
@@ -145,7 +136,9 @@ class Process:
 
     def reset_silence(self) -> None:
         """Let `silence` begin anew, because the parent gives the process a task."""
-        self._silence = _Silence(self._pulse.n_signs)
+        self._n_signs = self._pulse.n_signs
+        self._silence = 0.0  # s
+        self._polled = time.monotonic()
 
     def silence(self) -> float:
         """Seconds without a sign of life, as far as the parent has watched.
@@ -153,13 +146,12 @@ class Process:
         At most `POLL_INTERVAL` of the time between two calls counts, because the parent may have
         been busy.
         """
-        if self._pulse.n_signs != self._silence.n_signs:
+        if self._pulse.n_signs != self._n_signs:
             self.reset_silence()
-        silence = self._silence
         now = time.monotonic()
-        silence.seconds += min(POLL_INTERVAL, now - silence.polled)
-        silence.polled = now
-        return silence.seconds
+        self._silence += min(POLL_INTERVAL, now - self._polled)
+        self._polled = now
+        return self._silence
 
     def kill(self) -> Failed:
         """End the process, if it has not ended by itself, and wait. Returns why it had ended."""
@@ -282,7 +274,6 @@ def serve() -> None:
     with Path(os.devnull).open() as null:  # the processes read no input
         os.dup2(null.fileno(), 0)
     parent = int(sys.argv[1])
-    preloaded: set[bytes] = set()
     children: dict[int, int] = {}  # number -> process id
     while os.getppid() == parent:
         if not pipe.poll(POLL_INTERVAL):
@@ -296,7 +287,7 @@ def serve() -> None:
             fds = socket.recv_fds(control, 1, request.n_fds)[1]
         except (EOFError, OSError):
             return
-        _preload_modules(request.call, preloaded)
+        _preload_modules(request.call)
         gc.freeze()
         server = os.getpid()
         child = os.fork()
@@ -309,19 +300,22 @@ def serve() -> None:
             os.close(fd)
 
 
-def _preload_modules(call: _Call, preloaded: set[bytes]) -> None:
-    """Import the modules of a process in the server, so that only the first process waits for that.
-
-    preloaded: the `preload` of earlier calls, which are not called again; this one is added.
+def _preload_modules(call: _Call) -> None:
+    """Import the modules of a process in the server, so that only the first process waits for
+    that.
     """
     sys.path[:] = call.path  # it may have grown since the server started
     with contextlib.suppress(Exception):  # the process meets and reports it again
-        if call.preload not in preloaded:
-            preloaded.add(call.preload)
-            function = pickle.loads(call.preload)  # noqa: S301 - the parent's
-            if function is not None:
-                function()
+        _preload(call.preload)
         pickle.loads(call.main)  # noqa: S301 - it imports what is called
+
+
+@functools.cache
+def _preload(pickled: bytes) -> None:
+    """Call a `preload`, once."""
+    function = pickle.loads(pickled)  # noqa: S301 - the parent's
+    if function is not None:
+        function()
 
 
 def _run(call: _Call, fds: list[int], server: int) -> None:
