@@ -8,16 +8,14 @@ Three kinds of processes have a part here, each with a part of this file:
   forks. It is started with the first process, and ends with the parent.
 - The *processes* (`_run`), the server's children. They call a function of the parent's.
 
-The connection is a pair of sockets; the server's is its standard input. The parent sends either
+The connection is a pair of sockets; the server's is its standard input. Messages are small, so that
+the parent does not wait for a server that imports, or hangs. The parent sends either
 
-- a `_StartRequest`, followed by one byte that carries the file descriptors of the process; or
+- a `_StartRequest`, with the file descriptors of the process; or
 - an `_EndRequest`. The server replies with the exit code of the process, or None.
 
-Pickled messages go through a `Connection`, descriptors through a `socket` of the same connection:
-each end has both, on two file descriptors. Their messages follow each other as they were sent.
-
-A process shows that it lives by its *pulse* (`processes.Pulse`), memory that it shares with the
-parent.
+A process shares memory with the parent: its *pulse* (`processes.Pulse`), by which it shows that it
+lives, and after it the `_Call` that it is to make, pickled.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import itertools
 import mmap
 import os
 import pickle
@@ -39,9 +38,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pipeline import processes
 from pipeline.processes import (
@@ -54,6 +53,8 @@ from pipeline.processes import (
 )
 
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
+MESSAGE: Final = 1024  # bytes: enough for any message
+MAX_FDS: Final = 253  # file descriptors in a message: Linux takes no more
 # environment: one thread in each process, because the processes already use all cores
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
@@ -67,7 +68,7 @@ KEEP_FREED: Final = dict.fromkeys(
 
 
 class _Call(NamedTuple):
-    """What a new process is to run."""
+    """What a new process is to run, pickled in its memory."""
 
     path: list[str]  # `sys.path`
     preload: bytes  # pickled function, or None
@@ -77,11 +78,11 @@ class _Call(NamedTuple):
 
 
 class _StartRequest(NamedTuple):
-    """Asks the server to start a process."""
+    """Asks the server to start a process. Its file descriptors are those of its memory, of its end
+    of `Process.pipe`, and those that the caller of `Process` gave.
+    """
 
     number: int  # the name of the process in later requests
-    n_fds: int  # number of its file descriptors
-    call: _Call
 
 
 class _EndRequest(NamedTuple):
@@ -112,12 +113,6 @@ class Process:
         fds: Sequence[int] = (),
         memory: int | None = None,
     ) -> None:
-        self.pipe, remote = Pipe()  # tasks and results; it closes when the process ends
-        pulse_fd = os.memfd_create("pulse")
-        os.ftruncate(pulse_fd, Pulse.SIZE)
-        self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
-        self._pulse.set_place(NO_TASK)
-        self.reset_silence()
         call = _Call(
             path=list(sys.path),
             preload=pickle.dumps(preload),
@@ -125,9 +120,16 @@ class Process:
             folder=str(Path.cwd()),
             memory=memory,
         )
-        self._server, self._number = _start(call, [remote.fileno(), pulse_fd, *fds])
-        remote.close()
-        os.close(pulse_fd)
+        self.pipe, remote = Pipe()  # tasks and results; it closes when the process ends
+        with remote, os.fdopen(os.memfd_create("process"), "w+b") as shared:
+            shared.write(bytes(Pulse.SIZE))
+            pickle.dump(call, shared)
+            shared.flush()
+            self._pulse = Pulse(mmap.mmap(shared.fileno(), Pulse.SIZE))
+            self._pulse.set_place(NO_TASK)
+            self.reset_silence()
+            self._number = next(_numbers)
+            self._server = _start(self._number, [shared.fileno(), remote.fileno(), *fds])
 
     @property
     def place(self) -> int:
@@ -184,10 +186,9 @@ class _Server:
 
     def __init__(self) -> None:
         self.owner = os.getpid()  # the parent; a fork of it inherits this object
-        self._socket, remote = socket.socketpair()
-        self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
-        self._lock = threading.Lock()
-        self._n_requested = 0  # processes, which also is the last one's number
+        # which keeps messages apart, each with its file descriptors
+        self._socket, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ending = threading.Lock()  # for a request and its reply
         self._process = subprocess.Popen(  # noqa: S603 - this very Python
             [
                 sys.executable,
@@ -202,30 +203,22 @@ class _Server:
         )
         remote.close()
 
-    def start(self, call: _Call, fds: list[int]) -> int:
-        """Request a process, and return its number without waiting for it. Raises OSError if the
-        server has ended.
-        """
-        with self._lock:
-            self._n_requested += 1
-            self._pipe.send(_StartRequest(self._n_requested, len(fds), call))
-            socket.send_fds(self._socket, [b"."], fds)  # descriptors need a byte to go with
-            return self._n_requested
+    def start(self, number: int, fds: list[int]) -> None:
+        """Request a process, without waiting for it. Raises OSError if the server has ended."""
+        socket.send_fds(self._socket, [pickle.dumps(_StartRequest(number))], fds)
 
     def end(self, number: int) -> int | None:
         """Kill the process of a number. Returns its code as of `_how_it_ended`."""
-        code: int | None = None
-        with self._lock, contextlib.suppress(OSError, EOFError):
-            self._pipe.send(_EndRequest(number))
-            if self._pipe.poll(END_TIME):
-                code = self._pipe.recv()
-            else:  # no reply: end the server, and with it all of its processes
-                self._process.kill()
-        return code
+        with self._ending, contextlib.suppress(OSError, EOFError):
+            self._socket.send(pickle.dumps(_EndRequest(number)))
+            if wait([self._socket], END_TIME):
+                code: int | None = pickle.loads(self._socket.recv(MESSAGE))  # noqa: S301 - its
+                return code
+        self._process.kill()  # no reply: end the server, and with it all of its processes
+        return None
 
     def close(self) -> None:
         """End the server; in a fork of its owner, only this end of the connection."""
-        self._pipe.close()
         self._socket.close()
         if self.owner == os.getpid():
             self._process.kill()
@@ -236,20 +229,21 @@ class _Server:
 
 _server: _Server | None = None  # the server that was started last, unless it has been closed
 _starting = threading.Lock()
+_numbers: Final = itertools.count()  # names of processes
 
 
-def _start(call: _Call, fds: list[int]) -> tuple[_Server, int]:
-    """Start a process, and a server if this process has none. Returns the server and the number
-    that it has for the process.
-    """
+def _start(number: int, fds: list[int]) -> _Server:
+    """Start a process, and a server if this process has none. Returns the server."""
     global _server
     with _starting:
         if _server is not None and _server.owner == os.getpid():
             with contextlib.suppress(OSError):  # it was ended
-                return _server, _server.start(call, fds)
+                _server.start(number, fds)
+                return _server
         _close()  # it has ended, or this process is a fork of its owner
         _server = _Server()
-        return _server, _server.start(call, fds)
+        _server.start(number, fds)
+        return _server
 
 
 @atexit.register
@@ -269,32 +263,33 @@ def serve() -> None:
     """Start and end processes as the parent asks: the server's main function. Returns when the
     parent has ended.
     """
-    control = socket.socket(fileno=os.dup(0))  # for file descriptors
-    pipe: Connection[Any, Any] = Connection(os.dup(0))  # for messages
+    control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open() as null:  # the processes read no input
         os.dup2(null.fileno(), 0)
     parent = int(sys.argv[1])
     children: dict[int, int] = {}  # number -> process id
     while os.getppid() == parent:
-        if not pipe.poll(POLL_INTERVAL):
+        if not wait([control], POLL_INTERVAL):
             continue
         try:
-            request = pipe.recv()
+            message, fds, _, _ = socket.recv_fds(control, MESSAGE, MAX_FDS)
+            request = pickle.loads(message)  # noqa: S301 - the parent's
             if isinstance(request, _EndRequest):
                 child = children.pop(request.number, None)
-                pipe.send(None if child is None else _end(child))
+                control.send(pickle.dumps(None if child is None else _end(child)))
                 continue
-            fds = socket.recv_fds(control, 1, request.n_fds)[1]
         except (EOFError, OSError):
             return
-        _preload_modules(request.call)
+        with os.fdopen(fds[0], "rb", closefd=False) as shared:
+            shared.seek(Pulse.SIZE)
+            call = pickle.load(shared)  # noqa: S301 - the parent's
+        _preload_modules(call)
         gc.freeze()
         server = os.getpid()
         child = os.fork()
         if child == 0:  # in the new process, which does not return from `_run`
             control.close()
-            pipe.close()
-            _run(request.call, fds, server)
+            _run(call, fds, server)
         children[request.number] = child
         for fd in fds:
             os.close(fd)
@@ -321,16 +316,15 @@ def _preload(pickled: bytes) -> None:
 def _run(call: _Call, fds: list[int], server: int) -> None:
     """Make a call, and exit: a process's main function.
 
-    fds: its end of `Process.pipe`, the memory of its pulse, then those that the caller of `Process`
-    gave. server: the id of its parent.
+    fds: those of its request. server: the id of its parent.
     """
     code = 1
-    pipe = Connection(fds[0])  # open to the very end: once it is closed, the parent kills
+    pipe = Connection(fds[1])  # open to the very end: once it is closed, the parent kills
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:  # it had ended before
             return
-        processes.pulse = Pulse(mmap.mmap(fds[1], Pulse.SIZE))
+        processes.pulse = Pulse(mmap.mmap(fds[0], Pulse.SIZE))
         os.chdir(call.folder)
         main, args = pickle.loads(call.main)  # noqa: S301 - the parent's
         if call.memory is not None:

@@ -2,6 +2,7 @@
 is left.
 """
 
+import functools
 import itertools
 import mmap
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from operator import getitem
 from pathlib import Path
 
 import cv2
@@ -230,6 +232,16 @@ def test_processes_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
     with pytest.raises(PipelineError, match="cannot start"):
         next(ordered_map(who, [1], 1))
+
+
+def test_a_server_that_hangs_is_an_error_whatever_it_is_sent(monkeypatch):
+    """The work of a process may be larger than what a connection holds until it is read."""
+    monkeypatch.setattr("pipeline.processes.pool.START", 0.5)
+    monkeypatch.setattr("pipeline.processes.server.END_TIME", 0.1)
+    hanging = functools.partial(time.sleep, 1000)
+    large = functools.partial(getitem, [bytes(MIB)])
+    with pytest.raises(PipelineError, match="cannot start"):
+        next(ordered_map(large, [0, 0], 2, timeout=0.5, preload=hanging))
 
 
 def test_who_takes_no_more_results_leaves_no_process():
