@@ -81,7 +81,7 @@ def _find_labels(clip: Path) -> Path | None:
     names = [entry.name for entry in visible_entries(folder)]
     siblings = [name for name in names if name.lower().endswith(VIDEOS)]
     video = ClipLabels(folder, siblings).video(clip.name)
-    return own_labels(folder, video)
+    return own_labels(folder, video.raw_video())
 
 
 def _remove_label_links(clip_name: str, keypoints: Path) -> None:

@@ -30,7 +30,7 @@ from pipeline.datasets.conversion_record import DROP, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import require_videos, videos_of
-from pipeline.files.raw import changes
+from pipeline.files.raw import changes, texts_of
 from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
@@ -328,7 +328,7 @@ def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionWork:
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({work.why}). Do that first."
         )
-    there = {video.name for video in work.listed} - work.missing.keys()
+    there = {video.name for video in texts_of(work.listed)} - work.missing.keys()
     gone = sorted(names - there)
     if gone:
         raise PipelineError(

@@ -130,7 +130,7 @@ class InstaVariety(ClipDataset):
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
         names = [f"{split}/{clip}" for clip in list_clips(raw / split)]
         labels = ClipLabels(raw, names)
-        videos = [labels.video(clip) for clip in names]
+        videos = [labels.video(clip).raw_video() for clip in names]
         if not shards and not videos:
             actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."

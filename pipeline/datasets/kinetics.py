@@ -31,7 +31,7 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, RawVideos, VideoTexts
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Kinetics(ClipDataset):
         for clip in labels.list_names(split).folders - stems:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
                 files[f"{split}/{clip}"] = []
-        return [_raw_video(labels, split, name, files[name]) for name in sorted(files)]
+        return RawVideos([_video(labels, split, name, files[name]) for name in sorted(files)])
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -153,20 +153,20 @@ class _StemLabels(ClipLabels):
         return known or super().is_of_a_clip(folder, name)
 
 
-def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:
+def _video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
     """A clip with its labels, which are searched for its class folder, then for the split's."""
 
     def rank(file: str) -> tuple[int, str]:
         _, _, ending = file.rpartition(".")
         return EXTENSIONS.index(f".{ending.lower()}"), file
 
-    files = sorted(clips, key=rank)
+    files = sorted(clips, key=rank) if len(clips) > 1 else clips
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
     found = labels.find(clip, folder) or labels.find(clip, split)
     if found is None and files:
         found = labels.find_similar(clip, folder)
-    return labels.raw_video(name, files, found)
+    return labels.labelled(name, files, found)
 
 
 def _find_clip(raw: Path, video: RawVideo, account: VideoAccount) -> Video:

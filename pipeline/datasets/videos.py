@@ -34,7 +34,7 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.pixels.video import MAX_FPS
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, RawVideos
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class OwnVideos(ClipDataset):
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
-        return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
+        return RawVideos([labels.video(clip) for clip in clips if self.split_of(clip) == split])
 
     def label_note(self, raw: Path, split: str) -> str:
         return describe_others(raw) if split == self.splits[0] else ""

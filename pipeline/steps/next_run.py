@@ -8,7 +8,6 @@ the `NextRun`, so that one broken split does not hide the others.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
+from pipeline.files.raw import texts_of
 from pipeline.files.raw.changes import what_differs
-from pipeline.files.raw.files import VIDEOS, digest_or_problem
+from pipeline.files.raw.files import digest_or_problem
 from pipeline.steps.conversion.plan import ConversionWork, Reason, plan_conversion
 from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled, unlabelled_clips
 from pipeline.steps.extraction.plan import ExtractionWork, Why
@@ -187,8 +187,9 @@ def _with_detection(
         detection = detections[raw]
         run = replace(run, detection=detection)
         todo = [] if detection is None else [files.clip for files in detection.missing]
-    listed = itertools.chain.from_iterable(video.files for video in conversion.listed)
-    of_split = {str(file) for file in listed if file.suffix.lower() in VIDEOS}
+    if not todo:
+        return run
+    of_split = {file for video in texts_of(conversion.listed) for file in video.files}
     return replace(run, undetected=tuple(clip for clip in todo if clip in of_split))
 
 

@@ -257,13 +257,6 @@ def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
     types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
 
 
-def test_parts_have_read_for_a_run_that_drops(penn, reads, types):
-    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
-    reads.clear()
-    assert "computed again" not in types(f"{CONVERT} CACHE --drop-removed")
-    assert reads.names == []
-
-
 def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(
     noise, tmp_path, types, monkeypatch
 ):

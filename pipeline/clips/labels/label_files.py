@@ -24,7 +24,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -32,7 +31,7 @@ from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.labels.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, VideoTexts
 from pipeline.files.raw.files import VIDEOS, is_folder_entry
 
 _PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
@@ -54,8 +53,7 @@ _NAMES_OF_ALL: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
+class _Labels(NamedTuple):
     """A clip's labels: a file or a folder."""
 
     path: str  # below the raw folder: keypoints/train/a.mp4.json
@@ -96,7 +94,7 @@ class ClipLabels:
         self._names: dict[str, _FolderNames] = {}  # by folder
         self._unmatched: dict[str, _Unmatched] = {}  # by folder
 
-    def video(self, clip: str) -> RawVideo:
+    def video(self, clip: str) -> VideoTexts:
         """A clip with its labels. `files` begins with the clip, and also has other clips to which
         the labels may belong, for `own_labels`.
         """
@@ -108,18 +106,16 @@ class ClipLabels:
         if labels is not None and labels.path.rpartition("/")[2] in shared_names:
             same_stem = self._clips_by_path.get(_stem(clip), ())
             clips += [sibling for sibling in same_stem if sibling != clip]
-        return self.raw_video(clip, clips, labels)
+        return self.labelled(clip, clips, labels)
 
     @staticmethod
-    def raw_video(name: str, clips: Sequence[str], labels: _Labels | None) -> RawVideo:
+    def labelled(name: str, clips: Sequence[str], labels: _Labels | None) -> VideoTexts:
         """The video of this name, with its clips and the labels that were found for it."""
-        files = tuple(map(Path, clips))
         if labels is None:
-            return RawVideo(name, files)
-        path = Path(labels.path)
+            return VideoTexts(name, tuple(clips))
         if labels.is_folder:
-            return RawVideo(name, files, label_folders=(path,))
-        return RawVideo(name, (*files, path))
+            return VideoTexts(name, tuple(clips), (), (labels.path,))
+        return VideoTexts(name, (*clips, labels.path))
 
     def find(self, clip: str, folder: str) -> _Labels | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -133,7 +129,7 @@ class ClipLabels:
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
-                for suffix in suffixes:
+                for suffix in suffixes if files else ():
                     if name + suffix in files:
                         return _Labels(f"{below}/{name}{suffix}", is_folder=False)
                 if name in folders:

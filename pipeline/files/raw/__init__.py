@@ -1,13 +1,13 @@
 """Raw folders, which are untrusted.  [raw] -> tracks -> features
 
-This module has what readers and commands share: `RawVideo`, the description of one video, and the
-marker file of folders with demo data. `files` opens files, and `changes` finds out which have
-changed.
+This module has what readers and commands share: `RawVideo`, the description of one video;
+`RawVideos`, that of half a million clips; and the marker file of folders with demo data. `files`
+opens files, and `changes` finds out which have changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -47,6 +47,52 @@ class RawVideo:
     def paths(self) -> tuple[Path, ...]:
         """All files and folders of the video."""
         return *self.files, *self.folders, *self.label_folders
+
+
+class VideoTexts(NamedTuple):
+    """The name and the paths of a `RawVideo`, as texts: Path objects take ten times as long."""
+
+    name: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+    label_folders: tuple[str, ...] = ()
+    span: tuple[int, int] | None = None
+
+    def raw_video(self) -> RawVideo:
+        """The video. Its paths are made now."""
+        files, folders, label_folders = (tuple(map(Path, paths)) for paths in self[1:4])
+        return RawVideo(self.name, files, folders, label_folders, self.span)
+
+
+class RawVideos(Sequence[RawVideo]):
+    """Raw videos, each made when it is accessed: of unchanged ones, texts are enough."""
+
+    def __init__(self, texts: Sequence[VideoTexts]) -> None:
+        self.texts = texts
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return RawVideos(self.texts[number])
+        return self.texts[number].raw_video()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
+    """The names and paths of videos, in their order."""
+    if isinstance(videos, RawVideos):
+        return videos.texts
+    return [
+        VideoTexts(
+            video.name,
+            tuple(map(str, video.files)),
+            tuple(map(str, video.folders)),
+            tuple(map(str, video.label_folders)),
+            video.span,
+        )
+        for video in videos
+    ]
 
 
 def is_stand_in(folder: Path) -> bool:

@@ -14,6 +14,9 @@ The stamp of a video with a label file of 5120 bytes and a folder of 300 images,
     file 5120 1700000000000000000 labels/0001.mat
     folder 300 1700000000000000000 frames/0001
 
+The name of the only file of a label folder follows the folder's: keypoints/a.mp4//people.json. By
+it, the folder is compared without being listed, while its time stays.
+
 Stamps differ between copies of the same data, so they are stored beside the commit (stamps.json),
 digests in it. A stamp counts only with the committed digest, so a crash between the two files does
 no harm.
@@ -26,13 +29,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
 from pipeline.errors import is_temporary
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, texts_of
 from pipeline.files.raw.files import (
     contents_digest,
     digest_or_problem,
@@ -74,28 +77,59 @@ class Seen(NamedTuple):
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
     """The stamp of a video as its files are now: a line for each of its inputs."""
-    kind = "file" if video.span is None else "span"
-    span = video.span or ()
+    return stamps(raw, [video], {})[video.name]
+
+
+def stamps(raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> dict[str, Stamp]:
+    """The stamps of videos as their files are now, by name, in their order.
+
+    seen: any of them as they were, with which the same stamps are made faster.
+    """
     root = str(raw)
-    lines = [_line(root, file, kind, _size_and_time, *span) for file in video.files]
-    lines += [_line(root, folder, "folder", _count_and_time) for folder in video.folders]
-    lines += [
-        _line(root, folder, "labels", _count_size_and_times) for folder in video.label_folders
-    ]
-    return "\n".join(lines)
+    found = {}
+    for name, files, folders, label_folders, span in texts_of(videos):
+        kind = "file" if span is None else "span"
+        part = "" if span is None else f" {span[0]} {span[1]}"
+        lines = [_line(root, file, kind, _size_and_time, part) for file in files]
+        for folder in folders:
+            lines.append(_line(root, folder, "folder", _count_and_time))
+        for folder in label_folders:
+            before = seen.get(name)
+            same = before and _same_labels(root, folder, before.stamp or "")
+            lines.append(same or _line(root, folder, "labels", _count_size_and_times))
+        found[name] = "\n".join(lines)
+    return found
 
 
-def _line(
-    root: str, path: Path, kind: str, measure: Callable[[str], tuple[int, ...]], *span: int
-) -> str:
-    """The line of one input, whose first numbers `measure` finds; a span's own follow them."""
-    name = str(path)
+def _line(root: str, path: str, kind: str, measure: Callable[[str], str], part: str = "") -> str:
+    """The line of one input, whose first numbers `measure` finds. part: those of a span, which
+    follow them.
+    """
     try:
-        numbers = measure(name if name.startswith("/") else f"{root}/{name}")
+        measured = measure(path if path.startswith("/") else f"{root}/{path}")
     except OSError as error:  # also a link that leads nowhere
-        numbers = (_why_not(error),) * (len(NUMBERS[kind]) - len(span))
-    below = _below(root, name).replace("\n", "\\n")
-    return " ".join([kind, *map(str, numbers + span), below])
+        n = len(NUMBERS[kind]) - len(part.split())
+        measured = " ".join([str(_why_not(error))] * n)
+    if path.startswith("/") or not path.isascii() or "\n" in path:
+        path = _below(root, path).replace("\n", "\\n")
+    numbers, slashes, only = measured.partition("//")
+    return f"{kind} {numbers}{part} {path}{slashes}{only}"
+
+
+def _same_labels(root: str, folder: str, was: Stamp) -> str:
+    """The line of a label folder in an earlier stamp, if it still holds, and names the folder's
+    only file: both have the same times. Else "".
+    """
+    only = was.partition(f" {folder}//")[2].partition("\n")[0]
+    if not only:
+        return ""
+    try:
+        file = os.stat(f"{root}/{folder}/{only}")  # noqa: PTH116 - as below
+        time = os.stat(f"{root}/{folder}").st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return ""
+    line = f"labels 1 {file.st_size} {file.st_mtime_ns} {time} {folder}//{only}"
+    return line if line in was else ""
 
 
 class _Input(NamedTuple):
@@ -104,6 +138,7 @@ class _Input(NamedTuple):
     kind: str  # a key of NUMBERS
     numbers: tuple[int, ...]
     path: str  # below the raw folder
+    only: str = ""  # the file of a label folder that has one
 
     @property
     def is_empty(self) -> bool:
@@ -126,7 +161,10 @@ def parse(text: Stamp) -> dict[str, _Input]:
         *numbers, path = numbers_and_path.split(" ", n)
         if kind not in NUMBERS or len(numbers) != n:
             raise ValueError(f"no line of a stamp: {line!r}")
-        inputs[path] = _Input(kind, tuple(map(int, numbers)), path)
+        only = ""
+        if kind == "labels":
+            path, _, only = path.partition("//")
+        inputs[path] = _Input(kind, tuple(map(int, numbers)), path, only)
     return inputs
 
 
@@ -149,11 +187,14 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     """
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
-        unusable = dict(columns["unusable"])
-        rows = zip(columns["names"], columns["stamps"], columns["digests"], strict=True)
-        return {name: Seen(*row, *unusable.get(name, ())) for name, *row in rows}
+        "".join(columns["stamps"])  # raises TypeError if one is no text
+        rows = map(Seen, columns["stamps"], columns["digests"])
+        seen = dict(zip(columns["names"], rows, strict=True))
+        for video, why in dict(columns["unusable"]).items():
+            seen[video] = Seen(*seen[video][:2], *why)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
+    return seen
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
@@ -239,24 +280,25 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
     return lines
 
 
-def _size_and_time(file: str) -> tuple[int, int]:
+def _size_and_time(file: str) -> str:
     """Bytes and time of a file."""
     status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
-    return status.st_size, status.st_mtime_ns
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _count_and_time(folder: str) -> tuple[int, int]:
+def _count_and_time(folder: str) -> str:
     """Number of entries of a folder, and the folder's time."""
     names = os.listdir(folder)  # noqa: PTH208 - the fast one, here and below
-    return len(names), os.stat(folder).st_mtime_ns  # noqa: PTH116
+    return f"{len(names)} {os.stat(folder).st_mtime_ns}"  # noqa: PTH116
 
 
-def _count_size_and_times(folder: str) -> tuple[int, ...]:
+def _count_size_and_times(folder: str) -> str:
     """Count, total bytes and newest time of the files in a folder, by which rewritten ones show;
-    and the folder's own time, by which renamed ones do.
+    and the folder's own time, by which renamed ones do. The name of an only file follows.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     count = 0
+    name = ""
     total = 0
     newest = -1
     try:
@@ -272,9 +314,12 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
                         raise
                     size = time = GONE
                 count += 1
+                name = entry.name
                 total += size
                 newest = max(newest, time)
-        return count, total, newest, os.fstat(descriptor).st_mtime_ns
+        numbers = f"{count} {total} {newest} {os.fstat(descriptor).st_mtime_ns}"
+        only = utf8(name).replace("\n", "\\n")
+        return f"{numbers}//{only}" if count == 1 else numbers
     finally:
         os.close(descriptor)
 

@@ -12,13 +12,13 @@ only where sizes or times differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import cache
 from pipeline.accounting import LEFT_OUT, VideoAccount
 from pipeline.datasets.conversion_record import ConversionRecord
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, RawVideos, changes, texts_of
 from pipeline.steps.conversion.keep import (
     InOtherSplit,
     Kind,
@@ -38,7 +38,6 @@ NEVER_SEEN: Final = changes.Seen(None, "")
 class Comparison(NamedTuple):
     """What differs between a committed split and its raw folder."""
 
-    seen: Mapping[str, changes.Seen]  # as recorded at the last commit
     recorded: Mapping[str, changes.Stamp]  # recorded stamps of those with their committed content
     kept: Mapping[str, RowsBefore]
     not_compared: Sequence[RawVideo]  # others with other sizes or times: contents are not read
@@ -56,6 +55,7 @@ def compare(
     committed: cache.Split,
     listed: Sequence[RawVideo],
     stamps: Mapping[str, changes.Stamp],
+    seen: Mapping[str, changes.Seen],
     others: OtherSplits,
     may_go: MayGo,
     *,
@@ -63,22 +63,18 @@ def compare(
 ) -> Comparison:
     """Compare a committed split with all videos of the raw folder, whose stamps are given.
 
+    seen: as recorded at the last commit.
     others: the dataset's other splits; videos that they took do not stay. reads_contents: whether
     digests of restamped and new videos are computed; without, none is touched, changed or renamed.
     """
     raw = others.raw
     record = ConversionRecord(committed)
     before = record.digests()
-    seen = changes.read_stamps(committed.root, committed.name)
     kept = _keep_unread(committed, stamps, seen, others, may_go)
     usable = stamps.keys() - reasons_of_kind(kept, Kind.UNUSABLE).keys()
     recorded = record.stamps(seen)
     compared = before.keys() & usable
-    restamped = [
-        video
-        for video in listed
-        if video.name in compared and recorded.get(video.name) != stamps[video.name]
-    ]
+    restamped = named(listed, {name for name in compared if recorded.get(name) != stamps[name]})
     digests = {}
     # Another reader reads all videos again anyway. Then contents only matter in a moved folder, to
     # tell whether it has the same videos.
@@ -89,8 +85,8 @@ def compare(
     reselected = _with_other_tracks(committed, listed) & usable
     asked = unreadable | reselected
     again = (digests.keys() - same) | asked
-    coming = [video for video in listed if video.name not in before]
-    changed = [video for video in listed if video.name in again]
+    coming = named(listed, stamps.keys() - before.keys())
+    changed = named(listed, again)
     gone = {name: digest for name, digest in before.items() if name not in stamps}
     renamed = {}
     if reads_contents:
@@ -98,7 +94,6 @@ def compare(
     for name in same.union(renamed.values()):
         kept.pop(name, None)
     return Comparison(
-        seen,
         recorded,
         kept,
         [video for video in restamped if video.name not in kept and not reads_contents],
@@ -111,6 +106,14 @@ def compare(
         renamed=renamed,
         removed=gone.keys() - kept.keys(),
     )
+
+
+def named(listed: Sequence[RawVideo], names: Collection[str]) -> list[RawVideo]:
+    """The listed videos with these names. The others, which may be half a million, are not made."""
+    if not names:
+        return []
+    texts = texts_of(listed)
+    return [listed[number] for number, video in enumerate(texts) if video.name in names]
 
 
 def _keep_unread(
@@ -151,7 +154,9 @@ def _keep_unread(
 
 def _with_other_tracks(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
     """Names of the committed videos of which other tracks were left out than the list has now."""
-    marked = {video.name: {*video.left_out} for video in videos if video.left_out}
+    marked = {}
+    if not isinstance(videos, RawVideos):
+        marked = {video.name: {*video.left_out} for video in videos if video.left_out}
     dropped = committed.manifest["accounting"]["tracks"]["dropped"]
     if not marked and LEFT_OUT not in dropped:
         return set()  # no look at every video, of which there may be 400,000

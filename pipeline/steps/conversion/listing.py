@@ -30,7 +30,7 @@ from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
-from pipeline.files.raw import RawVideo, changes, files
+from pipeline.files.raw import RawVideo, changes, files, texts_of
 from pipeline.files.raw.files import VIDEOS
 
 
@@ -50,15 +50,15 @@ class OtherSplits:
         for split in self.dataset.splits:
             if split != self.split:
                 with contextlib.suppress(PipelineError, OSError):
-                    videos = self.dataset.videos(self.raw, split)
+                    videos = texts_of(self.dataset.videos(self.raw, split))
                     listed[split] = {video.name for video in videos}
         return listed
 
-    def names(self, listed: Iterable[RawVideo]) -> VideoNames:
+    def names(self, listed: Sequence[RawVideo]) -> VideoNames:
         """The names of all splits, for settings: of listed videos, and of those that only the cache
         has. listed: those of this split.
         """
-        by_split = {**self.listed, self.split: {video.name for video in listed}}
+        by_split = {**self.listed, self.split: {video.name for video in texts_of(listed)}}
         all_listed = set().union(*by_split.values())
         for split in self.dataset.splits:
             with contextlib.suppress(cache.CacheError):
@@ -111,7 +111,7 @@ def _parts(video: cache.VideoEntry) -> set[str]:
     return {_content(video.fingerprint), file_part(video.pixels)} - {""}
 
 
-def list_videos(committed: cache.Split | None, others: OtherSplits) -> tuple[RawVideo, ...]:
+def list_videos(committed: cache.Split | None, others: OtherSplits) -> Sequence[RawVideo]:
     """The split's raw videos, each with a name that tables can hold and no other video has.
 
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
@@ -127,12 +127,14 @@ def list_videos(committed: cache.Split | None, others: OtherSplits) -> tuple[Raw
         raise _no_videos(raw, earlier) from error
     if earlier is not None and not videos and not any(others.listed.values()):
         raise _no_videos(raw, earlier)
-    return tuple(_escape_names(videos))
+    return _escape_names(videos)
 
 
-def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
+def _escape_names(videos: Sequence[RawVideo]) -> Sequence[RawVideo]:
     """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
-    used_names = {video.name for video in videos}
+    used_names = {video.name for video in texts_of(videos)}
+    if all(changes.utf8(name) == name for name in used_names):
+        return videos
     named = []
     for video in videos:
         name = changes.utf8(video.name)

@@ -8,7 +8,7 @@ the videos: the dataset's code, with its version and options.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -21,10 +21,10 @@ from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, com
 from pipeline.datasets.detected.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import Comparison, compare
+from pipeline.steps.conversion.comparison import Comparison, compare, named
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
-from pipeline.steps.conversion.listing import OtherSplits, list_videos
+from pipeline.steps.conversion.listing import list_videos
 from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.steps.recipe import Recipe
 
@@ -65,7 +65,7 @@ class ConversionWork:
     # the plan of uncommitted work: a killed run is continued if it is equal
     staging: Mapping[str, Any]
     committed: cache.Split | None  # the split in the cache, if any
-    listed: tuple[RawVideo, ...]  # all videos of the raw folder
+    listed: Sequence[RawVideo]  # all videos of the raw folder
     why: str = ""  # it is needed: `1 new video, 2 changed videos`; "" if the split is up to date
     items: tuple[Item, ...] = ()  # in the order of the commit
     drop: tuple[str, ...] = ()  # committed videos that are read again, renamed or removed
@@ -140,23 +140,25 @@ def plan_conversion(recipe: Recipe, *, reads_contents: bool = True) -> Conversio
         videos = recipe.selection.mark(videos, split, names)
     reader = reader_parts(dataset, split, raw, recipe.body, recipe.selection)
     work = ConversionWork(recipe, reader, _staging(recipe, reader, videos), committed, videos)
-    stamps = {video.name: changes.stamp(raw, video) for video in videos}
+    seen = {} if committed is None else changes.read_stamps(recipe.root, committed.name)
+    stamps = changes.stamps(raw, videos, seen)
     if committed is None:
         refuse_mixed_cache(recipe.root, raw, stand_in=reader["stand_in"])
         items = tuple(Item(video, stamps[video.name], Reason.NEW) for video in videos)
         return replace(work, items=items, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)
-    return _update(work, committed, stamps, others, reads_contents=reads_contents)
+    return _update(work, committed, stamps, seen, reads_contents=reads_contents)
 
 
 def _staging(
     recipe: Recipe, reader: Mapping[str, Any], videos: Iterable[RawVideo]
 ) -> dict[str, Any]:
     parts: dict[str, Any] = {"reader": dict(reader)}
-    left_out = [name for video in videos for name in video.left_out]
-    if left_out:
-        parts[LEAVE_OUT] = left_out
+    if recipe.selection.leave_out is not None:
+        left_out = [name for video in videos for name in video.left_out]
+        if left_out:
+            parts[LEAVE_OUT] = left_out
     return staging_plan(fingerprint(parts), recipe.dataset)
 
 
@@ -164,19 +166,28 @@ def _update(
     work: ConversionWork,
     committed: cache.Split,
     stamps: Mapping[str, changes.Stamp],
-    others: OtherSplits,
+    seen: Mapping[str, changes.Seen],
     *,
     reads_contents: bool,
 ) -> ConversionWork:
     """What is to do for a committed split, or to read all its videos again with another reader.
 
-    work: without what differs from the commit. stamps: of the listed videos.
+    work: without what differs from the commit. stamps: of the listed videos. seen: as recorded at
+    the last commit.
     """
     raw = work.recipe.raw
     record = ConversionRecord(committed)
     differs = tuple(find_differences(committed.manifest["reader"], work.reader))
     may_go = work.recipe.may_go._replace(other_reader=bool(differs))
-    found = compare(committed, work.listed, stamps, others, may_go, reads_contents=reads_contents)
+    found = compare(
+        committed,
+        work.listed,
+        stamps,
+        seen,
+        work.recipe.others,
+        may_go,
+        reads_contents=reads_contents,
+    )
     missing = reasons_of_kind(found.kept, Kind.MISSING)
     drop = found.removed.union(video.name for video in found.changed)
     has_moved = record.has_moved(raw)
@@ -189,13 +200,12 @@ def _update(
         drop = {name for name in committed.videos.names if name not in missing}
     items = []
     by_earlier_reader = record.earlier_reader
-    for video in sorted(work.listed, key=attrgetter("name")):
+    for video in sorted(named(work.listed, reasons), key=attrgetter("name")):
         name = video.name
-        if name in reasons:
-            recorded = found.recorded.get(name)
-            is_other = bool(differs) or name in by_earlier_reader
-            before = found.renamed.get(name, "")
-            items.append(Item(video, stamps[name], reasons[name], recorded, before, is_other))
+        recorded = found.recorded.get(name)
+        is_other = bool(differs) or name in by_earlier_reader
+        before = found.renamed.get(name, "")
+        items.append(Item(video, stamps[name], reasons[name], recorded, before, is_other))
     removed = drop - reasons.keys() - {*found.renamed.values()}
     why = "; ".join(map(str, differs)) or _describe(items, len(removed), len(found.not_compared))
     if not why and committed.has_unfinished_commit():
@@ -208,7 +218,7 @@ def _update(
         removed=tuple(sorted(removed)),
         differs=differs,
         stays=found.kept,
-        unread=_describe_unread(found, record.digests(), stamps, reasons.keys()),
+        unread=_describe_unread(found, record.digests(), stamps, seen, reasons.keys()),
         touched=tuple(found.touched),
         has_moved=has_moved and not missing,
     )
@@ -230,6 +240,7 @@ def _describe_unread(
     found: Comparison,
     digests: Mapping[str, str],
     stamps: Mapping[str, changes.Stamp],
+    seen: Mapping[str, changes.Seen],
     to_read: Set[str],
 ) -> dict[str, changes.Seen]:
     """What is recorded of the files that are not read.
@@ -240,7 +251,7 @@ def _describe_unread(
     known = {name: found.recorded[name] for name in missing if name in found.recorded}
     known |= {name: stamps[name] for name in stamps.keys() - to_read - missing.keys()}
     unread = {name: changes.Seen(stamp, digests[name]) for name, stamp in known.items()}
-    return unread | {name: found.seen[name] for name in reasons_of_kind(found.kept, Kind.UNUSABLE)}
+    return unread | {name: seen[name] for name in reasons_of_kind(found.kept, Kind.UNUSABLE)}
 
 
 def _describe(items: Iterable[Item], n_removed: int, n_not_compared: int) -> str:

@@ -2,11 +2,12 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from pipeline.files.raw import RawVideo, changes, files
+from pipeline.files.raw import RawVideo, RawVideos, changes, files, texts_of
 
 pytestmark = pytest.mark.processes
 
@@ -37,6 +38,62 @@ def test_label_files_that_change_places_are_noticed(tmp_path):
         (folder / f"{old}.json").rename(folder / f"{new}.json")
     assert changes.stamp(tmp_path, video) != stamp
     assert changes.video_digest(tmp_path, video) != digest
+
+
+def test_videos_made_of_their_texts_are_the_same():
+    videos = [
+        RawVideo("a", (Path("a.mat"), Path("a.mp4")), (Path("b/a"),), (Path("c/a"), Path("d"))),
+        RawVideo("b", (Path("all"),), span=(3, 5)),
+        RawVideo("c", ()),
+    ]
+    made = RawVideos(texts_of(videos))
+    assert ([*made], [*made[1:]], made[-1], len(made)) == (videos, videos[1:], videos[2], 3)
+
+
+EDITS = {  # of a label folder with one file, one after another
+    "nothing": lambda folder, file: None,
+    "rewritten": lambda folder, file: file.write_text("[77]"),
+    "touched": lambda folder, file: os.utime(file, ns=(7, 7)),
+    "a second one": lambda folder, file: (folder / "b").touch(),
+    "one again": lambda folder, file: (folder / "b").unlink(),
+    "renamed": lambda folder, file: file.rename(folder / "b"),
+    "gone": lambda folder, file: (folder / "b").unlink(),
+    "a link to nowhere": lambda folder, file: file.symlink_to("nowhere"),
+    "no folder": lambda folder, file: shutil.rmtree(folder),
+}
+
+
+@pytest.mark.parametrize("name", [b"only.json", b"a b\n 1.json", b"caf\xe9.json"], ids=repr)
+def test_with_earlier_stamps_the_same_ones_are_made(name, tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    file = folder / os.fsdecode(name)
+    file.write_text("[]")
+    videos = [RawVideo("a", (Path("gone.mp4"),), label_folders=(Path("labels"),))]
+    seen = {}
+    for time, (edit, change) in enumerate(EDITS.items()):
+        change(folder, file)
+        if folder.is_dir():
+            os.utime(folder, ns=(time, time))
+        now = changes.stamp(tmp_path, videos[0])
+        assert changes.stamps(tmp_path, videos, seen) == {"a": now}, edit
+        assert changes.Seen(now, "") not in seen.values(), edit
+        seen = {"a": changes.Seen(now, "")}
+        assert changes.stamps(tmp_path, videos, seen) == {"a": now}, edit
+
+
+def test_an_only_file_under_another_name_is_another_stamp(tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a.json").write_text("[]")
+    video = RawVideo("a", (), label_folders=(Path("labels"),))
+    status = folder.stat()
+    was = changes.stamp(tmp_path, video)
+    (folder / "a.json").rename(folder / "b.json")
+    os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
+    now = changes.stamps(tmp_path, [video], {"a": changes.Seen(was, "")})["a"]
+    assert changes.what_differs(was, now) == ["labels has changed"]
+    assert changes.same_inputs(was, now) == set()
 
 
 class _Unreadable:

@@ -86,7 +86,8 @@ def test_what_a_system_leaves_in_a_folder_is_no_change(name, penn, embedded, int
         b"",
         b"[]",
         b"{",
-        b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}]}',
+        b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}], "unusable": {}}',
+        b'{"names": ["0001"], "stamps": [""], "digests": [""], "unusable": {"0001": 1}}',
         b"\xff",
     ],
 )
@@ -167,6 +168,31 @@ def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
         convert.record_moves(by_content)
         content.clear()
         assert (plan().up_to_date, content) == (True, [])
+
+
+def test_no_unchanged_clip_is_made_or_has_its_only_label_file_searched(
+    embedded, into, tmp_path, monkeypatch
+):
+    root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
+    folder = min((raw / "keypoints/train").iterdir())
+    n_frames = len(list(folder.iterdir()))
+    shutil.rmtree(folder)
+    write_alphapose(folder / "a.json", dict.fromkeys(range(n_frames), PERSON))
+    into.convert(root, raw, "kinetics")
+    opened, open_ = [], os.open
+
+    def note(path, *args, **options):
+        opened.append(Path(path))
+        return open_(path, *args, **options)
+
+    def refuse(*_, **__):
+        raise AssertionError("a video was made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RawVideo, "__init__", refuse)
+        patch.setattr(os, "open", note)
+        plan = planned(datasets.get("kinetics"), "train", raw, root)
+    assert (plan.up_to_date, len(plan.listed), folder in opened) == (True, 1, False)
 
 
 def test_stamps_of_an_earlier_commit_hide_no_video_that_could_not_be_read(
