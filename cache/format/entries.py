@@ -18,8 +18,10 @@ from cache.format.layout import (
     LARGEST_ROW,
     PENDING_ROWS,
     STREAM_ARRAYS,
+    SUMS,
     TABLES,
     TEXTS,
+    VIDEO_SUM,
     Geometry,
     is_name,
 )
@@ -111,6 +113,8 @@ def _check_split(manifest: Mapping[str, Any]) -> None:
     _require(is_extra, EXTRA, extra)
     ExtraColumn.from_manifest(manifest)
     _require(_match(_SHA256, [manifest["tables"]]), "tables", manifest["tables"])
+    sums = manifest.get(SUMS, {})
+    _require(isinstance(sums, dict), SUMS, sums)
 
 
 def check_tables(tables: Tables, manifest: Mapping[str, Any]) -> None:
@@ -121,6 +125,8 @@ def check_tables(tables: Tables, manifest: Mapping[str, Any]) -> None:
     for column in ExtraColumn.from_manifest(manifest).values():
         if column.per == "track":
             forms[column.array] = column.dtype, column.shape
+    for name in manifest.get(SUMS, {}):
+        forms[f"{VIDEO_SUM}{name}"] = "<f8", ()
     _require(tables.keys() == forms.keys() | TEXTS, "the tables", sorted(tables))
     counts = {"track": manifest["tracks"], "video": manifest["videos"]}
     counts["run"] = tables["run_start"].size

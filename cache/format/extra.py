@@ -41,7 +41,7 @@ EXTRA: Final = "extra"  # entry of a split's manifest
 FUNCTION: Final = "function"  # stands for a mirror function in a manifest
 # uint8 is for flags, 0 or 1
 DTYPES: Final = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+LOWER_CASE: Final = re.compile(r"[a-z][a-z0-9_]*")
 _READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
 _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
@@ -74,7 +74,7 @@ class ExtraColumn(Column):
 
     def _check_name(self) -> None:
         is_reserved = self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name
-        if is_reserved or not _NAME.fullmatch(self.name):
+        if is_reserved or not LOWER_CASE.fullmatch(self.name):
             raise self._invalid(
                 "expected lower-case letters, digits and _, not beginning with "
                 f"{', '.join(_PREFIXES)}, and not ending in _ok, _key or _at"

@@ -186,6 +186,10 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
     "video_account": ("u1", ()),  # the JSON of all accounts, one after the other
     "video_account_stop": ("<i8", ()),  # where each video's JSON ends in it
 }
+# A table for each of `VideoEntry.sums`, video_sum_<name>: "<f8", NaN where it is not recorded. The
+# manifest's entry `sums` has their totals by name.
+VIDEO_SUM: Final = "video_sum_"
+SUMS: Final = "sums"
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, Column]:

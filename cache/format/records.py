@@ -56,6 +56,9 @@ class VideoEntry:
     fingerprint: str = ""  # hex; of the raw files
     # what became of its frames: how many were found, kept, dropped and why; any JSON object
     account: Mapping[str, Any] = field(default_factory=dict)
+    # Numbers of its tracks by name, which each commit adds up over all videos: finite, or NaN if
+    # unknown
+    sums: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_track(

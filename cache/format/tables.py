@@ -27,6 +27,7 @@ from cache.format.extra import ExtraColumn
 from cache.format.layout import (
     TABLES,
     TEXTS,
+    VIDEO_SUM,
     Geometry,
     canonical,
 )
@@ -49,7 +50,7 @@ _NPY: Final = re.compile(
 
 class Tables(dict[str, Array]):
     """All tables of one commit by name: texts as (N, L) uint8, the other tables with the dtypes in
-    TABLES, and the extra columns of tracks.
+    TABLES, the extra columns of tracks, and the sums of videos.
     """
 
     @classmethod
@@ -93,6 +94,9 @@ class Tables(dict[str, Array]):
                     if column.array in track:
                         table[number] = track[column.array]
                 tables[column.array] = table
+        for name in {name for video in videos for name in video.sums}:
+            values = [video.sums.get(name, math.nan) for video in videos]
+            tables[f"{VIDEO_SUM}{name}"] = np.array(values, "<f8")
         return tables
 
     def encode(self) -> bytes:
@@ -167,7 +171,9 @@ class Tables(dict[str, Array]):
         return np.stack([self["run_start"], self["run_stop"]], axis=1)
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
-        """A copy without some videos, their tracks and runs. Rows keep their numbers."""
+        """A copy without some videos, their tracks and runs, and without sums that no other video
+        has. Rows keep their numbers.
+        """
         gone = frozenset(videos)
         if not gone:
             return self
@@ -185,6 +191,8 @@ class Tables(dict[str, Array]):
             if name in TEXTS:  # without trailing padding that no text needs
                 used = np.flatnonzero(rows.any(axis=0))
                 rows = rows[:, : used.max(initial=0) + 1]
+            elif name.startswith(VIDEO_SUM) and np.isnan(rows).all():
+                continue
             tables[name] = rows
         new_number = np.cumsum(keep_video) - 1
         tables["track_video"] = new_number[tables["track_video"]].astype("<i4")
@@ -196,8 +204,9 @@ class Tables(dict[str, Array]):
     def plus(self, later: Tables) -> Tables:
         """Append the tables of a later part, whose video numbers and account ends count from 0."""
         joined = Tables()
-        for name, array in self.items():
-            appended = later[name]
+        for name in {**self, **later}:
+            array = self._table(name)
+            appended = later._table(name)
             if name == "track_video":
                 appended = appended + np.int32(len(self["video_name"]))
             elif name == "video_account_stop":
@@ -208,6 +217,26 @@ class Tables(dict[str, Array]):
                 appended = _widen(appended, width)
             joined[name] = np.concatenate([array, appended])
         return joined
+
+    def _table(self, name: str) -> Array:
+        """A table; that of a sum which no video has is NaN."""
+        if name.startswith(VIDEO_SUM) and name not in self:
+            return np.full(len(self["video_name"]), math.nan)
+        return self[name]
+
+    @property
+    def sums(self) -> dict[str, Doubles]:
+        """The sums of each video (n_videos,) by name; NaN where one is not known."""
+        tables = ((name, self[name]) for name in sorted(self) if name.startswith(VIDEO_SUM))
+        return {name.removeprefix(VIDEO_SUM): table for name, table in tables}
+
+    def total_sums(self) -> dict[str, float | None]:
+        """The total of each sum, the same in any order of videos; None if it is not known for a
+        video with tracks.
+        """
+        with_tracks = np.unique(self["track_video"])
+        totals = {n: math.fsum(table[with_tracks].tolist()) for n, table in self.sums.items()}
+        return {name: None if math.isnan(total) else total for name, total in totals.items()}
 
     def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
         """The texts of a table, or of some of its rows."""

@@ -121,6 +121,10 @@ class TrackTable(_Table[TrackRecord]):
 class VideoTable(_Table[VideoEntry]):
     """The video table, as a sequence of records."""
 
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self._sums = tables.sums
+
     def __len__(self) -> int:
         return len(self.tables["video_name"])
 
@@ -134,6 +138,7 @@ class VideoTable(_Table[VideoEntry]):
             width=int(tables["video_width"][number]),
             height=int(tables["video_height"][number]),
             account=self.account(number),
+            sums={n: float(t[number]) for n, t in self._sums.items() if not np.isnan(t[number])},
         )
 
     @property

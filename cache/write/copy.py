@@ -184,15 +184,15 @@ def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
     ) as writer:
         following = writer.begin()
         finished = set(following.journalled)
-        for entry, tracks in _videos_by_name(source):
+        for entry, tracks in videos_by_name(source):
             if entry.name not in finished:
-                following.append(entry, [_to_track_rows(source, track) for track in tracks])
+                following.append(entry, [to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)
         following.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
-def _videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:
+def videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:
     """Yield each video of a split, sorted by name, with its tracks."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
@@ -202,7 +202,7 @@ def _videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecor
         yield source.videos[number], [source.tracks[track] for track in tracks]
 
 
-def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
+def to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """A committed track in the form that `NextCommit.append` takes.
 
     A column that holds only fill values is left out, because the track was appended without it.

@@ -8,6 +8,7 @@ which says how a killed writer's work is resumed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 
 from cache.errors import CacheError
-from cache.format.extra import EXTRA, ExtraColumn
-from cache.format.layout import Column
+from cache.format.extra import EXTRA, LOWER_CASE, ExtraColumn
+from cache.format.layout import SUMS, Column
 from cache.format.manifest import Commit, shards_entry
 from cache.format.records import TrackRows, VideoEntry, VideoRecord, check_track
 from cache.format.tables import Tables
@@ -192,8 +193,9 @@ class NextCommit:
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video with its tracks. A video without tracks is added for its account.
 
-        Raises CacheError for a video or track that exists already, and as `check_track` does. After
-        an error of the store, enter the writer again: it continues with the finished videos.
+        Raises CacheError for a video or track that exists already, for sums with other names or
+        values, and as `check_track` does. After an error of the store, enter the writer again: it
+        continues with the finished videos.
         """
         self._require_open()
         if entry.name in self._video_names:
@@ -210,6 +212,12 @@ class NextCommit:
                 f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
             )
         # A video that no table takes would be journalled, and refused by each commit.
+        for name, value in entry.sums.items():
+            if not LOWER_CASE.fullmatch(name) or math.isinf(value):
+                raise CacheError(
+                    f"{self._split}: video {entry.name!r}: sum {name!r} is {value}: expected a "
+                    "lower-case word, and a finite number or NaN"
+                )
         Tables.encode_texts([entry.name, entry.source, entry.pixels, entry.fingerprint, *names])
         key = self._keys.get(entry.name, "")
         first_row = self.shards.next_row
@@ -267,6 +275,8 @@ class NextCommit:
             "geometry": state.commit.manifest["geometry"],
             "shards": shards_entry(state.columns, {**staying, **self.shards.records}),
         }
+        if tables.sums:
+            entries[SUMS] = tables.total_sums()
         if state.extra:
             entries[EXTRA] = {name: column.as_json() for name, column in state.extra.items()}
         return entries

@@ -21,7 +21,7 @@ from cache.format import layout
 from cache.format.entries import SPLIT_ENTRIES
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.folders import create_groups
-from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
+from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, SUMS, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.records import VideoRecord, columns_by_name
@@ -56,7 +56,7 @@ class SplitWriter(Writer):
     Raises CacheError if there is another writer, or if committed columns are not among `columns`.
     """
 
-    own_entries = frozenset({*SPLIT_ENTRIES, EXTRA})
+    own_entries = frozenset({*SPLIT_ENTRIES, EXTRA, SUMS})
 
     state: SplitState
     """What is committed now. Set on entry and after each commit."""

@@ -116,7 +116,36 @@ def _mark(video):
 
 def entry_of(video):
     account = {"found": sum(video[1]), "kept": sum(video[1]), "dropped": {}}
-    return VideoEntry(name=video[0], fingerprint=_mark(video), account=account)
+    tracks = [columns_of(video, person) for person in range(len(video[1]))]
+    sums = {"rows": float(sum(video[1])), "seen": sum(map(_n_seen, tracks), 0.0)}
+    if _has_wide(video):
+        sums["wide"] = sum(map(_n_wide, tracks), 0.0)
+    return VideoEntry(name=video[0], fingerprint=_mark(video), account=account, sums=sums)
+
+
+def _n_seen(columns):
+    return float((columns["kp_2d"][..., 2] > 0.5).sum())
+
+
+def _n_wide(columns):
+    return float((columns["bbox"][:, 2] > 75).sum())
+
+
+def _has_wide(video):
+    """Whether it was written by a version that has this sum."""
+    return video[3] % 3 > 0
+
+
+def _sums(split, state):
+    """The totals of sums by the columns of all rows."""
+    columns = {name: split.live(name) for name in ("bbox", "kp_2d")}
+    if not state.videos:
+        return {}
+    totals = {"rows": float(len(columns["bbox"])), "seen": _n_seen(columns)}
+    if any(map(_has_wide, state.videos.values())):
+        with_tracks = [video for video in state.videos.values() if video[1]]
+        totals["wide"] = _n_wide(columns) if all(map(_has_wide, with_tracks)) else None
+    return totals
 
 
 def keys_of(bbox):
@@ -242,6 +271,7 @@ def _rows(split, tracks, state):
         columns = columns_of(state.videos[video], int(person))
         for column, values in columns.items():
             yield f"{name} {column}", split.rows(column, start, stop), values
+    yield "sums", split.manifest.get("sums", {}), _sums(split, state)
     for stream, shards in state.streams.items():
         windows, expected = [], []
         for start, stop, name in tracks:

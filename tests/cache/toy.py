@@ -43,7 +43,9 @@ def video(name, lengths, *, seed=0):
     tracks = [track(f"{name}/{person}", length, seed=seed) for person, length in enumerate(lengths)]
     account = {"found": sum(lengths) + 1, "kept": sum(lengths), "dropped": {"too_small": 1}}
     pixels = {"source": f"frames/{name}", "width": 640, "height": 480}
-    return VideoEntry(name=name, fingerprint=f"{seed:064x}", account=account, **pixels), tracks
+    sums = {"rows": float(sum(lengths)), "boxes": float(sum(lengths)) / 7}
+    entry = VideoEntry(name=name, fingerprint=f"{seed:064x}", account=account, sums=sums, **pixels)
+    return entry, tracks
 
 
 def videos(seed=0):

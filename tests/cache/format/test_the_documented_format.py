@@ -127,6 +127,13 @@ def test_tables_accounts_and_windows_read_as_documented(root, split):
     stops = [stop for (stop,) in read_table("video_account_stop", files)]
     parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
     assert parts == [video.account for video in ours.videos]
+    sums = {name: read_table(f"video_sum_{name}", files) for name in manifest["sums"]}
+    for number, video in enumerate(ours.videos):
+        assert {name: table[number] for name, table in sums.items()} == {
+            "rows": (float(video.account["kept"]),),
+            "boxes": (video.account["kept"] / 7,),
+        }
+    assert manifest["sums"]["rows"] == manifest["rows"]
 
     assert windows(runs_of(split), seqlen=8, stride=3) == ours.windows(8, 3).tolist()
 

@@ -329,3 +329,21 @@ def test_no_commit_removes_or_changes_a_file_that_an_earlier_one_named(
     collected = cache.gc(root, older_than=0)
     assert collected.bytes == n_bytes - sum(store.file_sizes("").values()) > 0
     assert cache.verify(root).notes == []
+
+
+def test_a_video_without_tracks_needs_no_sums(toy, tmp_path):
+    video, tracks = toy.video("a", [3])
+    toy.write(tmp_path, [(video, tracks), (cache.VideoEntry(name="rejected"), [])])
+    split = cache.open(tmp_path)[toy.SPLIT]
+    assert split.manifest["sums"] == {"rows": 3, "boxes": 3 / 7}
+    assert [entry.sums for entry in split.videos] == [video.sums, {}]
+
+
+@pytest.mark.parametrize("sums", [{"Rows": 1.0}, {"../rows": 1.0}, {"rows": -math.inf}])
+def test_a_sum_that_no_table_takes_is_refused_when_it_is_appended(sums, toy, tmp_path):
+    with toy.writer(tmp_path, "plan") as writer:
+        following = writer.begin()
+        with pytest.raises(cache.CacheError, match="expected a lower-case word"):
+            following.append(cache.VideoEntry(name="a", sums=sums), [])
+        following.append(*toy.video("a", [3]))
+        following.commit({})
