@@ -24,7 +24,7 @@ import numpy as np
 
 import cache
 from cache.format.track_tables import VideosByName
-from pipeline.accounting import NOT_NOW, VideoAccount, is_error
+from pipeline.accounting import NOT_NOW, VideoAccount, is_error, sums_of
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError, describe_error, faults, note_fault
@@ -62,7 +62,8 @@ class ReadVideo:
     fingerprint: str  # digest of its raw files
     account: VideoAccount
     tracks: Sequence[cache.TrackRows] = ()
-    pixels: cache.VideoEntry = NO_PIXELS  # only source, digest and size of its images are set
+    # only source, digest and size of its images, and the sums of its tracks are set
+    pixels: cache.VideoEntry = NO_PIXELS
     # of a committed video whose images have changed: why rows have no image now -> their number
     lost: Mapping[str, int] = field(default_factory=dict)
     stamp: changes.Stamp = ""  # of the files that were read
@@ -207,7 +208,9 @@ class VideoReader:
             lost: Mapping[str, int] = {}
             if known is not None and known.digest not in ("", file_part(pixels.pixels)):
                 lost = _count_lost(tracks)
-            return ReadVideo(digest, account, [track.rows for track in tracks], pixels, lost)
+            rows = [track.rows for track in tracks]
+            pixels = replace(pixels, sums=sums_of(rows))
+            return ReadVideo(digest, account, rows, pixels, lost)
         except MemoryError:
             raise
         except RawDataError as error:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 import cache
+from pipeline.accounting import sums_of
 from pipeline.cli.text import count
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
@@ -157,7 +158,9 @@ def _write_clips(
             entry = replace(entry, account=account)
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
         if entry.name not in following.journalled:
-            following.append(entry, [track.rows() for track in labelled])
+            rows = [track.rows() for track in labelled]
+            entry = replace(entry, sums=sums_of(rows))
+            following.append(entry, rows)
     return _ImportedBodies(len(entries), n_with_body, new_notes)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import cache
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, sums_of
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.vibe_db.database import Database, Segment, names_of
@@ -94,14 +94,18 @@ class FileReader:
         if image_names and source is None:
             account.note("img_name is not kept: its names are no numbered images in a raw folder")
         fingerprint = hashlib.sha256(f"{self.file.sha256} {video}".encode()).hexdigest()
-        entry = cache.VideoEntry(
-            name=video, source=source or "", fingerprint=fingerprint, account=account.as_dict()
-        )
         rows = [np.zeros(0, np.int64)]
         tracks: list[Track] = []
         for part in parts:
             rows += part.rows
             tracks += part.tracks
+        entry = cache.VideoEntry(
+            name=video,
+            source=source or "",
+            fingerprint=fingerprint,
+            account=account.as_dict(),
+            sums=sums_of([track.rows for track in tracks]),
+        )
         return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 
     def _segment_tracks(
