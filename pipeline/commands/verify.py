@@ -2,7 +2,7 @@
 
 The check (`cache.verify`) returns a report: problems as text, and damaged files and shards as
 records. Options add steps, in this order: repair and a second check, comparison with a list of
-digests. Stored cameras are checked, too, unless with --fast.
+digests. Unless with --fast, the sums of each video are compared with its columns, too.
 
 A repair does two things. `cache.repair` removes a stream's damaged shards from its manifest, so
 that `extract` computes them again. If a shard of a split's columns is damaged, all videos with rows
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
+from cache.write.copy import to_track_rows, videos_by_name
+from pipeline.accounting import sums_of
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import Progress, bar
@@ -110,6 +112,10 @@ def _verify(
     """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
+        if report.ok and not args.fast:
+            opened = cache.open(args.cache)
+            for name in splits or opened.splits:
+                report.damaged += _wrong_sums(opened[name], progress)
     # commands in the report's messages get this cache's name
     option = f"--cache {shlex.quote(str(args.cache))}"
     report.damaged = [
@@ -126,6 +132,20 @@ def _verify(
     else:
         result.add_line(f"{count(len(report.problems), 'problem')} in {summary}")
     return report
+
+
+def _wrong_sums(split: cache.Split, progress: Progress) -> Iterator[cache.Damage]:
+    """Yield damage of the tables for each video whose sums are not those of its columns."""
+    for number, (entry, tracks) in enumerate(videos_by_name(split)):
+        progress(number, len(split.videos), f"{split.name} sums")
+        sums = sums_of([to_track_rows(split, track) for track in tracks])
+        wrong = {name: n for name, n in entry.sums.items() if sums.get(name, n) != n}
+        if wrong:
+            what = (
+                f"{split.name}: sums of video {entry.name!r}: expected {sums}, as its rows have, "
+                f"found {wrong}. Delete the split, and convert it again."
+            )
+            yield cache.Damage(split.name, None, None, None, split.commit.tables_key, what)
 
 
 # --------------------------------------------------------------------------------------------------
