@@ -95,6 +95,7 @@ class Committed:
         return {
             "tracks": len(record.split.tracks),
             "accounting": record.totals,
+            "sums": record.split.manifest.get("sums"),
             "stand_in": record.is_stand_in,
             "imported": record.imported,
             "estimates": estimates_of(record.split),
