@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,11 +19,12 @@ from typing import Any, Final
 import numpy as np
 
 import cache
+from pipeline.accounting import sums_of
 from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
-from pipeline.grades.words import Grade
+from pipeline.grades.words import VERSION, WORDS, Grade, Word
 from pipeline.people.boxes import extents
 from pipeline.people.estimates import fits_of
 from pipeline.people.skeletons import (
@@ -142,14 +144,38 @@ def video_grades(
     entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
     people = [_columns_of(split, track) for track in tracks]
-    clip = entry.account.get("clip", {})
-    in_order = grades_of(people, [track.fps for track in tracks], source, clip)
-    names = [track.name for track in tracks]
-    grades = dict(zip(names, in_order, strict=True))
-    for name, grade in grades.items():
-        distances = [fit.distance for fit in fits_of(entry.account, name)]
+    return _grades_by_name(tracks, people, entry.account, source)
+
+
+def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) -> dict[str, float]:
+    """The sums of a video that is written to the cache: SUMS, and its tracks by `word_key`.
+
+    No limit depends on the camera's motion, which is not looked up.
+    """
+    people = [{**track.extra, **track.columns} for track in tracks]
+    words = Counter(grade.word for grade in _grades_by_name(tracks, people, account).values())
+    return sums_of(tracks) | {word_key(word): float(words[word]) for word in WORDS}
+
+
+def word_key(word: Word) -> str:
+    """Name of the number of tracks with a word, by today's limits."""
+    return f"{word}_v{VERSION}"
+
+
+def _grades_by_name(
+    tracks: Sequence[cache.TrackRecord | cache.TrackRows],
+    people: Sequence[Columns],
+    account: Mapping[str, Any],
+    source: FrameSource | None = None,
+) -> dict[str, Grade]:
+    """Grade all tracks of a video, which have these columns: name -> grade."""
+    in_order = grades_of(people, [t.fps for t in tracks], source, account.get("clip", {}))
+    grades = {}
+    for track, grade in zip(tracks, in_order, strict=True):
+        distances = [fit.distance for fit in fits_of(account, track.name)]
         if distances:
-            grades[name] = replace(grade, estimate_percent=100 * max(distances))
+            grade = replace(grade, estimate_percent=100 * max(distances))
+        grades[track.name] = grade
     return grades
 
 
@@ -168,7 +194,7 @@ def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array
 
 
 def _has_joints(columns: Columns) -> bool:
-    return "kp_2d" in columns and bool(columns["kp_2d"][..., 2].any())
+    return "kp_2d" in columns and bool((columns["kp_2d"][..., 2] > 0).any())
 
 
 def _numbers_2d(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal
 
 Word = Literal["bad", "doubtful", "good"]
+VERSION: Final = 1  # raised with each change of a number or a limit: stored words are void then
 WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
 LARGE: Final = 99.5
 NO_JOINTS: Final = "no joints"

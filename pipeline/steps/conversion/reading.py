@@ -24,7 +24,7 @@ import numpy as np
 
 import cache
 from cache.format.track_tables import VideosByName
-from pipeline.accounting import NOT_NOW, VideoAccount, is_error, sums_of
+from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError, describe_error, faults, note_fault
@@ -33,6 +33,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import CommittedClip, RawVideo, changes
 from pipeline.files.raw.files import caching, remember
+from pipeline.grades import video_sums
 from pipeline.people.track import Track
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -209,7 +210,7 @@ class VideoReader:
             if known is not None and known.digest not in ("", file_part(pixels.pixels)):
                 lost = _count_lost(tracks)
             rows = [track.rows for track in tracks]
-            pixels = replace(pixels, sums=sums_of(rows))
+            pixels = replace(pixels, sums=video_sums(rows, account.as_dict()))
             return ReadVideo(digest, account, rows, pixels, lost)
         except MemoryError:
             raise

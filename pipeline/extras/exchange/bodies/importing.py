@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.accounting import sums_of
 from pipeline.cli.text import count
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
@@ -31,6 +30,7 @@ from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.extras.exchange.bodies.matching import Keypoints, TrackMatch, match_people
 from pipeline.extras.exchange.bodies.tools import read_estimates
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.grades import video_sums
 from pipeline.people.cameras import rigid
 from pipeline.people.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.people.skeletons import JOINTS, PELVIS, Array, Doubles
@@ -159,7 +159,7 @@ def _write_clips(
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
         if entry.name not in following.journalled:
             rows = [track.rows() for track in labelled]
-            entry = replace(entry, sums=sums_of(rows))
+            entry = replace(entry, sums=video_sums(rows, entry.account))
             following.append(entry, rows)
     return _ImportedBodies(len(entries), n_with_body, new_notes)
 

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import cache
-from pipeline.accounting import VideoAccount, sums_of
+from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.vibe_db.database import Database, Segment, names_of
 from pipeline.extras.exchange.vibe_db.labels import OTHER_UNIT, LabelReader, Labels
+from pipeline.grades import video_sums
 from pipeline.people.skeletons import Ints, are_usable_numbers
 from pipeline.people.track import FLAGS, Track, column_problems, other_units
 
@@ -104,7 +105,7 @@ class FileReader:
             source=source or "",
             fingerprint=fingerprint,
             account=account.as_dict(),
-            sums=sums_of([track.rows for track in tracks]),
+            sums=video_sums([track.rows for track in tracks], {}),
         )
         return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 

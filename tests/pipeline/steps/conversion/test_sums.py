@@ -1,5 +1,9 @@
 """Numbers of a split's tracks that are stored where rows are written."""
 
+import csv
+import io
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -30,12 +34,16 @@ def totals_of_columns(split):
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
-def test_the_sums_of_a_split_are_those_of_its_columns(name, root, types_json):
+def test_the_sums_of_a_split_are_those_of_its_columns_and_grades(name, root, ran, types_json):
     split = cache.open(root)[f"{name}/train"]
+    table = io.StringIO(ran("status", split.name, "--cache", root, "--tracks").out)
+    words = Counter(row["grade"] for row in csv.DictReader(table))
     expected = totals_of_columns(split)
+    expected |= {f"{word}_v1": words[word] for word in ("good", "doubtful", "bad")}
     (status,) = types_json(f"status {split.name} --cache {root}")
     sums = {name: np.nan if n is None else n for name, n in status["sums"].items()}
     assert sums == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert words.total() == len(split.tracks)
 
 
 def test_a_new_sum_is_in_status_once_all_videos_have_it(penn, monkeypatch, types_json):
