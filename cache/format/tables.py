@@ -235,8 +235,13 @@ class Tables(dict[str, Array]):
         video with tracks.
         """
         with_tracks = np.unique(self["track_video"])
-        totals = {n: math.fsum(table[with_tracks].tolist()) for n, table in self.sums.items()}
-        return {name: None if math.isnan(total) else total for name, total in totals.items()}
+        totals = {}
+        for name, table in self.sums.items():
+            numbers = table[with_tracks]
+            are_whole = bool((numbers == np.trunc(numbers)).all())  # these sums are exact
+            total = float(numbers.sum()) if are_whole else math.fsum(numbers.tolist())
+            totals[name] = None if math.isnan(total) else total
+        return totals
 
     def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
         """The texts of a table, or of some of its rows."""
