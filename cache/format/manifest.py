@@ -225,7 +225,7 @@ class Commit:
         expected = "the file that the manifest names by its digest"
         if file is None:
             if store.etag(self.place.manifest) != self.etag:
-                raise self.changed_error()
+                raise self.changed_error(unreadable=store.location(key))
             raise self.place.damage_error(key, expected=expected, found="no file")
         if sha256(file) != self.manifest["tables"]:
             raise self.place.damage_error(key, expected=expected, found="other bytes")
@@ -237,10 +237,31 @@ class Commit:
             raise self.place.damage_error(key, expected=expected, found=str(error)) from error
         return tables
 
-    def changed_error(self) -> CacheChanged:
-        """The error for files that are gone because of a later commit."""
-        home = self.place.store.location(self.place.manifest_folder)
-        return CacheChanged(f"{home}: has been replaced since it was opened: open it again")
+    def changed_error(self, *, unreadable: str | None = None) -> CacheChanged:
+        """The error for files that have changed or are gone since this commit was opened.
+
+        unreadable: location of a file that later commits do not name; None: they name other bytes.
+        """
+        place = self.place
+        home = place.store.location(place.manifest_folder)
+        if place.store.etag(place.manifest) is None:
+            why = "is no longer there: it was moved, deleted or replaced, or its disk is unmounted"
+        elif unreadable is None:
+            why = f"has been replaced since it was opened: commits since {self._replaced_at()} name"
+            why += " other rows or features by the same names"
+        else:
+            home = unreadable
+            why = f"commits since {self._replaced_at()} do not name this file, and `gc` removes it"
+        title = place.split
+        if place.stream is not None:
+            title += f", stream {place.stream!r}"
+        return CacheChanged(f"{home}: {why}. To read {title} on, open it again")
+
+    def _replaced_at(self) -> str:
+        """When the first commit after this one was made, by the notes of the last commits."""
+        times = {digest: str(note.get("finished", "")) for digest, note in self.notes().items()}
+        own = times.pop(self.digest, "")
+        return min((time for time in times.values() if time >= own), default="an unknown time")
 
     @property
     def note(self) -> Mapping[str, Any]:

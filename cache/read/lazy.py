@@ -73,7 +73,8 @@ class _StrictStore(WrapperStore[Any]):
             return None
         data = await super().get(key, prototype, byte_range)
         # Check this first: a shard that is missing after a later commit is no damage.
-        self._require_current(is_missing=data is None)
+        location = f"{self._location}/{key}"
+        self._require_current(unreadable=location if data is None else None)
         if data is None:
-            raise missing(f"{self._location}/{key}")
+            raise missing(location)
         return data

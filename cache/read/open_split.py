@@ -139,6 +139,7 @@ class OpenSplit(OpenCommit):
             commit = Commit.load(self.place(stream))
             if commit is None:
                 refuse_unmounted_stream(self.place(stream))
+                self.require_current()  # its cache may have been moved
                 hint = suggestion(stream, self.streams)
                 names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."

@@ -67,8 +67,8 @@ class StoredArray:
     n_rows: int
     # the manifest's record of each shard, by its number as text; the file must have its size
     records: Mapping[str, str]
-    # called after opening a shard, with is_missing=True if it cannot be; raises when the array has
-    # been replaced
+    # called after opening a shard, with unreadable=<its location> if it cannot be; raises when the
+    # array has been replaced
     check_current: Callable[..., None]
 
 
@@ -201,7 +201,7 @@ class _MappedRows(Rows):
             try:
                 opened = _POOL.map(self._file(shard), self._layout, record)
             except CacheError:  # a shard that is missing after a later commit is no damage
-                self._check_current(is_missing=True)
+                self._check_current(unreadable=self._file(shard))
                 raise
             self._check_current()
             self._maps[shard] = opened
@@ -316,11 +316,7 @@ class _RangedRows(Rows):
         is_next_shard = np.diff(chunks // self._geometry.chunks) > 0
         by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)  # one array for each shard
         for n_done in range(0, len(by_shard), _SHARDS_AT_ONCE):
-            try:
-                parts_of_rows = map_parallel(self._fetch, by_shard[n_done:][:_SHARDS_AT_ONCE])
-            except CacheError:  # a shard that is missing after a later commit is no damage
-                self._check_current(is_missing=True)
-                raise
+            parts_of_rows = map_parallel(self._fetch, by_shard[n_done:][:_SHARDS_AT_ONCE])
             self._check_current()  # afterwards: all rows are of the commit that it allows
             fetched = dict(ChainMap(*parts_of_rows))  # chunk -> its rows
             is_fetched = np.isin(parts.chunk, list(fetched))
@@ -334,10 +330,18 @@ class _RangedRows(Rows):
         """Fetch chunks of one shard, compare their checksums, and return their rows by the chunk's
         number in the array.
         """
+        shard = int(chunks[0]) // self._geometry.chunks
+        key = shard_key(self._array_key, shard, self.trailing)
+        try:
+            return self._fetch_from(shard, key, chunks)
+        except CacheError:  # a shard that is missing after a later commit is no damage
+            self._check_current(unreadable=self._store.location(key))
+            raise
+
+    def _fetch_from(self, shard: int, key: str, chunks: Ints) -> dict[int, Array]:
+        """Fetch chunks of this shard, as `_fetch` does."""
         geometry = self._geometry
         size = self._layout.chunk_bytes
-        shard = int(chunks[0]) // geometry.chunks
-        key = shard_key(self._array_key, shard, self.trailing)
         location = self._store.location(key)
         numbers = (chunks - shard * geometry.chunks).tolist()
         try:

@@ -40,11 +40,14 @@ if TYPE_CHECKING:
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading. `root`: a folder, or a URL such as s3://bucket/prefix.
+    """Open a cache for reading. `root`: a folder, or a URL such as s3://bucket/prefix. A later
+    change of the current folder has no effect.
 
     Raises CacheError if there is no cache.
     """
-    return FeatureCache(require_cache(root).root)
+    store = require_cache(root)
+    folder = store.folder()
+    return FeatureCache(store.root if folder is None else folder.absolute())
 
 
 def require_cache(root: Root) -> Store:
@@ -114,6 +117,7 @@ class FeatureCache(Mapping[str, "Split"]):
         except PermissionError as error:
             raise AccessDenied.from_error(error) from error
         if commit is None:
+            require_cache(self.root)  # it may have been moved
             refuse_missing(self.store, name)
             # without this split, which may have been committed in the meantime
             others = [split for split in self.splits if split != name]
@@ -127,6 +131,12 @@ class FeatureCache(Mapping[str, "Split"]):
 
     def __len__(self) -> int:
         return len(self.splits)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeatureCache) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):

@@ -80,8 +80,8 @@ class _StalenessCheck:
         self._etag = commit.etag
         self._are_named = True  # whether the newest commit names all shards
 
-    def __call__(self, *, is_missing: bool = False) -> None:
-        """is_missing: there is no file of a shard, or a damaged one."""
+    def __call__(self, *, unreadable: str | None = None) -> None:
+        """unreadable: location of a shard that is missing or damaged."""
         place = self._commit.place
         if place.store.etag(place.manifest) != self._etag:
             current = Commit.load_manifest(place)
@@ -97,8 +97,8 @@ class _StalenessCheck:
                 if place.stream is not None or others != records:
                     raise self._commit.changed_error()
             self._etag = current.etag
-        if is_missing and not self._are_named:
-            raise self._commit.changed_error()
+        if unreadable is not None and not self._are_named:
+            raise self._commit.changed_error(unreadable=unreadable)
 
 
 class OpenStream(OpenCommit):

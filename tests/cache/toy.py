@@ -69,9 +69,9 @@ def unfinished(root, appended, plan="next", **options):
     return root / SPLIT / ".writing/staged"
 
 
-def write(root, target, *, drop=(), plan="plan", **options):
+def write(root, target, *, drop=(), invalidate=(), plan="plan", **options):
     with writer(root, plan, **options) as split:
-        following = split.begin(drop)
+        following = split.begin(drop, invalidate=invalidate)
         for entry, tracks in target:
             committed = entry.name in split.state.videos and entry.name not in drop
             if not committed and entry.name not in following.journalled:

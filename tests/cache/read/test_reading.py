@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import re
 import shutil
 import weakref
 from typing import Any
@@ -167,28 +168,73 @@ def test_a_reader_that_stays_open_reads_on_after_a_commit_that_only_adds(tmp_pat
         assert stays_open.column(name)[:40].tobytes() == stays_open.rows(name, 0, 40).tobytes()
 
 
-def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(tmp_path, toy):
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(where, request, toy):
     """As workers of a training that start later, or a copy of the split."""
-    toy.write(tmp_path, [toy.video("a", [40]), toy.video("b", [20]), toy.video("c", [8])])
-    toy.write_stream(tmp_path)
-    split, without_stream = (cache.open(tmp_path)["toy/train"] for _ in range(2))
+    root = request.getfixturevalue({"disk": "tmp_path"}.get(where, where))
+    toy.write(root, [toy.video("a", [40]), toy.video("b", [20]), toy.video("c", [8])])
+    toy.write_stream(root)
+    split, without_stream, late = (cache.open(root)["toy/train"] for _ in range(3))
     windows = split.windows(4, 4, "resnet50")
     before = split.read(windows)
     names = split.tracks.names
     packed = [pickle.dumps(opened) for opened in (split, without_stream)]
-    toy.write(tmp_path, [toy.video("b", [30], seed=1), toy.video("d", [9])], drop=["b", "c"])
-    toy.write_stream(tmp_path)
-    toy.write(tmp_path, [toy.video("e", [40])], drop=["a"])
-    toy.write_stream(tmp_path)
+    toy.write(root, [toy.video("b", [30], seed=1), toy.video("d", [9])], drop=["b", "c"])
+    first = cache.open(root)["toy/train"].provenance["finished"]
+    toy.write_stream(root)
+    toy.write(root, [toy.video("e", [40])], drop=["a"], invalidate=[1])
+    toy.write_stream(root)
     for opened in (split, *map(pickle.loads, packed), copy.copy(split)):
         assert opened.tracks.names == names
         for name, values in opened.read(windows).items():
             np.testing.assert_array_equal(values, before[name])
-    cache.gc(tmp_path)
-    in_worker = pickle.loads(packed[0])
-    with pytest.raises(cache.CacheChanged, match="open it again"):
-        in_worker.read(windows)
-    np.testing.assert_array_equal(split.read(windows)["kp_2d"], before["kp_2d"])
+    removed = cache.gc(root, older_than=0).removed
+    gone = {
+        "tables-": lambda: pickle.loads(packed[0]).read(windows),
+        "bbox/c/1/0": lambda: late.read(windows, "resnet50", fields=["bbox"]),
+        "pose/c/1/0": lambda: late.rows("pose", 32, 40),
+        "betas/c/1/0": lambda: late.column("betas")[32:40],
+    }
+    for name, reading in gone.items():
+        assert any(key.startswith(f"toy/train/{name.removesuffix('/0')}") for key in removed)
+        told = f"toy/train/{name}.*: commits since {re.escape(first)} do not name .*open it again"
+        with pytest.raises(cache.CacheChanged, match=told):
+            reading()
+    if where == "disk":  # its files are mapped
+        np.testing.assert_array_equal(split.read(windows)["kp_2d"], before["kp_2d"])
+
+
+def test_what_is_written_again_under_its_own_name_is_told_by_name(root, toy):
+    opened = cache.open(root)["toy/train"]
+    opened.open_stream("resnet50")
+    cache.invalidate(root, "toy/train", "resnet50", [1])
+    toy.write_stream(root, bad_rows=[40])
+    told = "features/resnet50: has been replaced .*stream 'resnet50'.*open it again"
+    with pytest.raises(cache.CacheChanged, match=told):
+        pickle.loads(pickle.dumps(opened)).read([[32, 36]])
+    assert opened.read([[32, 36]], None)["kp_2d"].any()
+
+
+def test_a_relative_root_stays_the_same_folder_and_a_moved_one_is_told(root, monkeypatch, tmp_path):
+    monkeypatch.chdir(root.parent)
+    opened = cache.open(root.name)
+    split = opened["toy/train"]
+    monkeypatch.chdir("/")
+    assert opened.splits == ("toy/train",)
+    assert split.streams == ("resnet50",)
+    assert pickle.loads(pickle.dumps(split)).read([[0, 4]])["features"].any()
+    assert {opened, cache.open(root)} == {opened}
+    split = opened["toy/train"]
+    root.rename(tmp_path / "moved")
+    for reading in (
+        lambda: split.windows(4, 4, "resnet50"),
+        lambda: split.rows("bbox", 0, 4),
+        lambda: split.read([[0, 4]], None),
+    ):
+        with pytest.raises(CacheError, match=f"{root}/toy/train: is no longer there: it was moved"):
+            reading()
+    with pytest.raises(CacheError, match=f"{root}: .*no such folder"):
+        opened["toy/train"]
 
 
 def test_a_reader_whose_split_is_replaced_is_told_to_open_it_again(tmp_path, toy):
