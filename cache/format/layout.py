@@ -43,6 +43,7 @@ STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
+UNUSED: Final = "unused.json"  # of `gc`: since when it has found files that no manifest names
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
 STAGED: Final = "staged"  # in `.writing`: uncommitted work

@@ -30,7 +30,7 @@ _OWN: Final = re.compile(
     r"""
     (.*/)?(
         c(/[0-9]+)+                                 # a shard
-        | (zarr|manifest|provenance)\.json          # the small files beside shards
+        | (zarr|manifest|provenance|unused)\.json   # the small files beside shards
         | \.[^/]+\.tmp                              # a temporary file
         | \.(writing|commit)/.*                     # all in a writer's folder
     )

@@ -307,7 +307,7 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy files that commands keep next to a manifest, such as a conversion's stamps, unless the
     other cache has them.
     """
-    commit_files = (layout.MANIFEST, layout.PROVENANCE, "zarr.json", "tables-")
+    commit_files = (layout.MANIFEST, layout.PROVENANCE, layout.UNUSED, "zarr.json", "tables-")
     files = {}
     for name in source.list_names(home):
         key = f"{home}/{name}"

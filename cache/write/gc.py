@@ -9,11 +9,23 @@ touched. It returns what it removed and what it left, with the reason (`Collecte
 there may be files that only its writer knows: those in `.writing`, and shards under final names.
 The writer's command would continue the work, so all this stays until the user gives it up. An
 object store has no locks: a writer may be running unseen, so there the age of files decides.
+
+Trainings read files of earlier commits. To leave them time, `gc` with `unused_for` notes what it
+finds in `unused.json`, beside the manifest, and removes what has stood there long enough:
+
+    {"unused": {"3dpw/train/bbox/c/3": "2026-11-29T02:00:00+00:00", ...}}
+
+A later `gc` strikes out what a manifest names again. A file that was written after its entry, such
+as tables that a commit has named again in the meantime, counts from then on.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
@@ -23,6 +35,7 @@ from cache.format.folders import (
     split_folders,
     unmounted_streams,
 )
+from cache.format.layout import UNUSED, json_file
 from cache.format.listing import missing_error, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
@@ -49,7 +62,13 @@ class Collected:
 
 
 def gc(
-    root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None
+    root: Root,
+    *,
+    dry_run: bool = False,
+    unfinished: bool = False,
+    older_than: float | None = None,
+    unused_for: float | None = None,
+    now: float | None = None,
 ) -> Collected:
     """Remove files of the cache that no manifest names. Committed rows are not affected; readers
     that have opened an earlier commit may have to open it again.
@@ -60,6 +79,9 @@ def gc(
         unfinished: also remove the staged, uncommitted work of killed writers. Not used in an
             object store, where its age decides.
         older_than: minimum age in seconds (default: 0; in an object store a day).
+        unused_for: note what is found, and remove only what every call has found for this many
+            seconds.
+        now: seconds since 1970 (default: the clock), for tests.
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
@@ -73,7 +95,9 @@ def gc(
         require_cache(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
-    sweep = _Sweep(store, dry_run, unfinished, older_than)
+    if now is None:
+        now = time.time()
+    sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now)
     for split in splits:
         sweep.collected.problems += unmounted_streams(store, split).values()
         for place in places_of(store, split):
@@ -90,6 +114,8 @@ class _Sweep:
     dry_run: bool
     unfinished: bool
     older_than: float
+    unused_for: float | None
+    now: float
     collected: Collected = field(default_factory=Collected)
 
     def run(self, place: Place) -> None:
@@ -147,6 +173,9 @@ class _Sweep:
                 how = "--older-than 0 removes it"
                 text = f"unfinished work of a running writer, or of an ended one ({how})"
             self.collected.skipped.append(f"{self.store.location(place.manifest_folder)}: {text}")
+        noted = self._read_notes(place)
+        staying: dict[str, float] = {}  # what is left -> since when it is unused
+        n_recent = 0
         for key in find_unreferenced(commit, uncommitted=not keep_unfinished):
             files = self._files(key)
             folder, _, name = key.rpartition("/")
@@ -154,17 +183,57 @@ class _Sweep:
             is_empty_folder = name in names and not self.store.file_sizes(key)
             if not files and not is_empty_folder:
                 continue
+            since = self._unused_since(key, files, noted)
+            if self.unused_for is not None or key in noted:
+                staying[key] = since
             if self._is_young(key):
                 why = f"younger than {self.older_than:g} s (--older-than)"
                 self.collected.skipped.append(f"{self.store.location(key)}: {why}")
                 continue
+            if self.unused_for is not None and self.now - since < self.unused_for:
+                n_recent += 1
+                continue
+            staying.pop(key, None)
             self.collected.removed.append(key)
             self.collected.bytes += sum(files.values())
             if not self.dry_run:
                 self.store.remove([key])
                 self._prune(folder)
-        if commit.digest and not self.dry_run:
-            follow_manifest(commit)
+        if n_recent:
+            why = "not found unused for long enough (--unused-for)"
+            home = self.store.location(place.manifest_folder)
+            self.collected.skipped.append(f"{home}: {n_recent} of its files or folders: {why}")
+        if not self.dry_run:
+            self._write_notes(place, noted, staying)
+            if commit.digest:
+                follow_manifest(commit)
+
+    def _unused_since(self, key: str, files: Collection[str], noted: Mapping[str, float]) -> float:
+        """Since when a file, or a folder with `files`, is known to be unused (s since 1970)."""
+        if key not in noted:
+            return self.now
+        written = [time.time() - self.store.age(file) for file in files]
+        return max([noted[key], *written])
+
+    def _read_notes(self, place: Place) -> dict[str, float]:
+        """The entries of `unused.json`: key -> s since 1970; none if it is missing or damaged."""
+        try:
+            texts = json.loads(self.store.read(f"{place.manifest_folder}/{UNUSED}"))["unused"]
+            return {key: datetime.fromisoformat(text).timestamp() for key, text in texts.items()}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def _write_notes(
+        self, place: Place, noted: Mapping[str, float], staying: Mapping[str, float]
+    ) -> None:
+        """Replace the entries `noted` of `unused.json` by `staying`."""
+        file = f"{place.manifest_folder}/{UNUSED}"
+        if staying and staying != noted:
+            times = {key: datetime.fromtimestamp(since, UTC) for key, since in staying.items()}
+            texts = {key: time.isoformat() for key, time in times.items()}
+            self.store.put_small({file: json_file({"unused": texts})}, place.manifest_folder)
+        elif noted and not staying:
+            self.store.remove([file])
 
     def _keeps_unfinished(self, place: Place) -> bool:
         """Whether there is unfinished work that stays, with all files that may belong to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Final
 
 import cache
@@ -19,13 +20,30 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
     help_ = "Leave younger files (default: 0; in an object store, one day)"
     add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
+    help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
+    add("--unused-for", type=_days, metavar="DAYS", help=help_)
     json_option(sub)
+
+
+def _days(text: str) -> float:
+    """Type of an option in days: seconds."""
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not 0 <= days < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of days, such as 7, found {text!r}")
+    return days * 86400
 
 
 def _run(args: argparse.Namespace) -> int:
     """Delete files, and print them; also print files that were left, with the reason."""
     collected = cache.gc(
-        args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than
+        args.cache,
+        dry_run=args.dry_run,
+        unfinished=args.unfinished,
+        older_than=args.older_than,
+        unused_for=args.unused_for,
     )
     result = CommandResult(
         {

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cache import StreamWriter
 from cache.storage.local import LocalStore
 
 HOME = Path("toy/train")
+DAY = 86400
 
 
 def test_what_no_manifest_names_goes_and_the_rest_stays(root, toy):
@@ -163,6 +165,69 @@ def test_a_split_with_a_writer_is_skipped(root, toy):
         assert shard.exists()
         following.commit({})
     assert cache.verify(root).ok
+
+
+def tables_in(store):
+    names = store.list_names(HOME.as_posix())
+    return {f"{HOME}/{name}" for name in names if name.startswith("tables-")}
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def anywhere(request, toy):
+    """Tracks and features on a disk or in an object store."""
+    if request.param == "disk":
+        return request.getfixturevalue("root")
+    url = request.getfixturevalue("bucket")
+    toy.write(url, toy.videos())
+    toy.write_stream(url)
+    return url
+
+
+def test_what_every_call_has_found_unused_for_so_long_goes(anywhere, toy):
+    root, start = anywhere, time.time()
+
+    def collect(day, **options):
+        at = start + day * DAY
+        return cache.gc(root, older_than=0, unused_for=7 * DAY, now=at, **options)
+
+    store = cache.store_at(root)
+    notes = [f"{HOME}/unused.json", f"{HOME}/features/resnet50/unused.json"]
+    store.put_small({f"{HOME}/features/resnet50/c/77/0": b"shard"}, HOME.as_posix())
+    (first,) = tables_in(store)
+    toy.write(root, [toy.video("new", [9])])
+    (second,) = tables_in(store) - {first}
+    assert collect(0, dry_run=True).removed == []
+    assert not any(map(store.exists, notes))
+    found = collect(1)
+    assert found.removed == []
+    why = "1 of its files or folders: not found unused for long enough (--unused-for)"
+    assert [text.partition(": ")[2] for text in found.skipped] == [why] * 2
+    assert all(map(store.exists, notes))
+    toy.write(root, [], drop=["new"])  # its tables are the first ones again
+    assert collect(3).removed == []
+    toy.write(root, [toy.video("other", [9])])
+    shard = f"{HOME}/features/resnet50/c/77"
+    assert collect(8, dry_run=True).removed == collect(8).removed == [shard]
+    assert [store.exists(note) for note in notes] == [True, False]
+    assert second not in collect(9.9).removed
+    assert second in collect(10).removed
+    assert first not in collect(14.9).removed
+    assert cache.gc(root, older_than=30 * DAY, unused_for=0).removed == []
+    assert first in collect(15).removed
+    assert len(tables_in(store)) == 1
+    assert cache.verify(root).ok
+
+
+def test_what_was_named_and_unnamed_again_between_two_calls_is_unused_from_then_on(anywhere, toy):
+    root, store = anywhere, cache.store_at(anywhere)
+    (first,) = tables_in(store)
+    toy.write(root, [toy.video("new", [9])])
+    cache.gc(root, older_than=0, unused_for=7 * DAY, now=time.time() - 30 * DAY)
+    toy.write(root, [], drop=["new"])
+    toy.write(root, [toy.video("other", [9])])
+    assert first not in cache.gc(root, older_than=0, unused_for=7 * DAY).removed
+    cache.gc(root, older_than=0, unused_for=7 * DAY, now=time.time() + 8 * DAY)
+    assert not store.exists(first)
 
 
 def test_what_is_younger_than_asked_for_stays(root):

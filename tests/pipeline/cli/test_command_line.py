@@ -168,6 +168,10 @@ MISTAKES = (  # words, and what the message names
         "gc --cache {root} --older-than 1d",
         "--older-than: expected a whole number of at least 0, found '1d'",
     ),
+    (
+        "gc --cache {root} --unused-for week",
+        "--unused-for: expected a number of days, such as 7, found 'week'",
+    ),
     ("convert penn_action/train --raw nowhere --cache {root}", "nowhere"),
     (
         "convert penn_action/val --raw {penn} --cache {root}",

@@ -227,6 +227,7 @@ def test_gc(penn, show):
     stray.write_bytes(b"12345")
     with show("gc") as ran:
         ran("only listed", "gc", "--dry-run", "--cache", penn.root)
+        ran("unused since now", "gc", "--unused-for", "7", "--cache", penn.root)
         ran("removed", "gc", "--cache", penn.root)
         ran("nothing is left", "gc", "--cache", penn.root)
         ran("as JSON", "gc", "--json", "--cache", penn.root)
