@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
@@ -23,6 +25,7 @@ from cache.format.layout import (
 )
 from cache.format.records import TrackRows, VideoEntry, check_track
 from cache.format.track_tables import TrackRecord
+from cache.read.batches import mirror
 from cache.read.digest import content_digest
 from cache.read.open_split import DEFAULT_STREAM, DefaultStream
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
@@ -40,13 +43,15 @@ from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+    import torch
+    from numpy.typing import ArrayLike, DTypeLike
 
     from cache.read.torch_windows import TorchWindows
     from cache.windows import Tail
 
 # reading
-__all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at", "torch_windows"]
+__all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at"]
+__all__ += ["mirror", "torch_windows"]
 # records
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
@@ -67,36 +72,51 @@ __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"
 
 
 def torch_windows(
-    split: Split,
+    splits: Split | Sequence[Split],
     seqlen: int = 16,
     stride: int = 16,
     stream: str | DefaultStream | None = DEFAULT_STREAM,
     fields: Sequence[str] | None = None,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | torch.dtype = "float32",
     *,
     streams: Sequence[str] | None = None,
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
+    windows: ArrayLike | Sequence[ArrayLike] | None = None,
 ) -> TorchWindows:
-    """Make a map-style dataset for PyTorch's DataLoader from the windows of a split.
+    """Make a map-style dataset for PyTorch's DataLoader from the windows of one or several splits.
 
     An item is a dict of tensors: what `Split.read` returns for one window of `Split.windows`, such
     as `features` (T, dim) and `kp_2d` (T, 49, 3). The windows of a batch are read together.
     DataLoader's default `collate_fn` and any number of workers work, also after later commits. For
-    a cache in an object store, start workers by spawn or forkserver. PyTorch's ConcatDataset joins
-    the windows of several splits.
+    a cache in an object store, start workers by spawn or forkserver.
 
-    Raises TypeError for another thing than a Split; the errors of `Split.windows` and `Split.read`.
+    Args:
+        splits: of several, the windows follow one another in this order. With the field `rows`,
+            items then also have `split`, the number of their split.
+        dtype: of features, also torch.float16, bfloat16, float32 or float64.
+        windows: the windows (W, 2) to take, of several splits a sequence with those of each, as
+            the property `windows` of the result has them. `seqlen`, `stride` and `tail` are unused.
+
+    Warns of rows without features that a stream will have, and of splits with different rates.
+    Raises TypeError for another thing than splits; ValueError for splits whose items differ, such
+    as `kp_3d` with 49 joints and 14 in evaluation splits; the errors of `Split.windows` and
+    `Split.read`.
     """
     from cache.read.torch_windows import TorchWindows
 
-    if not isinstance(split, Split):
+    opened = [splits] if isinstance(splits, Split) else splits
+    is_several = isinstance(opened, Sequence) and len(opened) > 0
+    if not is_several or not all(isinstance(split, Split) for split in opened):
         raise TypeError(
-            f"expected one split, such as cache.open(root)['3dpw/train'], found {split!r}. Join "
-            "several by torch.utils.data.ConcatDataset"
+            "expected a split, such as cache.open(root)['3dpw/train'], or a list of splits, found "
+            f"{splits!r}"
         )
-    windows = split.windows(seqlen, stride, stream, tail, streams=streams)
-    reading = dict[str, Any](
-        stream=stream, fields=fields, dtype=dtype, streams=streams, history=history
-    )
-    return TorchWindows(split, windows, reading)
+    reading = dict[str, Any](stream=stream, fields=fields, streams=streams, history=history)
+    given: Any = windows if opened is splits else [windows]
+    if windows is None:
+        given = [split.windows(seqlen, stride, stream, tail, streams=streams) for split in opened]
+    if len(given) != len(opened):
+        raise ValueError(f"windows: expected those of {len(opened)} splits, found {len(given)}")
+    chosen = [np.asarray(array) for array in given]
+    return TorchWindows(opened, chosen, reading, dtype, is_cut=windows is None)

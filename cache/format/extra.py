@@ -42,7 +42,8 @@ FUNCTION: Final = "function"  # stands for a mirror function in a manifest
 # uint8 is for flags, 0 or 1
 DTYPES: Final = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 LOWER_CASE: Final = re.compile(r"[a-z][a-z0-9_]*")
-_READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
+# fields of a batch that are no columns
+_READ: Final = ("theta", "w_3d", "w_smpl", "gender", "kp_3d_49", "rows")
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
 _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 

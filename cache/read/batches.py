@@ -17,9 +17,10 @@ the rest:
 Names of fields. A name that fits several kinds is of the first of them:
 
     stream field   `features` with `stream=NAME`; `<stream>` and `<stream>_ok` with `streams=`
-    label          `labels.FIELDS` and `kp_3d_eval`, computed from columns
+    label          `labels.FIELDS`, `kp_3d_eval` and `kp_3d_49`, computed from columns
     column         a value per row, as stored: `layout.COLUMNS`, and the dataset's extra ones
     track field    a value per track, repeated in its rows: TRACK_FIELDS, and extra ones
+    `rows`         the rows' numbers in the split
 
 A stream that `streams` names must not have the name of a label, column or extra column.
 """
@@ -45,6 +46,8 @@ from cache.read.rows import Rows
 from cache.read.streams import OpenStream
 
 _FLOAT32: Final = np.dtype(np.float32)
+_ROWS: Final = "rows"
+_LABELS: Final = (*labels.FIELDS, labels.EVAL_JOINTS, labels.JOINTS_49)
 FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
 
 
@@ -91,6 +94,8 @@ class StreamFields(NamedTuple):
 
         Raises ValueError or TypeError when the arguments do not fit together.
         """
+        if not isinstance(history, Mapping | None):
+            raise TypeError(f"history: expected rows by stream as {{'a': 4}}, found {history!r}")
         history = history or {}
         if isinstance(stream, DefaultStream):
             if streams is None and not history:
@@ -161,11 +166,14 @@ class Batch:
                 "windows of one batch must all have the same length, of at least one row"
             )
         self._track = split.tables.track_of(self._starts)  # (B,)
-        is_outside = (self._track < 0) | (self._track != split.tables.track_of(stops - 1))
-        if is_outside.any():
-            window = windows[is_outside][0].tolist()
-            problem = f"rows {window} are in no committed track: take windows from windows()"
-            raise CacheError(f"{split.name}: {problem}")
+        last_track = split.tables.track_of(stops - 1)
+        for is_wrong, problem in (
+            ((self._track < 0) | (last_track < 0), "in no committed track"),
+            (self._track != last_track, "of several tracks"),
+        ):
+            if is_wrong.any():
+                problem = f"rows {windows[is_wrong][0].tolist()} are {problem}"
+                raise CacheError(f"{split.name}: {problem}: take windows from windows()")
         self._streams: dict[str, _StreamWindows] = {}  # by field of features, opened on first use
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
@@ -208,13 +216,16 @@ class Batch:
         if name in self._chosen.flags:
             reader = self._open_stream(self._chosen.flags[name])
             return _Field(reader.shape(()), _FLOAT32, reader.fill_flags)
-        if name in (*labels.FIELDS, labels.EVAL_JOINTS):
+        if name in _LABELS:
             fill = functools.partial(self._labels.fill, name)
             return _Field(self._shape(self._labels.trailing(name)), _FLOAT32, fill)
         if name in split.columns:
             rows = split.reader(name)
             fill = functools.partial(rows.read, self._starts, self._seqlen)
             return _Field(self._shape(rows.trailing), rows.dtype, fill)
+        if name == _ROWS:
+            add = functools.partial(np.add, self._starts[:, None], np.arange(self._seqlen))
+            return _Field(self._shape(()), np.dtype(np.int64), add)
         values = split.track_fields[name]
 
         def repeat(out: Array) -> None:
@@ -253,11 +264,46 @@ class Batch:
         mirrored = self._labels.mirrored_rows
         if not mirrored.any():
             return
-        rows = values[mirrored]
-        if extra is None:
-            values[mirrored] = labels.mirror(name, rows)
-        else:
-            values[mirrored] = extra.mirrored(rows, self._split.name)
+        values[mirrored] = _mirror_rows(name, values[mirrored], self._split)
+
+
+def mirror(batch: Mapping[str, Any], split: OpenSplit | None = None) -> dict[str, Any]:
+    """The labels of a batch, or of an item, for the mirrored crops: left and right joints are
+    swapped, and x changes its sign. Boxes and cameras stay those of the image.
+
+    Args:
+        batch: arrays or tensors (..., *shape) by field, as of `Split.read` or `torch_windows`.
+        split: needed for its extra columns.
+
+    Returns new arrays or tensors; fields that mirroring does not change are returned themselves.
+    Raises ValueError for other fields: mirrored features come from a stream with mirrored crops.
+    """
+    mirrored = {}
+    for name, values in batch.items():
+        extra = None if split is None else split.extra.get(name)
+        mirrored[name] = values
+        if extra is None and name not in labels.IN_CROP:
+            if name not in (*_LABELS, *COLUMNS, *TRACK_FIELDS, _ROWS, "split"):
+                raise ValueError(
+                    f"{name}: expected labels, columns or a split with this column. Mirrored "
+                    "features come from a stream with mirrored crops: leave the field out"
+                )
+            continue
+        n_axes = 1 if name in ("theta", "pose", "trans") else 2  # of a row's value
+        if extra is not None:
+            n_axes = len(extra.shape)
+        array = np.asarray(values)
+        rows = array.reshape(-1, *array.shape[array.ndim - n_axes :])
+        rows = _mirror_rows(name, rows, split).reshape(array.shape)
+        mirrored[name] = rows if isinstance(values, np.ndarray) else values.new_tensor(rows)
+    return mirrored
+
+
+def _mirror_rows(name: str, rows: Array, split: OpenSplit | None) -> Array:
+    """Mirror N rows of a label or an extra column of the split."""
+    if split is not None and name in split.extra:
+        return split.extra[name].mirrored(rows, split.name)
+    return labels.mirror(name, rows)
 
 
 class _StreamWindows:
@@ -394,12 +440,14 @@ def _check_fields(
             if stream_fields:
                 hint = f"`streams` gives {', '.join(stream_fields)}"
             raise ValueError(f"{split.name}: features need a stream; {hint}")
-        known = (*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS)
+        known = [*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS, _ROWS]
+        if "kp_3d" in split.columns or labels.EVAL_JOINTS not in split.columns:
+            known.append(labels.JOINTS_49)
         if name in known:
             continue
         hint = suggestion(name, known)
-        columns = ", ".join(dict.fromkeys((*split.columns, *split.extra)))
-        raise CacheError(f"{split.name}: no field or column {name!r}{hint} columns: {columns}.")
+        there = ", ".join(dict.fromkeys(known))
+        raise CacheError(f"{split.name}: no field or column {name!r}{hint} there are: {there}.")
     return list(fields)
 
 

@@ -36,8 +36,9 @@ BETAS: Final = slice(75, 85)  # SMPL's shape
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 # Splits with this column have a field of the same name, and return it as `kp_3d`, too.
 EVAL_JOINTS: Final = "kp_3d_eval"
+JOINTS_49: Final = "kp_3d_49"  # the column kp_3d, also in those splits
 # fields and columns that depend on the crop or on mirroring
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, JOINTS_49, "theta", "pose", "trans"})
 
 # Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
@@ -97,13 +98,13 @@ class LabelFields:
             return (_N_EVAL_JOINTS, 3)
         if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
             return (_N_EVAL_JOINTS, 3)
-        return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d") else ()
+        return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d", JOINTS_49) else ()
 
     def fill(self, name: str, out: Floats) -> None:
-        """Fill out (B, T, *trailing(name)) with one of FIELDS, or EVAL_JOINTS."""
+        """Fill out (B, T, *trailing(name)) with one of FIELDS, EVAL_JOINTS or JOINTS_49."""
         if name == "kp_2d":
             self._kp_2d(out)
-        elif name in ("kp_3d", EVAL_JOINTS):
+        elif name in ("kp_3d", EVAL_JOINTS, JOINTS_49):
             self._kp_3d(out)
         elif name == "theta":
             self._theta(out)
@@ -147,7 +148,7 @@ class LabelFields:
     def _kp_3d(self, out: Floats) -> None:
         evaluation = self._column(EVAL_JOINTS)
         kp_3d = self._column("kp_3d")
-        if evaluation is not None:
+        if evaluation is not None and out.shape[2] == _N_EVAL_JOINTS:
             out[...] = evaluation
             finite = np.isfinite(evaluation)
             if not finite.all():

@@ -92,6 +92,9 @@ class Rows(ABC):
         self._records = array.records
         self._check_current = array.check_current
         self._location = self._store.location(self._array_key)
+        self._beyond = "Take rows of the split's tracks."
+        if array.place.stream is not None:
+            self._beyond = "Extract the rows that the stream lacks."
         self.trailing = array.layout.column.shape
         self.dtype = array.layout.column.dtype
         self._geometry = array.layout.geometry
@@ -105,13 +108,14 @@ class Rows(ABC):
         """
         if not out.size:
             return
+        first = int(starts.min())
         end = int(starts.max()) + seqlen
-        if starts.min() < 0 or end > self._n_rows:
+        if first < 0 or end > self._n_rows:
             raise CacheError.at(
                 self._location,
-                expected=f"{self._n_rows} rows",
-                found=f"rows up to {end}",
-                do="Open it again.",
+                expected=f"rows of 0 to {self._n_rows}",
+                found=f"[{first}, {end})",
+                do=self._beyond,
             )
         if out.flags.c_contiguous:
             self._fill(starts, seqlen, out)

@@ -109,7 +109,9 @@ class FeatureCache(Mapping[str, "Split"]):
     def __getitem__(self, name: str) -> Split:
         commit = None
         try:
-            if isinstance(name, str) and layout.is_split_name(name):
+            if not isinstance(name, str):
+                raise TypeError(f"expected a split's name such as '3dpw/train', found {name!r}")
+            if layout.is_split_name(name):
                 commit = Commit.load(Place(self.store, name))
             if commit is None and self.is_committed(name):
                 # It may be that its folder may not be read: this raises the PermissionError.
@@ -174,12 +176,14 @@ class Split(OpenSplit):
     - `kp_3d` (B, T, 49, 3): m, relative to the pelvis, in the order spin49
     - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In
       these splits, `kp_3d` is the same, and they share an array unless one has a buffer
+    - `kp_3d_49` (B, T, 49, 3): the 49 joints, also in evaluation splits that have them
     - `w_3d` and `w_smpl` (B, T): 1 where `kp_3d` or `theta` is known
     - `valid` (B, T): 1 if evaluation may use the row
     - `gender` (B, T) uint8: index in `cache.GENDERS`
     - `intrinsics` (B, T, 3, 3) float64: px, NaN if unknown; or the dataset's own column
     - `image_size` (B, T, 2) int32: width and height in px, 0 without images
     - `crop_scale` (B, T) float64: side of the crop / side of the box
+    - `rows` (B, T) int64: numbers of the rows in the split
     - other columns as stored (B, T, ...): `bbox`, `frame_index`, `extra` columns of rows or tracks
     - with `streams`: `<stream>` (B, h + T, dim), for a history of h rows, and flags `<stream>_ok`
       (B, h + T): 1 if computed. History before the window's run of consecutive frames, and rows of
@@ -319,6 +323,8 @@ class Split(OpenSplit):
         of replaced tracks can be read, except for values of tracks. Raises CacheError for missing
         rows.
         """
+        if start > stop:
+            raise ValueError(f"{name}: expected rows [start, stop), found [{start}, {stop})")
         if name in (*TRACK_FIELDS, *self.extra) and name not in self.columns:
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():

@@ -259,13 +259,18 @@ class LocalStore(Store):
     def zarr(self, folder: str) -> ZarrStore:
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import
 
+        path = self._path(folder)
+
         class RegularFiles(ZarrLocalStore):
+            def __reduce__(self) -> tuple[Any, ...]:
+                return LocalStore(path).zarr, ("",)
+
             async def get(self, key: str, *args: Any, **options: Any) -> Any:
                 if not os.path.isfile(self.root / key):  # noqa: PTH113  it would wait for a pipe
                     return None
                 return await super().get(key, *args, **options)
 
-        return RegularFiles(self._path(folder), read_only=True)
+        return RegularFiles(path, read_only=True)
 
 
 def _etag_of(status: os.stat_result) -> Etag:

@@ -220,6 +220,9 @@ def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_miss
         np.testing.assert_array_equal(flipped["contact"], plain["contact"][..., [2, 3, 0, 1]])
         np.testing.assert_array_equal(flipped["up"], plain["up"] * [-1, 1, 1])
         np.testing.assert_array_equal(flipped["bbox"], plain["bbox"])
+        np.testing.assert_equal(cache.mirror(plain, opened), flipped)
+    with pytest.raises(ValueError, match="contact: expected labels, columns or a split"):
+        cache.mirror(plain)
 
 
 def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):

@@ -78,6 +78,12 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split):
         np.testing.assert_array_equal(twice, rows)
     for name in ("w_3d", "w_smpl", "valid"):
         np.testing.assert_array_equal(flipped[name], plain[name])
+    np.testing.assert_equal(cache.mirror(plain), {name: flipped[name] for name in plain})
+    tensors = {name: torch.from_numpy(rows[0]) for name, rows in plain.items()}
+    for name, rows in cache.mirror(tensors).items():
+        np.testing.assert_array_equal(rows.numpy(), flipped[name][0])
+    with pytest.raises(ValueError, match=r"features: .* leave the field out"):
+        cache.mirror(flipped)
     assert (flipped["theta"][..., labels.BETAS] == plain["theta"][..., labels.BETAS]).all()
     jittered = split.read(windows, "resnet50.j1", fields=["theta"])["theta"]
     mirrored = cut_out(split, POLICIES["resnet50.j1"])[1][windows[:, 0]]

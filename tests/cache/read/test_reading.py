@@ -58,8 +58,11 @@ class TestBatches:
         assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
 
     def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(self, split):
-        for window in ([8, 12], [143, 147], [-1, 3], [500, 504]):
-            with pytest.raises(CacheError, match="no committed track"):
+        wrong = {(8, 12): "several tracks"} | dict.fromkeys(
+            [(143, 147), (-1, 3), (500, 504)], "no committed track"
+        )
+        for window, match in wrong.items():
+            with pytest.raises(CacheError, match=match):
                 split.read([window])
         wrong: Any
         for wrong in ([[0, 4], [4, 9]], [[4, 4]], [0, 4], [[0.0, 4.0]]):
@@ -343,6 +346,6 @@ def test_a_misspelt_name_is_answered_with_the_likeliest_one(made):
 def test_torch_windows_says_what_it_expects_in_place_of_another_thing(made):
     split = cache.open(made)["toy/train"]
     wrong: Any
-    for wrong in ([split, split], "toy/train", made, cache.open(made)):
-        with pytest.raises(TypeError, match=r"expected one split, such as .*ConcatDataset"):
+    for wrong in ([], [split, "toy/train"], "toy/train", made, cache.open(made)):
+        with pytest.raises(TypeError, match=r"expected a split, such as .*, or a list of splits"):
             cache.torch_windows(wrong)
