@@ -150,6 +150,13 @@ class OpenSplit(OpenCommit):
             self._streams[stream] = OpenStream(commit, self.commit)
         return self._streams[stream]
 
+    def has_later_commit(self) -> bool:
+        """Whether there has been a commit since this one, of the split or of a stream that was
+        opened.
+        """
+        commits = [opened.commit for opened in (self, *self._streams.values())]
+        return any(self.store.etag(commit.place.manifest) != commit.etag for commit in commits)
+
     @cached_property
     def has_default_stream(self) -> bool:
         """Whether there is a stream of the default name, perhaps damaged. Raises CacheError if its

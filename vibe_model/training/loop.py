@@ -13,8 +13,8 @@ names that epoch: best.pt and last.pt never disagree, whenever a run is killed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 import torch
 
+from cache import CacheError
 from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
@@ -67,6 +68,9 @@ class TrainingObserver(Protocol):
 
         where: the place of features, or why they are not in memory. Not called with hold = none.
         """
+
+    def show_growth(self, splits: Sequence[str], fingerprint: str) -> None:
+        """Show, before an epoch, that splits have later commits, which this run does not read."""
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show a step. loss: the weighted sum of its terms; None: the step was skipped."""
@@ -139,6 +143,7 @@ class TrainingLoop(ABC):
             "software": software,
         }
         self._observer = observer if self.group.leads else None
+        self._grown = set[str]()  # splits that `show_growth` was called with
 
     def inputs(self) -> dict[str, Any]:
         """Content of config.json beside the facts and the settings."""
@@ -189,6 +194,7 @@ class TrainingLoop(ABC):
                     if log:
                         self.validate()  # missing labels are reported now, not after an epoch
                 for epoch in range(len(state.history), config.epochs):
+                    self._show_growth()
                     self._train_epoch(epoch, batches, curves)
                     self._end_epoch(epoch, curves)
         if self.group.leads:
@@ -209,6 +215,17 @@ class TrainingLoop(ABC):
                 f"{first}. All processes "
                 "need the same [paths] runs: put it where every machine sees it."
             )
+
+    def _show_growth(self) -> None:
+        """Show once of each split that it has a later commit."""
+        grown = list[str]()
+        for name in self.splits.keys() - self._grown if self._observer else ():
+            with suppress(CacheError, OSError):  # a store that does not answer: reading reports it
+                if self.splits[name].has_later_commit():
+                    grown.append(name)
+        if grown and self._observer:
+            self._observer.show_growth(sorted(grown), self.fingerprint)
+            self._grown.update(grown)
 
     def _train_epoch(self, epoch: int, batches: Iterator[TrainingBatch], curves: Curves) -> None:
         """Train from the state's step to the epoch's end. batches: the run's next ones."""

@@ -182,12 +182,14 @@ def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(where, 
     before = split.read(windows)
     names = split.tracks.names
     packed = [pickle.dumps(opened) for opened in (split, without_stream)]
+    assert not split.has_later_commit()
     toy.write(root, [toy.video("b", [30], seed=1), toy.video("d", [9])], drop=["b", "c"])
     first = cache.open(root)["toy/train"].provenance["finished"]
     toy.write_stream(root)
     toy.write(root, [toy.video("e", [40])], drop=["a"], invalidate=[1])
     toy.write_stream(root)
     for opened in (split, *map(pickle.loads, packed), copy.copy(split)):
+        assert opened.has_later_commit()
         assert opened.tracks.names == names
         for name, values in opened.read(windows).items():
             np.testing.assert_array_equal(values, before[name])
@@ -210,8 +212,10 @@ def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(where, 
 def test_what_is_written_again_under_its_own_name_is_told_by_name(root, toy):
     opened = cache.open(root)["toy/train"]
     opened.open_stream("resnet50")
+    labels_only = cache.open(root)["toy/train"]
     cache.invalidate(root, "toy/train", "resnet50", [1])
     toy.write_stream(root, bad_rows=[40])
+    assert (opened.has_later_commit(), labels_only.has_later_commit()) == (True, False)
     told = "features/resnet50: has been replaced .*stream 'resnet50'.*open it again"
     with pytest.raises(cache.CacheChanged, match=told):
         pickle.loads(pickle.dumps(opened)).read([[32, 36]])

@@ -156,6 +156,9 @@ class Observer:
     def show_features(self, where, done, total):
         pass
 
+    def show_growth(self, splits, fingerprint):
+        pass
+
 
 def undisturbed_run(kind, folder, progress=None):
     """The folder of a run that was not interrupted."""
