@@ -103,7 +103,7 @@ def torch_windows(
     as `kp_3d` with 49 joints and 14 in evaluation splits; the errors of `Split.windows` and
     `Split.read`.
     """
-    from cache.read.torch_windows import TorchWindows
+    from cache.read.torch_windows import TorchWindows, tell_differences
 
     opened = [splits] if isinstance(splits, Split) else splits
     is_several = isinstance(opened, Sequence) and len(opened) > 0
@@ -112,11 +112,14 @@ def torch_windows(
             "expected a split, such as cache.open(root)['3dpw/train'], or a list of splits, found "
             f"{splits!r}"
         )
-    reading = dict[str, Any](stream=stream, fields=fields, streams=streams, history=history)
     given: Any = windows if opened is splits else [windows]
     if windows is None:
         given = [split.windows(seqlen, stride, stream, tail, streams=streams) for split in opened]
     if len(given) != len(opened):
         raise ValueError(f"windows: expected those of {len(opened)} splits, found {len(given)}")
     chosen = [np.asarray(array) for array in given]
-    return TorchWindows(opened, chosen, reading, dtype, is_cut=windows is None)
+    made = TorchWindows(
+        opened, chosen, dtype, stream=stream, fields=fields, streams=streams, history=history
+    )
+    tell_differences(opened, made.streams if windows is None else ())
+    return made

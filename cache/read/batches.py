@@ -167,13 +167,14 @@ class Batch:
             )
         self._track = split.tables.track_of(self._starts)  # (B,)
         last_track = split.tables.track_of(stops - 1)
-        for is_wrong, problem in (
-            ((self._track < 0) | (last_track < 0), "in no committed track"),
-            (self._track != last_track, "of several tracks"),
-        ):
-            if is_wrong.any():
-                problem = f"rows {windows[is_wrong][0].tolist()} are {problem}"
-                raise CacheError(f"{split.name}: {problem}: take windows from windows()")
+        is_outside = (self._track < 0) | (self._track != last_track)
+        if is_outside.any():
+            window, first, last = (
+                array[is_outside][0].tolist() for array in (windows, self._track, last_track)
+            )
+            problem = "in no committed track" if min(first, last) < 0 else "of several tracks"
+            problem = f"rows {window} are {problem}: take windows from windows()"
+            raise CacheError(f"{split.name}: {problem}")
         self._streams: dict[str, _StreamWindows] = {}  # by field of features, opened on first use
         crop_scale = split.tables["track_crop_scale"][self._track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
@@ -264,7 +265,11 @@ class Batch:
         mirrored = self._labels.mirrored_rows
         if not mirrored.any():
             return
-        values[mirrored] = _mirror_rows(name, values[mirrored], self._split)
+        rows = values[mirrored]
+        if extra is None:
+            values[mirrored] = labels.mirror(name, rows)
+        else:
+            values[mirrored] = extra.mirrored(rows, self._split.name)
 
 
 def mirror(batch: Mapping[str, Any], split: OpenSplit | None = None) -> dict[str, Any]:
@@ -278,32 +283,24 @@ def mirror(batch: Mapping[str, Any], split: OpenSplit | None = None) -> dict[str
     Returns new arrays or tensors; fields that mirroring does not change are returned themselves.
     Raises ValueError for other fields: mirrored features come from a stream with mirrored crops.
     """
-    mirrored = {}
+    mirrored = dict(batch)
     for name, values in batch.items():
-        extra = None if split is None else split.extra.get(name)
-        mirrored[name] = values
-        if extra is None and name not in labels.IN_CROP:
-            if name not in (*_LABELS, *COLUMNS, *TRACK_FIELDS, _ROWS, "split"):
-                raise ValueError(
-                    f"{name}: expected labels, columns or a split with this column. Mirrored "
-                    "features come from a stream with mirrored crops: leave the field out"
-                )
+        if split is not None and name in split.extra:
+            array = np.asarray(values)
+            column = split.extra[name]
+            rows = column.mirrored(array.reshape(-1, *column.shape), split.name)
+            rows = rows.reshape(array.shape)
+        elif name in labels.IN_CROP:
+            rows = labels.mirror(name, np.asarray(values))
+        elif name in (*_LABELS, *COLUMNS, *TRACK_FIELDS, _ROWS, "split"):
             continue
-        n_axes = 1 if name in ("theta", "pose", "trans") else 2  # of a row's value
-        if extra is not None:
-            n_axes = len(extra.shape)
-        array = np.asarray(values)
-        rows = array.reshape(-1, *array.shape[array.ndim - n_axes :])
-        rows = _mirror_rows(name, rows, split).reshape(array.shape)
+        else:
+            raise ValueError(
+                f"{name}: expected labels, columns or a split with this column. Mirrored features "
+                "come from a stream with mirrored crops: leave the field out"
+            )
         mirrored[name] = rows if isinstance(values, np.ndarray) else values.new_tensor(rows)
     return mirrored
-
-
-def _mirror_rows(name: str, rows: Array, split: OpenSplit | None) -> Array:
-    """Mirror N rows of a label or an extra column of the split."""
-    if split is not None and name in split.extra:
-        return split.extra[name].mirrored(rows, split.name)
-    return labels.mirror(name, rows)
 
 
 class _StreamWindows:

@@ -217,7 +217,8 @@ class LabelFields:
 
 
 def mirror(name: str, values: Floats) -> Floats:
-    """Mirror N rows of a field or column in IN_CROP: swap left and right joints, reflect at x = 0.
+    """Mirror rows (..., *shape) of a field or column in IN_CROP: swap left and right joints,
+    reflect at x = 0.
 
     Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so
     axis-angle (a, b, c) becomes (a, -b, -c). Camera and betas do not change: a mirrored body has
@@ -225,17 +226,17 @@ def mirror(name: str, values: Floats) -> Floats:
     """
     if name == "theta":
         mirrored = values.copy()
-        mirrored[:, POSE] = mirror("pose", values[:, POSE])
+        mirrored[..., POSE] = mirror("pose", values[..., POSE])
         return mirrored
     if name == "pose":
-        pose = values.reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
+        pose = values.reshape(*values.shape[:-1], -1, 3)[..., MIRRORED_SMPL, :]
         pose[..., 1:] = 0 - pose[..., 1:]
-        return pose.reshape(len(values), -1)
+        return pose.reshape(values.shape)
     if name == "trans":
         mirrored = values.copy()
     else:
-        joints = MIRRORED_14 if values.shape[1] == _N_EVAL_JOINTS else MIRRORED_49
-        mirrored = values[:, joints]
+        joints = MIRRORED_14 if values.shape[-2] == _N_EVAL_JOINTS else MIRRORED_49
+        mirrored = values[..., joints, :]
     mirrored[..., 0] = 0 - mirrored[..., 0]  # 0 stays 0, without a sign
     return mirrored
 

@@ -10,12 +10,11 @@ import copy
 import operator
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 from torch.utils.data import Dataset
 
 from cache.read.batches import Batch, StreamFields
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from cache.read.split import Split
 
 _Item = dict[str, torch.Tensor]
-_READ_AS: Final = {  # dtype of tensors with features -> that in which they are read
-    torch.float16: "float16",
-    torch.bfloat16: "float32",
-    torch.float32: "float32",
-    torch.float64: "float64",
-}
 
 
 class TorchWindows(Dataset[_Item]):
@@ -39,55 +32,41 @@ class TorchWindows(Dataset[_Item]):
 
     Args:
         windows: of each split, (W, 2) of [start, stop) rows, all of one length.
-        reading: the arguments `stream`, `fields`, `streams` and `history` of `Split.read`.
         dtype: of features.
-        is_cut: whether these are all windows with features.
-
-    Raises ValueError if items of the splits would differ in their fields, and as `Split.read` does.
+        reading: the arguments `stream`, `fields`, `streams` and `history` of `Split.read`.
     """
 
     def __init__(
-        self,
-        splits: Sequence[Split],
-        windows: Sequence[Ranges],
-        reading: Mapping[str, Any],
-        dtype: DTypeLike | torch.dtype,
-        *,
-        is_cut: bool,
+        self, splits: Sequence[Split], windows: Sequence[Ranges], dtype: Any, **reading: Any
     ) -> None:
-        self._splits = list(splits)
-        self._by_split = list(windows)
-        self._rows = np.concatenate(self._by_split)  # (W, 2) of all splits, one after the other
-        self._split_of = np.repeat(np.arange(len(splits)), [len(chosen) for chosen in windows])
-        self._reading = dict(reading)
-        self._dtype = None  # of features, if NumPy does not have it
-        if isinstance(dtype, torch.dtype):
-            if dtype not in _READ_AS:
-                raise ValueError(f"dtype is {dtype}, expected one of {[*_READ_AS]}")
-            self._dtype = dtype
-            dtype = _READ_AS[dtype]
-        self._reading["dtype"] = dtype
-        self._process = os.getpid()
         streams = StreamFields.parse(reading["stream"], reading["streams"], reading["history"])
-        self._features = frozenset(streams.features)
-        if streams.is_default and not any(split.has_default_stream for split in splits):
-            streams = StreamFields.parse(None)
-            self._reading["stream"] = None  # also if one of this name is extracted later
+        self.streams = streams.streams
+        self._bfloat16: frozenset[str] = (
+            frozenset()
+        )  # fields to convert to what NumPy does not have
+        if isinstance(dtype, torch.dtype):
+            if dtype == torch.bfloat16:
+                self._bfloat16 = frozenset(streams.features)
+                dtype = torch.float32
+            dtype = str(dtype).removeprefix("torch.")
+        self._reading = {**reading, "dtype": dtype}
+        self._splits = list(splits)
+        self._windows = list(windows)
+        self._rows = np.concatenate(self._windows)  # (W, 2) of all splits, one after the other
+        self._split_of = np.repeat(np.arange(len(splits)), [len(chosen) for chosen in windows])
+        self._process = os.getpid()
         for split, chosen in zip(splits, windows, strict=True):
             Batch(split, chosen, streams)  # checks the windows
-            for name in streams.streams:
-                split.open_stream(name)  # so that workers open the same commit
-                if is_cut:
-                    _tell_lag(split, name)
+            for stream in streams.streams:
+                split.open_stream(stream)  # so that workers open the same commit
         self._require_equal_items()
-        _tell_rates(self._splits)
 
     @property
     def windows(self) -> Ranges | list[Ranges]:
         """The windows (W, 2), [start, stop) rows, in the order of the items; of several splits, a
         list with those of each.
         """
-        return self._by_split[0] if len(self._splits) == 1 else self._by_split
+        return self._windows[0] if len(self._splits) == 1 else self._windows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -111,8 +90,8 @@ class TorchWindows(Dataset[_Item]):
             places = np.flatnonzero(split_of == split)
             for name, array in self._splits[split].read(windows[places], **self._reading).items():
                 batch = torch.from_numpy(array)
-                if self._dtype is not None and name in self._features:
-                    batch = batch.to(self._dtype)
+                if name in self._bfloat16:
+                    batch = batch.bfloat16()
                 for place, window in zip(places.tolist(), batch, strict=True):
                     items[place][name] = window.clone()  # else it would keep the whole batch
                     if name == "rows" and len(self._splits) > 1:
@@ -120,9 +99,7 @@ class TorchWindows(Dataset[_Item]):
         return items
 
     def _require_equal_items(self) -> None:
-        """Raise ValueError unless the windows have one length, and the fields of all splits one
-        shape and dtype.
-        """
+        """Raise ValueError if items of the splits would differ in form."""
         lengths = np.unique(np.diff(self._rows)).tolist()
         if len(lengths) > 1:
             raise ValueError(f"windows: expected one length, found {lengths} rows")
@@ -146,23 +123,19 @@ class TorchWindows(Dataset[_Item]):
         return f"TorchWindows of {names}: {len(self):,} windows"
 
 
-def _tell_lag(split: Split, stream: str) -> None:
-    """Warn if a stream lacks rows of the split, whose windows are left out."""
-    n_rows = split.rows_by_shard()
-    present = np.isin(np.arange(len(n_rows)), split.open_stream(stream).shards)
-    lacking = int(n_rows[~present].sum())
-    if lacking:
-        text = f"{lacking:,} rows have no features of {stream!r} yet: their windows are left out"
-        warnings.warn(f"{split.name}: {text}", stacklevel=4)
-
-
-def _tell_rates(splits: Sequence[Split]) -> None:
-    """Warn if the splits have different numbers of rows a second."""
-    rates = []
-    for split in splits:
-        known = split.tables["track_fps"] / split.tables["track_step"]
-        rates.append(np.unique(known[np.isfinite(known)].round()).tolist())
-    if any(rate != rates[0] for rate in rates):
-        texts = [f"{split.name} {rate}" for split, rate in zip(splits, rates, strict=True)]
-        text = "windows have different lengths in time: rows a second: "
-        warnings.warn(text + ", ".join(texts), stacklevel=4)
+def tell_differences(splits: Sequence[Split], streams: Sequence[str]) -> None:
+    """Warn if streams lack rows, whose windows are left out, and if rates differ."""
+    rates = {}
+    for number, split in enumerate(splits):
+        fps = split.tables["track_fps"] / split.tables["track_step"]
+        rates[number, split.name] = np.unique(fps[np.isfinite(fps)].round()).tolist()
+        for stream in streams:
+            by_shard = split.rows_by_shard()
+            present = np.isin(np.arange(len(by_shard)), split.open_stream(stream).shards)
+            lacking = by_shard[~present].sum()
+            if lacking:
+                text = f"{lacking:,} rows have no features of {stream!r} yet"
+                warnings.warn(f"{split.name}: {text}: their windows are left out", stacklevel=3)
+    if len({*map(str, rates.values())}) > 1:
+        text = ", ".join(f"{name} {rate}" for (_, name), rate in rates.items())
+        warnings.warn(f"windows differ in time, by rows a second: {text}", stacklevel=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Final
 
 import cache
@@ -21,19 +20,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Leave younger files (default: 0; in an object store, one day)"
     add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
     help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
-    add("--unused-for", type=_days, metavar="DAYS", help=help_)
+    add("--unused-for", type=whole(0), metavar="DAYS", help=help_)
     json_option(sub)
-
-
-def _days(text: str) -> float:
-    """Type of an option in days: seconds."""
-    try:
-        days = float(text)
-    except ValueError:
-        days = math.nan
-    if not 0 <= days < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of days, such as 7, found {text!r}")
-    return days * 86400
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -43,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         unfinished=args.unfinished,
         older_than=args.older_than,
-        unused_for=args.unused_for,
+        unused_for=None if args.unused_for is None else args.unused_for * 86400,
     )
     result = CommandResult(
         {

@@ -143,7 +143,7 @@ class TrainingLoop(ABC):
             "software": software,
         }
         self._observer = observer if self.group.leads else None
-        self._grown = set[str]()  # splits that `show_growth` was called with
+        self._has_shown_growth = False
 
     def inputs(self) -> dict[str, Any]:
         """Content of config.json beside the facts and the settings."""
@@ -217,15 +217,14 @@ class TrainingLoop(ABC):
             )
 
     def _show_growth(self) -> None:
-        """Show once of each split that it has a later commit."""
-        grown = list[str]()
-        for name in self.splits.keys() - self._grown if self._observer else ():
-            with suppress(CacheError, OSError):  # a store that does not answer: reading reports it
-                if self.splits[name].has_later_commit():
-                    grown.append(name)
-        if grown and self._observer:
-            self._observer.show_growth(sorted(grown), self.fingerprint)
-            self._grown.update(grown)
+        """Show once that there are later commits."""
+        if self._observer is None or self._has_shown_growth:
+            return
+        with suppress(CacheError, OSError):  # a store that does not answer: reading reports it
+            grown = [name for name, split in self.splits.items() if split.has_later_commit()]
+            if grown:
+                self._observer.show_growth(grown, self.fingerprint)
+                self._has_shown_growth = True
 
     def _train_epoch(self, epoch: int, batches: Iterator[TrainingBatch], curves: Curves) -> None:
         """Train from the state's step to the epoch's end. batches: the run's next ones."""

@@ -149,8 +149,8 @@ def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_f
             [split],
             {"fields": ["thetta"]},
         ),
-        r"dtype is torch.int8, expected .*bfloat16": ([split], {"dtype": torch.int8}),
-        r"dtype is 'int8', expected float16": ([split], {"dtype": "int8"}),
+        "dtype is 'int8', expected float16": ([split], {"dtype": torch.int8}),
+        "dtype is 'int16', expected float16": ([split], {"dtype": "int16"}),
         r"kp_3d: .*float32\(49, 3\) in toy/train and float32\(14, 3\) in .*kp_3d_49": (
             [split, evaluation],
             {**labels, "fields": ["kp_3d"]},
@@ -167,6 +167,7 @@ def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_f
         cache.torch_windows(split, 4, 4)[1.7]
     joined = cache.torch_windows([split, evaluation], **labels, fields=["kp_3d_49"])
     assert joined[-1]["kp_3d_49"].eq(1).all()
+    assert cache.torch_windows(split, 4, 4, dtype=np.float64)[0]["features"].dtype == torch.float64
 
 
 def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path, toy):

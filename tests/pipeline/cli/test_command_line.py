@@ -170,7 +170,7 @@ MISTAKES = (  # words, and what the message names
     ),
     (
         "gc --cache {root} --unused-for week",
-        "--unused-for: expected a number of days, such as 7, found 'week'",
+        "--unused-for: expected a whole number of at least 0, found 'week'",
     ),
     ("convert penn_action/train --raw nowhere --cache {root}", "nowhere"),
     (
