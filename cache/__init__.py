@@ -105,14 +105,14 @@ def torch_windows(
     """
     from cache.read.torch_windows import TorchWindows, tell_differences
 
-    opened = [splits] if isinstance(splits, Split) else splits
-    is_several = isinstance(opened, Sequence) and len(opened) > 0
-    if not is_several or not all(isinstance(split, Split) for split in opened):
+    is_single = isinstance(splits, Split)
+    opened: Any = [splits] if is_single else splits
+    if not isinstance(opened, Sequence) or {*map(type, opened)} != {Split}:
         raise TypeError(
             "expected a split, such as cache.open(root)['3dpw/train'], or a list of splits, found "
             f"{splits!r}"
         )
-    given: Any = windows if opened is splits else [windows]
+    given: Any = [windows] if is_single else windows
     if windows is None:
         given = [split.windows(seqlen, stride, stream, tail, streams=streams) for split in opened]
     if len(given) != len(opened):

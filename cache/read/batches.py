@@ -194,10 +194,6 @@ class Batch:
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
         batch: dict[str, Array] = {}
         for name in names:
-            # In a split with this column, `kp_3d` is the same field: they share an array.
-            if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
-                batch[name] = batch["kp_3d"]
-                continue
             field = self._make_field(name, feature_dtype, buffers)
             batch[name] = _buffer(buffers, name, field)
             field.fill(batch[name])

@@ -92,9 +92,6 @@ class Rows(ABC):
         self._records = array.records
         self._check_current = array.check_current
         self._location = self._store.location(self._array_key)
-        self._beyond = "Take rows of the split's tracks."
-        if array.place.stream is not None:
-            self._beyond = "Extract the rows that the stream lacks."
         self.trailing = array.layout.column.shape
         self.dtype = array.layout.column.dtype
         self._geometry = array.layout.geometry
@@ -115,7 +112,7 @@ class Rows(ABC):
                 self._location,
                 expected=f"rows of 0 to {self._n_rows}",
                 found=f"[{first}, {end})",
-                do=self._beyond,
+                do="Take rows of tracks, of a stream those that are extracted.",
             )
         if out.flags.c_contiguous:
             self._fill(starts, seqlen, out)

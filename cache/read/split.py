@@ -175,7 +175,7 @@ class Split(OpenSplit):
     - `theta` (B, T, 85): (1, 0, 0), pose, betas
     - `kp_3d` (B, T, 49, 3): m, relative to the pelvis, in the order spin49
     - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In
-      these splits, `kp_3d` is the same, and they share an array unless one has a buffer
+      these splits, `kp_3d` is the same
     - `kp_3d_49` (B, T, 49, 3): the 49 joints, also in evaluation splits that have them
     - `w_3d` and `w_smpl` (B, T): 1 where `kp_3d` or `theta` is known
     - `valid` (B, T): 1 if evaluation may use the row

@@ -103,20 +103,18 @@ class TorchWindows(Dataset[_Item]):
         lengths = np.unique(np.diff(self._rows)).tolist()
         if len(lengths) > 1:
             raise ValueError(f"windows: expected one length, found {lengths} rows")
-        first: dict[str, str] = {}
+        first = None
         for split in self._splits:
             read = split.read(np.empty((0, 2), np.int64), **self._reading)
-            forms = {name: f"{array.dtype}{array.shape[2:]}" for name, array in read.items()}
+            forms = {(name, f"{array.dtype}{array.shape[2:]}") for name, array in read.items()}
             first = first or forms
-            for name in first | forms:
-                one, other = first.get(name, "none"), forms.get(name, "none")
-                if one != other:
-                    raise ValueError(
-                        f"{name}: expected one form in all splits, found {one} in "
-                        f"{self._splits[0].name} and {other} in {split.name}. Name `fields` that "
-                        "are equal (kp_3d_49 has the 49 joints of evaluation splits), or leave a "
-                        "split out"
-                    )
+            if forms != first:
+                raise ValueError(
+                    f"fields: expected the same form in all splits, found {sorted(forms - first)} "
+                    f"in {split.name} and {sorted(first - forms)} in {self._splits[0].name}. Name "
+                    "`fields` that are equal (kp_3d_49 has the 49 joints of evaluation splits), or "
+                    "leave a split out"
+                )
 
     def __repr__(self) -> str:
         names = ", ".join(split.name for split in self._splits)

@@ -67,7 +67,7 @@ def gc(
     dry_run: bool = False,
     unfinished: bool = False,
     older_than: float | None = None,
-    unused_for: float | None = None,
+    unused_for: float = 0.0,
     now: float | None = None,
 ) -> Collected:
     """Remove files of the cache that no manifest names. Committed rows are not affected; readers
@@ -95,9 +95,7 @@ def gc(
         require_cache(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
-    if now is None:
-        now = time.time()
-    sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now)
+    sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now or time.time())
     for split in splits:
         sweep.collected.problems += unmounted_streams(store, split).values()
         for place in places_of(store, split):
@@ -114,7 +112,7 @@ class _Sweep:
     dry_run: bool
     unfinished: bool
     older_than: float
-    unused_for: float | None
+    unused_for: float
     now: float
     collected: Collected = field(default_factory=Collected)
 
@@ -183,17 +181,15 @@ class _Sweep:
             is_empty_folder = name in names and not self.store.file_sizes(key)
             if not files and not is_empty_folder:
                 continue
-            since = self._unused_since(key, files, noted)
-            if self.unused_for is not None or key in noted:
-                staying[key] = since
+            staying[key] = self._unused_since(key, files, noted)
             if self._is_young(key):
                 why = f"younger than {self.older_than:g} s (--older-than)"
                 self.collected.skipped.append(f"{self.store.location(key)}: {why}")
                 continue
-            if self.unused_for is not None and self.now - since < self.unused_for:
+            if self.now - staying[key] < self.unused_for:
                 n_recent += 1
                 continue
-            staying.pop(key, None)
+            del staying[key]
             self.collected.removed.append(key)
             self.collected.bytes += sum(files.values())
             if not self.dry_run:
@@ -204,7 +200,7 @@ class _Sweep:
             home = self.store.location(place.manifest_folder)
             self.collected.skipped.append(f"{home}: {n_recent} of its files or folders: {why}")
         if not self.dry_run:
-            self._write_notes(place, noted, staying)
+            self._write_notes(place, noted, staying if self.unused_for else {})
             if commit.digest:
                 follow_manifest(commit)
 
@@ -213,7 +209,7 @@ class _Sweep:
         if key not in noted:
             return self.now
         written = [time.time() - self.store.age(file) for file in files]
-        return max([noted[key], *written])
+        return min(max([noted[key], *written]), self.now)
 
     def _read_notes(self, place: Place) -> dict[str, float]:
         """The entries of `unused.json`: key -> s since 1970; none if it is missing or damaged."""

@@ -20,7 +20,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Leave younger files (default: 0; in an object store, one day)"
     add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
     help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
-    add("--unused-for", type=whole(0), metavar="DAYS", help=help_)
+    add("--unused-for", type=whole(0), default=0, metavar="DAYS", help=help_)
     json_option(sub)
 
 
@@ -31,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         unfinished=args.unfinished,
         older_than=args.older_than,
-        unused_for=None if args.unused_for is None else args.unused_for * 86400,
+        unused_for=args.unused_for * 86400,
     )
     result = CommandResult(
         {

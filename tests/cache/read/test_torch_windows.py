@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_f
         ),
         "dtype is 'int8', expected float16": ([split], {"dtype": torch.int8}),
         "dtype is 'int16', expected float16": ([split], {"dtype": "int16"}),
-        r"kp_3d: .*float32\(49, 3\) in toy/train and float32\(14, 3\) in .*kp_3d_49": (
+        r"\('kp_3d', 'float32\(14, 3\)'\)\] in .* \[\('kp_3d', 'float32\(49, 3\)'\)\] in .*kp_3d_49": (
             [split, evaluation],
             {**labels, "fields": ["kp_3d"]},
         ),

@@ -212,7 +212,8 @@ def test_what_every_call_has_found_unused_for_so_long_goes(anywhere, toy):
     assert second not in collect(9.9).removed
     assert second in collect(10).removed
     assert first not in collect(14.9).removed
-    assert cache.gc(root, older_than=30 * DAY, unused_for=0).removed == []
+    late = start + 15 * DAY
+    assert cache.gc(root, older_than=30 * DAY, unused_for=7 * DAY, now=late).removed == []
     assert first in collect(15).removed
     assert len(tables_in(store)) == 1
     assert cache.verify(root).ok
