@@ -103,16 +103,18 @@ def torch_windows(
     as `kp_3d` with 49 joints and 14 in evaluation splits; the errors of `Split.windows` and
     `Split.read`.
     """
-    from cache.read.torch_windows import TorchWindows, tell_differences
+    from cache.read.torch_windows import TorchWindows, tell_lag, tell_rates
 
-    is_single = isinstance(splits, Split)
-    opened: Any = [splits] if is_single else splits
+    opened: Any = splits
+    given: Any = windows
+    if isinstance(splits, Split):
+        opened = [splits]
+        given = [windows]
     if not isinstance(opened, Sequence) or {*map(type, opened)} != {Split}:
         raise TypeError(
             "expected a split, such as cache.open(root)['3dpw/train'], or a list of splits, found "
             f"{splits!r}"
         )
-    given: Any = [windows] if is_single else windows
     if windows is None:
         given = [split.windows(seqlen, stride, stream, tail, streams=streams) for split in opened]
     if len(given) != len(opened):
@@ -121,5 +123,7 @@ def torch_windows(
     made = TorchWindows(
         opened, chosen, dtype, stream=stream, fields=fields, streams=streams, history=history
     )
-    tell_differences(opened, made.streams if windows is None else ())
+    if windows is None:
+        tell_lag(opened, made.streams)
+    tell_rates(opened)
     return made

@@ -7,6 +7,7 @@ This is a module of its own because only it imports PyTorch.
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 import os
 import warnings
@@ -121,19 +122,26 @@ class TorchWindows(Dataset[_Item]):
         return f"TorchWindows of {names}: {len(self):,} windows"
 
 
-def tell_differences(splits: Sequence[Split], streams: Sequence[str]) -> None:
-    """Warn if streams lack rows, whose windows are left out, and if rates differ."""
-    rates = {}
-    for number, split in enumerate(splits):
+def tell_lag(splits: Sequence[Split], streams: Sequence[str]) -> None:
+    """Warn if streams lack rows, whose windows are left out."""
+    for split, stream in itertools.product(splits, streams):
+        by_shard = split.rows_by_shard()
+        present = np.isin(np.arange(len(by_shard)), split.open_stream(stream).shards)
+        lacking = by_shard[~present].sum()
+        if lacking:
+            text = (
+                f"{lacking:,} rows have no features of {stream!r} yet: their windows are left out"
+            )
+            warnings.warn(f"{split.name}: {text}: their windows are left out", stacklevel=3)
+
+
+def tell_rates(splits: Sequence[Split]) -> None:
+    """Warn if the splits have different numbers of rows a second."""
+    rates = []
+    for split in splits:
         fps = split.tables["track_fps"] / split.tables["track_step"]
-        rates[number, split.name] = np.unique(fps[np.isfinite(fps)].round()).tolist()
-        for stream in streams:
-            by_shard = split.rows_by_shard()
-            present = np.isin(np.arange(len(by_shard)), split.open_stream(stream).shards)
-            lacking = by_shard[~present].sum()
-            if lacking:
-                text = f"{lacking:,} rows have no features of {stream!r} yet"
-                warnings.warn(f"{split.name}: {text}: their windows are left out", stacklevel=3)
-    if len({*map(str, rates.values())}) > 1:
-        text = ", ".join(f"{name} {rate}" for (_, name), rate in rates.items())
-        warnings.warn(f"windows differ in time, by rows a second: {text}", stacklevel=3)
+        rates.append(np.unique(fps[np.isfinite(fps)].round()).tolist())
+    if any(rate != rates[0] for rate in rates):
+        texts = [f"{split.name} {rate}" for split, rate in zip(splits, rates, strict=True)]
+        text = f"windows differ in time, by rows a second: {', '.join(texts)}"
+        warnings.warn(text, stacklevel=3)
