@@ -353,3 +353,19 @@ def test_torch_windows_says_what_it_expects_in_place_of_another_thing(made):
     for wrong in ([], [split, "toy/train"], "toy/train", made, cache.open(made)):
         with pytest.raises(TypeError, match=r"expected a split, such as .*, or a list of splits"):
             cache.torch_windows(wrong)
+
+
+def test_wrong_kinds_of_arguments_are_answered_in_our_words(made):
+    opened: Any = cache.open(made)
+    split = opened["toy/train"]
+    refused = {
+        "expected a split's name such as '3dpw/train', found 0": lambda: opened[0],
+        r"bbox: expected rows \[start, stop\), found \[5, 2\)": lambda: split.rows("bbox", 5, 2),
+        r"expected rows of 0 to 143, found \[-3, 3\)": lambda: split.rows("bbox", -3, 3),
+        r"history: expected rows by stream as .*, found 4": lambda: split.read([[0, 4]], history=4),
+    }
+    for message, call in refused.items():
+        with pytest.raises((TypeError, ValueError, CacheError), match=message):
+            call()
+    column = pickle.loads(pickle.dumps(split.column("bbox")))
+    np.testing.assert_array_equal(column[:9], split.rows("bbox", 0, 9))
