@@ -80,6 +80,7 @@ pipeline.features.networks resnet50_on_device
 pipeline.features.networks.arithmetic torch_flags
 pipeline.features.networks.cpu CpuNetwork
 pipeline.features.networks.cuda CudaNetwork
+pipeline.grades word_key
 pipeline.grades.words Grade.is_below
 vibe_model.checkpoints LoadReport
 vibe_model.hmmr.generator MovieStrip

@@ -147,7 +147,8 @@ DOCUMENTS = {
 
 def documented(name):
     """The keys that docs/terminal.md gives a command's document."""
-    (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", DOC.partition("## `--json`")[2], re.MULTILINE)
+    table = DOC.partition("## `--json`")[2]
+    (row,) = re.findall(rf"^\| (?:`[a-z]+`, )?`{name}`(?:, .*?)? \| (.*) \|$", table, re.MULTILINE)
     return re.findall(r"`([a-z_]+)`", row.partition(" (")[0])
 
 

@@ -62,7 +62,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(luigi_cfg,
     luigi_cfg("amass", DECIMATE)
     types(AMASS, "up to date")
     plan = "plan amass --set paths.raw=RAW --cache CACHE"
-    types(plan, "amass/train: up to date")
+    types(plan, "up to date: 1 split")
     types(f"{plan} --set amass.resampling=slerp", "resampling was decimate, is slerp")
     types("show amass/train --raw RAW/amass --out TMP/page.html --tracks 1")
     assert "decimate" in (tmp_path / "page.html").read_text()
@@ -274,7 +274,7 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, types):
     assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     # make data would find nothing to do either
-    types("plan penn_action/train --set paths.raw=RAW --cache CACHE", "mine, pr_vipe")
+    types("plan penn_action/train --set paths.raw=RAW --cache CACHE", "mine (untrained), pr_vipe (untrained)")
     wrong = "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE"
     types(f"{EXTRACT} --kind resnet50 --weights spn:x", wrong, code=2)
     types(f"{EXTRACT} --stream other --kind resnet50 --weights untrained:4")
