@@ -13,6 +13,7 @@ SUMS has the numbers of a video's tracks that stand with it in the cache, with t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -259,7 +260,9 @@ def _stored(tracks: Sequence[TrackRows], name: str) -> Array:
 SUMS: Final[dict[str, Callable[[Sequence[TrackRows]], float]]] = {
     "rows": lambda tracks: len(_stored(tracks, "frame_index")),
     "tracks": len,
-    "seconds": lambda tracks: sum(t.step / t.fps * len(t.columns["frame_index"]) for t in tracks),
+    "seconds": lambda tracks: sum(
+        len(t.columns["frame_index"]) * (t.step / t.fps if t.fps else math.nan) for t in tracks
+    ),
     # so many are in one frame
     "persons": lambda tracks: max(
         Counter(_stored(tracks, "frame_index").tolist()).values(), default=0

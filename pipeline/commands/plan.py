@@ -47,16 +47,16 @@ def _run(args: argparse.Namespace) -> int:
     missing = missing_files(recipes)
     broken = {} if args.names else warn_of_broken(settings.data.datasets)
 
-    documents = []
-    for state in states:
-        problems = list(dict.fromkeys([*state.problems, *missing]))
-        documents.append(state.as_dict() | {"problems": problems})
-    result = CommandResult(documents, problems=missing)
-    if broken or missing or any(state.problems for state in states):
+    result = CommandResult([], problems=missing)
+    if args.json:
+        for state in states:
+            problems = list(dict.fromkeys([*state.problems, *missing]))
+            result.document.append(state.as_dict() | {"problems": problems})
+    runs = [state.next_run for state in states if state.next_run is not None]
+    if broken or missing or any(run.problems or run.refusals for run in runs):
         result.exit_code = 2
     if states:
         result.text += tables(states)
-    runs = [state.next_run for state in states if state.next_run is not None]
     for run in runs:
         if not run.up_to_date or lost_videos(run):
             result.text += next_lines(run, None if args.all else FEW)

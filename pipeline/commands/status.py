@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     sizes = dict[str, StoredBytes]()
     if args.sizes:
         sizes = {name: StoredBytes.from_split(one.record.split) for name, one in found.items()}
-    documents = [state.as_dict() for state in states]
+    documents = [state.as_dict() for state in states] if args.json else []
     for document in documents:
         if document["split"] in sizes:
             document["sizes"] = sizes[document["split"]]

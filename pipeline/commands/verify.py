@@ -138,6 +138,8 @@ def _wrong_sums(split: cache.Split, progress: Progress) -> Iterator[cache.Damage
     """Yield damage of the tables for each video whose sums are not those of its columns."""
     for number, (entry, tracks) in enumerate(videos_by_name(split)):
         progress(number, len(split.videos), f"{split.name} sums")
+        if not entry.sums:  # of another program
+            continue
         sums = sums_of([to_track_rows(split, track) for track in tracks])
         wrong = {name: n for name, n in entry.sums.items() if sums.get(name, n) != n}
         if wrong:

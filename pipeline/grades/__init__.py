@@ -194,7 +194,8 @@ def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array
 
 
 def _has_joints(columns: Columns) -> bool:
-    return "kp_2d" in columns and bool((columns["kp_2d"][..., 2] > 0).any())
+    has_columns = {"kp_2d", "bbox"}.issubset(columns)
+    return has_columns and bool((columns["kp_2d"][..., 2] > 0).any())
 
 
 def _numbers_2d(

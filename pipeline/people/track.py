@@ -4,7 +4,7 @@ features -> windows -> training
 Two functions check the arrays of a track, by column name:
 
     other_units         values in another unit, which come from wrong raw files: a reader refuses
-                        such a video, and `verify` looks for those of cameras in the cache
+                        such a video
     column_problems     wrong types, NaN, flags without labels, which come from an error in a
                         reader's code: tests and imports check them
 """

@@ -142,12 +142,12 @@ def plan_runs(recipes: Iterable[Recipe]) -> list[NextRun]:
 
 def _plan_run(recipe: Recipe, detections: dict[Path, DetectionWork | None]) -> NextRun:
     run = NextRun(recipe)
-    if recipe.needs_demo_data:
-        return run
     problems = []
     try:
         run = replace(run, staged=staged_by_parts(recipe.root, recipe.name))
         run = replace(run, committed=committed_split(recipe.root, recipe.name))
+        if recipe.needs_demo_data:
+            return run
         conversion = plan_conversion(recipe)
         # the split whose tables are read already
         run = replace(run, conversion=conversion, committed=conversion.committed)

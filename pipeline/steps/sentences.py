@@ -287,11 +287,13 @@ def next_cell(run: NextRun) -> str:
         parts.append(f"detect {count(len(run.undetected), 'clip')}")
     if run.converts and run.conversion is not None:
         parts.append(f"convert: {run.conversion.why or 'after the detection'}")
-    streams = [work.spec.name for work in run.extractions if work.why]
-    if run.adds_rows and not (run.problems or run.recipe.needs_demo_data):
-        streams = [spec.name for spec in run.recipe.streams]
+    streams = {work.spec.name for work in run.extractions if work.why}
+    if run.adds_rows and not run.recipe.needs_demo_data:
+        streams |= {spec.name for spec in run.recipe.streams if spec.stream.kind != IMPORTED}
     if streams:
-        parts.append(f"extract {', '.join(streams)}")
+        parts.append(f"extract {', '.join(sorted(streams))}")
+    if run.problems:
+        parts.append("refused")
     return "; ".join(parts) or "-"
 
 

@@ -24,7 +24,7 @@ from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
-from pipeline.steps.sentences import problems_of
+from pipeline.steps.sentences import lost_videos, problems_of
 
 _SHOWN: Final = ("dropped", "set_aside", "notes", "assumed")  # keys of accounts
 _VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
@@ -144,7 +144,7 @@ class SplitState:
         try:
             _refuse_missing_folder(record)
             work = plan_conversion(Recipe.recorded(record.split), reads_contents=False)
-        except (PipelineError, OSError) as error:
+        except (PipelineError, cache.CacheError, OSError) as error:
             unlisted = error_text(error)
             return cls(name, committed, None, unlisted, [*problems, f"{name}: {unlisted}"])
         run = NextRun(work.recipe, record.split, work)
@@ -152,9 +152,18 @@ class SplitState:
 
     @classmethod
     def of_run(cls, run: NextRun) -> Self:
-        """The state of a split by its planned run."""
-        committed = None if run.committed is None else Committed.from_split(run.committed)
-        return cls(run.name, committed, run, problems=[*run.problems, *run.refusals])
+        """The state of a split by its planned run. What cannot be read is among its problems."""
+        problems = [*lost_videos(run), *run.problems, *run.refusals]
+        unlisted = ""
+        if run.conversion is None and not run.recipe.needs_demo_data:
+            unlisted = " ".join(run.problems)
+        committed = None
+        try:
+            if run.committed is not None:
+                committed = Committed.from_split(run.committed)
+        except (cache.CacheError, OSError) as error:
+            problems.append(error_text(error))
+        return cls(run.name, committed, run, unlisted, list(dict.fromkeys(problems)))
 
     @property
     def stays(self) -> Mapping[str, RowsBefore]:

@@ -200,7 +200,10 @@ def _update(
         drop = {name for name in committed.videos.names if name not in missing}
     items = []
     by_earlier_reader = record.earlier_reader
-    for video in sorted(named(work.listed, reasons), key=attrgetter("name")):
+    videos = named(work.listed, reasons)
+    if not differs:
+        videos.sort(key=attrgetter("name"))
+    for video in videos:
         name = video.name
         recorded = found.recorded.get(name)
         is_other = bool(differs) or name in by_earlier_reader
@@ -249,7 +252,8 @@ def _describe_unread(
     """
     missing = reasons_of_kind(found.kept, Kind.MISSING)
     known = {name: found.recorded[name] for name in missing if name in found.recorded}
-    known |= {name: stamps[name] for name in stamps.keys() - to_read - missing.keys()}
+    read_or_missing = to_read | missing.keys()
+    known |= {name: stamp for name, stamp in stamps.items() if name not in read_or_missing}
     unread = {name: changes.Seen(stamp, digests[name]) for name, stamp in known.items()}
     return unread | {name: seen[name] for name in reasons_of_kind(found.kept, Kind.UNUSABLE)}
 

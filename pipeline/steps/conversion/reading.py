@@ -210,7 +210,7 @@ class VideoReader:
             if known is not None and known.digest not in ("", file_part(pixels.pixels)):
                 lost = _count_lost(tracks)
             rows = [track.rows for track in tracks]
-            pixels = replace(pixels, sums=video_sums(rows, account.as_dict()))
+            pixels = replace(pixels, sums=_sums(rows, account))
             return ReadVideo(digest, account, rows, pixels, lost)
         except MemoryError:
             raise
@@ -221,6 +221,17 @@ class VideoReader:
             note_fault(error)
             account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
         return ReadVideo(digest, account)
+
+
+def _sums(rows: Sequence[cache.TrackRows], account: VideoAccount) -> Mapping[str, float]:
+    """The sums of a video; none, with a note, if its columns are of a form that cannot be graded,
+    as those of another package's dataset may be.
+    """
+    try:
+        return video_sums(rows, account.as_dict())
+    except Exception as error:  # which costs no row
+        account.note(f"its sums and grades are not known: {describe_error(error)}")
+        return {}
 
 
 def _place(raw: Path, video: RawVideo) -> Path:

@@ -68,19 +68,19 @@ def detect_planned(
         CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
-    report = DetectionTally(up_to_date=work.n_up_to_date, problems=dict(work.refused))
+    tally = DetectionTally(up_to_date=work.n_up_to_date, problems=dict(work.refused))
     todo = [*work.missing, *work.failed]
     if part is not None and todo:
         with part.running(work.out, RECORDS):
-            _detect_clips(work, machine, todo, dask, report, progress)
+            _detect_clips(work, machine, todo, dask, tally, progress)
     elif part is None and (todo or work.renamed):
         with _lock(work.out):
             for files, before in work.renamed.items():
                 rename_clip(files, before)
-                report.renamed[files.clip] = before.clip
-            _detect_clips(work, machine, todo, dask, report, progress)
-    report.meter.stop()
-    return report
+                tally.renamed[files.clip] = before.clip
+            _detect_clips(work, machine, todo, dask, tally, progress)
+    tally.meter.stop()
+    return tally
 
 
 def run_detection(
@@ -109,11 +109,11 @@ def _detect_clips(
     machine: DetectionResources,
     todo: Sequence[ClipFiles],
     dask: Dask,
-    report: DetectionTally,
+    tally: DetectionTally,
     progress: Progress,
 ) -> None:
-    """Detect clips on devices, on a cluster, or all of them here, and add to the report."""
-    reports = run_parts(
+    """Detect clips on devices, on a cluster, or all of them here, and add to the tally."""
+    tallies = run_parts(
         functools.partial(_detect_on_worker, work, machine),
         todo,
         dask,
@@ -124,11 +124,11 @@ def _detect_clips(
         progress=progress,
     )
     n_done = 0
-    with contextlib.closing(reports):
-        for clips, of_clips in reports:
-            report.add(of_clips)
+    with contextlib.closing(tallies):
+        for clips, of_clips in tallies:
+            tally.add(of_clips)
             n_done += len(clips)
-            progress(n_done, len(todo), count(report.frames, "frame"))
+            progress(n_done, len(todo), count(tally.frames, "frame"))
 
 
 def _detect_on_worker(
@@ -210,7 +210,7 @@ class _DetectionRun:
             timeout=machine.timeout,
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
-        self.report = DetectionTally(meter=Meter(decoders=n_decoders))
+        self.tally = DetectionTally(meter=Meter(decoders=n_decoders))
         self.n_done = 0  # clips that have a keypoint file, or were given up
 
     def run(self) -> DetectionTally:
@@ -221,8 +221,8 @@ class _DetectionRun:
             finally:
                 for clip in self.open_clips.values():
                     clip.text.close()
-        self.report.meter.stop()
-        return self.report
+        self.tally.meter.stop()
+        return self.tally
 
     def _detect_all(self) -> None:
         clip: OpenClip | None = None
@@ -230,7 +230,7 @@ class _DetectionRun:
             for result in self.pool.poll(0 if clip is not None else 1):
                 name, start = result.task
                 decoded = result.get()
-                self.report.meter.add(decode=result.seconds)
+                self.tally.meter.add(decode=result.seconds)
                 if isinstance(decoded, Failed):  # that is the end of its clip
                     why = f"after frame {start}: the process that decodes it {decoded.message}"
                     problem = Video(self.work.raw, name).unreadable(why)
@@ -259,14 +259,14 @@ class _DetectionRun:
         if frames:
             images = [frame.image for frame in frames]
             is_key = [frame.is_key for frame in frames]
-            with self.report.meter.measure("model"):
+            with self.tally.meter.measure("model"):
                 results = self.detect(images, is_key)
             for frame, people in zip(frames, results, strict=True):
                 clip.add_people(frame.number, people)
-                self.report.persons += len(people.boxes)
-            self.report.frames += len(frames)
-            n_frames = count(self.report.frames, "frame")
-            message = f"{n_frames}, {clip.files.clip}{self.report.meter.slowest}"
+                self.tally.persons += len(people.boxes)
+            self.tally.frames += len(frames)
+            n_frames = count(self.tally.frames, "frame")
+            message = f"{n_frames}, {clip.files.clip}{self.tally.meter.slowest}"
             self.progress(self.n_done, len(self.todo), message)
         if task.problem is not None:
             self._close(clip, task.problem)
@@ -281,10 +281,10 @@ class _DetectionRun:
             self._close(clip, error)
             return
         if record.lost:
-            self.report.damaged[clip.files.clip] = record.remarks()[0]
-        with self.report.meter.measure("write"):
+            self.tally.damaged[clip.files.clip] = record.remarks()[0]
+        with self.tally.meter.measure("write"):
             write_clip(self.work, clip, record)
-        self.report.detected += 1
+        self.tally.detected += 1
         self._close(clip)
 
     def _check(self, clip: OpenClip) -> ClipRecord:
@@ -304,13 +304,13 @@ class _DetectionRun:
         return clip.record
 
     def _close(self, clip: OpenClip, error: RawDataError | None = None) -> None:
-        """End the work on a clip. error: why it gets no keypoint file, to be recorded in the report
+        """End the work on a clip. error: why it gets no keypoint file, to be recorded in the tally
         and in a file (`failed`).
         """
         if error is not None:
             reason = str(error).encode(errors="backslashreplace")
             write_atomic(clip.files.failed, reason, shared=True)
-            self.report.problems[clip.files.clip] = str(error)
+            self.tally.problems[clip.files.clip] = str(error)
         del self.open_clips[clip.files.clip]
         clip.text.close()
         self.n_done += 1

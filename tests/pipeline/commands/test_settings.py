@@ -274,7 +274,10 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, types):
     assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     # make data would find nothing to do either
-    types("plan penn_action/train --set paths.raw=RAW --cache CACHE", "mine (untrained), pr_vipe (untrained)")
+    types(
+        "plan penn_action/train --set paths.raw=RAW --cache CACHE",
+        "mine (untrained), pr_vipe (untrained)",
+    )
     wrong = "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE"
     types(f"{EXTRACT} --kind resnet50 --weights spn:x", wrong, code=2)
     types(f"{EXTRACT} --stream other --kind resnet50 --weights untrained:4")

@@ -2,13 +2,17 @@
 
 import csv
 import io
+import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import cache
+from cache.write.copy import to_track_rows
 from pipeline import accounting
+from pipeline.grades import video_sums
 from tests import made_splits
 
 
@@ -85,3 +89,14 @@ def test_verify_compares_sums_with_rows(rows, code, tmp_path, types):
     wrong = "sums of video 'a': expected" if code else "intact"
     types("verify --cache CACHE", wrong, code=code)
     types("verify --cache CACHE --fast", "intact")
+
+
+def test_a_track_of_any_columns_has_sums(penn):
+    penn.converted()
+    (whole,) = [to_track_rows(penn.split, track) for track in penn.split.tracks][:1]
+    names = [name for name in whole.columns if name != "frame_index"]
+    for n in range(len(names) + 1):
+        for chosen in itertools.combinations(names, n):
+            columns = {name: whole.columns[name] for name in ("frame_index", *chosen)}
+            sums = video_sums([replace(whole, columns=columns, fps=0.0)], {})
+            assert (sums["rows"], sums["tracks"], np.isnan(sums["seconds"])) == (8, 1, True)
