@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import shlex
+import signal
 import socket
 import sys
 import tempfile
@@ -139,7 +140,7 @@ def _require_runnable(config: Any, options: argparse.Namespace) -> None:
     if running is not None:
         typed = shlex.join(["luigi", *sys.argv[1:]])
         sys.stderr.write(
-            f"error: another `{typed}` runs here already (process {running}): wait for it, or end "
+            f"busy: another `{typed}` runs here already (process {running}): wait for it, or end "
             "it\n"
         )
         raise SystemExit(config.getint("retcode", "already_running"))
@@ -250,7 +251,8 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
         if str(error) not in reported:
             message = task.message_of(error)
         reported.add(str(error))
-        _complain(console.task_line(task.verb, task.what, message))
+        mark = console.BUSY if isinstance(error, Busy) else console.WRONG
+        _complain(console.task_line(task.verb, task.what, message), mark)
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
@@ -262,13 +264,22 @@ def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
 
 @luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
 @luigi.Task.event_handler(luigi.Event.TIMEOUT)
-def _note_lost_process(task: luigi.Task, message: str) -> None:  # noqa: ARG001 - Luigi's signature
+def _report_lost_process(task: luigi.Task, message: str) -> None:
+    """Print a task whose process ended without a result. message: Luigi's."""
     _failed.value = 1
+    if isinstance(task, PipelineTask):
+        text = f"its process {message.partition(task.task_id)[2].strip()}"
+        number = message.rpartition(" exit code -")[2]
+        if number.isdecimal():
+            text = f"its process was killed by {signal.Signals(int(number)).name}"
+            if int(number) == signal.SIGKILL:
+                text += ", most likely because memory ran out: use fewer workers, or allow more"
+        _complain(console.task_line(task.verb, task.what, text))
 
 
-def _complain(text: str) -> None:
-    """Print the message of a failure, after the mark "✗"."""
-    console.err.print(f"{console.WRONG} {plain(text)}")
+def _complain(text: str, mark: str = console.WRONG) -> None:
+    """Print the message of a failure, after its mark."""
+    console.err.print(f"{mark} {plain(text)}")
 
 
 @functools.cache

@@ -130,7 +130,7 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
     words = ["--raw", "work/../downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
     assert main(["init", "work", "--real", *words]) == 1
     missing = capsys.readouterr().err.splitlines()
-    assert missing == ["! --body /smpl: there is no such file or folder"]
+    assert missing == ["error: --body /smpl: there is no such file or folder"]
     loaded = settings.load(tmp_path / "work" / "luigi.cfg")
     assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))
     assert str(loaded.stream.stream.weights) == f"spin:{tmp_path / 'net.pt'}"

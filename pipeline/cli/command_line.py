@@ -25,14 +25,23 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from pipeline.cli.console import ERROR, BrokenPipe, err, out, plain
+from pipeline.cli.console import (
+    BUSY,
+    ERROR,
+    BrokenPipe,
+    err,
+    explanations,
+    is_only_busy,
+    out,
+    plain,
+)
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command
 from pipeline.errors import PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 "
-    "terminated (docs/terminal.md)"
+    "exit codes: 0 done; 1 problems found; 2 error; 75 busy, try again later; 130 interrupted; 141 "
+    "broken pipe; 143 terminated (docs/terminal.md)"
 )
 
 # what an interrupted command says about its output (`Command.kept`)
@@ -41,6 +50,8 @@ WORK_KEPT: Final = "finished work is kept; the same command continues"
 SHARDS_KEPT: Final = (
     "finished shards (8,192 rows each) are kept; the same command continues from there"
 )
+
+TRY_LATER: Final = 75  # exit code, as in sysexits.h
 
 GPU_FULL: Final = (
     "Set a smaller batch_size in [features] (of precision = fast) or in the training's "
@@ -199,6 +210,7 @@ def run(
 ) -> int:
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     set_up_process()
+    explanations.clear()
     arguments = list(sys.argv[1:] if argv is None else argv)
     handlers = listen()
     if argv is None:
@@ -222,26 +234,28 @@ def run(
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()
-            err.print(f"{ERROR} {plain(_message_of(error, args))}")
-            return 2
-    return code
+            mark, message = _message_of(error, args)
+            err.print(f"{mark} {plain(message)}")
+            code = 2
+    return TRY_LATER if code and is_only_busy() else code
 
 
-def _message_of(error: Exception, args: argparse.Namespace) -> str:
-    """Message of an error that ends a command: what is wrong, and what to do."""
-    from cache import CacheError  # --help does not need it
+def _message_of(error: Exception, args: argparse.Namespace) -> tuple[str, str]:
+    """Mark and message of an error that ends a command: what is wrong, and what to do."""
+    from cache import Busy, CacheError  # --help does not need it
 
     if isinstance(error, PipelineError | CacheError | OSError):
         places = (getattr(args, key, None) for key in ("cache", "out"))
-        return error_text(error, [path for path in places if path is not None])
+        message = error_text(error, [path for path in places if path is not None])
+        return BUSY if isinstance(error, Busy) else ERROR, message
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
         problem, _, _ = str(error).partition(". GPU")
-        return f"the GPU's memory is full ({problem}). {GPU_FULL}"
+        return ERROR, f"the GPU's memory is full ({problem}). {GPU_FULL}"
     if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         do = "Allow this process more: ulimit -v, or the job's limit."
-        return f"too little memory ({error}). {do}"
+        return ERROR, f"too little memory ({error}). {do}"
     do = "This is a bug in this program: --debug shows where."
-    return f"{type(error).__name__}: {error}. {do}"
+    return ERROR, f"{type(error).__name__}: {error}. {do}"
 
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:

@@ -34,8 +34,12 @@ DOUBT: Final = "[yellow]![/yellow]"  # a warning
 WRONG: Final = "[red]✗[/red]"  # a problem
 IDLE: Final = "[dim]·[/dim]"  # information; nothing was done
 ERROR: Final = "[red]error:[/red]"
+BUSY: Final = "[yellow]busy:[/yellow]"  # another process writes what this one needs
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
+
+# of this process: mark and text of each printed line that explains an exit code other than 0
+explanations: Final = list[tuple[str, str]]()
 
 # widths (characters) of the first two columns of `task_line`
 VERB_WIDTH: Final = 10
@@ -51,6 +55,22 @@ class _TerminalConsole(Console):
 
     failure: OSError | None = None  # of writing, for example on a full disk
     is_pipe_broken = False
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(self._explain, objects), **options)
+
+    def _explain(self, shown: Any) -> Any:
+        """Note a problem. Without a terminal, each of its lines begins with "error:" or "busy:"."""
+        if not isinstance(shown, str):
+            return shown
+        mark, _, text = shown.strip().partition(" ")
+        if mark not in (WRONG, ERROR, BUSY):
+            return shown
+        explanations.append((mark, text))
+        if self.is_terminal:
+            return shown
+        mark = BUSY if mark == BUSY else ERROR
+        return "\n".join(f"{mark} {line.strip()}" for line in text.splitlines())
 
     def _write_buffer(self) -> None:
         try:
@@ -109,6 +129,11 @@ out: Final = _TerminalConsole(
 err: Final = _TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 # standard output for JSON and documents; unlike `out`, not affected by `text_to_stderr`
 documents: Final = _TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
+
+
+def is_only_busy() -> bool:
+    """Whether each problem so far is that another process writes: later, it may be gone."""
+    return {mark for mark, _ in explanations} == {BUSY}
 
 
 def task_line(verb: str, what: str, detail: str) -> str:

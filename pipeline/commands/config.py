@@ -75,8 +75,9 @@ def _run(args: argparse.Namespace) -> int:
         problems.append(f"{message}. This is needed for training, not for `Data`.")
     if args.check:
         problems += _problems(settings)
+    show = err.show_problem if args.check else err.warn
     for text in problems:
-        err.warn(text)
+        show(text)
     if args.check and not (problems or args.json):
         out.print(f"{console.DONE} {plain(str(file))}: correct, training can start")
     return int(args.check and bool(problems))

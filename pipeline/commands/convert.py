@@ -61,8 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     work = plan_conversion(recipe)
     with bar(f"convert {work.name}", err, unit="video") as progress:
         report = run_conversion(work, args.cfg, progress, args.part)
-    failed_again = args.retry and bool(report.warnings)
-    return report.print("convert", work.name) or int(failed_again)
+    if args.retry:  # what failed again
+        report = replace(report, flaws=[*report.flaws, *report.warnings], warnings=())
+    return report.print("convert", work.name)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -55,6 +55,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.json:
         print_json(report.document)
+        for flaw in report.flaws:
+            err.show_problem(flaw)
         return int(bool(report.flaws))
     code = report.print("detect", args.raw.name)
     if args.part is not None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, CommandResult, plain, print_result
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import command
 from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool
@@ -190,7 +190,8 @@ def _problems(examination: Examination) -> Iterator[str]:
         return
     yield ""
     summary = plain(f"in {examination.raw}: {_summary(examination)}")
-    yield f"[bold]{examination.dataset}[/bold] {summary}"
+    heading = f"[bold]{examination.dataset}[/bold] {summary}"
+    yield f"{WRONG} {heading}" if examination.missing or examination.is_in_part else heading
     yield from (f"  {DOUBT} {plain(text)}" for text in examination.mistakes)
     sources = _sources(examination)
     verb = "get"

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     for key, value in named.items():
         path = Path(value.removeprefix("spin:").removeprefix("file:"))
         if path.is_absolute() and not path.exists():  # the name of weights is neither
-            err.warn(f"--{key} {path}: there is no such file or folder")
+            err.show_problem(f"--{key} {path}: there is no such file or folder")
             code = 1
     return code
 

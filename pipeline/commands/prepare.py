@@ -20,7 +20,7 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import WORK_KEPT, Command, every_option
-from pipeline.cli.console import DOUBT, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
+from pipeline.cli.console import BUSY, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, from_here, size
@@ -185,8 +185,8 @@ def _bar(verb: str, what: str, unit: str = "") -> AbstractContextManager[Progres
 
 
 def _detect(runs: Sequence[NextRun], settings: Settings) -> int:
-    """Detect people once for all splits, and print the report. Returns the number of clips that
-    cannot be used.
+    """Detect people once for all splits, and print the report. Returns 1 if a clip cannot be
+    used.
     """
     recipes = [run.recipe for run in runs if run.undetected or run.detection is not None]
     work = plan_unlabelled(recipes[0]) if recipes else None  # all share folder and detector
@@ -195,8 +195,7 @@ def _detect(runs: Sequence[NextRun], settings: Settings) -> int:
     name = recipes[0].dataset.name
     with _bar("detect", name, "clip") as progress:
         report = run_detection(work, settings, progress)
-    report.report("detect", name)
-    return report.flaws
+    return report.print("detect", name)
 
 
 def _run_steps(runs: Sequence[NextRun], settings: Settings) -> int:
@@ -207,13 +206,12 @@ def _run_steps(runs: Sequence[NextRun], settings: Settings) -> int:
     by_verb = {"convert": _convert, "extract": _extract, "show": _show}
     for (verb, step), run in itertools.product(by_verb.items(), runs):
         try:
-            report = step(run, settings)
-            n_flaws += report.flaws
-            report.report(verb, run.name)
+            n_flaws += step(run, settings).print(verb, run.name)
         except ERRORS as error:
             n_flaws += 1
             detail = plain(error_text(error, [run.recipe.root]), keep=LAYOUT)
-            err.print(f"{WRONG} {task_line(verb, run.name, detail)}")
+            mark = BUSY if isinstance(error, cache.Busy) else WRONG
+            err.print(f"{mark} {task_line(verb, run.name, detail)}")
     return n_flaws
 
 
@@ -315,7 +313,7 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
         out.print(f"  page {plain(from_here(page))}")
     rejected = [f"rejected {text}" for text in ConversionRecord(split).rejections()]
     for text in few(rejected, FEW, status):
-        out.print(f"  {DOUBT} {plain(text)}")
+        out.show_problem(f"{split.name}: {text}")
     return len(rejected)
 
 

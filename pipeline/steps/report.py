@@ -24,27 +24,28 @@ class Report:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    # number of clips that were given up or are damaged, and of rows without features; if it is
-    # not 0, the command exits with 1
-    flaws: int = 0
+    # clips that were given up or are damaged, and rows without features: a command exits with 1
+    flaws: Sequence[str] = ()
     document: Mapping[str, Any] = field(default_factory=dict)  # counts and names, as JSON values
 
-    def _show(self, verb: str, what: str) -> None:
+    def _show(self, verb: str, what: str, warnings: Sequence[str]) -> None:
         """Print lines such as `✓ convert    3dpw/train    ...`, then warnings and notes."""
         for detail in self.details:
             out.print(f"{self.mark} {task_line(verb, what, plain(detail))}")
-        for text in (*self.warnings, *self.notes):
+        for text in (*warnings, *self.notes):
             out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
 
     def report(self, verb: str, what: str) -> None:
         """Print it. Raises PipelineError with the problems, if there are any."""
-        self._show(verb, what)
+        self._show(verb, what, [*self.flaws, *self.warnings])
         if self.problems:
             raise PipelineError("\n".join(self.problems))
 
     def print(self, verb: str, what: str) -> int:
-        """Print it as the result of a command, with its problems. Returns the exit code."""
-        self._show(verb, what)
-        for problem in self.problems:
+        """Print it as the result of a command, with what explains its exit code, which is
+        returned.
+        """
+        self._show(verb, what, self.warnings)
+        for problem in (*(f"{what}: {flaw}" for flaw in self.flaws), *self.problems):
             out.show_problem(problem)
         return int(bool(self.problems or self.flaws))

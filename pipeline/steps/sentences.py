@@ -106,13 +106,13 @@ def conversion_report(
     summary += f": {'; '.join(accounting_lines(totals))}"
     renamed = [f"renamed {before} -> {name}" for name, before in work.renamed.items()]
     labels = filter(None, [recipe.dataset.label_note(recipe.raw, recipe.split)])
-    remarks = (*labels, *document["damaged"], *document["notes"])
+    remarks = (*labels, *document["notes"])
     csv = command("status", "--csv", "--cache", str(recipe.root))
     return Report(
         details=[summary, *few(renamed, FEW, csv)],
         mark=DONE if totals["frames"]["kept"] and not problems else DOUBT,
         warnings=few([f"rejected {text}" for text in document["rejected"].values()], FEW, every),
-        flaws=len(document["damaged"]),
+        flaws=few(document["damaged"], FEW, every),
         notes=[
             *document["assumed"],
             *notes_on_videos(work, totals),
@@ -242,12 +242,12 @@ def detection_report(work: DetectionWork, tally: DetectionTally) -> Report:
         stand_in = "stand-in detector: use these keypoints only to try the pipeline"
     failures = few([*tally.problems.values()], FEW, work.retry_command)
     damaged = [f"{clip}: {remark}" for clip, remark in tally.damaged.items()]
-    texts = (describe_others(work.raw), stand_in, *damaged, *failures)
+    texts = (describe_others(work.raw), stand_in)
     return Report(
         details=details,
         mark=DONE if has_results else IDLE,
         warnings=[*filter(None, texts)],
-        flaws=len(tally.problems) + len(tally.damaged),
+        flaws=[*damaged, *failures],
         document=tally.as_dict() | {"stand_in": work.detector.stand_in},
     )
 

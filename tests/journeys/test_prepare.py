@@ -133,7 +133,7 @@ def miss_a_clip(terminal, clips, prepare):
     """The rows of a missing clip are kept, and a new stream of them waits until it is back."""
     types = terminal.types
     (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")
-    types(prepare, r"✗ convert +videos/train .* missing from clips; the rows are kept", code=1)
+    types(prepare, r"error: videos/train: .* missing from clips; the rows are kept", code=1)
 
     another = prepare.replace("--stream means", "--stream homography")
     waits = r"homography: 41 rows of 1 video wait for images: more/b\.mp4 \(no "

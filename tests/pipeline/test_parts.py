@@ -377,5 +377,5 @@ def test_the_last_command_removes_files_of_parts_that_were_killed_long_ago(penn,
 def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, types, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
-        types(f"{CONVERT} CACHE", "running-2-of-3: expected no running part", code=2)
+        types(f"{CONVERT} CACHE", "running-2-of-3: expected no running part", code=75)
     assert not cache.FeatureCache(penn.root).splits

@@ -113,7 +113,7 @@ class Ran:
 
     @property
     def failures(self):
-        return [line for line in self.lines if line.startswith("✗")]
+        return [line for line in self.lines if line.startswith(("error:", "busy:"))]
 
     def only_failure(self, code):
         """The one failure that was printed, without traceback, of a command with this exit code."""

@@ -58,7 +58,7 @@ def failure(ran):
     """The one failure of the split."""
     assert ran.code == FAILED, ran.shown
     assert "Traceback" not in ran.shown
-    (line,) = [line for line in ran.failures if line.startswith(f"✗ extract    {TRAIN} ")]
+    (line,) = [line for line in ran.failures if line.startswith(f"error: extract    {TRAIN} ")]
     return line
 
 

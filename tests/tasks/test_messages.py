@@ -138,7 +138,7 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
     project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
     ran = build(project, "Data")
     message = ran.only_failure(FAILED)
-    assert message.startswith("✗ convert    dances/*")
+    assert message.startswith("error: convert    dances/*")
     assert "dataset 'dances' of package dances cannot be loaded: SyntaxError" in message
     assert ran.done == ["convert amass/train"]
 
@@ -167,7 +167,7 @@ def test_an_unknown_task_is_one_line_and_ctrl_c_shows_the_command_that_continues
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "cache/amass"),
-            "✗ convert amass/train cache/amass: no space left on its disk. Make room, then run "
+            "error: convert amass/train cache/amass: no space left on its disk. Make room, then run "
             "the same command",
         ),
         (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),

@@ -95,7 +95,7 @@ def run_extraction(
 ) -> Report:
     """Extract streams of one split; a `part` stages its share. Raises as `extract_together` does.
 
-    Flaws are rows without features.
+    Flaws name rows without features.
     """
     details = []
     for work in works:
@@ -110,20 +110,20 @@ def run_extraction(
         upcoming, settings.features, dask=settings.dask, part=part, progress=progress
     )
     warnings = []
+    flaws = []
     for extraction in extractions:
         if extraction.shards or not extraction.problem:
             details.append(sentences.describe_extraction(extraction, is_part=part is not None))
         for kind, n in extraction.problems.items():
-            warnings.append(f"{count(n, 'row')} without features: {kind}")
-        warnings += extraction.examples
+            flaws.append(f"{count(n, 'row')} without features: {kind}")
+        flaws += extraction.examples
         if part is not None:
             for video, why in extraction.lost.items():
                 warnings.append(f"{video} is left to a later run: {why}")
             if _is_committed_meanwhile(extraction.work):
                 warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
-    n_lost = sum(extraction.problems.total() for extraction in extractions)
-    return Report(details=details, warnings=warnings, problems=problems, flaws=n_lost)
+    return Report(details=details, warnings=warnings, problems=problems, flaws=flaws)
 
 
 def _is_committed_meanwhile(work: ExtractionWork) -> bool:

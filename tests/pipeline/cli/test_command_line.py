@@ -55,7 +55,7 @@ def test_rejected_videos_and_rows_without_features_are_in_the_document(
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     convert()
     shown = extract(code=1).out
-    assert "! 1 row without features: picture_empty" in shown
+    assert "error: penn_action/train: 1 row without features: picture_empty" in shown
     assert "0005, frame 1: " in shown
     (row,) = json.loads(status_of("--json"))
     assert (row["split"], row["tracks"], row["stand_in"]) == (penn.name, 2, True)
@@ -66,7 +66,7 @@ def test_rejected_videos_and_rows_without_features_are_in_the_document(
     assert (rejected["set_aside"], rejected["failed"]) == ("bad_label_file", True)
     for shard in (penn.root / penn.name / "features/resnet50_ok/c").iterdir():
         shard.unlink()
-    assert "✗ penn_action/train: resnet50 is damaged: " in status_of(code=1)
+    assert "error: penn_action/train: resnet50 is damaged: " in status_of(code=1)
 
 
 def test_a_row_that_is_not_finite_costs_itself_alone(
@@ -84,7 +84,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
 
     monkeypatch.setattr(network, "__call__", overflow)
     shown = extract(code=1).out
-    assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
+    assert "22 rows computed" in shown and "error: penn_action/train: 1 row without features: not_finite" in shown
     assert re.search(r"track 000\d/0, frame \d: its numbers are not finite in float16\n", shown)
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
     reasons = "not_finite or picture_empty"

@@ -111,7 +111,7 @@ def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg,
     damaged.write_bytes(damaged.read_bytes()[:20])
     luigi_cfg()
     # the other split is planned all the same
-    types("plan", "✗ ", str(damaged), "penn_action/test", code=2)
+    types("plan", "error: ", str(damaged), "penn_action/test", code=2)
     (train, test) = types_json("plan", code=2)
     assert (len(train["problems"]), test["problems"]) == (1, [])
 

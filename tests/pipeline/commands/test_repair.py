@@ -45,7 +45,7 @@ def test_a_damaged_shard_costs_just_its_rows(
     spoil(penn, shard)
     reads.clear()
     shown = command_line(REPAIR).out
-    assert shown.startswith(f"✗ {penn.root / shard}: ")
+    assert shown.startswith(f"error: {penn.root / shard}: ")
     assert dropped in shown
     assert shown.splitlines()[-1].startswith("✓ intact: ")
     assert penn.split.manifest["accounting"]["videos"]["kept"] == kept

@@ -80,7 +80,7 @@ def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an
     hide(penn, "0003", tmp_path)  # beside 0001 in the first shard
     types(f"{CONVERT} CACHE", code=1)
     extract("resnet50", "16 rows computed")  # it has the lost clip's rows
-    extract("homography", f"✗ penn_action/train: {WAITS}", code=1)
+    extract("homography", f"error: penn_action/train: {WAITS}", code=1)
     assert lacking(penn, "homography") == ["0003/0"]
     # the first frame needs no image: it has none before it
     assert penn.rows("features/homography_ok")["0003/0"].tolist() == [2, *[0] * 7]

@@ -44,7 +44,7 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, s
     rows, before = penn.rows("kp_2d"), penn.everything()
     penn.remove("0005")
     for _ in range(2):
-        types(CONVERT, "✗ penn_action/train: 1 video missing from", "0005", DROP, code=1)
+        types(CONVERT, "error: penn_action/train: 1 video missing from", "0005", DROP, code=1)
     assert penn.everything() == before
     plan = penn.plan()
     assert (plan.up_to_date, plan.missing) == (True, {"0005": ""})
@@ -127,13 +127,13 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     )
     for read in ["0003"], []:  # it is read again only after a change
         reads.clear()
-        shown = types(CONVERT, f"✗ {problem}", "or delete their rows: ", DROP, code=1)
+        shown = types(CONVERT, f"error: {problem}", "or delete their rows: ", DROP, code=1)
         assert ("rejected" in shown, reads.names) == (False, read)
     assert convert_step(penn).problems == problems_of(penn.plan()), "Luigi's task fails"
     types(f"{CONVERT} --strict", "--strict: its rows are of an earlier state", code=2)
     assert status()["unusable"].keys() == {"0003"}
-    types(f"{STATUS} --all", f"✗ {problem}", "unusable: 0003: bad_label_file: ", code=1)
-    types("plan penn_action/train --cache CACHE", f"✗ {problem}")
+    types(f"{STATUS} --all", f"error: {problem}", "unusable: 0003: bad_label_file: ", code=1)
+    types("plan penn_action/train --cache CACHE", f"error: {problem}")
     types(f"{CONVERT} --retry", "0003: bad_label_file", code=1)
     penn.label("0003").write_bytes(good)
     assert "0003" not in types(STATUS), "it may be good again"
@@ -443,7 +443,7 @@ def test_a_split_without_a_row_is_a_failure_everywhere(why, had_rows, penn, type
         penn.converted()
     EMPTY[why](penn)
     types(f"{CONVERT} {DROP if had_rows else ''}", code=1)
-    said = "✗ penn_action/train: no rows: none of 3 videos could be used"
+    said = "error: penn_action/train: no rows: none of 3 videos could be used"
     for _ in range(2):  # also when it was converted before
         types(CONVERT, said, why, code=1)
     types("extract penn_action/train --cache CACHE", why, code=1)
