@@ -27,12 +27,12 @@ from cache.format.track_tables import VideosByName
 from pipeline.accounting import NOT_NOW, VideoAccount, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.base import Dataset
-from pipeline.errors import RawDataError, describe_error, faults, note_fault
+from pipeline.errors import PipelineError, RawDataError, describe_error, faults, note_fault
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import CommittedClip, RawVideo, changes
-from pipeline.files.raw.files import caching, remember
+from pipeline.files.raw.files import caching, is_folder_there, remember
 from pipeline.grades import video_sums
 from pipeline.people.track import Track
 from pipeline.processes import Failed
@@ -123,7 +123,7 @@ def attach_clips(items: Iterable[Item], committed: cache.Split | None) -> list[I
 
 def _refuse_other_files(recipe: Recipe, item: Item, read: ReadVideo) -> ReadVideo:
     """Return the video as it was read; or rejected, if the files that were read differ from those
-    of now.
+    of now. Raises PipelineError if the raw folder is gone.
     """
     raw = recipe.raw
     video = item.video
@@ -132,6 +132,10 @@ def _refuse_other_files(recipe: Recipe, item: Item, read: ReadVideo) -> ReadVide
     if not failed or changes.stamp(raw, video) == item.stamp:
         if read.stamp == item.stamp or read.fingerprint == changes.video_digest(raw, video):
             return read
+    if not (is_folder_there(raw) and any(raw.iterdir())):
+        raise PipelineError(
+            f"{raw}: the raw folder is gone. Mount or restore it, then run the same command again."
+        )
     account = VideoAccount(video.name)
     message = f"{raw}: files of {video.name} changed while they were read. {LATER}"
     account.reject(NOT_NOW, message)
