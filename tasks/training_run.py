@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cli import console
+from pipeline.cli.text import count
 from tasks.base import fact, say, warn
 from tasks.settings import settings
 from vibe_model.metrics import score_text
@@ -39,11 +40,12 @@ class TrainingView:
         self._what = what
         self._score_of = score_of
         self._losses = list[float]()  # of this epoch's steps
-        self._loss = ""  # text of the last one, which is shown again after a skipped step
+        self._loss = ""  # text of the last step's
+        self._n_skipped = 0  # steps of this epoch whose loss was not finite
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
 
     def show_features(self, where: str, done: int, total: int) -> None:
-        self._progress(done, total, f"features {where}")
+        self._progress(done, total, f"features {where}", unit="row")
         if done == total:
             fact("features", where)
 
@@ -53,7 +55,10 @@ class TrainingView:
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show the step's loss, and warn if it is an outlier."""
-        if loss is not None:
+        if loss is None:
+            self._n_skipped += 1
+            self._loss = f"loss not finite, {count(self._n_skipped, 'step')} skipped"
+        else:
             if len(self._losses) >= FEWEST_STEPS:
                 _warn_of_outlier(progress.n_done, loss, fmean(self._losses))
             self._losses.append(loss)
@@ -65,6 +70,10 @@ class TrainingView:
     ) -> None:
         """Show the mean loss and the scores; in a log, as a line."""
         self._losses.clear()
+        if self._n_skipped:
+            n_steps = count(self._n_skipped, "step")
+            warn(f"epoch {progress.epoch + 1}: loss not finite, {n_steps} skipped")
+            self._n_skipped = 0
         if loss is not None:
             self._loss = f"mean loss {loss:.4g}"
         for split, metrics in validation.items():

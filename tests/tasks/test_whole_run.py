@@ -142,6 +142,35 @@ def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
     assert both in capsys.readouterr().out
 
 
+def test_steps_whose_loss_is_not_finite_are_counted_in_each_line_and_at_the_epoch_s_end(capsys):
+    shown = []
+    view = TrainingView(lambda done, total, message="", **unit: shown.append(message), "VIBE")
+    for step, loss in enumerate([0.5, None, None, 0.25], start=1):
+        view.show_step(TrainingProgress(1, 3, step, 4), loss)
+    assert [message.partition("  ")[0] for message in shown] == [
+        "loss 0.5",
+        "loss not finite, 1 step skipped",
+        "loss not finite, 2 steps skipped",
+        "loss 0.25",
+    ]
+    view.show_epoch(TrainingProgress(1, 3, 4, 4), 0.375, {})
+    assert capsys.readouterr().out == "  ! epoch 2: loss not finite, 2 steps skipped\n"
+
+
+def test_a_terminated_training_names_its_checkpoint_if_there_is_one(
+    project, tasks_command, monkeypatch
+):
+    monkeypatch.setattr(
+        "vibe_model.training.run", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    last = f"{project.runs[0].relative_to(project.folder)}/last.pt"
+    monkeypatch.chdir(project.folder)
+    code, shown = tasks_command(project, "train")
+    assert (code, f"error: terminated: the last checkpoint ({last}) is kept" in shown) == (143, True)
+    code, shown = tasks_command(project, "train", "--seed", "7")
+    assert (code, "error: terminated: nothing is kept yet: no checkpoint" in shown) == (143, True)
+
+
 # A process is sent the signal at the first last.pt, however fast it trains.
 SIGNALLED = """
 import os, pathlib
