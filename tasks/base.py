@@ -120,8 +120,10 @@ class PipelineTask(luigi.Task):
         label = f"  {console.task_line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
-            def show_both(done: int, total: int, message: str = "") -> None:
-                shown(done, total, message)
+            def show_both(
+                done: int, total: int, message: str = "", *, unit: str = self.unit
+            ) -> None:
+                shown(done, total, message, unit=unit)
                 page(done, total, message)
 
             yield show_both

@@ -196,6 +196,7 @@ class Extract(_SplitTask):
     """
 
     verb = "extract"
+    unit = "row"
     priority = 1
     resources = NETWORK
 

@@ -25,8 +25,8 @@ import sys
 import tempfile
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from types import SimpleNamespace, TracebackType
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import luigi
@@ -36,17 +36,20 @@ from luigi.task_register import TaskClassException
 from cache.errors import Busy
 from pipeline.cli import console
 from pipeline.cli.command_line import (
-    INTERRUPTED,
     SET,
+    WORK_KEPT,
     Terminated,
     exit_code,
     listen,
+    print_interruption,
     set_up_process,
 )
+from pipeline.cli.progress import begin_run, end_run
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
+from pipeline.processes.software import package_version
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
 from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, fact, plain
@@ -66,7 +69,7 @@ TYPED: Final = "TYPED_COMMAND"
 
 # These flags are shared with the processes of Luigi's workers.
 _busy: Final = RawValue("b")  # 1: a task failed because another process writes
-_failed: Final = RawValue("b")  # 1: a task failed for another reason
+_n_failed: Final = RawValue("i")  # tasks that failed for another reason
 # messages of printed failures: one missing folder fails all splits of a dataset
 reported: Final[set[str]] = set()
 
@@ -244,7 +247,7 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
     if isinstance(error, Busy):
         _busy.value = 1
     else:
-        _failed.value = 1
+        _n_failed.value += 1
     # Luigi itself logs others
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
         message = "the same error"
@@ -257,7 +260,7 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
-    _failed.value = 1
+    _n_failed.value += 1
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
         _complain(error_text(error))
 
@@ -266,7 +269,7 @@ def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
 @luigi.Task.event_handler(luigi.Event.TIMEOUT)
 def _report_lost_process(task: luigi.Task, message: str) -> None:
     """Print a task whose process ended without a result. message: Luigi's."""
-    _failed.value = 1
+    _n_failed.value += 1
     if isinstance(task, PipelineTask):
         text = f"its process {message.partition(task.task_id)[2].strip()}"
         number = message.rpartition(" exit code -")[2]
@@ -327,23 +330,32 @@ def _handle_interrupt(
     """Exception hook: print a message in place of a traceback for Ctrl-C and unknown tasks."""
     if isinstance(error, TaskClassException):
         console.err.print(f"{console.ERROR} {plain(str(error))}")
-        sys.exit(1)
+        _exit(1)
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
     if isinstance(error, console.BrokenPipe):
         sys.exit(exit_code(error))
+    code = exit_code(error)
+    console.err.print()
+    print_interruption(code, WORK_KEPT, _typed())
+    end_run(code)
+    if isinstance(error, Terminated):
+        sys.exit(code)  # after Ctrl-C, Python itself ends by the signal
+
+
+def _typed() -> str:
+    """The command that the user typed."""
     program = [from_here(Path(sys.argv[0]))]
     if Path(sys.argv[0]).name == "__main__.py":
         program = [python(), "-m", "luigi"]
-    typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
-    name = INTERRUPTED[exit_code(error)]
-    console.err.print(
-        f"\n{name}: what is finished is kept; the same command continues from there:\n  "
-        f"{plain(typed)}"
-    )
-    if isinstance(error, Terminated):
-        sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal
+    return os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
+
+
+def _exit(code: int) -> NoReturn:
+    """In place of `sys.exit`, by which Luigi ends: end the log before."""
+    end_run(code, _n_failed.value)
+    sys.exit(code)
 
 
 def _end_where_output_was_lost() -> None:
@@ -365,7 +377,7 @@ class _CodeOfFailures(luigi.IntParameter):
     def __get__(self, codes: retcodes.retcode | None, _owner: type[retcodes.retcode]) -> Any:
         if codes is None:
             return self
-        if _busy.value and not _failed.value:
+        if _busy.value and not _n_failed.value:
             return codes.already_running
         return vars(codes)["task_failed"]
 
@@ -380,5 +392,7 @@ def _take_over_from_luigi() -> None:
     sys.excepthook = _handle_interrupt
     if _is_luigi():  # other programs handle their signals themselves
         listen()
+        begin_run(_typed(), package_version)
+        vars(retcodes)["sys"] = SimpleNamespace(exit=_exit)
         atexit.register(_end_where_output_was_lost)
         retcodes.retcode.task_failed = _CodeOfFailures(default=EXIT_CODES["task_failed"])

@@ -35,6 +35,7 @@ from pipeline.cli.console import (
     out,
     plain,
 )
+from pipeline.cli.progress import begin_run, end_run
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command
 from pipeline.errors import PipelineError, did_you_mean
@@ -46,10 +47,7 @@ EXIT_CODES: Final = (
 
 # what an interrupted command says about its output (`Command.kept`)
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
-WORK_KEPT: Final = "finished work is kept; the same command continues"
-SHARDS_KEPT: Final = (
-    "finished shards (8,192 rows each) are kept; the same command continues from there"
-)
+WORK_KEPT: Final = "what is finished is kept; the same command does the rest"
 
 TRY_LATER: Final = 75  # exit code, as in sysexits.h
 
@@ -82,7 +80,8 @@ class Command:
     # Returns the sections and settings (SECTION.KEY) of luigi.cfg that the command reads besides
     # those of its options; None: it reads all except training's.
     reads: Callable[[argparse.Namespace], Sequence[str] | None] | None = None
-    kept: str = NOTHING_HALF  # what an interrupted run keeps
+    # what an interrupted run keeps, or a function that looks
+    kept: str | Callable[[argparse.Namespace], str] = NOTHING_HALF
 
 
 class _Parser(argparse.ArgumentParser):
@@ -196,6 +195,7 @@ def parser_of(
     """
     epilog = " ".join(filter(None, [see, EXIT_CODES]))
     top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
+    top.set_defaults(describe_version=version)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
@@ -208,7 +208,18 @@ def parser_of(
 def run(
     parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
 ) -> int:
-    """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
+    """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES).
+
+    Without `argv`, it is what this process is for, and writes a log if there is no terminal.
+    """
+    code = _run(parser, argv, module)
+    end_run(code)
+    return code
+
+
+def _run(
+    parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
+) -> int:
     set_up_process()
     explanations.clear()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -222,6 +233,8 @@ def run(
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
+            if argv is None:
+                begin_run(command(*arguments, module=module), parsed.describe_version)
             with _override_settings(parsed):
                 parsed.complete(parsed)
                 args = parsed
@@ -266,10 +279,18 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     rank = os.environ.get("RANK")
     if rank not in (None, "0"):
         return
-    message = f"{INTERRUPTED[exit_code(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
-    if rank is None:
-        message += f":\n  {plain(again)}"
-    err.print(message)
+    kept = getattr(args, "kept", NOTHING_HALF)
+    if not isinstance(kept, str):
+        kept = kept(args)
+    print_interruption(exit_code(error), kept, again if rank is None else "")
+
+
+def print_interruption(code: int, kept: str, again: str) -> None:
+    """Print what an interrupted command keeps, and the command that continues."""
+    mark = "" if err.is_terminal else f"{ERROR} "
+    err.print(f"{mark}{INTERRUPTED[code]}: {plain(kept)}")
+    if again:
+        err.print(f"  {plain(again)}")
 
 
 def set_up_process() -> None:

@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, a line every minute elsewhere.
+"""Progress of long work: a bar on a terminal; elsewhere the lines of a log.
+
+A log has a header (`begin_run`), a line when a task starts, a line every minute, and a last line
+(`end_run`).
 
 A command opens a `bar`, and passes the `Progress` that it gives to the function that does the work.
 That calls it with the number of units done and the total. Functions use `silent` if their caller
@@ -10,29 +13,75 @@ that import this module print nothing.
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pipeline.cli.text import duration, rate
+from pipeline.cli.text import count, duration, rate
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
+RECENT: Final = 10  # lines over which the rate is a mean
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
+_began: Final = list[float]()  # when this run began, if it writes a log
+
+
 class Progress(Protocol):
-    """A function that reports progress: units done, the total, and a short message ("S1/Seq1")."""
+    """A function that reports progress: units done, the total, and a short message ("S1/Seq1").
 
-    def __call__(self, done: int, total: int, message: str = "") -> None: ...
+    unit: Noun for what is counted, if this stage of the work counts something else than the others.
+    """
+
+    def __call__(self, done: int, total: int, message: str = "", *, unit: str = "") -> None: ...
 
 
-def silent(done: int, total: int, message: str = "") -> None:
+def silent(done: int, total: int, message: str = "", *, unit: str = "") -> None:
     """Report nothing."""
+
+
+def begin_run(command: str, version: Callable[[], str]) -> None:
+    """Begin the log of this process with a header, unless it has a terminal or is one of several
+    that train together.
+    """
+    from pipeline.cli import console
+
+    if console.err.is_terminal or os.environ.get("RANK", "0") != "0":
+        return
+    _began[:] = [time.monotonic()]
+    console.err.print(console.plain(f"{_moment()}: {version()}: {command}"))
+
+
+def end_run(code: int, n_failed: int = 0) -> None:
+    """End the log with a line: the exit code, the number of problems and the first one.
+
+    n_failed: Problems that other processes have printed.
+    """
+    from pipeline.cli import console
+
+    if not _began:
+        return
+    spent = duration(time.monotonic() - _began.pop())
+    text = f"{_moment()}: success after {spent}"
+    if code:
+        mark = console.BUSY if console.is_only_busy() else console.ERROR
+        first = "".join(problem for _, problem in console.explanations[:1])
+        n_problems = count(max(n_failed, len(console.explanations)), "problem")
+        text = f"{mark} {_moment()}: exit code {code} after {spent}, {n_problems} above: {first}"
+    console.err.print(text)
+
+
+def _moment() -> str:
+    """The time with its zone, and this process: "2026-11-29 02:00:00 +0100 node1 process 4711"."""
+    return f"{time.strftime('%F %T %z')} {platform.node()} process {os.getpid()}"
 
 
 @contextmanager
@@ -44,28 +93,35 @@ def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> I
         alone: False if other processes write to the same terminal: prints lines, not a bar.
     """
     if console.is_terminal and not console.is_dumb_terminal and alone:
-        with _bars(console, unit) as shown:
-            task = shown.add_task(what, total=None, counts="", message="")
+        with _bars(console) as shown:
+            task = shown.add_task(what, total=None, counts="", message="", unit=unit)
 
-            def report(done: int, total: int, message: str = "") -> None:
+            def report(done: int, total: int, message: str = "", *, unit: str = unit) -> None:
+                if unit != shown.tasks[0].fields["unit"]:  # another stage has a rate of its own
+                    shown.reset(task, unit=unit)
                 counts = f"{done:,.0f}/{total:,.0f}"
                 shown.update(task, completed=done, total=total, counts=counts, message=message)
 
             yield report
     else:
-        yield _lines(" ".join(what.split()), unit)
+        name = " ".join(what.split())
+        if _began:
+            from pipeline.cli import console as terminal
+
+            terminal.err.print(f"{time.strftime('%F %T %z')} {name}: started")
+        yield _lines(name, unit)
 
 
-def _bars(console: Console, unit: str) -> RichProgress:
+def _bars(console: Console) -> RichProgress:
     from rich import progress as bars  # only by processes that show a bar
     from rich.table import Column
     from rich.text import Text
 
     class SpeedColumn(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            if not unit or not task.speed:
+            if not task.fields["unit"] or not task.speed:
                 return Text()
-            return Text(rate(task.speed, unit))
+            return Text(rate(task.speed, task.fields["unit"]))
 
     fixed = Column(no_wrap=True)
     message_column = Column(no_wrap=True, ratio=1, overflow="ellipsis")
@@ -84,33 +140,41 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """Make a `Progress` that prints a line every `EVERY` s, with the mean rate until then:
-    "extract: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
-    """
-    first: tuple[float, int] | None = None  # the first report: its time, units done
-    printed = 0.0  # time of the last line, or of the first report
+    """Make a `Progress` that prints a line every `EVERY` s, with the rate of the last ten lines:
+    "extract 3dpw/train: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
 
-    def report(done: int, total: int, message: str = "") -> None:
-        nonlocal first, printed
+    The rate counts from the first unit that is done: not what an earlier run did, nor the start.
+    """
+    counted: tuple[int, str] | None = None  # total and unit of this stage of the work
+    first = 0  # units done when it began
+    due = time.monotonic() + EVERY
+    lines = deque[tuple[float, int]](maxlen=RECENT)  # times and units done
+
+    def report(done: int, total: int, message: str = "", *, unit: str = unit) -> None:
+        nonlocal counted, first, due
         now = time.monotonic()
-        if first is None:
-            first = (now, done)
-            printed = now
-        if now < printed + EVERY or done >= total:
+        if counted != (total, unit) or done < first:
+            counted = (total, unit)
+            first = done
+            lines.clear()
+        if not lines and done > first:
+            lines.append((now, done))
+        if now < due or done >= total:
             return
-        printed = now
+        due = now + EVERY
 
         from pipeline.cli import console as terminal
 
-        began, at_start = first
-        per_second = (done - at_start) / (now - began)
         text = f"{what}: {done:,}/{total:,}"
         if unit:
             text += f" {unit}s"
-        if per_second > 0:
+        if lines and done > lines[0][1]:
+            began, at_start = lines[0]
+            per_second = (done - at_start) / (now - began)
             if unit:
                 text += f", {rate(per_second, unit)}"
             text += f", {duration((total - done) / per_second)} left"
+            lines.append((now, done))
         if message:
             text += f"  {terminal.plain(message)}"
         terminal.err.print(text)

@@ -55,7 +55,7 @@ def rate(a_second: float, unit: str) -> str:
     >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
     ('1,234 rows/s', '3.1 videos/s', '90 s/video')
     """
-    if a_second < 1:
+    if 0 < a_second < 1:
         return f"{duration(1 / a_second)}/{unit}"
     if a_second < 10:
         return f"{a_second:.1f} {unit}s/s"

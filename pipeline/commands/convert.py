@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from pipeline.cli.command_line import SHARDS_KEPT, Command
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
 from pipeline.datasets.conversion_record import DROP, committed_split
@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.settings.arguments import (
     cache_option,
     part_option,
+    part_text,
     setting_options,
     split_arguments,
 )
@@ -24,6 +25,7 @@ from pipeline.steps.conversion.convert import run_conversion
 from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.recipe import Recipe
+from pipeline.steps.uncommitted import describe_kept
 
 LIST: Final = "convert.leave_out"
 
@@ -59,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
             f"--part: not allowed with {DROP}, which belongs to the command that commits"
         )
     work = plan_conversion(recipe)
-    with bar(f"convert {work.name}", err, unit="video") as progress:
+    with bar(f"convert {work.name}{part_text(args.part)}", err, unit="video") as progress:
         report = run_conversion(work, args.cfg, progress, args.part)
     if args.retry:  # what failed again
         report = replace(report, flaws=[*report.flaws, *report.warnings], warnings=())
@@ -96,4 +98,9 @@ def _reads(args: argparse.Namespace) -> Sequence[str]:
     return (args.dataset, "convert", *BODY)
 
 
-COMMAND: Final = Command(_options, _run, _reads, SHARDS_KEPT)
+def kept(args: argparse.Namespace) -> str:
+    """What an interrupted run of a split has left."""
+    return describe_kept(args.cache, f"{args.dataset}/{args.split}")
+
+
+COMMAND: Final = Command(_options, _run, _reads, kept)

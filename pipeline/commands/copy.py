@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from cache.format.folders import refuse_unmounted_stream
-from pipeline.cli.command_line import SHARDS_KEPT, Command
+from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -123,4 +123,4 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> 
     return copied.unmounted
 
 
-COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)
+COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)

@@ -12,7 +12,7 @@ from pipeline.cli.progress import bar
 from pipeline.clips import detectors
 from pipeline.clips.detectors import DetectionResources
 from pipeline.settings import sections
-from pipeline.settings.arguments import from_settings, part_option, setting_options
+from pipeline.settings.arguments import from_settings, part_option, part_text, setting_options
 from pipeline.settings.file import PATH
 from pipeline.steps.detection.plan import plan_detection, usual_detector
 from pipeline.steps.detection.run import run_detection
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     detector = sections.detector_of(source, name)
 
     work = plan_detection(args.raw, args.out, detector, part=args.part)
-    with bar(f"detect {args.raw.name}", err, unit="clip") as progress:
+    with bar(f"detect {args.raw.name}{part_text(args.part)}", err, unit="clip") as progress:
         report = run_detection(work, args.cfg, progress, args.part, retries=True)
 
     if args.json:
@@ -72,5 +72,5 @@ def _reads(args: argparse.Namespace) -> list[str]:
 
 
 COMMAND: Final = Command(
-    _options, _run, _reads, "finished clips are kept; the same command continues with the others"
+    _options, _run, _reads, "clips with a keypoint file are done; the same command does the others"
 )

@@ -16,6 +16,7 @@ import cache
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
+from pipeline.commands.convert import kept
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features import streams
@@ -26,6 +27,7 @@ from pipeline.settings.arguments import (
     cache_option,
     from_settings,
     part_option,
+    part_text,
     setting_options,
     split_arguments,
 )
@@ -153,7 +155,7 @@ def _run(args: argparse.Namespace) -> int:
         else:
             specs.append(spec)
     works = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    with bar(f"extract {name}", err) as progress:
+    with bar(f"extract {name}{part_text(args.part)}", err, unit="row") as progress:
         from pipeline.steps.extraction.extract import run_extraction  # imports torch
 
         report = run_extraction(works, args.cfg, progress, args.part)
@@ -170,10 +172,4 @@ def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     )
 
 
-COMMAND: Final = Command(
-    _options,
-    _run,
-    reads=_reads,
-    kept="computed rows are kept (other processes lose up to a minute); the same command "
-    "continues from there",
-)
+COMMAND: Final = Command(_options, _run, _reads, kept)

@@ -19,7 +19,7 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import WORK_KEPT, Command, every_option
+from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import BUSY, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
@@ -47,6 +47,7 @@ from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.report import LAYOUT, Report
 from pipeline.steps.sentences import accounting_lines, lost_videos, next_lines
+from pipeline.steps.uncommitted import describe_kept
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 NOTHING: Final = Report()
@@ -236,7 +237,7 @@ def _extract(run: NextRun, settings: Settings) -> Report:
     from pipeline.steps.extraction.extract import run_extraction  # imports torch
 
     upcoming = [work for work in plan_streams(run.recipe) if not work.up_to_date]
-    with _bar("extract", run.name) as progress:
+    with _bar("extract", run.name, "row") as progress:
         return run_extraction(upcoming, settings, progress)
 
 
@@ -317,4 +318,9 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     return len(rejected)
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads, kept=WORK_KEPT)
+def _kept(args: argparse.Namespace) -> str:
+    splits = datasets.get(args.dataset).splits
+    return describe_kept(args.cache, *(f"{args.dataset}/{split}" for split in splits))
+
+
+COMMAND: Final = Command(_options, _run, _reads, _kept)

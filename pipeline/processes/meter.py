@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from pipeline.cli.text import rate
+
 # "row" is the computation of rows without a network
 _DECODER_STAGES: Final = ("decode", "crop", "row")  # in decoding processes
 BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
@@ -118,10 +120,14 @@ class Meter:
         """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)
 
         >>> str(Meter(began=0, ended=10, rows=50, seconds={"row": 4}))
-        '5 rows/s (busy: row 40%)'
+        '5.0 rows/s (busy: row 40%)'
         """
-        device = f" on {self.device}" if self.device else ""
-        text = f"{self.rows / self.elapsed:.0f} rows/s{device}"
+        return f"{rate(self.rows / self.elapsed, 'row')}{self.load}"
+
+    @property
+    def load(self) -> str:
+        """`str` without the mean rate."""
+        text = f" on {self.device}" if self.device else ""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
         if shares:
             text += f"{self.slowest} (busy: {shares})"

@@ -178,6 +178,11 @@ def part_option(sub: Any, items: str) -> None:
     sub.add_argument("--part", type=_part, metavar="K/N", help=help_)
 
 
+def part_text(part: Part | None) -> str:
+    """How lines of progress name a part: " part 2/3"; "" without one."""
+    return "" if part is None else f" part {part}"
+
+
 def _part(text: str) -> Part:
     number, _, n_parts = text.partition("/")
     are_numbers = number.isdecimal() and n_parts.isdecimal()

@@ -50,8 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     """Train, or in a further process of torch's launcher train with the first one. Returns 0."""
     from vibe_model import training
 
-    model = models.find(args.model)
-    config = model_config(model, args.variant, args.seed)
+    config = _config(args)
     if "RANK" in os.environ:
         _end_with_parent()  # else processes survive a killed launcher
     if os.environ.get("RANK", "0") != "0":
@@ -60,11 +59,15 @@ def _run(args: argparse.Namespace) -> int:
 
     warn_of_doubts(config)
     _warn_of_missing_rows(config)
-    title = f"{model.title}, {config.name}, seed {config.seed}"
-    with bar("train", console.err, unit="step") as progress:
+    title = f"{models.find(args.model).title}, {config.name}, seed {config.seed}"
+    with bar(f"train {title}", console.err, unit="step") as progress:
         folder = training.run(config, progress=TrainingView(progress, title))
     fact("run", text.from_here(folder))
     return 0
+
+
+def _config(args: argparse.Namespace) -> VideoConfig:
+    return model_config(models.find(args.model), args.variant, args.seed)
 
 
 def _warn_of_missing_rows(config: VideoConfig) -> None:
@@ -84,5 +87,11 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
-COMMAND: Final = Command(_options, _run, kept=KEPT)
+def _kept(args: argparse.Namespace) -> str:
+    last = runs.run_folder(_config(args)) / runs.LAST
+    if last.is_file():
+        return f"the last checkpoint ({text.from_here(last)}) is kept; the same command continues"
+    return "nothing is kept yet: no checkpoint was written; the same command starts again"
+
+
+COMMAND: Final = Command(_options, _run, kept=_kept)

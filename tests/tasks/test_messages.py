@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -187,6 +188,24 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
     shown = ran.shown + caplog.text
     assert expected in " ".join(shown.split())
     assert ("Traceback" in shown) == isinstance(error, ZeroDivisionError)
+
+
+def test_a_task_whose_process_is_killed_is_named_with_the_likely_reason(
+    project, build, monkeypatch
+):
+    shutil.rmtree(project.folder / "cache/amass")
+    test = os.getpid()
+
+    def killed(*args, **kwargs):
+        assert os.getpid() != test
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("pipeline.steps.conversion.convert.convert", killed)
+    ran = build(project, "Data", workers=2)
+    message = " ".join(ran.only_failure(FAILED).split())
+    assert message.startswith(
+        "error: convert amass/train its process was killed by SIGKILL, most likely because memory"
+    )
 
 
 def test_each_project_and_each_user_has_locks_of_their_own(tmp_path, monkeypatch):

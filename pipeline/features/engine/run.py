@@ -96,7 +96,7 @@ class _ProgressReport:
         if now - self._reported >= every:
             self._reported = now
             n_done = sum(stream.n_done for stream in self._streams)
-            self._progress(n_done, self._n_rows, str(meter))
+            self._progress(n_done, self._n_rows, meter.load)
 
 
 def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _ProgressReport) -> None:

@@ -83,8 +83,18 @@ def extract_together(
         )
     extractions: list[Extraction] = []
     for group in _group_by_images(works):
-        extractions += _extract(group, resources, dask, part, progress)
+        extractions += _extract(group, resources, dask, part, _name_streams(group, progress))
     return extractions
+
+
+def _name_streams(works: Sequence[ExtractionWork], progress: Progress) -> Progress:
+    """`progress` with the names of the streams in its messages."""
+    names = ", ".join(work.spec.name for work in works)
+
+    def report(done: int, total: int, message: str = "", *, unit: str = "row") -> None:
+        progress(done, total, f"{names}{message}", unit=unit)
+
+    return report
 
 
 def run_extraction(
@@ -227,7 +237,7 @@ def _compute(
             for task, total, of_part in zip(tasks, totals, counts, strict=True):
                 total.add(of_part)
                 n_done += int(rows_by_shard[sorted(task.target.intersection(part))].sum())
-            progress(n_done, int(n_rows), str(meter))
+            progress(n_done, int(n_rows), meter.load)
     meter.stop()
     return totals, meter
 

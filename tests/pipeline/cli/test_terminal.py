@@ -116,6 +116,32 @@ def test_in_a_pipe_long_work_prints_a_line_now_and_then(clock, capsys):
     ]
 
 
+def test_the_rate_is_that_of_the_last_lines_of_one_stage(clock, capsys):
+    with progress.bar("train VIBE", terminal.err, unit="step") as report:
+        report(0, 50_000, "features in memory", unit="row")
+        for minute in (1, 2):
+            clock.now += 60
+            report(minute * 6000, 50_000, "features in memory", unit="row")
+        report(0, 600)
+        clock.now += 600  # the network is loaded: no step
+        report(0, 600)
+        clock.now += 60
+        report(1, 600)  # the first step takes long, and is in no rate
+        for n_done in (61, 121, *[122 + minute for minute in range(12)]):
+            clock.now += 60
+            report(n_done, 600, "loss 0.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:6] == [
+        "train VIBE: 6,000/50,000 rows  features in memory",
+        "train VIBE: 12,000/50,000 rows, 100 rows/s, 6 min left  features in memory",
+        "train VIBE: 0/600 steps",
+        "train VIBE: 1/600 steps",
+        "train VIBE: 61/600 steps, 1.0 steps/s, 9 min left  loss 0.5",
+        "train VIBE: 121/600 steps, 1.0 steps/s, 8 min left  loss 0.5",
+    ]
+    assert lines[-1] == "train VIBE: 133/600 steps, 60 s/step, 7.8 h left  loss 0.5"
+
+
 @pytest.mark.parametrize("columns", [80, 140])
 def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns):
     sent, clock = io.StringIO(), Clock()

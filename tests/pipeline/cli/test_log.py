@@ -1,0 +1,113 @@
+"""What a run says without a terminal: header, start, each error, last line."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cache
+from cache.write import parts
+from cache.write.parts import Part
+from pipeline.cli import console
+
+ROOT = Path(__file__).parents[3]
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
+
+
+def log_of(*words):
+    """Exit code and lines of a process; standard error, and output, are one file."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return ended.returncode, ended.stdout.splitlines()
+
+
+def test_a_log_has_a_header_the_start_of_each_task_and_a_last_line(penn):
+    words = ["convert", penn.name, *penn.places, "--part", "1/2"]
+    code, (header, started, *_, last) = log_of(*words)
+    host = re.escape(socket.gethostname())
+    process = re.match(rf"{MOMENT} {host} process \d+: ", header)
+    assert re.search(r"vibe-pipeline [\d.]+ \(.*\bcode [0-9a-f]+", header)
+    assert header.endswith(f" -m pipeline convert {' '.join(map(str, words[1:]))}")
+    assert re.fullmatch(rf"{MOMENT} convert penn_action/train part 1/2: started", started)
+    assert (code, re.sub(r"\d+ (s|min)$", "N s", last[19:])) == (
+        0,
+        f"{process[0][19:]}success after N s",
+    )
+    spoiled = penn.label("0003")
+    spoiled.write_bytes(b"broken")
+    code, lines = log_of("convert", penn.name, "--raw", "/nowhere", "--cache", penn.root)
+    (message,) = [line for line in lines[:-1] if line.startswith("error: ")]
+    assert code == 2
+    assert re.match(rf"error: {MOMENT} {host} process \d+: exit code 2 after \d+ s, ", lines[-1])
+    assert lines[-1].endswith(f"1 problem above: {message.removeprefix('error: ')}")
+
+
+def test_each_line_of_a_problem_begins_with_error_and_a_terminal_has_a_mark(capsys):
+    console.err.print(f"  {console.WRONG} convert    3dpw/train  no rows\n3dpw/train: lost")
+    console.err.print(f"{console.DOUBT} {console.plain('a note')}")
+    assert capsys.readouterr().err.splitlines() == [
+        "error: convert    3dpw/train  no rows",
+        "error: 3dpw/train: lost",
+        "! a note",
+    ]
+
+
+@pytest.fixture
+def shards_of_a_video(monkeypatch):
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 8)
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
+
+
+def test_a_terminated_conversion_says_what_is_on_the_disk(
+    penn, types, monkeypatch, shards_of_a_video
+):
+    append = cache.NextCommit.append
+    appended = []
+
+    def append_two(commit, entry, tracks):
+        if len(appended) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        appended.append(entry)
+        append(commit, entry, tracks)
+
+    monkeypatch.setattr(cache.NextCommit, "append", append_two)
+    convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
+    n_staged = "1 finished shard"
+    types(convert, f"error: terminated: kept: {n_staged} beside what is committed", code=143)
+    monkeypatch.undo()
+
+
+def test_busy_has_a_code_of_its_own_only_if_nothing_else_failed(penn, types, monkeypatch):
+    monkeypatch.setattr(parts, "RENEW", 0.01)
+    prepare = "prepare penn_action --raw RAW/penn_action --cache CACHE"
+    with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
+        shown = types(prepare, "busy: convert penn_action/train ", code=75)
+        assert "error:" not in shown
+        penn.label("0011").write_bytes(b"broken")
+        shutil.rmtree(penn.root / "penn_action/test")
+        types(prepare, "busy: convert penn_action/train ", "error: penn_action/test: ", code=1)
+
+
+def test_a_raw_folder_that_vanishes_is_told_once(penn, types, monkeypatch):
+    from pipeline.steps.conversion import reading
+
+    digest = reading.changes.video_digest
+    monkeypatch.setattr(
+        reading.changes,
+        "video_digest",
+        lambda raw, video: (shutil.rmtree(raw, ignore_errors=True), digest(raw, video))[1],
+    )
+    convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
+    shown = types(convert, f"error: {penn.raw}: the raw folder is gone. Mount", code=2)
+    assert (shown.count("gone"), shown.count("changed while")) == (1, 0)
+    assert not cache.FeatureCache(penn.root).splits
