@@ -168,7 +168,10 @@ def _staged_texts(place: Place) -> list[str]:
         texts.append(f"videos: {n_videos:,}")
     for name in place.store.list_names(place.writing):
         if name.startswith(RUNNING):
-            texts.append(f"not ended: {name.removeprefix(RUNNING)}")
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                age = place.store.age(f"{place.writing}/{name}")
+                part = name.removeprefix(RUNNING)
+                texts.append(f"not ended: {part} (sign of life {max(age, 0.0):.0f} s ago)")
     return texts
 
 
