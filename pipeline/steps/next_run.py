@@ -102,6 +102,7 @@ class NextRun:
             "to_be_made": self.recipe.needs_demo_data,
             "detect": list(self.undetected),
             "convert": convert,
+            "staged": self.staged,
             "extract": [
                 {
                     "stream": extraction.spec.name,

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import cache
 from cache.format.folders import unmounted_streams
+from cache.write.parts import staged_by_parts
 from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.conversion_record import MOUNT, ConversionRecord
@@ -147,7 +148,8 @@ class SplitState:
         except (PipelineError, cache.CacheError, OSError) as error:
             unlisted = error_text(error)
             return cls(name, committed, None, unlisted, [*problems, f"{name}: {unlisted}"])
-        run = NextRun(work.recipe, record.split, work)
+        staged = staged_by_parts(opened.store, name)
+        run = NextRun(work.recipe, record.split, work, staged=staged)
         return cls(name, committed, run, problems=[*problems, *problems_of(work)])
 
     @classmethod

@@ -174,8 +174,8 @@ DOCUMENTS = {
 def documented(name):
     """The keys that docs/terminal.md gives a command's document."""
     table = DOC.partition("## `--json`")[2]
-    (row,) = re.findall(rf"^\| (?:`[a-z]+`, )?`{name}`(?:, .*?)? \| (.*) \|$", table, re.MULTILINE)
-    return re.findall(r"`([a-z_]+)`", row.partition(" (")[0])
+    (row,) = re.findall(rf"^\| [^|]*`{name}`[^|]* \| (.*) \|$", table, re.MULTILINE)
+    return {*re.findall(r"`([a-z_]+)`", row.partition(" (")[0])}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -189,7 +189,7 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
     rows = document if isinstance(document, list) else [document]
     assert rows
     for row in rows:
-        assert list(row) == documented(name)
+        assert {*row} == documented(name)
 
 
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(
