@@ -12,7 +12,6 @@ While Luigi runs, its events print a line for each task, and messages of failure
 from __future__ import annotations
 
 import argparse
-import atexit
 import errno
 import functools
 import hashlib
@@ -353,18 +352,16 @@ def _typed() -> str:
 
 
 def _exit(code: int) -> NoReturn:
-    """In place of `sys.exit`, by which Luigi ends: end the log before."""
-    end_run(code, _n_failed.value)
-    sys.exit(code)
+    """In place of `sys.exit`, by which Luigi ends: end the log before.
 
-
-def _end_where_output_was_lost() -> None:
-    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a
+    The code is 2 if output was lost: Luigi drops exceptions that are raised while it reports a
     task.
     """
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
-        os._exit(2)
+        code = 2
+    end_run(code, _n_failed.value)
+    sys.exit(code)
 
 
 class _CodeOfFailures(luigi.IntParameter):
@@ -394,5 +391,4 @@ def _take_over_from_luigi() -> None:
         listen()
         begin_run(_typed(), package_version)
         vars(retcodes)["sys"] = SimpleNamespace(exit=_exit)
-        atexit.register(_end_where_output_was_lost)
         retcodes.retcode.task_failed = _CodeOfFailures(default=EXIT_CODES["task_failed"])

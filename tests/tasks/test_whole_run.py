@@ -166,7 +166,10 @@ def test_a_terminated_training_names_its_checkpoint_if_there_is_one(
     last = f"{project.runs[0].relative_to(project.folder)}/last.pt"
     monkeypatch.chdir(project.folder)
     code, shown = tasks_command(project, "train")
-    assert (code, f"error: terminated: the last checkpoint ({last}) is kept" in shown) == (143, True)
+    assert (code, f"error: terminated: the last checkpoint ({last}) is kept" in shown) == (
+        143,
+        True,
+    )
     code, shown = tasks_command(project, "train", "--seed", "7")
     assert (code, "error: terminated: nothing is kept yet: no checkpoint" in shown) == (143, True)
 

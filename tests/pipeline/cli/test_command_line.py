@@ -84,7 +84,10 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
 
     monkeypatch.setattr(network, "__call__", overflow)
     shown = extract(code=1).out
-    assert "22 rows computed" in shown and "error: penn_action/train: 1 row without features: not_finite" in shown
+    assert (
+        "22 rows computed" in shown
+        and "error: penn_action/train: 1 row without features: not_finite" in shown
+    )
     assert re.search(r"track 000\d/0, frame \d: its numbers are not finite in float16\n", shown)
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
     reasons = "not_finite or picture_empty"

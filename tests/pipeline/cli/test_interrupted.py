@@ -85,7 +85,7 @@ def test_a_broken_pipe_ends_the_command_as_sigpipe_does_with_its_exit_code(penn)
     )
     ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout == "141\n"
-    header, started, last = ended.stderr.splitlines()
+    _, _, last = ended.stderr.splitlines()
     assert (" exit code 141 " in last, last[:6]) == (True, "error:")
 
 
