@@ -91,8 +91,8 @@ def _name_streams(works: Sequence[ExtractionWork], progress: Progress) -> Progre
     """`progress` with the names of the streams in its messages."""
     names = ", ".join(work.spec.name for work in works)
 
-    def report(done: int, total: int, message: str = "", *, unit: str = "row") -> None:
-        progress(done, total, f"{names}{message}", unit=unit)
+    def report(done: int, total: int, message: str = "", *, unit: str = "") -> None:  # noqa: ARG001
+        progress(done, total, f"{names}{message}")
 
     return report
 
