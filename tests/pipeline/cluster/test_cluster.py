@@ -82,7 +82,7 @@ def test_a_worker_with_other_libraries_is_refused(two, monkeypatch):
 
 def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, penn, tmp_path, ran):
     running.have(0)
-    running.add(code=copy_code(tmp_path / "other"))
+    other = running.add(code=copy_code(tmp_path / "other"))
     words = [
         "convert",
         penn.name,
@@ -91,6 +91,7 @@ def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, pe
         running.address,
     ]
     shown = " ".join(ran(*words, code=2).err.split())
+    running.kill(other)  # the next test wants workers with this code
     assert re.search(
         rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, "
         r"found",
