@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,14 +15,14 @@ from pipeline.clips.labels.joint_orders import BODY_JOINTS
 from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     TWO_CORNERS,
-    FoundPerson,
     LabelContent,
     Sizes,
 )
 from pipeline.clips.labels.label_values import label_error
 from pipeline.clips.labels.order_check import LEAST_CONFIDENCE
+from pipeline.clips.labels.people_table import PeopleTable, blocks
 from pipeline.errors import RawDataError, refuse
-from pipeline.people.skeletons import Bools, Doubles, Ints, are_usable_numbers
+from pipeline.people.skeletons import Bools, Doubles, are_usable_numbers
 
 # boxes
 MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers
@@ -54,33 +54,31 @@ class _Cause(NamedTuple):
     points: Doubles  # (N, J, 2) px, the joints in the image if it is so
 
 
-def check_people(place: Path, content: LabelContent, sizes: Sizes | None) -> list[str]:
-    """Check the people of a file, who have equally many points. Returns notes.
+def check_people(
+    place: Path, content: LabelContent, people: PeopleTable, sizes: Sizes | None
+) -> list[str]:
+    """Check the people of a file. Returns notes.
 
     Joints at (0, 0), which tools write for joints that they did not find, get the score 0.
 
     Raises RawDataError, with the likeliest cause, for boxes that are two corners in place of a
     corner and a size, or mostly bad, and for joints elsewhere than in their boxes or the image.
     """
-    people = content.people
+    n_people = len(people.frame)
     n_bad = len(content.bad_boxes)
-    if n_bad and n_bad >= MOST_BAD * (n_bad + len(people)):
+    if n_bad and n_bad >= MOST_BAD * (n_bad + n_people):
         raise content.bad_boxes[0]
-    are_boxes = any(len(person.points) == 2 for person in people)
-    if are_boxes:
-        people = [person._replace(box=person.points[:, :2]) for person in people]
-    boxed = [person for person in people if person.box is not None]
-    boxes = np.array([person.box for person in boxed])
+    are_boxes = people.points.shape[1] == 2
+    boxes = people.points[..., :2] if are_boxes else people.boxes
     notes = []
-    if boxed and sizes is not None and content.box_form != TWO_CORNERS:
+    if len(boxes) and sizes is not None and content.box_form != TWO_CORNERS:
         notes.append(_require_no_corners(place, boxes, sizes, content.box_form))
-    if people and not are_boxes:
-        notes.append(_zero_joints_at_corner(people))
-        if boxed:
-            notes.append(_require_joints_in_boxes(place, _body_joints(boxed), boxes, sizes))
+    if n_people and not are_boxes:
+        notes.append(_zero_joints_at_corner(people.points))
+        if len(boxes):
+            notes.append(_require_joints_in_boxes(place, people, sizes))
         elif sizes is not None:
-            frames = np.array([person.frame for person in people])
-            notes.append(_require_no_crops(place, _body_joints(people), frames, sizes))
+            notes.append(_require_no_crops(place, people, sizes))
     return [*filter(None, notes)]
 
 
@@ -93,8 +91,10 @@ def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) ->
     low, high = boxes.swapaxes(0, 1)
     size = _image_size(sizes)
     border = BEYOND * size
-    reaches_out = (low < -border) | (high > size + border)
-    n_beyond = int(reaches_out.any(axis=1).sum())
+    n_beyond = 0
+    for rows in blocks(len(boxes)):
+        reaches_out = (low[rows] < -border) | (high[rows] > size + border)
+        n_beyond += int(reaches_out.any(axis=1).sum())
     if n_beyond <= MOST_BEYOND * len(boxes):
         return ""
     second = high - low
@@ -116,20 +116,20 @@ def _image_size(sizes: Sizes | None) -> Doubles:
     return np.full(2, np.nan)
 
 
-def _zero_joints_at_corner(people: Sequence[FoundPerson]) -> str:
-    """Give joints at (0, 0) the score 0. Returns a note of how many had another, or ""."""
+def _zero_joints_at_corner(points: Doubles) -> str:
+    """Give joints (N, J, 3) at (0, 0) the score 0. Returns a note of how many had one, or ""."""
     n_zeroed = 0
-    for person in people:
-        is_zeroed = ~person.points[:, :2].any(axis=1) & (person.points[:, 2] != 0)
-        person.points[is_zeroed, 2] = 0
+    for rows in blocks(len(points)):
+        scores = points[rows, :, 2]
+        is_zeroed = ~points[rows, :, :2].any(axis=2) & (scores != 0)
+        scores[is_zeroed] = 0
         n_zeroed += int(is_zeroed.sum())
     return f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there" if n_zeroed else ""
 
 
-def _body_joints(people: Sequence[FoundPerson]) -> Doubles:
-    """(N, J, 2) px, the joints of the body; NaN if not shown, or unsure."""
-    n_body = BODY_JOINTS.get(len(people[0].points))  # face and hands follow
-    points = np.stack([person.points[:n_body] for person in people])
+def _body_joints(people: Doubles) -> Doubles:
+    """(N, J, 2) px, the joints of the body of people (N, K, 3); NaN if not shown, or unsure."""
+    points = people[:, : BODY_JOINTS.get(people.shape[1])]  # face and hands follow
     is_shown = are_usable_numbers(points).all(axis=-1) & (points[..., 2] >= LEAST_CONFIDENCE)
     return np.where(is_shown[..., None], points[..., :2], np.nan)
 
@@ -139,24 +139,30 @@ def _have_enough(points: Doubles) -> Bools:
     return np.asarray(np.isfinite(points[..., 0]).sum(axis=1) >= MIN_JOINTS)
 
 
-def _require_no_crops(place: Path, points: Doubles, frames: Ints, sizes: Sizes) -> str:
-    """Raise RawDataError if joints (N, J, 2) are in a crop of each person: nearly all people begin
-    at the image's corner, but do not fill it. Returns a note if they are never two in one of the
-    `frames` (N,), as somebody may stand there, or "".
+def _require_no_crops(place: Path, people: PeopleTable, sizes: Sizes) -> str:
+    """Raise RawDataError if joints are in a crop of each person: nearly all people begin at the
+    image's corner, but do not fill it. Returns a note if they are never two in one of the frames,
+    as somebody may stand there, or "".
     """
-    has_enough = _have_enough(points)
-    points = points[has_enough]
-    low = np.nanmin(points, axis=1)
-    high = np.nanmax(points, axis=1)
-    reach = AT_CORNER * np.linalg.norm(high - low, axis=1, keepdims=True)
-    is_at_corner = (np.abs(low) <= reach).all(axis=1)
-    if len(points) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
+    filled = FILLING * _image_size(sizes)
+    parts = []
+    for rows in blocks(len(people.frame)):
+        points = _body_joints(people.points[rows])
+        has_enough = _have_enough(points)
+        points = points[has_enough]
+        low = np.nanmin(points, axis=1)
+        high = np.nanmax(points, axis=1)
+        reach = AT_CORNER * np.linalg.norm(high - low, axis=1, keepdims=True)
+        is_at_corner = (np.abs(low) <= reach).all(axis=1)
+        is_smaller = (high <= filled).all(axis=1)
+        parts.append((people.frame[rows][has_enough], is_at_corner, is_smaller))
+    frames, is_at_corner, is_smaller = map(np.concatenate, zip(*parts, strict=True))
+    if len(frames) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
         return ""
-    is_smaller = (high <= FILLING * _image_size(sizes)).all(axis=1)
     if (~is_smaller).mean() >= MOST_CROPPED:
         return ""
-    at_corner = f"{is_at_corner.sum()} of {len(points)} people at its upper left corner"
-    frames = frames[has_enough][is_at_corner]
+    at_corner = f"{is_at_corner.sum()} of {len(frames)} people at its upper left corner"
+    frames = frames[is_at_corner]
     if len(np.unique(frames)) == len(frames):
         return f"{at_corner} of the image: are joints in pixels of a crop of the person?"
     actual = f"{at_corner}: in pixels of a crop of each person"
@@ -165,24 +171,24 @@ def _require_no_crops(place: Path, points: Doubles, frames: Ints, sizes: Sizes) 
     return actual
 
 
-def _require_joints_in_boxes(
-    place: Path, points: Doubles, boxes: Doubles, sizes: Sizes | None
-) -> str:
-    """Compare people's joints (N, J, 2) with their boxes (N, 2, 2). Returns a note, "" if all lie
-    in theirs.
+def _require_joints_in_boxes(place: Path, people: PeopleTable, sizes: Sizes | None) -> str:
+    """Compare people's joints with their boxes. Returns a note, "" if all lie in theirs.
 
     Raises RawDataError, with the likeliest cause, if more than MOST_OUTSIDE of the people do not.
     """
-    has_enough = _have_enough(points) & (boxes[:, 1] > boxes[:, 0]).all(axis=1)
-    points = points[has_enough]
-    boxes = boxes[has_enough]
-    n_outside = int((~_are_inside(points, boxes)).sum())
+    n_compared = 0
+    n_outside = 0
+    for rows in blocks(len(people.boxed)):
+        points, boxes = _comparable(people, rows)
+        n_compared += len(points)
+        n_outside += int((~_are_inside(points, boxes)).sum())
     if not n_outside:
         return ""
-    of_people = f"{n_outside} of {len(points)} people"
-    if n_outside <= max(MOST_OUTSIDE * len(points), MIN_OUTSIDE - 1):
+    of_people = f"{n_outside} of {n_compared} people"
+    if n_outside <= max(MOST_OUTSIDE * n_compared, MIN_OUTSIDE - 1):
         return f"most joints of {of_people} lie outside their boxes"
 
+    points, boxes = _comparable(people, slice(None))
     actual = f"{of_people} whose joints lie elsewhere"
     do = "Write joints and boxes in pixels of the clip, or leave the boxes out."
     explained = []
@@ -194,6 +200,14 @@ def _require_joints_in_boxes(
         actual += f": {cause_found}"
     refuse(label_error(place, "keypoints", "joints in their people's boxes", actual, do))
     return ""
+
+
+def _comparable(people: PeopleTable, rows: slice) -> tuple[Doubles, Doubles]:
+    """Joints (n, J, 2) and boxes (n, 2, 2) of those of the people with boxes that show enough."""
+    points = _body_joints(people.points[people.boxed[rows]])
+    boxes = people.boxes[rows]
+    has_enough = _have_enough(points) & (boxes[:, 1] > boxes[:, 0]).all(axis=1)
+    return points[has_enough], boxes[has_enough]
 
 
 def _are_inside(points: Doubles, boxes: Doubles) -> Bools:

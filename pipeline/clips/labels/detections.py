@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -26,17 +26,17 @@ from pipeline.cli.text import count
 from pipeline.clips.labels import text_files
 from pipeline.clips.labels.box_fit import check_people
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_joints
-from pipeline.clips.labels.label_content import FoundPerson, LabelContent, Sizes
+from pipeline.clips.labels.label_content import LabelContent, Sizes
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
+from pipeline.clips.labels.people_table import ByFrame, FoundPeople, Identity, PeopleTable, blocks
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.formats.arrays import load_json, reading
+from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.large_json import read_json
 from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.people.skeletons import Doubles, Ints, Skeleton
-
-Identity = int | str | None  # of a person, as a detector tracks it
 
 # AlphaPose's name for its results. Files of results may also have the video's name.
 ALPHAPOSE: Final = "alphapose-results.json"
@@ -170,9 +170,9 @@ def read_results(
     if file.suffix.lower() == ".trc":
         source = Source(file, persons=[file])
     elif start in (b"[", b"{") or file.suffix.lower() == ".json":
-        source = Source(file, json=load_json(file, do=DAMAGED))
+        source = Source(file, json=read_json(file, do=DAMAGED))
     else:
-        source = Source(file, lines=text_files.lines_of(file))
+        source = Source(file, text=text_files.TextFile(file))
     return _read(source, sizes, joints)
 
 
@@ -254,18 +254,18 @@ def _assemble(
     """
     place = source.place
     notes = [*content.notes]
-    by_frame = _group_by_frame(content.people, notes)
-    n_points = _count_points(source, by_frame)
-    notes += check_people(place, content, sizes)
+    _require_one_order(source, content.people)
+    people = content.people.finish(identities=content.are_identities_used)
+    is_copy = people.find_copies()
+    if is_copy.any():
+        copies = count(int(is_copy.sum()), "detection")
+        notes.append(f"{copies} left out: the same joints a second time")
+    notes += check_people(place, content, people, sizes)
 
-    frames = sorted(by_frame)
-    points: list[Doubles] = []
-    identities: list[list[Identity]] = []
-    for frame in frames:
-        points.append(np.stack([person.points for person in by_frame[frame]]))
-        identities.append([person.identity for person in by_frame[frame]])
+    people = people.in_order(is_copy)
+    points = people.points
     # Two points of a person are the corners of a box, unless the file names two joints.
-    are_boxes = n_points == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
+    are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
     is_order_assumed = False
     if not are_boxes:
@@ -277,14 +277,16 @@ def _assemble(
     _require_scores(place, points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
-    identity, names = _identities(identities, notes)
+    frames, start = np.unique(people.frame, return_index=True)
+    start = np.append(start, len(people.frame))
+    identity, names = _identities(people, start, notes)
 
     return Detections(
         skeleton,
-        np.array(frames, np.int64),
-        points,
+        frames,
+        ByFrame(points, start),
         identity,
-        frames if content.frames is None else content.frames,
+        frames.tolist() if content.frames is None else content.frames,
         names,
         complete=content.frames is not None,
         notes=notes,
@@ -295,39 +297,14 @@ def _assemble(
     )
 
 
-def _group_by_frame(
-    people: Sequence[FoundPerson], notes: list[str]
-) -> dict[int, list[FoundPerson]]:
-    """People by frame, without copies of the same detection, of which a note is added."""
-    by_frame: dict[int, list[FoundPerson]] = {}
-    n_copies = 0
-    for person in people:
-        detections = by_frame.setdefault(person.frame, [])
-        is_copy = person.points[:, 2].any() and any(
-            person.identity == detection.identity
-            and np.array_equal(person.points, detection.points)
-            for detection in detections
-        )
-        if is_copy:
-            n_copies += 1
-        else:
-            detections.append(person)
-    if n_copies:
-        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
-    return by_frame
-
-
-def _count_points(source: Source, by_frame: Mapping[int, Sequence[FoundPerson]]) -> int:
-    """Number of points of each person; 0 without people. Raises RawDataError if it varies."""
-    numbers = set[int]()
-    file_of = dict(source.frames)
-    for frame, people in by_frame.items():
-        numbers.update(len(person.points) for person in people)
-        if len(numbers) > 1:
-            file = file_of.get(frame, source.place)
-            actual = f"{', '.join(map(_size_text, sorted(numbers)))} a person"
-            raise label_error(file, "keypoints", "one joint order in all frames", actual)
-    return max(numbers, default=0)
+def _require_one_order(source: Source, people: FoundPeople) -> None:
+    """Raise RawDataError if people have different numbers of points."""
+    if people.other is not None:
+        frame, n_points = people.other
+        file = dict(source.frames).get(frame, source.place)
+        sizes = sorted((people.n_points, n_points))
+        actual = f"{', '.join(map(_size_text, sizes))} a person"
+        raise label_error(file, "keypoints", "one joint order in all frames", actual)
 
 
 def _size_text(n_points: int) -> str:
@@ -337,11 +314,15 @@ def _size_text(n_points: int) -> str:
     return "a box alone"
 
 
-def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
+def _require_scores(place: Path, points: Doubles) -> None:
     """Raise RawDataError for scores in per cent or from 0 to 255: taken as confidences, nearly all
     joints would count as certain.
     """
-    scores = np.concatenate([np.empty(0), *(persons[..., 2].ravel() for persons in points)])
+    scores = points[..., 2]
+    n_high = sum(int((scores[rows] > HIGHEST_SCORE).sum()) for rows in blocks(len(scores)))
+    n_scores = sum(int((scores[rows] > 0).sum()) for rows in blocks(len(scores)))
+    if n_high < (1 - MOST_SCORES) * (n_scores - 1) - 1 or not n_scores:
+        return
     scores = scores[np.isfinite(scores) & (scores > 0)]
     if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
         highest = scores.max()
@@ -351,36 +332,36 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
 
 
 def _identities(
-    identities: Sequence[list[Identity]], notes: list[str]
+    people: PeopleTable, start: Ints, notes: list[str]
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
     """The detector's identities by frame, and their names if they are texts. None if they cannot be
     used: somebody has none, or all people of a frame have the same. Then a note says so.
 
-    If some identities are texts, all are taken as texts, and numbered in sorted order.
+    If some identities are texts, all are taken as texts, and numbered in sorted order. start: as of
+    `ByFrame`.
     """
-    everyone = set(chain.from_iterable(identities))
-    if everyone <= {None}:
+    known = people.identities
+    if {*known} <= {None}:
         return None, ()
-    n_people = sum(map(len, identities))
+    n_people = len(people.code)
+    n_frames = len(start) - 1
     problem = None
-    if None in everyone:
-        n_without = sum(of_frame.count(None) for of_frame in identities)
+    if None in known:
+        n_without = int((people.code == known.index(None)).sum())
         problem = f"{count(n_without, 'detection')} have none"
-    elif len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
-        frames = count(len(identities), "frame")
-        problem = f"{len(everyone)} of them for {count(n_people, 'detection')} in {frames}"
-    elif len(everyone) == 1 and max(map(len, identities)) > 1:
-        problem = f"everybody is {kind(everyone.pop())}"
+    elif n_frames >= MIN_FRAMES and len(known) * LEAST_REPEATED > n_people:
+        frames = count(n_frames, "frame")
+        problem = f"{len(known)} of them for {count(n_people, 'detection')} in {frames}"
+    elif len(known) == 1 and np.diff(start).max() > 1:
+        problem = f"everybody is {kind(known[0])}"
     if problem is not None:
         notes.append(f"identities are not used: {problem}. People are linked")
         return None, ()
 
-    if not any(isinstance(identity, str) for identity in everyone):
-        return [np.array(of_frame, np.int64) for of_frame in identities], ()
-    names = sorted(map(str, everyone))
-    number_of = {name: number for number, name in enumerate(names)}
-    numbered = []
-    for of_frame in identities:
-        numbers = [number_of[str(identity)] for identity in of_frame]
-        numbered.append(np.array(numbers, np.int64))
-    return numbered, names
+    names: list[str] = []
+    numbers: Sequence[Identity] = known
+    if any(isinstance(identity, str) for identity in known):
+        names = sorted(map(str, known))
+        number_of = {name: number for number, name in enumerate(names)}
+        numbers = [number_of[str(identity)] for identity in known]
+    return ByFrame(np.array(numbers, np.int64)[people.code], start), names

@@ -56,19 +56,19 @@ class _OrderedJoints(NamedTuple):
     """Joints in a known order."""
 
     skeleton: Skeleton
-    points: list[Doubles]  # by frame, (P, J, 3)
+    points: Doubles  # (N, J, 3)
     notes: Sequence[str] = ()  # what is unusual
     is_assumed: bool = False  # nothing says that it is this order
 
 
 def order_joints(
     place: Path,
-    points: list[Doubles],
+    points: Doubles,
     names: Sequence[str] | None,
     orders: Mapping[int, str],
     stated: StatedOrder,
 ) -> _OrderedJoints:
-    """Order the joints of one video, (P, K, 3) by frame: by their names in the file, else as
+    """Order the joints of a video's people, (N, K, 3): by their names in the file, else as
     stated, as the format fixes it (`orders`: number of joints -> order), or by the usual order of
     that number.
 
@@ -77,27 +77,25 @@ def order_joints(
     """
     if names is not None:
         ordered = _joints_by_name(place, points, names)
-    elif points:
-        # without face and hands
-        bodies = [persons[:, : BODY_JOINTS.get(persons.shape[1])] for persons in points]
-        n_joints = bodies[0].shape[1]
+    elif len(points):
+        bodies = points[:, : BODY_JOINTS.get(points.shape[1])]  # without face and hands
+        n_joints = bodies.shape[1]
         if stated.name is not None and len(joint_names(stated.name)) != n_joints:
             raise _other_number(place, n_joints, stated)
         order = stated.name or orders.get(n_joints)
         ordered = _OrderedJoints(order or ORDERS[n_joints][0], bodies, is_assumed=order is None)
     else:
         return _OrderedJoints("coco", points)
-    if not points:
+    if not len(points):
         return ordered
-    persons = np.concatenate(ordered.points)
-    fault = find_fault(ordered.skeleton, persons, is_assumed=ordered.is_assumed)
+    fault = find_fault(ordered.skeleton, ordered.points, is_assumed=ordered.is_assumed)
     if fault is not None:
-        refuse(_other_order(place, ordered, fault, np.concatenate(points), stated))
+        refuse(_other_order(place, ordered, fault, points, stated))
     doubt = _note_if_upside_down(ordered.skeleton, ordered.points)
     return ordered._replace(notes=[doubt] if doubt else [])
 
 
-def _joints_by_name(place: Path, points: list[Doubles], names: Sequence[str]) -> _OrderedJoints:
+def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> _OrderedJoints:
     """The joints that a file names, as far as they are known here."""
     column_of: dict[str, int] = {}
     for column, name in enumerate(names):
@@ -109,21 +107,24 @@ def _joints_by_name(place: Path, points: list[Doubles], names: Sequence[str]) ->
         actual = f"{len(column_of)} among {shown_names(names)}"
         raise _order_error(place, expected, actual, "Give the joints these names.")
     skeleton = tuple(column_of)
-    named = [persons[:, [*column_of.values()]] for persons in points]
+    columns = [*column_of.values()]
+    if len(points) and columns != [*range(points.shape[1])]:
+        points = points[:, columns]
     if skeleton == joint_names("coco"):
-        return _OrderedJoints("coco", named)
-    return _OrderedJoints(skeleton, named)
+        return _OrderedJoints("coco", points)
+    return _OrderedJoints(skeleton, points)
 
 
-def _note_if_upside_down(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str | None:
-    """A note if nearly all people (P, J, 3) of all frames are upside down; else None."""
+def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> str | None:
+    """A note if nearly all people (N, J, 3) are upside down; else None."""
     names = [bare_name(name) for name in joint_names(skeleton)]
-    if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
+    ends = ("lshoulder", "rshoulder", "lhip", "rhip")
+    if not {*ends} <= {*names}:
         return None
-    persons = np.concatenate(keypoints)
-    y = np.where(persons[..., 2] >= LEAST_CONFIDENCE, persons[..., 1], np.nan)
-    shoulders = y[:, names.index("lshoulder")] + y[:, names.index("rshoulder")]
-    hips = y[:, names.index("lhip")] + y[:, names.index("rhip")]
+    persons = keypoints[:, [names.index(joint) for joint in ends], 1:]
+    y = np.where(persons[..., 1] >= LEAST_CONFIDENCE, persons[..., 0], np.nan)
+    shoulders = y[:, 0] + y[:, 1]
+    hips = y[:, 2] + y[:, 3]
     n_compared = int(np.isfinite(shoulders + hips).sum())
     n_upside_down = int((hips < shoulders).sum())
     if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:

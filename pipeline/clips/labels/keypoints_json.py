@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,6 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
-    FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
@@ -46,8 +45,10 @@ from pipeline.clips.labels.label_values import (
     track_id,
     whole_number,
 )
+from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
+from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind, shorten, shown, shown_names
 from pipeline.people.skeletons import Doubles
 
@@ -82,8 +83,8 @@ def _kind(content: object) -> str:
     """Short description of a file's content."""
     if content and isinstance(content, dict):
         return f"an object with {shown_names(content)}"
-    if content and isinstance(content, list):
-        return f"a list of {len(content)}, the first {kind(content[0])}"
+    if content and isinstance(content, list | StreamedList):
+        return f"a list of {len(content)}, the first {kind(next(iter(content)))}"
     return kind(content)
 
 
@@ -93,7 +94,7 @@ def has(entry: object, key: str) -> bool:
 
 
 def pages_of(
-    place: Path, listed: Sequence[object] | None, files: Sequence[tuple[int, Path]]
+    place: Path, listed: Collection[object] | StreamedList | None, files: Sequence[tuple[int, Path]]
 ) -> Iterator[tuple[int, Path, object]]:
     """Yield (frame, file, content) of a list, or of files of single frames."""
     for frame, page in enumerate(listed or ()):
@@ -112,7 +113,7 @@ def openpose_content(
     size.
     """
     processed = list[int]()  # frames
-    people = list[FoundPerson]()
+    people = FoundPeople()
     n_scaled = 0
     for frame, file, content in frames:
         page = content if isinstance(content, dict) else {}
@@ -123,7 +124,7 @@ def openpose_content(
         for person in records(file, "people", page["people"]):
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
-            people.append(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
+            people.add(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
         n_scaled += (scale != 1).any()
         processed.append(frame)
     notes = []
@@ -136,7 +137,9 @@ def openpose_content(
     return LabelContent(people, processed, notes=notes, in_pixels=in_pixels)
 
 
-def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
+def results_content(
+    file: Path, results: Collection[Mapping[str, Any]] | StreamedList
+) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
     content = LabelContent()
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
@@ -161,14 +164,13 @@ def results_content(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelCo
             if corners is None:
                 continue
             points = corners
-        content.people.append(FoundPerson(frame, points, _identity(file, result), box))
+        content.people.add(FoundPerson(frame, points, _identity(file, result), box))
     if not content.people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
-    if not any(person.identity for person in content.people):
-        content.people = [person._replace(identity=None) for person in content.people]
+    content.are_identities_used = content.people.have_identities()
     content.notes.extend(
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in n_left_out.items()
@@ -282,17 +284,8 @@ def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -
     """
     images = _coco_images(file, document.get("images"), sizes)
     categories = _categories(file, document.get("categories"))
-    content = LabelContent(joints=categories.joints)
-    annotations = _annotations(file, document.get("annotations"), images, categories, content)
-    _add_people(file, annotations, content)
-    n_interpolated = sum(
-        attributes(annotation.entry).get("keyframe") is False for annotation in annotations
-    )
-    if n_interpolated:
-        content.notes.append(
-            f"{n_interpolated} of {len(annotations)} people are between CVAT's key frames: "
-            "interpolated, not labelled"
-        )
+    annotations = _Annotations(file, document.get("annotations"), images, categories)
+    content = annotations.people()
     content.frames = sorted(image.frame for image in images.values())
     for image in images.values():
         if image.camera is not None:
@@ -306,74 +299,75 @@ def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -
     return content
 
 
-class _Annotation(NamedTuple):
-    """An entry of `annotations` about a person."""
+class _Annotations(NamedTuple):
+    """The annotations of a file."""
 
-    key: str  # its place in the file, for errors
-    entry: Mapping[str, Any]
-    image: _CocoImage
+    file: Path
+    stored: object
+    images: Mapping[int, _CocoImage]
+    categories: _Categories
 
-    def corners(self, file: Path, content: LabelContent) -> Doubles | None:
-        """(2, 3) px px score of its box in the clip; None for a bad one. Raises RawDataError."""
-        key = f"{self.key}.bbox"
-        score = _score(file, self.entry)
-        box = COCO.parse_box(file, key, self.entry["bbox"], content.bad_boxes, score)
-        return None if box is None else box * self.image.scale
+    def people(self, *, as_boxes: bool = False) -> LabelContent:
+        """The people: their joints, or else their boxes. If no joint is labelled in the whole file,
+        all are their boxes.
+        """
+        content = LabelContent(joints=self.categories.joints)
+        n_people = 0
+        n_interpolated = 0
+        n_with_joints = 0
+        any_labelled = False
+        all_have_boxes = True
+        for key, entry, image in self._of_people(content):
+            n_people += 1
+            n_interpolated += attributes(entry).get("keyframe") is False
+            all_have_boxes &= "bbox" in entry
+            box = None
+            if not as_boxes and ("keypoints" in entry or "bbox" not in entry):
+                points = _coco_joints(self.file, key, entry, content.joints)
+                n_with_joints += 1
+                any_labelled |= bool(points[:, 2].any())
+                points = points * image.scale
+                box = tolerant_box(entry.get("bbox"), image.scale)
+            else:
+                score = _score(self.file, entry)
+                bbox = f"{key}.bbox"
+                corners = COCO.parse_box(self.file, bbox, entry["bbox"], content.bad_boxes, score)
+                if corners is None:
+                    continue
+                points = corners * image.scale
+            identity = track_id(self.file, key, entry)
+            content.people.add(FoundPerson(image.frame, points, identity, box))
+        if n_with_joints and all_have_boxes and not any_labelled:
+            return self.people(as_boxes=True)
+        if n_interpolated:
+            content.notes.append(
+                f"{n_interpolated} of {n_people} people are between CVAT's key frames: "
+                "interpolated, not labelled"
+            )
+        return content
 
-
-def _annotations(
-    file: Path,
-    stored: object,
-    images: Mapping[int, _CocoImage],
-    categories: _Categories,
-    content: LabelContent,
-) -> list[_Annotation]:
-    """The annotations of single people. Others are counted in `content`."""
-    annotations = []
-    n_left_out = Counter[str]()  # annotations of a category that is no person
-    for i, entry in enumerate(records(file, "annotations", stored)):
-        key = f"annotations[{i}]"
-        image_id = whole_number(file, f"{key}.image_id", entry.get("image_id"))
-        if image_id not in images:
-            raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
-        category = categories.other_than_people(entry)
-        if category is not None:
-            n_left_out[category] += 1
-        elif entry.get("iscrowd") == 1:
-            content.passed_over += 1
-        else:
-            annotations.append(_Annotation(key, entry, images[image_id]))
-    for name, n in n_left_out.items():
-        content.notes.append(f"{count(n, 'annotation')} of {shown(name)} left out: no people")
-    return annotations
-
-
-def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelContent) -> None:
-    """Add the annotations' people to `content`: their joints, or else their boxes. If no joint is
-    labelled in the whole file, all are their boxes.
-    """
-    joints = {}  # by the annotation's key
-    for key, entry, _ in annotations:
-        if "keypoints" in entry or "bbox" not in entry:
-            joints[key] = _coco_joints(file, key, entry, content.joints)
-    all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
-    if all_have_boxes and not any(points[:, 2].any() for points in joints.values()):
-        joints = {}
-
-    for annotation in annotations:
-        key = annotation.key
-        scale = annotation.image.scale
-        box = None
-        if key in joints:
-            points = joints[key] * scale
-            box = tolerant_box(annotation.entry.get("bbox"), scale)
-        else:
-            corners = annotation.corners(file, content)
-            if corners is None:
-                continue
-            points = corners
-        identity = track_id(file, key, annotation.entry)
-        content.people.append(FoundPerson(annotation.image.frame, points, identity, box))
+    def _of_people(
+        self, content: LabelContent
+    ) -> Iterator[tuple[str, Mapping[str, Any], _CocoImage]]:
+        """Yield key, entry and image of each annotation of a single person. Others are counted in
+        `content`.
+        """
+        n_left_out = Counter[str]()  # annotations of a category that is no person
+        for i, entry in enumerate(records(self.file, "annotations", self.stored)):
+            key = f"annotations[{i}]"
+            image_id = whole_number(self.file, f"{key}.image_id", entry.get("image_id"))
+            if image_id not in self.images:
+                expected = "the id of one of images"
+                raise label_error(self.file, f"{key}.image_id", expected, str(image_id))
+            category = self.categories.other_than_people(entry)
+            if category is not None:
+                n_left_out[category] += 1
+            elif entry.get("iscrowd") == 1:
+                content.passed_over += 1
+            else:
+                yield key, entry, self.images[image_id]
+        for name, n in n_left_out.items():
+            content.notes.append(f"{count(n, 'annotation')} of {shown(name)} left out: no people")
 
 
 class _CocoImage(NamedTuple):
@@ -389,6 +383,9 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
     """Read the images by id. Raises RawDataError if two are of one frame."""
     images = {}
     clip = None  # the images' name before the frame number
+    stated_size: tuple[object, object] = (None, None)
+    scale = np.ones(3)
+    size = ""
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
         key = f"images[{i}]"
@@ -403,10 +400,12 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
             _require_one_clip(file, f"{key}.{name_key}", name_of_clip, clip)
         width = entry.get("width")
         height = entry.get("height")
-        scale = _scale(file, key, (width, height), sizes)
-        size = ""
-        if (scale != 1).any():
-            size = f"{width:.0f} x {height:.0f} px"
+        if (width, height) != stated_size:
+            stated_size = (width, height)
+            scale = _scale(file, key, stated_size, sizes)
+            size = ""
+            if (scale != 1).any():
+                size = f"{width:.0f} x {height:.0f} px"
         camera = None
         if "camera" in entry:
             values = numbers(file, f"{key}.camera", entry["camera"], (8,))

@@ -1,7 +1,7 @@
 """What files of detectors contain: people in frames.  [raw] -> tracks -> features -> windows
 
-The reader of each format returns `LabelContent`, with a `FoundPerson` for each person in each
-frame. A `LabelFormat` says how a format counts frames and pixels, and how it writes boxes.
+The reader of each format returns `LabelContent`, with a row of `FoundPeople` for each person in
+each frame. A `LabelFormat` says how a format counts frames and pixels, and how it writes boxes.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from pipeline.accounting import DEGENERATE_BOX
 from pipeline.clips.labels.label_values import label_error, numbers, whole_number
+from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
 from pipeline.files.formats.other_formats import FORMATS
-from pipeline.people.skeletons import LARGEST, Doubles
+from pipeline.people.skeletons import LARGEST, Bools, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
 # keypoints. Keypoints for another of these sizes, or a multiple, are scaled to the first. Formats
@@ -33,22 +34,11 @@ CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
 
 
-class FoundPerson(NamedTuple):
-    """One person in one image."""
-
-    frame: int  # counted from 0; or the number of an image, which may begin anywhere
-    # (J, 3): x, y in px, score. If only a box is known, (2, 3): upper left and lower right corner
-    points: Doubles
-    identity: int | str | None = None
-    # (2, 2) px, upper left and lower right corner: where the file has a box beside joints
-    box: Doubles | None = None
-
-
 @dataclass(slots=True)
 class LabelContent:
     """The content of one file, or a folder of files, for one video."""
 
-    people: list[FoundPerson] = field(default_factory=list)
+    people: FoundPeople = field(default_factory=FoundPeople)
     frames: list[int] | None = None  # the frames that were processed, if the format lists them
     joints: Sequence[str] | None = None  # the joints' names, if the file has them
     passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
@@ -58,6 +48,7 @@ class LabelContent:
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
+    are_identities_used: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +88,46 @@ class LabelFormat:
         above 0. Then `bad_boxes` gets the error that tells it.
         """
         values = numbers(file, key, stored, (4,))
+        points, _ = self.parse_boxes(file, [key], values[None], np.array([score]), bad_boxes)
+        return points[0] if len(points) else None
+
+    def parse_boxes(
+        self,
+        file: Path,
+        keys: Sequence[str],
+        stored: Doubles,
+        scores: Doubles,
+        bad_boxes: list[RawDataError],
+    ) -> tuple[Doubles, Bools]:
+        """As `parse_box`, for n boxes (n, 4): corners (m, 2, 3) of those that are not bad, and (n,)
+        whether they are. keys: of each box in the file.
+        """
         largest = LARGEST
         unit = "px"
         if self.in_shares:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
-        expected = f"{self.box_form} in {unit}"
-        reason = "label_not_finite"
-        is_usable = (np.abs(values) <= largest).all()  # not with NaN
-        if is_usable:
-            expected = f"a box {self.box_form} with a width and a height above 0"
-            reason = DEGENERATE_BOX
-            is_usable = (values[2:] > 0).all()
-        if not is_usable:
-            actual = str(values.tolist())
-            bad_boxes.append(RawDataError(file, key, expected, actual, FORMATS, reason=reason))
-            return None
+        is_finite: Bools = np.all(np.abs(stored) <= largest, axis=1)  # not with NaN
+        is_usable = is_finite & (stored[:, 2:] > 0).all(axis=1)
+        for i in np.flatnonzero(~is_usable).tolist():
+            expected = f"{self.box_form} in {unit}"
+            reason = "label_not_finite"
+            if is_finite[i]:
+                expected = f"a box {self.box_form} with a width and a height above 0"
+                reason = DEGENERATE_BOX
+            actual = str(stored[i].tolist())
+            bad_boxes.append(RawDataError(file, keys[i], expected, actual, FORMATS, reason=reason))
 
-        point = values[:2]
-        extent = values[2:]
+        point = stored[is_usable, :2]
+        extent = stored[is_usable, 2:]
         if self.box_form == CENTRE_BOX:
             point = point - extent / 2
-        corners = np.array([point, point + extent]) - self.first_pixel
-        return np.column_stack([corners, (score, score)])
+        points = np.empty((len(point), 2, 3))
+        points[:, 0, :2] = point
+        points[:, 1, :2] = point + extent
+        points[..., :2] -= self.first_pixel
+        points[..., 2] = scores[is_usable, None]
+        return points, is_usable
 
 
 def tolerant_box(

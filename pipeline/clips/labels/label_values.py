@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
+from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import FORMATS, OtherProgram
 
@@ -28,7 +29,16 @@ OTHER_TOOL: Final = (
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
 floats: Final = partial(arrays.floats, do=FORMATS)
-records: Final = partial(arrays.records, do=FORMATS)
+
+
+def records(file: Path, key: str, value: object) -> list[dict[str, Any]] | StreamedList:
+    """Check that a JSON value is a list of objects, and return it. Raises RawDataError if not."""
+    if isinstance(value, StreamedList):
+        if value.other is not None:
+            place, found = value.other
+            raise label_error(file, f"{key}[{place}]", "an object", found)
+        return value
+    return arrays.records(file, key, value, do=FORMATS)
 
 
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:

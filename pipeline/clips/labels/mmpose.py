@@ -17,7 +17,6 @@ import numpy as np
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     TWO_CORNERS,
-    FoundPerson,
     LabelContent,
     LabelFormat,
     tolerant_box,
@@ -32,6 +31,8 @@ from pipeline.clips.labels.label_values import (
     records,
     track_id,
 )
+from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
+from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
@@ -55,7 +56,7 @@ def mmpose_content(
 
     Raises RawDataError for other content.
     """
-    if not isinstance(frames, list):
+    if not isinstance(frames, list | StreamedList):
         raise label_error(file, key, "a list of frames", kind(frames))
     names = None
     by_id = None
@@ -65,7 +66,7 @@ def mmpose_content(
         ordered = [by_id.get(str(j)) for j in range(len(by_id))]
         names = joint_names(file, "meta_info.keypoint_id2name", ordered)
 
-    people = []
+    people = FoundPeople()
     frame_numbers = []
     for i, entry in enumerate(frames):
         key_of_frame = f"{key}[{i}]"
@@ -81,7 +82,7 @@ def mmpose_content(
         frame_numbers.append(frame)
         key_of_people = f"{key_of_frame}.instances"
         for k, person in enumerate(records(file, key_of_people, stored)):
-            people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
+            people.add(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
     if len(set(frame_numbers)) != len(frame_numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     return LabelContent(people, sorted(frame_numbers), names, box_form=TWO_CORNERS)

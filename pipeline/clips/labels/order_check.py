@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.clips.labels.people_table import blocks
 from pipeline.people.skeletons import Bools, Doubles, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
@@ -57,6 +58,13 @@ LEAST_WIDTH: Final = 0.3  # of shoulders, as a share of the trunk: seen from the
 UPSIDE_DOWN: Final = 0.9
 VERTICAL: Final = 0.87  # least cosine between the shape and the vertical
 
+FAULTS: Final = (  # what contradicts an order
+    "the way from head to ankles turns back",
+    "bones are too long",
+    "wrists lie between shoulders and elbows",
+    "ankles lie between hips and knees",
+)
+
 _HIPS: Final = ("lhip", "rhip")
 _SHOULDERS: Final = ("lshoulder", "rshoulder")
 # joint -> the two joints whose midpoint it is by definition
@@ -78,35 +86,55 @@ def find_fault(
         order: its name, or the joints' names.
         is_assumed: whether nothing states the order. Then people do not stand on their heads.
     """
-    is_confident = persons[..., 2] >= LEAST_CONFIDENCE
-    points = np.where(is_confident[..., None], persons[..., :2], np.nan)
     names = joint_names(order)
     columns = {bare_name(name): i for i, name in enumerate(names)}
     if not columns.keys() >= {*LIMBS}:
         return None
     with np.errstate(all="ignore"):
-        if _are_sides_crossed(points, columns):
-            return "shoulders and hips are crossed"
-        people = _find_stretched_out(points, columns)
-        if len(people.length) < MIN_PEOPLE:
-            return None
-        faults = people.faults()
-        is_wrong = np.stack([*faults.values()])
-        n_wrong = int(is_wrong.any(axis=0).sum())
-        if n_wrong > MOST_WRONG * len(people.length):
-            fault = [*faults][is_wrong.sum(axis=1).argmax()]
-            return f"{fault}: {n_wrong} of {len(people.length)} people contradict it"
-        n_upside_down = int(people.are_upside_down().sum())
-        if is_assumed and n_upside_down > UPSIDE_DOWN * len(people.length):
-            return f"{n_upside_down} of {len(people.length)} people stand on their heads"
-        for joint, ends in MIDPOINTS.items():
-            if joint not in names:
-                continue
-            offset = people.distance(bare_name(joint), *ends) / people.length
-            offset = offset[np.isfinite(offset)]
-            if len(offset) >= MIN_PEOPLE and np.median(offset) > MOST_OFF_MIDPOINT:
-                return f"{joint} is not midway between {' and '.join(ends)}"
+        seen = [_examine(persons[rows], columns, names) for rows in blocks(len(persons))]
+    products, sizes, is_wrong, is_upside_down, offsets = (
+        np.concatenate(parts, axis=-1) for parts in zip(*seen, strict=True)
+    )
+    if len(sizes) >= MIN_PEOPLE and products.sum() < LEAST_COSINE_OF_SIDES * sizes.sum():
+        return "shoulders and hips are crossed"
+    n_people = is_wrong.shape[1]
+    if n_people < MIN_PEOPLE:
+        return None
+    n_wrong = int(is_wrong.any(axis=0).sum())
+    if n_wrong > MOST_WRONG * n_people:
+        fault = FAULTS[is_wrong.sum(axis=1).argmax()]
+        return f"{fault}: {n_wrong} of {n_people} people contradict it"
+    n_upside_down = int(is_upside_down.sum())
+    if is_assumed and n_upside_down > UPSIDE_DOWN * n_people:
+        return f"{n_upside_down} of {n_people} people stand on their heads"
+    for offset, (joint, ends) in zip(offsets, MIDPOINTS.items(), strict=True):
+        offset = offset[np.isfinite(offset)]
+        if len(offset) >= MIN_PEOPLE and np.median(offset) > MOST_OFF_MIDPOINT:
+            return f"{joint} is not midway between {' and '.join(ends)}"
     return None
+
+
+class _Seen(NamedTuple):
+    """What some of the people say about an order."""
+
+    products: Doubles  # (F,) px^2 of `_sides`, of people who are seen from the front or behind
+    sizes: Doubles
+    is_wrong: Bools  # (FAULTS, M) of M people who are stretched out, as the others
+    is_upside_down: Bools  # (M,)
+    offsets: Doubles  # (MIDPOINTS, M) of a joint from its midpoint, as a share of the shape; NaN
+
+
+def _examine(persons: Doubles, columns: Mapping[str, int], names: Sequence[str]) -> _Seen:
+    """Look at people (N, J, 3) in an order. columns: of joints, by bare name."""
+    is_confident = persons[..., 2] >= LEAST_CONFIDENCE
+    points = np.where(is_confident[..., None], persons[..., :2], np.nan)
+    people = _find_stretched_out(points, columns)
+    offsets = np.full((len(MIDPOINTS), len(people.length)), np.nan)
+    for offset, (joint, ends) in zip(offsets, MIDPOINTS.items(), strict=True):
+        if joint in names:
+            offset[:] = people.distance(bare_name(joint), *ends) / people.length
+    is_upside_down = people.are_upside_down()
+    return _Seen(*_sides(points, columns), people.faults(), is_upside_down, offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +166,8 @@ class _StretchedOut:
         is_below = highest_head > np.nanmax(y[:, ankles], axis=1)
         return np.asarray(self.is_vertical & is_below)
 
-    def faults(self) -> dict[str, Bools]:
-        """What contradicts the order -> (N,) whether it does so in a person."""
+    def faults(self) -> Bools:
+        """(FAULTS, N) whether each contradicts the order in a person."""
         back = self.turn_back()
         is_short = self.height(_BONES) < LEAST_HEIGHT
         turns_back = back > TURNS_BACK_ALONE
@@ -147,14 +175,14 @@ class _StretchedOut:
         width = self.distance("lshoulder", "rshoulder")
         arm = ("shoulder", "elbow", "wrist")
         leg = ("hip", "knee", "ankle")
-        return {
-            "the way from head to ankles turns back": turns_back,
-            "bones are too long": self.height(_BONES | _ARMS) < LEAST_HEIGHT_ALONE,
-            "wrists lie between shoulders and elbows": self.have_ends_midway(
-                arm, LONG_UPPER_ARM, width
-            ),
-            "ankles lie between hips and knees": self.have_ends_midway(leg, LONG_THIGH, 0),
-        }
+        return np.stack(
+            [
+                turns_back,
+                self.height(_BONES | _ARMS) < LEAST_HEIGHT_ALONE,
+                self.have_ends_midway(arm, LONG_UPPER_ARM, width),
+                self.have_ends_midway(leg, LONG_THIGH, 0),
+            ]
+        )
 
     def height(self, bones: Mapping[str, float]) -> Doubles:
         """(N,) m: the height that the longest of the bones leaves for the whole person."""
@@ -216,9 +244,9 @@ def _find_stretched_out(points: Doubles, columns: Mapping[str, int]) -> _Stretch
     return _StretchedOut(columns, points[is_long], along, length, is_vertical)
 
 
-def _are_sides_crossed(points: Doubles, columns: Mapping[str, int]) -> bool:
-    """Whether the lines through shoulders and hips have opposite directions, over all people who
-    are seen from the front or from behind.
+def _sides(points: Doubles, columns: Mapping[str, int]) -> tuple[Doubles, Doubles]:
+    """Inner products (F,) px^2 of the lines through shoulders and hips, below 0 if their directions
+    are opposite, and products of their lengths, of people who are seen from the front or behind.
     """
     left, right, left_hip, right_hip = (
         points[:, columns[joint]] for joint in (*_SHOULDERS, *_HIPS)
@@ -228,8 +256,6 @@ def _are_sides_crossed(points: Doubles, columns: Mapping[str, int]) -> bool:
     width = np.linalg.norm(shoulders, axis=-1)
     trunk = np.linalg.norm(left + right - left_hip - right_hip, axis=-1) / 2
     is_shown = np.isfinite(hips).all(axis=-1) & (width > LEAST_WIDTH * trunk)
-    if is_shown.sum() < MIN_PEOPLE:
-        return False
     products = (shoulders * hips).sum(axis=-1)[is_shown]
     sizes = (width * np.linalg.norm(hips, axis=-1))[is_shown]
-    return bool(products.sum() < LEAST_COSINE_OF_SIDES * sizes.sum())
+    return products, sizes

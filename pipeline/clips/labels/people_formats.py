@@ -12,14 +12,15 @@ from typing import Any, Final, NamedTuple
 from pipeline.clips.labels import keypoints_json, mmpose, text_files
 from pipeline.clips.labels.keypoints_json import has
 from pipeline.clips.labels.label_content import LabelContent
+from pipeline.files.formats.large_json import StreamedList
 
 
 class Source(NamedTuple):
     """A clip's file of people, or its folder of files: one of these is what was found in it."""
 
     place: Path
-    json: Any = None
-    lines: Sequence[tuple[str, str]] | None = None  # (key, text), of other text
+    json: Any = None  # as of `read_json`
+    text: Any = None  # a `TextFile`, of other text
     frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames
     persons: Sequence[Path] = ()  # TRC files of single people
 
@@ -106,8 +107,8 @@ FORMATS: Final = (
         "MOT",
         "| MOT (MOTChallenge) | text that begins with a number: `frame,id,x,y,w,h,conf,...` | "
         "1 | `x y w h`, px; the first pixel is 1 | none | `id`, unless it is -1 |",
-        lambda source: text_files.are_mot_lines(source.lines or ()),
-        lambda source, _: text_files.mot_content(source.place, source.lines or ()),
+        lambda source: text_files.are_mot_lines(source.text),
+        lambda source, _: text_files.mot_content(source.text),
     ),
     PeopleFormat(
         "Sports2D's TRC in px",
@@ -121,8 +122,8 @@ FORMATS: Final = (
         "CSV",
         "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h` | 0 | "
         "`x y w h`, px | none | `track` |",
-        lambda source: source.lines is not None,
-        lambda source, _: text_files.csv_content(source.place, source.lines or ()),
+        lambda source: source.text is not None,
+        lambda source, _: text_files.csv_content(source.text),
     ),
 )
 
@@ -137,4 +138,5 @@ def format_of(source: Source) -> PeopleFormat:
 
 def _is_list(content: Any, is_entry: Callable[[Any], bool]) -> bool:
     """Whether it is a list with entries of this kind alone."""
-    return isinstance(content, list) and content != [] and all(map(is_entry, content))
+    is_list = isinstance(content, list | StreamedList)
+    return is_list and len(content) > 0 and all(map(is_entry, content))

@@ -32,7 +32,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, compress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,7 +43,6 @@ from pipeline.cli.text import count
 from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     LARGEST_SHARE,
-    FoundPerson,
     LabelContent,
     LabelFormat,
 )
@@ -54,16 +54,19 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
+from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
-from pipeline.files.raw.files import read_regular
+from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import Doubles, are_usable_numbers
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
+TEXT: Final = "text in UTF-8"
+BLOCK_BYTES: Final = 1 << 17  # of text that is read at once
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
 # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
@@ -92,24 +95,56 @@ class _YoloLine(NamedTuple):
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
-def are_mot_lines(lines: Sequence[tuple[str, str]]) -> bool:
+class Lines(NamedTuple):
+    """Some lines of a file of text."""
+
+    first: int  # number of the first one
+    texts: list[str]
+
+    def filled(self) -> Iterator[tuple[str, str]]:
+        """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
+        for number, text in enumerate(self.texts, self.first):
+            if text.strip():
+                yield f"line {number}", text
+
+
+class TextFile:
+    """A file of text, of which a block is in memory.
+
+    Attributes:
+        path: Of the file.
+        first: Its first line that is not blank; "" without one.
+
+    Raises RawDataError for another file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first = next((text for block in self.blocks() for _, text in block.filled()), "")
+
+    def blocks(self) -> Iterator[Lines]:
+        """Read the lines by blocks."""
+        return _text_blocks(self.path, TEXT)
+
+
+def are_mot_lines(text: TextFile | None) -> bool:
     """Whether the first line begins with a number and a comma."""
-    return bool(lines) and _is_number(lines[0][1].split(",")[0])
+    return text is not None and _is_number(text.first.split(",")[0])
 
 
-def csv_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """A clip's boxes by (key, text) of each line, with a header. Raises RawDataError."""
+def csv_content(text: TextFile) -> LabelContent:
+    """A clip's boxes by lines with a header. Raises RawDataError."""
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
-    if not lines:
-        raise label_error(file, "line 1", expected, "nothing", HEADER)
-    if _is_number(lines[0][1].split()[0]):
+    if not text.first:
+        raise label_error(text.path, "line 1", expected, "nothing", HEADER)
+    if _is_number(text.first.split()[0]):
         actual = "numbers with spaces between them"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
             "with commas."
         )
-        raise label_error(file, "line 1", expected, actual, do)
-    return _csv(file, lines)
+        raise label_error(text.path, "line 1", expected, actual, do)
+    return _csv(text)
 
 
 def _is_number(word: str) -> bool:
@@ -120,94 +155,146 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def lines_of(file: Path) -> list[tuple[str, str]]:
-    """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    lines = _text_lines(file, "text in UTF-8")
-    return [(f"line {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
+def _text_blocks(file: Path, expected: str) -> Iterator[Lines]:
+    """Read the lines of a file of text by blocks. Raises RawDataError for another file."""
+    with reading(file, expected, do=DAMAGED), open_regular(file) as stream:
+        encoding = "utf-8-sig"
+        number = 1
+        while block := stream.read(BLOCK_BYTES):
+            block += stream.readline()
+            problem = other_than_text(block) if number == 1 else None
+            if block.strip() and problem:
+                refuse(problem)
+            lines = Lines(number, block.decode(encoding).splitlines())
+            yield lines
+            encoding = "utf-8"
+            number += len(lines.texts)
 
 
-def _text_lines(file: Path, expected: str) -> list[str]:
-    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
-    with reading(file, expected, do=DAMAGED):
-        content = read_regular(file)
-        problem = other_than_text(content)
-        if content.strip() and problem:
-            refuse(problem)
-        return content.decode("utf-8-sig").splitlines()
+class _CsvRow(NamedTuple):
+    """A person's line in a file of CSV."""
+
+    key: str
+    track: str
+    frame: int
+    box: list[float]
 
 
-def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
+def _csv(text: TextFile) -> LabelContent:
     """Read the lines of a CSV file. Other columns are ignored; lines may have any order."""
-    with reading(file, "CSV", do=HEADER):
-        header, *rows = csv.reader((line for _, line in lines), strict=True)
-    names = [name.strip() for name in header]
+    content = LabelContent()
+    for rows in _csv_rows(text):
+        keys, tracks, frames, boxes = zip(*rows, strict=True)
+        points, is_usable = CSV.parse_boxes(
+            text.path, keys, np.array(boxes), np.ones(len(boxes)), content.bad_boxes
+        )
+        content.people.extend(
+            list(compress(frames, is_usable)), points, list(compress(tracks, is_usable))
+        )
+    _require_once(text, content.people.find_repeated())
+    return content
+
+
+def _csv_rows(text: TextFile) -> Iterator[list[_CsvRow]]:
+    """Read the rows of a CSV file by blocks. Raises RawDataError."""
+    file = text.path
+    columns: list[int] = []
+    n_names = 0
+    for block in text.blocks():
+        lines = [*block.filled()]
+        with reading(file, "CSV", do=HEADER):
+            rows = [*csv.reader((line for _, line in lines), strict=True)]
+        if not columns and rows:
+            names = [name.strip() for name in rows[0]]
+            _require_columns(file, names, lines[0][1])
+            columns = [names.index(name) for name in COLUMNS]
+            n_names = len(names)
+            if len(rows) == len(lines):
+                del rows[0], lines[0]
+        if len(rows) != len(lines):
+            raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
+        people = []
+        for (key, _), row in zip(lines, rows, strict=True):
+            padded = row + [""] * n_names
+            track, number, *box = (padded[column].strip() for column in columns)
+            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+                actual = f"{kind(track)} as the track"
+                raise label_error(file, key, "a name or number", actual, "Name every person.")
+            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
+                actual = f"{kind(number)} as the frame"
+                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
+            people.append(_CsvRow(key, track, int(number), floats(file, key, box)))
+        if people:
+            yield people
+
+
+def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
+    """Raise RawDataError unless the names of a header include those of all COLUMNS."""
     missing = [name for name in COLUMNS if name not in names]
     expected = ",".join(COLUMNS)
-    if len(names) == 1 and lines[0][1].count(";") >= len(COLUMNS) - 1:
+    if len(names) == 1 and header.count(";") >= len(COLUMNS) - 1:
         do = "Separate columns by commas."
         raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
         actual = f"{len(names)} columns, without {', '.join(missing)}"
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
-    if len(rows) + 1 != len(lines):
-        raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
-
-    columns = [names.index(name) for name in COLUMNS]
-    content = LabelContent()
-    keys = set()
-    for (key, _), row in zip(lines[1:], rows, strict=True):
-        padded = row + [""] * len(names)
-        track, number, *box = (padded[column].strip() for column in columns)
-        if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
-            actual = f"{kind(track)} as the track"
-            raise label_error(file, key, "a name or number", actual, "Name every person.")
-        if not (number.isdecimal() and len(number) <= MOST_DIGITS):
-            actual = f"{kind(number)} as the frame"
-            raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-
-        frame = int(number)
-        if (track, frame) in keys:
-            actual = f"track {shown(track)} a second time in frame {frame}"
-            raise label_error(file, key, "one box a frame", actual, HEADER)
-        keys.add((track, frame))
-        points = CSV.parse_box(file, key, floats(file, key, box), content.bad_boxes)
-        if points is not None:
-            content.people.append(FoundPerson(frame, points, track))
-    return content
 
 
-def mot_content(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
+def _require_once(text: TextFile, repeated: Collection[tuple[int, object]]) -> None:
+    """Raise RawDataError for the first line whose frame and track, which are among `repeated`,
+    an earlier line has.
+    """
+    earlier = set()
+    for row in chain.from_iterable(_csv_rows(text) if repeated else ()):
+        place = (row.frame, row.track)
+        if place in earlier:
+            actual = f"track {shown(row.track)} a second time in frame {row.frame}"
+            raise label_error(text.path, row.key, "one box a frame", actual, HEADER)
+        if place in repeated:
+            earlier.add(place)
+
+
+def mot_content(text: TextFile) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
     class, as in MOT16's ground truth.
     """
+    file = text.path
     content = LabelContent()
     largest = 0.0  # number of a box
-    for key, line in lines:
-        values = floats(file, key, line.split(","))
-        if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
-            # track and frame would be taken for each other
-            expected = f"{','.join(COLUMNS)} first, or MOT's columns with the confidence"
-            raise label_error(file, key, expected, "6 numbers without a header", HEADER)
-        if not 6 <= len(values) <= 10:
-            actual = f"{len(values)} numbers"
-            do = "Write MOT's columns, or a first line that names yours."
-            raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
+    for block in text.blocks():
+        people = []
+        for key, line in block.filled():
+            values = floats(file, key, line.split(","))
+            if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
+                # track and frame would be taken for each other
+                expected = f"{','.join(COLUMNS)} first, or MOT's columns with the confidence"
+                raise label_error(file, key, expected, "6 numbers without a header", HEADER)
+            if not 6 <= len(values) <= 10:
+                actual = f"{len(values)} numbers"
+                do = "Write MOT's columns, or a first line that names yours."
+                raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
 
-        largest = max(largest, *np.abs(values[2:6]))
-        frame = MOT.frame(file, key, values[0])
-        identity = whole_number(file, key, values[1])
-        score = 1.0
-        if len(values) > 6:
-            score = finite_score(file, key, values[6])
-        box_score = score if score > 0 else 1.0  # some trackers write -1
-        is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
-        if score == 0 or is_no_person:
-            content.passed_over += 1
-            continue
-        box = MOT.parse_box(file, key, values[2:6], content.bad_boxes, box_score)
-        if box is not None:
-            content.people.append(FoundPerson(frame, box, None if identity < 0 else identity))
-    if lines and largest <= LARGEST_SHARE:
+            largest = max(largest, *map(abs, values[2:6]))
+            frame = MOT.frame(file, key, values[0])
+            identity = whole_number(file, key, values[1])
+            score = 1.0
+            if len(values) > 6:
+                score = finite_score(file, key, values[6])
+            box_score = score if score > 0 else 1.0  # some trackers write -1
+            is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
+            if score == 0 or is_no_person:
+                content.passed_over += 1
+                continue
+            people.append((key, frame, None if identity < 0 else identity, box_score, values[2:6]))
+        if people:
+            keys, frames, identities, scores, boxes = zip(*people, strict=True)
+            points, is_usable = MOT.parse_boxes(
+                file, keys, np.array(boxes), np.array(scores), content.bad_boxes
+            )
+            content.people.extend(
+                list(compress(frames, is_usable)), points, list(compress(identities, is_usable))
+            )
+    if largest <= LARGEST_SHARE and text.first:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
@@ -226,7 +313,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
-        for key, line in lines_of(file):
+        lines = chain.from_iterable(block.filled() for block in _text_blocks(file, TEXT))
+        for key, line in lines:
             values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:
@@ -252,7 +340,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
                 box = points[:, :2]
                 points = _joints(keypoints, size)
             people.append(_YoloLine(frame, points, box, ending))
-    content.people.extend(_found_people(people))
+    for person in _found_people(people):
+        content.people.add(person)
     content.notes.extend(
         f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
         for name, n in skipped.items()
@@ -324,7 +413,7 @@ def trc_content(files: Sequence[Path]) -> LabelContent:
             identity = int(number[0])
         for frame, person in zip(frames, points, strict=True):
             if person[:, 2].any():
-                content.people.append(FoundPerson(frame, person, identity))
+                content.people.add(FoundPerson(frame, person, identity))
     content.notes.append("joints of TRC files have no confidence: 1 where there is a joint")
     return content
 
@@ -334,7 +423,7 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     or 0 (missing).
     """
     expected = "a TRC file: text, with five lines of header"
-    lines = _text_lines(file, expected)
+    lines = [line for block in _text_blocks(file, expected) for line in block.texts]
     if len(lines) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
     fields = lines[3].split("\t")
