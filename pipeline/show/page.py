@@ -59,10 +59,18 @@ class _Rect(NamedTuple):
     height: float
 
 
+class _Picture(NamedTuple):
+    """An image as the page has it; that of a frame may be smaller than the frame."""
+
+    uri: str
+    width: int
+    height: int
+
+
 class _Overlay(NamedTuple):
     """An image and its drawings, in px of the frame or of the crop."""
 
-    image: Image  # as shown; that of a frame may be smaller
+    image: _Picture
     width: int  # of the frame or the crop
     height: int
     rects: tuple[_Rect, ...]
@@ -120,7 +128,7 @@ class _Portrait(NamedTuple):
 
 
 def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
-    """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
+    """Draw the tracks, those of a video at once, and write the page, which appears as a whole."""
     portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
     content = {"shown": shown, "version": VERSION, "portraits": portraits}
     write(templates().get_template("page.html").stream(content), out)
@@ -128,25 +136,39 @@ def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) ->
 
 def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrait]:
     n_tracks = len(shown.tracks)
-    for n_drawn, track in enumerate(shown.tracks):
-        progress(n_drawn, n_tracks, track.record.name)
-        yield _portrait(track, shown.body)
+    n_drawn = 0
+    for _, group in itertools.groupby(
+        shown.tracks, lambda track: (track.record.video, track.source is None)
+    ):
+        tracks = [*group]
+        progress(n_drawn, n_tracks, tracks[0].record.name)
+        sketches = [_Sketch(track, shown.body) for track in tracks]
+        _draw_cards(sketches)
+        for sketch in sketches:
+            progress(n_drawn, n_tracks, sketch.track.record.name)
+            yield sketch.portrait()
+            n_drawn += 1
     progress(n_tracks, n_tracks)
 
 
-def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
-    """Decode and draw the track's frames. `body`: folder of a body model for 3D joints.
+class _Sketch:
+    """A track while its frames are drawn. `body`: folder of a body model for 3D joints.
 
-    A frame that cannot be decoded becomes a card with the reason. Raises what `Body.load` raises.
+    Raises what `Body.load` raises.
     """
-    rows = track.rows
-    joints, caption = joints_3d(rows, body)
-    views_by_frame: list[tuple[SkeletonView, ...]] = [() for _ in rows["frame_index"]]
-    if joints is not None:
-        views_by_frame = [views(frame_joints, camera=track.has_images) for frame_joints in joints]
-    estimated = projected_joints(track, body)
-    cards = []
-    for i, frame in enumerate(read_frames(track.source, rows["frame_index"].tolist())):
+
+    def __init__(self, track: ShownTrack, body: Path | None) -> None:
+        self.track = track
+        self.frames: list[int] = track.rows["frame_index"].tolist()
+        self._joints, self._caption = joints_3d(track.rows, body)
+        self._estimated = projected_joints(track, body)
+        self._cards: list[_Card] = []
+
+    def add(self, frame: Frame) -> None:
+        """Draw its next frame. One that cannot be decoded becomes a card with the reason."""
+        track = self.track
+        rows = track.rows
+        i = len(self._cards)
         n_visible = None
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
@@ -154,12 +176,30 @@ def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
         problem = None
         drawn = None
         try:
-            drawn = _draw_frame(frame, track, i, estimated[i])
+            drawn = _draw_frame(frame, track, i, self._estimated[i])
         except _DrawingError as error:
             problem = str(error)
-        cards.append(_Card(frame.index, n_visible, unset, problem, drawn, views_by_frame[i]))
-    box = _view_box(list(itertools.chain.from_iterable(views_by_frame)))
-    return _Portrait(track, caption, box, tuple(cards))
+        shown: tuple[SkeletonView, ...] = ()
+        if self._joints is not None:
+            shown = views(self._joints[i], camera=track.has_images)
+        self._cards.append(_Card(frame.index, n_visible, unset, problem, drawn, shown))
+
+    def portrait(self) -> _Portrait:
+        """The track, when all of its frames are drawn."""
+        box = _view_box([view for card in self._cards for view in card.views])
+        return _Portrait(self.track, self._caption, box, tuple(self._cards))
+
+
+def _draw_cards(sketches: Sequence[_Sketch]) -> None:
+    """Decode each frame of a video's tracks once, and draw it for all of them."""
+    shown_in: dict[int, list[_Sketch]] = {}
+    for sketch in sketches:
+        for frame in sketch.frames:
+            shown_in.setdefault(frame, []).append(sketch)
+    indices = sorted(shown_in)
+    for index, frame in zip(indices, read_frames(sketches[0].track.source, indices), strict=True):
+        for sketch in shown_in[index]:
+            sketch.add(frame)
 
 
 def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:
@@ -253,7 +293,8 @@ def _overlay(
     outside = int((is_visible & ~is_inside).sum())
     labelled = flat(joints.labelled, pixels)
     estimated = flat(joints.estimated, drawn.estimated[:, :2])
-    return _Overlay(image, *size, rects, labelled, estimated, radius, outside)
+    picture = _Picture(_jpeg_uri(image), image.shape[1], image.shape[0])
+    return _Overlay(picture, *size, rects, labelled, estimated, radius, outside)
 
 
 def is_page(file: Path) -> bool:

@@ -4,12 +4,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import Choice, _no_video, from_cache, from_raw
 from tests.pipeline.show.made_tracks import made, pictures, shown
@@ -181,8 +183,8 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
 
 
 def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn, tmp_path):
-    """Pages of any length take the memory of one track: none is drawn before the one before it is
-    written.
+    """Pages of any length take the memory of the images of one video, as JPEG: each track is
+    written before the next one is drawn.
     """
     sizes = []
     tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
@@ -203,6 +205,33 @@ def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn, t
     assert (tmp_path / "page.html").read_text() == old and not (
         tmp_path / ".page.html.part"
     ).exists()
+
+
+def test_each_frame_of_a_video_is_decoded_once_for_all_of_its_tracks(drawn, tmp_path):
+    """Two people share frames 2 and 3; the cards are those of pages of each person alone."""
+    read = []
+
+    class Counted(Pictures):
+        def read(self, indices):
+            indices = list(indices)
+            read.extend(indices)
+            return super().read(indices)
+
+    whole = made(tmp_path, 5)
+    for t, level in enumerate((20, 60, 100, 140, 180)):
+        picture = np.full((400, 640, 3), level, np.uint8)
+        cv2.imwrite(str(tmp_path / f"f/{t:06d}.jpg"), picture)
+    both = []
+    for person, frames in (("0", [0, 2, 3]), ("1", [1, 2, 3, 4])):
+        track = replace(whole, name=f"f/{person}", frames=Counted(tmp_path, "f/{:06d}.jpg"))
+        both.append(shown(track.take(np.array(frames), ())))
+    alone = [pictures(drawn(track)) for track in both]
+    read.clear()
+    together = pictures(drawn(*both))
+    assert sorted(read) == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(
+        np.concatenate([[p.mean() for p in of] for of in alone]), [p.mean() for p in together]
+    )
 
 
 def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
