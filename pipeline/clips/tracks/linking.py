@@ -42,6 +42,7 @@ from typing import Final
 import numpy as np
 
 from cache.windows import spread
+from pipeline.clips.labels.people_table import all_rows
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
 from pipeline.people.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
@@ -413,8 +414,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     """
     counts = np.array([len(persons) for persons in keypoints])
     frame, number = spread(counts)  # number: in the frame, from 0
-    all_points = np.concatenate(keypoints).astype(np.float64)
-    points, _ = zero_invalid_joints(all_points)
+    points, _ = zero_invalid_joints(all_rows(keypoints).astype(np.float64, copy=False))
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 

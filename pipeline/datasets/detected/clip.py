@@ -30,6 +30,7 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
 from pipeline.clips.labels.label_files import own_labels
+from pipeline.clips.labels.people_table import all_rows
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
@@ -355,7 +356,8 @@ def _compare_with_border(
 def _confident_persons(detections: Detections) -> Doubles:
     """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
     nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
-    persons, _ = zero_invalid_joints(np.concatenate([*detections.keypoints, nobody]))
+    everyone = all_rows(detections.keypoints) if detections.keypoints else nobody
+    persons, _ = zero_invalid_joints(everyone)
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
 

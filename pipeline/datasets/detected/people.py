@@ -27,6 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.labels.people_table import ByFrame, all_rows
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
@@ -328,11 +329,6 @@ def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
     return person._replace(frame_index=bridged, bbox=bbox, kp_2d=kp_2d)
 
 
-def _select(arrays: Sequence[Array], masks: Sequence[Bools]) -> list[Array]:
-    """Each array's rows for which its mask is true."""
-    return [array[mask] for array, mask in zip(arrays, masks, strict=True)]
-
-
 def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:
     """Turn scores into confidences: 0 below MIN_CONFIDENCE, and at most 1.
 
@@ -341,24 +337,23 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     if not detections.keypoints:
         return detections
 
-    everyone = finite_joints(np.concatenate(detections.keypoints), account)
+    everyone = finite_joints(all_rows(detections.keypoints), account)
     scores = everyone[..., 2]
     confidence = np.minimum(scores, 1)
     everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
 
-    sizes = [len(persons) for persons in detections.keypoints]
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
     is_seen = account.drop_rows({reason: ~scores.any(axis=1)})
     highest = confidence.max()
     if 0 < highest < MIN_CONFIDENCE:
         account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
-    stops = np.cumsum(sizes)[:-1]
-    masks = np.split(is_seen, stops)
+    sizes = [len(persons) for persons in detections.keypoints]
+    n_before = np.append(0, np.cumsum(is_seen))
+    start = n_before[np.append(0, np.cumsum(sizes))]
     identity = detections.identity
     if identity is not None:
-        identity = _select(identity, masks)
-    keypoints = _select(np.split(everyone, stops), masks)
-    return replace(detections, keypoints=keypoints, identity=identity)
+        identity = ByFrame(all_rows(identity)[is_seen], start)
+    return replace(detections, keypoints=ByFrame(everyone[is_seen], start), identity=identity)
 
 
 def _identify(
@@ -415,7 +410,10 @@ def _split_identities(
 
 def _joints_of(detections: Detections, members: Ints) -> Doubles:
     """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
-    return np.stack([detections.keypoints[t][p] for t, p in members])
+    keypoints = detections.keypoints
+    if isinstance(keypoints, ByFrame):
+        return keypoints.rows[keypoints.start[members[:, 0]] + members[:, 1]]
+    return np.stack([keypoints[t][p] for t, p in members])
 
 
 def _cut_at_switches(
