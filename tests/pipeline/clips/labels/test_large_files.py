@@ -1,0 +1,151 @@
+"""What is read, held and compared grows with a file, and not faster than the people in it."""
+
+import csv
+import io
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.tracks import switches
+from pipeline.files.formats import large_json
+from tests.pipeline.clips.labels.made_detections import COCO_NAMES, SIZE, body
+
+MOST = 1.15  # exponent
+
+
+def points(t):
+    return np.round(body(t % 40), 2)
+
+
+def as_csv(n):
+    stream = io.StringIO()
+    rows = [(f"p{t % 3}", t // 3, 100.25, 80.5, 60.75, 150.5) for t in range(n)]
+    csv.writer(stream).writerows([("track", "frame", "x", "y", "w", "h"), *rows])
+    return "x.csv", stream.getvalue()
+
+
+def as_mot(n):
+    rows = [f"{t // 3 + 1},{t % 3},100.25,80.5,60.75,150.5,0.9,-1,-1,-1" for t in range(n)]
+    return "x.txt", "\n".join(rows)
+
+
+def as_coco(n):
+    people = [
+        {"id": t, "image_id": t // 3, "keypoints": points(t).ravel().tolist(), "track_id": t % 3}
+        for t in range(n)
+    ]
+    images = [{"id": t, "file_name": f"clip_{t:09d}.jpg"} for t in range(-(-n // 3))]
+    names = [{"id": 1, "name": "person", "keypoints": COCO_NAMES}]
+    return "x.json", json.dumps({"annotations": people, "images": images, "categories": names})
+
+
+def as_results(n):
+    people = [
+        {
+            "image_id": t // 3,
+            "category_id": 1,
+            "keypoints": points(t).ravel().tolist(),
+            "idx": t % 3,
+        }
+        for t in range(n)
+    ]
+    return "x.json", json.dumps(people)
+
+
+def as_mmpose(n):
+    frames = [
+        {
+            "frame_id": t,
+            "instances": [{"keypoints": points(t)[:, :2].tolist(), "keypoint_scores": [0.9] * 17}],
+        }
+        for t in range(n)
+    ]
+    return "x.json", json.dumps(frames)
+
+
+def traced(call):
+    """What a call returns, and the largest number of bytes that it held."""
+    tracemalloc.start()
+    try:
+        return call(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of_text(name, text):
+        (tmp_path / name).write_text(text)
+        return read_detections(tmp_path / name, "x", lambda: [SIZE])
+
+    return of_text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("made", "n"),
+    [(as_csv, 40_000), (as_mot, 30_000), (as_coco, 8_000), (as_results, 8_000), (as_mmpose, 8_000)],
+)
+def test_memory_grows_by_at_most_three_times_the_file(read, made, n):
+    """Beyond blocks, which all files need: so much more for a file of twice as many people."""
+    peaks = []
+    sizes = []
+    for count in (n, 2 * n):
+        name, text = made(count)
+        found, peak = traced(lambda name=name, text=text: read(name, text))
+        assert found.n_persons == count
+        peaks.append(peak)
+        sizes.append(len(text))
+    assert peaks[1] - peaks[0] <= 3 * (sizes[1] - sizes[0])
+
+
+@pytest.mark.parametrize("made", [as_coco, as_results, as_mmpose])
+def test_a_large_file_of_json_has_the_people_of_a_small_one(read, made, monkeypatch):
+    small = read(*made(300))
+    monkeypatch.setattr(large_json, "LARGE", 0)
+    monkeypatch.setattr(large_json, "BLOCK", 1000)
+    large = read(*made(300))
+    np.testing.assert_array_equal(np.concatenate(large.keypoints), np.concatenate(small.keypoints))
+    np.testing.assert_array_equal(large.frame_index, small.frame_index)
+    assert (large.names, large.notes, large.frames) == (small.names, small.notes, small.frames)
+    assert repr(large.identity) == repr(small.identity)
+
+
+def test_a_second_line_of_a_track_in_a_frame_is_named_wherever_it_is(read, monkeypatch):
+    """Also blocks after the first line, and in a file that is not in the order of frames."""
+    name, text = as_csv(9000)
+    lines = text.splitlines()
+    with pytest.raises(Exception, match=r"line 9002.*'p1' a second time in frame 2\b"):
+        read(name, "\n".join([lines[0], *lines[:0:-1], lines[8]]))
+
+
+def test_few_pairs_of_a_crowd_are_compared(monkeypatch):
+    """Couples who stand 300 px apart and tremble, and all jump once: those who are compared grow
+    with the people, not with their pairs.
+    """
+    compared = [0]
+    cross = switches._cross
+
+    def counted(*args):
+        compared[0] += 1
+        return cross(*args)
+
+    monkeypatch.setattr(switches, "_cross", counted)
+    counts = []
+    for n in (40, 80):
+        generator = np.random.default_rng(1)
+        tracks = []
+        for person in range(n):
+            keypoints = np.stack([body(0)] * 60)
+            keypoints[..., 0] += 300 * (person // 2) + 20 * (person % 2)
+            keypoints[..., :2] += generator.normal(0, 0.3, (60, 17, 2))
+            keypoints[30 + person % 5 :, :, 0] += 25  # px
+            tracks.append((np.arange(60), keypoints))
+        compared[0] = 0
+        switches.find_switches(tracks, {})
+        counts.append(compared[0])
+    assert math.log2(counts[1] / counts[0]) <= MOST, counts
