@@ -194,8 +194,8 @@ def _draw_cards(sketches: Sequence[_Sketch]) -> None:
     """Decode each frame of a video's tracks once, and draw it for all of them."""
     shown_in: dict[int, list[_Sketch]] = {}
     for sketch in sketches:
-        for frame in sketch.frames:
-            shown_in.setdefault(frame, []).append(sketch)
+        for index in sketch.frames:
+            shown_in.setdefault(index, []).append(sketch)
     indices = sorted(shown_in)
     for index, frame in zip(indices, read_frames(sketches[0].track.source, indices), strict=True):
         for sketch in shown_in[index]:

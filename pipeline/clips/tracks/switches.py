@@ -212,7 +212,8 @@ def _variances(n: Ints) -> tuple[Doubles, Doubles]:
     noise = 2 * NOISE**2
     velocities = 2 * (noise / NEAR**2 + TURN**2 * NEAR / 3)  # variance of their difference
     jump = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
-    return jump, velocities + TURN**2 * n
+    turn = velocities + TURN**2 * n
+    return np.asarray(jump, np.float64), np.asarray(turn, np.float64)
 
 
 def _best_exchange(

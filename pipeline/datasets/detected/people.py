@@ -412,7 +412,8 @@ def _joints_of(detections: Detections, members: Ints) -> Doubles:
     """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
     keypoints = detections.keypoints
     if isinstance(keypoints, ByFrame):
-        return keypoints.rows[keypoints.start[members[:, 0]] + members[:, 1]]
+        rows: Doubles = keypoints.rows[keypoints.start[members[:, 0]] + members[:, 1]]
+        return rows
     return np.stack([keypoints[t][p] for t, p in members])
 
 
