@@ -68,7 +68,7 @@ def _write(file: Path, n_rows: int) -> None:
             stream.write("]")
 
 
-def _crowd(n_people: int, linked: bool) -> None:  # noqa: FBT001
+def _crowd(n_people: int, linked: bool) -> None:
     """Make the tracks of people who stand 60 px apart and walk about."""
     rng = np.random.default_rng(0)
     place = np.stack(divmod(np.arange(n_people), 20), axis=1) * 60.0 + 100
