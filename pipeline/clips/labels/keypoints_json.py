@@ -244,7 +244,7 @@ def _categories(file: Path, stored: object) -> _Categories:
     """Choose the categories that are people: those called person, or without any all but animals
     (AP-10K's, macaques). If some of these have keypoints, only they are people.
     """
-    listed = records(file, "categories", stored or [])
+    listed = [*records(file, "categories", stored or [])]  # read once
     people = [category for category in listed if category.get("name") == "person"]
     if not people:
         people = [category for category in listed if not _is_animal(category)]

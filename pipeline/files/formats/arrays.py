@@ -255,7 +255,7 @@ def load_json(file: Path, *, do: str) -> Any:
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            refuse(other_than_text(content) or json_fault(content, error))
+            refuse(other_than_text(content) or _json_fault(content, error))
 
 
 def floats(file: Path, key: str, texts: Sequence[str], *, do: str) -> list[float]:
@@ -335,7 +335,7 @@ def _first_other(array: Array) -> object:
     return elements
 
 
-def json_fault(content: bytes, error: Exception) -> str:
+def _json_fault(content: bytes, error: Exception) -> str:
     """Why a text is not JSON, from the error of parsing it."""
     if isinstance(error, UnicodeDecodeError):
         return "text that is not in UTF-8"

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.tracks import switches
+from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
 from tests.pipeline.clips.labels.made_detections import COCO_NAMES, SIZE, body
 
@@ -107,12 +108,21 @@ def test_memory_grows_by_at_most_three_times_the_file(read, made, n):
 def test_a_large_file_of_json_has_the_people_of_a_small_one(read, made, monkeypatch):
     small = read(*made(300))
     monkeypatch.setattr(large_json, "LARGE", 0)
-    monkeypatch.setattr(large_json, "BLOCK", 1000)
     large = read(*made(300))
     np.testing.assert_array_equal(np.concatenate(large.keypoints), np.concatenate(small.keypoints))
     np.testing.assert_array_equal(large.frame_index, small.frame_index)
     assert (large.names, large.notes, large.frames) == (small.names, small.notes, small.frames)
     assert repr(large.identity) == repr(small.identity)
+
+
+@pytest.mark.parametrize("key", ["keypoints", "bbox", "image_id"])
+def test_lists_that_are_nested_too_deeply_are_refused(read, key, monkeypatch):
+    monkeypatch.setattr(large_json, "LARGE", 0)
+    deep = "[" * 4000 + "]" * 4000
+    entry = f'{{"image_id": 1, "{key}": {deep}}}'
+    for text in (deep, f"[{entry}]", f'{{"images": [], "annotations": [{entry}]}}'):
+        with pytest.raises(RawDataError):
+            read("x.json", text)
 
 
 def test_a_second_line_of_a_track_in_a_frame_is_named_wherever_it_is(read, monkeypatch):
