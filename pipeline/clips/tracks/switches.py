@@ -47,10 +47,6 @@ MOST_UNREST: Final = 10.0
 MARGIN: Final = 10.0
 FITTING: Final = 15.0
 FARTHEST: Final = 1500.0
-# detections before and after a place that are compared, and frames in which they are found; who has
-# fewer there is compared with everybody
-COMPARED: Final = 3
-AROUND: Final = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +55,9 @@ class _Path:
 
     frame_index: Ints  # (N,)
     keypoints: Doubles  # (N, J, 3) px px confidence
-    centre: Doubles  # (N, 2) px, of the boxes
     diagonal: float  # px, median of the boxes'
-    largest: float  # px, of the boxes' diagonals
     velocity: Doubles  # (N - NEAR, 3) a frame, from each detection to the NEAR-th after it
     unrest: float
-    speed: float  # px a frame, the largest
     # (N + 1,) between the detection before and this one; 0 near both ends and cuts
     cost: Doubles
 
@@ -101,13 +94,10 @@ def find_switches(
             suspects.append((float(path.cost[row]), number, row))
 
     switches: list[list[int]] = [[] for _ in tracks]
-    if not suspects:
-        return switches
-    crowd = _Crowd(paths)
     for cost, number, row in sorted(suspects, reverse=True):
         if not paths[number].cost[row]:
             continue
-        exchange = _best_exchange(paths, crowd, number, row, camera)
+        exchange = _best_exchange(paths, number, row, camera)
         cuts = []
         if exchange.gain > MARGIN or cost > FARTHEST:
             cuts.append((number, row))
@@ -148,10 +138,7 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
     cost = np.pad(inner_cost, 1)
     cost[:NEAR] = 0
     cost[-NEAR:] = 0
-    centre = corners.mean(axis=1)
-    largest = float(diagonals.max())
-    speed = float(np.hypot(*velocity[:, :2].T).max()) * diagonal
-    return _Path(frame_index, keypoints, centre, diagonal, largest, velocity, unrest, speed, cost)
+    return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
 
 
 def _move(
@@ -199,37 +186,27 @@ def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doub
     """Terms of the costs of ways (..., 3) in n (...) frames, between velocities (..., 3):
     |jump|^2 / S + |turn|^2 / U, and 3 log(S / R).
     """
-    jump_variance, turn_variance = _variances(n)
+    noise = 2 * NOISE**2
+    velocities = 2 * (noise / NEAR**2 + TURN**2 * NEAR / 3)  # variance of their difference
+    jump_variance = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
+    turn_variance = velocities + TURN**2 * n
     jump = way - n[..., None] * (before + after) / 2
     turn = after - before
     misfit = np.square(jump).sum(axis=-1) / jump_variance
     misfit += np.square(turn).sum(axis=-1) / turn_variance
-    return misfit, 3 * np.log(jump_variance / (2 * NOISE**2))
-
-
-def _variances(n: Ints) -> tuple[Doubles, Doubles]:
-    """S and U of n frames."""
-    noise = 2 * NOISE**2
-    velocities = 2 * (noise / NEAR**2 + TURN**2 * NEAR / 3)  # variance of their difference
-    jump = noise + n**2 * velocities / 4 + TURN**2 * n**3 / 12
-    turn = velocities + TURN**2 * n
-    return np.asarray(jump, np.float64), np.asarray(turn, np.float64)
+    return misfit, 3 * np.log(jump_variance / noise)
 
 
 def _best_exchange(
-    paths: Mapping[int, _Path],
-    crowd: _Crowd,
-    number: int,
-    row: int,
-    camera: Mapping[int, Doubles],
+    paths: Mapping[int, _Path], number: int, row: int, camera: Mapping[int, Doubles]
 ) -> _Exchange:
     """The exchange with another track by which a track gains most from a row on."""
     best = _Exchange(0.0, number, 0)
     path = paths[number]
     frame, following = path.frame_index[row - 1 : row + 1].tolist()
-    for other_number in crowd.find_near(path, row, is_still=not camera):
-        candidate = paths[other_number]
-        if other_number == number:
+    for other_number, candidate in paths.items():
+        first, last = candidate.frame_index[[0, -1]]
+        if other_number == number or first > following + NEAR or last < frame - NEAR:
             continue
         # it may be exchanged at any time between the two detections
         start = int(np.searchsorted(candidate.frame_index, frame, side="right"))
@@ -275,53 +252,3 @@ def _cross(
     misfit *= 2 / (path.unrest + other.unrest)
     best = np.argmin(misfit + unsure)
     return float(misfit[best]), float(unsure[best])
-
-
-class _Crowd:
-    """All paths, to find those of people who are near a place: few pairs are compared."""
-
-    def __init__(self, paths: Mapping[int, _Path]) -> None:
-        everyone = [*paths.values()]
-        self._numbers = np.array([*paths])
-        self._ends = np.array([path.frame_index[[0, -1]] for path in everyone])
-        self._extent = np.array([path.largest for path in everyone])
-        self._diagonal = np.array([path.diagonal for path in everyone])
-        self._speed = np.array([path.speed for path in everyone])
-        self._unrest = np.array([path.unrest for path in everyone])
-        frames = np.concatenate([path.frame_index for path in everyone])
-        order = np.argsort(frames, kind="stable")
-        counts = [len(path.frame_index) for path in everyone]
-        self._frame = frames[order]
-        self._person = np.repeat(np.arange(len(everyone)), counts)[order]
-        self._centre = np.concatenate([path.centre for path in everyone])[order]
-
-    def find_near(self, path: _Path, row: int, *, is_still: bool) -> list[int]:
-        """Numbers of the tracks with which a path may be exchanged at a row: all others cost more
-        than FITTING, as the mean of joints is in their box. is_still: whether the camera is; else
-        all tracks of this time may be. So may those of whom AROUND frames do not have all
-        detections that `_cross` compares.
-        """
-        frame, following = path.frame_index[row - 1 : row + 1].tolist()
-        is_near = (self._ends[:, 0] <= following + NEAR) & (self._ends[:, 1] >= frame - NEAR)
-        if is_still:
-            bounds = [frame - AROUND, frame + 1, following, following + AROUND + 1]
-            first, stop, start, last = np.searchsorted(self._frame, bounds).tolist()
-            size = len(self._numbers)
-            is_met = np.bincount(self._person[first:stop], minlength=size) < COMPARED
-            is_met |= np.bincount(self._person[start:last], minlength=size) < COMPARED
-
-            own = slice(max(row - COMPARED, 0), row + COMPARED)
-            compared = [*path.frame_index[own], *bounds]
-            n = np.array(max(compared) - min(compared))
-            variance, _ = _variances(n)
-            jump = np.sqrt(FITTING * variance * (path.unrest + self._unrest) / 2)
-            reach = jump * np.maximum(path.diagonal, self._diagonal)
-            reach += (n * (path.speed + self._speed) + path.largest + self._extent) / 2
-            place = path.centre[row - 1]
-            reach += np.hypot(*(path.centre[own] - place).T).max()
-            person = self._person[first:last]
-            distance = np.hypot(*(self._centre[first:last] - place).T)
-            is_met[person[distance <= reach[person]]] = True
-            is_near &= is_met
-        numbers: list[int] = self._numbers[is_near].tolist()
-        return numbers

@@ -1,21 +1,17 @@
-"""What is read, held and compared grows with a file, and not faster than the people in it."""
+"""What is read and held grows with a file, and not faster than the people in it."""
 
 import csv
 import io
 import json
-import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from pipeline.clips.labels.detections import read_detections
-from pipeline.clips.tracks import switches
 from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
 from tests.pipeline.clips.labels.made_detections import COCO_NAMES, SIZE, body
-
-MOST = 1.15  # exponent
 
 
 def points(t):
@@ -131,31 +127,3 @@ def test_a_second_line_of_a_track_in_a_frame_is_named_wherever_it_is(read, monke
     lines = text.splitlines()
     with pytest.raises(Exception, match=r"line 9002.*'p1' a second time in frame 2\b"):
         read(name, "\n".join([lines[0], *lines[:0:-1], lines[8]]))
-
-
-def test_few_pairs_of_a_crowd_are_compared(monkeypatch):
-    """Couples who stand 300 px apart and tremble, and all jump once: those who are compared grow
-    with the people, not with their pairs.
-    """
-    compared = [0]
-    cross = switches._cross
-
-    def counted(*args):
-        compared[0] += 1
-        return cross(*args)
-
-    monkeypatch.setattr(switches, "_cross", counted)
-    counts = []
-    for n in (40, 80):
-        generator = np.random.default_rng(1)
-        tracks = []
-        for person in range(n):
-            keypoints = np.stack([body(0)] * 60)
-            keypoints[..., 0] += 300 * (person // 2) + 20 * (person % 2)
-            keypoints[..., :2] += generator.normal(0, 0.3, (60, 17, 2))
-            keypoints[30 + person % 5 :, :, 0] += 25  # px
-            tracks.append((np.arange(60), keypoints))
-        compared[0] = 0
-        switches.find_switches(tracks, {})
-        counts.append(compared[0])
-    assert math.log2(counts[1] / counts[0]) <= MOST, counts
