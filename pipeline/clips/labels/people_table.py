@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,6 @@ from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 Identity = int | str | None  # of a person, as a detector tracks it
 
 BLOCK: Final = 1 << 13  # people of whom checks look at so many at once
-SPARE: Final = 8  # an array that is full grows by this part
-ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class FoundPerson(NamedTuple):
@@ -43,16 +42,8 @@ class ByFrame(Sequence[Array]):
     def __len__(self) -> int:
         return len(self.start) - 1
 
-    @overload
-    def __getitem__(self, t: int) -> Array: ...
-    @overload
-    def __getitem__(self, t: slice) -> list[Array]: ...
-    def __getitem__(self, t: int | slice) -> Array | list[Array]:
-        if isinstance(t, slice):
-            return [self[i] for i in range(*t.indices(len(self)))]
-        if not -len(self) <= t < len(self):
-            raise IndexError(t)
-        t %= len(self)
+    def __getitem__(self, t: Any) -> Any:  # of one frame: there are no slices
+        t = range(len(self))[t]
         return self.rows[self.start[t] : self.start[t + 1]]
 
 
@@ -65,31 +56,6 @@ def blocks(n: int) -> Iterator[slice]:
     """Slices of up to BLOCK of n rows; one, which is empty, of none."""
     for first in range(0, max(n, 1), BLOCK):
         yield slice(first, min(first + BLOCK, n))
-
-
-class _Column:
-    """An array (N, ...) that grows by a part of its length, where it is if there is room."""
-
-    def __init__(self, dtype: type, *shape: int) -> None:
-        self.shape = shape  # of a row
-        self.n = 0
-        self._array: Array = np.empty((64, *shape), dtype)
-
-    def extend(self, rows: Array | Sequence[int]) -> None:
-        stop = self.n + len(rows)
-        if stop > len(self._array):
-            self._array.resize((stop + stop // SPARE + 64, *self.shape), refcheck=False)
-        self._array[self.n : stop] = rows
-        self.n = stop
-
-    def rows(self) -> Array:
-        """The rows so far, until there are more."""
-        return self._array[: self.n]
-
-    def finish(self) -> Array:
-        """The rows. There can be no more of them."""
-        self._array.resize((self.n, *self.shape), refcheck=False)
-        return self._array
 
 
 class PeopleTable(NamedTuple):
@@ -106,36 +72,36 @@ class PeopleTable(NamedTuple):
         """(N,) whether an earlier person has the same frame, identity and joints, of which some
         have a score.
         """
-        is_copy = np.zeros(len(self.frame), bool)
-        if (np.diff(self.frame) > 0).all():
-            return is_copy
-        weights = np.cumprod(np.full(self.points[:1].size, ODD))
-        digest = np.empty(len(self.frame), np.uint64)
-        for rows in blocks(len(digest)):
-            # without the sign of zeros
-            bits = (self.points[rows] + 0.0).reshape(-1, len(weights)).view(np.uint64)
-            digest[rows] = bits @ weights + self.code[rows].astype(np.uint64)
-        order = np.lexsort((digest, self.frame))
-        for before, after in _equal_neighbours(order, self.frame, digest, self.code):
+        # without the sign of zeros
+        digests = (hash((points + 0.0).tobytes()) for points in self.points)
+        digest = np.fromiter(digests, np.int64, len(self.frame))
+        is_copy = np.zeros(len(digest), bool)
+        for before, after in _equal_neighbours(digest, self.code, self.frame):
             is_equal = (self.points[before] == self.points[after]).all(axis=(1, 2))
             is_copy[after] = is_equal & self.points[after, :, 2].any(axis=1)
         return is_copy
 
+    def find_repeated(self) -> set[tuple[int, Identity]]:
+        """Frames and identities that several people share."""
+        return {
+            (int(self.frame[row]), self.identities[self.code[row]])
+            for _, after in _equal_neighbours(self.code, self.frame)
+            for row in after
+        }
+
     def in_order(self, is_left_out: Bools) -> PeopleTable:
         """The people in the order of frames, without those for whom it is true; without boxes."""
-        frame, points, code = self.frame, self.points, self.code
-        if is_left_out.any() or (np.diff(frame) < 0).any():
-            order = np.argsort(frame, kind="stable")
-            order = order[~is_left_out[order]]
-            for rows in points.swapaxes(0, 1):  # in place, so that there is no second copy
-                rows[: len(order)] = rows[order]
-            points = points[: len(order)]
-            frame, code = frame[order], code[order]
-        return PeopleTable(frame, points, code, self.identities, self.boxed[:0], self.boxes[:0])
+        order = np.argsort(self.frame, kind="stable")
+        order = order[~is_left_out[order]]
+        for rows in self.points.swapaxes(0, 1):  # in place, so that there is no second copy
+            rows[: len(order)] = rows[order]
+        points = self.points[: len(order)]
+        return self._replace(frame=self.frame[order], points=points, code=self.code[order])
 
 
-def _equal_neighbours(order: Ints, *columns: Array) -> Iterator[tuple[Ints, Ints]]:
-    """Yield rows that follow each other in an order, and have equal numbers in all columns."""
+def _equal_neighbours(*columns: Array) -> Iterator[tuple[Ints, Ints]]:
+    """Yield rows with equal numbers in all columns, and the next such rows, in blocks."""
+    order = np.lexsort(columns)
     for rows in blocks(len(order) - 1):
         before = order[rows]
         after = order[rows.start + 1 : rows.stop + 1]
@@ -147,58 +113,45 @@ class FoundPeople:
     """The people of a file while it is read.
 
     Attributes:
+        n_points: of each person; 0 without people.
         other: frame and number of points of the first person whose number of points is not that of
             the first one. Such people are not added.
     """
 
     def __init__(self) -> None:
+        self.n_points = 0
         self.other: tuple[int, int] | None = None
         self._codes: dict[Identity, int] = {}
-        self._frame = _Column(np.int64)
-        self._code = _Column(np.int32)
-        self._points = _Column(np.float64, 0, 3)
-        self._boxed = _Column(np.int64)
-        self._boxes = _Column(np.float64, 2, 2)
+        self._frame = array("q")
+        self._code = array("q")
+        self._points = array("d")
+        self._boxed = array("q")
+        self._boxes = array("d")
 
     def __len__(self) -> int:
-        return self._frame.n
-
-    @property
-    def n_points(self) -> int:
-        """Number of points of each person; 0 without people."""
-        return self._points.shape[0]
+        return len(self._frame)
 
     def add(self, person: FoundPerson) -> None:
         """Add a person."""
-        n = len(self)
+        row = len(self)
         self.extend([person.frame], person.points[None], [person.identity])
-        if person.box is not None and len(self) > n:
-            self._boxed.extend([n])
-            self._boxes.extend(person.box[None])
+        if person.box is not None and len(self) > row:
+            self._boxed.append(row)
+            self._boxes.frombytes(person.box.tobytes())
 
     def extend(
         self, frames: Sequence[int], points: Doubles, identities: Sequence[Identity]
     ) -> None:
         """Add n people without boxes beside joints. points: (n, J, 3)."""
-        if not len(self):
-            self._points = _Column(np.float64, *points.shape[1:])
-        if points.shape[1] != self.n_points:
-            self.other = self.other or (frames[0], points.shape[1])
+        n_points = points.shape[1]
+        self.n_points = self.n_points or n_points
+        if n_points != self.n_points:
+            self.other = self.other or (frames[0], n_points)
             return
         codes = self._codes
-        self._code.extend([codes.setdefault(identity, len(codes)) for identity in identities])
+        self._code.extend(codes.setdefault(identity, len(codes)) for identity in identities)
         self._frame.extend(frames)
-        self._points.extend(points)
-
-    def find_repeated(self) -> set[tuple[int, Identity]]:
-        """Frames and identities that several people share."""
-        frame = self._frame.rows()
-        code = self._code.rows()
-        known = [*self._codes]
-        repeated = set()
-        for _, after in _equal_neighbours(np.lexsort((code, frame)), frame, code):
-            repeated |= {(int(frame[row]), known[code[row]]) for row in after.tolist()}
-        return repeated
+        self._points.frombytes(points.tobytes())
 
     def have_identities(self) -> bool:
         """Whether somebody has an identity other than 0."""
@@ -206,16 +159,12 @@ class FoundPeople:
 
     def finish(self, *, identities: bool = True) -> PeopleTable:
         """The people. There can be no more of them. identities: whether they have any."""
-        known: list[Identity] = [*self._codes]
-        code = self._code.finish()
-        if not identities:
-            known = [None]
-            code[:] = 0
+        code = np.asarray(self._code)
         return PeopleTable(
-            self._frame.finish(),
-            self._points.finish(),
-            code,
-            known,
-            self._boxed.finish(),
-            self._boxes.finish(),
+            np.asarray(self._frame),
+            np.asarray(self._points).reshape(len(code), self.n_points, 3),
+            code if identities else np.zeros_like(code),
+            [*self._codes] if identities else [None],
+            np.asarray(self._boxed),
+            np.asarray(self._boxes).reshape(-1, 2, 2),
         )

@@ -191,7 +191,7 @@ def _csv(text: TextFile) -> LabelContent:
         content.people.extend(
             list(compress(frames, is_usable)), points, list(compress(tracks, is_usable))
         )
-    _require_once(text, content.people.find_repeated())
+    _require_once(text, content.people.finish().find_repeated())
     return content
 
 
