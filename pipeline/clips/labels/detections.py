@@ -172,7 +172,8 @@ def read_results(
     elif start in (b"[", b"{") or file.suffix.lower() == ".json":
         source = Source(file, json=read_json(file, do=DAMAGED))
     else:
-        source = Source(file, text=text_files.TextFile(file))
+        first = next((text for _, text in text_files.lines_of(file)), "")
+        source = Source(file, text=first)
     return _read(source, sizes, joints)
 
 

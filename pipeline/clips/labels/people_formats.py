@@ -20,7 +20,7 @@ class Source(NamedTuple):
 
     place: Path
     json: Any = None  # as of `read_json`
-    text: Any = None  # a `TextFile`, of other text
+    text: Any = None  # the first line of other text that is not blank; "" without one
     frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames
     persons: Sequence[Path] = ()  # TRC files of single people
 
@@ -108,7 +108,7 @@ FORMATS: Final = (
         "| MOT (MOTChallenge) | text that begins with a number: `frame,id,x,y,w,h,conf,...` | "
         "1 | `x y w h`, px; the first pixel is 1 | none | `id`, unless it is -1 |",
         lambda source: text_files.are_mot_lines(source.text),
-        lambda source, _: text_files.mot_content(source.text),
+        lambda source, _: text_files.mot_content(source.place),
     ),
     PeopleFormat(
         "Sports2D's TRC in px",
@@ -123,7 +123,7 @@ FORMATS: Final = (
         "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h` | 0 | "
         "`x y w h`, px | none | `track` |",
         lambda source: source.text is not None,
-        lambda source, _: text_files.csv_content(source.text),
+        lambda source, _: text_files.csv_content(source.place, source.text),
     ),
 )
 

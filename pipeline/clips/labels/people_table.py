@@ -42,9 +42,11 @@ class ByFrame(Sequence[Array]):
     def __len__(self) -> int:
         return len(self.start) - 1
 
-    def __getitem__(self, t: Any) -> Any:  # of one frame: there are no slices
-        t = range(len(self))[t]
-        return self.rows[self.start[t] : self.start[t + 1]]
+    def __getitem__(self, t: Any) -> Any:
+        place = range(len(self))[t]
+        if isinstance(place, range):
+            return [self[i] for i in place]
+        return self.rows[self.start[place] : self.start[place + 1]]
 
 
 def all_rows(by_frame: Sequence[Array]) -> Array:

@@ -33,7 +33,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain, compress
+from itertools import compress, islice, tee
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -54,7 +54,7 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
-from pipeline.clips.labels.people_table import FoundPerson
+from pipeline.clips.labels.people_table import FoundPerson, Identity
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
@@ -65,8 +65,8 @@ COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
-TEXT: Final = "text in UTF-8"
-BLOCK_BYTES: Final = 1 << 17  # of text that is read at once
+HEAD: Final = 1 << 17  # bytes, which tell another file from text
+BLOCK: Final = 1 << 10  # lines of boxes that are converted at once
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
 # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
@@ -95,56 +95,29 @@ class _YoloLine(NamedTuple):
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
-class Lines(NamedTuple):
-    """Some lines of a file of text."""
-
-    first: int  # number of the first one
-    texts: list[str]
-
-    def filled(self) -> Iterator[tuple[str, str]]:
-        """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-        for number, text in enumerate(self.texts, self.first):
-            if text.strip():
-                yield f"line {number}", text
-
-
-class TextFile:
-    """A file of text, of which a block is in memory.
-
-    Attributes:
-        path: Of the file.
-        first: Its first line that is not blank; "" without one.
-
-    Raises RawDataError for another file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.first = next((text for block in self.blocks() for _, text in block.filled()), "")
-
-    def blocks(self) -> Iterator[Lines]:
-        """Read the lines by blocks."""
-        return _text_blocks(self.path, TEXT)
-
-
-def are_mot_lines(text: TextFile | None) -> bool:
+def are_mot_lines(first: str | None) -> bool:
     """Whether the first line begins with a number and a comma."""
-    return text is not None and _is_number(text.first.split(",")[0])
+    return first is not None and _is_number(first.split(",")[0])
 
 
-def csv_content(text: TextFile) -> LabelContent:
-    """A clip's boxes by lines with a header. Raises RawDataError."""
+def csv_content(file: Path, first: str) -> LabelContent:
+    """A clip's boxes by lines with a header, of which `first` is the first one, "" without any.
+    Raises RawDataError.
+    """
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
-    if not text.first:
-        raise label_error(text.path, "line 1", expected, "nothing", HEADER)
-    if _is_number(text.first.split()[0]):
+    if not first:
+        raise label_error(file, "line 1", expected, "nothing", HEADER)
+    if _is_number(first.split()[0]):
         actual = "numbers with spaces between them"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
             "with commas."
         )
-        raise label_error(text.path, "line 1", expected, actual, do)
-    return _csv(text)
+        raise label_error(file, "line 1", expected, actual, do)
+    content = LabelContent()
+    _add_boxes(content, CSV, file, _csv_rows(file))
+    _require_once(file, content.people.finish().find_repeated())
+    return content
 
 
 def _is_number(word: str) -> bool:
@@ -155,67 +128,63 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _text_blocks(file: Path, expected: str) -> Iterator[Lines]:
-    """Read the lines of a file of text by blocks. Raises RawDataError for another file."""
+def lines_of(file: Path) -> Iterator[tuple[str, str]]:
+    """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
+    for number, text in enumerate(_text_lines(file, "text in UTF-8"), 1):
+        if text.strip():
+            yield f"line {number}", text
+
+
+def _text_lines(file: Path, expected: str) -> Iterator[str]:
+    """Read the lines of a file of text, also blank ones. Raises RawDataError for another file."""
     with reading(file, expected, do=DAMAGED), open_regular(file) as stream:
+        head = stream.read(HEAD)
+        problem = other_than_text(head)
+        if head.strip() and problem:
+            refuse(problem)
+        stream.seek(0)
         encoding = "utf-8-sig"
-        number = 1
-        while block := stream.read(BLOCK_BYTES):
-            block += stream.readline()
-            problem = other_than_text(block) if number == 1 else None
-            if block.strip() and problem:
-                refuse(problem)
-            lines = Lines(number, block.decode(encoding).splitlines())
-            yield lines
+        for line in stream:
+            yield from line.decode(encoding).splitlines()
             encoding = "utf-8"
-            number += len(lines.texts)
 
 
-class _CsvRow(NamedTuple):
-    """A person's line in a file of CSV."""
+class _BoxRow(NamedTuple):
+    """A person's line in a file of CSV or MOT."""
 
     key: str
-    track: str
     frame: int
+    identity: Identity
+    score: float
     box: list[float]
 
 
-def _csv(text: TextFile) -> LabelContent:
-    """Read the lines of a CSV file. Other columns are ignored; lines may have any order."""
-    content = LabelContent()
-    for rows in _csv_rows(text):
-        keys, tracks, frames, boxes = zip(*rows, strict=True)
-        points, is_usable = CSV.parse_boxes(
-            text.path, keys, np.array(boxes), np.ones(len(boxes)), content.bad_boxes
+def _add_boxes(
+    content: LabelContent, form: LabelFormat, file: Path, rows: Iterator[_BoxRow]
+) -> None:
+    """Add the people of a file."""
+    while block := [*islice(rows, BLOCK)]:
+        keys, frames, identities, scores, boxes = zip(*block, strict=True)
+        points, is_usable = form.parse_boxes(
+            file, keys, np.array(boxes), np.array(scores), content.bad_boxes
         )
-        content.people.extend(
-            list(compress(frames, is_usable)), points, list(compress(tracks, is_usable))
-        )
-    _require_once(text, content.people.finish().find_repeated())
-    return content
+        usable_frames = [*compress(frames, is_usable)]
+        content.people.extend(usable_frames, points, [*compress(identities, is_usable)])
 
 
-def _csv_rows(text: TextFile) -> Iterator[list[_CsvRow]]:
-    """Read the rows of a CSV file by blocks. Raises RawDataError."""
-    file = text.path
-    columns: list[int] = []
-    n_names = 0
-    for block in text.blocks():
-        lines = [*block.filled()]
-        with reading(file, "CSV", do=HEADER):
-            rows = [*csv.reader((line for _, line in lines), strict=True)]
-        if not columns and rows:
-            names = [name.strip() for name in rows[0]]
-            _require_columns(file, names, lines[0][1])
-            columns = [names.index(name) for name in COLUMNS]
-            n_names = len(names)
-            if len(rows) == len(lines):
-                del rows[0], lines[0]
-        if len(rows) != len(lines):
-            raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
-        people = []
-        for (key, _), row in zip(lines, rows, strict=True):
-            padded = row + [""] * n_names
+def _csv_rows(file: Path) -> Iterator[_BoxRow]:
+    """Read a CSV file. Other columns are ignored; lines may have any order. Raises RawDataError."""
+    lines, texts = tee(lines_of(file))
+    rows = csv.reader((text for _, text in texts), strict=True)
+    with reading(file, "CSV", do=HEADER):
+        names = [name.strip() for name in next(rows)]
+        _require_columns(file, names, next(lines)[1])
+        columns = [names.index(name) for name in COLUMNS]
+        for n_lines, (row, (key, _)) in enumerate(zip(rows, lines, strict=False), 2):
+            if rows.line_num != n_lines:
+                actual = "one over several"
+                raise label_error(file, "file", "a line a person and frame", actual, HEADER)
+            padded = row + [""] * len(names)
             track, number, *box = (padded[column].strip() for column in columns)
             if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
                 actual = f"{kind(track)} as the track"
@@ -223,9 +192,7 @@ def _csv_rows(text: TextFile) -> Iterator[list[_CsvRow]]:
             if not (number.isdecimal() and len(number) <= MOST_DIGITS):
                 actual = f"{kind(number)} as the frame"
                 raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-            people.append(_CsvRow(key, track, int(number), floats(file, key, box)))
-        if people:
-            yield people
+            yield _BoxRow(key, int(number), track, 1.0, floats(file, key, box))
 
 
 def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
@@ -240,65 +207,60 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
 
 
-def _require_once(text: TextFile, repeated: Collection[tuple[int, object]]) -> None:
+def _require_once(file: Path, repeated: Collection[tuple[int, Identity]]) -> None:
     """Raise RawDataError for the first line whose frame and track, which are among `repeated`,
     an earlier line has.
     """
     earlier = set()
-    for row in chain.from_iterable(_csv_rows(text) if repeated else ()):
-        place = (row.frame, row.track)
+    for row in _csv_rows(file) if repeated else ():
+        place = (row.frame, row.identity)
         if place in earlier:
-            actual = f"track {shown(row.track)} a second time in frame {row.frame}"
-            raise label_error(text.path, row.key, "one box a frame", actual, HEADER)
+            actual = f"track {shown(row.identity)} a second time in frame {row.frame}"
+            raise label_error(file, row.key, "one box a frame", actual, HEADER)
         if place in repeated:
             earlier.add(place)
 
 
-def mot_content(text: TextFile) -> LabelContent:
+def mot_content(file: Path) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
     class, as in MOT16's ground truth.
     """
-    file = text.path
     content = LabelContent()
-    largest = 0.0  # number of a box
-    for block in text.blocks():
-        people = []
-        for key, line in block.filled():
-            values = floats(file, key, line.split(","))
-            if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
-                # track and frame would be taken for each other
-                expected = f"{','.join(COLUMNS)} first, or MOT's columns with the confidence"
-                raise label_error(file, key, expected, "6 numbers without a header", HEADER)
-            if not 6 <= len(values) <= 10:
-                actual = f"{len(values)} numbers"
-                do = "Write MOT's columns, or a first line that names yours."
-                raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
+    _add_boxes(content, MOT, file, _mot_rows(file, content))
+    return content
 
-            largest = max(largest, *map(abs, values[2:6]))
-            frame = MOT.frame(file, key, values[0])
-            identity = whole_number(file, key, values[1])
-            score = 1.0
-            if len(values) > 6:
-                score = finite_score(file, key, values[6])
-            box_score = score if score > 0 else 1.0  # some trackers write -1
-            is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
-            if score == 0 or is_no_person:
-                content.passed_over += 1
-                continue
-            people.append((key, frame, None if identity < 0 else identity, box_score, values[2:6]))
-        if people:
-            keys, frames, identities, scores, boxes = zip(*people, strict=True)
-            points, is_usable = MOT.parse_boxes(
-                file, keys, np.array(boxes), np.array(scores), content.bad_boxes
-            )
-            content.people.extend(
-                list(compress(frames, is_usable)), points, list(compress(identities, is_usable))
-            )
-    if largest <= LARGEST_SHARE and text.first:
+
+def _mot_rows(file: Path, content: LabelContent) -> Iterator[_BoxRow]:
+    """Read a file of MOT. Others than people are counted in `content`. Raises RawDataError."""
+    largest = 0.0  # number of a box
+    for key, line in lines_of(file):
+        values = floats(file, key, line.split(","))
+        if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
+            # track and frame would be taken for each other
+            expected = f"{','.join(COLUMNS)} first, or MOT's columns with the confidence"
+            raise label_error(file, key, expected, "6 numbers without a header", HEADER)
+        if not 6 <= len(values) <= 10:
+            actual = f"{len(values)} numbers"
+            do = "Write MOT's columns, or a first line that names yours."
+            raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
+
+        largest = max(largest, *map(abs, values[2:6]))
+        frame = MOT.frame(file, key, values[0])
+        identity = whole_number(file, key, values[1])
+        score = 1.0
+        if len(values) > 6:
+            score = finite_score(file, key, values[6])
+        box_score = score if score > 0 else 1.0  # some trackers write -1
+        is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
+        if score == 0 or is_no_person:
+            content.passed_over += 1
+            continue
+        track = None if identity < 0 else identity
+        yield _BoxRow(key, frame, track, box_score, values[2:6])
+    if largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
-    return content
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
@@ -313,8 +275,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
-        lines = chain.from_iterable(block.filled() for block in _text_blocks(file, TEXT))
-        for key, line in lines:
+        for key, line in lines_of(file):
             values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:
@@ -423,7 +384,7 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     or 0 (missing).
     """
     expected = "a TRC file: text, with five lines of header"
-    lines = [line for block in _text_blocks(file, expected) for line in block.texts]
+    lines = [*_text_lines(file, expected)]
     if len(lines) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
     fields = lines[3].split("\t")
