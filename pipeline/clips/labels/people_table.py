@@ -92,7 +92,9 @@ class PeopleTable(NamedTuple):
         }
 
     def in_order(self, is_left_out: Bools) -> PeopleTable:
-        """The people in the order of frames, without those for whom it is true; without boxes."""
+        """The people in the order of frames, without those for whom it is true. Boxes are as before."""
+        if not is_left_out.any() and (np.diff(self.frame) >= 0).all():
+            return self
         order = np.argsort(self.frame, kind="stable")
         order = order[~is_left_out[order]]
         for rows in self.points.swapaxes(0, 1):  # in place, so that there is no second copy
@@ -125,7 +127,7 @@ class FoundPeople:
         self.other: tuple[int, int] | None = None
         self._codes: dict[Identity, int] = {}
         self._frame = array("q")
-        self._code = array("q")
+        self._code = array("i")
         self._points = array("d")
         self._boxed = array("q")
         self._boxes = array("d")
