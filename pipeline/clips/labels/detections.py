@@ -278,7 +278,8 @@ def _assemble(
     _require_scores(place, points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
-    frames, start = np.unique(people.frame, return_index=True)
+    start = np.flatnonzero(np.diff(people.frame, prepend=-1))
+    frames = people.frame[start]
     start = np.append(start, len(people.frame))
     identity, names = _identities(people, start, notes)
 

@@ -74,10 +74,12 @@ class PeopleTable(NamedTuple):
         """(N,) whether an earlier person has the same frame, identity and joints, of which some
         have a score.
         """
+        is_copy = np.zeros(len(self.frame), bool)
+        if not any(len(after) for _, after in _equal_neighbours(self.code, self.frame)):
+            return is_copy
         # without the sign of zeros
         digests = (hash((points + 0.0).tobytes()) for points in self.points)
         digest = np.fromiter(digests, np.int64, len(self.frame))
-        is_copy = np.zeros(len(digest), bool)
         for before, after in _equal_neighbours(digest, self.code, self.frame):
             is_equal = (self.points[before] == self.points[after]).all(axis=(1, 2))
             is_copy[after] = is_equal & self.points[after, :, 2].any(axis=1)
@@ -92,7 +94,7 @@ class PeopleTable(NamedTuple):
         }
 
     def in_order(self, is_left_out: Bools) -> PeopleTable:
-        """The people in the order of frames, without those for whom it is true. Boxes are as before."""
+        """The people in the order of frames, without those for whom it is true; boxes as before."""
         if not is_left_out.any() and (np.diff(self.frame) >= 0).all():
             return self
         order = np.argsort(self.frame, kind="stable")
