@@ -16,7 +16,7 @@ from typing import Any, Final
 import cache
 from pipeline import datasets
 from pipeline.accounting import PASSING, is_error
-from pipeline.cli.text import command, count
+from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
@@ -149,7 +149,7 @@ class ConversionRecord:
 
     def convert_command(self, *more: str) -> str:
         """The command that converts the split as recorded. more: further options."""
-        return command("convert", self.split.name, "--cache", str(self.split.root), *more)
+        return command("convert", self.split.name, "--cache", from_here(self.split.root), *more)
 
     def drop_command(self, raw: Path | None) -> str:
         """The command that deletes the rows of missing and unusable videos.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache import Split
 from cache.windows import Ranges
-from pipeline.cli.text import command, count, text_of
+from pipeline.cli.text import command, count, from_here, text_of
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.streams.base import Stream
@@ -164,7 +164,7 @@ def fill_command(split: Split, stream: str, *more: str) -> str:
     if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
         return _import_command(split, stream, imported)
     options = _recorded_options(split, stream)
-    words = ["extract", split.name, "--stream", stream, "--cache", str(split.root)]
+    words = ["extract", split.name, "--stream", stream, "--cache", from_here(split.root)]
     return command(*words, *options, *more)
 
 
@@ -213,4 +213,4 @@ def _import_command(split: Split, stream: str, imported: Mapping[str, Any]) -> s
         options += ["--crop-scale", str(imported["crop_scale"])]
     file = str(provenance.get("imported", imported["file"]))
     words = ["import", file, split.name, "--format", imported["format"]]
-    return command(*words, "--as", stream, *options, "--cache", str(split.root))
+    return command(*words, "--as", stream, *options, "--cache", from_here(split.root))

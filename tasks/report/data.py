@@ -18,7 +18,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.system_errors import error_text
-from pipeline.cli.text import command, count
+from pipeline.cli.text import command, count, from_here
 from pipeline.commands import leaks
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
@@ -184,7 +184,7 @@ def _overview_section(opened: OpenedCache) -> PageSection:
         "problems": opened.problems,
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
-        "leaks_command": command("leaks", "--cache", str(opened.root)),
+        "leaks_command": command("leaks", "--cache", from_here(opened.root)),
     }
     line = f"{opened.splits_of_datasets}, {count(opened.n_rows, 'row')}"
     return PageSection("datasets", "Datasets and splits", data, line, bool(opened.problems))
@@ -203,7 +203,7 @@ def _accounting_section(opened: OpenedCache) -> PageSection:
     data = {
         "reasons": reasons,
         "rejected": rejected,
-        "command": command("status", "--all", "--cache", str(opened.root)),
+        "command": command("status", "--all", "--cache", from_here(opened.root)),
     }
     dropped = opened.dropped_frames()
     line = (

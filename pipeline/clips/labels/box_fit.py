@@ -144,7 +144,6 @@ def _require_no_crops(place: Path, people: PeopleTable, sizes: Sizes) -> str:
     image's corner, but do not fill it. Returns a note if they are never two in one of the frames,
     as somebody may stand there, or "".
     """
-    filled = FILLING * _image_size(sizes)
     parts = []
     for rows in blocks(len(people.frame)):
         points = _body_joints(people.points[rows])
@@ -154,11 +153,11 @@ def _require_no_crops(place: Path, people: PeopleTable, sizes: Sizes) -> str:
         high = np.nanmax(points, axis=1)
         reach = AT_CORNER * np.linalg.norm(high - low, axis=1, keepdims=True)
         is_at_corner = (np.abs(low) <= reach).all(axis=1)
-        is_smaller = (high <= filled).all(axis=1)
-        parts.append((people.frame[rows][has_enough], is_at_corner, is_smaller))
-    frames, is_at_corner, is_smaller = map(np.concatenate, zip(*parts, strict=True))
+        parts.append((people.frame[rows][has_enough], is_at_corner, high))
+    frames, is_at_corner, highest = map(np.concatenate, zip(*parts, strict=True))
     if len(frames) < MIN_PEOPLE or is_at_corner.mean() < MOST_CROPPED:
         return ""
+    is_smaller = (highest <= FILLING * _image_size(sizes)).all(axis=1)
     if (~is_smaller).mean() >= MOST_CROPPED:
         return ""
     at_corner = f"{is_at_corner.sum()} of {len(frames)} people at its upper left corner"

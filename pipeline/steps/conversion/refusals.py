@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.cli.text import count
+from pipeline.cli.text import count, from_here
 from pipeline.datasets.conversion_record import LET_GO, ConversionRecord
 from pipeline.errors import PipelineError, StandInMixed
 
@@ -71,7 +71,7 @@ def _require_same_kind(split: cache.Split, source: Path | str, *, stand_in: bool
     if ConversionRecord(split).is_stand_in != stand_in:
         before = _KINDS[not stand_in]
         kind = _KINDS[stand_in]
-        root = f"{split.root}-{kind.split()[0]}"
+        root = f"{from_here(split.root)}-{kind.split()[0]}"
         raise StandInMixed(
             f"{split.root}/{split.name}: was made from {before}, and {source} is {kind}: they do "
             f"not share a cache. Use another cache: --cache {root}, or [paths] cache in luigi.cfg."

@@ -19,7 +19,7 @@ import cache
 from cache import Split
 from cache.format.folders import refuse_unmounted_stream
 from cache.format.manifest import lost_manifest
-from pipeline.cli.text import command
+from pipeline.cli.text import command, from_here
 from pipeline.errors import PipelineError
 from pipeline.features.committed import (
     IMPORTED,
@@ -168,7 +168,7 @@ def _refuse_imported(committed: Split, spec: StreamSpec, why: Why) -> str | None
     if why == Why.NOTHING or spec.stream.kind != IMPORTED:
         return None
     words = ["import", "FILE", committed.name, "--format", "arrays", "--as", spec.name]
-    do = command(*words, "--cache", str(committed.root))
+    do = command(*words, "--cache", from_here(committed.root))
     if spec.name in committed.streams:
         do = fill_command(committed, spec.name)
     about = f"{committed.name}: stream {spec.name!r} is imported and cannot be extracted ({why})"
