@@ -94,7 +94,7 @@ class Tables(dict[str, Array]):
                     if column.array in track:
                         table[number] = track[column.array]
                 tables[column.array] = table
-        for name in {name for video in videos for name in video.sums}:
+        for name in sorted(set[str]().union(*(video.sums for video in videos))):
             values = [video.sums.get(name, math.nan) for video in videos]
             tables[f"{VIDEO_SUM}{name}"] = np.array(values, "<f8")
         return tables

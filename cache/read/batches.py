@@ -273,7 +273,8 @@ def mirror(batch: Mapping[str, Any], split: OpenSplit | None = None) -> dict[str
     swapped, and x changes its sign. Boxes and cameras stay those of the image.
 
     Args:
-        batch: arrays or tensors (..., *shape) by field, as of `Split.read` or `torch_windows`.
+        batch: arrays or tensors by field, with the shape of the field last: of `Split.read` or
+            `torch_windows`.
         split: needed for its extra columns.
 
     Returns new arrays or tensors; fields that mirroring does not change are returned themselves.

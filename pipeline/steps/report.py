@@ -46,6 +46,7 @@ class Report:
         returned.
         """
         self._show(verb, what, self.warnings)
-        for problem in (*(f"{what}: {flaw}" for flaw in self.flaws), *self.problems):
+        flaws = [f"{what}: {flaw}" for flaw in self.flaws]
+        for problem in [*flaws, *self.problems]:
             out.show_problem(problem)
         return int(bool(self.problems or self.flaws))

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -72,6 +72,16 @@ class _Unmatched(NamedTuple):
 
     by_plain_name: dict[str, str]  # "myclip" -> "My clip (1).json" or "others/My clip (1).json"
     of_all: str | None  # a file whose name says that it has the people of all clips: "all.json"
+
+
+def _first_in(files: Collection[str], name: str, suffixes: Iterable[str]) -> str | None:
+    """The first of `name` with a suffix that is one of the files; None if none is."""
+    if not files:  # a folder for each clip has no files: no look for half a million names
+        return None
+    for suffix in suffixes:
+        if name + suffix in files:
+            return name + suffix
+    return None
 
 
 class ClipLabels:
@@ -129,9 +139,9 @@ class ClipLabels:
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
-                for suffix in suffixes if files else ():
-                    if name + suffix in files:
-                        return _Labels(f"{below}/{name}{suffix}", is_folder=False)
+                file = _first_in(files, name, suffixes)
+                if file is not None:
+                    return _Labels(f"{below}/{file}", is_folder=False)
                 if name in folders:
                     return _Labels(f"{below}/{name}", is_folder=True)
         return None

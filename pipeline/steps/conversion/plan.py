@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import cache
@@ -172,21 +171,15 @@ def _update(
 ) -> ConversionWork:
     """What is to do for a committed split, or to read all its videos again with another reader.
 
-    work: without what differs from the commit. stamps: of the listed videos. seen: as recorded at
-    the last commit.
+    work: without what differs. stamps: of the listed videos. seen: as recorded at the commit.
     """
     raw = work.recipe.raw
     record = ConversionRecord(committed)
     differs = tuple(find_differences(committed.manifest["reader"], work.reader))
     may_go = work.recipe.may_go._replace(other_reader=bool(differs))
+    others = work.recipe.others
     found = compare(
-        committed,
-        work.listed,
-        stamps,
-        seen,
-        work.recipe.others,
-        may_go,
-        reads_contents=reads_contents,
+        committed, work.listed, stamps, seen, others, may_go, reads_contents=reads_contents
     )
     missing = reasons_of_kind(found.kept, Kind.MISSING)
     drop = found.removed.union(video.name for video in found.changed)
@@ -198,17 +191,20 @@ def _update(
     if differs:
         reasons = dict.fromkeys(stamps.keys() - missing.keys(), Reason.OTHER_READER)
         drop = {name for name in committed.videos.names if name not in missing}
-    items = []
-    by_earlier_reader = record.earlier_reader
-    videos = named(work.listed, reasons)
+    by_others = reasons.keys() if differs else record.earlier_reader
+    items = [
+        Item(
+            video,
+            stamps[video.name],
+            reasons[video.name],
+            found.recorded.get(video.name),
+            found.renamed.get(video.name, ""),
+            video.name in by_others,
+        )
+        for video in named(work.listed, reasons)
+    ]
     if not differs:
-        videos.sort(key=attrgetter("name"))
-    for video in videos:
-        name = video.name
-        recorded = found.recorded.get(name)
-        is_other = bool(differs) or name in by_earlier_reader
-        before = found.renamed.get(name, "")
-        items.append(Item(video, stamps[name], reasons[name], recorded, before, is_other))
+        items.sort(key=lambda item: item.video.name)
     removed = drop - reasons.keys() - {*found.renamed.values()}
     why = "; ".join(map(str, differs)) or _describe(items, len(removed), len(found.not_compared))
     if not why and committed.has_unfinished_commit():
