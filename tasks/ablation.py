@@ -25,7 +25,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.result_tables import csv_text, metric_titles
+from tasks.result_tables import csv_text, shown_metrics
 from tasks.results import MEAN_BODY, ResultRow, RunMetrics
 from tasks.settings import settings
 from tasks.training import Train, model_config
@@ -40,7 +40,6 @@ TABLE: Final = "ablation.csv"  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
 # errors that the paper reports
-_PAPER_METRICS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 class Ablation(PipelineTask):
@@ -216,9 +215,9 @@ class _ProtocolTable(NamedTuple):
     def show(self, title: str) -> None:
         """Print those errors that the paper reports; if there are none of them, all errors."""
         console.out.print(f"\n{title}")
-        titles = metric_titles([row.errors for row in self.rows])
-        shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
-        table = console.new_table("", *shown.values())
+        metrics = shown_metrics([row.errors for row in self.rows])
+        shown = {name: one for name, one in metrics.items() if one.in_ablation} or metrics
+        table = console.new_table("", *(metric.title for metric in shown.values()))
         for row in self.rows:
             table.add_row(row.model, *(row.text(name) for name in shown))
         console.print_table(table)

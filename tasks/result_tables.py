@@ -12,6 +12,7 @@ from rich.table import Table
 from pipeline.cli import console
 from tasks.results import ResultRow
 from vibe_model.evaluation.protocols import table_metrics
+from vibe_model.metrics import Metric
 
 
 def as_csv(rows: Sequence[ResultRow]) -> str:
@@ -31,10 +32,10 @@ def csv_text(lines: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Metrics that any row has -> their titles."""
+def shown_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """The metrics that any row has, in the order of tables."""
     names = set().union(*rows)
-    return {name: metric.title for name, metric in table_metrics(rows).items() if name in names}
+    return {name: metric for name, metric in table_metrics(rows).items() if name in names}
 
 
 def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) -> Table:
@@ -42,15 +43,10 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
 
     rows: Rows of the split. protocols: Add a column of protocols.
     """
-    titles = metric_titles([row.errors for row in rows])
-    minor: tuple[str, ...] = ()  # left out, so that the table fits into the terminal
-    if "pve" in titles:
-        minor = ("pck", "auc", "pck_2d")
-    elif "mpjpe" in titles:
-        minor = ("pck_2d",)
-    for name in minor:
-        titles.pop(name, None)
-
+    shown = shown_metrics([row.errors for row in rows])
+    titles = {
+        name: metric.title for name, metric in shown.items() if metric.gives_way_to not in shown
+    }
     text_columns = ["protocol"] if protocols else []
     table = console.new_table(title, *text_columns)
     for column in (*titles.values(), "frames"):

@@ -31,6 +31,8 @@ from pipeline.people.skeletons import (
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
 ]
+# "as labels": the best prediction has the number of its labels
+Better = Literal["lower", "higher", "as labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class Metric:
     """How to compute and show one number of a protocol.
 
     `of` gets predicted and true arrays of N counted frames, in m. It returns (N - span + 1,)
-    numbers in `unit`; NaN: no number for this frame. `reads` says which arrays:
+    numbers in `unit`, or (N - span + 1, parts); NaN: no number for this frame. The result is
+    `reduce` of the means (parts,) over frames. `reads` says which arrays:
 
     - "joints": (N, J, 3) about the protocol's root; "placed joints": not centred
     - "vertices": (N, 6890, 3) float32, in pieces of a track; "vertices at rest": unposed
@@ -49,15 +52,37 @@ class Metric:
 
     title: str
     unit: str
+    meaning: str  # for the report's list of columns
     of: Callable[[Floats, Floats], Floats]
+    better: Better = "lower"
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
+    parts: int = 1  # numbers of each frame: 14 for an error of each joint
+    reduce: Callable[[Doubles], Any] = np.mean  # (parts,) -> a number: np.max for the worst joint
     by_keypoint: bool = False  # mean over labelled keypoints, not over frames
+    # Tables for the terminal, which are narrow, are without it beside this metric; "": never.
+    gives_way_to: str = ""
+    in_ablation: bool = False  # whether VIBE's paper has it in its table of ablations
 
     def __post_init__(self) -> None:
         require_options(self)
 
+    @property
+    def direction(self) -> str:
+        """The words for `better`."""
+        return _DIRECTIONS[self.better]
 
+    def unknown(self, n_frames: int) -> Doubles:
+        """NaN in the shape of the numbers of N frames: (N,), or (N, parts)."""
+        shape = (n_frames,) if self.parts == 1 else (n_frames, self.parts)
+        return np.full(shape, np.nan)
+
+
+_DIRECTIONS: Final[Mapping[Better, str]] = {
+    "lower": "Lower is better",
+    "higher": "Higher is better",
+    "as labels": "It should be close to that of the labels",
+}
 MM_PER_FRAME2: Final = "mm per frame²"
 UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
 _UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
@@ -79,6 +104,21 @@ def units_of(errors: Iterable[Container[str]]) -> str:
     """The text on units below a table. errors: the names of the metrics in each row."""
     has_3d = any("mpjpe" in row for row in errors)
     return UNITS if has_3d else _UNITS_2D
+
+
+def describe_directions(metrics: Iterable[Metric]) -> str:
+    """Which numbers are better, in a sentence for each direction.
+
+    >>> describe_directions([METRICS["pve"], METRICS["mpjpe"], METRICS["pck"]])
+    'Lower is better: PVE, MPJPE. Higher is better: PCK.'
+    """
+    known = list(metrics)
+    sentences = []
+    for better, words in _DIRECTIONS.items():
+        titles = [metric.title for metric in known if metric.better == better]
+        if titles:
+            sentences.append(f"{words}: {', '.join(titles)}.")
+    return " ".join(sentences)
 
 
 def mpjpe(pred: Floats, target: Floats) -> Doubles:
@@ -383,30 +423,93 @@ def _mean_or_nan(values: Doubles) -> float:
 # By their names in metrics.json, in the order of tables. Joints are about the protocol's root, so
 # that MPJPE is the `_position_error` of these.
 METRICS: Final[Mapping[str, Metric]] = {
-    "pa_mpjpe": Metric(title="PA-MPJPE", unit="mm", of=pa_mpjpe, reads="placed joints"),
-    "mpjpe": Metric(title="MPJPE", unit="mm", of=_position_error),
-    "pve": Metric(title="PVE", unit="mm", of=pve, reads="vertices"),
-    "pve_unposed": Metric(title="PVE unposed", unit="mm", of=pve, reads="vertices at rest"),
-    "accel": Metric(title="accel", unit=MM_PER_FRAME2, of=_accel_in_place, span=3),
+    "pa_mpjpe": Metric(
+        title="PA-MPJPE",
+        unit="mm",
+        meaning="mean distance of 14 joints (both ankles, knees, hips, wrists, elbows and "
+        "shoulders, the neck and the top of the head) from the labels, after the best rotation, "
+        "scale and translation of each frame: the error of the pose only.",
+        of=pa_mpjpe,
+        reads="placed joints",
+        in_ablation=True,
+    ),
+    "mpjpe": Metric(
+        title="MPJPE",
+        unit="mm",
+        meaning="the same distance with both bodies centred on the midpoint of their hips, without "
+        "rotation or scale.",
+        of=_position_error,
+        in_ablation=True,
+    ),
+    "pve": Metric(
+        title="PVE",
+        unit="mm",
+        meaning="mean distance of all vertices of the body's surface, not centred.",
+        of=pve,
+        reads="vertices",
+        in_ablation=True,
+    ),
+    "pve_unposed": Metric(
+        title="PVE unposed",
+        unit="mm",
+        meaning="the same distance of both bodies at rest: the error of the shape only.",
+        of=pve,
+        reads="vertices at rest",
+    ),
+    "accel": Metric(
+        title="accel",
+        unit=MM_PER_FRAME2,
+        meaning="acceleration of the prediction: the second difference of the joints over frames. "
+        "It should be close to that of the labels; a body that never moves has 0.",
+        of=_accel_in_place,
+        better="as labels",
+        span=3,
+        in_ablation=True,
+    ),
     "accel_error": Metric(
         title="accel error",
         unit=MM_PER_FRAME2,
+        meaning="mean distance of the prediction's acceleration from that of the labels. Jitter "
+        "increases it.",
         of=_acceleration_error,
         span=3,
+        in_ablation=True,
     ),
-    "pck": Metric(title="PCK", unit="%", of=_pck_by_frame),
-    "auc": Metric(title="AUC", unit="%", of=_auc_by_frame),
+    "pck": Metric(
+        title="PCK",
+        unit="%",
+        meaning=f"share of joints within {PCK_THRESHOLD_MM:.0f} mm, with both bodies centred on "
+        "the hips.",
+        of=_pck_by_frame,
+        better="higher",
+        gives_way_to="pve",
+    ),
+    "auc": Metric(
+        title="AUC",
+        unit="%",
+        meaning=f"mean of that share over thresholds of 0, 5, ..., {AUC_THRESHOLDS_MM[-1]:.0f} mm.",
+        of=_auc_by_frame,
+        better="higher",
+        gives_way_to="pve",
+    ),
     "pck_2d": Metric(
         title="PCK 2D",
         unit="%",
+        meaning=f"share of labelled 2D keypoints within {PCK_2D_SHARE:g} of the longer side of the "
+        "keypoints' tight box.",
         of=_pck_2d_by_frame,
+        better="higher",
         reads="keypoints",
         by_keypoint=True,
+        gives_way_to="mpjpe",
     ),
     "pck_aligned": Metric(
         title="PCK aligned",
         unit="%",
+        meaning=f"share of labelled 2D keypoints within {PCK_ALIGNED_SHARE:.3f} of the diagonal of "
+        "their tight box, after the best scale and translation of each frame.",
         of=_pck_aligned_to_person,
+        better="higher",
         reads="keypoints",
     ),
 }
@@ -417,6 +520,7 @@ SCORES: Final[Mapping[str, Metric]] = {
     "error_2d": Metric(
         title="2D error",
         unit="%",
+        meaning="mean distance of labelled 2D keypoints, in % of the crop's side.",
         of=_error_2d,
         reads="keypoints",
         by_keypoint=True,

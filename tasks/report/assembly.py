@@ -33,11 +33,11 @@ from tasks.report.data import (
     OpenedCache,
 )
 from tasks.report.runs import TrainingRun
-from tasks.result_tables import metric_titles
+from tasks.result_tables import shown_metrics
 from tasks.results import ResultRow, RunMetrics, rows_by_split
 from vibe_model import runs
-from vibe_model.evaluation.protocols import LEFT_OUT, find, table_metrics
-from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
+from vibe_model.evaluation.protocols import LEFT_OUT, find
+from vibe_model.metrics import Metric, describe_directions, units_of
 
 VERSION: Final = 16  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
@@ -219,36 +219,36 @@ class _SplitTable:
     notes: Sequence[str]  # about labels, and protocols that cannot evaluate the split
 
     @property
-    def titles(self) -> dict[str, str]:
-        """Metrics that any row has -> their titles."""
-        return metric_titles([row.errors for row in self.rows])
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that any row has."""
+        return shown_metrics([row.errors for row in self.rows])
 
 
 def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
     """The section of results. On demo data, there are no published figures."""
-    metrics = {run.name: run.metrics for run in runs if run.metrics is not None}
+    by_run = {run.name: run.metrics for run in runs if run.metrics is not None}
     is_demo = any(run.stand_in for run in runs)
     tables = {}
-    for split, rows in rows_by_split(metrics, with_published=not is_demo).items():
+    for split, rows in rows_by_split(by_run, with_published=not is_demo).items():
         notes = dict[str, None]()
-        for of_run in metrics.values():
+        for of_run in by_run.values():
             if split in of_run.splits:
                 notes |= dict.fromkeys(_notes(of_run, split))
         tables[split] = _SplitTable(rows, [*notes])
 
     rows = [*itertools.chain.from_iterable(table.rows for table in tables.values())]
     errors = [row.errors for row in rows]
+    metrics = shown_metrics(errors)
     data = {
         "splits": tables,
         "protocols": list(map(find, dict.fromkeys(row.protocol for row in rows))),
-        "metrics": table_metrics(errors),
+        "metrics": metrics.values(),
         "units": units_of(errors),
+        "directions": describe_directions(metrics.values()),
         "without_depth": [
             run.name for run in runs if run.splits and run.config and not run.config.learns_depth
         ],
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
-        "pck_mm": PCK_THRESHOLD_MM,
-        "pck_2d_share": PCK_2D_SHARE,
     }
     return PageSection("results", "Results", data)
 

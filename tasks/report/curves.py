@@ -23,6 +23,7 @@ import itertools
 import math
 import os
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -39,7 +40,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from pipeline.cli.text import duration
 from tasks.report import PageSection
 from tasks.report.runs import VALIDATION, TrainingRun
-from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, score_text
+from vibe_model.metrics import METRICS, SCORES, score_text
 
 MOST_POINTS: Final = 200  # per plotted curve
 INK: Final = "#16181d"
@@ -99,8 +100,6 @@ GROUPS: Final = (
     _CurveGroup("speed", "Speed", "windows per second", "speed/windows_per_second"),
     _CurveGroup("waiting", "Waiting for data", "% of time", "speed/waiting_for_data", scale=100.0),
 )
-# A split's validation has a plot for each unit: key of the plot -> unit
-VALIDATION_UNITS: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
 
 
 def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSection:
@@ -126,20 +125,19 @@ def _plots_of(run: TrainingRun, number: int) -> Iterator[_Plot]:
 def _validation_plots(run: TrainingRun, name: str) -> Iterator[_Plot]:
     """Yield a plot for each validation split and unit of metrics."""
     for i, split in enumerate(run.logged.scores):
-        for key, unit in VALIDATION_UNITS.items():
-            series = {}
-            for metric, described in {**SCORES, **METRICS}.items():
-                tag = f"{VALIDATION}{split}/{metric}"
-                if described.unit == unit and tag in run.logged.curves:
-                    series[described.title] = _by_epoch(run, tag)
-            if series:
-                yield _Plot(
-                    name=f"{name}-validation-{i}-{key}",
-                    title=f"{run.name}: {' and '.join(series)} on {split}",
-                    series=series,
-                    x_label=_unit_of_time(run),
-                    y_label=unit,
-                )
+        by_unit = defaultdict[str, dict[str, Any]](dict)
+        for metric, described in {**METRICS, **SCORES}.items():
+            tag = f"{VALIDATION}{split}/{metric}"
+            if tag in run.logged.curves:
+                by_unit[described.unit][described.title] = _by_epoch(run, tag)
+        for number, (unit, series) in enumerate(by_unit.items()):
+            yield _Plot(
+                name=f"{name}-validation-{i}-{number}",
+                title=f"{run.name}: {' and '.join(series)} on {split}",
+                series=series,
+                x_label=_unit_of_time(run),
+                y_label=unit,
+            )
 
 
 def _rate_plot(run: TrainingRun, name: str) -> Iterator[_Plot]:
@@ -197,7 +195,7 @@ def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[_Plot]:
         yield _Plot(
             name=f"curves-together-{i}",
             title=f"{score.title} on {split}",
-            caption="Lower is better.",
+            caption=f"{score.direction}.",
             series=series,
             x_label="epoch",
             y_label=score.unit,

@@ -330,7 +330,7 @@ class _TrackResults:
         """Add one track, and write its predictions, past and future ones too."""
         if not len(bodies):
             return
-        means = Means().add(errors)
+        means = Means(errors.metrics).add(errors)
         row = {
             "split": split,
             "track": bodies.track.name,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -86,7 +85,8 @@ class Scorer:
         if not keypoints:
             unread.add("keypoints")
         self._protocols = [_drop_metrics(protocol, unread) for protocol in protocols]
-        self.means = {protocol.name: Means() for protocol in protocols}  # over the tracks so far
+        # over the tracks so far
+        self.means = {protocol.name: Means(protocol.metrics) for protocol in protocols}
 
         # protocol -> genders of the labels' bodies that it needs
         self._genders: dict[str, tuple[str, ...]] = {}
@@ -165,7 +165,11 @@ class Scorer:
             for protocol in self._protocols
             if protocol.truth == "body"
         }
-        vertex_errors: dict[ErrorKey, Doubles] = defaultdict(lambda: np.full(n_frames, np.nan))
+        vertex_errors: dict[ErrorKey, Doubles] = {}
+        for protocol in self._protocols:
+            for name, metric in _vertex_metrics(protocol).items():
+                for model in MODELS:
+                    vertex_errors[protocol.name, model, name] = metric.unknown(n_frames)
         reads_joints = _any_row(truth.reads_joints for truth in truths)
         reads_keypoints = _any_row(truth.reads_keypoints for truth in truths)
         groups = self._group_by_body(truths, predicted.track.gender)
@@ -252,7 +256,8 @@ class Scorer:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
                         shared[key] = protocol.measure(name, pred, target)
-                    errors = np.where(is_counted, shared[key], np.nan)
+                    errors = metric.unknown(len(rows))
+                    errors[is_counted] = shared[key][is_counted]
                     compared.vertex_errors[protocol.name, model, name] = errors
         return compared
 
@@ -280,7 +285,7 @@ class Scorer:
             if metric.reads in VERTICES:
                 by_metric[name] = posed.compared.vertex_errors[protocol.name, model, name]
                 continue
-            errors = by_metric[name] = np.full(len(run), np.nan)
+            errors = by_metric[name] = metric.unknown(len(run))
             pred, target = pairs[metric.reads]
             rows = np.flatnonzero(masks.get(metric.reads, truth.counted))
             if metric.span > 1 and protocol.successive == "neighbours":
@@ -334,7 +339,8 @@ class _ComparedBodies(NamedTuple):
     """Predicted and labelled bodies of N frames."""
 
     label_joints: dict[str, Floats]  # (N, J, 3) m by protocol, of those with `truth` "body"
-    vertex_errors: dict[ErrorKey, Doubles]  # (N,), nan in frames that do not count
+    # (N,), or (N, parts) by `Metric.parts`; nan in frames that do not count
+    vertex_errors: dict[ErrorKey, Doubles]
 
 
 class _Posed(NamedTuple):

@@ -115,10 +115,10 @@ class Protocol:
         return joints - root
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Doubles:
-        """Compute the metric `name` of N frames, (N - span + 1,)."""
+        """Compute the metric `name` of N frames, (N - span + 1,) or (N - span + 1, parts)."""
         metric = self.metrics[name]
         if len(pred) < metric.span:
-            return np.zeros(0)
+            return metric.unknown(0)
         return np.asarray(metric.of(pred, target), np.float64)
 
     def genders(self, split: Split) -> tuple[str, ...]:
@@ -192,6 +192,7 @@ EMDB: Final = Protocol(
         "accel_error_m_s2": Metric(
             title="accel error, m/s²",
             unit="m/s²",
+            meaning="mean distance of the prediction's acceleration from that of the labels.",
             of=_inner_accel_error,
             span=5,
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from pipeline.people.skeletons import Bools, Doubles, Floats
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.metrics import Metric
 
-ByFrame = Mapping[str, Doubles]  # error -> (F,), nan where a frame has none
+# error -> (F,), or (F, parts) by `Metric.parts`; nan where a frame has none
+ByFrame = Mapping[str, Doubles]
 
 OWN: Final = "own"  # errors of the prediction
 BASELINE: Final = "baseline"  # errors of the constant mean body
@@ -82,13 +83,16 @@ class Means:
     """Running means over frames, or over the means of groups (tracks, videos).
 
     Example: {("own", "mpjpe"): {"S9": (81230.0, 1021.0), "S11": (60110.0, 901.0)}} has two groups.
+    Sums of errors in parts are arrays (parts,).
     """
+
+    metrics: Mapping[str, Metric]  # by error
 
     predicted: int = 0  # frames
     counted: int = 0  # frames with counted 3D labels
     counted_2d: int = 0  # frames with counted 2D labels
     # by (model, error) and group: weighted sum, sum of weights
-    sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = field(default_factory=dict)
+    sums: dict[tuple[str, str], dict[str, tuple[Any, float]]] = field(default_factory=dict)
 
     def add(self, errors: TrackErrors, group: str = "") -> Self:
         """Add frames of a track to a group. All groups have the same weight."""
@@ -98,23 +102,28 @@ class Means:
         self.counted_2d += int((keypoints > 0).sum())
         for model, by_frame in errors.models.items():
             for name, by_name in by_frame.items():
-                has_value = ~np.isnan(by_name)
+                metric = self.metrics[name]
+                is_nan = np.isnan(by_name).reshape(len(by_name), metric.parts)
+                has_value = ~is_nan.any(axis=1)
                 values = by_name[has_value]
                 weights = np.ones(len(values))
-                if errors.metrics[name].by_keypoint:
+                if metric.by_keypoint:
                     weights = keypoints[has_value]
                 groups = self.sums.setdefault((model, name), {})
                 total, weight = groups.get(group, (0.0, 0.0))
-                total += float((weights * values).sum())
+                total = total + (weights * values.T).sum(axis=-1)  # (parts,)
                 weight += float(weights.sum())
                 groups[group] = (total, weight)
         return self
 
     def by_error(self, model: str = OWN) -> dict[str, float]:
-        """Mean of each error of a model; errors without any value are missing."""
-        means = {}
+        """Each error of a model, as `Metric.reduce` makes it of the means; errors without any value
+        are missing.
+        """
+        by_error = {}
         for (summed_model, name), groups in self.sums.items():
-            group_means = [total / weight for total, weight in groups.values() if weight]
+            group_means = [np.ravel(total / weight) for total, weight in groups.values() if weight]
             if summed_model == model and group_means:
-                means[name] = fmean(group_means)
-        return means
+                means = np.array([fmean(of_part) for of_part in np.transpose(group_means)])
+                by_error[name] = float(self.metrics[name].reduce(means))
+        return by_error

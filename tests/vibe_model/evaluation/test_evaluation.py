@@ -71,6 +71,30 @@ def test_metrics_are_means_over_frames_that_are_valid_and_labelled(world):
     assert result["accel"] == pytest.approx(expected)
 
 
+def test_a_metric_of_parts_is_reduced_after_its_mean_over_frames(world, monkeypatch):
+    split, oracle, noise = world
+    split.rows["w_3d"][12] = 0
+    counted = np.setdiff1d(np.arange(16), [12])
+
+    def distances(pred, target):
+        return 1000 * np.linalg.norm(pred - target, axis=-1)
+
+    worst = {"unit": "mm", "meaning": "", "of": distances, "reduce": np.max}
+    measured = {
+        "joint": metrics.Metric(title="worst joint", parts=14, reads="placed joints", **worst),
+        "vertex": metrics.Metric(
+            title="worst vertex", parts=noise.shape[1], reads="vertices", **worst
+        ),
+    }
+    record = replace(protocols.DEFAULT, name="worst", metrics=measured)
+    monkeypatch.setitem(protocols.PROTOCOLS, "worst", record)
+    result = evaluate(world, protocol="worst")
+    by_joint = distances(oracle.joints[counted], split.rows["kp_3d"][counted]).mean(axis=0)
+    assert result["joint"] == pytest.approx(by_joint.max())
+    by_vertex = 1000 * np.linalg.norm(noise[counted], axis=-1).mean(axis=0)
+    assert result["vertex"] == pytest.approx(by_vertex.max(), rel=1e-5)
+
+
 def test_the_published_protocol_has_its_four_defects(world):
     split, oracle, _ = world
     split.rows["valid"][4] = 0
