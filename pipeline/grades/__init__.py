@@ -23,7 +23,14 @@ from pipeline.accounting import sums_of
 from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
-from pipeline.grades.joints import CONTACT_M, LIMBS, CameraMotion, Joints, Timing, numbers_of_motion
+from pipeline.grades.joints import (
+    CONTACT_M,
+    LIMB_ENDS,
+    CameraMotion,
+    Joints,
+    Timing,
+    numbers_of_motion,
+)
 from pipeline.grades.words import VERSION, WORDS, Grade, Word
 from pipeline.people.boxes import extents
 from pipeline.people.estimates import fits_of
@@ -241,7 +248,7 @@ def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
     has no visible end.
     """
     cut = outside.any(axis=1)
-    for start, end in LIMBS:
+    for start, end in LIMB_ENDS:
         begins_near = inside[:, start] & near[:, start]
         cut |= begins_near & ~inside[:, end]
     return float(cut.mean())

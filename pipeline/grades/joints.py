@@ -26,12 +26,18 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clips.tracks.linking import split_at_gaps
-from pipeline.people.skeletons import LARGEST, Array, Bools, Doubles, Floats, Ints
+from pipeline.people.skeletons import (
+    KEYPOINTS_13,
+    LARGEST,
+    Array,
+    Bools,
+    Doubles,
+    Floats,
+    Ints,
+    limbs_of,
+)
 
-# limbs, as pairs of the 12 joints
-ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))  # upper arms, forearms
-LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))  # thighs, shins
-LIMBS: Final = ARMS + LEGS
+LIMB_ENDS: Final = limbs_of(KEYPOINTS_13[1:])  # pairs of the 12 joints
 ANKLES: Final = [10, 11]
 # Median of absolute third differences -> standard deviation of the noise: that of normal values is
 # 1.4826 times their median absolute value.
@@ -136,7 +142,7 @@ class Joints(NamedTuple):
     def limb_spread(self) -> float:
         """Standard deviation of a limb's length, as a share of its mean; that of the worst limb."""
         spreads = []
-        for start, end in LIMBS:
+        for start, end in LIMB_ENDS:
             rows = self.seen[:, start] & self.seen[:, end]
             if rows.sum() < FEWEST:
                 continue

@@ -42,12 +42,22 @@ from pipeline.people.joint_values import zero_invalid_joints as zero_invalid_joi
 
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
 
+# Joints of both sides of the body: in orders, "l" or "r" stands before them.
+SIDED_JOINTS: Final = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+# The two ends of each limb, on either side -> its length in m in an adult.
+LIMBS: Final[Mapping[tuple[str, str], float]] = {
+    ("shoulder", "elbow"): 0.3,
+    ("elbow", "wrist"): 0.27,
+    ("hip", "knee"): 0.43,
+    ("knee", "ankle"): 0.43,
+}
+
 # Parts of several orders
-_LIMBS: Final = (
+_BOTH_SIDES: Final = (
     "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
-_RIGHT_LIMBS_FIRST: Final = (
+_RIGHT_FIRST: Final = (
     "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
     "rhip", "rknee", "rankle", "lhip", "lknee", "lankle",
 )  # fmt: skip
@@ -66,7 +76,7 @@ _BODY_25: Final = (
     "OP REye", "OP LEye", "OP REar", "OP LEar",
     *_FEET,
 )  # fmt: skip
-_COCO: Final = ("nose", "leye", "reye", "lear", "rear", *_LIMBS)
+_COCO: Final = ("nose", "leye", "reye", "lear", "rear", *_BOTH_SIDES)
 _HALPE_26: Final = (
     *_COCO, "headtop", "OP Neck", "OP MidHip",
     "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel",
@@ -95,7 +105,7 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "body_25": _BODY_25,
     # 18, as OpenPose writes 54 numbers
     "openpose_coco": tuple(name for name in _BODY_25[:19] if name != "OP MidHip"),
-    "penn_action": ("headtop", *_LIMBS),
+    "penn_action": ("headtop", *_BOTH_SIDES),
     "coco": _COCO,
     "coco_neck": (*_COCO, "OP Neck"),  # 18, as converters to OpenPose's order of COCO write it
     "body_25b": (
@@ -108,7 +118,7 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "halpe_26": _HALPE_26,
     "coco_feet": _COCO + _FEET,  # how COCO-WholeBody begins; face and hands follow
     # the usual order; a file's own `categories` decide
-    "posetrack": ("nose", "neck", "headtop", "lear", "rear", *_LIMBS),
+    "posetrack": ("nose", "neck", "headtop", "lear", "rear", *_BOTH_SIDES),
     "insta_variety": (
         "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel",
         "OP RWrist", "OP RElbow", "OP RShoulder", "OP LShoulder", "OP LElbow", "OP LWrist",
@@ -123,7 +133,7 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "right_foot", "right_toe",
     ),
     "mpi_inf_3dhp_test": (
-        "headtop", "neck", *_RIGHT_LIMBS_FIRST, "hip", "Spine (H36M)", "Head (H36M)",
+        "headtop", "neck", *_RIGHT_FIRST, "hip", "Spine (H36M)", "Head (H36M)",
     ),
     "h36m": (  # SPIN's: also the rows of J_regressor_h36m; the left leg first
         "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", *_H36M_UPPER_BODY,
@@ -131,7 +141,7 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "h36m_lifters": (  # the release's own order, of the same 17 joints: the right leg first
         "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", *_H36M_UPPER_BODY,
     ),
-    "3dpw": ("nose", "thorax", *_RIGHT_LIMBS_FIRST),  # the first 14 of 18
+    "3dpw": ("nose", "thorax", *_RIGHT_FIRST),  # the first 14 of 18
     "smpl": _SMPL,
     "smpl54": (  # smplx's 45 output joints of SMPL, then the 9 rows of J_regressor_extra
         *_SMPL,
@@ -167,7 +177,7 @@ _SMPL_POINT: Final[Mapping[str, str]] = {
     "lear": "vertex_lear", "rear": "vertex_rear",
 }  # fmt: skip
 
-KEYPOINTS_13: Final = ("nose", *_LIMBS)  # the joints of a 2D pose that Pr-VIPE reads
+KEYPOINTS_13: Final = ("nose", *_BOTH_SIDES)  # the joints of a 2D pose that Pr-VIPE reads
 _OPENPOSE_13: Final = (  # OpenPose's points for the same joints. A dataset labels either kind.
     "OP Nose", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist",
     "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
@@ -182,7 +192,7 @@ KEYPOINTS_13_OF_SPIN49: Final = (  # by the joints' own names, and OpenPose's po
 )
 
 # Lines between joints, for drawing. A skeleton shows those whose two ends it has.
-BONES: Final = (
+LINES: Final = (
     ("OP Nose", "OP Neck"), ("OP Nose", "OP REye"), ("OP Nose", "OP LEye"), ("OP REye", "OP REar"),
     ("OP LEye", "OP LEar"), ("OP Neck", "OP RShoulder"), ("OP RShoulder", "OP RElbow"),
     ("OP RElbow", "OP RWrist"), ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"),
@@ -305,10 +315,21 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
-def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
+def lines_of(skeleton: Skeleton) -> list[tuple[int, int]]:
     """Pairs of joint indices between which to draw a line."""
     position = {name: i for i, name in enumerate(joint_names(skeleton))}
-    return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
+    return [(position[a], position[b]) for a, b in LINES if a in position and b in position]
+
+
+def limbs_of(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """Pairs of joint indices: the two ends of each limb, left and right. Raises ValueError for a
+    skeleton without one of them.
+    """
+    names = list(joint_names(skeleton))
+    pairs = []
+    for start, end in LIMBS:
+        pairs += [(names.index(side + start), names.index(side + end)) for side in "lr"]
+    return pairs
 
 
 def opposite_joints(skeleton: Skeleton) -> list[int]:

@@ -33,7 +33,7 @@ from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.numbers import Floats
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import remembered_digest
-from pipeline.people.skeletons import JOINTS
+from pipeline.people.skeletons import JOINTS, SIDED_JOINTS
 
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776
@@ -46,7 +46,6 @@ SMPLX_N_BETAS: Final = 16  # further ones are left out
 
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
-LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
 AS_DISTRIBUTED: Final = (
     "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
@@ -134,7 +133,7 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
     x_of = dict(zip(plain_names, joints[:, 0], strict=True))
     y_of = dict(zip(plain_names, joints[:, 1].tolist(), strict=True))
     wrong = []
-    for part in LIMBS:
+    for part in SIDED_JOINTS:
         for side, sign in (("l", 1), ("r", -1)):
             name = side + part
             if name in x_of and not sign * x_of[name] > 0:

@@ -14,6 +14,7 @@ below the camera, in the whole clip.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -21,22 +22,21 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.clips.labels.people_table import blocks
-from pipeline.people.skeletons import Bools, Doubles, joint_names
+from pipeline.people.skeletons import LIMBS, SIDED_JOINTS, Bools, Doubles, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
 MIN_PEOPLE: Final = 20  # who are stretched out; fewer prove nothing
 MOST_WIDTH: Final = 0.35  # of the shape of their joints, as a share of its length
-MIN_JOINTS: Final = 10  # of LIMBS
+MIN_JOINTS: Final = 10  # of SIDES
 MOST_WRONG: Final = 0.3  # share of the people who contradict the order
 
 HEAD: Final = ("nose", "leye", "reye", "lear", "rear", "headtop", "head (h36m)")
 LEVELS: Final = ("shoulder", "hip", "knee", "ankle")
-_SIDE: Final = (*LEVELS, "elbow", "wrist")
-LIMBS: Final = (*(f"l{joint}" for joint in _SIDE), *(f"r{joint}" for joint in _SIDE))
-# Lengths in m of an adult's bones. A person whose bone is longer, as a share of the shape, would be
-# shorter than the limits. Kneeling people are 0.95 m or taller.
-_BONES: Final = {"shoulder hip": 0.55, "hip knee": 0.43, "knee ankle": 0.43}
-_ARMS: Final = {"shoulder elbow": 0.3, "elbow wrist": 0.27}
+SIDES: Final = [side + joint for side, joint in itertools.product("lr", SIDED_JOINTS)]
+# Lengths in m of an adult. A person whose limb is longer, as a share of the shape, would be shorter
+# than the limits. Kneeling people are 0.95 m or taller.
+_WITH_TRUNK: Final = {("shoulder", "hip"): 0.55, **LIMBS}
+_WITHOUT_ARMS: Final = {ends: metres for ends, metres in _WITH_TRUNK.items() if "elbow" not in ends}
 LEAST_HEIGHT: Final = 0.86  # m, by trunk and legs, of people whose way turns back a little
 LEAST_HEIGHT_ALONE: Final = 0.5  # m, by arms, too
 # How far the way from head to ankles turns back, as a share of the shape
@@ -88,7 +88,7 @@ def find_fault(
     """
     names = joint_names(order)
     columns = {bare_name(name): i for i, name in enumerate(names)}
-    if not columns.keys() >= {*LIMBS}:
+    if not columns.keys() >= {*SIDES}:
         return None
     with np.errstate(all="ignore"):
         seen = [_examine(persons[rows], columns, names) for rows in blocks(len(persons))]
@@ -169,7 +169,7 @@ class _StretchedOut:
     def faults(self) -> Bools:
         """(FAULTS, N) whether each contradicts the order in a person."""
         back = self.turn_back()
-        is_short = self.height(_BONES) < LEAST_HEIGHT
+        is_short = self.height(_WITHOUT_ARMS) < LEAST_HEIGHT
         turns_back = back > TURNS_BACK_ALONE
         turns_back |= is_short & (back > TURNS_BACK)
         width = self.distance("lshoulder", "rshoulder")
@@ -178,17 +178,16 @@ class _StretchedOut:
         return np.stack(
             [
                 turns_back,
-                self.height(_BONES | _ARMS) < LEAST_HEIGHT_ALONE,
+                self.height(_WITH_TRUNK) < LEAST_HEIGHT_ALONE,
                 self.have_ends_midway(arm, LONG_UPPER_ARM, width),
                 self.have_ends_midway(leg, LONG_THIGH, 0),
             ]
         )
 
-    def height(self, bones: Mapping[str, float]) -> Doubles:
-        """(N,) m: the height that the longest of the bones leaves for the whole person."""
+    def height(self, lengths: Mapping[tuple[str, str], float]) -> Doubles:
+        """(N,) m: the height that the longest limb leaves for the whole person."""
         ratios = []
-        for bone, metres in bones.items():
-            start, end = bone.split()
+        for (start, end), metres in lengths.items():
             ratios += [self.distance(side + start, side + end) / metres for side in "lr"]
         return np.asarray(self.length / np.nanmax(ratios, axis=0))
 
@@ -228,11 +227,11 @@ class _StretchedOut:
 def _find_stretched_out(points: Doubles, columns: Mapping[str, int]) -> _StretchedOut:
     """Choose them among all people (M, J, 2)."""
     is_shown = np.isfinite(points[..., 0])
-    sides = is_shown[:, [columns[joint] for joint in LIMBS]].reshape(-1, 2, len(_SIDE))
+    sides = is_shown[:, [columns[joint] for joint in SIDES]].reshape(-1, 2, len(SIDED_JOINTS))
     heads = [columns[joint] for joint in HEAD if joint in columns]
     n_of_head = is_shown[:, heads].sum(axis=1)
     n_of_sides = sides.sum(axis=2)
-    has_side = n_of_sides.max(axis=1, initial=0) == len(_SIDE)
+    has_side = n_of_sides.max(axis=1, initial=0) == len(SIDED_JOINTS)
     points = points[(n_of_head > 0) & has_side & (n_of_sides.sum(axis=1) >= MIN_JOINTS)]
     centred = points - np.nanmean(points, axis=1, keepdims=True)
     shown = np.nan_to_num(centred)

@@ -49,7 +49,7 @@ MOST_EXCHANGED: Final = 1 / 3  # of a track
 TRUNK: Final = "shoulder|hip"  # patterns of joints' names
 ARMS: Final = "elbow|wrist"
 LEGS: Final = "knee|ankle|heel|toe"
-LIMBS: Final = (
+PARTS: Final = (  # of the body, whose sides change together
     (TRUNK, ARMS, LEGS),
     (ARMS,),
     (LEGS,),
@@ -90,7 +90,7 @@ def put_sides_right(
     names = [name.lower() for name in joint_names(skeleton)]
     opposite = np.array(opposite_joints(skeleton))
     is_first = opposite > np.arange(len(opposite))
-    for limbs in LIMBS:
+    for limbs in PARTS:
         before = follow(keypoints[:-1, :, :2], frame_index[:-1], frame_index[1:], camera)
         pairs: list[Ints] = []
         costs = np.zeros((len(keypoints) - 1, 2))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 AVERAGE: Final = "average"
 _ARMS: Final = point_numbers("elbow", "wrist")  # left, then right
 _LEGS: Final = point_numbers("knee", "ankle")
-LIMBS: Final = (_ARMS[:2], _ARMS[2:], _LEGS[:2], _LEGS[2:], _LEGS)  # keypoints to drop together
+DROPPED_TOGETHER: Final = (_ARMS[:2], _ARMS[2:], _LEGS[:2], _LEGS[2:], _LEGS)
 
 
 def run(config: PrVIPEConfig, progress: TrainingObserver | None = None) -> Path:
@@ -136,10 +136,10 @@ class _PrVIPETrainer(Trainer):
         n = len(normalised)
         missing = torch.rand(n, N_POINTS) < self.config.point_dropout
         missing[:, TORSO] = False
-        in_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool)
-        for limb, points in enumerate(LIMBS):
+        in_limb = torch.zeros(len(DROPPED_TOGETHER), N_POINTS, dtype=torch.bool)
+        for limb, points in enumerate(DROPPED_TOGETHER):
             in_limb[limb, points] = True
-        limbs = torch.randint(len(LIMBS), (n,))
+        limbs = torch.randint(len(DROPPED_TOGETHER), (n,))
         has_dropped_limb = torch.rand(n, 1) < self.config.limb_dropout
         missing |= in_limb[limbs] & has_dropped_limb
 
