@@ -14,7 +14,8 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.pickled_arrays import Blocks
 from pipeline.features.committed import MissingRows, weights_of
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.pictures import Pictures
 from pipeline.people.estimates import recorded_estimates
 from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 
@@ -81,7 +85,23 @@ class SplitRows:
         """The number of each row's track, (n,)."""
         return self.split.track_of(np.asarray(rows))
 
-    def absent_fields(self, fields: Mapping[str, _FileField]) -> dict[str, str]:
+    def image_names(self, track: Ints, frame: Array) -> Iterator[str]:
+        """Yield the name of the image of each row, from its track (n,) and frame (n,).
+
+        The videos must have names of frames (NAMED).
+        """
+
+        @functools.lru_cache(1)  # neighbouring rows are of one video
+        def name_of(video: int) -> Callable[[int], str] | None:
+            return names_of(self.split.videos[video].source)
+
+        videos = self.split.tracks.video[track].tolist()
+        for video, index in zip(videos, frame.tolist(), strict=True):
+            name_of_frame = name_of(video)
+            assert name_of_frame is not None
+            yield name_of_frame(index)
+
+    def absent_fields(self, fields: Mapping[str, ExportField]) -> dict[str, str]:
         """Field that cannot be written -> why: a column is missing, or no row passes a check of
         it.
         """
@@ -203,16 +223,31 @@ NO_RATE: Final = RowCheck(
 )
 
 
-class _FileField(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class ExportField:
     """One array or entry of a file."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Required columns of the cache, besides those of the checks."""
+    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
+    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
 
-    @property
-    def checks(self) -> tuple[RowCheck, ...]:
-        """Checks that exported rows must pass."""
+
+NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
+
+
+def names_of(source: str) -> Callable[[int], str] | None:
+    """Function from a frame of a pixel source to its image name; None if the frames have no names.
+
+    >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
+    ('frames/0001/000001.jpg', 'train/x.mp4#000012')
+    """
+    if source.partition(":")[0] not in NAMED:
+        return None
+    match sources.parse(Path(), source):
+        case Pictures(_, pattern, first):
+            return lambda frame: pattern.format(frame + first)
+        case Video(_, path):
+            return lambda frame: f"{path}#{frame:06d}"
+    return None
 
 
 def require_stream(split: cache.Split, stream: str) -> None:

@@ -17,7 +17,7 @@ a video file is written as `<path of the video>#<frame>`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -34,13 +34,10 @@ from pipeline.extras.exchange.rows import (
     NO_JOINTS_3D,
     NO_JOINTS_3D_EVAL,
     NO_SMPL,
-    RowCheck,
+    ExportField,
 )
 from pipeline.files.formats.arrays import Shape, load_json, matches_shape
 from pipeline.files.formats.names import shown_names
-from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.pictures import Pictures
 from pipeline.people.skeletons import JOINTS, Array, Skeleton
 
 _NAMES_AT_ONCE: Final = 65536
@@ -58,12 +55,10 @@ _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(ExportField):
     """One array of a database file."""
 
     shapes: tuple[Shape, ...]  # allowed shapes of a row
-    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
-    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
     dtype: str = "<f4"  # as written; "U": texts
 
 
@@ -76,14 +71,14 @@ FIELDS: Final[Mapping[str, Field]] = {
     "frame_id": Field(((),), dtype="<i8"),
     "joints2D": Field(((None, 3),), columns=("kp_2d",)),
     # of `kp_3d`; `Layout.fields_to_write` has the check of the other column
-    "joints3D": Field(((49, 3), (14, 3)), (NO_JOINTS_3D,)),
+    "joints3D": Field(((49, 3), (14, 3)), checks=(NO_JOINTS_3D,)),
     "bbox": Field(((4,),), columns=("bbox",)),
-    "pose": Field(((72,),), (NO_SMPL,)),
-    "shape": Field(((10,),), (NO_SMPL,)),
-    "theta": Field(((82,),), (NO_SMPL,)),
+    "pose": Field(((72,),), checks=(NO_SMPL,)),
+    "shape": Field(((10,),), checks=(NO_SMPL,)),
+    "theta": Field(((82,),), checks=(NO_SMPL,)),
     "valid": Field(_NUMBER, dtype="|u1"),
     "valid_i": Field(_NUMBER),
-    "features": Field(((None,),), (NO_FEATURES,)),
+    "features": Field(((None,),), checks=(NO_FEATURES,)),
 }
 
 
@@ -384,22 +379,3 @@ def _foreign_provenance(file: Path, sha256: str, found: str) -> RawDataError:
     )
     expected = f"{sha256}, that of {file.name}"
     return RawDataError(provenance_path(file), "sha256", expected, found, do)
-
-
-NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
-
-
-def names_of(source: str) -> Callable[[int], str] | None:
-    """Function from a frame of a pixel source to its image name; None if the frames have no names.
-
-    >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
-    ('frames/0001/000001.jpg', 'train/x.mp4#000012')
-    """
-    if source.partition(":")[0] not in NAMED:
-        return None
-    match sources.parse(Path(), source):
-        case Pictures(_, pattern, first):
-            return lambda frame: pattern.format(frame + first)
-        case Video(_, path):
-            return lambda frame: f"{path}#{frame:06d}"
-    return None

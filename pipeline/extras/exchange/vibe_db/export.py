@@ -18,7 +18,7 @@ which is renamed when it is complete.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from pipeline.errors import PipelineError
 from pipeline.extras.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.extras.exchange.pickled_arrays import Blocks, write_joblib
 from pipeline.extras.exchange.rows import (
+    NAMED,
     NO_FEATURES,
     NO_JOINTS_3D,
     NO_JOINTS_3D_EVAL,
@@ -47,14 +48,12 @@ from pipeline.extras.exchange.rows import (
     spans,
 )
 from pipeline.extras.exchange.vibe_db.database import (
-    NAMED,
     PICTURE,
     REQUIRED,
     Field,
     Layout,
-    names_of,
 )
-from pipeline.people.skeletons import Array, Ints, convert, joint_names
+from pipeline.people.skeletons import Array, convert, joint_names
 
 # a row that fails several is counted for the first one
 _CHECKS: Final = (NO_FEATURES, NO_JOINTS_3D, NO_JOINTS_3D_EVAL, NO_SMPL)
@@ -184,7 +183,7 @@ class _Fields(SplitRows):
         """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
         names: Iterable[str] = self.names
         if field == "img_name":
-            names = self._name_images(self.segments.track, self.segments.last_frame)
+            names = self.image_names(self.segments.track, self.segments.last_frame)
         kind = "S" if self.layout.is_hdf5 else "<U"
         return f"{kind}{max(map(len, names))}"
 
@@ -218,20 +217,7 @@ class _Fields(SplitRows):
 
     def _img_names(self, rows: range) -> list[str]:
         track = self.segments.track[self.segments.numbers(rows)]
-        return list(self._name_images(track, self.column("frame_index", rows)))
-
-    def _name_images(self, track: Ints, frame: Array) -> Iterator[str]:
-        """Yield the name of the image of each row, from its track (n,) and frame (n,)."""
-
-        @functools.lru_cache(1)  # neighbouring rows are of one video
-        def name_of(video: int) -> Callable[[int], str] | None:
-            return names_of(self.split.videos[video].source)
-
-        videos = self.split.tracks.video[track].tolist()
-        for video, index in zip(videos, frame.tolist(), strict=True):
-            name_of_frame = name_of(video)
-            assert name_of_frame is not None  # otherwise img_name is absent
-            yield name_of_frame(index)
+        return list(self.image_names(track, self.column("frame_index", rows)))
 
 
 def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:

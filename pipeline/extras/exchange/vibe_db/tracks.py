@@ -25,7 +25,8 @@ import cache
 from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
-from pipeline.extras.exchange.vibe_db.database import Database, Segment, names_of
+from pipeline.extras.exchange.rows import names_of
+from pipeline.extras.exchange.vibe_db.database import Database, Segment
 from pipeline.extras.exchange.vibe_db.labels import OTHER_UNIT, LabelReader, Labels
 from pipeline.grades import video_sums
 from pipeline.people.skeletons import Ints, are_usable_numbers

@@ -30,6 +30,7 @@ from pipeline.extras.exchange.rows import (
     NO_SIZE,
     NO_SMPL,
     NO_TRANS,
+    ExportField,
     RowCheck,
     Segments,
     SplitRows,
@@ -69,13 +70,11 @@ class _Sources(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Field(Generic[S]):
+class _Field(ExportField, Generic[S]):
     """One array or entry of WHAM's files."""
 
     # rows -> their values; for motions: numbers of motions -> their values
     compute: Callable[[S, range], Array]
-    checks: tuple[RowCheck, ...] = ()  # that exported rows must pass
-    columns: tuple[str, ...] = ()  # required columns of the cache, besides those of the checks
     needs: str | None = None  # FEATURES, or files of the body as `Bodies.has` names them
     dtype: str | None = "<f4"  # as written; None: as computed
 
@@ -331,12 +330,14 @@ _RowFields = Mapping[str, _Field[RowFields]]  # by their names in the file
 _GENDERED: Final = (NO_SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 
 _BBOX: Final = _Field(RowFields.boxes, columns=("bbox",))
-_POSE: Final = _Field(_column("pose"), (NO_SMPL,))
-_BETAS: Final = _Field(_column("betas"), (NO_SMPL,))
+_POSE: Final = _Field(_column("pose"), checks=(NO_SMPL,))
+_BETAS: Final = _Field(_column("betas"), checks=(NO_SMPL,))
 _JOINTS_2D: Final = _Field(RowFields.labelled_joints_2d, columns=("kp_2d",))
-_EXTRINSICS: Final = _Field(_column("extrinsics"), (NO_EXTRINSICS,))
-_GENDER: Final = _Field(RowFields.are_female, (NO_GENDER,), dtype="<i8")
-_FEATURES: Final[_Field[RowFields]] = _Field(RowFields.features, (NO_FEATURES,), needs=FEATURES)
+_EXTRINSICS: Final = _Field(_column("extrinsics"), checks=(NO_EXTRINSICS,))
+_GENDER: Final = _Field(RowFields.are_female, checks=(NO_GENDER,), dtype="<i8")
+_FEATURES: Final[_Field[RowFields]] = _Field(
+    RowFields.features, checks=(NO_FEATURES,), needs=FEATURES
+)
 
 _LABELS: Final[_RowFields] = {
     "vid": _Field(RowFields.segment_numbers, dtype="<i8"),
@@ -349,7 +350,7 @@ _LABELS: Final[_RowFields] = {
 }
 _REAL: Final[_RowFields] = {
     **_LABELS,
-    "joints3D": _Field(RowFields.labelled_joints, (NO_JOINTS_3D,)),
+    "joints3D": _Field(RowFields.labelled_joints, checks=(NO_JOINTS_3D,)),
     "joints2D": _JOINTS_2D,
     "cam_poses": _EXTRINSICS,
     FEATURES: _FEATURES,
@@ -357,10 +358,10 @@ _REAL: Final[_RowFields] = {
 }
 _PW3D: Final[_RowFields] = {  # bodies of the people's gender
     **_LABELS,
-    "transl": _Field(RowFields.body_places, _GENDERED, needs=SMPL_FILES),
-    "joints3D": _Field(RowFields.body_joints, _GENDERED, needs=REGRESSOR_FILES),
+    "transl": _Field(RowFields.body_places, checks=_GENDERED, needs=SMPL_FILES),
+    "joints3D": _Field(RowFields.body_joints, checks=_GENDERED, needs=REGRESSOR_FILES),
     "joints2D": _Field(
-        RowFields.project_joints, (*_GENDERED, NO_INTRINSICS), needs=REGRESSOR_FILES
+        RowFields.project_joints, checks=(*_GENDERED, NO_INTRINSICS), needs=REGRESSOR_FILES
     ),
     "cam_poses": _EXTRINSICS,
     "gender": _GENDER,
@@ -371,19 +372,23 @@ _BEDLAM: Final[_RowFields] = {
     "vid": _LABELS["vid"],
     "pose": _POSE,
     "betas": _BETAS,
-    "root": _Field(RowFields.world_roots, (NO_SMPL, NO_EXTRINSICS)),
-    "w_trans": _Field(RowFields.world_places, (NO_SMPL, NO_TRANS, NO_EXTRINSICS), needs=SMPL_FILES),
-    "c_trans": _Field(_column("trans"), (NO_TRANS,)),
+    "root": _Field(RowFields.world_roots, checks=(NO_SMPL, NO_EXTRINSICS)),
+    "w_trans": _Field(
+        RowFields.world_places, checks=(NO_SMPL, NO_TRANS, NO_EXTRINSICS), needs=SMPL_FILES
+    ),
+    "c_trans": _Field(_column("trans"), checks=(NO_TRANS,)),
     "extrinsics": _EXTRINSICS,
-    "intrinsics": _Field(RowFields.intrinsics, (NO_INTRINSICS,)),
+    "intrinsics": _Field(RowFields.intrinsics, checks=(NO_INTRINSICS,)),
     "bbox": _BBOX,
     FEATURES: _FEATURES,
 }
 _AMASS: Final[Mapping[str, _Field[Sequence[WhamMotion]]]] = {
     "vid": _Field(_of_motion(WhamMotion.names), dtype=None),
-    "pose": _Field(_of_motion(WhamMotion.poses), (NO_SMPL,)),
-    "betas": _Field(_of_motion(WhamMotion.betas), (NO_SMPL,)),
-    "transl": _Field(_of_motion(WhamMotion.translations), (NO_SMPL, NO_TRANS), needs=SMPL_FILES),
+    "pose": _Field(_of_motion(WhamMotion.poses), checks=(NO_SMPL,)),
+    "betas": _Field(_of_motion(WhamMotion.betas), checks=(NO_SMPL,)),
+    "transl": _Field(
+        _of_motion(WhamMotion.translations), checks=(NO_SMPL, NO_TRANS), needs=SMPL_FILES
+    ),
 }
 _SEQUENCES: Final[_RowFields] = {
     **_LABELS,

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
 from pipeline.errors import PipelineError
-from pipeline.extras.exchange.rows import Segments
-from pipeline.extras.exchange.vibe_db.database import Layout, names_of
+from pipeline.extras.exchange.rows import Segments, names_of
+from pipeline.extras.exchange.vibe_db.database import Layout
 from pipeline.extras.exchange.vibe_db.export import export
 from pipeline.extras.exchange.vibe_db.importing import import_database
 from pipeline.extras.exchange.vibe_db.tracks import _source_of
