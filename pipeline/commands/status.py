@@ -156,13 +156,14 @@ def _rejected_beyond(most: float, splits: Iterable[Committed]) -> Iterator[str]:
 
 def tables(states: Sequence[SplitState]) -> list[str | Table]:
     """One table with a line for each split; or two, if the terminal is too narrow for one: numbers
-    of splits, then the others.
+    of splits (NUMBERS), then the others.
     """
-    whole = _table(states, "split", *_COLUMNS, "next run")
+    columns = [*_COLUMNS, "next run"]
+    whole = _table(states, "split", *columns)
     if out.fits(whole):
         return [whole]
-    numbers = _table(states, "split", "videos", "tracks", "frames kept / found")
-    return [numbers, "", _table(states, "split", "dropped", "streams", "next run")]
+    numbers = _table(states, "split", *columns[:NUMBERS])
+    return [numbers, "", _table(states, "split", *columns[NUMBERS:])]
 
 
 def _table(states: Sequence[SplitState], *columns: str) -> Table:
@@ -223,6 +224,7 @@ def _streams(committed: Committed) -> str:
     return plain(", ".join(stream.label for stream in committed.streams)) or "-"
 
 
+NUMBERS: Final = 3  # columns of numbers, the first ones
 # cells of committed splits
 _COLUMNS: Final[Mapping[str, Callable[[Committed], str]]] = {
     "videos": functools.partial(_counts, "videos"),

@@ -3,7 +3,9 @@ hand.
 """
 
 import json
+import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.cli.progress import silent
 from pipeline.errors import ConfigError
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.files import caching
 from pipeline.people.skeletons import convert
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.steps.conversion import convert as conversion
@@ -303,6 +307,23 @@ def test_a_stated_rate_is_the_clips(tmp_path, fps):
     assert "filmed at 240 frames a second, played at 25: slow motion" in accounts["a.mp4"].notes
     (track,), _ = read(raw)
     assert track.fps == 25
+
+
+@pytest.mark.parametrize(("missing", "n_tracks"), [(11, 1), (14, 2)])
+def test_of_a_clip_that_states_no_rate_25_frames_count_as_a_second(tmp_path, missing, n_tracks):
+    write_clip(tmp_path / "a.mp4", 120)
+    record = Video(tmp_path, "a.mp4").record()
+    unknown = replace(record, times=np.full(120, math.nan), header_fps=math.nan)
+    labels = coco([standing("coco", 60, 60)] * 120)
+    hidden = range(41, 41 + missing)
+    labels["annotations"] = [one for one in labels["annotations"] if one["id"] not in hidden]
+    write_coco(tmp_path / "keypoints/a.mp4.json", labels, record=unknown.as_dict())
+    with caching():  # as a conversion does
+        tracks, accounts = read(tmp_path, max_gap=0.5)
+    assert len(tracks) == n_tracks
+    assert math.isnan(tracks[0].fps)
+    note = "the clip states no frame rate: 25 missing frames count as a second"
+    assert note in accounts["a.mp4"].notes
 
 
 def test_keypoints_of_another_clip_are_refused(tmp_path):
