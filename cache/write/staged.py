@@ -92,6 +92,11 @@ class StagedWork:
         names = self._store.list_names(self.folder)
         return [name for name in names if name.startswith(f"{kind}-")]
 
+    def shards(self) -> set[int]:
+        """Numbers of the complete shards."""
+        names = [*self.names(SHARD), *self.names(STAGED)]
+        return {int(name.split("-")[1]) for name in names}
+
     def read(self, names: Iterable[str]) -> dict[str, _Piece]:
         """Read pieces, by name. Missing and damaged ones are left out."""
         keys = [f"{self.folder}/{name}" for name in names]

@@ -23,6 +23,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pipeline.cli.console import err, plain
 from pipeline.cli.progress import EVERY, Progress, silent
-from pipeline.cli.text import duration
+from pipeline.cli.text import count, duration
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, Pool
@@ -53,6 +54,7 @@ ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to a
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
 SLOW: Final = 5.0  # s of waiting for workers after which a line is printed
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
+REPORT_EVERY: Final = 20  # polls between two calls of `meanwhile`
 # Most parts per worker whose results are not taken. One runs and one waits, so that the worker has
 # work and Dask's `adapt` starts more workers. Not more: when a worker is lost, Dask counts that
 # against all parts that it had.
@@ -79,6 +81,7 @@ def run_parts(
     plug_ins: Sequence[object],
     on_gpus: bool = True,
     progress: Progress = silent,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Sequence[T], R]]:
     """Call `do(part, progress, device)` for parts of the items: on the workers of a cluster; if
     `dask` names none, in a process for each of the `devices`; and without these here, where all
@@ -92,6 +95,8 @@ def run_parts(
         plug_ins: datasets, streams and detectors that the workers use.
         on_gpus: if a worker of the cluster has ever offered the resource GPU, use only such ones.
         progress: what a part that is done here gets.
+        meanwhile: called every few seconds while parts are done elsewhere, to report what they have
+            staged. Lines tell which workers are found and lost.
 
     Raises what `do` raises, a PipelineError with the worker's name; ConfigError for an invalid
     address; and PipelineError:
@@ -108,13 +113,15 @@ def run_parts(
     submitter = _Submitter(versions(*plug_ins), Path.cwd(), shared)
     if dask.scheduler is None:
         works = [functools.partial(_run_part, submitter, do, device) for device in devices]
-        yield from _run_on_devices(works, devices, _cut(items, most, lambda: len(devices)))
+        parts = _cut(items, most, lambda: len(devices))
+        yield from _run_on_devices(works, devices, parts, meanwhile)
         return
     client = _connect(dask.scheduler)
     cluster = _Cluster(client, dask.patience, on_gpus=on_gpus)
     try:
         parts = _cut(items, most, cluster.number)
-        yield from cluster.run(functools.partial(_run_part, submitter, do, ""), parts)
+        work = functools.partial(_run_part, submitter, do, "")
+        yield from cluster.run(work, parts, meanwhile)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{dask.scheduler}: {gone} {RUN_AGAIN}") from error
@@ -137,13 +144,23 @@ def _run_on_devices(
     works: Sequence[Callable[[Sequence[T]], R]],
     devices: Sequence[str],
     parts: Iterator[Sequence[T]],
+    meanwhile: Callable[[], None],
 ) -> Iterator[tuple[Sequence[T], R]]:
     """Do parts in a process for each device. If it ends at a part, another one does the part again;
     PipelineError if that ends, too.
     """
+
+    def tell_loss(worker: int, failed: Failed) -> None:
+        err.warn(f"{devices[worker]}: the process of this device {failed.message}")
+
     jobs = ([part] for part in parts)
-    with Pool[Sequence[T], R](works, jobs, ahead=1, timeout=math.inf, memory=None) as pool:
+    with Pool[Sequence[T], R](
+        works, jobs, ahead=1, timeout=math.inf, memory=None, on_loss=tell_loss
+    ) as pool:
+        turns = itertools.count()
         while pool.has_more or not pool.is_idle:
+            if next(turns) % REPORT_EVERY == 0:
+                meanwhile()
             for result in pool.poll():
                 outcome = result.get()
                 if isinstance(outcome, Failed):
@@ -227,16 +244,19 @@ class _Cluster:
         self._needs_gpu = False  # whether a worker has ever offered a GPU, and is to be used
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
         self._part_ended = threading.Event()  # set by Dask's thread whenever a part ends
-        self._n_workers = 0  # set whenever they are waited for
+        self._workers: AbstractSet[str] = set()  # addresses; set whenever they are waited for
 
     def number(self) -> int:
         """Number of workers when they were last waited for."""
-        return self._n_workers
+        return len(self._workers)
 
     def run(
-        self, work: Callable[[Sequence[T]], R], parts: Iterator[Sequence[T]]
+        self,
+        work: Callable[[Sequence[T]], R],
+        parts: Iterator[Sequence[T]],
+        meanwhile: Callable[[], None],
     ) -> Iterator[tuple[Sequence[T], R]]:
-        """Yield each part with its result as they come.
+        """Yield each part with its result as they come, and call `meanwhile` from time to time.
 
         Each turn submits as many parts as the workers of the moment can have, and takes the results
         that have come.
@@ -244,10 +264,10 @@ class _Cluster:
         from distributed import KilledWorker
 
         futures: dict[Future[R], Sequence[T]] = {}  # of submitted parts without a taken result
-        while True:
+        for turn in itertools.count():
             self._await_workers()
             resources = {"GPU": 1} if self._needs_gpu else None
-            n_free = max(0, WAITING * self._n_workers - len(futures))
+            n_free = max(0, WAITING * len(self._workers) - len(futures))
             for part in itertools.islice(parts, n_free):
                 future: Future[R] = self._client.submit(
                     work, part, pure=False, retries=1, resources=resources
@@ -256,6 +276,8 @@ class _Cluster:
                 futures[future] = part
             if not futures:
                 return
+            if turn % REPORT_EVERY == 0:
+                meanwhile()
             self._part_ended.wait(LOOK_EVERY)
             self._part_ended.clear()
             for future in [future for future in futures if future.done()]:
@@ -275,7 +297,7 @@ class _Cluster:
                 yield futures.pop(future), result
 
     def _await_workers(self) -> None:
-        """Wait until there is a worker, and count the workers.
+        """Wait until there is a worker, and find the workers.
 
         Raises PipelineError after `patience` seconds without any, or without an answer of the
         scheduler; CancelledError if the scheduler has gone.
@@ -285,11 +307,11 @@ class _Cluster:
         demand: Future[int] | None = None
         while self._client.status == "running":
             try:
-                self._n_workers = self._count_workers()
+                self._workers = self._find_workers()
             except TimeoutError:  # it is busy, suspended or gone: then the client's status changes
                 target = "an answer of this Dask scheduler"
             else:
-                if self._n_workers:
+                if self._workers:
                     return
                 if demand is None:  # Dask's `adapt` starts workers for tasks
                     demand = self._client.submit(int, pure=False)
@@ -308,16 +330,22 @@ class _Cluster:
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
 
-    def _count_workers(self) -> int:
-        """Number of the workers that may be used. Raises TimeoutError if the scheduler does not
-        answer in time.
+    def _find_workers(self) -> AbstractSet[str]:
+        """Addresses of the workers that may be used. Prints which are new, and which are gone.
+        Raises TimeoutError if the scheduler does not answer in time.
         """
         scheduler: Any = self._client.scheduler
         identity = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=ASK_AGAIN)
-        workers = identity["workers"].values()
-        n_gpus = sum(bool(worker["resources"].get("GPU")) for worker in workers)
-        self._needs_gpu |= self._on_gpus and n_gpus > 0
-        return n_gpus if self._needs_gpu else len(workers)
+        workers = identity["workers"]
+        with_gpu = {name for name, worker in workers.items() if worker["resources"].get("GPU")}
+        self._needs_gpu |= self._on_gpus and bool(with_gpu)
+        usable = with_gpu if self._needs_gpu else workers.keys()
+        changes = {"lost": self._workers - workers.keys(), "found": usable - self._workers}
+        for change, names in changes.items():
+            if names:
+                text = f"{count(len(names), 'worker')} {change}: {', '.join(sorted(names))}"
+                err.print(plain(f"{self._address}: {text} ({len(usable):,} now)"))
+        return usable
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ class Pool(Generic[T, R]):
         shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`.
             `work.share(*memory)` is called before the first task.
         preload: see `Process`.
+        on_loss: called with the number of a worker whose process has ended, and why.
 
     When a process ends, a fresh one repeats its unfinished tasks. With `skips`, a place is left out
     after TRIALS processes ended there. Without, the result of a task is `Failed` after TRIALS
@@ -177,8 +178,10 @@ class Pool(Generic[T, R]):
         skips: bool = False,
         shared: Sequence[int] = (),
         preload: Callable[[], object] | None = None,
+        on_loss: Callable[[int, Failed], None] = lambda *_: None,
     ) -> None:
         self.ahead = ahead
+        self._on_loss = on_loss
         self._jobs = jobs
         self._timeout = timeout
         self._task_type: type[_Submitted[T]] = _SkippingTask if skips else _Submitted
@@ -319,6 +322,7 @@ class Pool(Generic[T, R]):
         (`_Submitted.gives_up`): then its result, `Failed`, is yielded. No task is to blame if the
         process ended without one.
         """
+        self._on_loss(worker.number, failed)
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
         worker.process = None

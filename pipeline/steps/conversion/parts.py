@@ -111,15 +111,28 @@ def read_on_cluster(
     recipe = replace(work.recipe, detector=None, streams=(), source=None)
     without_videos = ConversionWork(recipe, work.reader, work.staging, committed=None, listed=())
     read = functools.partial(_read_on_worker, without_videos)
-    plug_ins = [work.recipe.dataset]
+    n_before = len(spool.work.names(VIDEO))
+
+    def report() -> None:
+        try:
+            n_read = min(len(spool.work.names(VIDEO)) - n_before, len(todo))
+        except (OSError, cache.CacheError):
+            return  # the next look may succeed
+        progress(n_read, len(todo), "read by Dask workers")
+
     parts = run_parts(
-        read, todo, dask, most=MOST_VIDEOS, shared=work.recipe.raw, plug_ins=plug_ins, on_gpus=False
+        read,
+        todo,
+        dask,
+        most=MOST_VIDEOS,
+        shared=work.recipe.raw,
+        plug_ins=[work.recipe.dataset],
+        on_gpus=False,
+        meanwhile=report,
     )
-    n_done = 0
     with closing(parts):
-        for part, _ in parts:
-            n_done += len(part)
-            progress(n_done, len(todo), "read by Dask workers")
+        for _ in parts:
+            report()
     _, missing = spool.find(todo)
     if missing:
         why = "Dask workers cannot read them now, or have other files"
@@ -174,14 +187,14 @@ class _Spool:
     def __init__(self, work: ConversionWork) -> None:
         self.place = Place(cache.store_at(work.recipe.root), work.name)
         self._raw = work.recipe.raw
-        self._work = StagedWork(self.place, {"plan": work.staging})
+        self.work = StagedWork(self.place, {"plan": work.staging})
 
     def find(self, items: Sequence[Item]) -> tuple[dict[str, _PieceName], list[Item]]:
         """Find the pieces that the spool has now of these videos, by the video's name: read from
         files with the same stamp, else with the same digest. Returns them, and the other videos.
         """
         pieces = defaultdict(list)
-        for name in self._work.names(VIDEO):
+        for name in self.work.names(VIDEO):
             piece = _PieceName.parse(name)
             pieces[piece.video].append(piece)
         if not pieces:  # skip hashing the names of half a million videos
@@ -220,15 +233,15 @@ class _Spool:
                 arrays[f"{i}/intrinsics/"] = track.intrinsics
         head = {"entry": asdict(read.entry), "tracks": tracks, "lost": dict(read.lost)}
         piece = _PieceName(_hash(video=name), _hash(stamp=read.stamp), read.fingerprint)
-        self._work.put(str(piece), head, arrays)
+        self.work.put(str(piece), head, arrays)
 
     def load(self, piece: _PieceName) -> ReadVideo:
         """Load what `put` wrote. Removes a damaged piece and raises PipelineError."""
         name = str(piece)
-        pieces = self._work.read([name])
+        pieces = self.work.read([name])
         if name not in pieces:
-            self._work.remove([name])
-            location = self.place.store.location(f"{self._work.folder}/{name}")
+            self.work.remove([name])
+            location = self.place.store.location(f"{self.work.folder}/{name}")
             raise PipelineError(
                 f"{location}: was damaged, and is removed now. Run the command again."
             )

@@ -113,6 +113,11 @@ def _detect_clips(
     progress: Progress,
 ) -> None:
     """Detect clips on devices, on a cluster, or all of them here, and add to the tally."""
+    n_done = 0
+
+    def report() -> None:
+        progress(n_done, len(todo), count(tally.frames, "frame"))
+
     tallies = run_parts(
         functools.partial(_detect_on_worker, work, machine),
         todo,
@@ -122,13 +127,13 @@ def _detect_clips(
         shared=work.raw,
         plug_ins=[work.detector],
         progress=progress,
+        meanwhile=report,
     )
-    n_done = 0
     with contextlib.closing(tallies):
         for clips, of_clips in tallies:
             tally.add(of_clips)
             n_done += len(clips)
-            progress(n_done, len(todo), count(tally.frames, "frame"))
+            report()
 
 
 def _detect_on_worker(

@@ -212,32 +212,42 @@ def _compute(
     progress: Progress,
 ) -> tuple[list[Counts], Meter]:
     """Compute the streams' target shards in parts: on devices, on a cluster, or all of them here.
-    Returns the counts of each stream. Progress is counted in rows.
+    Returns the counts of each stream. Progress is counted in rows: of others, in staged ones.
     """
     spec = tasks[0].work.spec
-    shared = raw_folder(split, spec.raw) if spec.stream.reads.crops else None
+    rows_by_shard = split.rows_by_shard()
+    n_rows = int(sum(rows_by_shard[sorted(task.target)].sum() for task in tasks))
+    totals = [Counts() for _ in tasks]
+    meter = Meter()
+    open_staged = functools.cache(lambda: [task.work.open(cache.StreamShards) for task in tasks])
+
+    def report_staged() -> None:
+        n_staged = 0
+        try:
+            for task, files in zip(tasks, open_staged(), strict=True):
+                staged = task.target.intersection(files.work.shards())
+                n_staged += int(rows_by_shard[sorted(staged)].sum())
+        except (OSError, cache.CacheError):
+            return  # the next look may succeed
+        progress(n_staged, n_rows, f" staged{meter.load}")
+
     parts = run_parts(
         functools.partial(_extract_part, tasks, resources),
         sorted(frozenset().union(*(task.target for task in tasks))),
         dask,
         resources.processes,
         most=MOST_SHARDS,
-        shared=shared,
+        shared=raw_folder(split, spec.raw) if spec.stream.reads.crops else None,
         plug_ins=[task.work.spec.stream for task in tasks],
         progress=progress,
+        meanwhile=report_staged,
     )
-    rows_by_shard = split.rows_by_shard()
-    n_rows = sum(rows_by_shard[sorted(task.target)].sum() for task in tasks)
-    totals = [Counts() for _ in tasks]
-    meter = Meter()
-    n_done = 0
     with closing(parts):
-        for part, (counts, meter_of_part) in parts:
+        for _, (counts, meter_of_part) in parts:
             meter.include_part(meter_of_part)
-            for task, total, of_part in zip(tasks, totals, counts, strict=True):
+            for total, of_part in zip(totals, counts, strict=True):
                 total.add(of_part)
-                n_done += int(rows_by_shard[sorted(task.target.intersection(part))].sum())
-            progress(n_done, int(n_rows), meter.load)
+            report_staged()
     meter.stop()
     return totals, meter
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import cache
 from cache import Split
@@ -28,9 +28,12 @@ from pipeline.features.committed import (
     fill_command,
 )
 from pipeline.features.spec import StreamSpec
+from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import Difference, describe, find_differences
 from pipeline.steps.conversion.plan import UNFINISHED
 from pipeline.steps.recipe import Recipe
+
+Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 
 # what to do about a stream that differs from its record
 OTHER_NAME: Final = (
@@ -121,6 +124,17 @@ class ExtractionWork:
     def replace(self) -> bool:
         """Whether the existing stream is deleted before."""
         return self.why in (Why.MANIFEST_LOST, Why.REPLACE)
+
+    @property
+    def staging(self) -> Mapping[str, Any]:
+        """The plan under which shards are staged."""
+        return staging_plan(cache.fingerprint(dict(self.identity)), self.spec.stream)
+
+    def open(self, opened: Callable[..., Opened]) -> Opened:
+        """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
+        stream = self.spec.stream
+        names = self.root, self.split, self.spec.name
+        return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=self.staging)
 
 
 def plan_extraction(

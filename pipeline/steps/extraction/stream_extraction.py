@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import cache
 from cache import Split
@@ -37,11 +37,9 @@ from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
-from pipeline.processes.software import staging_plan, version
+from pipeline.processes.software import version
 from pipeline.steps.conversion.identity import find_differences, report_other_work
 from pipeline.steps.extraction.plan import ExtractionWork
-
-Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,21 +81,9 @@ class StreamState:
         share: numbers of the shards that may be computed here.
         """
         work = self.work
-        report_other_work(work.root, work.split, work.spec.name, _staging(work))
+        report_other_work(work.root, work.split, work.spec.name, work.staging)
         stack.enter_context(part.running(work.root, split.place(work.spec.name).writing))
         return StreamTask(work, share.intersection(self.missing.shards), self.recorded)
-
-
-def _staging(work: ExtractionWork) -> Mapping[str, Any]:
-    """The plan under which shards are staged."""
-    return staging_plan(cache.fingerprint(dict(work.identity)), work.spec.stream)
-
-
-def _open_files(opened: Callable[..., Opened], work: ExtractionWork) -> Opened:
-    """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
-    stream = work.spec.stream
-    names = work.root, work.split, work.spec.name
-    return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(work))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +115,7 @@ class StreamTask:
             raise PipelineError(
                 f"this worker would compute {work.spec.name} otherwise ({text}). {SAME_FILES}"
             )
-        files = _open_files(cache.StreamShards, work)
+        files = work.open(cache.StreamShards)
         require_same_commit(files, split)
         target = self.target.intersection(part)
         finished = target.intersection(files.list_staged())
@@ -168,9 +154,9 @@ class CommittedStream:
             self._load_provenance()
         if work.replace:
             cache.delete_stream(work.root, work.split, work.spec.name)
-        report_other_work(work.root, work.split, work.spec.name, _staging(work))
+        report_other_work(work.root, work.split, work.spec.name, work.staging)
         # staged shards that the writer refuses are computed again
-        writer = stack.enter_context(_open_files(cache.StreamWriter, work))
+        writer = stack.enter_context(work.open(cache.StreamWriter))
         if writer.refused:
             n_refused = count(len(writer.refused), "staged shard")
             err.warn(f"{n_refused} computed again, first: {writer.refused[0]}")

@@ -7,16 +7,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from cache.write.parts import Part
 from pipeline.errors import PipelineError
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.processes import cluster
 from pipeline.processes.settings import Dask
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.other_code import copy_code
+from tests.waiting import LIMIT
 
 pytestmark = pytest.mark.processes
 
@@ -71,6 +74,34 @@ def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     # parts compute where they are told to, not in the process of the command
     assert str(os.getpid()) not in {call.split()[0] for call in calls}
     assert into.tree(shared) == into.tree(alone)
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_what_a_part_has_staged_is_reported_before_it_ends(
+    is_cluster, running, penn, made_up, tmp_path, small_shards, monkeypatch
+):
+    """Two shards of 16 and 8 rows are one part; the second one waits for the report of the first."""
+    penn.converted()
+    monkeypatch.setattr(cluster, "PARTS_OF_WORKER", 1)
+    monkeypatch.setattr(cluster, "REPORT_EVERY", 1)
+    reported = []
+
+    def report(done, total, message):
+        reported.append((done, total, message.partition(",")[0].split(" (")[0]))
+        if done == 16:
+            (tmp_path / "open").touch()
+
+    how = {"resources": Resources(workers=1, devices="cpu")}
+    if is_cluster:
+        running.have(1)
+        how = {"resources": ONE, "dask": Dask(running.address)}
+    spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), gate=4))
+    opening = threading.Timer(LIMIT, (tmp_path / "open").touch)  # without a report, it fails
+    opening.start()
+    extract(penn.root, spec, progress=report, **how)
+    opening.cancel()
+    assert (16, 24, "means staged") in reported
+    assert reported[-1][:2] == (24, 24)
 
 
 def extract(root, spec, resources, **options):

@@ -91,11 +91,12 @@ class Mean:
 @dataclass(frozen=True, kw_only=True)
 class Mortal(Colour):
     """As `Colour`. The process that makes one of the calls `fatal`, counted over all processes, is
-    killed there.
+    killed there. Calls after the first `gate` ones wait for the file `open` in the folder.
     """
 
     folder: str
     fatal: tuple[int, ...] = ()
+    gate: float = math.inf
 
     kind = "mortal"
 
@@ -117,8 +118,11 @@ class _Dying(Mean):
         call = f"{os.getpid()} {next(self._own_calls)}"
         with log.open("a") as file:  # lines are appended whole, in one order for all processes
             file.write(f"{call}\n")
-        if log.read_text().splitlines().index(call) in self._stream.fatal:
+        number = log.read_text().splitlines().index(call)
+        if number in self._stream.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        while number >= self._stream.gate and not log.with_name("open").exists():
+            time.sleep(0.01)
         return super().__call__(crops)
 
 

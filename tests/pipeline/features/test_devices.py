@@ -30,7 +30,7 @@ def roots(penn, small_shards, tmp_path):
 
 @pytest.mark.parametrize("fatal", [pytest.param((), marks=pytest.mark.slow), (0,)])
 def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
-    roots, into, made_up, tmp_path, fatal
+    roots, into, made_up, tmp_path, fatal, capsys
 ):
     alone, shared = roots
     reported = []
@@ -51,6 +51,8 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
     assert len(extract(shared, "two", TWO, fatal)) == 2 + len(fatal)  # processes
     assert into.tree(shared) == into.tree(alone)
     assert reported[-1] == (24, 24)  # rows
+    loss = "! cpu: the process of this device was killed by SIGKILL"
+    assert capsys.readouterr().err.count(loss) == len(fatal)
 
 
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
