@@ -10,7 +10,7 @@ staged work.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,22 +137,43 @@ def _pieces(place: Place, plan: str) -> list[str]:
     return [name for name in names if not name.startswith((f"{FILE}-", "."))]
 
 
-def staged_by_parts(root: Root | Store, split: str) -> str | None:
-    """A line about the work that parts have staged for a split and its streams; None if there is
-    none.
-    """
-    texts = list[str]()
+class PartsWork(NamedTuple):
+    """What parts have staged for one split or stream, and which of them have not ended."""
+
+    stream: str | None
+    shards: int
+    videos: int
+    not_ended: Mapping[str, float]  # part ("2-of-3") -> s since its sign of life
+
+    def describe(self) -> Iterator[str]:
+        """Yield texts for one line."""
+        if self.shards:
+            yield f"shards of {self.stream}: {self.shards:,}"
+        if self.videos:
+            yield f"videos: {self.videos:,}"
+        for part, age in self.not_ended.items():
+            yield f"not ended: {part} (sign of life {age:.0f} s ago)"
+
+
+def staged_by_parts(root: Root | Store, split: str) -> list[PartsWork]:
+    """The work that parts have staged for a split and its streams."""
+    works = []
     for place in places_of(store_at(root), split):
         with suppress(PermissionError):
-            texts += _staged_texts(place)
-    if not texts:
-        return None
+            work = _staged_work(place)
+            if work.shards or work.videos or work.not_ended:
+                works.append(work)
+    return works
+
+
+def describe_staged(works: Iterable[PartsWork]) -> str:
+    """A line about staged work."""
+    texts = (text for work in works for text in work.describe())
     return f"staged by parts: {'; '.join(texts)}"
 
 
-def _staged_texts(place: Place) -> list[str]:
-    """Texts about what parts have staged for one split or stream, and which have not ended."""
-    shards = set()
+def _staged_work(place: Place) -> PartsWork:
+    shards = set[str]()
     n_videos = 0
     for plan in place.store.list_names(place.staged):
         for piece in _pieces(place, plan):
@@ -161,18 +182,13 @@ def _staged_texts(place: Place) -> list[str]:
                 shards.add(identity.partition("-")[0])  # a shard may be staged twice
             elif kind == VIDEO:
                 n_videos += 1
-    texts = []
-    if shards:
-        texts.append(f"shards of {place.stream}: {len(shards):,}")
-    if n_videos:
-        texts.append(f"videos: {n_videos:,}")
+    ages = dict[str, float]()
     for name in place.store.list_names(place.writing):
         if name.startswith(RUNNING):
             with suppress(FileNotFoundError):  # it has ended meanwhile
                 age = place.store.age(f"{place.writing}/{name}")
-                part = name.removeprefix(RUNNING)
-                texts.append(f"not ended: {part} (sign of life {max(age, 0.0):.0f} s ago)")
-    return texts
+                ages[name.removeprefix(RUNNING)] = max(age, 0.0)
+    return PartsWork(place.stream, len(shards), n_videos, ages)
 
 
 def _removed_meanwhile(file: Path) -> CacheChanged:

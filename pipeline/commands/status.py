@@ -18,7 +18,7 @@ from rich.table import Table
 
 import cache
 from cache.format.folders import split_folders
-from cache.write.parts import staged_by_parts
+from cache.write.parts import describe_staged, staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import (
     VideoState,
@@ -279,8 +279,8 @@ def _add_notes(
         folders = choose_splits(args.splits, opened.splits)
     for name in folders:
         staged = staged_by_parts(opened.store, name)
-        if staged is not None:
-            result.add_line(f"{name}: {staged}", IDLE)
+        if staged:
+            result.add_line(f"{name}: {describe_staged(staged)}", IDLE)
 
     limit = None if args.all else FEW
     every = command("status", "--all", "--cache", str(args.cache))

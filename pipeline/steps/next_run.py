@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from cache.write.parts import staged_by_parts
+from cache.write.parts import PartsWork, staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.datasets.conversion_record import committed_split
@@ -38,13 +38,13 @@ class NextRun:
     # of the whole raw folder; None also until the detector's weights are downloaded
     detection: DetectionWork | None = None
     undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
-    # of the committed rows, without those that the conversion adds
+    # of the committed rows, without those that the conversion adds, and without staged shards
     extractions: tuple[ExtractionWork, ...] = ()
 
     # messages
     problems: Sequence[str] = ()  # errors that a run will meet
     refusals: Sequence[str] = ()  # streams to import, missing columns
-    staged: str | None = None  # a line about the staged work of parts
+    staged: Sequence[PartsWork] = ()
 
     @property
     def name(self) -> str:
@@ -227,5 +227,16 @@ def _with_extractions(run: NextRun, committed: cache.Split) -> NextRun:
         if message:
             refusals.append(message)
         if work.missing is not None:
-            works.append(work)
+            works.append(_without_staged(work, committed) if run.staged else work)
     return replace(run, extractions=tuple(works), problems=problems, refusals=refusals)
+
+
+def _without_staged(work: ExtractionWork, committed: cache.Split) -> ExtractionWork:
+    """The work without the shards that parts have staged as it does."""
+    missing = work.missing
+    if missing is None or work.differs:
+        return work
+    staged = work.open(cache.StreamShards).list_staged()
+    n_staged = int(committed.rows_by_shard()[sorted(staged)].sum())
+    shards = tuple(shard for shard in missing.shards if shard not in staged)
+    return replace(work, missing=replace(missing, shards=shards, rows=missing.rows - n_staged))

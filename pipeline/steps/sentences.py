@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import cache
+from cache.write.parts import describe_staged
 from pipeline.accounting import (
     NOT_NOW,
     OTHER_TRACK,
@@ -322,8 +323,8 @@ def next_lines(run: NextRun, most: int | None) -> Iterator[str]:
     for setting, value in lasting.items():
         steps.append(plain(f"as before: {setting} = {value} (none ends it)"))
     steps += [f"{WRONG} {plain(text)}" for text in lost_videos(run)]
-    if run.staged is not None:
-        steps.append(plain(run.staged))
+    if run.staged:
+        steps.append(plain(describe_staged(run.staged)))
     if not run.up_to_date:
         steps += _extraction_lines(run)
     for problem in (*run.problems, *run.refusals):

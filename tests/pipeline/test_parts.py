@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.progress import silent
+from pipeline.features import streams
+from pipeline.features.spec import StreamSpec
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.steps.conversion import convert, reading
 from pipeline.steps.conversion.parts import read_part
@@ -206,6 +209,18 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     monkeypatch.setattr(reading, "VideoReader", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
+
+
+def test_a_plan_counts_the_rows_that_no_part_has_staged(penn, types, small_shards):
+    """24 rows in two shards, of which a part stages the first one of one stream."""
+    penn.converted()
+    types(f"extract {penn.name} --kind homography --workers 1 --cache CACHE --part 1/2")
+    specs = [StreamSpec(name, streams.get("homography")) for name in ("homography", "other")]
+    (run,) = plan_runs([replace(penn.recipe(), streams=tuple(specs))])
+    shown = "\n".join(next_lines(run, None))
+    assert "extract  homography: 8 of 24 rows in 1 shard\n" in shown
+    assert "extract  other: 24 of 24 rows in 2 shards\n" in shown
+    assert [work["rows"] for work in run.as_dict()["extract"]] == [8, 24]
 
 
 def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
