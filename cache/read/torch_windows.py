@@ -129,9 +129,7 @@ def tell_lag(splits: Sequence[Split], streams: Sequence[str]) -> None:
         present = np.isin(np.arange(len(by_shard)), split.open_stream(stream).shards)
         lacking = by_shard[~present].sum()
         if lacking:
-            text = (
-                f"{lacking:,} rows have no features of {stream!r} yet: their windows are left out"
-            )
+            text = f"{lacking:,} rows have no features of {stream!r} yet"
             warnings.warn(f"{split.name}: {text}: their windows are left out", stacklevel=3)
 
 

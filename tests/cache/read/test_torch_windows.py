@@ -183,18 +183,27 @@ def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path, 
         cache.torch_windows([two[0], fast], 4, 4, stream=None)
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, start, toy):
-    """Workers start anew in each epoch; commits add, replace and drop videos; `gc` runs."""
+@pytest.mark.parametrize(
+    ("start", "n_epochs"),
+    [
+        ("fork", 2),
+        pytest.param("fork", 20, marks=pytest.mark.slow),
+        pytest.param("spawn", 20, marks=pytest.mark.slow),
+    ],
+)
+def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, start, n_epochs, toy):
+    """Workers start anew in each epoch; after every second one, a commit adds a video and replaces
+    one, and `gc` runs.
+    """
     root, day = split.root, 86400.0
 
-    def losses(between):
+    def losses(between, **workers):
         torch.manual_seed(0)
         windows = cache.torch_windows(split, 4, 3, fields=["features", "kp_2d"])
         network = torch.nn.Linear(4, 98)
         descent = torch.optim.SGD(network.parameters(), 1e-6)
-        loader = DataLoader(windows, 5, shuffle=True, num_workers=2, multiprocessing_context=start)
-        for epoch in range(2):
+        loader = DataLoader(windows, 5, shuffle=True, **workers)
+        for epoch in range(n_epochs):
             for batch in loader:
                 target = batch["kp_2d"][..., :2].flatten(2)
                 loss = (network(batch["features"]) - target).square().mean()
@@ -202,7 +211,8 @@ def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, sta
                 loss.backward()
                 descent.step()
                 yield loss.item()
-            between(epoch)
+            if epoch % 2 == 0:
+                between(epoch)
 
     def commit(epoch):
         replaced = toy.video("b", [30 + epoch], seed=epoch)
@@ -211,7 +221,8 @@ def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, sta
         assert cache.gc(root, unused_for=7 * day).removed == []
 
     alone = list(losses(lambda epoch: None))
-    assert list(losses(commit)) == alone
+    workers = {"num_workers": 2, "multiprocessing_context": start}
+    assert list(losses(commit, **workers)) == alone
     assert cache.gc(root, unused_for=7 * day, now=time.time() + 8 * day).removed
     late = pickle.loads(pickle.dumps(cache.torch_windows(split, 4, 3)))
     with pytest.raises(cache.CacheChanged, match="open it again"):
