@@ -13,6 +13,7 @@ _OTHER: Final = "Name another path."
 _PROBLEMS: Final = {  # errno -> (what is wrong, what to do)
     errno.ENOSPC: ("no space left on its disk", f"Make room, {_AGAIN}"),
     errno.EDQUOT: ("disk quota exceeded", f"Make room, {_AGAIN}"),
+    errno.EFBIG: ("file larger than allowed", f"Allow larger files (ulimit -f), {_AGAIN}"),
     errno.EIO: ("input/output error of its disk", f"Check the disk, {_AGAIN}"),
     errno.EACCES: (
         "permission denied",

@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from cache.format.folders import refuse_unmounted_stream
-from pipeline.cli.command_line import WORK_KEPT, Command
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -27,6 +27,7 @@ from pipeline.settings.arguments import (
 from pipeline.settings.file import ROOT
 from pipeline.settings.new_cache import is_new_cache
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
+from pipeline.steps.uncommitted import describe_kept
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -123,4 +124,4 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> 
     return copied.unmounted
 
 
-COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)
+COMMAND: Final = Command(_options, _run, kept=lambda args: describe_kept(args.to))

@@ -261,6 +261,8 @@ def describe_extraction(done: Extraction, *, is_part: bool) -> str:
     did = "extracted"
     if is_part:
         did = f"{count(done.shards, 'shard')} staged, not committed"
+        if not done.shards:
+            did = "not extracted: this part's share has no missing shard"
     text = f"{spec.name} {did}, {count(done.computed, 'row')} computed ({done.meter})"
     text += f", {done.carried:,} carried over"
     if done.kept:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from cache.errors import CacheError
-from cache.format.folders import places_of
+from cache.format.folders import places_of, split_folders
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.staged import ROWS, SHARD, STAGED, VIDEO
@@ -24,11 +24,12 @@ _NOUNS: Final = {
 
 
 def describe_kept(root: Root, *splits: str) -> str:
-    """What the cache has of these splits' unfinished steps, and how to go on."""
+    """What the cache has of these splits' unfinished steps (none: of all), and how to go on."""
     n_pieces = Counter[str]()
     with suppress(OSError, CacheError):
         store = store_at(root)
-        for place in (place for split in splits for place in places_of(store, split)):
+        names = splits or split_folders(store)
+        for place in (place for name in names for place in places_of(store, name)):
             for plan in store.list_names(place.staged):
                 pieces = store.list_names(f"{place.staged}/{plan}")
                 n_pieces.update(_NOUNS.get(piece.partition("-")[0], "") for piece in pieces)

@@ -105,11 +105,14 @@ def run_conversion(
 
 def _report_part(work: ConversionWork, part: Part, unreadable: Sequence[VideoAccount]) -> Report:
     """What a part has read. Its problems are the videos that cannot be read."""
-    share = count(len(part.share(work.items)) - len(unreadable), "video")
+    share = part.share(work.items)
+    staged = f"{count(len(share) - len(unreadable), 'video')} staged, not committed"
+    if not share:
+        staged = "nothing staged: this part's share has no video to read"
     current = committed_split(work.recipe.root, work.name)
     digests = [split and split.manifest["digest"] for split in (work.committed, current)]
     return Report(
-        details=[f"{share} staged, not committed (why: {work.why or 'up to date'})"],
+        details=[f"{staged} (why: {work.why or 'up to date'})"],
         warnings=[MEANWHILE] if digests[0] != digests[1] else [],
         problems=[account.rejection for account in unreadable],
     )

@@ -1,5 +1,6 @@
 """What a run says without a terminal: header, start, each error, last line."""
 
+import errno
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ import cache
 from cache.write import parts
 from cache.write.parts import Part
 from pipeline.cli import console
+from pipeline.cli.system_errors import error_text
 
 ROOT = Path(__file__).parents[3]
 MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
@@ -118,3 +120,21 @@ def test_a_raw_folder_that_vanishes_is_told_once(penn, types, monkeypatch):
     shown = types(convert, f"error: {penn.raw}: the raw folder is gone. Mount", code=2)
     assert (shown.count("gone"), shown.count("changed while")) == (1, 0)
     assert not cache.FeatureCache(penn.root).splits
+
+
+def test_a_share_without_work_says_so(penn, types, small_shards):
+    convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
+    types(f"{convert} --part 1/9", "nothing staged: this part's share has no video to read (why: ")
+    penn.converted()
+    extract = f"extract {penn.name} --kind homography --workers 1 --cache CACHE"
+    types(
+        f"{extract} --part 1/3", "homography not extracted: this part's share has no missing shard"
+    )
+
+
+def test_a_file_beyond_the_limit_has_an_advice_of_its_own():
+    error = OSError(errno.EFBIG, "File too large", "/cache/c/0")
+    assert error_text(error) == (
+        "/cache/c/0: file larger than allowed. Allow larger files (ulimit -f), then run the same "
+        "command again."
+    )

@@ -8,10 +8,11 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.command_line import WORK_KEPT, Command
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few
+from pipeline.commands.convert import kept
 from pipeline.errors import ConfigError
 from pipeline.people.skeletons import JOINTS
 from pipeline.settings.arguments import cache_option, split_arguments
@@ -194,4 +195,4 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     return 0
 
 
-COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)
+COMMAND: Final = Command(_options, _run, kept=kept)
