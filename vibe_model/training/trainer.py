@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -227,7 +228,10 @@ class Trainer(ABC):
         """`losses`; with several processes, wrapped so that backward averages the gradients."""
         if self.group.size == 1:
             return self.losses
-        return DistributedDataParallel(_Losses(self), broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # what torch 2.14 names in its place, torch 2.8 does not have
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            return DistributedDataParallel(_Losses(self), broadcast_buffers=False)
 
     def _shares(self, batch: TrainingBatch, terms: Iterable[str]) -> Tensor:
         """Fraction of each term's items (see `counts`) that this process has: (terms,) float32."""

@@ -91,6 +91,7 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_pat
     for _ in range(2):
         answer = launch(WITHOUT_DROPOUT, few, tmp_path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert "Warning" not in answer.stderr
         (both,) = few.runs.iterdir()
         assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {
             f"FOLDER {both}"
