@@ -12,12 +12,12 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few
-from pipeline.commands.convert import kept
 from pipeline.errors import ConfigError
 from pipeline.people.skeletons import JOINTS
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.steps.sentences import accounting_lines
+from pipeline.steps.uncommitted import describe_kept
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
@@ -195,4 +195,8 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     return 0
 
 
-COMMAND: Final = Command(_options, _run, kept=kept)
+def _kept(args: argparse.Namespace) -> str:
+    return describe_kept(args.cache, f"{args.dataset}/{args.split}")
+
+
+COMMAND: Final = Command(_options, _run, kept=_kept)
