@@ -360,6 +360,8 @@ def _exit(code: int) -> NoReturn:
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
         code = 2
+    if _n_failed.value:
+        console.err.print(f"  {WORK_KEPT}")
     end_run(code, _n_failed.value)
     sys.exit(code)
 

@@ -35,7 +35,7 @@ from pipeline.cli.console import (
     out,
     plain,
 )
-from pipeline.cli.progress import begin_run, end_run
+from pipeline.cli.progress import begin_run, end_run, has_started
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command
 from pipeline.errors import PipelineError, did_you_mean
@@ -249,6 +249,8 @@ def _run(
                 traceback.print_exc()
             mark, message = _message_of(error, args)
             err.print(f"{mark} {plain(message)}")
+            if has_started():
+                err.print(f"  {plain(_kept(args))}")
             code = 2
     return TRY_LATER if code and is_only_busy() else code
 
@@ -279,10 +281,13 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     rank = os.environ.get("RANK")
     if rank not in (None, "0"):
         return
+    print_interruption(exit_code(error), _kept(args), again if rank is None else "")
+
+
+def _kept(args: argparse.Namespace) -> str:
+    """What a command that has not come to its end keeps."""
     kept = getattr(args, "kept", NOTHING_HALF)
-    if not isinstance(kept, str):
-        kept = kept(args)
-    print_interruption(exit_code(error), kept, again if rank is None else "")
+    return kept if isinstance(kept, str) else str(kept(args))
 
 
 def print_interruption(code: int, kept: str, again: str) -> None:

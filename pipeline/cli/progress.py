@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.cli.text import count, duration, rate
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
+SILENT: Final = 75.0  # s without a line, after which one says that there is nothing new
 RECENT: Final = 10  # lines over which the rate is a mean
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
-_began: Final = list[float]()  # when this run began, if it writes a log
+# when this run, if it writes a log, and its tasks began
+_began: Final = list[float]()
 
 
 class Progress(Protocol):
@@ -57,7 +61,12 @@ def begin_run(command: str, version: Callable[[], str]) -> None:
     if console.err.is_terminal or os.environ.get("RANK", "0") != "0":
         return
     _began[:] = [time.monotonic()]
-    console.err.print(console.plain(f"{_moment()}: {version()}: {command}"))
+    console.err.print(console.plain(f"{_moment()}: {version()}: {command}, in {Path.cwd()}"))
+
+
+def has_started() -> bool:
+    """Whether this run writes a log, and a task of it has started."""
+    return len(_began) > 1
 
 
 def end_run(code: int, n_failed: int = 0) -> None:
@@ -69,12 +78,13 @@ def end_run(code: int, n_failed: int = 0) -> None:
 
     if not _began:
         return
-    spent = duration(time.monotonic() - _began.pop())
+    spent = duration(time.monotonic() - _began[0])
+    _began.clear()
     text = f"{_moment()}: success after {spent}"
     if code:
         mark = console.BUSY if console.is_only_busy() else console.ERROR
         first = "".join(problem for _, problem in console.explanations[:1])
-        n_problems = count(max(n_failed, len(console.explanations)), "problem")
+        n_problems = count(max(n_failed, len(console.explanations)), "error line")
         text = f"{mark} {_moment()}: exit code {code} after {spent}, {n_problems} above: {first}"
     console.err.print(text)
 
@@ -105,11 +115,21 @@ def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> I
             yield report
     else:
         name = " ".join(what.split())
-        if _began:
-            from pipeline.cli import console as terminal
+        lines = _Lines(name, unit)
+        if not _began:
+            yield lines.report
+            return
+        from pipeline.cli import console as terminal
 
-            terminal.err.print(f"{time.strftime('%F %T %z')} {name}: started")
-        yield _lines(name, unit)
+        _began.append(time.monotonic())
+        terminal.err.print(f"{time.strftime('%F %T %z')} {name}: started")
+        has_ended = threading.Event()
+        watch = threading.Thread(target=lines.watch, args=(has_ended,), daemon=True)
+        watch.start()
+        try:
+            yield lines.report
+        finally:
+            has_ended.set()
 
 
 def _bars(console: Console) -> RichProgress:
@@ -139,44 +159,55 @@ def _bars(console: Console) -> RichProgress:
     )
 
 
-def _lines(what: str, unit: str) -> Progress:
-    """Make a `Progress` that prints a line every `EVERY` s, with the rate of the last ten lines:
-    "extract 3dpw/train: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
+class _Lines:
+    """Prints a line every `EVERY` s, with the rate of the last ten lines: "extract 3dpw/train:
+    8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
 
     The rate counts from the first unit that is done: not what an earlier run did, nor the start.
     """
-    counted: tuple[int, str] | None = None  # total and unit of this stage of the work
-    first = 0  # units done when it began
-    due = time.monotonic() + EVERY
-    lines = deque[tuple[float, int]](maxlen=RECENT)  # times and units done
 
-    def report(done: int, total: int, message: str = "", *, unit: str = unit) -> None:
-        nonlocal counted, first, due
+    def __init__(self, what: str, unit: str) -> None:
+        self._what = what
+        self._unit = unit
+        self._counted: tuple[int, str] | None = None  # total and unit of this stage of the work
+        self._first = 0  # units done when it began
+        self._said = f"{what}: started"  # in the last line
+        self._printed = time.monotonic()  # when
+        self._times = deque[tuple[float, int]](maxlen=RECENT)  # of the last lines, and units done
+
+    def report(self, done: int, total: int, message: str = "", *, unit: str | None = None) -> None:
+        """The `Progress` of this work."""
+        unit = self._unit if unit is None else unit
         now = time.monotonic()
-        if counted != (total, unit) or done < first:
-            counted = (total, unit)
-            first = done
-            lines.clear()
-        if not lines and done > first:
-            lines.append((now, done))
-        if now < due or done >= total:
+        if self._counted != (total, unit) or done < self._first:
+            self._counted = (total, unit)
+            self._first = done
+            self._times.clear()
+        if not self._times and done > self._first:
+            self._times.append((now, done))
+        if now < self._printed + EVERY or done >= total:
             return
-        due = now + EVERY
-
-        from pipeline.cli import console as terminal
-
-        text = f"{what}: {done:,}/{total:,}"
+        self._said = f"{self._what}: {done:,}/{total:,}"
+        text = self._said
         if unit:
             text += f" {unit}s"
-        if lines and done > lines[0][1]:
-            began, at_start = lines[0]
+        if self._times and done > self._times[0][1]:
+            began, at_start = self._times[0]
             per_second = (done - at_start) / (now - began)
             if unit:
                 text += f", {rate(per_second, unit)}"
             text += f", {duration((total - done) / per_second)} left"
-            lines.append((now, done))
-        if message:
-            text += f"  {terminal.plain(message)}"
-        terminal.err.print(text)
+            self._times.append((now, done))
+        self._print(f"{text}  {message}" if message else text)
 
-    return report
+    def watch(self, has_ended: threading.Event) -> None:
+        """Until the work has ended, say it where it has not reported for `SILENT` s."""
+        while not has_ended.wait(SILENT / 8):
+            if time.monotonic() >= self._printed + SILENT:
+                self._print(f"{self._said}, nothing new for {SILENT:.0f} s")
+
+    def _print(self, line: str) -> None:
+        from pipeline.cli import console as terminal
+
+        self._printed = time.monotonic()
+        terminal.err.print(terminal.plain(line))

@@ -284,8 +284,9 @@ class Video(SourceFile):
             raise Undecodable(f"{self.place} is empty")
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            kind = other_than_text(start) or "of another kind"
-            raise Undecodable(f"{self.place} is no video of a known kind: it is {kind}")
+            kind = other_than_text(start)
+            is_other = f": it is {kind}" if kind else ""
+            raise Undecodable(f"{self.place} is no video of a known kind{is_other}")
 
     def unreadable(self, problem: str) -> RawDataError:
         """The error for a video that cannot be decoded, for the caller to raise."""

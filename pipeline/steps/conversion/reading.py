@@ -123,7 +123,7 @@ def attach_clips(items: Iterable[Item], committed: cache.Split | None) -> list[I
 
 def _refuse_other_files(recipe: Recipe, item: Item, read: ReadVideo) -> ReadVideo:
     """Return the video as it was read; or rejected, if the files that were read differ from those
-    of now. Raises PipelineError if the raw folder is gone.
+    of now. Raises PipelineError if the raw folder has vanished.
     """
     raw = recipe.raw
     video = item.video
@@ -134,7 +134,8 @@ def _refuse_other_files(recipe: Recipe, item: Item, read: ReadVideo) -> ReadVide
             return read
     if not (is_folder_there(raw) and any(raw.iterdir())):
         raise PipelineError(
-            f"{raw}: the raw folder is gone. Mount or restore it, then run the same command again."
+            f"{raw}: the raw folder has vanished while it was read. Mount or restore it, then run "
+            "the same command again."
         )
     account = VideoAccount(video.name)
     message = f"{raw}: files of {video.name} changed while they were read. {LATER}"

@@ -14,8 +14,9 @@ import pytest
 import cache
 from cache.write import parts
 from cache.write.parts import Part
-from pipeline.cli import console
+from pipeline.cli import console, progress
 from pipeline.cli.system_errors import error_text
+from tests.waiting import await_that
 
 ROOT = Path(__file__).parents[3]
 MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
@@ -39,7 +40,7 @@ def test_a_log_has_a_header_the_start_of_each_task_and_a_last_line(penn):
     host = re.escape(socket.gethostname())
     process = re.match(rf"{MOMENT} {host} process \d+: ", header)
     assert re.search(r"vibe-pipeline [\d.]+ \(.*\bcode [0-9a-f]+", header)
-    assert header.endswith(f" -m pipeline convert {' '.join(map(str, words[1:]))}")
+    assert header.endswith(f" -m pipeline convert {' '.join(map(str, words[1:]))}, in {ROOT}")
     assert re.fullmatch(rf"{MOMENT} convert penn_action/train part 1/2: started", started)
     assert (code, re.sub(r"\d+ (s|min)$", "N s", last[19:])) == (
         0,
@@ -49,7 +50,7 @@ def test_a_log_has_a_header_the_start_of_each_task_and_a_last_line(penn):
     (message,) = [line for line in lines[:-1] if line.startswith("error: ")]
     assert code == 2
     assert re.match(rf"error: {MOMENT} {host} process \d+: exit code 2 after \d+ s, ", lines[-1])
-    assert lines[-1].endswith(f"1 problem above: {message.removeprefix('error: ')}")
+    assert lines[-1].endswith(f"1 error line above: {message.removeprefix('error: ')}")
 
 
 def test_each_line_of_a_problem_begins_with_error_and_a_terminal_has_a_mark(capsys):
@@ -85,6 +86,40 @@ def test_a_terminated_conversion_says_what_is_on_the_disk(
     types(convert, "error: terminated: kept: 1 finished shard beside what is committed", code=143)
 
 
+def test_an_error_after_the_start_of_a_task_says_what_is_kept(penn):
+    small = 'ulimit -f 16; exec "$@"'  # KiB of a file: less than a chunk of kp_2d
+    words = ["convert", penn.name, *penn.places, "--set", "convert.workers=1"]
+    ended = subprocess.run(
+        ["bash", "-c", small, "bash", sys.executable, "-m", "pipeline", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ended.returncode == 2, ended.stdout
+    error, kept, last = ended.stdout.splitlines()[-3:]
+    assert error.startswith("error: ")
+    assert kept == "  kept: what is committed; the same command begins the unfinished step again"
+    assert "exit code 2 after" in last
+
+
+def test_work_that_reports_nothing_says_so_in_each_while(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SILENT", 0.01)
+    progress.begin_run("a command", lambda: "a version")
+    shown = []
+
+    def has_shown(words):
+        shown.append(capsys.readouterr().err)
+        return words in "".join(shown)
+
+    with progress.bar("extract  3dpw/train", console.err, unit="row") as report:
+        await_that(lambda: has_shown("extract 3dpw/train: started, nothing new for 0 s"))
+        monkeypatch.setattr(progress, "EVERY", 0.0)
+        report(5, 10)
+        await_that(lambda: has_shown("extract 3dpw/train: 5/10, nothing new for 0 s"))
+    progress.end_run(0)
+
+
 def test_busy_has_a_code_of_its_own_only_if_nothing_else_failed(penn, types, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     prepare = "prepare penn_action --raw RAW/penn_action --cache CACHE"
@@ -117,8 +152,8 @@ def test_a_raw_folder_that_vanishes_is_told_once(penn, types, monkeypatch):
         lambda raw, video: (shutil.rmtree(raw, ignore_errors=True), digest(raw, video))[1],
     )
     convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
-    shown = types(convert, f"error: {penn.raw}: the raw folder is gone. Mount", code=2)
-    assert (shown.count("gone"), shown.count("changed while")) == (1, 0)
+    shown = types(convert, f"error: {penn.raw}: the raw folder has vanished while", code=2)
+    assert (shown.count("vanished"), shown.count("changed while")) == (1, 0)
     assert not cache.FeatureCache(penn.root).splits
 
 
