@@ -36,6 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -43,15 +44,12 @@ import numpy as np
 
 from cache.windows import spread
 from pipeline.clips.labels.people_table import all_rows
+from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
-from pipeline.people.skeletons import Bools, Doubles, Floats, Ints, zero_invalid_joints
+from pipeline.people.skeletons import Array, Bools, Doubles, Floats, Ints, zero_invalid_joints
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
-MAX_COST: Final = 25.0  # 5 standard deviations
-# 3 standard deviations; such pairs are linked first, so that a lost person cannot take over
-# another's detections
-SURE_COST: Final = 9.0
 # diagonals: standard deviation of a detection's joints on average, where all have confidence 1
 NOISE: Final = 0.02
 START: Final = 0.1  # diagonals a frame: of a new person's velocity
@@ -72,11 +70,10 @@ SPREAD: Final = 0.1  # standard deviation of shifts in a clip's first frames
 LEAST_SPREAD: Final = 0.005
 LEARNING: Final = 0.05  # weight of a frame in the mean square of shifts
 TAIL: Final = 1.0  # degrees of freedom of Student's t: so rare are shifts beyond the usual
-CAP: Final = 9.0  # cost of a person whom a shift does not explain
 EXPLAINED: Final = 6.0  # a frame whose persons all cost less without a shift needs no search
 STEADIEST: Final = 3  # persons whose offsets are tried as the shift
 NEAREST: Final = 32  # detections of least cost to each of them: a crowd has more
-AT_ONCE: Final = 1 << 20  # costs that are computed at once, of 8 bytes in a few arrays
+ALL_PAIRS: Final = 1 << 9  # up to so many pairs in a frame, all are compared; then those near
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
@@ -88,6 +85,7 @@ class _SeenDetections:
     keypoints: Doubles  # (N, J, 3) px px confidence 0 to 1
     confidence: Doubles  # (N,) mean of the joints, at least LEAST_CONFIDENCE
     centre: Doubles  # (N, 2) px, of the boxes
+    sides: Doubles  # (N, 2) px, of the boxes
     size: Doubles  # (N,) px: diagonals of the boxes, with MARGIN_PX
     start: Ints  # (T + 1,) index of each frame's first detection, and N
 
@@ -140,44 +138,19 @@ def link(
 
         # pair them with the frame's detections, after moving all as all have moved
         detections = np.arange(seen_detections.start[t], seen_detections.start[t + 1])
-        pairs = filters.pair(detections)
-        offset = pairs.offset - filters.follow_people(pairs)
-        cost = filters.costs(pairs, offset)
-        rows, columns = _assign(cost)
-        linked = detections[columns]
-        for person, detection in zip(filters.person[rows], linked.tolist(), strict=True):
-            persons[person].append(detection)
-        filters.update(rows, linked, offset[rows, columns])
-        unpaired = np.delete(detections, columns)
+        unpaired = detections
+        if len(detections) and len(filters.last):
+            pairs = filters.follow_people(detections)
+            linked = assign(pairs, filters.costs(pairs))
+            rows = pairs.row[linked]
+            now = detections[pairs.column[linked]]
+            for person, detection in zip(filters.person[rows], now.tolist(), strict=True):
+                persons[person].append(detection)
+            filters.update(rows, now, pairs.offset[linked])
+            unpaired = np.delete(detections, pairs.column[linked])
         filters.add(unpaired, len(persons))
         persons += [[detection] for detection in unpaired.tolist()]
     return [seen_detections.rows[person] for person in persons]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """Each of A persons beside each of B detections of a frame."""
-
-    offset: Doubles  # (A, B, 2) px: d
-    variance: Doubles  # (A, B) px^2: S
-    shape: Doubles  # (A, B) (r / SHAPE)^2; infinite if no joint is seen in both
-    other: Doubles  # (A, B) the terms of the cost that do not depend on places
-
-    def costs(self, shifts: Doubles) -> Doubles:
-        """Costs (C, A, B) of place and shape, if the camera shifts all by one of C shifts px."""
-        product = shifts @ self.offset.reshape(-1, 2).T
-        squared = _square(self.offset) - 2 * product.reshape(-1, *self.variance.shape)
-        squared += _square(shifts)[:, None, None]
-        return squared / self.variance + self.shape
-
-    def sums(self, shifts: Doubles) -> Doubles:
-        """The sums (C,) of all persons' least costs, each up to CAP, for each of C shifts px."""
-        n_at_once = max(1, AT_ONCE // self.variance.size)
-        sums = []
-        for first in range(0, len(shifts), n_at_once):
-            costs = self.costs(shifts[first : first + n_at_once])
-            sums.append(np.minimum(costs.min(axis=2), CAP).sum(axis=1))
-        return np.concatenate(sums)
 
 
 class _Filters:
@@ -247,73 +220,139 @@ class _Filters:
             move = transfer(homography, expected) - expected
             self._state[:, 0] += np.where(np.isfinite(move), move, 0)  # some map to infinity
 
-    def pair(self, detections: Ints) -> _Pairs:
-        """Compare each person with each of B detections."""
-        old = self._seen.keypoints[self.last][:, None]  # (A, 1, J, 3)
-        new = self._seen.keypoints[detections][None]  # (1, B, J, 3)
-        size = self._seen.size[self.last][:, None]
+    def pair(self, detections: Ints, shifts: Doubles, reach: Doubles) -> Pairs:
+        """Compare persons with those of B detections who are near if the camera shifts all by one
+        of C shifts px: at least those with an offset up to `reach` (A,) px.
+        """
+        n_columns = len(detections)
+        n_pairs = len(self.last) * n_columns
+        if n_pairs <= ALL_PAIRS:
+            row, column = np.divmod(np.arange(n_pairs), n_columns)
+            return self._compare(detections, row, column, np.arange(0, n_pairs, n_columns))
+        found = self._search(detections, shifts, reach)
+        column = np.fromiter(chain.from_iterable(found), np.int64)
+        query = np.repeat(np.arange(len(found)), [*map(len, found)])
+        pairs = np.unique(query % len(self.last) * n_columns + column)
+        row, column = np.divmod(pairs, n_columns)
+        return self._compare(detections, row, column, np.unique(row, return_index=True)[1])
+
+    def _search(
+        self, detections: Ints, shifts: Doubles, reach: Doubles, *, counts: bool = False
+    ) -> Array:
+        """Numbers of the detections near each person for each of C shifts, (C * A,) lists; or
+        `counts` of them. The means of joints are in their boxes, so no offset is shorter than the
+        way from one to the other.
+        """
+        # 0.1 s, which clips of few people need not wait for
+        from scipy.spatial import KDTree
+
+        largest = self._seen.sides[detections].max(axis=0)
+        scale = np.maximum(largest, 1)  # px: boxes are higher than wide
+        radius = (reach[:, None] + (self._seen.sides[self.last] + largest) / 2) / scale
+        place = self._seen.centre[self.last] + self._state[:, 0]
+        found: Array = KDTree(self._seen.centre[detections] / scale).query_ball_point(
+            (place + shifts[:, None]).reshape(-1, 2) / scale,
+            np.tile(radius.max(axis=1), len(shifts)),
+            p=math.inf,
+            return_length=counts,
+        )
+        return found
+
+    def _compare(self, detections: Ints, row: Ints, column: Ints, first: Ints) -> Pairs:
+        """Compare persons with detections. row, column, first: as of `Pairs`."""
+        last = self.last[row]
+        seen = detections[column]
+        old = self._seen.keypoints[last]  # (P, J, 3)
+        new = self._seen.keypoints[seen]
+        size = self._seen.size[last]
         weight = old[..., 2] * new[..., 2]
-        total = weight.sum(axis=2)
+        total = weight.sum(axis=1)
         is_shared = total > 0
-        weight /= np.where(is_shared, total, 1)[..., None]
+        weight /= np.where(is_shared, total, 1)[:, None]
 
-        expected = old[..., :2] + self._state[:, None, :1]
-        offsets = new[..., :2] - expected  # (A, B, J, 2)
-        offset = np.einsum("abjk,abj->abk", offsets, weight)  # d
-        length = np.sqrt(_square(offsets - offset[:, :, None]))
-        mean_length = np.einsum("abj,abj->ab", length, weight)  # r, in px
+        expected = old[..., :2] + self._state[row, :1]
+        offsets = new[..., :2] - expected  # (P, J, 2)
+        offset = np.einsum("pjk,pj->pk", offsets, weight)  # d
+        length = np.sqrt(square(offsets - offset[:, None]))
+        mean_length = np.einsum("pj,pj->p", length, weight)  # r, in px
 
-        noise = self._noise(detections, size)  # R
-        variance = self._variance[:, :1, 0] + noise  # S
-        larger = np.maximum(size, self._seen.size[detections])
+        noise = self._noise(seen, size)  # R
+        variance = self._variance[row, 0, 0] + noise  # S
+        larger = np.maximum(size, self._seen.size[seen])
         shape = mean_length / larger / SHAPE
         sureness = SURENESS * np.log(variance / noise)
-        newcomer = NEWCOMER / self._n_seen[:, None]
-        unsure = -2 * np.log(self._seen.confidence[detections])
+        newcomer = NEWCOMER / self._n_seen[row]
+        unsure = -2 * np.log(self._seen.confidence[seen])
         shape_cost = np.where(is_shared, shape**2, np.inf)
-        return _Pairs(offset, variance, shape_cost, sureness + newcomer + unsure)
+        other = sureness + newcomer + unsure
+        return Pairs(row, column, first, offset, variance, shape_cost, other)
 
-    def follow_people(self, pairs: _Pairs) -> Doubles:
-        """Move all predictions by the shift (2,) px that all persons have in common; return it."""
-        if not pairs.offset.size:
-            return np.zeros(2)
+    def follow_people(self, detections: Ints) -> Pairs:
+        """Move all predictions by the shift px that all persons have in common; return their pairs
+        with B detections after it. There are some of both.
+        """
+        shift = np.zeros(2)
         size = self._seen.size[self.last]
+        noise = (NOISE * size) ** 2 / self._seen.confidence[detections].min()
+        explained = np.sqrt(CAP * (self._variance[:, 0, 0] + noise))  # px: longer offsets cost CAP
+        pairs = self.pair(detections, shift[None], explained)
+        is_all = len(pairs.row) == len(size) * len(detections)
         usual = self._shift_spread * size.mean() ** 2
-        cost = _square(pairs.offset) / pairs.variance + pairs.shape
+        cost = square(pairs.offset) / pairs.variance + pairs.shape
+        least = pairs.least(cost)
         rareness = TAIL
-        if cost.min(axis=1).max() > EXPLAINED:
-            unsteadiness = self._variance[:, 0, 0] / size**2
-            steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST]
-            order = np.argsort(cost[steadiest], axis=1, kind="stable")
-            nearest = np.sort(order[:, :NEAREST], axis=1)
-            offsets = pairs.offset[steadiest[:, None], nearest].reshape(-1, 2)
-            shifts = np.concatenate([np.zeros((1, 2)), offsets])
-            rarenesses = TAIL + _square(shifts) / usual
+        if len(least) < len(size) or least.max() > EXPLAINED:
+            shifts = np.concatenate([shift[None], self._offsets_of_steadiest(detections)])
+            rarenesses = TAIL + square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
-            best = np.argmin(pairs.sums(shifts) + price)
-            cost = pairs.costs(shifts[best : best + 1])[0]
+            if not is_all:
+                # without those that cost more than none, by the persons alone who are near nobody
+                n_near = self._search(detections, shifts, explained, counts=True)
+                lost = (n_near.reshape(len(shifts), -1) == 0).sum(axis=1)
+                most = least.sum() + CAP * (len(size) - len(least)) + 1e-6
+                tried = price + CAP * lost <= most
+                shifts, rarenesses, price = shifts[tried], rarenesses[tried], price[tried]
+                pairs = self.pair(detections, shifts, explained)
+            costs = pairs.costs(shifts)
+            best = np.argmin(pairs.least(costs).sum(axis=1) + price)
+            cost = costs[best]
             rareness = rarenesses[best]
 
         # the mean of the offsets that this shift explains, and of usual shifts
-        rows = np.flatnonzero(cost.min(axis=1) < CAP)
-        columns = cost[rows].argmin(axis=1)
-        weight = 1 / pairs.variance[rows, columns]
-        offsets = pairs.offset[rows, columns]
+        nearest = np.lexsort((cost, pairs.row))[pairs.first]
+        nearest = nearest[cost[nearest] < CAP]
+        weight = 1 / pairs.variance[nearest]
         weight_of_none = TAIL / (rareness * usual)
         self._shift_variance = 1 / (weight_of_none + weight.sum())
-        shift: Doubles = self._shift_variance * (weight @ offsets)
+        shift = self._shift_variance * (weight @ pairs.offset[nearest])
         squared = shift @ shift / 2 + self._shift_variance
         spread = squared / usual * self._shift_spread
         spread = self._shift_spread + LEARNING * (spread - self._shift_spread)
         self._shift_spread = max(float(spread), LEAST_SPREAD**2)
+        if not is_all:
+            pairs = self.pair(detections, shift[None], REACH * size)
         self._state[:, 0] += shift
-        return shift
+        return pairs._replace(offset=pairs.offset - shift)
 
-    def costs(self, pairs: _Pairs, offset: Doubles) -> Doubles:
-        """Costs (A, B) of linking, for offsets (A, B, 2) px; infinite if they are REACH apart."""
-        squared = _square(offset)
+    def _offsets_of_steadiest(self, detections: Ints) -> Doubles:
+        """Offsets (n, 2) px of the steadiest persons from the detections of least cost to each."""
+        unsteadiness = self._variance[:, 0, 0] / self._seen.size[self.last] ** 2
+        steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST]
+        row = np.repeat(steadiest, len(detections))
+        column = np.tile(np.arange(len(detections)), len(steadiest))
+        first = np.arange(0, len(row), len(detections))
+        pairs = self._compare(detections, row, column, first)
+        cost = square(pairs.offset) / pairs.variance + pairs.shape
+        order = np.argsort(cost.reshape(len(first), -1), axis=1, kind="stable")
+        nearest = np.sort(order[:, :NEAREST], axis=1)
+        offsets: Doubles = pairs.offset[(first[:, None] + nearest).ravel()]
+        return offsets
+
+    def costs(self, pairs: Pairs) -> Doubles:
+        """Costs (P,) of linking; infinite if they are REACH apart."""
+        squared = square(pairs.offset)
         reach = REACH * self._seen.size[self.last]
-        is_near = squared < reach[:, None] ** 2
+        is_near = squared < reach[pairs.row] ** 2
         cost = squared / pairs.variance + pairs.shape + pairs.other
         return np.where(is_near, cost, np.inf)
 
@@ -341,32 +380,6 @@ class _Filters:
     def _noise(self, detections: Ints, size: Doubles) -> Doubles:
         """Variances (px^2) of D detections' mean joints, for diagonals that broadcast with (D,)."""
         return (NOISE * size) ** 2 / self._seen.confidence[detections]
-
-
-def _square(vectors: Doubles) -> Doubles:
-    """Squared lengths of vectors (..., 2)."""
-    return np.asarray(np.einsum("...k,...k->...", vectors, vectors), np.float64)
-
-
-def _assign(cost: Doubles) -> Ints:
-    """Find the n pairs with the least total cost: rows and columns of `cost`, (2, n).
-
-    Pairs below SURE_COST are linked first, then others below MAX_COST.
-    """
-    # 0.2 s, which commands that link nothing need not wait for
-    from scipy.optimize import linear_sum_assignment
-
-    pairs = []
-    cost = cost.copy()
-    for limit in (SURE_COST, MAX_COST):
-        rows, columns = linear_sum_assignment(np.minimum(cost, limit))
-        linked = cost[rows, columns] < limit
-        rows = rows[linked]
-        columns = columns[linked]
-        pairs.append([rows, columns])
-        cost[rows] = np.inf
-        cost[:, columns] = np.inf
-    return np.concatenate(pairs, axis=1)
 
 
 def _step(fps: float) -> float:
@@ -433,9 +446,10 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     frames = np.arange(len(counts) + 1)
     start = np.searchsorted(rows[:, 0], frames)
     corners = corners[order]
-    size = np.linalg.norm(corners[:, 1] - corners[:, 0] + 2 * MARGIN_PX, axis=-1)
+    sides = corners[:, 1] - corners[:, 0]
+    size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)
     mean_confidence = points[order, :, 2].mean(axis=1)
     confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
     return _SeenDetections(
-        rows[order], points[order], confidence, corners.mean(axis=1), size, start
+        rows[order], points[order], confidence, corners.mean(axis=1), sides, size, start
     )
