@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +67,7 @@ def grade(
     columns: Columns,
     fps: float = math.nan,
     source: FrameSource | None = None,
-    clip: Mapping[str, Any] = MappingProxyType({}),
+    record: ClipRecord | None = None,
 ) -> Grade:
     """Grade a track by its T rows, as if it were alone in its video.
 
@@ -76,10 +75,9 @@ def grade(
         columns: The track's arrays (T, ...), by the names in COLUMNS and BLAZE_JOINTS.
         fps: Frame rate of the video during the track; nan: speeds stay unknown.
         source: The video. Without `extrinsics`, its file of `detect` says where the camera moved.
-        clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
-            image's size, and the numbers of repeated and lost frames.
+        record: Of the video, if known: it has the times of uneven frames, the image's size, and the
+            numbers of repeated and lost frames.
     """
-    record = ClipRecord.from_dict(clip)
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
     numbers: dict[str, float] = {}
@@ -109,7 +107,7 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
     ticks = frames
     ticks_per_second = fps
     if record is not None and not record.is_even:
-        ticks = record.clock()[frames]
+        ticks = record.clock[frames]
         ticks_per_second *= record.usual_fps / record.fps_of(frames)
     step = usual_step(ticks)
     return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
@@ -123,10 +121,11 @@ def grades_of(
 ) -> list[Grade]:
     """Grade all tracks of a video as `grade` does, and add how much they cover each other.
 
-    fps: of each track.
+    fps: of each track. clip: `ClipRecord.as_dict` of the video, if known.
     """
+    record = ClipRecord.from_dict(clip)
     pairs = zip(people, fps, strict=True)
-    grades = [grade(columns, rate, source, clip) for columns, rate in pairs]
+    grades = [grade(columns, rate, source, record) for columns, rate in pairs]
     for number, share in enumerate(_overlaps(people)):
         grades[number] = replace(grades[number], overlap_percent=100 * share)
     return grades
@@ -278,21 +277,37 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
 
     The box is that around the joints; nan without joints.
     """
-    shares = [math.nan] * len(people)
-    boxes = {}
+    tracks = [np.zeros(0, np.int64)]
+    frames = [*tracks]
+    boxes = [np.zeros((0, 2, 2))]
     for number, columns in enumerate(people):
         if _has_joints(columns):
             corners, is_seen = extents(columns["kp_2d"].astype(np.float64))
-            if is_seen.any():
-                boxes[number] = columns["frame_index"][is_seen], corners[is_seen]
-    for number, (frames, corners) in boxes.items():
-        is_covered = np.zeros(len(frames), np.bool_)
-        for other, (other_frames, other_corners) in boxes.items():
-            if other == number:
-                continue
-            _, rows, other_rows = np.intersect1d(frames, other_frames, return_indices=True)
-            is_covered[rows] |= _overlap_share(corners[rows], other_corners[other_rows]) > COVERED
-        shares[number] = float(is_covered.mean())
+            tracks.append(np.full(is_seen.sum(), number))
+            frames.append(columns["frame_index"][is_seen])
+            boxes.append(corners[is_seen])
+    # in each frame from left to right, so that a box meets some of those right after it
+    corners = np.concatenate(boxes)
+    frame = np.concatenate(frames)
+    order = np.lexsort((corners[:, 0, 0], frame))
+    frame = frame[order]
+    corners = corners[order]
+    is_covered = np.zeros(len(order), np.bool_)
+    rows = np.arange(len(order))
+    for step in range(1, len(order)):
+        rows = rows[rows < len(order) - step]
+        others = rows + step
+        meets = (frame[rows] == frame[others]) & (corners[others, 0, 0] < corners[rows, 1, 0])
+        rows = rows[meets]
+        others = others[meets]
+        if not len(rows):
+            break
+        is_covered[rows] |= _overlap_share(corners[rows], corners[others]) > COVERED
+        is_covered[others] |= _overlap_share(corners[others], corners[rows]) > COVERED
+    track = np.concatenate(tracks)[order]
+    n_covered = np.bincount(track, is_covered, minlength=len(people))
+    with np.errstate(invalid="ignore"):  # nan of tracks without joints
+        shares: list[float] = (n_covered / np.bincount(track, minlength=len(people))).tolist()
     return shares
 
 

@@ -223,7 +223,7 @@ def test_where_frames_are_uneven_speeds_are_by_time(tmp_path):
     columns["frame_index"] = np.arange(7, 7 + len(shown))
     assert not record.is_even
     fps = record.fps_of(columns["frame_index"])
-    found = grade(columns, fps, clip(tmp_path), record.as_dict())
+    found = grade(columns, fps, clip(tmp_path), record)
     assert found.skating_2d_percent_s == pytest.approx(20, rel=0.03)
     assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(
         20, rel=0.05
@@ -288,7 +288,7 @@ def test_a_planted_defect_of_joints_in_the_image_has_its_word(change, word, reas
     columns = flat(person())
     columns["frame_index"] = np.arange(T)
     change(columns)
-    found = grade(columns, 30, None, replace(RECORD, stored=(1000, 1000)).as_dict())
+    found = grade(columns, 30, None, replace(RECORD, stored=(1000, 1000)))
     assert (found.word, reason in found.verdict) == (word, True)
     assert (found.reasons == []) == (word == "good")
 
@@ -302,7 +302,7 @@ def test_a_planted_defect_of_joints_in_the_image_has_its_word(change, word, reas
 )
 def test_a_defect_of_the_clip_is_one_of_its_tracks(changed, reason):
     columns = flat(person())
-    clip = replace(RECORD, stored=(1000, 1000), **changed).as_dict()
+    clip = replace(RECORD, stored=(1000, 1000), **changed)
     assert grade(columns, 30, None, clip).verdict == f"doubtful: {reason}"
 
 

@@ -109,7 +109,7 @@ class _Timeline(NamedTuple):
         step = bodies.track.step
         if clip is not None and not clip.is_even:
             fps *= clip.usual_fps / clip.fps_of(frames)
-            frames = clip.clock()[frames]  # in frames of the usual length
+            frames = clip.clock[frames]  # in frames of the usual length
         parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
         n_steps = (frames[-1] - frames[0]) // step
         written = np.arange(n_steps * parts + 1)

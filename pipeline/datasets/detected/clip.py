@@ -421,7 +421,7 @@ def _link_people(
     rules: Rules,
 ) -> Iterator[PersonTrack]:
     max_gap = round(rules.max_gap * _frames_of_a_second(record.usual_fps, account))
-    clock = None if record.is_even else record.clock()
+    clock = None if record.is_even else record.clock
     persons = people(detections, account, rules, max_gap, cuts, clock, record.usual_fps)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)

@@ -34,6 +34,7 @@ from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.clips.tracks.switches import find_switches
 from pipeline.datasets.checks import finite_joints
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.grades import grade
 from pipeline.grades.words import Word
 from pipeline.people.boxes import smooth_boxes, tight_boxes
@@ -117,7 +118,8 @@ def people(
     detections = _apply_confidence(detections, account)
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
     detections = used_identities(detections, ticks / fps, account, cuts)
-    selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
+    record = ClipRecord.from_dict(account.clip)
+    selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account, record)
     identified = _identify(detections, account, max_gap, cuts, clock, fps)
     if rules.cut_at_switches and not detections.boxes_alone:
         identified = _cut_at_switches(identified, detections, account)
@@ -192,6 +194,7 @@ class _Selection:
     boxes_alone: bool  # the detector finds boxes: kp_2d holds their two corners
     rules: Rules
     account: VideoAccount
+    record: ClipRecord | None
     # lengths (frames) of parts that are dropped because they are too short
     too_short: list[int] = field(default_factory=list)
 
@@ -277,7 +280,7 @@ class _Selection:
             "bbox": track.bbox,
             "kp_2d": track.kp_2d,
         }
-        graded = grade(columns, clip=self.account.clip)
+        graded = grade(columns, record=self.record)
         if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
             return "joints_shake"
         if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:

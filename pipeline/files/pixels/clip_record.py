@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
@@ -42,7 +43,7 @@ UNEVEN: Final = 0.5
 PLACES: Final = 6  # decimals of stored times
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
+@dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ClipRecord:
     """What a video is, found by decoding all of it once.
 
@@ -80,7 +81,7 @@ class ClipRecord:
         """How a player shows its frames."""
         return View(self.stored, Fraction(*self.aspect), self.matrix)
 
-    @property
+    @cached_property
     def played_fps(self) -> float:
         """Frames a second as a player shows them; nan if unknown.
 
@@ -102,7 +103,7 @@ class ClipRecord:
             return self.filmed_fps
         return self.played_fps
 
-    @property
+    @cached_property
     def is_even(self) -> bool:
         """Whether all frames are as long as each other, as far as their times are known."""
         rate = _mean_rate(self.times)
@@ -114,7 +115,7 @@ class ClipRecord:
         at_constant_rate = (times - times[0]) * rate + frames[0]
         return bool(np.abs(at_constant_rate - frames).max() <= UNEVEN)
 
-    @property
+    @cached_property
     def all_times(self) -> Doubles:
         """(n,) s, `times` with those of lost frames interpolated. Some time must be known."""
         timed = _frames_with_time(self.times)
@@ -131,7 +132,7 @@ class ClipRecord:
             return self.fps
         return n_frames / seconds * self.fps / self.played_fps
 
-    @property
+    @cached_property
     def usual_fps(self) -> float:
         """Frames a second where the recording did not pause: `fps` if times are even, else at
         least `fps`.
@@ -145,6 +146,7 @@ class ClipRecord:
         median_rate = 1 / float(np.median(steps[steps > 0]))
         return self.fps * max(1.0, median_rate / self.played_fps)
 
+    @cached_property
     def clock(self) -> Ints:
         """(n,) the time of each frame as a whole number of ticks, `usual_fps` ticks a second.
 

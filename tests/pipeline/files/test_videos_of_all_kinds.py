@@ -314,7 +314,7 @@ def test_a_record_is_restored_from_json(tmp_path, name):
     restored = ClipRecord.from_dict(json.loads(json.dumps(record.as_dict())))
     assert restored.remarks() == record.remarks()
     assert restored.fps == pytest.approx(record.fps, nan_ok=True)
-    assert restored.clock().tolist() == record.clock().tolist()
+    assert restored.clock.tolist() == record.clock.tolist()
     assert restored.view == record.view
     assert ClipRecord.from_dict({**record.as_dict(), "aspect": [1, 0]}) is None
     assert ClipRecord.from_dict({**record.as_dict(), "version": 1}) is None
