@@ -69,9 +69,9 @@ def _write(file: Path, n_rows: int) -> None:
 
 
 def _crowd(n_people: int, linked: bool) -> None:
-    """Make the tracks of people who stand 60 px apart and walk about."""
+    """Make the tracks of people who stand 200 px apart and tremble."""
     rng = np.random.default_rng(0)
-    place = np.stack(divmod(np.arange(n_people), 20), axis=1) * 60.0 + 100
+    place = np.stack(divmod(np.arange(n_people), 20), axis=1) * 200.0 + 100
     keypoints = []
     for _ in range(FRAMES):
         place = place + rng.normal(0, 0.5, place.shape)

@@ -133,8 +133,10 @@ def read_info(file: Path) -> dict[str, Any]:
     """Read the `info` in a keypoint file's first line; {} for a missing file or another format."""
     try:
         with open_regular(file) as stream:
-            line = stream.readline(1 << 20).rstrip()
-        info = json.loads(line.removesuffix(b",") + b"}")["info"]
+            line = stream.readline(1 << 20)
+            if MADE_BY.encode() in line and not line.endswith(b"\n"):
+                line += stream.readline()  # of a long clip with uneven times
+        info = json.loads(line.rstrip().removesuffix(b",") + b"}")["info"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if not isinstance(info, dict):

@@ -432,3 +432,39 @@ def test_a_jump_in_a_file_of_amass_is_in_the_table_of_tracks(tmp_path, command_l
     (bad,) = (line for line in after if line["grade"] == "bad")
     assert bad["video"] == file.relative_to(raw).with_suffix("").as_posix()
     assert float(bad["root_jump_m"]) > 1
+
+
+def test_boxes_of_a_crowd_are_covered_as_pair_by_pair():
+    """Of one that covers much of another one, none, or the other way round; in some frames."""
+    rng = np.random.default_rng(2)
+    people = []
+    for _ in range(12):
+        places = person(rng.uniform(-1.5, 1.5, (T, 1, 3))) * rng.uniform(0.5, 1.5)
+        columns = flat(places)
+        is_there = rng.random(T) < 0.7
+        people.append({name: rows[is_there] for name, rows in columns.items()})
+    boxes = []
+    for columns in people:
+        seen = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2].reshape(
+            len(columns["bbox"]), -1, 2
+        )
+        boxes.append(
+            dict(
+                zip(
+                    columns["frame_index"],
+                    np.stack([seen.min(axis=1), seen.max(axis=1)], axis=1),
+                    strict=True,
+                )
+            )
+        )
+    for number, found in enumerate(grades_of(people, [30] * 12, None, {})):
+        covered = []
+        for frame, (low, high) in boxes[number].items():
+            shares = [0.0]
+            for other in boxes[:number] + boxes[number + 1 :]:
+                if frame in other:
+                    common = np.minimum(high, other[frame][1]) - np.maximum(low, other[frame][0])
+                    shares.append(np.prod(np.maximum(common, 0)) / np.prod(high - low))
+            covered.append(max(shares) > 0.4)
+        assert 0 < np.mean(covered) < 1
+        assert found.overlap_percent == pytest.approx(100 * np.mean(covered))

@@ -302,7 +302,7 @@ class _Filters:
         least = pairs.least(cost)
         rareness = TAIL
         if len(least) < len(size) or least.max() > EXPLAINED:
-            shifts = np.concatenate([shift[None], self._offsets_of_steadiest(detections)])
+            shifts = np.concatenate([shift[None], self._offsets_of_steadiest(detections, pairs)])
             rarenesses = TAIL + square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
             if not is_all:
@@ -334,19 +334,21 @@ class _Filters:
         self._state[:, 0] += shift
         return pairs._replace(offset=pairs.offset - shift)
 
-    def _offsets_of_steadiest(self, detections: Ints) -> Doubles:
+    def _offsets_of_steadiest(self, detections: Ints, pairs: Pairs) -> Doubles:
         """Offsets (n, 2) px of the steadiest persons from the detections of least cost to each."""
         unsteadiness = self._variance[:, 0, 0] / self._seen.size[self.last] ** 2
-        steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST]
-        row = np.repeat(steadiest, len(detections))
-        column = np.tile(np.arange(len(detections)), len(steadiest))
-        first = np.arange(0, len(row), len(detections))
-        pairs = self._compare(detections, row, column, first)
+        steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST, None]
+        columns = np.arange(len(detections))
+        places = steadiest * len(columns) + columns
+        if len(pairs.row) < len(unsteadiness) * len(columns):
+            row, column = np.divmod(places.ravel(), len(columns))
+            pairs = self._compare(detections, row, column, pairs.first)
+            places = np.arange(len(row)).reshape(places.shape)
         cost = square(pairs.offset) / pairs.variance + pairs.shape
-        order = np.argsort(cost.reshape(len(first), -1), axis=1, kind="stable")
+        order = np.argsort(cost[places], axis=1, kind="stable")
         nearest = np.sort(order[:, :NEAREST], axis=1)
-        offsets: Doubles = pairs.offset[(first[:, None] + nearest).ravel()]
-        return offsets
+        offsets: Doubles = pairs.offset[places[:, :1] + nearest]
+        return offsets.reshape(-1, 2)
 
     def costs(self, pairs: Pairs) -> Doubles:
         """Costs (P,) of linking; infinite if they are REACH apart."""

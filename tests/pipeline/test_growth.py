@@ -1,0 +1,86 @@
+"""Calls of functions and bytes, which grow with the work, and not faster."""
+
+import math
+import sys
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.clips.tracks.linking import link
+from pipeline.grades import grades_of
+from tests.pipeline.clips.labels.made_detections import body
+from tests.pipeline.test_grades import RECORD, T, flat, person
+
+MOST = 1.15  # exponent
+FRAMES = 6
+RNG = np.random.default_rng(0)
+
+
+def cost(work):
+    """Calls of functions of Python and of C, and the largest number of bytes at once."""
+    n_calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal n_calls
+        n_calls += event in ("call", "c_call")
+
+    work()  # imports
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return n_calls, peak
+
+
+def require_linear(small, large, factor):
+    """Large work costs at most `factor` ** MOST times as much as small work."""
+    for name, before, after in zip(("calls", "bytes"), cost(small), cost(large), strict=True):
+        assert math.log(after / before, factor) <= MOST, (name, before, after)
+
+
+def crowd(n, missed=0.05):
+    """Frames of people who stand 300 px apart, of whom some are missed: joints, and who it is."""
+    places = 300.0 * np.stack(divmod(np.arange(n), 20), axis=1)
+    frames = []
+    for _ in range(FRAMES):
+        who = np.flatnonzero(RNG.random(n) >= missed)
+        joints = np.stack([body(0)] * len(who))
+        joints[..., 2] = 1
+        joints[..., :2] += places[who, None] + RNG.normal(0, 0.5, (len(who), 17, 2))
+        frames.append((joints, who))
+    return frames
+
+
+@pytest.mark.parametrize("shift", [0, 250])
+def test_people_of_a_crowd_are_linked_to_themselves(shift):
+    """Also if the camera moves by nearly the way to a neighbour."""
+    frames = crowd(120)
+    moved = np.array([shift, 0, 0])
+    joints = [keypoints + (t > 2) * moved for t, (keypoints, _) in enumerate(frames)]
+    people = [{int(frames[t][1][p]) for t, p in track} for track in link(joints, range(FRAMES))]
+    assert len(people) == 120
+    assert all(len(person) == 1 for person in people)
+
+
+@pytest.mark.slow
+def test_cost_of_linking_grows_with_the_people_who_are_apart():
+    small, large = ([joints for joints, _ in crowd(n)] for n in (200, 800))
+    require_linear(lambda: link(small, range(FRAMES)), lambda: link(large, range(FRAMES)), 4)
+
+
+@pytest.mark.slow
+def test_cost_of_grades_grows_with_the_tracks_of_a_clip():
+    """Tracks one after the other in a clip of uneven times, which is as long as they are."""
+
+    def work(n):
+        people = [flat(person()) | {"frame_index": np.arange(k * T, k * T + T)} for k in range(n)]
+        clip = replace(RECORD, times=np.cumsum(RNG.uniform(0.01, 0.05, n * T))).as_dict()
+        return lambda: grades_of(people, [30.0] * n, None, clip)
+
+    require_linear(work(10), work(40), 4)
