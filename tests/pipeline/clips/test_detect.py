@@ -19,7 +19,7 @@ from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.detectors import DetectionResources
-from pipeline.clips.files import MADE_BY, ClipFiles
+from pipeline.clips.files import MADE_BY, ClipFiles, read_info
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.listing import list_clips
 from pipeline.errors import ConfigError, RawDataError
@@ -30,6 +30,7 @@ from pipeline.steps.conversion import reading
 from pipeline.steps.detection.plan import plan_detection
 from pipeline.steps.detection.run import detect_planned
 from tests.pipeline.clips.bright import Bright, Killed, detect_clips, write_clip
+from tests.pipeline.datasets.by_hand import write_coco
 from tests.pipeline.files.made_clips import zero
 from tests.trees import contents
 
@@ -406,3 +407,10 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
         read = reading.VideoReader(dataset, "train", raw, None).read(video)
     assert read.account.set_aside == "not_readable_now"
     assert f"{clip}: input/output error of its disk. Check the disk" in read.account.message
+
+
+def test_the_first_line_of_two_hours_of_uneven_times_is_read(tmp_path):
+    times = np.arange(216_000).astype(float).tolist()
+    file = tmp_path / "a.mp4.json"
+    write_coco(file, {"images": []}, description=MADE_BY, record={"times": times})
+    assert read_info(file)["record"] == {"times": times}
