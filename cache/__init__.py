@@ -73,8 +73,8 @@ __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"
 
 def torch_windows(
     splits: Split | Sequence[Split],
-    seqlen: int = 16,
-    stride: int = 16,
+    seqlen: int | None = None,
+    stride: int | None = None,
     stream: str | DefaultStream | None = DEFAULT_STREAM,
     fields: Sequence[str] | None = None,
     dtype: DTypeLike | torch.dtype = "float32",
@@ -83,6 +83,8 @@ def torch_windows(
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
     windows: ArrayLike | Sequence[ArrayLike] | None = None,
+    seconds: float | None = None,
+    rate: float | None = None,
 ) -> TorchWindows:
     """Make a map-style dataset for PyTorch's DataLoader from the windows of one or several splits.
 
@@ -95,8 +97,10 @@ def torch_windows(
         splits: of several, the windows follow one another in this order. With the field `rows`,
             items then also have `split`, the number of their split.
         dtype: of features, also torch.float16, bfloat16, float32 or float64.
-        windows: the windows (W, 2) to take, of several splits a sequence with those of each, as
-            the property `windows` of the result has them. `seqlen`, `stride` and `tail` are unused.
+        windows: the windows (W, 2) or (W, T) to take, of several splits a sequence with those of
+            each, as the property `windows` of the result has them. `seqlen`, `stride`, `tail`,
+            `seconds` and `rate` are unused.
+        seconds, rate: windows of equal times, as of `Split.windows`.
 
     Warns of rows without features that a stream will have, and of splits with different rates.
     Raises TypeError for another thing than splits; ValueError for splits whose items differ, such
@@ -116,7 +120,8 @@ def torch_windows(
             f"{splits!r}"
         )
     if windows is None:
-        given = [split.windows(seqlen, stride, stream, tail, streams=streams) for split in opened]
+        how: Any = {"streams": streams, "seconds": seconds, "rate": rate}
+        given = [split.windows(seqlen, stride, stream, tail, **how) for split in opened]
     if len(given) != len(opened):
         raise ValueError(f"windows: expected those of {len(opened)} splits, found {len(given)}")
     chosen = [np.asarray(array) for array in given]
@@ -125,5 +130,6 @@ def torch_windows(
     )
     if windows is None:
         tell_lag(opened, made.streams)
-    tell_rates(opened)
+    if chosen[0].shape[1] == 2:  # windows of rows are of one rate
+        tell_rates(opened)
     return made

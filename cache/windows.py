@@ -8,14 +8,16 @@ arrays of rows [start, stop), disjoint and ascending; windows have the same form
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from cache.arrays import Bools, Ints
+from cache.arrays import Bools, Doubles, Ints
 
 Ranges = Ints  # (N, 2) of [start, stop)
 Tail = Literal["drop", "cover"]
+# Rows from one time to the next, at least: rates such as 29.97 and 30 are taken for the same.
+LEAST_STEP: Final = 0.98
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
@@ -70,6 +72,52 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
         np.minimum(starts, last, out=starts)
     np.add(starts, seqlen, out=windows[:, 1])
     return windows
+
+
+class TimedWindows(NamedTuple):
+    """Windows whose rows are the nearest ones to even times."""
+
+    rows: Ints  # (W, T), ascending within each window
+    # (L,) the runs of windows that are left out, since a row would be in them twice
+    repeating: Ints
+
+
+def timed_windows(
+    runs: Ranges, steps: Doubles, *, seqlen: int, stride: int, tail: Tail = "drop"
+) -> TimedWindows:
+    """Cut runs into windows of `seqlen` even times, one every `stride` times from each run's start.
+
+    Args:
+        steps: (R,) rows from one time to the next in each run: rows a second / times a second. A
+            run of less than LEAST_STEP, or NaN, has no window.
+        tail: as in `windows_of`, with times in place of rows.
+
+    A row is at most half a row from its time.
+
+    >>> timed_windows(np.array([[10, 18]]), np.array([1.2]), seqlen=3, stride=3).rows.tolist()
+    [[10, 11, 12], [14, 15, 16]]
+    """
+    first, stop = runs.T
+    # a time belongs to the run if its nearest row does
+    last_times = np.ceil((stop - first - 0.5) / steps)
+    last_times[~(steps >= LEAST_STEP)] = 0
+    n_times = last_times.astype(np.int64)
+    # as windows of rows, if each time had a row and runs followed one another
+    stops = np.cumsum(n_times)
+    spans = np.stack([stops - n_times, stops], axis=1)
+    windows = windows_of(spans, seqlen=seqlen, stride=stride, tail=tail)
+    starts = windows[:, 0]
+    run = np.searchsorted(stops, starts, side="right")
+    begin = starts - spans[run, 0]
+    times = np.arange(seqlen) + begin[:, None]
+    from_first = np.floor(times * steps[run, None] + 0.5)
+    rows = from_first.astype(np.int64)
+    rows += first[run, None]
+    # where rounding would leave the run
+    np.minimum(rows, stop[run, None] - 1, out=rows)
+    is_repeated = np.diff(rows, axis=1) == 0
+    repeats = is_repeated.any(axis=1)
+    return TimedWindows(rows[~repeats], run[repeats])
 
 
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:

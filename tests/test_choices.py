@@ -14,7 +14,7 @@ import torch
 import cache
 import pipeline
 import vibe_model
-from cache.windows import windows_of
+from cache.windows import timed_windows, windows_of
 from pipeline.clips.detectors.blaze_pose import BlazePose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.datasets.checks import LabelRules
@@ -38,6 +38,9 @@ NOTHING: typing.Any = None  # the choice is refused before anything else is look
 CALLS = {
     "cache.format.extra ExtraColumn": lambda **wrong: cache.ExtraColumn("a", "b", **wrong),
     "cache.read.split Split.windows": lambda **wrong: windows_of(RUNS, seqlen=1, stride=1, **wrong),
+    "cache.windows timed_windows": lambda **wrong: timed_windows(
+        RUNS, np.zeros(0), seqlen=1, stride=1, **wrong
+    ),
     "cache.windows windows_of": lambda **wrong: windows_of(RUNS, seqlen=1, stride=1, **wrong),
     "pipeline.people.body Body.joints": lambda **wrong: Body.joints(
         NOTHING, betas=NOTHING, rotmat=NOTHING, **wrong

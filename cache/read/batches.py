@@ -44,6 +44,7 @@ from cache.read import labels
 from cache.read.open_split import TRACK_FIELDS, DefaultStream, OpenSplit
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream
+from cache.read.window_rows import WindowRows
 
 _FLOAT32: Final = np.dtype(np.float32)
 _ROWS: Final = "rows"
@@ -145,7 +146,7 @@ class Batch:
     """A batch of B windows of T rows, to be read once.
 
     Args:
-        windows: (B, 2), as for `Split.read`.
+        windows: (B, 2) or (B, T), as for `Split.read`.
         chosen: the streams that it may read.
 
     Raises ValueError and CacheError for invalid windows.
@@ -154,32 +155,15 @@ class Batch:
     def __init__(self, split: OpenSplit, windows: Array, chosen: StreamFields) -> None:
         self._split = split
         self._chosen = chosen
-        has_pairs = windows.ndim == 2 and windows.shape[1] == 2
-        if not has_pairs or (len(windows) and windows.dtype.kind not in "iu"):
-            found = f"{windows.dtype}{windows.shape}"
-            raise ValueError(f"windows are {found}, expected integers (B, 2)")
-        starts, stops = windows.astype(np.int64).T
-        self._starts: Ints = starts
-        self._seqlen = int(stops[0] - self._starts[0]) if len(stops) else 0
-        if len(stops) and (self._seqlen < 1 or (stops - self._starts != self._seqlen).any()):
-            raise ValueError(
-                "windows of one batch must all have the same length, of at least one row"
-            )
-        self._track = split.tables.track_of(self._starts)  # (B,)
-        last_track = split.tables.track_of(stops - 1)
-        is_outside = (self._track < 0) | (self._track != last_track)
-        if is_outside.any():
-            window, first, last = (
-                array[is_outside][0].tolist() for array in (windows, self._track, last_track)
-            )
-            problem = "in no committed track" if min(first, last) < 0 else "of several tracks"
-            problem = f"rows {window} are {problem}: take windows from windows()"
-            raise CacheError(f"{split.name}: {problem}")
+        self._windows = WindowRows.parse(windows, split.tables, split.name)
+        if any(chosen.history.values()) and not self._windows.are_ranges:
+            raise ValueError("history: expected windows as ranges (B, 2), found rows (B, T)")
         self._streams: dict[str, _StreamWindows] = {}  # by field of features, opened on first use
-        crop_scale = split.tables["track_crop_scale"][self._track]
+        track = self._windows.track
+        crop_scale = split.tables["track_crop_scale"][track]
         # These do not refer to this object: so a split is closed as soon as its caller drops it.
-        read_column = functools.partial(_read_if_stored, split, self._starts, self._seqlen)
-        find_crops = functools.partial(_find_crops, split, chosen, self._track)
+        read_column = functools.partial(_read_if_stored, split, self._windows)
+        find_crops = functools.partial(_find_crops, split, chosen, track)
         self._labels = labels.LabelFields(read_column, crop_scale, find_crops)
 
     def read(
@@ -218,37 +202,35 @@ class Batch:
             return _Field(self._shape(self._labels.trailing(name)), _FLOAT32, fill)
         if name in split.columns:
             rows = split.reader(name)
-            fill = functools.partial(rows.read, self._starts, self._seqlen)
+            fill = functools.partial(rows.read, self._windows.starts, self._windows.length)
             return _Field(self._shape(rows.trailing), rows.dtype, fill)
         if name == _ROWS:
-            add = functools.partial(np.add, self._starts[:, None], np.arange(self._seqlen))
-            return _Field(self._shape(()), np.dtype(np.int64), add)
+            copy = functools.partial(np.copyto, src=self._windows.numbers)
+            return _Field(self._shape(()), np.dtype(np.int64), copy)
         values = split.track_fields[name]
 
         def repeat(out: Array) -> None:
-            out[...] = values[self._track][:, None]
+            out[...] = values[self._windows.track][:, None]
 
         return _Field(self._shape(values.shape[1:]), values.dtype, repeat)
 
     def _shape(self, trailing: Sequence[int]) -> tuple[int, ...]:
-        return len(self._starts), self._seqlen, *trailing
+        return *self._windows.shape, *trailing
 
     def _open_stream(self, name: str) -> _StreamWindows:
         """The reader of a field of features."""
         if name not in self._streams:
             stream = self._split.open_stream(self._chosen.features[name])
             history = self._chosen.history.get(name, 0)
-            run_starts = self._run_starts if history else self._starts
-            self._streams[name] = _StreamWindows(
-                stream, self._starts, self._seqlen, history, run_starts
-            )
+            run_starts = self._run_starts if history else self._windows.starts
+            self._streams[name] = _StreamWindows(stream, self._windows, history, run_starts)
         return self._streams[name]
 
     @cached_property
     def _run_starts(self) -> Ints:
         """The first row of each window's run (B,), before which there is no history."""
         first_rows: Ints = self._split.tables["run_start"]
-        return first_rows[np.searchsorted(first_rows, self._starts, side="right") - 1]
+        return first_rows[np.searchsorted(first_rows, self._windows.starts, side="right") - 1]
 
     def _mirror(self, name: str, values: Array) -> None:
         """Mirror the rows of a field (B, T, ...) whose crops were mirrored, in place, if that
@@ -301,13 +283,13 @@ def mirror(batch: Mapping[str, Any], split: OpenSplit | None = None) -> dict[str
 
 
 class _StreamWindows:
-    """Reads B windows of `seqlen` rows of a stream, each with `history` rows before it.
+    """Reads B windows of T rows of a stream, each with `history` rows before it.
 
     History that would be before the start of the window's run is filled with zeros.
 
     Args:
         stream: the stream to read.
-        starts: (B,) first rows of the windows.
+        windows: ranges, if there is history.
         run_starts: (B,) first rows of the windows' runs; not used without history.
 
     Raises CacheError if the stream has no features for a row of a window, or lacks a shard of its
@@ -315,18 +297,19 @@ class _StreamWindows:
     """
 
     def __init__(
-        self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints
+        self, stream: OpenStream, windows: WindowRows, history: int, run_starts: Ints
     ) -> None:
         self._stream = stream
-        self._starts = starts
-        self._seqlen = seqlen
+        self._windows = windows
         self._history = history
-        self._before = np.minimum(starts - run_starts, history)  # (B,) rows before each window
-        stream.require(starts, seqlen, self._before)
+        # rows before each stretch of rows
+        self._before = np.minimum(windows.starts - run_starts, history)
+        stream.require(windows.starts, windows.length, self._before)
 
     def shape(self, trailing: tuple[int, ...]) -> tuple[int, ...]:
         """(B, history + T, *trailing)."""
-        return len(self._starts), self._history + self._seqlen, *trailing
+        n_windows, seqlen = self._windows.shape
+        return n_windows, self._history + seqlen, *trailing
 
     @property
     def trailing(self) -> tuple[int, ...]:
@@ -355,15 +338,15 @@ class _StreamWindows:
     def _read(self, rows: Rows, out: Array) -> None:
         """Fill `out` (B, history + T, ...) with rows as stored; 0 before the run."""
         if not self._history:
-            rows.read(self._starts, self._seqlen, out)
+            rows.read(self._windows.starts, self._windows.length, out)
             return
         # Windows with equally much history before them are read together. Mostly there is one such
         # group, since few windows are at the start of a run.
         for n_before in np.unique(self._before).tolist():
             windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
-            n_rows = n_before + self._seqlen
-            starts = self._starts[windows] - n_before
+            n_rows = n_before + self._windows.length
+            starts = self._windows.starts[windows] - n_before
             is_whole_batch = len(windows) == len(out)
             if not n_missing and is_whole_batch:
                 rows.read(starts, n_rows, out)  # without a copy
@@ -389,11 +372,11 @@ def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
     return buffer
 
 
-def _read_if_stored(split: OpenSplit, starts: Ints, seqlen: int, name: str) -> Array | None:
+def _read_if_stored(split: OpenSplit, windows: WindowRows, name: str) -> Array | None:
     """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
     if name not in split.manifest["shards"]:
         return None
-    return split.reader(name).read_windows(starts, seqlen)
+    return windows.read(split.reader(name))
 
 
 def _find_crops(split: OpenSplit, chosen: StreamFields, track: Ints) -> labels.StreamCrops | None:

@@ -12,6 +12,7 @@ batch and shard; threads would not help, since the speed of memory limits copyin
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import resource
@@ -97,8 +98,9 @@ class Rows(ABC):
         self._geometry = array.layout.geometry
 
     def read(self, starts: Ints, seqlen: int, out: Array) -> None:
-        """Fill `out` (B, seqlen, *trailing) with rows [start, start + seqlen) for each of the B
-        `starts`, converted to the dtype of `out`.
+        """Fill `out` (B, T, *trailing) with rows [start, start + seqlen) for each of `starts`, one
+        after the other, converted to the dtype of `out`. `starts` are those of B windows, with
+        seqlen = T; or B * T single rows, with seqlen = 1.
 
         Raises CacheError for rows beyond the array, and for shards that are missing, short or
         damaged.
@@ -149,6 +151,9 @@ class _MappedRows(Rows):
         self._maps.pop(shard, None)
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
+        if seqlen == 1:
+            self._gather(starts, out.reshape(-1, *self.trailing))
+            return
         ranges = self._byte_ranges(starts, seqlen)
         if out.dtype == self.dtype:
             _copy_bytes(ranges, out)
@@ -163,6 +168,23 @@ class _MappedRows(Rows):
             stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
             copy_rows(stored, out[n_filled : n_filled + n_rows])
             n_filled += n_rows
+
+    def _gather(self, rows: Ints, out: Array) -> None:
+        """Fill `out` (N, *trailing) with single rows, in one copy for those of a shard that follow
+        one another: the loop over `_byte_ranges` would take longer than the copies.
+        """
+        chunk, first = np.divmod(rows, self._geometry.rows_per_chunk)
+        shard_of = chunk // self._geometry.chunks
+        begins = [0, *(np.flatnonzero(np.diff(shard_of)) + 1).tolist(), len(rows)]
+        for begin, end in itertools.pairwise(begins):
+            shard = int(shard_of[begin])
+            opened = self._open_shard(shard)
+            for number in np.unique(chunk[begin:end]).tolist():
+                if not self._is_checked[number]:
+                    self._check_chunk(number, shard, opened)
+            numbers = chunk[begin:end] - shard * self._geometry.chunks
+            stored = opened.rows(self._row_bytes)[numbers, first[begin:end]]
+            copy_rows(stored.view(self.dtype).reshape(-1, *self.trailing), out[begin:end])
 
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """Yield the byte ranges of the windows, in order, with checksums compared. A window that
@@ -239,6 +261,12 @@ class _MappedShard:
         self.data = memoryview(self._map)  # read-only, as the map is
         index = self._map[self.n_chunks * self._chunk_bytes :]
         layout.check_index(file, index, self.n_chunks)
+
+    def rows(self, row_bytes: int) -> Array:
+        """The bytes of its rows: (number of chunks, rows of a chunk), without checksums."""
+        shape = (self.n_chunks, self._chunk_bytes // row_bytes)
+        strides = (self._chunk_bytes, row_bytes)
+        return np.ndarray(shape, f"V{row_bytes}", self.data, strides=strides)
 
     def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""

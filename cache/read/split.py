@@ -33,7 +33,15 @@ from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, DefaultStream, O
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.windows import Ranges, Tail, intersect, join_adjacent, windows_of
+from cache.windows import (
+    LEAST_STEP,
+    Ranges,
+    Tail,
+    intersect,
+    join_adjacent,
+    timed_windows,
+    windows_of,
+)
 
 if TYPE_CHECKING:
     import zarr
@@ -228,27 +236,43 @@ class Split(OpenSplit):
 
     def windows(
         self,
-        seqlen: int = 16,
-        stride: int = 16,
+        seqlen: int | None = None,
+        stride: int | None = None,
         stream: str | DefaultStream | None = None,
         tail: Tail = "drop",
         *,
         streams: Sequence[str] | None = None,
+        seconds: float | None = None,
+        rate: float | None = None,
     ) -> Ranges:
-        """Windows of `seqlen` consecutive frames: (W, 2) int64 of [start, stop) rows.
+        """Windows of `seqlen` (default 16) consecutive frames: (W, 2) int64 of [start, stop) rows;
+        or, by `seconds` and `rate`, of T = round(seconds * rate) times: (W, T) int64 rows.
 
-        Windows start at the start of each run of consecutive frames and every `stride` rows from
-        there. With `stream`, windows contain only rows that have features in that stream; with
-        `streams`, only rows that have features in all of them. `tail="cover"` adds a window that
-        ends where the run ends; "drop" leaves the last frames out. Runs shorter than `seqlen` have
-        no window. If there is no window at all, a warning names the longest run, and the result is
-        (0, 2).
+        Windows start at the start of each run of consecutive frames and every `stride` rows
+        (default 16) from there. With `stream`, windows contain only rows that have features in that
+        stream; with `streams`, only rows that have features in all of them. `tail="cover"` adds a
+        window that ends where the run ends; "drop" leaves the last frames out. Runs shorter than
+        `seqlen` have no window. If there is no window at all, a warning names the longest run, and
+        the result is (0, 2).
+
+        Of a `rate`, a window has the row that is nearest to each of T times, 1 / rate s apart, and
+        `stride` (default T) counts these times. A row is up to half a frame from its time, which
+        second differences show; of a clip of uneven times, by its mean rate. Tracks below 0.98
+        `rate`, or of unknown rate, have no window, nor is there one that would have a row twice: a
+        warning counts them.
 
         Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
-        "cover", and if both `stream` and `streams` are given.
+        "cover"; if both `stream` and `streams`, or `seqlen` and `seconds`, are given; and for
+        `seconds` and `rate` that are no positive numbers, one without the other, or T below 3.
         """
         names = StreamFields.parse(stream, streams).streams
         runs = self.runs_with(names)
+        if seconds is not None or rate is not None:
+            n_times = _count_times(seqlen, seconds, rate)
+            stride = n_times if stride is None else stride
+            return self._windows_in_time(runs, n_times, stride, tail, float(rate or 0))
+        seqlen = 16 if seqlen is None else seqlen
+        stride = 16 if stride is None else stride
         windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
         if not len(windows) and len(self.runs):
             longest = "the longest run of consecutive frames"
@@ -258,6 +282,29 @@ class Split(OpenSplit):
             problem = f"no windows of {seqlen} frames: {longest} has {n_rows}"
             warnings.warn(f"{self.name}: {problem}", stacklevel=2)
         return windows
+
+    def _windows_in_time(
+        self, runs: Ranges, n_times: int, stride: int, tail: Tail, rate: float
+    ) -> Ints:
+        """Windows of a rate: (W, n_times) rows. Warns of tracks and windows that are left out."""
+        tables = self.tables
+        steps = tables["track_fps"] / tables["track_step"] / rate
+        track = self.track_of(runs[:, 0])
+        timed = timed_windows(runs, steps[track], seqlen=n_times, stride=stride, tail=tail)
+        reasons = {
+            "tracks of unknown rate": int(np.isnan(steps).sum()),
+            f"tracks of less than {LEAST_STEP:.0%} of the rate": int((steps < LEAST_STEP).sum()),
+        }
+        repeating = track[timed.repeating]
+        of_tracks = f"windows, of {len(np.unique(repeating)):,} tracks, with a row twice"
+        reasons[of_tracks] = len(repeating)
+        left_out = [f"{number:,} {reason}" for reason, number in reasons.items() if number]
+        if left_out or not len(timed.rows):
+            found = f"{len(timed.rows):,} windows of {n_times} rows, {rate:g} a second"
+            warnings.warn(
+                f"{self.name}: {found}; left out: {', '.join(left_out) or 'none'}", stacklevel=3
+            )
+        return timed.rows
 
     def runs_with(self, streams: Sequence[str]) -> Ranges:
         """The `runs` without the rows for which one of the streams has no features: (R, 2) int64 of
@@ -350,7 +397,8 @@ class Split(OpenSplit):
         """Read a batch: B windows of T frames.
 
         Args:
-            windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
+            windows: (B, 2) of [start, stop) rows, all of one length T, or (B, T) rows; each window
+                within one track.
             stream: stream of `features`; None: labels only. A named stream must exist even if
                 `fields` omits features.
             fields: the fields to read, listed at `Split`. None: `features`, `kp_2d`, `kp_3d`,
@@ -362,7 +410,7 @@ class Split(OpenSplit):
                 features, a buffer of another of these dtypes may be given in place of `dtype`.
             streams: several streams instead of `stream`, each as a field of its own name; or field
                 -> stream, for fields of other names.
-            history: number of rows to read before each window, by field of `streams`.
+            history: number of rows to read before each window of (B, 2), by field of `streams`.
 
         Labels are relative to the crop that the network of `stream`, or of the first of `streams`,
         saw; without a stream, to the crop of the track's box. Where that crop was mirrored, labels,
@@ -377,6 +425,24 @@ class Split(OpenSplit):
         """
         chosen = StreamFields.parse(stream, streams, history)
         return Batch(self, np.asarray(windows), chosen).read(fields, dtype, out)
+
+
+def _count_times(seqlen: int | None, seconds: float | None, rate: float | None) -> int:
+    """The number of times in a window of `seconds` at `rate`. Raises ValueError as
+    `Split.windows`.
+    """
+    if seqlen is not None:
+        raise ValueError(f"expected seqlen, or seconds and rate; found both: {seqlen}, {seconds}")
+    for name, value in (("seconds", seconds), ("rate", rate)):
+        if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+    n_times = round(float(seconds or 0) * float(rate or 0))
+    if n_times < 3:  # (W, 2) are ranges
+        raise ValueError(
+            f"seconds * rate: expected at least 3 rows in a window, found {n_times}: "
+            f"{seconds} s at {rate} a second"
+        )
+    return n_times
 
 
 def _restore(commit: Commit, streams: Mapping[str, Commit], finders: Sequence[FindMirror]) -> Split:

@@ -32,7 +32,7 @@ class TorchWindows(Dataset[_Item]):
     Worker processes open the splits again, in the same commits.
 
     Args:
-        windows: of each split, (W, 2) of [start, stop) rows, all of one length.
+        windows: of each split, (W, 2) of [start, stop) rows, all of one length, or (W, T) rows.
         dtype: of features.
         reading: the arguments `stream`, `fields`, `streams` and `history` of `Split.read`.
     """
@@ -53,19 +53,20 @@ class TorchWindows(Dataset[_Item]):
         self._reading = {**reading, "dtype": dtype}
         self._splits = list(splits)
         self._windows = list(windows)
-        self._rows = np.concatenate(self._windows)  # (W, 2) of all splits, one after the other
-        self._split_of = np.repeat(np.arange(len(splits)), [len(chosen) for chosen in windows])
         self._process = os.getpid()
         for split, chosen in zip(splits, windows, strict=True):
             Batch(split, chosen, streams)  # checks the windows
             for stream in streams.streams:
                 split.open_stream(stream)  # so that workers open the same commit
         self._require_equal_items()
+        # (W, 2) or (W, T) of all splits, one after the other
+        self._rows = np.concatenate(self._windows)
+        self._split_of = np.repeat(np.arange(len(splits)), [len(chosen) for chosen in windows])
 
     @property
     def windows(self) -> Ranges | list[Ranges]:
-        """The windows (W, 2), [start, stop) rows, in the order of the items; of several splits, a
-        list with those of each.
+        """The windows, (W, 2) of [start, stop) rows or (W, T) rows, in the order of the items; of
+        several splits, a list with those of each.
         """
         return self._windows[0] if len(self._splits) == 1 else self._windows
 
@@ -101,9 +102,15 @@ class TorchWindows(Dataset[_Item]):
 
     def _require_equal_items(self) -> None:
         """Raise ValueError if items of the splits would differ in form."""
-        lengths = np.unique(np.diff(self._rows)).tolist()
-        if len(lengths) > 1:
-            raise ValueError(f"windows: expected one length, found {lengths} rows")
+        forms = {windows.shape[1] for windows in self._windows}
+        if len(forms) > 1:
+            raise ValueError(
+                f"windows: expected (W, 2) or (W, T) of all splits, found (W, {forms})"
+            )
+        if forms == {2}:
+            lengths = np.unique(np.diff(np.concatenate(self._windows))).tolist()
+            if len(lengths) > 1:
+                raise ValueError(f"windows: expected one length, found {lengths} rows")
         first = None
         for split in self._splits:
             read = split.read(np.empty((0, 2), np.int64), **self._reading)
