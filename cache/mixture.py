@@ -9,7 +9,7 @@ windows step k gets depends only on the seed and k, so any process can make the 
     A part with 2 windows a step has an endless random sequence of windows (`Draws`).
     Step 5 takes draws 10 and 11 of it.
     Rank 1 of 2 reads every second one of these (its rank slice): draw 11.
-    {"3d": [Pick(split="3dpw/train", starts=[480], rows=slice(0, 1), copy=0)]}
+    {"3d": [Pick(split="3dpw/train", windows=[[480, 496]], rows=slice(0, 1), copy=0)]}
 
 In a part with *copies* of streams, a second random number chooses the copy that a window reads.
 The copy is read as the fields of the part's own stream.
@@ -101,9 +101,14 @@ class Pick(NamedTuple):
     """The windows of one split (and one copy of its streams) in one part of a batch."""
 
     split: str
-    starts: Ints  # (b,) first rows, ascending
+    windows: Ints  # (b, 2) or (b, T) as of `Split.windows`, ascending
     rows: slice  # where these windows are in the part's arrays, along B
     copy: int = 0  # number in the part's `copy_streams`
+
+    @property
+    def starts(self) -> Ints:
+        """(b,) first rows."""
+        return self.windows[:, 0]
 
 
 _Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
@@ -114,7 +119,7 @@ class Mixture:
 
     Within a part, windows are sorted by split, copy and row, so that each split is read in one go.
     With `world_size` ranks, window i of a step, counted through all parts, is for rank i %
-    world_size.
+    world_size. With a `rate`, windows are of `seqlen` times, `rate` a second.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape;
     ValueError for a rank that is not below world_size, and as Draws does.
@@ -128,10 +133,12 @@ class Mixture:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        rate: float | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
         self.seqlen = seqlen
+        self.rate = rate
         self.parts = {part.name: part for part in parts}
         self._windows: dict[str, _PartWindows] = {}  # by part
         n_before = 0  # windows of the earlier parts in a step
@@ -139,7 +146,7 @@ class Mixture:
             # Window i of the part is window n_before + i of the step. It is for this rank if
             # (n_before + i) % world_size == rank.
             share = slice((rank - n_before) % world_size, None, world_size)
-            self._windows[part.name] = _PartWindows(part, seqlen, seed, share)
+            self._windows[part.name] = _PartWindows(part, seqlen, rate, seed, share)
             n_before += part.count
         self.sizes = {name: windows.size for name, windows in self._windows.items()}
         """Windows per step of this rank, by part."""
@@ -174,12 +181,12 @@ class Mixture:
         return dict(out)
 
     def stream_rows(self) -> StreamRows:
-        """The rows that the windows of all parts with streams need, without history."""
+        """The rows that the windows of all parts with streams need, without history and `rate`."""
         starts = defaultdict[str, list[Ints]](list)
         for windows in self._windows.values():
             if windows.part.streams:
-                for split, first_rows in windows.starts.items():
-                    starts[split].append(first_rows)
+                for split, rows in windows.rows.items():
+                    starts[split].append(rows[:, 0])
         joined = {split: np.concatenate(first_rows) for split, first_rows in starts.items()}
         return StreamRows(joined, self.seqlen)
 
@@ -192,11 +199,13 @@ class _PartWindows:
         share: this rank's windows among the `count` windows of a step.
     """
 
-    def __init__(self, part: MixturePart, seqlen: int, seed: int, share: slice) -> None:
+    def __init__(
+        self, part: MixturePart, seqlen: int, rate: float | None, seed: int, share: slice
+    ) -> None:
         self.part = part
-        self.starts = _window_starts(part, seqlen)
-        """First rows of all windows, by split."""
-        self.counts = {split: len(first_rows) for split, first_rows in self.starts.items()}
+        self.rows = _rows_of_windows(part, seqlen, rate)
+        """Rows of all windows, by split: (W, 1) the first ones; with a rate (W, T) all."""
+        self.counts = {split: len(rows) for split, rows in self.rows.items()}
         self.size = len(range(part.count)[share])
         """Windows per step of this rank."""
         self._seqlen = seqlen
@@ -222,14 +231,15 @@ class _PartWindows:
         picks = []
         end = 0
         n_before = 0  # windows of the earlier splits
-        for split, starts in self.starts.items():
-            stop = n_before + len(starts)
+        for split, all_rows in self.rows.items():
+            stop = n_before + len(all_rows)
             is_of_split = (n_before <= windows) & (windows < stop)
             for copy in range(n_copies):
                 chosen = windows[is_of_split & (copies == copy)] - n_before
                 if len(chosen):
                     rows = slice(end, end + len(chosen))
-                    picks.append(Pick(split, np.sort(starts[chosen]), rows, copy))
+                    drawn = self._windows(all_rows[np.sort(chosen)])
+                    picks.append(Pick(split, drawn, rows, copy))
                     end = rows.stop
             n_before = stop
         return picks
@@ -250,12 +260,17 @@ class _PartWindows:
 
         Returns the arrays (b, T, ...) by field.
         """
-        windows = np.stack([pick.starts, pick.starts + self._seqlen], axis=1)
         streams = self.part.copy_streams[pick.copy]
         split = self.part.splits[pick.split]
         return split.read(
-            windows, fields=fields, out=out, streams=streams, history=self.part.history
+            pick.windows, fields=fields, out=out, streams=streams, history=self.part.history
         )
+
+    def _windows(self, rows: Ints) -> Ints:
+        """Some of `rows` as windows, as `Split.read` takes them."""
+        if rows.shape[1] != 1:
+            return rows
+        return np.concatenate([rows, rows + self._seqlen], axis=1)
 
     def _find_fields(self) -> dict[str, _Form]:
         """Read one window of each split and copy for the shape and dtype of each field."""
@@ -268,7 +283,7 @@ class _PartWindows:
             dtypes = {}  # of features, as stored
             for stream, copied in part.copy_streams[copy].items():
                 dtypes[stream] = part.splits[split].open_stream(copied).manifest["dtype"]
-            pick = Pick(split, self.starts[split][:1], slice(1), copy)
+            pick = Pick(split, self._windows(self.rows[split][:1]), slice(1), copy)
             for name, array in self.read(pick, part.fields).items():
                 dtype = np.dtype(dtypes.get(name, array.dtype))
                 shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
@@ -283,26 +298,31 @@ class _PartWindows:
         return fields
 
 
-def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
-    """First rows of all windows of a part, by split. Raises CacheError if there is no window."""
-    starts = {}
+def _rows_of_windows(part: MixturePart, seqlen: int, rate: float | None) -> dict[str, Ints]:
+    """Rows of all windows of a part, by split: (W, 1) the first ones; with a rate (W, T) all.
+    Raises CacheError if there is no window.
+    """
+    length: dict[str, Any] = {"seqlen": seqlen}
+    if rate is not None:
+        length = {"seconds": seqlen / rate, "rate": rate}
+    rows = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
         # every stream and copy, once each: a window must have features in all of them
         streams: dict[str, None] = {}
         for copies in part.copy_streams:
             streams |= dict.fromkeys(copies.values())
-        windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
-        first_rows = windows[:, 0]
+        windows = split.windows(stride=stride, tail=part.tail, streams=tuple(streams), **length)
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
-        starts[name] = first_rows[find_ranges(first_rows, *left_out.T) < 0]
-    if not any(map(len, starts.values())):
+        of_part = windows if rate is not None else windows[:, :1]
+        rows[name] = of_part[find_ranges(windows[:, 0], *left_out.T) < 0]
+    if not any(map(len, rows.values())):
         raise CacheError(
             f"{part.name}: expected windows of {seqlen} frames, found none in "
             f"{', '.join(part.splits) or 'no splits'} (stream {', '.join(part.streams) or None}). "
             "Convert and extract these splits, or choose others."
         )
-    return starts
+    return rows
 
 
 class Draws:

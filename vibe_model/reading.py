@@ -1,12 +1,47 @@
-"""How a model reads an extra feature stream, beside its main one."""
+"""Which splits, tracks, windows and extra feature streams a model reads."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.errors import ConfigError
 from pipeline.people.skeletons import Array
+
+# An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
+# pattern: "h36m/train" or "h36m/train:S5*". `select_tracks` describes patterns.
+
+
+def split_of(entry: str) -> str:
+    """The split of such an entry: h36m/train."""
+    return entry.partition(":")[0]
+
+
+def pattern_of(entry: str) -> str:
+    """The pattern of tracks in such an entry: S5*; "" without one."""
+    return entry.partition(":")[2]
+
+
+def window_length(seqlen: int, seconds: float | None, rate: float | None) -> dict[str, Any]:
+    """How long windows are, as arguments of `Split.windows`. Raises ConfigError for a
+    contradiction.
+    """
+    if seconds is None and rate is None:
+        return {"seqlen": seqlen}
+    if seconds is None or rate is None:
+        raise ConfigError(
+            f"seconds, rate: expected both, found {seconds} and {rate}", "seconds", "rate"
+        )
+    if seqlen != round(seconds * rate):
+        raise ConfigError(
+            f"seqlen: expected seconds x rate, {round(seconds * rate)}, found {seqlen}. Set all "
+            "three",
+            "seqlen",
+            "seconds",
+            "rate",
+        )
+    return {"seconds": seconds, "rate": rate}
 
 
 class Reading(NamedTuple):

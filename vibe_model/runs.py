@@ -69,11 +69,14 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
 def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
     """16 hex digits that are equal for runs that must give the same numbers.
 
-    They depend on the model's VERSION, on all settings that are not NEUTRAL, and on
-    `RunConfig.inputs`.
+    They depend on the model's VERSION, on all settings that are not NEUTRAL, of those ADDED later
+    on the ones that are set, and on `RunConfig.inputs`.
     """
     settings = config.as_dict()
-    decisive = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
+    unset = {name for name in config.ADDED if settings.get(name) is None}
+    decisive = {
+        name: value for name, value in settings.items() if name not in config.NEUTRAL | unset
+    }
     parts = {**config.VERSION, "settings": decisive, "inputs": config.inputs(splits)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

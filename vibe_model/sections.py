@@ -21,7 +21,8 @@ from pipeline.settings.sections import Settings, SettingValue, stream_of
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
-from vibe_model.settings import SPIN, RunConfig, VideoConfig, split_of
+from vibe_model.reading import split_of
+from vibe_model.settings import SPIN, RunConfig, VideoConfig
 from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 
 C = TypeVar("C", bound=RunConfig)

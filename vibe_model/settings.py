@@ -39,7 +39,7 @@ from pydantic.dataclasses import dataclass
 import cache
 from pipeline.errors import ConfigError, invalid_setting
 from vibe_model.digests import content_digest, file_digest, folder_digest
-from vibe_model.reading import Reading
+from vibe_model.reading import Reading, pattern_of, split_of, window_length
 
 if TYPE_CHECKING:
     from cache import Split
@@ -65,19 +65,6 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 
 SPIN: Final = "SPIN's"  # of `usual_start`
 
-# An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
-# pattern: "h36m/train" or "h36m/train:S5*". `select_tracks` describes patterns.
-
-
-def split_of(entry: str) -> str:
-    """The split of such an entry: h36m/train."""
-    return entry.partition(":")[0]
-
-
-def _pattern_of(entry: str) -> str:
-    """The pattern of tracks in such an entry: S5*; "" without one."""
-    return entry.partition(":")[2]
-
 
 @dataclass(
     frozen=True,
@@ -94,6 +81,8 @@ class RunConfig:
     # Settings that do not affect results, such as paths, and how often the state is saved. The
     # fingerprint does not have them.
     NEUTRAL: ClassVar[frozenset[str]]
+    # Settings of later versions: part of the fingerprint only if they are set.
+    ADDED: ClassVar[frozenset[str]] = frozenset({"seconds", "rate"})
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
     # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox",
@@ -110,6 +99,10 @@ class RunConfig:
 
     seqlen: PositiveInt = 16  # frames in a training window
     stride: PositiveInt = 16  # frames from one window's start to the next
+    # Windows of equal times, with the next: seqlen = seconds x rate. Slower tracks have none;
+    # `stride` counts frames of the rate. Validation and evaluation take all frames.
+    seconds: PositiveFloat | None = None
+    rate: PositiveFloat | None = None  # frames a second of a training window; unset: the clip's own
     # by split, where it differs from `stride`
     strides: Mapping[str, PositiveInt] = field(default_factory=dict)
     # By split: how often its windows are drawn, relative to other splits of the same part of a
@@ -152,6 +145,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name: expected the name of a folder, found {self.name!r}", "name")
+        window_length(self.seqlen, self.seconds, self.rate)  # raises ConfigError
         self.check_consistency()
 
     def check_consistency(self) -> None:
@@ -178,13 +172,13 @@ class RunConfig:
 
     def tracks_of(self, entry: str) -> str:
         """Pattern of the tracks that an entry of `validation` names."""
-        return _pattern_of(entry) or "*"
+        return pattern_of(entry) or "*"
 
     def left_out(self, split: str) -> tuple[str, ...]:
         """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
         patterns = []
         for entry in (*getattr(self, "leave_out", ()), *self.validation):
-            pattern = _pattern_of(entry)
+            pattern = pattern_of(entry)
             if pattern and split_of(entry) == split:
                 patterns.append(pattern)
         return tuple(patterns)
@@ -431,7 +425,7 @@ class VideoConfig(RunConfig):
 
     def tracks_of(self, entry: str) -> str:
         """Pattern of the evaluated tracks, for an entry of `validation` or `evaluation`."""
-        return _pattern_of(entry) or self.tracks.get(split_of(entry), "*")
+        return pattern_of(entry) or self.tracks.get(split_of(entry), "*")
 
     @property
     def evaluated(self) -> dict[str, str]:

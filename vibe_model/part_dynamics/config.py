@@ -32,6 +32,8 @@ class PartDynamicsConfig(VideoConfig):
 
     VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 3}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
+    # no windows of a rate: homographies are of consecutive frames
+    FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"seconds", "rate"}
     MODEL: ClassVar[str] = "part_dynamics"
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {
         "embedding": ("TrainPrVIPE", "uncertainty_weight = 0")

@@ -68,13 +68,16 @@ class FeatureTable:
         if hold == "none":
             return _LoadedFeatures(None, NOT_IN_MEMORY)
         report = report or (lambda *_: None)
+        kind = "windows of a rate" if mixture.rate is not None else ""
         if any(part.copies for part in mixture.parts.values()):
+            kind = "several copies of features"
+        if kind:
             if hold != "auto":
                 raise ConfigError(
-                    f"hold = {hold}: expected features without copies, found several of a "
-                    "window's, which are read with each batch. Use hold = auto or none."
+                    f"hold = {hold}: expected consecutive frames and features without copies, "
+                    f"found {kind}, which are read with each batch. Use hold = auto or none."
                 )
-            where = f"{NOT_IN_MEMORY}: there are several copies"
+            where = f"{NOT_IN_MEMORY}: there are {kind}"
             report(where, 0, 0)
             return _LoadedFeatures(None, where)
 

@@ -41,9 +41,8 @@ def mixture_of(
             f"{config.batch_size}"
         )
     parts = [_mixture_part(config, name, splits) for name in config.parts]
-    mixture = Mixture(
-        parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
-    )
+    share = {"rank": rank, "world_size": world_size}
+    mixture = Mixture(parts, seqlen=config.seqlen, rate=config.rate, seed=config.seed, **share)
     _require_training_joints(mixture)
     return mixture
 

@@ -38,7 +38,8 @@ from vibe_model.evaluation.evaluate import (
 from vibe_model.evaluation.protocols import Protocol
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings import VideoConfig, split_of
+from vibe_model.reading import split_of
+from vibe_model.settings import VideoConfig
 from vibe_model.stand_in import require_one_kind
 from vibe_model.trained import load_body
 from vibe_model.training.data import TrainingBatch, TrainingBatches

@@ -263,6 +263,8 @@ OF_VIBE: Final = (
     "runs",
     "validation",
     "seqlen",
+    "seconds",
+    "rate",
     "stride",
     "strides",
     "window_weights",

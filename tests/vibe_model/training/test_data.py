@@ -163,9 +163,31 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1")
 
-    with pytest.raises(ConfigError, match="hold = ram: expected features without copies"):
+    with pytest.raises(ConfigError, match=r"hold = ram: expected .* features without copies"):
         TrainingBatches(OfEither(**vars(plain)), on_disk, hold="ram")
     assert TrainingBatches(OfEither(**vars(plain)), on_disk, hold="auto").table is None
+
+
+def test_windows_of_a_rate_are_trained_on(mixed, on_disk):
+    config = replace(mixed, seconds=0.32, rate=12.5)  # of 25 frames a second
+    batches = TrainingBatches(config, on_disk, hold="auto")
+    assert batches.table is None
+    for step in range(4):
+        picks, labels = batches.mixture.draw(step), batches[step]
+        of_video = [*picks["datasets_2d"], *picks["datasets_3d"]]
+        for pick in [*of_video, *picks["motion"]]:
+            np.testing.assert_array_equal(np.diff(pick.windows), 2)
+        expected = [
+            on_disk[pick.split].read(pick.windows, fields=["features"], dtype="float16")["features"]
+            for pick in of_video
+        ]
+        assert_array_equal(labels.labels["features"], np.concatenate(expected))
+        assert labels.real_theta.shape == (5, 4, 85)
+    with pytest.raises(ConfigError, match=r"hold = ram: .* found windows of a rate"):
+        TrainingBatches(config, on_disk, hold="ram")
+    for wrong in ({"seconds": 0.32}, {"rate": 12.5}, {"seconds": 0.64, "rate": 12.5}):
+        with pytest.raises(ConfigError, match=r"seconds, rate: .* both|seqlen: .* 8, found 4"):
+            replace(mixed, **wrong)
 
 
 def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):

@@ -36,6 +36,17 @@ def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, conf
     assert runs.fingerprint(config, splits | {"m/train": MemorySplit(9, [12, 8])}) != name
 
 
+def test_a_setting_of_a_later_version_renames_no_run_until_it_is_set(kind, config, splits):
+    earlier = {k: v for k, v in config.as_dict().items() if k not in ("seconds", "rate")}
+    assert type(config).from_dict(earlier) == config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(config), "as_dict", lambda _: earlier)
+        name = runs.fingerprint(config, splits)
+    assert runs.fingerprint(config, splits) == name
+    by_time = replace(config, seconds=config.seqlen / 25, rate=25)
+    assert runs.fingerprint(by_time, splits) != name
+
+
 @only_vibe
 def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, splits, tmp_path):
     names = set()

@@ -38,6 +38,8 @@ class PrVIPEConfig(RunConfig):
     # of `RunConfig` they are part of the runs' fingerprints and of the settings in best.pt.
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {
         "seqlen",
+        "seconds",
+        "rate",
         "strides",
         "window_weights",
         "tail",
