@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from torch.utils.data import DataLoader
 
 import cache
 from docs import setting_keys
@@ -66,6 +67,31 @@ def test_every_example_runs_or_says_that_it_does_not(file, folder, monkeypatch):
     run_examples(file)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torchdata's import of torch's old names
+def test_windows_resume_at_the_same_sample(folder, monkeypatch):
+    """By the permutation of the page; and by torchdata's loader, where it is installed."""
+    monkeypatch.chdir(folder)
+    page = ROOT / "docs/api/cache.md"
+    names = run_examples(page)
+    order, k = names["order"], names["k"]
+    windows = cache.torch_windows(
+        cache.open("demo/cache")["penn_action/train"], 4, 1, fields=["rows"]
+    )
+    starts = lambda loader: [row for batch in loader for row in batch["rows"][:, 0].tolist()]  # noqa: E731
+    order = np.random.default_rng([0, 3]).permutation(len(windows))
+    for n_workers in (0, 2):
+        loader = DataLoader(windows, batch_size=4, sampler=order[k:], num_workers=n_workers)
+        assert starts(loader) == windows.windows[order, 0].tolist()[k:]
+    pytest.importorskip("torchdata")
+    (example,) = re.findall(rf"^```{NOT_RUN}\n((?:.*\n)*?)```$", page.read_text(), re.MULTILINE)
+    names |= {"windows": windows}
+    exec(example, names)
+    seen = [names[name]["rows"][:, 0].tolist() for name in ("first", "second")]
+    assert len({*seen[0], *seen[1]}) == 4
+    rest = starts(names["resumed"])
+    assert len({*seen[0], *seen[1], *rest}) == len(windows)
+
+
 def run_examples(file):
     names = {"__name__": "example"}  # a page's examples build on earlier ones
     text = file.read_text()
@@ -76,6 +102,7 @@ def run_examples(file):
         )
         if block[1] == "python":
             exec(compile("\n" * line + block[2], file, "exec"), names)
+    return names
 
 
 @memo
