@@ -99,9 +99,9 @@ def timed_windows(
     """
     first, stop = runs.T
     # a time belongs to the run if its nearest row does
-    last_times = np.ceil((stop - first - 0.5) / steps)
-    last_times[~(steps >= LEAST_STEP)] = 0
-    n_times = last_times.astype(np.int64)
+    n_fitting = np.ceil((stop - first - 0.5) / steps)
+    n_fitting[~(steps >= LEAST_STEP)] = 0
+    n_times = n_fitting.astype(np.int64)
     # as windows of rows, if each time had a row and runs followed one another
     stops = np.cumsum(n_times)
     spans = np.stack([stops - n_times, stops], axis=1)

@@ -281,7 +281,7 @@ class VideoConfig(RunConfig):
 
     # The machine.
 
-    # share each batch, one GPU each; 0: one per GPU. A run resumes with the same number
+    # share each batch, one GPU each; 0: one per GPU. A run resumes with any number
     processes: NonNegativeInt = 1
     # bf16: matrix products in bfloat16, everything else in float32
     precision: Literal["fp32", "bf16"] = "fp32"

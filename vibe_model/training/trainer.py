@@ -143,8 +143,8 @@ class Trainer(ABC):
     """Base class: the networks with their optimisers, the training state, and how a step is done.
 
     A subclass adds `learners` and `losses`, and if it trains in several processes, `counts`. The
-    random numbers of step k depend only on the seed, k and the rank, so a resumed run draws the
-    same ones.
+    random numbers of step k, as of dropout, depend only on the seed, k and the rank, so a run that
+    resumes with as many processes draws the same ones.
     """
 
     learners: Mapping[str, Learner]  # by the network's name

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from tests.results import read_file
 from tests.trees import everything
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, prior_config, vibe_config, vibe_splits
-from vibe_model import TrainConfig, training
+from vibe_model import TrainConfig, runs, training
 from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches
 from vibe_model.training.process_group import ProcessGroup
@@ -57,7 +58,29 @@ video.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 """
 
 
-def launch(code, config, folder):
+# Each process notes, by step, which windows it trains on; all are killed at step 3.
+KILLED = """
+import json, os, signal, sys, torch
+torch.set_num_threads(1)
+from vibe_model import TrainConfig, training
+from vibe_model.training.trainer import Trainer
+torch.nn.Dropout.forward = lambda self, values: values
+train_step = Trainer.train_step
+def step(trainer, batch):
+    if "KILLED" in os.environ and trainer.state.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for kind, windows in (("video", batch.labels["features"]), ("motion", batch.real_theta)):
+        for window in windows.tolist():
+            line = json.dumps([trainer.state.step, kind, window])
+            with open(os.environ["NOTES"], "a") as file:
+                file.write(line + "\\n")
+    return train_step(trainer, batch)
+Trainer.train_step = step
+training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
+"""
+
+
+def launch(code, config, folder, processes=2, **variables):
     script = folder / "train.py"
     script.write_text(code)
     command = [
@@ -66,10 +89,10 @@ def launch(code, config, folder):
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node",
-        "2",
+        str(processes),
         str(script),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(
         [*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment
     )
@@ -107,6 +130,39 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_pat
     # The first of them writes.
     assert read_file(both / "metrics.json")["processes"] == 2
     assert len(list(both.glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_four_processes_resumes_with_one_and_two_at_the_same_windows(
+    few, tmp_path, without_dropout
+):
+    config = replace(few, batch_size=8, iterations=4, checkpoint_every=2)
+    answer = launch(KILLED, config, tmp_path, 4, KILLED="", NOTES=str(tmp_path / "four"))
+    assert answer.returncode != 0
+    splits = runs.open_splits(config)
+    assert state(runs.run_folder(config, splits))["training"]["step"] == 2
+    batches = TrainingBatches(config, splits)
+    expected = []
+    for step in range(len(batches)):
+        for kind, windows in (
+            ("video", batches[step].labels["features"]),
+            ("motion", batches[step].real_theta),
+        ):
+            expected += [[step, kind, window] for window in windows.tolist()]
+    undisturbed = training.run(replace(config, runs=tmp_path / "undisturbed"))
+    first = 2 * (len(expected) // len(batches))
+    for processes, begin in ((4, 0), (1, first), (2, first)):
+        notes = tmp_path / {4: "four", 1: "one", 2: "two"}[processes]
+        if processes != 4:
+            resumed = replace(config, runs=tmp_path / f"runs {processes}")
+            shutil.copytree(config.runs, resumed.runs)
+            answer = launch(KILLED, resumed, tmp_path, processes, NOTES=str(notes))
+            assert answer.returncode == 0, answer.stderr
+            assert_close(state(runs.run_folder(resumed)), state(undisturbed))
+        noted = sorted(json.loads(line) for line in notes.read_text().splitlines())
+        last = begin + len(noted)
+        assert noted == sorted(expected[begin:last])
+        assert last == (len(expected) if processes != 4 else 3 * first // 2)
 
 
 @pytest.mark.slow

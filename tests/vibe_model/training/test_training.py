@@ -293,7 +293,7 @@ def _change(**changes):
 @pytest.mark.parametrize(
     ("kind", "name", "damage", "reason"),
     [
-        ("vibe", "last.pt", _change(processes=2), "expected processes 1, found 2"),
+        ("vibe", "last.pt", _change(device="cuda"), "expected device cpu, found 'cuda'"),
         ("vibe", "last.pt", _change(numpy="1.0"), r"expected numpy \d+\.\d+, found '1\.0'"),
         ("prior", "last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
         (
