@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.clips.labels import text_files
+from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_joints
 from pipeline.clips.labels.label_content import LabelContent, Sizes
@@ -63,7 +63,9 @@ LEAST_REPEATED: Final = 2  # detections an identity
 MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
 
 _NUMBERED: Final = re.compile(
-    r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
+    r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})"
+    r"(?P<end>(?:_keypoints)?\.json|\.txt|(?:_data)?\.(?:npz|pkl|pickle))",
+    re.DOTALL,
 )
 
 
@@ -159,7 +161,12 @@ def read_results(
     `sizes`: returns the sizes that the clip's images may have. People in a file that states another
     image size are scaled to the first of them, with a note. joints: as of `read_detections`.
     """
-    if file.suffix.lower() in UNREAD:
+    suffix = file.suffix.lower()
+    with reading(file, "a file", do=DAMAGED):
+        is_of_sam = suffix in sam_3d_body.SUFFIXES and sam_3d_body.is_of_tool(file)
+    if is_of_sam:
+        return _read(Source(file, json=sam_3d_body.load(file)), sizes, joints)
+    if suffix in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
         with reading(file, expected, do=DAMAGED):
             program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
@@ -202,6 +209,8 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
             files = series.setdefault((match["name"], suffix), [])
             files.append((int(match["number"]), folder / name))
 
+    if any(suffix in (".json", ".txt") for _, suffix in series):  # other files are beside them
+        series = {key: files for key, files in series.items() if key[1] in (".json", ".txt")}
     # A file of results has the video's name, which may end in a number, too: it is no frame.
     for key, files in list(series.items()):
         if [file.stem for _, file in files] == [video]:

@@ -180,6 +180,7 @@ def _joints_by_spelling() -> dict[str, str]:
         "upper_neck": "neck",
         "head_top": "headtop",
         "top_head": "headtop",
+        "op_neck": "OP Neck",
     }
     for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
         for side in ("left", "right"):

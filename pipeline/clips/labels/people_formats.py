@@ -4,12 +4,12 @@ joint orders that its document fixes, and its row of docs/datasets/videos.md.  [
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.clips.labels import keypoints_json, mmpose, text_files
+from pipeline.clips.labels import keypoints_json, mmpose, sam_3d_body, text_files
 from pipeline.clips.labels.keypoints_json import has
 from pipeline.clips.labels.label_content import LabelContent
 from pipeline.files.formats.large_json import StreamedList
@@ -19,7 +19,7 @@ class Source(NamedTuple):
     """A clip's file of people, or its folder of files: one of these is what was found in it."""
 
     place: Path
-    json: Any = None  # as of `read_json`
+    json: Any = None  # as of `read_json`, or of `sam_3d_body.load`
     text: Any = None  # the first line of other text that is not blank; "" without one
     frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames
     persons: Sequence[Path] = ()  # TRC files of single people
@@ -72,6 +72,15 @@ FORMATS: Final = (
             source.json["instance_info"],
             source.json.get("meta_info"),
         ),
+    ),
+    PeopleFormat(
+        "SAM 3D Body",
+        "| SAM 3D Body: what `process_one_image` returns, saved as npz, pickle or JSON "
+        "([how](../results.md#sam-3d-body)) | `pred_keypoints_2d` of each person; a file for each "
+        "image, or one for all | 0; from `frame`, or the number at the end of the file's name | "
+        "`x y x y`, px | its 70, of which 24 are taken; score 1 | none |",
+        lambda source: _is_of_sam(source),
+        lambda source, _: sam_3d_body.sam_content(_sam_pages(source)),
     ),
     PeopleFormat(
         "OpenPose",
@@ -134,6 +143,20 @@ def format_of(source: Source) -> PeopleFormat:
         if candidate.recognises(source):
             return candidate
     raise keypoints_json.no_format(source.place, source.json)
+
+
+def _is_of_sam(source: Source) -> bool:
+    """Whether the file, or that of the first frame, is SAM 3D Body's."""
+    file = source.frames[0][1] if source.frames else source.place
+    return file.is_file() and sam_3d_body.is_of_tool(file)
+
+
+def _sam_pages(source: Source) -> Iterator[tuple[int | None, Path, object]]:
+    """Yield (frame, file, content) of files of one image; of one file, without a frame."""
+    if not source.frames:
+        yield None, source.place, source.json
+    for frame, file in source.frames:
+        yield frame, file, sam_3d_body.load(file)
 
 
 def _is_list(content: Any, is_entry: Callable[[Any], bool]) -> bool:

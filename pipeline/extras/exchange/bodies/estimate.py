@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from pipeline.clips.labels.sam_3d_body import TOOL, number_of
 from pipeline.datasets.labels.smpl import load_smplx_rest_joints
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw.files import whole_file_digest
@@ -40,6 +41,9 @@ _OF_FRAMES: Final = (  # fields with one row for each frame
     "extrinsics",
     "world_root",
     "world_place",
+    "joints",
+    "projected",
+    "focals",
 )
 
 
@@ -57,7 +61,8 @@ class BodyEstimate:
     betas: Doubles  # (N, 10)
     # (N, 3) m in the camera; None: only `crop_camera`
     trans: Doubles | None = None
-    # (3, 3) px; None: the tool assumes the image's diagonal as focal length, and the image's centre
+    # (3, 3) px, or (N, 3, 3); None: the tool assumes the image's diagonal as focal length, and the
+    # image's centre
     intrinsics: Doubles | None = None
     size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
     # the tool may have resized the images and left out frames; `convert_to_clip` undoes both
@@ -72,6 +77,11 @@ class BodyEstimate:
     world_root: Doubles | None = None
     world_place: Doubles | None = None
     is_place_of_hips: bool = False
+    # In place of a body, whose pose and betas are NaN then: (N, 49, 3) m in spin49 and the camera's
+    # axes, without `trans`; and all joints of the tool (N, J, 5), x y z m in the camera, x y px
+    joints: Doubles | None = None
+    projected: Doubles | None = None
+    focals: Doubles | None = None  # (N,) px, which the tool stated; NaN: it did not
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
     camera_file: Path | None = None  # which the tool wrote besides the person's file
 
@@ -91,6 +101,8 @@ class BodyEstimate:
         if self.tool == "PHALP":
             return file.name.partition(".")[0].removeprefix("demo_")
         folder = file.absolute().parent
+        if self.tool == TOOL and number_of(file.name) is None:
+            return file.stem
         if self.tool == "TRAM":
             folder = folder.parent
         return folder.name
@@ -167,6 +179,8 @@ class BodyEstimate:
             values = getattr(self, name)
             if values is not None:
                 chosen[name] = values[rows]
+        if self.intrinsics is not None and self.intrinsics.ndim == 3:
+            chosen["intrinsics"] = self.intrinsics[rows]
         dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + n_left_out}
         return replace(self, **chosen, dropped=dropped)
 
@@ -194,6 +208,8 @@ class BodyModels:
 
     def joints(self, estimate: BodyEstimate) -> Doubles:
         """Joints of the estimated bodies in spin49, (N, 49, 3) m, without translation."""
+        if estimate.joints is not None:
+            return estimate.joints
         if not estimate.is_smplx:
             return self.smpl.posed_joints(estimate.pose, estimate.betas)[0]
         assert self.smplx is not None

@@ -23,6 +23,7 @@ import numpy as np
 
 import cache
 from pipeline.cli.text import count
+from pipeline.clips.labels.sam_3d_body import TOOL
 from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
@@ -39,6 +40,7 @@ from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 
 VERSION: Final = 6  # raised whenever the same files would give other labels; 6: one world a run
+JOINT_LABELS: Final = ("kp_3d", "has_3d")  # also, if a file has joints in place of bodies
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
@@ -96,6 +98,7 @@ def import_bodies(
         cache.CacheError: the split is missing in `clips`, or another process writes it.
     """
     split = cache.open(clips)[name]
+    files = [*itertools.chain.from_iterable(map(_files_in, files))]
     if bodies.smpl.is_stand_in != split.manifest["stand_in"]:
         raise StandInMixed(f"{name}: the clips or the body are demo data. Use both or none.")
     if split.extra or not set(_TRUTH).isdisjoint(split.columns):
@@ -119,9 +122,10 @@ def import_bodies(
         return _ImportedBodies(is_written=False)
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
-    with cache.SplitWriter(
-        root, name, columns=[*split.columns, *LABELS], plan=plan, extra=EXTRA
-    ) as writer:
+    columns = [*split.columns, *LABELS]
+    if _have_joints(by_clip):
+        columns += JOINT_LABELS
+    with cache.SplitWriter(root, name, columns=columns, plan=plan, extra=EXTRA) as writer:
         following = writer.begin(drop=to_drop)  # all other committed clips stay
         imported = _write_clips(following, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
@@ -129,6 +133,11 @@ def import_bodies(
             {"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting}
         )
     return imported
+
+
+def _files_in(file: Path) -> list[Path]:
+    """The files in a folder, as SAM 3D Body's of single images; or the file itself."""
+    return sorted(file.iterdir()) if file.is_dir() else [file]
 
 
 def _write_clips(
@@ -143,12 +152,16 @@ def _write_clips(
     Clips that a killed import of the same files has finished are in `following.journalled`: they
     are matched again for their notes and rows, but not appended again.
     """
+    has_joints = _have_joints(by_clip)
     by_video = itertools.groupby(split.tracks, lambda track: track.video)
     tracks = {video: list(group) for video, group in by_video}
     n_with_body = 0
     new_notes = {}
     for entry in entries:
-        labelled = [_LabelledTrack(split, track) for track in tracks.get(entry.name, ())]
+        labelled = [
+            _LabelledTrack(split, track, has_joints=has_joints)
+            for track in tracks.get(entry.name, ())
+        ]
         if entry.name in by_clip:
             size = entry.width, entry.height
             added = _add_bodies(by_clip[entry.name].files, labelled, size, bodies)
@@ -186,8 +199,8 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
             do = "Name the results' folder as the clip, as the tool does."
             raise RawDataError(file, "clip", expected, actual, do)
         clip = joined.setdefault(same[0], _Clip(first.tool, first.is_smplx))
-        has_file_a_person = clip.tool == first.tool == "TRAM"
-        if clip.files and not has_file_a_person:
+        has_several = clip.tool == first.tool in ("TRAM", TOOL)  # of a person, or of an image
+        if clip.files and not has_several:
             do = "Import one tool's results of a clip."
             raise RawDataError(file, "clip", "one file for a clip", f"also {clip.files[0]}", do)
         _require_size(file, first, sizes[same[0]])
@@ -248,7 +261,14 @@ def _add_fingerprint(
         "bodies": imported["estimates"].get(entry.name),
         "body": body,
     }
+    if _have_joints(by_clip):  # other columns: all clips are written anew
+        inputs["columns"] = JOINT_LABELS
     return replace(entry, fingerprint=cache.fingerprint(inputs))
+
+
+def _have_joints(by_clip: Mapping[str, _Clip]) -> bool:
+    """Whether a clip has 3D joints in place of bodies."""
+    return any(clip.tool == TOOL for clip in by_clip.values())
 
 
 def _require_same_files(
@@ -354,12 +374,15 @@ class _LabelledTrack:
     SMPL's columns as they are; no imported row is `valid`, as that is for labels.
     """
 
-    def __init__(self, split: cache.Split, record: cache.TrackRecord) -> None:
+    def __init__(self, split: cache.Split, record: cache.TrackRecord, *, has_joints: bool) -> None:
         self.record = record
         self.n_rows = record.stop - record.start
         self.columns: dict[str, Array] = {}
         for name in split.columns:
             self.columns[name] = np.array(split.rows(name, record.start, record.stop))
+        if has_joints:
+            self.columns["kp_3d"] = self._unknown(len(JOINTS["spin49"]), 4)
+            self.columns["has_3d"] = np.zeros(self.n_rows, np.uint8)
         self.columns["pose"] = self._unknown(N_POSE)
         self.columns["betas"] = self._unknown(N_BETAS)
         self.columns["trans"] = self._unknown(3)
@@ -377,7 +400,8 @@ class _LabelledTrack:
     def keypoints(self) -> Keypoints:
         """The track's 2D joints, with which bodies are compared."""
         columns = self.columns
-        return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
+        height = columns["bbox"][:, 3]
+        return Keypoints(columns["frame_index"], columns["kp_2d"], height, self.record.name)
 
     def fill(self, match: TrackMatch, pose: Doubles, extrinsics: Doubles | None) -> int:
         """Write a person's bodies on the track into the rows of their frames that have no body yet,
@@ -394,7 +418,10 @@ class _LabelledTrack:
 
         self.has_body[track_rows] = True
         cameras = self.extra.setdefault("intrinsics", self._unknown(3, 3))
-        cameras[track_rows] = match.intrinsics
+        of_rows = match.intrinsics
+        if of_rows.ndim == 3:
+            of_rows = of_rows[rows]
+        cameras[track_rows] = of_rows
         if extrinsics is not None:
             to_camera = self.extra.setdefault("extrinsics", self._unknown(4, 4))
             to_camera[track_rows] = extrinsics[rows]
@@ -402,7 +429,15 @@ class _LabelledTrack:
             self.world[track_rows] = self.world.max() + 1 if has_own_world else 1
             self.extra["up"] = WORLD_UP
 
-        if estimate.is_smplx:
+        if estimate.joints is not None:
+            hips = estimate.joints[rows][:, HIPS].mean(axis=1)
+            joints = estimate.joints[rows] - hips[:, None]
+            is_known = np.isfinite(joints).all(axis=2, keepdims=True)
+            labelled = np.concatenate([np.where(is_known, joints, 0), is_known], axis=2)
+            self.columns["kp_3d"][track_rows] = labelled
+            self.columns["has_3d"][track_rows] = 1
+            self.columns["trans"][track_rows] = match.trans[rows] + hips
+        elif estimate.is_smplx:
             labels = smplx_labels(pose[rows], estimate.betas[rows])
             labels["smplx_trans"] = match.trans[rows].astype(np.float32)
             for name, values in labels.items():

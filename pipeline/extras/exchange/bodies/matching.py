@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
+from pipeline.extras.exchange.bodies.people_in_frames import split_by_track, with_cameras
 from pipeline.extras.exchange.bodies.tools import read_estimates
 from pipeline.people.cameras import project
 from pipeline.people.estimates import BodyFit
@@ -48,6 +49,7 @@ class Keypoints:
     frame_index: Ints
     kp_2d: Doubles
     height: Doubles
+    name: str = "track"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,30 +96,55 @@ def match_people(
     matches: list[TrackMatch] = []
     notes: list[str] = []
     misfits: list[RawDataError] = []  # of people who lie only beside tracks
-    for file in files:
-        for stored in read_estimates(file):
-            estimate = stored.convert_to_clip(size, fps)
-            n_stored = len(estimate.frames) + sum(estimate.dropped.values())
-            for reason, n in estimate.dropped.items():
-                notes.append(f"{estimate.name}: {n} of {n_stored} estimates left out: {reason}")
-            joints = models.joints(estimate)
-            fitted = fit(estimate, joints, tracks, size)
-            if np.isnan(fitted.distance):
-                notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
-            elif fitted.distance > REFUSED:
-                actual = _describe_misfit(estimate, fitted)
-                notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
-                if not ELSEWHERE < fitted.distance < np.inf:
-                    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-                    do = "Put it right in the tool's settings, or leave the file out."
-                    misfits.append(RawDataError(file, "projection", expected, actual, do))
-            else:
-                matches_of_person = _match_tracks(fitted, estimate, joints, size)
-                notes += _note_rows_without_body(estimate, fitted, matches_of_person)
-                matches += matches_of_person
+    for file, estimate in _estimates(files, tracks, size, fps, notes):
+        n_stored = len(estimate.frames) + sum(estimate.dropped.values())
+        for reason, n in estimate.dropped.items():
+            notes.append(f"{estimate.name}: {n} of {n_stored} estimates left out: {reason}")
+        joints = models.joints(estimate)
+        fitted = fit(estimate, joints, tracks, size)
+        if np.isnan(fitted.distance):
+            notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
+        elif fitted.distance > REFUSED:
+            actual = _describe_misfit(estimate, fitted)
+            notes.append(f"no track lies within {REFUSED:.0%}, but {actual}")
+            if not ELSEWHERE < fitted.distance < np.inf:
+                expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+                do = "Put it right in the tool's settings, or leave the file out."
+                misfits.append(RawDataError(file, "projection", expected, actual, do))
+        else:
+            matches_of_person = _match_tracks(fitted, estimate, joints, size)
+            notes += _note_rows_without_body(estimate, fitted, matches_of_person)
+            matches += matches_of_person
     if misfits and not matches:
         raise misfits[0]
     return _MatchedPeople(sorted(matches, key=lambda match: match.distance), notes)
+
+
+def _estimates(
+    files: Sequence[Path],
+    tracks: Sequence[Keypoints],
+    size: tuple[int, int],
+    fps: float,
+    notes: list[str],
+) -> Iterator[tuple[Path, BodyEstimate]]:
+    """Yield each person with its file. Of people without identities, those on a track are one."""
+    in_frames = []
+    for file in files:
+        for estimate in read_estimates(file):
+            if estimate.joints is None:
+                yield file, estimate.convert_to_clip(size, fps)
+            else:
+                in_frames.append(with_cameras(file, estimate, size))
+
+    def distances(people: BodyEstimate) -> Doubles:
+        assert people.joints is not None
+        return fit(people, people.joints, tracks, size, name_cause=False).distances
+
+    if in_frames:
+        names = [track.name for track in tracks]
+        by_track = split_by_track(in_frames, distances, names, most=REFUSED, notes=notes)
+        for estimate in by_track:
+            yield files[0], estimate
 
 
 def _match_tracks(
@@ -185,11 +212,13 @@ def fit(
     joints: Doubles,
     tracks: Sequence[Keypoints],
     size: tuple[int, int],
+    *,
+    name_cause: bool = True,
 ) -> _ProjectionFit:
     """Compare projected bodies with the 2D joints of tracks, in the frames that both have.
 
     joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
-    of the clip.
+    of the clip. name_cause: whether to look for the cause of a distance beyond NOTED.
     """
     comparisons = [_JointComparison(joints, estimate, track, size) for track in tracks]
     margins: tuple[float, ...] = (1.0,)
@@ -201,7 +230,7 @@ def fit(
         distances = [comparison.distances(trans) for comparison in comparisons]
         fits.append(_ProjectionFit(np.reshape(distances, (len(tracks), len(joints))), margin))
     best = min(fits, key=lambda fitted: fitted.distance)
-    if not NOTED < best.distance < np.inf:
+    if not name_cause or not NOTED < best.distance < np.inf:
         return best
 
     trans = estimate.position(size, best.margin)
@@ -244,7 +273,9 @@ class _JointComparison:
         """Yield (cause, distance if it is corrected) for each known cause of a distance."""
         pelvis = self.joints[:, PELVIS]
         yield "the mid-hip's place is taken for a translation", self.distance(trans - pelvis)
-        if self.estimate.is_smplx:
+        if self.estimate.joints is not None:
+            pass
+        elif self.estimate.is_smplx:
             yield "a body of SMPL is taken for SMPL-X's", self.distance(trans - SMPLX_PELVIS)
         else:
             yield "a body of SMPL-X is taken for SMPL's", self.distance(trans + SMPLX_PELVIS)
@@ -263,7 +294,7 @@ class _JointComparison:
         keypoints, is_seen = self._compared_keypoints(rows_2d)
         camera = self.estimate.pixel_intrinsics(self.size)
         projected = self._project(trans, camera)[rows]
-        center = camera[:2, 2]
+        center = camera.reshape(-1, 3, 3)[0, :2, 2]
         ratio = _scale(projected - center, keypoints - center, is_seen)
         if ratio > 0:
             zoomed = (projected - center) * ratio + center
@@ -291,6 +322,8 @@ class _JointComparison:
         """Project the COMPARED joints, (N, J, 2) px; NaN for bodies over FARTHEST_M away."""
         is_near = np.all(np.abs(trans) <= FARTHEST_M, axis=1)  # comparisons with NaN are false
         places = np.where(np.expand_dims(is_near, 1), trans, np.nan)
+        if camera.ndim == 3:
+            camera = camera[:, None]
         return project(self.joints[:, COMPARED] + places[:, None], camera)
 
     def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:

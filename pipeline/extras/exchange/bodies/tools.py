@@ -17,8 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.clips.labels import sam_3d_body
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import N_BODY, BodyEstimate, pinhole
+from pipeline.extras.exchange.bodies.people_in_frames import read_estimate
 from pipeline.extras.exchange.pickled_arrays import RESULTS, RESULTS_AGAIN, load_results
 from pipeline.files.formats.arrays import numbers, reading
 from pipeline.files.formats.names import shown_names
@@ -30,7 +32,8 @@ from pipeline.people.smpl_files import N_BETAS, N_POSE
 CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 _READ: Final = (
-    "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's and TCMR's are read (docs/results.md)."
+    "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's, TCMR's and SAM 3D Body's are read "
+    "(docs/results.md)."
 )
 
 
@@ -38,6 +41,11 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     """The people in a result file, whatever its name, one at a time. Raises RawDataError and
     UnsafePickle.
     """
+    with reading(file, RESULTS, do=RESULTS_AGAIN):
+        is_of_sam = sam_3d_body.is_of_tool(file)
+    if is_of_sam:
+        yield read_estimate(file)
+        return
     content = load_results(file)
     keys = _keys_of(content)
     for needed, reader in _READERS:

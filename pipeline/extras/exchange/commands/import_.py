@@ -35,8 +35,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub, required=True)
     formats = (
         "vibe: a database file becomes a split; arrays: an array becomes a stream of an "
-        "existing split; bodies: results of GVHMR, WHAM, TRAM, PHALP, PromptHMR, VIBE or TCMR "
-        "become labels of the people in --clips"
+        "existing split; bodies: results of GVHMR, WHAM, TRAM, PHALP, PromptHMR, VIBE, TCMR "
+        "or SAM 3D Body become labels of the people in --clips"
     )
     add(
         "--format",

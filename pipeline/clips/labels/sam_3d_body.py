@@ -1,0 +1,189 @@
+"""Files that people save of SAM 3D Body: what its `process_one_image` returns.  [raw] -> tracks
+
+The tool itself writes no file. It returns a list with a dict for each person in an image, of which
+these keys are read, whatever the container (npz, pickle or JSON):
+
+    bbox (4) x y x y px    pred_keypoints_2d (70, 2) px    pred_keypoints_3d (70, 3) m, camera axes
+    pred_cam_t (3) m, which is added to them               focal_length px, in newer files
+
+A file has the people of one image, or of all: then each has its image's number, under one of FRAMES
+or in the name above it: {"000012.jpg": [person, person]}. The body itself (MHR's) is not read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from pipeline.clips.labels.joint_orders import JOINT_OF_SPELLING
+from pipeline.clips.labels.label_content import TWO_CORNERS, LabelContent
+from pipeline.clips.labels.label_values import label_error
+from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
+from pipeline.files.formats.arrays import load_json, numbers, read_npy_header, reading, whole_number
+from pipeline.files.formats.other_formats import ZIP
+from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
+from pipeline.files.raw.files import open_unbuffered, read_regular
+from pipeline.people.skeletons import JOINTS, Doubles, correspondence
+
+TOOL: Final = "SAM 3D Body"
+KEY: Final = "pred_keypoints_2d"
+SUFFIXES: Final = (".npz", ".pkl", ".pickle")  # of containers besides JSON
+FRAMES: Final = ("frame", "frame_index", "frame_id")  # keys of a person
+WRITE: Final = "docs/results.md has ten lines that write such files."
+_HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
+_NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?")  # at the end of a file's name
+_SIDES: Final = ("left", "right")
+_LIMBS: Final = ("shoulder", "elbow", "hip", "knee", "ankle")
+_FEET: Final = ("big_toe", "small_toe", "heel")
+# the order of its 70 joints; fingers by number
+NAMES: Final = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+    *(f"{side}_{joint}" for joint in _LIMBS for side in _SIDES),
+    *(f"{side}_{joint}" for side in _SIDES for joint in _FEET),
+    *(f"right_finger_{number}" for number in range(20)),
+    "right_wrist",
+    *(f"left_finger_{number}" for number in range(20)),
+    "left_wrist",
+    *("left_olecranon", "right_olecranon", "left_cubital_fossa", "right_cubital_fossa"),
+    *("left_acromion", "right_acromion", "op_neck"),
+)
+
+
+class SamPerson(NamedTuple):
+    """One person in one image."""
+
+    frame: int  # from 0
+    points: Doubles  # (70, 2) px
+    box: Doubles  # (2, 2) px, upper left and lower right corner
+    joints: Doubles  # (70, 3) m in camera axes
+    place: Doubles  # (3,) m, which is added to the joints
+    focal: float  # px; nan: not stored
+
+
+def is_of_tool(file: Path) -> bool:
+    """Whether a file has the tool's keys. Raises OSError."""
+    with open_unbuffered(file) as stream:
+        if not stream.read(1):
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(KEY.encode()) >= 0
+
+
+def load(file: Path) -> Any:
+    """The content of a file: dicts and lists of arrays. Raises RawDataError, and UnsafePickle."""
+    with reading(file, _HOLDS, do=WRITE):
+        data = read_regular(file)
+        if data.startswith(ZIP):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return {
+                    name.removesuffix(".npy"): _load_npy(file, archive.read(name))
+                    for name in archive.namelist()
+                }
+        if data[:1] == pickle.PROTO:
+            return ArrayUnpickler(file, io.BytesIO(data), ARRAYS, _HOLDS).load()
+    return load_json(file, do=WRITE)
+
+
+def _load_npy(file: Path, data: bytes) -> Any:
+    """An array; or the content of one of objects, whose pickle may name arrays alone."""
+    stream = io.BytesIO(data)
+    if not read_npy_header(stream).dtype.hasobject:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    return ArrayUnpickler(file, stream, ARRAYS, _HOLDS).load()
+
+
+def number_of(name: str) -> int | None:
+    """The number at the end of a file's name, without its ending; None without one.
+
+    >>> number_of("a/img_000012.jpg"), number_of("000003_data"), number_of("walk.npz")
+    (12, 3, None)
+    """
+    match = re.search(rf"{_NUMBER.pattern}$", name)
+    return int(match[1]) if match else None
+
+
+def read_people(file: Path, content: object, frame: int | None = None) -> Iterator[SamPerson]:
+    """The people in a file's content. frame: of a file of one image.
+
+    Raises RawDataError for other shapes, numbers that are not finite, and a person without a frame.
+    """
+    content = _listed(content)
+    if isinstance(content, list):
+        for entry in content:
+            yield from read_people(file, entry, frame)
+    elif isinstance(content, dict) and KEY not in content:
+        for name, entry in content.items():
+            yield from read_people(file, entry, number_of(str(name)) if frame is None else frame)
+    else:
+        yield _person(file, content, frame)
+
+
+def _listed(content: object) -> object:
+    """An array of objects as a list."""
+    if isinstance(content, np.ndarray) and content.dtype.hasobject:
+        return [*content.ravel()]
+    return content
+
+
+def _person(file: Path, content: Any, frame: int | None) -> SamPerson:
+    """Check a person's dict."""
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise label_error(file, "file", f"a dict with {KEY} for each person", found, WRITE)
+
+    def take(key: str, *shape: int) -> Doubles:
+        values = numbers(file, key, content.get(key), shape, do=WRITE)
+        if not np.isfinite(values).all():
+            raise label_error(file, key, "finite numbers", "NaN or infinity", WRITE)
+        return values
+
+    for key in FRAMES:
+        if key in content:
+            frame = whole_number(file, key, np.asarray(content[key]).item(), do=WRITE)
+    if frame is None or frame < 0:
+        expected = f"the image's number from 0: a key {FRAMES[0]}, or the end of the file's name"
+        raise label_error(file, FRAMES[0], expected, str(frame or "none"), WRITE)
+    focal = math.nan
+    if content.get("focal_length") is not None:
+        focal = float(numbers(file, "focal_length", np.ravel(content["focal_length"])[:1], (1,))[0])
+    return SamPerson(
+        frame,
+        take(KEY, len(NAMES), 2),
+        take("bbox", 4).reshape(2, 2),
+        take("pred_keypoints_3d", len(NAMES), 3),
+        take("pred_cam_t", 3),
+        focal,
+    )
+
+
+def sam_content(pages: Iterable[tuple[int | None, Path, object]]) -> LabelContent:
+    """The people of a clip, by (frame, file, content) of files of one image, or of one of all.
+    Raises RawDataError.
+    """
+    people = FoundPeople()
+    frames = list[int]()
+    for frame, file, content in pages:
+        if frame is not None:
+            frames.append(frame)
+        for person in read_people(file, content, frame):
+            points = np.column_stack([person.points, np.ones(len(NAMES))])
+            people.add(FoundPerson(person.frame, points, box=person.box))
+    return LabelContent(people, frames or None, joints=NAMES, box_form=TWO_CORNERS)
+
+
+def spin49_joints(joints: Doubles) -> Doubles:
+    """(N, 70, 3) m -> (N, 49, 3) m, NaN for those that it does not have."""
+    names = tuple(JOINT_OF_SPELLING.get(name, name) for name in NAMES)
+    from_columns, to_columns = correspondence(names, "spin49")
+    converted = np.full((len(joints), len(JOINTS["spin49"]), 3), np.nan)
+    converted[:, to_columns] = joints[:, from_columns]
+    return converted

@@ -1,0 +1,215 @@
+"""SAM 3D Body's joints: what people save of `process_one_image`, of planted people and of a real one."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import cache
+from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.labels.sam_3d_body import NAMES, read_people
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.extras.exchange.bodies.estimate import pinhole
+from pipeline.people.cameras import project
+from pipeline.people.skeletons import HIP, JOINTS
+from tests.hostile import Call
+from tests.made_splits import track_of, write_split
+from tests.pipeline.extras.exchange import planted_bodies as planted
+
+REAL = Path(__file__).parents[5] / "shared/data/sam_3d_body/img_subj00.npz"
+SPIN = JOINTS["spin49"]
+OURS = {"left": "l", "right": "r"}
+
+
+def name_of(joint):
+    """Our name of one of its joints; None if it is not among the 49."""
+    side, _, part = joint.partition("_")
+    candidates = (
+        joint,
+        f"{OURS.get(side)}{part}",
+        f"OP {side[0].upper()}{part.title().replace('_', '')}",
+    )
+    special = {"op_neck": "OP Neck"}.get(joint)
+    return special or next((name for name in candidates if name in SPIN), None)
+
+
+def person(number, t, focal=planted.DIAGONAL):
+    """The dict of a planted person in a frame: joints that are not among the 49 are at the nose."""
+    stored = planted.joints(number)[t]
+    nose = stored[SPIN.index("nose")]
+    joints = np.array([stored[SPIN.index(n)] if (n := name_of(j)) else nose for j in NAMES])
+    place = np.array([0.01, 0.02, 0.03])
+    joints = (joints - place).astype(np.float32)
+    cam_t = (planted.trans(number)[t] + place).astype(np.float32)
+    points = project(joints.astype(float) + cam_t, pinhole(focal, planted.SIZE))
+    low, high = points.min(axis=0), points.max(axis=0)
+    return {
+        "bbox": np.concatenate([low, high]).astype(np.float32),
+        "focal_length": np.float32(focal),
+        "pred_keypoints_2d": points,
+        "pred_keypoints_3d": joints,
+        "pred_cam_t": cam_t,
+        "mhr_model_params": np.zeros(204, np.float32),
+        "mask": None,
+    }
+
+
+def listed(t, focal=planted.DIAGONAL):
+    """Both people of a frame; in odd ones, the other one is first; in frame 3 the second is missing,
+    in frame 5 there is a third, far from all.
+    """
+    people = [person(0, t, focal), person(1, t, focal)][:: 1 - 2 * (t % 2)]
+    if t == 3:
+        people = [person(0, t, focal)]
+    if t == 5:
+        ghost = person(0, t, focal)
+        ghost["pred_cam_t"] = ghost["pred_cam_t"] + [0, 0, 30]
+        shown = ghost["pred_keypoints_3d"] + ghost["pred_cam_t"]
+        people.append(ghost | {"pred_keypoints_2d": project(shown, pinhole(focal, planted.SIZE))})
+    return people
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items() if key != "mask"}
+    return [plain(entry) for entry in value] if isinstance(value, list) else value.tolist()
+
+
+def save_images(folder, suffix, focal=planted.DIAGONAL):
+    """A file for each image, below walk/."""
+    below = folder / "walk"
+    below.mkdir(parents=True)
+    for t in range(planted.N):
+        file = below / f"img_{t:06d}{suffix}"
+        if suffix == ".npz":
+            np.savez(file, data=np.array(listed(t, focal), object))
+        elif suffix == ".pkl":
+            file.write_bytes(pickle.dumps(listed(t, focal)))
+        else:
+            file.write_text(json.dumps(plain(listed(t, focal))))
+    return below
+
+
+def save_all(folder, form):
+    """One file of all images."""
+    file = folder / f"walk.{form}"
+    if form == "json":
+        every = {f"img_{t:06d}.jpg": plain(listed(t)) for t in range(planted.N)}
+        file.write_text(json.dumps(every))
+    else:
+        every = [one | {"frame": t} for t in range(planted.N) for one in listed(t)]
+        file.write_bytes(pickle.dumps(every))
+    return file
+
+
+@pytest.mark.parametrize("form", [".npz", ".pkl", ".json", "json", "pkl"])
+def test_planted_people_get_their_joints_whoever_is_first(tmp_path, form):
+    planted.write_clips(tmp_path / "clips")
+    save = save_images if form.startswith(".") else save_all
+    made = planted.run(tmp_path, save(tmp_path, form))
+    notes = made.notes["walk.mp4"]
+    assert any("walk.mp4/0: 12 of 12 frames" in note for note in notes)
+    assert any("walk.mp4/1: 11 of 12 frames" in note for note in notes)
+    assert "SAM 3D Body: 1 person on no track, in frames [5]" in notes
+    assert any("walk.mp4/0: SAM 3D Body's lists have this person" in note for note in notes)
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    for number, track in enumerate(list(split.tracks)[:2]):
+        rows = np.delete(np.arange(planted.N), [3] * number)
+        read = {
+            n: split.rows(n, track.start, track.stop)[rows] for n in (*split.columns, "intrinsics")
+        }
+        assert read["has_3d"].all()
+        assert not read["valid"].any()
+        assert not read["has_smpl"].any()
+        known = [name in map(name_of, NAMES) for name in SPIN]
+        assert sum(known) == 24
+        assert_array_equal(read["kp_3d"][..., 3] > 0, np.tile(known, (len(rows), 1)))
+        assert not read["kp_3d"][:, HIP, :3].any()
+        in_camera = read["kp_3d"][..., :3] + read["trans"][:, None]
+        truth = (planted.joints(number) + planted.trans(number)[:, None])[rows]
+        assert np.abs(in_camera - truth)[:, known].max() < 1e-6  # m
+        assert np.abs(read["intrinsics"] - pinhole(planted.DIAGONAL, planted.SIZE)).max() < 1e-3
+        seen = project(in_camera[:, known], read["intrinsics"][:, None])
+        assert np.abs(seen - planted.keypoints(number).kp_2d[rows][:, known, :2]).max() < 1e-3
+    batch = split.read([[0, 12]], stream=None)
+    assert not batch["w_smpl"].any()
+
+
+def test_without_a_focal_length_it_is_the_one_that_fits(tmp_path):
+    planted.write_clips(tmp_path / "clips")
+    folder = save_images(tmp_path, ".pkl")
+    for t, file in enumerate(sorted(folder.iterdir())):
+        people = [{k: v for k, v in one.items() if k != "focal_length"} for one in listed(t)]
+        file.write_bytes(pickle.dumps(people))
+    planted.run(tmp_path, *sorted(folder.iterdir()))
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    cameras = split.rows("intrinsics", 0, 12)
+    assert np.abs(cameras - pinhole(planted.DIAGONAL, planted.SIZE)).max() < 1e-3
+    people = [one | {"pred_cam_t": one["pred_cam_t"] + [0.01, 0, 0]} for one in people]
+    file.write_bytes(pickle.dumps(people))
+    with pytest.raises(RawDataError, match=r"one focal length .*found \d.* px in frame 11"):
+        planted.run(tmp_path, folder)
+
+
+@pytest.mark.parametrize("form", [".npz", ".pkl", ".json", "json", "pkl"])
+def test_the_same_files_are_keypoints(tmp_path, form):
+    save = save_images if form.startswith(".") else save_all
+    place = save(tmp_path, form)
+    people = read_detections(place, "walk", lambda: [planted.SIZE])
+    assert people.n_persons == 2 * planted.N
+    assert not people.is_order_assumed
+    assert len(people.skeleton) == 24
+    assert people.frame_index.tolist() == list(range(planted.N))
+    columns = [SPIN.index(name) for name in people.skeleton]
+    for t in range(planted.N):
+        numbers = [0] if t == 3 else [0, 1][:: 1 - 2 * (t % 2)]
+        for number, found in zip(numbers, people.keypoints[t], strict=False):
+            expected = planted.keypoints(number).kp_2d[t, columns, :2]
+            assert np.abs(found[:, :2] - expected).max() < 1e-4
+            assert (found[:, 2] == 1).all()
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    file = tmp_path / "walk.pkl"
+    file.write_bytes(pickle.dumps(listed(0)))
+    with pytest.raises(RawDataError, match=r"walk\.pkl: 'frame': .* found none\. .*ten lines"):
+        read_detections(file, "walk", lambda: [planted.SIZE])
+    for changes, problem in (
+        ({"pred_keypoints_2d": np.zeros((69, 2))}, r"pred_keypoints_2d': .*\(70, 2\)"),
+        ({"pred_cam_t": np.array([0, 0, np.nan])}, "pred_cam_t': expected finite numbers"),
+        ({"frame": 1.5}, "frame': expected a whole number"),
+    ):
+        with pytest.raises(RawDataError, match=problem):
+            list(read_people(file, [person(0, 0) | {"frame": 0} | changes]))
+    file.write_bytes(pickle.dumps([person(0, 0), Call(print, "pred")]))
+    with pytest.raises(UnsafePickle):
+        read_detections(file, "walk", lambda: [planted.SIZE])
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is absent")
+def test_a_real_file_is_projected_within_a_ten_thousandth_of_a_pixel(tmp_path):
+    """Of an image of 1920 x 890, without its focal length."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/0.npz").symlink_to(REAL)
+    (one,) = read_people(REAL, dict(np.load(REAL)), 0)
+    found = read_detections(tmp_path / "real", "real", lambda: [(1920, 890)])
+    assert_allclose(found.keypoints[0][0][:15, :2], one.points[:15])
+    kp_2d = np.zeros((1, 49, 3), np.float32)
+    for name, point in zip(found.skeleton, found.keypoints[0][0], strict=True):
+        kp_2d[0, SPIN.index(name)] = point
+    low, high = one.box
+    box = np.concatenate([(low + high) / 2, high - low])[None].astype(np.float32)
+    columns = {"frame_index": np.arange(1), "bbox": box, "kp_2d": kp_2d}
+    entry = cache.VideoEntry(name="real.mp4", width=1920, height=890)
+    write_split(tmp_path / "clips", planted.NAME, [(entry, [track_of("real.mp4/0", columns)])])
+    planted.run(tmp_path, tmp_path / "real")
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    read = {name: split.rows(name, 0, 1) for name in ("kp_3d", "trans", "intrinsics")}
+    known = read["kp_3d"][0, :, 3] > 0
+    in_camera = read["kp_3d"][0, known, :3] + read["trans"]
+    seen = project(in_camera, read["intrinsics"])
+    assert np.abs(seen - kp_2d[0, known, :2]).max() < 5e-4  # of float32 columns
+    assert read["intrinsics"][0, 0, 0] == pytest.approx(2535.27, abs=0.01)
