@@ -29,17 +29,13 @@ def window_length(seqlen: int, seconds: float | None, rate: float | None) -> dic
     """
     if seconds is None and rate is None:
         return {"seqlen": seqlen}
-    if seconds is None or rate is None:
+    if round((seconds or 0) * (rate or 0)) != seqlen:
         raise ConfigError(
-            f"seconds, rate: expected both, found {seconds} and {rate}", "seconds", "rate"
-        )
-    if seqlen != round(seconds * rate):
-        raise ConfigError(
-            f"seqlen: expected seconds x rate, {round(seconds * rate)}, found {seqlen}. Set all "
-            "three",
-            "seqlen",
+            "seconds, rate: expected both, and seconds x rate = seqlen; found "
+            f"seconds = {seconds}, rate = {rate}, seqlen = {seqlen}",
             "seconds",
             "rate",
+            "seqlen",
         )
     return {"seconds": seconds, "rate": rate}
 

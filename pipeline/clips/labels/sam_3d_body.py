@@ -6,7 +6,7 @@ these keys are read, whatever the container (npz, pickle or JSON):
     bbox (4) x y x y px    pred_keypoints_2d (70, 2) px    pred_keypoints_3d (70, 3) m, camera axes
     pred_cam_t (3) m, which is added to them               focal_length px, in newer files
 
-A file has the people of one image, or of all: then each has its image's number, under one of FRAMES
+A file has the people of one image, or of all: then each has its image's number, under `frame`
 or in the name above it: {"000012.jpg": [person, person]}. The body itself (MHR's) is not read.
 """
 
@@ -37,7 +37,7 @@ from pipeline.people.skeletons import JOINTS, Doubles, correspondence
 TOOL: Final = "SAM 3D Body"
 KEY: Final = "pred_keypoints_2d"
 SUFFIXES: Final = (".npz", ".pkl", ".pickle")  # of containers besides JSON
-FRAMES: Final = ("frame", "frame_index", "frame_id")  # keys of a person
+FRAME: Final = "frame"  # key of a person
 WRITE: Final = "docs/results.md has ten lines that write such files."
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
 _NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?")  # at the end of a file's name
@@ -146,12 +146,11 @@ def _person(file: Path, content: Any, frame: int | None) -> SamPerson:
             raise label_error(file, key, "finite numbers", "NaN or infinity", WRITE)
         return values
 
-    for key in FRAMES:
-        if key in content:
-            frame = whole_number(file, key, np.asarray(content[key]).item(), do=WRITE)
+    if FRAME in content:
+        frame = whole_number(file, FRAME, np.asarray(content[FRAME]).item(), do=WRITE)
     if frame is None or frame < 0:
-        expected = f"the image's number from 0: a key {FRAMES[0]}, or the end of the file's name"
-        raise label_error(file, FRAMES[0], expected, str(frame or "none"), WRITE)
+        expected = "the image's number from 0, or at the end of the file's name"
+        raise label_error(file, FRAME, expected, str(frame or "none"), WRITE)
     focal = math.nan
     if content.get("focal_length") is not None:
         focal = float(numbers(file, "focal_length", np.ravel(content["focal_length"])[:1], (1,))[0])

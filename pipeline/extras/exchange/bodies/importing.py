@@ -30,20 +30,18 @@ from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.extras.exchange.bodies.matching import Keypoints, TrackMatch, match_people
 from pipeline.extras.exchange.bodies.tools import read_estimates
+from pipeline.extras.exchange.bodies.worlds import HIPS, World, find_worlds
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.grades import video_sums
-from pipeline.people.cameras import rigid
 from pipeline.people.estimates import BodyFit, files_of, recorded_estimates
-from pipeline.people.skeletons import JOINTS, PELVIS, Array, Doubles
+from pipeline.people.skeletons import JOINTS, Array, Doubles
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 
-VERSION: Final = 6  # raised whenever the same files would give other labels; 6: one world a run
-JOINT_LABELS: Final = ("kp_3d", "has_3d")  # also, if a file has joints in place of bodies
+VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
-HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     *smplx_columns(f"{N_BETAS} numbers", trans=True, gaps=True),
     replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True),
@@ -122,9 +120,7 @@ def import_bodies(
         return _ImportedBodies(is_written=False)
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
-    columns = [*split.columns, *LABELS]
-    if _have_joints(by_clip):
-        columns += JOINT_LABELS
+    columns = [*split.columns, *_labels_of(by_clip)]
     with cache.SplitWriter(root, name, columns=columns, plan=plan, extra=EXTRA) as writer:
         following = writer.begin(drop=to_drop)  # all other committed clips stay
         imported = _write_clips(following, split, changed, by_clip, bodies)
@@ -152,16 +148,13 @@ def _write_clips(
     Clips that a killed import of the same files has finished are in `following.journalled`: they
     are matched again for their notes and rows, but not appended again.
     """
-    has_joints = _have_joints(by_clip)
+    labels = _labels_of(by_clip)
     by_video = itertools.groupby(split.tracks, lambda track: track.video)
     tracks = {video: list(group) for video, group in by_video}
     n_with_body = 0
     new_notes = {}
     for entry in entries:
-        labelled = [
-            _LabelledTrack(split, track, has_joints=has_joints)
-            for track in tracks.get(entry.name, ())
-        ]
+        labelled = [_LabelledTrack(split, track, labels) for track in tracks.get(entry.name, ())]
         if entry.name in by_clip:
             size = entry.width, entry.height
             added = _add_bodies(by_clip[entry.name].files, labelled, size, bodies)
@@ -261,14 +254,14 @@ def _add_fingerprint(
         "bodies": imported["estimates"].get(entry.name),
         "body": body,
     }
-    if _have_joints(by_clip):  # other columns: all clips are written anew
-        inputs["columns"] = JOINT_LABELS
+    inputs["labels"] = _labels_of(by_clip)  # with other columns, all clips are written anew
     return replace(entry, fingerprint=cache.fingerprint(inputs))
 
 
-def _have_joints(by_clip: Mapping[str, _Clip]) -> bool:
-    """Whether a clip has 3D joints in place of bodies."""
-    return any(clip.tool == TOOL for clip in by_clip.values())
+def _labels_of(by_clip: Mapping[str, _Clip]) -> tuple[str, ...]:
+    """The columns of labels: also of 3D joints, if a clip has these in place of bodies."""
+    has_joints = any(clip.tool == TOOL for clip in by_clip.values())
+    return (*LABELS, "kp_3d", "has_3d") if has_joints else LABELS
 
 
 def _require_same_files(
@@ -315,12 +308,12 @@ def _add_bodies(
     people = match_people(files, bodies, keypoints, size, fps)
     notes = [*people.notes]
     fits: dict[str, list[BodyFit]] = {}
-    for match in people.matches:
+    for match, world in zip(people.matches, find_worlds(people.matches), strict=True):
         track = tracks[match.track]
         pose = match.estimate.pose
         if bodies.smplx is not None:
             pose = bodies.smplx.whole_pose(pose)
-        n_rows = track.fill(match, pose, _extrinsics_of(match))
+        n_rows = track.fill(match, pose, world)
         if n_rows:
             name = track.record.name
             fits.setdefault(name, []).append(match.body_fit)
@@ -334,36 +327,11 @@ def _add_bodies(
     return _AddedBodies(fits, notes)
 
 
-def _extrinsics_of(match: TrackMatch) -> Doubles | None:
-    """Extrinsics (N, 4, 4) m of a person, from its world to the camera; None without a world.
-
-    Some tools give the same body twice: in the camera, and in a world of the person's own. Then the
-    extrinsics follow: R from R R_w = R_c, and t = p_c - R p_w, for a point of the body that is at
-    p_w in the world and at p_c in the camera.
-    """
-    estimate = match.estimate
-    if estimate.world_root is None or estimate.world_place is None:
-        return estimate.extrinsics
-    from scipy.spatial.transform import Rotation  # takes 0.4 s
-
-    in_camera = Rotation.from_rotvec(estimate.pose[:, :3])
-    rotation = in_camera * Rotation.from_rotvec(estimate.world_root).inv()
-    point = match.joints[:, PELVIS]
-    in_world = estimate.world_place + point
-    if estimate.is_place_of_hips:
-        point = match.joints[:, HIPS].mean(axis=1)
-        in_world = estimate.world_place
-    shift = point + match.trans - rotation.apply(in_world)
-    return rigid(rotation.as_matrix(), shift)
-
-
 def _describe_fit(match: TrackMatch) -> str:
     """A person's fit, and what to know about its labels, as a note."""
     text = str(match.body_fit)
     if match.estimate.trans is None:
         text += "; trans is of a weak-perspective camera"
-    if match.estimate.world_root is not None:
-        text += "; its world is of this person alone"
     return text
 
 
@@ -374,13 +342,15 @@ class _LabelledTrack:
     SMPL's columns as they are; no imported row is `valid`, as that is for labels.
     """
 
-    def __init__(self, split: cache.Split, record: cache.TrackRecord, *, has_joints: bool) -> None:
+    def __init__(
+        self, split: cache.Split, record: cache.TrackRecord, labels: Sequence[str]
+    ) -> None:
         self.record = record
         self.n_rows = record.stop - record.start
         self.columns: dict[str, Array] = {}
         for name in split.columns:
             self.columns[name] = np.array(split.rows(name, record.start, record.stop))
-        if has_joints:
+        if "kp_3d" in labels:
             self.columns["kp_3d"] = self._unknown(len(JOINTS["spin49"]), 4)
             self.columns["has_3d"] = np.zeros(self.n_rows, np.uint8)
         self.columns["pose"] = self._unknown(N_POSE)
@@ -403,12 +373,12 @@ class _LabelledTrack:
         height = columns["bbox"][:, 3]
         return Keypoints(columns["frame_index"], columns["kp_2d"], height, self.record.name)
 
-    def fill(self, match: TrackMatch, pose: Doubles, extrinsics: Doubles | None) -> int:
+    def fill(self, match: TrackMatch, pose: Doubles, world: World | None) -> int:
         """Write a person's bodies on the track into the rows of their frames that have no body yet,
         so that the person who is given first stays. Returns the number of written rows.
 
         For all N bodies of the estimate: pose (N, 72) or with face and hands (N, 165) rad, and
-        extrinsics (N, 4, 4) m from the world to the camera.
+        their world.
         """
         estimate = match.estimate
         track_rows = np.searchsorted(self.columns["frame_index"], estimate.frames[match.rows])
@@ -422,11 +392,10 @@ class _LabelledTrack:
         if of_rows.ndim == 3:
             of_rows = of_rows[rows]
         cameras[track_rows] = of_rows
-        if extrinsics is not None:
+        if world is not None:
             to_camera = self.extra.setdefault("extrinsics", self._unknown(4, 4))
-            to_camera[track_rows] = extrinsics[rows]
-            has_own_world = estimate.world_root is not None
-            self.world[track_rows] = self.world.max() + 1 if has_own_world else 1
+            to_camera[track_rows] = [world.path[frame] for frame in estimate.frames[rows].tolist()]
+            self.world[track_rows] = world.number
             self.extra["up"] = WORLD_UP
 
         if estimate.joints is not None:

@@ -138,7 +138,7 @@ def _estimates(
 
     def distances(people: BodyEstimate) -> Doubles:
         assert people.joints is not None
-        return fit(people, people.joints, tracks, size, name_cause=False).distances
+        return fit(people, people.joints, tracks, size).distances
 
     if in_frames:
         names = [track.name for track in tracks]
@@ -212,13 +212,11 @@ def fit(
     joints: Doubles,
     tracks: Sequence[Keypoints],
     size: tuple[int, int],
-    *,
-    name_cause: bool = True,
 ) -> _ProjectionFit:
     """Compare projected bodies with the 2D joints of tracks, in the frames that both have.
 
     joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
-    of the clip. name_cause: whether to look for the cause of a distance beyond NOTED.
+    of the clip.
     """
     comparisons = [_JointComparison(joints, estimate, track, size) for track in tracks]
     margins: tuple[float, ...] = (1.0,)
@@ -230,7 +228,7 @@ def fit(
         distances = [comparison.distances(trans) for comparison in comparisons]
         fits.append(_ProjectionFit(np.reshape(distances, (len(tracks), len(joints))), margin))
     best = min(fits, key=lambda fitted: fitted.distance)
-    if not name_cause or not NOTED < best.distance < np.inf:
+    if not NOTED < best.distance < np.inf:
         return best
 
     trans = estimate.position(size, best.margin)

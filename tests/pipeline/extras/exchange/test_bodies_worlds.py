@@ -136,3 +136,56 @@ def test_streams_of_the_world_see_no_jump(tmp_path, embedded, ran, convention):
     contacts = split.rows("features/stationary_ok", 0, N) == 1
     assert contacts[1 : border - 1].all()
     assert not contacts[border - 1 :].any()
+
+
+def world_of(seed):
+    """(4, 4): a rigid motion, from a world of its own to the planted one; both have y up."""
+    between = np.eye(4)
+    between[:3, :3] = Rotation.from_euler("y", 71 * seed, degrees=True).as_matrix()
+    between[:3, 3] = np.random.default_rng(seed).normal(size=3) * 3
+    return between
+
+
+def entry_of(person, frames, seed):
+    """WHAM's entry of a planted person in these frames, in a world of its own."""
+    to_camera = planted.extrinsics() @ world_of(seed)
+    turns = np.swapaxes(to_camera[:, :3, :3], 1, 2)
+    pose = planted.pose(person)
+    root = Rotation.from_matrix(turns) * Rotation.from_rotvec(pose[:, :3])
+    entry = {
+        "pose": pose,
+        "trans": planted.trans(person),
+        "pose_world": np.hstack([root.as_rotvec(), pose[:, 3:]]),
+        "trans_world": np.einsum("nij,nj->ni", turns, planted.hips(person) - to_camera[:, :3, 3]),
+        "betas": planted.betas(person),
+    }
+    return {key: values[frames] for key, values in entry.items()} | {"frame_ids": frames}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(0, EVERY), (1, EVERY)],
+        [(0, EVERY[:5]), (1, EVERY), (0, EVERY[5:])],  # one person under two numbers
+        [(0, EVERY[:8]), (1, EVERY[3:])],  # neither is seen in all frames
+        [(0, EVERY[:5]), (1, EVERY[3:9]), (0, EVERY[7:])],  # a chain
+    ],
+)
+def test_all_people_of_a_clip_are_in_one_world(tmp_path, pieces):
+    """WHAM gives each person a world of its own: the people's places relative to each other, in
+    all frames, and the camera's steps are those of one world.
+    """
+    planted.write_clips(tmp_path / "clips")
+    numbers = {seed: entry_of(*piece, seed) for seed, piece in enumerate(pieces)}
+    planted.run(tmp_path, planted.write(tmp_path, "wham", numbers))
+    split = cache.open(tmp_path / "c")[NAME]
+    assert "without extrinsics" not in " ".join(split.videos[0].account["notes"])
+    to_truth = []  # (4, 4) from the imported world to the planted one, by each row
+    for person, track in enumerate(list(split.tracks)[:2]):
+        frames = np.sort(np.concatenate([seen for who, seen in pieces if who == person]))
+        to_camera = split.rows("extrinsics", track.start, track.stop)
+        assert_array_equal(np.flatnonzero(np.isfinite(to_camera).all(axis=(1, 2))), frames)
+        to_truth += [*(np.linalg.inv(planted.extrinsics()[frames]) @ to_camera[frames])]
+    place = np.array([1.0, 2, 3, 1])
+    moved = np.array(to_truth) @ place
+    assert np.linalg.norm(moved - moved[0], axis=1).max() < 1e-3  # m
