@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,9 @@ def pattern_of(entry: str) -> str:
     return entry.partition(":")[2]
 
 
-def window_length(seqlen: int, seconds: float | None, rate: float | None) -> dict[str, Any]:
-    """How long windows are, as arguments of `Split.windows`. Raises ConfigError for a
-    contradiction.
-    """
-    if seconds is None and rate is None:
-        return {"seqlen": seqlen}
-    if round((seconds or 0) * (rate or 0)) != seqlen:
+def check_window_length(seqlen: int, seconds: float | None, rate: float | None) -> None:
+    """Raise ConfigError unless both or neither of `seconds` and `rate` are set, and fit seqlen."""
+    if (seconds, rate) != (None, None) and round((seconds or 0) * (rate or 0)) != seqlen:
         raise ConfigError(
             "seconds, rate: expected both, and seconds x rate = seqlen; found "
             f"seconds = {seconds}, rate = {rate}, seqlen = {seqlen}",
@@ -37,7 +33,6 @@ def window_length(seqlen: int, seconds: float | None, rate: float | None) -> dic
             "rate",
             "seqlen",
         )
-    return {"seconds": seconds, "rate": rate}
 
 
 class Reading(NamedTuple):

@@ -39,7 +39,7 @@ from pydantic.dataclasses import dataclass
 import cache
 from pipeline.errors import ConfigError, invalid_setting
 from vibe_model.digests import content_digest, file_digest, folder_digest
-from vibe_model.reading import Reading, pattern_of, split_of, window_length
+from vibe_model.reading import Reading, check_window_length, pattern_of, split_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -145,7 +145,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name: expected the name of a folder, found {self.name!r}", "name")
-        window_length(self.seqlen, self.seconds, self.rate)  # raises ConfigError
+        check_window_length(self.seqlen, self.seconds, self.rate)
         self.check_consistency()
 
     def check_consistency(self) -> None:

@@ -291,18 +291,16 @@ class Split(OpenSplit):
         steps = tables["track_fps"] / tables["track_step"] / rate
         track = self.track_of(runs[:, 0])
         timed = timed_windows(runs, steps[track], seqlen=n_times, stride=stride, tail=tail)
-        reasons = {
-            "tracks of unknown rate": int(np.isnan(steps).sum()),
-            f"tracks of less than {LEAST_STEP:.0%} of the rate": int((steps < LEAST_STEP).sum()),
-        }
+        n_unknown = int(np.isnan(steps).sum())
+        n_slow = int((steps < LEAST_STEP).sum())
         repeating = track[timed.repeating]
-        of_tracks = f"windows, of {len(np.unique(repeating)):,} tracks, with a row twice"
-        reasons[of_tracks] = len(repeating)
-        left_out = [f"{number:,} {reason}" for reason, number in reasons.items() if number]
-        if left_out or not len(timed.rows):
-            found = f"{len(timed.rows):,} windows of {n_times} rows, {rate:g} a second"
+        if n_unknown or n_slow or len(repeating) or not len(timed.rows):
             warnings.warn(
-                f"{self.name}: {found}; left out: {', '.join(left_out) or 'none'}", stacklevel=3
+                f"{self.name}: {len(timed.rows):,} windows of {n_times} rows, {rate:g} a second; "
+                f"left out: {n_unknown:,} tracks of unknown rate, {n_slow:,} tracks of less than "
+                f"{LEAST_STEP:.0%} of the rate, {len(repeating):,} windows, of "
+                f"{len(np.unique(repeating)):,} tracks, with a row twice",
+                stacklevel=3,
             )
         return timed.rows
 

@@ -17,7 +17,7 @@ from torch.optim import Adam
 
 from pipeline.people.rotations import axis_angle_to_matrix, nearest_rotations
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.reading import split_of, window_length
+from vibe_model.reading import split_of
 from vibe_model.stand_in import require_one_kind
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.training.loop import TrainingLoop, TrainingObserver, run_once
@@ -172,20 +172,19 @@ def _held_out_errors(
     by_split = {}
     for name in config.validation:
         split = splits[split_of(name)]
-        windows = _read_labelled(split, config, config.tracks_of(name))
+        windows = _read_labelled(split, config.seqlen, config.tracks_of(name))
         errors = _HeldOutErrors.measure(prior, mean_pose, windows)
         if errors is not None:
             by_split[name] = errors
     return by_split
 
 
-def _read_labelled(split: Split, config: MPoserConfig, tracks: str) -> Iterator[Tensor]:
+def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
     """Yield theta (B, T, 85) of windows of which every frame has SMPL labels.
 
     tracks: Pattern of track names.
     """
-    length = window_length(config.seqlen, config.seconds, config.rate)
-    windows = split.windows(stride=config.seqlen, **length)
+    windows = split.windows(seqlen, seqlen)
     starts = np.array([track.start for track in select_tracks(split, tracks)], np.int64)
     chosen = split.track_of(starts)
     windows = windows[np.isin(split.track_of(windows[:, 0]), chosen)]

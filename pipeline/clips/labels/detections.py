@@ -161,14 +161,11 @@ def read_results(
     `sizes`: returns the sizes that the clip's images may have. People in a file that states another
     image size are scaled to the first of them, with a note. joints: as of `read_detections`.
     """
-    suffix = file.suffix.lower()
-    with reading(file, "a file", do=DAMAGED):
-        is_of_sam = suffix in sam_3d_body.SUFFIXES and sam_3d_body.is_of_tool(file)
-    if is_of_sam:
-        return _read(Source(file, json=sam_3d_body.load(file)), sizes, joints)
-    if suffix in UNREAD:
+    if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
         with reading(file, expected, do=DAMAGED):
+            if sam_3d_body.is_of_tool(file):
+                return _read(Source(file, json=sam_3d_body.load(file)), sizes, joints)
             program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)

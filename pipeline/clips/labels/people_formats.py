@@ -79,7 +79,9 @@ FORMATS: Final = (
         "([how](../results.md#sam-3d-body)) | `pred_keypoints_2d` of each person; a file for each "
         "image, or one for all | 0; from `frame`, or the number at the end of the file's name | "
         "`x y x y`, px | its 70, of which 24 are taken; score 1 | none |",
-        lambda source: _is_of_sam(source),
+        lambda source: sam_3d_body.is_of_tool(
+            source.frames[0][1] if source.frames else source.place
+        ),
         lambda source, _: sam_3d_body.sam_content(_sam_pages(source)),
     ),
     PeopleFormat(
@@ -143,12 +145,6 @@ def format_of(source: Source) -> PeopleFormat:
         if candidate.recognises(source):
             return candidate
     raise keypoints_json.no_format(source.place, source.json)
-
-
-def _is_of_sam(source: Source) -> bool:
-    """Whether the file, or that of the first frame, is SAM 3D Body's."""
-    file = source.frames[0][1] if source.frames else source.place
-    return file.is_file() and sam_3d_body.is_of_tool(file)
 
 
 def _sam_pages(source: Source) -> Iterator[tuple[int | None, Path, object]]:

@@ -26,9 +26,14 @@ import numpy as np
 
 from pipeline.clips.labels.joint_orders import JOINT_OF_SPELLING
 from pipeline.clips.labels.label_content import TWO_CORNERS, LabelContent
-from pipeline.clips.labels.label_values import label_error
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
-from pipeline.files.formats.arrays import load_json, numbers, read_npy_header, reading, whole_number
+from pipeline.files.formats.arrays import (
+    StoredArrays,
+    load_json,
+    read_npy_header,
+    reading,
+    whole_number,
+)
 from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.raw.files import open_unbuffered, read_regular
@@ -36,7 +41,6 @@ from pipeline.people.skeletons import JOINTS, Doubles, correspondence
 
 TOOL: Final = "SAM 3D Body"
 KEY: Final = "pred_keypoints_2d"
-SUFFIXES: Final = (".npz", ".pkl", ".pickle")  # of containers besides JSON
 FRAME: Final = "frame"  # key of a person
 WRITE: Final = "docs/results.md has ten lines that write such files."
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
@@ -70,7 +74,9 @@ class SamPerson(NamedTuple):
 
 
 def is_of_tool(file: Path) -> bool:
-    """Whether a file has the tool's keys. Raises OSError."""
+    """Whether a file has the tool's keys; False for a folder. Raises OSError."""
+    if file.is_dir():
+        return False
     with open_unbuffered(file) as stream:
         if not stream.read(1):
             return False
@@ -111,55 +117,47 @@ def number_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def read_people(file: Path, content: object, frame: int | None = None) -> Iterator[SamPerson]:
+def read_people(file: Path, content: object, frame: int | None = None) -> list[SamPerson]:
     """The people in a file's content. frame: of a file of one image.
 
     Raises RawDataError for other shapes, numbers that are not finite, and a person without a frame.
     """
-    content = _listed(content)
+    with reading(file, _HOLDS, do=WRITE):  # a list may be in itself
+        return [*_people(file, content, frame)]
+
+
+def _people(file: Path, content: Any, frame: int | None) -> Iterator[SamPerson]:
+    """Yield the people in lists and dicts of persons."""
+    if isinstance(content, np.ndarray) and content.dtype.hasobject:
+        content = [*content.ravel()]
     if isinstance(content, list):
         for entry in content:
-            yield from read_people(file, entry, frame)
+            yield from _people(file, entry, frame)
     elif isinstance(content, dict) and KEY not in content:
         for name, entry in content.items():
-            yield from read_people(file, entry, number_of(str(name)) if frame is None else frame)
+            yield from _people(file, entry, number_of(str(name)) if frame is None else frame)
     else:
-        yield _person(file, content, frame)
+        yield _person(StoredArrays(file, content, WRITE), frame)
 
 
-def _listed(content: object) -> object:
-    """An array of objects as a list."""
-    if isinstance(content, np.ndarray) and content.dtype.hasobject:
-        return [*content.ravel()]
-    return content
-
-
-def _person(file: Path, content: Any, frame: int | None) -> SamPerson:
+def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
     """Check a person's dict."""
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise label_error(file, "file", f"a dict with {KEY} for each person", found, WRITE)
-
-    def take(key: str, *shape: int) -> Doubles:
-        values = numbers(file, key, content.get(key), shape, do=WRITE)
-        if not np.isfinite(values).all():
-            raise label_error(file, key, "finite numbers", "NaN or infinity", WRITE)
-        return values
-
-    if FRAME in content:
-        frame = whole_number(file, FRAME, np.asarray(content[FRAME]).item(), do=WRITE)
+    points = stored.take(KEY, len(NAMES), 2, finite=True)
+    if FRAME in stored.content:
+        value = stored.scalar(FRAME)
+        frame = whole_number(stored.file, FRAME, value, do=WRITE)
     if frame is None or frame < 0:
         expected = "the image's number from 0, or at the end of the file's name"
-        raise label_error(file, FRAME, expected, str(frame or "none"), WRITE)
+        raise stored.error(FRAME, expected, str(frame or "none"))
     focal = math.nan
-    if content.get("focal_length") is not None:
-        focal = float(numbers(file, "focal_length", np.ravel(content["focal_length"])[:1], (1,))[0])
+    if stored.content.get("focal_length") is not None:
+        focal = stored.scalar("focal_length")
     return SamPerson(
         frame,
-        take(KEY, len(NAMES), 2),
-        take("bbox", 4).reshape(2, 2),
-        take("pred_keypoints_3d", len(NAMES), 3),
-        take("pred_cam_t", 3),
+        points,
+        stored.take("bbox", 4, finite=True).reshape(2, 2),
+        stored.take("pred_keypoints_3d", len(NAMES), 3, finite=True),
+        stored.take("pred_cam_t", 3, finite=True),
         focal,
     )
 

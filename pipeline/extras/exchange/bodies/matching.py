@@ -16,9 +16,14 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count
+from pipeline.clips.labels.sam_3d_body import is_of_tool
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
-from pipeline.extras.exchange.bodies.people_in_frames import split_by_track, with_cameras
+from pipeline.extras.exchange.bodies.people_in_frames import (
+    read_estimate,
+    split_by_track,
+    with_cameras,
+)
 from pipeline.extras.exchange.bodies.tools import read_estimates
 from pipeline.people.cameras import project
 from pipeline.people.estimates import BodyFit
@@ -128,23 +133,20 @@ def _estimates(
     notes: list[str],
 ) -> Iterator[tuple[Path, BodyEstimate]]:
     """Yield each person with its file. Of people without identities, those on a track are one."""
-    in_frames = []
-    for file in files:
-        for estimate in read_estimates(file):
-            if estimate.joints is None:
-                yield file, estimate.convert_to_clip(size, fps)
-            else:
-                in_frames.append(with_cameras(file, estimate, size))
+    if not is_of_tool(files[0]):
+        for file in files:
+            for stored in read_estimates(file):
+                yield file, stored.convert_to_clip(size, fps)
+        return
 
-    def distances(people: BodyEstimate) -> Doubles:
-        assert people.joints is not None
-        return fit(people, people.joints, tracks, size).distances
+    def distances(some: BodyEstimate) -> Doubles:
+        assert some.joints is not None
+        return fit(some, some.joints, tracks, size).distances
 
-    if in_frames:
-        names = [track.name for track in tracks]
-        by_track = split_by_track(in_frames, distances, names, most=REFUSED, notes=notes)
-        for estimate in by_track:
-            yield files[0], estimate
+    people = with_cameras(files[0], read_estimate(files), size)
+    names = [track.name for track in tracks]
+    for estimate in split_by_track(people, distances, names, most=REFUSED, notes=notes):
+        yield files[0], estimate
 
 
 def _match_tracks(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from pipeline.people.smpl_files import N_BETAS, N_POSE
 MOST_OFF: Final = 0.01  # px, of the tool's own 2D joints from the projection of its 3D joints
 
 
-def read_estimate(file: Path) -> BodyEstimate:
-    """All people in a file, those of a frame in its order. Raises RawDataError and UnsafePickle."""
-    people = list(read_people(file, load(file), number_of(file.name)))
+def read_estimate(files: Sequence[Path]) -> BodyEstimate:
+    """All people in files, in the order of frames. Raises RawDataError and UnsafePickle."""
+    people = []
+    for file in files:
+        people += read_people(file, load(file), number_of(file.name))
+    people.sort(key=lambda person: person.frame)
     n = len(people)
     points = np.array([person.points for person in people])
     joints = np.array([person.joints for person in people])
@@ -81,7 +84,7 @@ def with_cameras(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> B
 
 
 def split_by_track(
-    parts: Sequence[BodyEstimate],
+    people: BodyEstimate,
     distances: Callable[[BodyEstimate], Doubles],
     names: Sequence[str],
     *,
@@ -91,6 +94,7 @@ def split_by_track(
     """Yield the people on each track as one person; in each frame, the closest pair first.
 
     Args:
+        people: in the order of frames.
         distances: function that returns the distances (T, N) of an estimate's people from T tracks.
         names: of the tracks.
         most: distance beyond which a person is not on a track.
@@ -98,7 +102,6 @@ def split_by_track(
 
     If nobody is on a track, yields the first people of the frames.
     """
-    people = _join(parts)
     frames = people.frames
     _, first, frame_number = np.unique(frames, return_index=True, return_inverse=True)
     # of each person in its frame
@@ -142,15 +145,3 @@ def _assign(distances: Doubles, frames: Ints, most: float) -> Ints:
             track_of[row] = tracks[pair]
             taken.add(key)
     return track_of
-
-
-def _join(parts: Sequence[BodyEstimate]) -> BodyEstimate:
-    """The people of several files as one estimate, in the order of frames."""
-    fields = ("frames", "pose", "betas", "trans", "joints", "projected", "focals", "intrinsics")
-    frames = np.concatenate([part.frames for part in parts])
-    order = np.argsort(frames, kind="stable")
-    joined: dict[str, Any] = {}
-    for name in fields:
-        values = np.concatenate([getattr(part, name) for part in parts])
-        joined[name] = values[order]
-    return replace(parts[0], **joined)

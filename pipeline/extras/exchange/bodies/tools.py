@@ -44,7 +44,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
     with reading(file, RESULTS, do=RESULTS_AGAIN):
         is_of_sam = sam_3d_body.is_of_tool(file)
     if is_of_sam:
-        yield read_estimate(file)
+        yield read_estimate([file])
         return
     content = load_results(file)
     keys = _keys_of(content)
