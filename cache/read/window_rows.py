@@ -36,7 +36,7 @@ class WindowRows(NamedTuple):
         rows = windows.astype(np.int64)
         if rows.shape[1] != 2:
             track = tables.track_of(rows)
-            _require_one_track(split, rows, track)
+            _require_one_track(split, rows, track.min(axis=1), track.max(axis=1))
             return cls((len(rows), rows.shape[1]), track[:, 0], rows.ravel(), 1)
         starts, stops = rows.T
         lengths = stops - starts
@@ -47,7 +47,7 @@ class WindowRows(NamedTuple):
             )
         track = tables.track_of(starts)
         last_track = tables.track_of(stops - 1)
-        _require_one_track(split, rows, np.stack([track, last_track], axis=1))
+        _require_one_track(split, rows, track, last_track)
         return cls((len(rows), seqlen), track, starts, seqlen)
 
     @property
@@ -67,18 +67,16 @@ class WindowRows(NamedTuple):
         return stretches.reshape(*self.shape, *rows.trailing)
 
 
-def _require_one_track(split: str, windows: Ints, tracks: Ints) -> None:
-    """Raise CacheError unless each window (B, n) is in one track, by the tracks (B, n) of its rows,
-    or of its first and last row.
+def _require_one_track(split: str, windows: Ints, first: Ints, last: Ints) -> None:
+    """Raise CacheError unless each of B windows is in one track, by the lowest and the highest
+    number (B,) of the tracks of its rows.
     """
-    is_outside = tracks < 0
-    is_outside |= tracks != tracks[:, :1]
-    strange = np.flatnonzero(is_outside.any(axis=1))
-    if not len(strange):
+    is_outside = (first < 0) | (first != last)
+    if not is_outside.any():
         return
-    window = strange[0]
+    window = int(is_outside.argmax())
     problem = "of several tracks"
-    if (tracks[window] < 0).any():
+    if min(first[window], last[window]) < 0:
         problem = "in no committed track"
     rows = windows[window].tolist()
     raise CacheError(f"{split}: rows {rows} are {problem}: take windows from windows()")
