@@ -32,7 +32,8 @@ def read_estimate(files: Sequence[Path]) -> BodyEstimate:
     joints = np.array([person.joints for person in people])
     trans = np.array([person.place for person in people])
     joints = joints.reshape(n, -1, 3)
-    in_camera = joints + trans.reshape(n, 1, 3)
+    # added as by the tool, whose rounding is in its 2D joints
+    in_camera = np.float32(joints) + np.float32(trans.reshape(n, 1, 3))
     return BodyEstimate(
         tool=TOOL,
         person="",
