@@ -22,6 +22,7 @@ from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import ConfigError
+from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import PlugInError
 from pipeline.steps import sentences
 from pipeline.steps.conversion.convert import (
@@ -243,8 +244,6 @@ class Data(PipelineTask):
                 f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
                 "the one that holds <dataset>/ folders, or mount its disk."
             )
-        needs_no_pixels = any(not spec.stream.reads.crops for spec in s.streams)
-        has_streams = bool(s.streams)
         tasks = list[_SplitTask]()
         for name in s.data.datasets:
             try:
@@ -252,9 +251,11 @@ class Data(PipelineTask):
             except PlugInError:
                 tasks.append(Convert(dataset=name, split="*"))  # it fails with the reason
                 continue
-            is_extracted = has_streams and (dataset.has_pixels or needs_no_pixels)
-            stage = Extract if is_extracted else Convert
-            tasks += [stage(dataset=name, split=split) for split in dataset.splits]
+            for split in dataset.splits:
+                columns = dataset.columns(split, body=False)
+                is_extracted = StreamSpec.readable(s.streams, columns)
+                stage = Extract if is_extracted else Convert
+                tasks.append(stage(dataset=name, split=split))
         return tasks
 
     def up_to_date(self) -> bool:

@@ -85,6 +85,12 @@ def _run(args: argparse.Namespace) -> int:
     for examination in examined:
         result.text += _problems(examination)
     is_missing = any(examination.missing or examination.is_in_part for examination in examined)
+    if BODY.name not in {examination.dataset for examination in examined}:
+        for reader in readers:
+            if reader.labels.needs_body:
+                is_missing = True
+                text = f"{reader.name} needs the body model's files: --body DIR"
+                result.text += ["", f"{WRONG} {text}"]
     result.exit_code = int(bool(is_missing or broken))
     if is_missing:
         result.add_lines(_check_again(args))

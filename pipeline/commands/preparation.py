@@ -65,11 +65,12 @@ class Preparation:
         dataset = recipe.dataset
         recipe = _choose_detector(settings, recipe, choice)
         recipes = []
+        without_weights = False
         for split in dataset.splits:
-            specs = streams.get(split, ())
-            readable = [spec for spec in specs if dataset.has_pixels or not spec.stream.reads.crops]
-            recipes.append(replace(recipe, split=split, streams=tuple(readable)))
-        without_weights = dataset.has_pixels and len(streams) < len(dataset.splits)
+            columns = dataset.columns(split, body=False)
+            without_weights |= "bbox" in columns and split not in streams
+            readable = StreamSpec.readable(streams.get(split, ()), columns)
+            recipes.append(replace(recipe, split=split, streams=readable))
         return cls(settings, recipes, without_weights)
 
     def plan_runs(self) -> list[NextRun]:

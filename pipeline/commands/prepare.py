@@ -103,6 +103,7 @@ def _run(args: argparse.Namespace) -> int:
     recipe = Recipe.by_options(
         settings, args.dataset, raw=args.raw, root=args.cache, named_body=args.body
     )
+    recipe.dataset.require_body(recipe.body)
     if recipe.dataset.labels.uses_body and recipe.body is None:
         raise PipelineError(
             f"{recipe.dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be "

@@ -35,7 +35,13 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, other_unit
 from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
-from pipeline.datasets.labels.smpl import SMPLX_NAMES, is_smplx, smplx_columns, smplx_labels
+from pipeline.datasets.labels.smpl import (
+    SMPLX_NAMES,
+    SMPLX_UNMIRRORED,
+    is_smplx,
+    smplx_columns,
+    smplx_labels,
+)
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.names import shown
 from pipeline.files.raw import RawVideo
@@ -147,7 +153,9 @@ class Amass(Dataset):
         ),
         recording="motion",
     )
-    labels = LabelRules(columns=("frame_index", "pose", "betas", "trans", "has_smpl"))
+    labels = LabelRules(
+        keypoints_from="none", columns=("frame_index", "pose", "betas", "trans", "has_smpl")
+    )
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
@@ -283,6 +291,7 @@ class _WithSmplx(Amass):
     labels = replace(
         Amass.labels,
         extra=smplx_columns("up to 16 numbers of the release, for the track's gender"),
+        unmirrored=SMPLX_UNMIRRORED,
         optional_extra=SMPLX_NAMES,  # which motions of SMPL-H do not have
     )
 

@@ -28,7 +28,7 @@ import numpy as np
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.checks import LabelRules
-from pipeline.errors import PipelineError, RawDataError, note_fault
+from pipeline.errors import MissingAssets, PipelineError, RawDataError, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.people.track import Track
@@ -137,11 +137,6 @@ class Dataset(ABC):
     added: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def has_pixels(self) -> bool:
-        """Whether tracks have boxes in images, and so features of crops."""
-        return "bbox" in self.columns(self.splits[0], body=False)
-
-    @property
     def genders(self) -> tuple[str, ...]:
         """Genders of the body models that `read` needs, if its `labels` use or check bodies.
 
@@ -232,9 +227,10 @@ class Dataset(ABC):
     ) -> Sequence[Track]:
         """Call `read`, and check the tracks (`LabelRules.check`).
 
-        Raises RawDataError for a video that cannot be used, and TypeError or CacheError for a bug
-        of the reader.
+        Raises RawDataError for a video that cannot be used, MissingAssets without a body model that
+        it needs, and TypeError or CacheError for a bug of the reader.
         """
+        self.require_body(body)
         reader = type(self).__name__
         limited = None if body is None else body.only(self.genders, reader)
         tracks = self.read(raw, split, video, account, limited)
@@ -294,6 +290,14 @@ class Dataset(ABC):
                     tracks = reader._read(raw, split, video, account, body)
                 account.check()
             yield from tracks
+
+    def require_body(self, body: object | None) -> None:
+        """Raise MissingAssets if there is no body model, and no track without it."""
+        if self.labels.needs_body and body is None:
+            raise MissingAssets(
+                f"{self.name}: its labels are bodies, and there is no track without the body "
+                "model's files. Name their folder: --body DIR, or [paths] body."
+            )
 
     def check_split(self, split: str) -> None:
         """Raise PipelineError for a split that the dataset does not have."""

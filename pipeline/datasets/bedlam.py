@@ -44,6 +44,7 @@ from pipeline.datasets.labels.smpl import (
     EXTRINSICS,
     INTRINSICS,
     SMPLX_NAMES,
+    SMPLX_UNMIRRORED,
     UP,
     is_smplx,
     smpl_labels,
@@ -149,6 +150,7 @@ class Bedlam(Dataset):
         body_columns=("kp_3d", "has_3d"),
         extra=(EXTRINSICS, UP, INTRINSICS),
         optional_extra=(EXTRINSICS.name, UP.name, INTRINSICS.name, *SMPLX_NAMES),
+        unmirrored=(INTRINSICS.name, *SMPLX_UNMIRRORED),
     )
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
     folders: ClassVar[tuple[str, ...]] = LABELS  # of label files, the preferred first

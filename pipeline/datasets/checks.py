@@ -38,8 +38,11 @@ FEWEST_TINY: Final = 8
 class LabelRules:
     """How a reader makes the labels of its tracks, and which checks they need."""
 
-    keypoints_from: Literal["labels", "detected"] = "labels"  # origin of kp_2d
+    # Origin of kp_2d. projected: joints of the labelled bodies, since nothing else is labelled; none:
+    # tracks have no kp_2d.
+    keypoints_from: Literal["labels", "detected", "projected", "none"] = "labels"
     uses_body: bool = False  # labels are derived through the body model
+    needs_body: bool = False  # without the body model there are no tracks
     # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
     checks_fits: bool = False
     checks_joints: bool = False  # `read` itself refuses joints that are not in the image
@@ -48,6 +51,8 @@ class LabelRules:
     extra: tuple[cache.ExtraColumn, ...] = ()  # columns that only this dataset has: `foot_contact`
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: tuple[str, ...] = ()
+    # names of extra columns without a mirror: they are the same for a mirrored image
+    unmirrored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_options(self)

@@ -6,6 +6,7 @@ Commands and Luigi tasks make a `StreamSpec` from the settings (`pipeline.settin
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,12 @@ class StreamSpec:
             f"{committed.name}: stream {self.name!r} reads {', '.join(missing)}, which this "
             "split does not have for every track. Use another stream or other splits."
         )
+
+    @staticmethod
+    def readable(specs: Iterable[StreamSpec], columns: Collection[str]) -> tuple[StreamSpec, ...]:
+        """Select the streams for a split with these columns: crops need boxes."""
+        has_boxes = "bbox" in columns
+        return tuple(spec for spec in specs if has_boxes or not spec.stream.reads.crops)
 
     def refuse_random_weights(self, data: str, setting: str) -> None:
         """Raise ConfigError if the stream is only fit for demo data.

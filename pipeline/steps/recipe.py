@@ -211,11 +211,7 @@ class Recipe:
             _selection(settings),
             MayGo(drop=is_demo or settings.convert.removed == "drop"),
             settings.detector if name in settings.detect.datasets else None,
-            streams=tuple(
-                spec
-                for spec in settings.streams
-                if dataset.has_pixels or not spec.stream.reads.crops
-            ),
+            streams=StreamSpec.readable(settings.streams, dataset.columns(split, body=False)),
             refuses_random_weights=True,
             needs_demo_data=settings.embedded.enabled and (without_raw or without_body),
             source=settings.source,

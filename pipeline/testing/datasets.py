@@ -6,6 +6,7 @@ It cannot check whether left and right are swapped: look at the images for that.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import pickle
 import sys
@@ -66,12 +67,14 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     the first frame of each track. Raises what `videos` raises.
     """
     problems = [*version_problems(dataset), *_declaration_problems(dataset)]
+    if not problems and dataset.labels.needs_body and body is None:
+        problems.append("labels.needs_body is True: override the fixture `body`")
     if problems:
         return problems
     dataset = dataset.detect_layout(raw, split)
     listed = list(dataset.videos(raw, split))
     listed_again = list(dataset.videos(raw, split))
-    problems = list(_listing_problems(listed, listed_again))
+    problems = [*_column_problems(dataset), *_listing_problems(listed, listed_again)]
     extra_columns = dataset.extra_columns(split, body=body is not None)
     with _files_opened(raw) as shared_files:
         dataset.shared(raw)
@@ -229,6 +232,25 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
         for entry in fields(record):
             if hasattr(dataset, entry.name) and entry.name not in names:
                 yield f"{entry.name} is a class variable: declare it as {name}.{entry.name}"
+
+
+def _column_problems(dataset: Dataset) -> Iterator[str]:
+    """Problems of columns that `labels` declares otherwise than `columns` and `extra_columns`."""
+    rules = dataset.labels
+    problems = dict[str, None]()  # each once
+    for split, has_body in itertools.product(dataset.splits, (False, True)):
+        has_joints = "kp_2d" in dataset.columns(split, body=has_body)
+        if has_joints != (rules.keypoints_from != "none"):
+            found = "has" if has_joints else "lacks"
+            text = f"labels.keypoints_from is {rules.keypoints_from!r}"
+            problems[f"columns of {split} {found} kp_2d, but {text}"] = None
+        for column in dataset.extra_columns(split, body=has_body):
+            if (column.mirror is None) != (column.name in rules.unmirrored):
+                problems[
+                    f"extra column {column.name} has mirror {column.mirror!r}: name it in "
+                    "labels.unmirrored if it is the same for a mirrored image, and only then"
+                ] = None
+    yield from problems
 
 
 def _name_problems(

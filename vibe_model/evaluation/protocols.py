@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cache import Split
 
 
-KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
+KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: `LabelRules.keypoints_from`
 # in a split's metrics: published evaluation with the same numbers
 COMPARES_WITH: Final = "compares_with"
 LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels

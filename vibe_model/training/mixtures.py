@@ -14,6 +14,7 @@ import numpy as np
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import ConfigError, DataError
 from pipeline.people.skeletons import Ints
+from vibe_model.evaluation.protocols import KEYPOINTS
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import RunConfig
 
@@ -50,6 +51,8 @@ def mixture_of(
 def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """Describe one part of the batches for `Mixture`."""
     part_splits = {split: splits[split] for split in config.splits_of(name)}
+    if name == "datasets_2d":
+        _require_keypoints(part_splits)
     # Streams with the model's features, of which a window reads one; several are jittered copies.
     # Empty if the part has no features.
     copies = config.streams_of(name)
@@ -81,6 +84,15 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
         tail=config.tail,
         left_out=left_out,
     )
+
+
+def _require_keypoints(splits: Mapping[str, Split]) -> None:
+    """Raise DataError for splits whose reader declares that they have no 2D joints."""
+    for name, split in splits.items():
+        if split.manifest.get(KEYPOINTS) == "none":
+            raise DataError(
+                f"datasets_2d: {name}: expected 2D joints to train on, found none. Remove it."
+            )
 
 
 def _rows_of(split: Split, patterns: Sequence[str]) -> Ints:

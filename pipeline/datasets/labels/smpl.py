@@ -225,6 +225,7 @@ def smplx_columns(
     return tuple(declared)
 
 
+SMPLX_UNMIRRORED: Final = ("smplx_betas", "smplx_n_betas")
 SMPLX_NAMES: Final = tuple(column.name for column in smplx_columns("", trans=True))
 
 

@@ -43,8 +43,9 @@ def reader_parts(
         body: the folder of the body model's files; None: read without a body model.
 
     Raises StandInMixed if demo and real data are mixed, MissingAssets if files of the body model
-    are missing.
+    are missing, or if the dataset needs one that is not named.
     """
+    dataset.require_body(body)
     parts: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,

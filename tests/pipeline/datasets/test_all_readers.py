@@ -32,7 +32,9 @@ from pipeline.testing import DatasetContract
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]
-WITH_PIXELS = [(name, split) for name, split in SPLITS if datasets.get(name).has_pixels]
+WITH_KEYPOINTS = [
+    (name, split) for name, split in SPLITS if datasets.get(name).labels.keypoints_from != "none"
+]
 LATERAL = [i for i, j in enumerate(opposite_joints("spin49")) if i != j]
 HAS_TWIN = np.isin(np.arange(len(SPIN49)), LATERAL)
 EXACT_PX = 0.01
@@ -41,7 +43,7 @@ TOLERANCE_PX = {  # where labels are not the projected joints themselves
     "kinetics": 2.5,  # the detector's noise, sigma 0.3 in x and y
 }
 every_split = pytest.mark.parametrize(("name", "split"), SPLITS)
-every_split_with_pixels = pytest.mark.parametrize(("name", "split"), WITH_PIXELS)
+every_split_with_keypoints = pytest.mark.parametrize(("name", "split"), WITH_KEYPOINTS)
 
 
 class Played(NamedTuple):
@@ -205,7 +207,7 @@ def test_a_missing_raw_folder_is_told_by_name(name, tmp_path):
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))
 
 
-@every_split_with_pixels
+@every_split_with_keypoints
 def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name, split, embedded):
     swapped = []
     for track, take, actor in played(name, split, embedded):
@@ -216,7 +218,7 @@ def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [(n, s) for n, s in WITH_PIXELS if "kp_3d" in datasets.get(n).columns(s, body=False)],
+    [(n, s) for n, s in WITH_KEYPOINTS if "kp_3d" in datasets.get(n).columns(s, body=False)],
 )
 def test_3d_joints_are_where_their_names_say(name, split, embedded):
     for track, take, actor in played(name, split, embedded):
@@ -246,7 +248,7 @@ def forearms():
             yield SPIN49.index(elbow.format(side)), SPIN49.index(wrist.format(side)), sign
 
 
-@pytest.mark.parametrize("name", dict(WITH_PIXELS))
+@pytest.mark.parametrize("name", dict(WITH_KEYPOINTS))
 def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embedded):
     """Left sleeves are blue and right ones red: pixels know no order of joints, and cannot make the
     same mistake.
@@ -337,8 +339,8 @@ def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
         stored.mirrored(extrinsics, f"{name}/train"), cameras.mirrored(extrinsics)
     )
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
-    # px of the picture as it is
-    assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}
+    unmirrored = {column.name for column in declared if column.mirror is None}
+    assert unmirrored <= {*datasets.get(name).labels.unmirrored}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.labels.smpl import EXTRINSICS, UP
 from pipeline.datasets.threedpw import ThreeDPW
-from pipeline.errors import RawDataError
+from pipeline.errors import MissingAssets, RawDataError
 from pipeline.extras.demo.files import jpeg
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
@@ -185,6 +185,18 @@ class Wider(Own):
     declared = (replace(CONTACT, dtype="int32", fill=None), EXTRINSICS, UP)
 
 
+class BoxesAlone(Own):
+    """Images without 2D joints."""
+
+    declared = (replace(CONTACT, mirror=None), EXTRINSICS, UP)
+    labels = LabelRules(
+        keypoints_from="none", columns=("frame_index", "bbox"), unmirrored=("contact",)
+    )
+
+    def columns(self, split, *, body):
+        return self.labels.columns
+
+
 def own(*others, labels=Own.labels, **changes):
     """Own with other declarations of its columns, and changes of what they hold."""
     declared = {column.name: column for column in (*Own.declared, *others)}
@@ -248,6 +260,17 @@ READERS = {
     ),
     "up cannot be mirrored: ZeroDivisionError": own(replace(UP, mirror=lambda _: 1 // 0)),
     "a/0: up differs when read again": own(up=lambda up: up + np.float32(RANDOM.uniform())),
+    "contact has mirror None: name it in labels.unmirrored": own(replace(CONTACT, mirror=None)),
+    "contact has mirror ((0, 2), (1, 3)): name it": own(labels=LabelRules(unmirrored=("contact",))),
+    "columns of train has kp_2d, but labels.keypoints_from is 'none'": other(
+        labels=LabelRules(keypoints_from="none")
+    ),
+    "columns of train lacks kp_2d, but labels.keypoints_from is 'labels'": other(
+        columns=lambda self, split, body: ("frame_index", "bbox")
+    ),
+    "labels.needs_body is True: override the fixture `body`": other(
+        labels=LabelRules(uses_body=True, needs_body=True)
+    ),
     "each name once": other(extra_columns=lambda self, split, body: (CONTACT, CONTACT)),
     "a: TypeError": other(origin=lambda self, video: Origin(person="a")),
 }
@@ -271,6 +294,21 @@ def test_columns_of_its_own_have_no_problem_and_one_may_be_optional(raw):
     assert contract.reader_problems(own(), raw, "train") == []
     without_up = own(labels=LabelRules(optional_extra=("up",)), up=None)
     assert contract.reader_problems(without_up, raw, "train") == []
+
+
+def test_images_without_2d_joints_and_columns_without_a_mirror_are_declared(raw):
+    reader = BoxesAlone(spoil=lambda t: replace(t, kp_2d=None, kp_3d=None, has_3d=None))
+    assert contract.reader_problems(reader, raw, "train") == []
+
+
+def test_no_video_is_read_without_the_body_that_is_needed(raw, tmp_path):
+    reader = other(labels=LabelRules(uses_body=True, needs_body=True))
+    for read in (
+        lambda: list(reader.tracks(raw, "train", report=Accounting())),
+        lambda: planned(reader, "train", raw=raw, root=tmp_path / "cache"),
+    ):
+        with pytest.raises(MissingAssets, match=r"dances: .* no track without .* --body DIR"):
+            read()
 
 
 def test_another_declaration_reads_all_again_and_the_plan_says_why(raw, tmp_path):

@@ -69,6 +69,10 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
         DataError, match=r"datasets_3d: b/train: kp_3d: expected 49 joints.*found 14"
     ):
         TrainingBatches(replace(mixed, datasets_3d=("b/train",)), splits)
+    splits["a/train"].manifest["keypoints"] = "none"  # as its reader declares
+    with pytest.raises(DataError, match=r"datasets_2d: a/train: expected 2D joints .* found none"):
+        TrainingBatches(mixed, splits)
+    del splits["a/train"].manifest["keypoints"]
     # a mean over no window is none
     with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):
         TrainingBatches(mixed, splits, rank=0, world_size=6)

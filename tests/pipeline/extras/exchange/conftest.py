@@ -17,7 +17,7 @@ def exportable(embedded, into, tmp_path_factory):
             reader = datasets.get(dataset)
             body = embedded.body if reader.labels.uses_body else None
             into.convert(root, embedded.raw(dataset), dataset, split, body=body)
-            if reader.has_pixels:
+            if "bbox" in reader.columns(split, body=False):
                 add_features(root, name)
                 add_tokens(root, name)
         return root
