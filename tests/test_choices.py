@@ -84,6 +84,8 @@ pipeline.features.networks.arithmetic torch_flags
 pipeline.features.networks.cpu CpuNetwork
 pipeline.features.networks.cuda CudaNetwork
 pipeline.grades word_key
+pipeline.people.smpl_files body_files
+pipeline.people.smplx_body load_body
 pipeline.grades.words Grade.is_below
 vibe_model.checkpoints LoadReport
 vibe_model.hmmr.generator MovieStrip

@@ -35,6 +35,7 @@ from pipeline.people.track import Track
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
+    from pipeline.people.smplx_body import SmplxBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
     ) -> Sequence[Track]:
         """Read the tracks of one video. Counts all that is found, kept and dropped in `account`.
+
+        body: a `Body`, or by `LabelRules.body_model` an `SmplxBody`; None without a body model.
 
         Raises RawDataError if the video as a whole cannot be used.
         """
@@ -223,7 +226,12 @@ class Dataset(ABC):
         return asdict(self)
 
     def _read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+        self,
+        raw: Path,
+        split: str,
+        video: RawVideo,
+        account: VideoAccount,
+        body: Body | SmplxBody | None,
     ) -> Sequence[Track]:
         """Call `read`, and check the tracks (`LabelRules.check`).
 
@@ -247,7 +255,7 @@ class Dataset(ABC):
         raw: Path,
         split: str,
         video: RawVideo,
-        body: Body | None = None,
+        body: Body | SmplxBody | None = None,
         account: VideoAccount | None = None,
     ) -> tuple[Sequence[Track], VideoAccount]:
         """Read one video with all checks, and return its tracks and its account.
@@ -269,7 +277,7 @@ class Dataset(ABC):
         self,
         raw_dir: Path | str,
         split: str,
-        body: Body | None = None,
+        body: Body | SmplxBody | None = None,
         report: Accounting | None = None,
     ) -> Iterator[Track]:
         """Stream the split's tracks in a fixed order.
@@ -290,6 +298,12 @@ class Dataset(ABC):
                     tracks = reader._read(raw, split, video, account, body)
                 account.check()
             yield from tracks
+
+    def load_body(self, folder: Path) -> Body | SmplxBody:
+        """Load the body model that `read` gets, from a folder. Raises what loading it raises."""
+        from pipeline.people.smplx_body import load_body  # imports torch
+
+        return load_body(folder, self.labels.body_model, self.genders[0])
 
     def require_body(self, body: object | None) -> None:
         """Raise MissingAssets if there is no body model, and no track without it."""

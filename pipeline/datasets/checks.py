@@ -24,6 +24,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.people.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
+from pipeline.people.smpl_files import Model
 from pipeline.people.track import Track, other_units
 
 CONVERT_UNITS: Final = (
@@ -38,10 +39,10 @@ FEWEST_TINY: Final = 8
 class LabelRules:
     """How a reader makes the labels of its tracks, and which checks they need."""
 
-    # Origin of kp_2d. projected: joints of the labelled bodies, since nothing else is labelled; none:
-    # tracks have no kp_2d.
+    # Origin of kp_2d. projected: joints of the labelled bodies; none: tracks have no kp_2d.
     keypoints_from: Literal["labels", "detected", "projected", "none"] = "labels"
     uses_body: bool = False  # labels are derived through the body model
+    body_model: Model = "smpl"  # which one `read` gets
     needs_body: bool = False  # without the body model there are no tracks
     # SMPL bodies that other authors fitted are compared with the joints, if there is a body model
     checks_fits: bool = False

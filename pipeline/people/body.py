@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -189,10 +189,57 @@ class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
     SHAPE_SPACE_DIM = smpl_files.N_BETAS
 
 
-class Body(nn.Module):
+class Gendered:
+    """A body model of one gender, which has those of the other genders in the same folder."""
+
+    read: Callable[..., Any]  # reads the arrays of a folder and a gender
+    _of: Callable[[str], Any]  # makes the body of another gender
+
+    @classmethod
+    def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
+        """Load the body of one gender from `folder`. Raises what `read` raises."""
+        make: Callable[..., Self] = cls
+
+        @functools.cache
+        def load_gender(gender: str) -> Any:
+            return make(cls.read(folder, gender), load_gender)
+
+        body: Self = load_gender(gender)
+        return body
+
+    def of(self, gender: str) -> Self:
+        """The body of another gender from the same folder, loaded once. Raises what loading it
+        raises.
+        """
+        body: Self = self._of(gender)
+        return body
+
+    def only(self, genders: Sequence[str], whose: str) -> Self:
+        """This body, with an `of` that raises PipelineError for any other gender.
+
+        A split's identity has the digests of the declared genders' files only.
+        """
+
+        def load_declared(gender: str) -> Any:
+            if gender not in genders:
+                declared = ", ".join(genders)
+                raise PipelineError(
+                    f"body.of({gender!r}): the property `genders` of {whose} has only "
+                    f"{declared}. Add {gender!r}."
+                )
+            return self.of(gender)
+
+        limited = copy.copy(self)
+        limited._of = load_declared
+        return limited
+
+
+class Body(Gendered, nn.Module):
     """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no
     body data.
     """
+
+    read = staticmethod(smpl_files.load)
 
     faces: Tensor  # (13776, 3) int64, anticlockwise seen from outside
     mean_pose: Tensor  # (144,) 24 rotations in 6D: the first two columns of each matrix, as (3, 2)
@@ -234,44 +281,9 @@ class Body(nn.Module):
         self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
 
     @classmethod
-    def load(cls, folder: Path | str, gender: str = "neutral") -> Body:
-        """Load the body of one gender from `folder`. Raises as `smpl_files.load` does."""
-
-        @functools.cache
-        def load_gender(gender: str) -> Body:
-            return cls(smpl_files.load(folder, gender), load_gender)
-
-        return load_gender(gender)
-
-    @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
         """The procedural body for tests and demo data."""
         return cls(plug_ins.load(table.DEMO_BODY)(gender), functools.cache(cls.stand_in))
-
-    def of(self, gender: str) -> Body:
-        """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load`
-        does.
-        """
-        return self._of(gender)
-
-    def only(self, genders: Sequence[str], whose: str) -> Self:
-        """This body, with an `of` that raises PipelineError for any other gender.
-
-        A split's identity has the digests of the declared genders' files only.
-        """
-
-        def load_declared(gender: str) -> Body:
-            if gender not in genders:
-                declared = ", ".join(genders)
-                raise PipelineError(
-                    f"body.of({gender!r}): the property `genders` of {whose} has only "
-                    f"{declared}. Add {gender!r}."
-                )
-            return self.of(gender)
-
-        limited = copy.copy(self)
-        limited._of = load_declared
-        return limited
 
     def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents, trans (B, 3) m -> BodyOutput.

@@ -6,8 +6,9 @@ training: the body itself
     J_regressor_extra.npy              9 further joints of SPIN
     J_regressor_h36m.npy               Human3.6M's joints
     smpl_mean_params.npz               the pose, shape and camera that regressors begin with
+    SMPLX_MALE.npz                     SMPL-X of a gender, as SMPL's, with hands
 
-`load` reads them all; `body_files` only identifies them by a digest.
+`load` reads SMPL's, `load_smplx` SMPL-X's; `body_files` only identifies them by a digest.
 
 This module does not import torch, because planning a conversion hashes these files and must be
 quick. The folder of the demo body (`pipeline.extras.demo.writing.write_body`) has the same files
@@ -20,15 +21,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from cache import GENDERS
-from cache.arrays import Doubles, Ints
+from cache.arrays import Array, Doubles, Ints
 from pipeline.errors import MissingAssets, RawDataError
-from pipeline.files.formats.arrays import StoredArrays, numbers
+from pipeline.files.formats.arrays import StoredArrays, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.numbers import Floats
 from pipeline.files.raw import is_stand_in
@@ -41,15 +42,30 @@ N_JOINTS: Final = 24
 N_EXTRA: Final = 9  # joints of J_regressor_extra, the last ones of smpl54
 N_POSE: Final = 72  # numbers of a pose
 N_BETAS: Final = 10  # VIBE and 3DPW use so many of the up to 300 in the official files
+SMPLX_N_JOINTS: Final = 55
 SMPLX_N_POSE: Final = 165
+SMPLX_N_EXPRESSION: Final = 10
 SMPLX_N_BETAS: Final = 16  # further ones are left out
 
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
+_SMPLX_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
+    "v_template": (None, 3),
+    "shapedirs": (None, 3, None),
+    "posedirs": (None, 3, 9 * (SMPLX_N_JOINTS - 1)),
+    "J_regressor": (SMPLX_N_JOINTS, None),
+    "weights": (None, SMPLX_N_JOINTS),
+    **{f"hands_mean{side}": (45,) for side in "lr"},
+    **{f"hands_components{side}": (45, 45) for side in "lr"},
+}
+_SMPLX_AS_DISTRIBUTED: Final = "Take SMPL-X's file as its authors distribute it (v1.0 or v1.1)."
 AS_DISTRIBUTED: Final = (
     "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
 )
+
+
+Model = Literal["smpl", "smplx"]
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -76,7 +92,7 @@ class SmplArrays:
 
 
 class _BodyIdentity(NamedTuple):
-    """Identity of the files that `load` reads."""
+    """Identity of the files that `load` or `load_smplx` reads."""
 
     digest: str  # sha256 over their content
     stand_in: bool  # their folder is marked as the procedural body
@@ -122,6 +138,28 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     return arrays
 
 
+def load_smplx(folder: Path | str, gender: str) -> dict[str, Array]:
+    """Read SMPL-X of one gender: arrays by their keys, in metres, and `parents` (55,), -1 for the
+    root. `shapedirs` is (V, 3, 20): 10 betas, 10 of the expression. Raises MissingAssets, and
+    RawDataError for other content.
+    """
+    file = _require_smplx_file(Path(folder), gender)
+    model = StoredArrays(
+        file, load_npz(file, ("kintree_table", *_SMPLX_SHAPES)), _SMPLX_AS_DISTRIBUTED
+    )
+    arrays: dict[str, Array] = {"parents": _parents(model, SMPLX_N_JOINTS)}
+    for key, shape in _SMPLX_SHAPES.items():
+        arrays[key] = model.take(key, *shape, finite=True)
+    directions = arrays["shapedirs"]
+    # the official files have 300 shape and 100 expression components, or 10 of each
+    expression = 300 if directions.shape[-1] > 300 else N_BETAS
+    used = [*range(N_BETAS), *range(expression, expression + SMPLX_N_EXPRESSION)]
+    if directions.shape[-1] <= used[-1]:
+        raise model.error("shapedirs", "20 or 400 components", str(directions.shape[-1]))
+    arrays["shapedirs"] = directions[..., used]
+    return arrays
+
+
 def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -> None:
     """Raise RawDataError unless the template's joints (J, 3) m are on the correct sides, and ankles
     below knees below hips.
@@ -158,15 +196,19 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
         raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
-def body_files(folder: Path | str, gender: str = "neutral") -> _BodyIdentity:
-    """Identify the files in `folder` that `load` reads for `gender`.
+def body_files(folder: Path | str, gender: str = "neutral", model: Model = "smpl") -> _BodyIdentity:
+    """Identify the files in `folder` that `load` (or `load_smplx`) reads for `gender`.
 
     Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for
     missing files.
     """
     folder = Path(folder)
-    model_file = _require_model_file(folder, gender)
-    names = (model_file.name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
+    names: tuple[str, ...]
+    if model == "smplx":
+        names = (_require_smplx_file(folder, gender).name,)
+    else:
+        model_file = _require_model_file(folder, gender)
+        names = (model_file.name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
     total = hashlib.sha256()
     for name in names:
         content = remembered_digest(folder.resolve() / name)
@@ -228,6 +270,18 @@ def _require_model_file(folder: Path, gender: str) -> Path:
     return model_file
 
 
+def _require_smplx_file(folder: Path, gender: str) -> Path:
+    """The file of SMPL-X of a gender. Raises MissingAssets."""
+    file = folder / f"SMPLX_{gender.upper()}.npz"
+    if not file.is_file():
+        raise MissingAssets(
+            f"{folder}: missing {file.name}. The SMPL-X model is at smpl-x.is.tue.mpg.de "
+            "(registration; SMPL-X v1.1 as npz). Put it into this folder, or use the procedural "
+            "body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."
+        )
+    return file
+
+
 def _open(file: Path) -> StoredArrays:
     """The arrays in a file: those of an .npz or a pickle by key, that of an .npy by the file's
     name. Raises RawDataError.
@@ -269,13 +323,13 @@ def _take(
     return np.ascontiguousarray(array)
 
 
-def _parents(model: StoredArrays) -> Ints:
+def _parents(model: StoredArrays, n_joints: int = N_JOINTS) -> Ints:
     """The parent of each joint, from the first row of kintree_table; -1 for the root, for which
     2^32 - 1 is stored.
     """
-    parents: Ints = _take(model, "kintree_table", 2, N_JOINTS)[0].astype(np.int64)
+    parents: Ints = _take(model, "kintree_table", 2, n_joints)[0].astype(np.int64)
     parents[0] = -1
-    if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
+    if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, n_joints)).any():
         raise model.error("kintree_table", "parents before children", f"{parents}")
     return parents
 

@@ -127,16 +127,21 @@ def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:
     if args.raw is not None:
         dataset = args.cfg.dataset(args.dataset)
         check_own_folder(args.raw, dataset)
-        body = _body(args, dataset, demo=is_stand_in(args.raw))
+        body = _body(args, dataset, demo=is_stand_in(args.raw), needed=dataset.labels.needs_body)
         return from_raw(dataset, args.split, args.raw, choice, body=body)
     raise PipelineError(
         "Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files."
     )
 
 
-def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
-    """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body."""
-    needed = "pose" in dataset.columns(args.split, body=False)
+def _body(
+    args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool = False
+) -> Path | None:
+    """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body.
+
+    needed: whether the tracks cannot be read without one.
+    """
+    needed |= "pose" in dataset.columns(args.split, body=False)
     body = body_of(args.cfg, args.body, dataset, demo=demo, needed=needed)
     if body is not None and body != args.body and not body.is_dir():
         return None

@@ -33,12 +33,12 @@ from pipeline.people import smpl_files
 from pipeline.people.estimates import BodyFit, estimates_of, fits_of
 from pipeline.people.skeletons import Array
 from pipeline.people.track import FLAGS, Track
-from pipeline.show.drawing import load_body
 from pipeline.steps.conversion.identity import reader_parts
 from pipeline.steps.conversion.reading import UNEXPECTED
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
+    from pipeline.people.smplx_body import SmplxBody
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
@@ -207,10 +207,11 @@ def from_raw(
     """
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
-    _refuse_other_body(raw, parts["stand_in"], body)
+    if dataset.labels.body_model == "smpl":
+        _refuse_other_body(raw, parts["stand_in"], body)
     model = None
     if dataset.labels.uses_body and body:
-        model = load_body(body)
+        model = dataset.load_body(body)
     reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
     accounts = list(reader.accounts.values())
@@ -319,7 +320,12 @@ class _RawTracks:
     """
 
     def __init__(
-        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None
+        self,
+        dataset: Dataset,
+        split: str,
+        raw: Path,
+        choice: Choice,
+        body: Body | SmplxBody | None,
     ) -> None:
         self._dataset = dataset.detect_layout(raw, split)
         self._split = split

@@ -233,7 +233,9 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
         uses_body = recipe.dataset.labels.uses_body and not recipe.needs_demo_data
         if uses_body and recipe.body is not None:
             needed += [
-                functools.partial(smpl_files.body_files, recipe.body, gender)
+                functools.partial(
+                    smpl_files.body_files, recipe.body, gender, recipe.dataset.labels.body_model
+                )
                 for gender in recipe.dataset.genders
             ]
         for read in needed:

@@ -6,7 +6,6 @@ It cannot check whether left and right are swapped: look at the images for that.
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import pickle
 import sys
@@ -32,6 +31,7 @@ from pipeline.testing.labels import LabelMistakes, track_problems
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
+    from pipeline.people.smplx_body import SmplxBody
 
 # paths that were opened, for each open block of `_files_opened`, the innermost last
 _OPENED: Final[list[set[str]]] = []
@@ -50,17 +50,19 @@ class DatasetContract:
         return dataset.splits[0]
 
     @pytest.fixture
-    def body(self) -> Body | None:
+    def body(self) -> Body | SmplxBody | None:
         """Body model to check `pose`; required for datasets with `uses_body` (default: none)."""
         return None
 
     def test_reader_keeps_its_promises(
-        self, dataset: Dataset, raw: Path, split: str, body: Body | None
+        self, dataset: Dataset, raw: Path, split: str, body: Body | SmplxBody | None
     ) -> None:
         fail_if_any(reader_problems(dataset, raw, split, body))
 
 
-def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
+def reader_problems(
+    dataset: Dataset, raw: Path, split: str, body: Body | SmplxBody | None = None
+) -> list[str]:
     """Read a whole split twice and list the promises that its reader breaks; empty if none.
 
     Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes
@@ -74,8 +76,10 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     dataset = dataset.detect_layout(raw, split)
     listed = list(dataset.videos(raw, split))
     listed_again = list(dataset.videos(raw, split))
-    problems = [*_column_problems(dataset), *_listing_problems(listed, listed_again)]
+    problems = list(_listing_problems(listed, listed_again))
+    columns = dataset.columns(split, body=body is not None)
     extra_columns = dataset.extra_columns(split, body=body is not None)
+    problems += _column_problems(dataset.labels, columns, extra_columns)
     with _files_opened(raw) as shared_files:
         dataset.shared(raw)
     examined = _ExaminedSplit(dataset, raw, split, body)
@@ -124,7 +128,7 @@ class _ExaminedSplit(NamedTuple):
     dataset: Dataset
     raw: Path
     name: str
-    body: Body | None
+    body: Body | SmplxBody | None
 
     def read(self, video: RawVideo) -> _VideoReading:
         """Read a video. Raises what the reader raises, but for rejections of the video."""
@@ -234,23 +238,19 @@ def _declaration_problems(dataset: Dataset) -> Iterator[str]:
                 yield f"{entry.name} is a class variable: declare it as {name}.{entry.name}"
 
 
-def _column_problems(dataset: Dataset) -> Iterator[str]:
-    """Problems of columns that `labels` declares otherwise than `columns` and `extra_columns`."""
-    rules = dataset.labels
-    problems = dict[str, None]()  # each once
-    for split, has_body in itertools.product(dataset.splits, (False, True)):
-        has_joints = "kp_2d" in dataset.columns(split, body=has_body)
-        if has_joints != (rules.keypoints_from != "none"):
-            found = "has" if has_joints else "lacks"
-            text = f"labels.keypoints_from is {rules.keypoints_from!r}"
-            problems[f"columns of {split} {found} kp_2d, but {text}"] = None
-        for column in dataset.extra_columns(split, body=has_body):
-            if (column.mirror is None) != (column.name in rules.unmirrored):
-                problems[
-                    f"extra column {column.name} has mirror {column.mirror!r}: name it in "
-                    "labels.unmirrored if it is the same for a mirrored image, and only then"
-                ] = None
-    yield from problems
+def _column_problems(
+    rules: LabelRules, columns: Collection[str], extra_columns: Iterable[cache.ExtraColumn]
+) -> Iterator[str]:
+    """Problems of a split's columns that `labels` declares otherwise."""
+    has_joints = "kp_2d" in columns
+    if has_joints == (rules.keypoints_from == "none"):
+        yield f"kp_2d is a column: {has_joints}; labels.keypoints_from: {rules.keypoints_from!r}"
+    for column in extra_columns:
+        if (column.mirror is None) != (column.name in rules.unmirrored):
+            yield (
+                f"extra column {column.name} has mirror {column.mirror!r}: name it in "
+                "labels.unmirrored if it is the same for a mirrored image, and only then"
+            )
 
 
 def _name_problems(

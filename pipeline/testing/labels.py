@@ -30,6 +30,7 @@ from pipeline.people.track import Track, column_problems, other_units
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
+    from pipeline.people.smplx_body import SmplxBody
 
 
 # Mistakes, as messages name them.
@@ -92,13 +93,17 @@ class LabelMistakes:
         self._checked: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # mistake -> the first wrong frame, as messages name it
 
-    def check(self, track: Track, dataset: Dataset, body: Body | None) -> None:
-        """Check a track of the split. body: SMPL's, neutral; None: `pose` is not checked."""
+    def check(self, track: Track, dataset: Dataset, body: Body | SmplxBody | None) -> None:
+        """Check a track of the split. body: SMPL's, neutral; another: `pose` is not checked."""
         if track.kp_2d is not None:
             self._add(track, _check_keypoints(track.kp_2d, track.bbox))
             self._add(track, _check_labelled_joints(track))
         self._add(track, _check_extrinsics(track))
         if body is None:
+            return
+        from pipeline.people.body import Body  # loads torch
+
+        if not isinstance(body, Body):
             return
         sample = _sample_posed_frames(track)
         if sample is not None:

@@ -56,11 +56,12 @@ def reader_parts(
     }
     reads_body = dataset.labels.uses_body or dataset.labels.checks_fits
     if reads_body and body is not None:
-        bodies = [smpl_files.body_files(body, gender) for gender in dataset.genders]
+        model = dataset.labels.body_model
+        bodies = [smpl_files.body_files(body, gender, model) for gender in dataset.genders]
         refuse_mixture(raw, body, is_demo=parts["stand_in"])
         parts["body"] = " ".join(files.digest for files in bodies)
-        # The genders decide which bodies' vertices evaluation compares with.
-        if dataset.genders != ("neutral",):
+        # The genders decide with which vertices of SMPL evaluation compares.
+        if model == "smpl" and dataset.genders != ("neutral",):
             parts["genders"] = list(dataset.genders)
     extra = dataset.extra_columns(split, body=parts["body"] is not None)
     if extra:

@@ -44,6 +44,8 @@ from pipeline.steps.sentences import LATER
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
+    from pipeline.people.smpl_files import Model
+    from pipeline.people.smplx_body import SmplxBody
 
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
@@ -99,7 +101,7 @@ def read_videos(
         [item.video for item in items],
         workers,
         same_group=_share_label_file,
-        preload=functools.partial(_body, body, recipe.dataset.genders[0]),
+        preload=functools.partial(_body, body, *_model_of(recipe.dataset)),
     )
     for item, result in zip(items, results, strict=True):
         read = _reject_video(recipe, item, result) if isinstance(result, Failed) else result
@@ -181,7 +183,7 @@ class VideoReader:
         MemoryError, and errors of loading the body model, are raised.
         """
         # Outside of what rejects a video: a body model that cannot be loaded is no video's fault.
-        model = _body(self.body, self.dataset.genders[0])
+        model = _body(self.body, *_model_of(self.dataset))
         stamp = changes.stamp(self.raw, video)
         with faults() as temporary_errors:
             digest = changes.video_digest(self.raw, video)
@@ -193,7 +195,9 @@ class VideoReader:
             read = ReadVideo(digest, account)
         return replace(read, stamp=stamp)
 
-    def _read_or_reject(self, video: RawVideo, digest: str, model: Body | None) -> ReadVideo:
+    def _read_or_reject(
+        self, video: RawVideo, digest: str, model: Body | SmplxBody | None
+    ) -> ReadVideo:
         """Read one video. An error of the files or a bug of the dataset's code becomes a
         rejection.
         """
@@ -291,7 +295,7 @@ def _count_lost(tracks: Sequence[Track]) -> Mapping[str, int]:
 
 
 @contextmanager
-def _one_thread(body: Body | None) -> Iterator[None]:
+def _one_thread(body: object | None) -> Iterator[None]:
     """Within the block, use one torch thread if there is a body model: the last bits of sums over
     vertices depend on the number of threads.
     """
@@ -308,11 +312,16 @@ def _one_thread(body: Body | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _model_of(dataset: Dataset) -> tuple[Model, str]:
+    """The body model that the reader gets, and its gender."""
+    return dataset.labels.body_model, dataset.genders[0]
+
+
 @functools.cache
-def _body(folder: Path | None, gender: str) -> Body | None:
+def _body(folder: Path | None, model: Model, gender: str) -> Body | SmplxBody | None:
     """The body model, loaded once in each process; None without a folder."""
     if folder is None:
         return None
-    from pipeline.people.body import Body  # imports torch
+    from pipeline.people.smplx_body import load_body  # imports torch
 
-    return Body.load(folder, gender)
+    return load_body(folder, model, gender)

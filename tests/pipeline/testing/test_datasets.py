@@ -262,10 +262,10 @@ READERS = {
     "a/0: up differs when read again": own(up=lambda up: up + np.float32(RANDOM.uniform())),
     "contact has mirror None: name it in labels.unmirrored": own(replace(CONTACT, mirror=None)),
     "contact has mirror ((0, 2), (1, 3)): name it": own(labels=LabelRules(unmirrored=("contact",))),
-    "columns of train has kp_2d, but labels.keypoints_from is 'none'": other(
+    "kp_2d is a column: True; labels.keypoints_from: 'none'": other(
         labels=LabelRules(keypoints_from="none")
     ),
-    "columns of train lacks kp_2d, but labels.keypoints_from is 'labels'": other(
+    "kp_2d is a column: False; labels.keypoints_from: 'labels'": other(
         columns=lambda self, split, body: ("frame_index", "bbox")
     ),
     "labels.needs_body is True: override the fixture `body`": other(
