@@ -30,7 +30,7 @@ from pipeline.people.rotations import axis_angle_to_matrix, rotation_6d_to_matri
 from pipeline.people.skeletons import JOINTS, Bools, Doubles, Floats, Ints
 from vibe_model import metrics
 from vibe_model.cameras import project
-from vibe_model.evaluation.protocols import NEUTRAL_BODY, Labels, Protocol
+from vibe_model.evaluation.protocols import NEUTRAL_BODY, SMPLX_JOINTS, Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, MODELS, OWN, Means, TrackErrors, Truth
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import POSED_AT_ONCE, Estimate, VideoModel
@@ -135,6 +135,8 @@ class Scorer:
         fields = list(FIELDS)
         if not self._reads_keypoints:
             fields.remove("kp_2d")
+        if any(protocol.truth == "smplx" for protocol in self._protocols):
+            fields.append(SMPLX_JOINTS)
         whole = np.array([(track.start, track.stop)], np.int64)
         arrays: dict[str, Any] = {}
         for name, array in self._split.read(whole, stream=None, fields=fields).items():
@@ -149,7 +151,9 @@ class Scorer:
             # Their frames are marked invalid only as 3D ground truth (see `Protocol.lacking`).
             valid = np.ones_like(valid)
         has_3d = arrays["w_3d"] > 0
-        return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
+        smplx_joints = arrays.get(SMPLX_JOINTS, joints)
+        has_smpl = arrays["w_smpl"] > 0
+        return Labels(joints, kp_2d, arrays["theta"], has_3d, has_smpl, valid, smplx_joints)
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> _Posed:
@@ -327,6 +331,7 @@ class Scorer:
             mean = _numpy(self._mean.joints(protocol.joints))
             joints = np.broadcast_to(mean, joints.shape)
             kp_2d = np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
+        joints = joints[:, : target.shape[1]]
         return {
             "joints": (protocol.subtract_root(joints), protocol.subtract_root(target)),
             "placed joints": (joints, target),

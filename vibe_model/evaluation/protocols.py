@@ -36,6 +36,10 @@ NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 LEFT_OUT: Final = "left_out"
 
 
+# column of splits with SMPL-X bodies: SMPL-X's first 22 joints, which are named as SMPL's
+SMPLX_JOINTS: Final = "smplx_joints"
+
+
 class Labels(NamedTuple):
     """Labels of F predicted frames of one track, in row order."""
 
@@ -45,6 +49,7 @@ class Labels(NamedTuple):
     has_3d: Bools  # (F,)
     has_smpl: Bools  # (F,)
     valid: Bools  # (F,)
+    smplx_joints: Floats  # (F, 22, 3) m in camera axes; `joints` in a split without SMPLX_JOINTS
 
 
 def _valid(labels: Labels) -> Bools:
@@ -67,8 +72,9 @@ class Protocol:
     # the compared joints and their order, a key of `JOINTS`
     joints: Literal["common14", "smpl"] = "common14"
     # Ground truth of the joints. joints: the split's 3D labels, which are common14. body: joints of
-    # the label's body, an SMPL body with the pose and betas of the labels.
-    truth: Literal["joints", "body"] = "joints"
+    # the label's body, an SMPL body with the pose and betas of the labels. smplx: the split's
+    # column SMPLX_JOINTS, compared with as many of the first joints of `joints`.
+    truth: Literal["joints", "body", "smplx"] = "joints"
     # Gender of the label's body, for its joints and its vertices. declared: as the dataset's reader
     # made the 3D labels; own: the track's. The predicted body is always neutral.
     body: Literal["declared", "own"] = "declared"
@@ -138,7 +144,8 @@ class Protocol:
         estimates = estimates_of(split)
         if estimates:
             return f"its bodies are {estimates}, no ground truth for protocol {self.name}"
-        absent = [name for name in ("pose", "betas", "has_smpl") if name not in split.columns]
+        needed = [SMPLX_JOINTS] if self.truth == "smplx" else ["pose", "betas", "has_smpl"]
+        absent = [name for name in needed if name not in split.columns]
         if absent:
             return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of"
         return ""
@@ -209,6 +216,18 @@ EMDB: Final = Protocol(
     splits="emdb/*",
 )
 
+RICH: Final = replace(
+    EMDB,
+    name="rich",
+    meaning="SMPL-X's first 22 joints of the body of the actor's gender, compared with SMPL's of "
+    "the same names, relative to the middle of the hips; accelerations as for EMDB.",
+    metrics={name: metric for name, metric in EMDB.metrics.items() if name != "pve"},
+    truth="smplx",
+    root_vertices=False,
+    compares_with="No published numbers: WHAM and GVHMR convert RICH's bodies to SMPL first",
+    splits="rich/*",
+)
+
 
 _COMMON_14: Final = correspondence("spin49", "common14")[0]
 # OpenPose's joints in common14's order, -1 for the top of the head.
@@ -256,7 +275,7 @@ HMMR: Final = replace(
     dynamics="vibe_model.hmmr.dynamics:bind_dynamics",
 )
 # in the order of tables
-PROTOCOLS: Final = {record.name: record for record in (DEFAULT, PUBLISHED, EMDB, HMMR)}
+PROTOCOLS: Final = {record.name: record for record in (DEFAULT, PUBLISHED, EMDB, RICH, HMMR)}
 
 
 def find(name: str) -> Protocol:

@@ -59,6 +59,8 @@ class Truth:
         rows = protocol.rows(labels)
         rows_2d = protocol.rows_2d(labels)
         kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
+        if protocol.truth == "smplx":
+            return cls(protocol, labels._replace(joints=labels.smplx_joints), kp_2d, rows)
         counted = rows & (labels.has_smpl if protocol.truth == "body" else labels.has_3d)
         return cls(protocol, labels, kp_2d, counted)
 

@@ -99,6 +99,36 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
     ]
 
 
+def test_rich_compares_the_first_22_joints_with_those_of_smplx_without_any_smpl_label(world):
+    split, model = world
+    split.name = "rich/test"
+    pred = by_hand(split, model.theta.detach().numpy(), [1, 2])[0][:, :22]
+    error = 0.05 * default_rng(2).normal(size=pred.shape)
+    error -= error[:, [1, 2]].mean(1, keepdims=True)  # the middle of the hips stays at 0
+    anywhere = default_rng(3).normal(size=(18, 1, 3))
+    split.rows["smplx_joints"] = np.float32(pred + error + anywhere)
+    split.rows["w_smpl"][:] = 0
+    for name in ("pose", "betas", "has_smpl", "kp_3d"):
+        split.columns = tuple(column for column in split.columns if column != name)
+    reason = "it has no smplx_joints, which protocol rich makes its joints of"
+    assert evaluate_all(model, {split.name: split}, OPTIONS)[split.name]["left_out"] == {
+        "rich": reason
+    }
+    split.columns = (*split.columns, "smplx_joints")
+    rich = evaluate_all(model, {split.name: split}, OPTIONS)[split.name]["rich"]
+    counted = np.setdiff1d(np.arange(18), [2, 8])  # `valid`; no other flag counts
+    assert (rich["frames"], rich["label_body"]) == (16, "female, male, neutral")
+    assert rich["mpjpe"] == pytest.approx(distance(error, 0)[counted].mean(), rel=1e-5)
+    assert rich["pa_mpjpe"] < rich["mpjpe"]
+    accelerations = []
+    for rows in ([0, 1, 3, 4, 5], [6, 7, 9, 10], range(11, 18)):
+        second = np.diff(error[list(rows)], 2, axis=0)
+        accelerations += [np.linalg.norm(one, axis=1).mean() * 30**2 for one in second[1:-1]]
+    assert rich["accel_error_m_s2"] == pytest.approx(np.mean(accelerations), rel=1e-4)
+    assert "pve" not in rich
+    assert rich["baseline"]["mpjpe"] > rich["mpjpe"]
+
+
 def test_whole_tracks_are_evaluated_beside_windows(world):
     """A stretch without a gap is one window, of any length: each frame is predicted once, and none
     is dropped.
