@@ -345,6 +345,7 @@ _FAULTS: Final = {
     "keypoints_outside": "most joints are outside the image: they are of another size or video",
     "label_not_finite": "NaN, infinity or a huge number in the labels",
     "name_not_utf8": "the name of a file or folder is not UTF-8: rename it",
+    "no_camera": "the camera has no calibration, as moving cameras",
     "no_label": "there are images, but no label, or only one of two",
     "no_picture": "there is a label, but the image is missing or cannot be read",
     OTHER_TRACK: "[convert] leave_out names a track that the video has not, or not any more",

@@ -26,6 +26,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
         "bedlam": "pipeline.datasets.bedlam:Bedlam",
         "bedlam2": "pipeline.datasets.bedlam:Bedlam2",
         "emdb": "pipeline.datasets.emdb:Emdb",
+        "rich": "pipeline.datasets.rich.reader:Rich",
     },
     "vibe_pipeline.streams": {
         "resnet50": "pipeline.features.streams.network:ResNet50",

@@ -44,6 +44,7 @@ SIZES = {  # videos a split, frames
     "h36m": (2, 16),
     "3dpw": (1, 10),
     "emdb": (3, 12),
+    "rich": (1, 12),
     "bedlam": (3, 12),
     "amass": (3, 300),
 }
@@ -76,6 +77,12 @@ class Embedded:
     def copy(self, name, to):
         """The same in a folder of the test's own."""
         return Path(shutil.copytree(self.raw(name), to))
+
+    @functools.cache  # noqa: B019 - there is one of them in a session
+    def model(self, name):
+        """The body model without which a dataset has no tracks; None for others."""
+        dataset = datasets.get(name)
+        return dataset.load_body(self.body) if dataset.labels.needs_body else None
 
     @functools.cached_property
     def body(self):

@@ -21,7 +21,14 @@ from pipeline.cli.text import command
 from pipeline.clips.listing import list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.releases.examination import BODY, Examination, PartCount, PartState, examine
+from pipeline.datasets.releases.examination import (
+    BODY,
+    SMPLX,
+    Examination,
+    PartCount,
+    PartState,
+    examine,
+)
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
 from pipeline.settings.arguments import warn_of_broken
@@ -85,12 +92,6 @@ def _run(args: argparse.Namespace) -> int:
     for examination in examined:
         result.text += _problems(examination)
     is_missing = any(examination.missing or examination.is_in_part for examination in examined)
-    if BODY.name not in {examination.dataset for examination in examined}:
-        for reader in readers:
-            if reader.labels.needs_body:
-                is_missing = True
-                text = f"{reader.name} needs the body model's files: --body DIR"
-                result.text += ["", f"{WRONG} {text}"]
     result.exit_code = int(bool(is_missing or broken))
     if is_missing:
         result.add_lines(_check_again(args))
@@ -119,12 +120,16 @@ def _examine_all(
     if folder is None and settings is not None:
         folder = settings.paths.body
     if folder is not None:
+        models = {reader.labels.body_model for reader in readers if reader.labels.uses_body}
         of_body = examine(BODY, folder)
         if demo:
             of_body = of_body.replace_missing(PartState.TO_BE_MADE)
-        elif body is None and not any(reader.labels.uses_body for reader in readers):
+        elif "smpl" not in models and (body is None or models):
             of_body = of_body.replace_missing(PartState.NOT_NEEDED)
         examined.append(of_body)
+        if "smplx" in models:
+            of_smplx = examine(SMPLX, folder)
+            examined.append(of_smplx.replace_missing(PartState.TO_BE_MADE) if demo else of_smplx)
     return examined
 
 

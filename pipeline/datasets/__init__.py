@@ -25,6 +25,7 @@ RELEASES: Final = (  # published datasets; demo data imitate the layout of each
     "h36m",
     "3dpw",
     "emdb",
+    "rich",
     "bedlam",
     "amass",
 )

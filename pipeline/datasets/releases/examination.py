@@ -49,12 +49,18 @@ _ARCHIVE: Final = re.compile(
 _PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?![glx]z$)[a-z]{2}")
 
 
+@dataclass(frozen=True)
 class _BodyFiles:
-    """The body model's files, declared as those of a dataset, so that `examine` takes both."""
+    """A body model's files, declared as those of a dataset, so that `examine` takes both."""
 
-    name = "body"
+    name: str
+    release: Release
     splits: tuple[str, ...] = ()
-    release = Release(
+
+
+BODY: Final = _BodyFiles(
+    "body",
+    Release(
         page="https://smpl.is.tue.mpg.de",
         parts=(
             ReleasePart(
@@ -83,10 +89,18 @@ class _BodyFiles:
             )
             for folder in ("", "*/")
         ),
-    )
-
-
-BODY: Final = _BodyFiles()
+    ),
+)
+SMPLX: Final = _BodyFiles(
+    "body, SMPL-X",
+    Release(
+        page="https://smpl-x.is.tue.mpg.de",
+        parts=tuple(
+            ReleasePart(f"SMPL-X, {gender}", (f"SMPLX_{gender.upper()}.npz",), "SMPL-X v1.1 (npz)")
+            for gender in ("male", "female")
+        ),
+    ),
+)
 
 
 class PartState(StrEnum):

@@ -41,6 +41,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.extras.demo import body as procedural_body
 from pipeline.extras.demo.layouts import ReleaseLayout, Request
 from pipeline.extras.demo.scene import Take
+from pipeline.extras.demo.smplx_body import procedural_smplx
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.people.smpl_files import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M
@@ -59,6 +60,7 @@ MODULES: Final = (
     "h36m",
     "threedpw",
     "emdb",
+    "rich",
     "bedlam",
     "amass",
     "videos",
@@ -79,6 +81,7 @@ _BODY_MARKER: Final[Mapping[str, Any]] = {
     "what": "A procedural body in SMPL's file format, with no measured person in it: for the "
     "embedded data only.",
     "seed": None,
+    "models": ["smpl", "smplx"],
     **_VERSIONS,
 }
 
@@ -177,7 +180,7 @@ def write_body(folder: Path) -> None:
 
 
 def _write_body_files(folder: Path) -> None:
-    """Write all files of an SMPL folder, for three genders."""
+    """Write all files of an SMPL folder, for three genders, and SMPL-X for two."""
     for gender in GENDERS:
         arrays = procedural_body.procedural(gender)
         kintree = np.stack([arrays.parents, np.arange(len(arrays.parents))])
@@ -196,6 +199,9 @@ def _write_body_files(folder: Path) -> None:
             "stand_in": True,
         }
         (folder / f"SMPL_{gender.upper()}.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    for gender in GENDERS[1:]:
+        file = folder / f"SMPLX_{gender.upper()}.npz"
+        np.savez_compressed(file, allow_pickle=False, **procedural_smplx(gender))
     neutral = procedural_body.procedural()
     np.save(folder / REGRESSOR_EXTRA, neutral.J_regressor_extra)
     np.save(folder / REGRESSOR_H36M, neutral.J_regressor_h36m)

@@ -183,6 +183,22 @@ def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded, tmp_path):
     assert "has its name in SMPL's archive. Rename it" in problems(examine(BODY, tmp_path))
 
 
+def test_a_dataset_of_smplx_bodies_needs_their_files_and_smpl_s_not_yet(embedded, tmp_path, types):
+    embedded.copy("rich", tmp_path / "raw/rich")
+    (tmp_path / "body").mkdir()
+    doctor = "doctor rich --raw TMP/raw --body TMP/body"
+    told = types(doctor, "SMPLX_MALE.npz", "missing", "smpl-x.is.tue.mpg.de", code=1)
+    assert "not needed yet" in told
+    for gender in ("MALE", "FEMALE"):
+        shutil.copy(embedded.body / f"SMPLX_{gender}.npz", tmp_path / "body")
+    types(doctor, "prepare rich", "--body")
+    shutil.rmtree(tmp_path / "body")
+    for command in ("prepare", "convert"):
+        split = "rich/val" if command == "convert" else "rich"
+        place = f"{command} {split} --raw TMP/raw/rich --cache TMP/cache"
+        types(place, "rich: its labels are bodies", "--body DIR", code=2)
+
+
 def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path, types):
     write_video(tmp_path / "a.mp4", 2)
     mirrored = with_matrix(Clip("a.mp4").encode(), "mirrored")

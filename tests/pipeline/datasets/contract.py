@@ -33,14 +33,16 @@ class Images:
         self.folder = folder
         self.files = sorted(folder.iterdir())
         before, digits, self._suffix = re.fullmatch(
-            r"(.*?)([0-9]+)(\.\w+)", self.files[0].name
+            # RICH's end with the camera's number
+            r"(.*?)([0-9]+)((?:_[0-9]{2})?\.\w+)",
+            self.files[0].name,
         ).groups()
         self._before, self._n_digits = before, len(digits)
         negative = 255 - cv2.imread(str(self.files[0]))
         self.other = cv2.imencode(self._suffix, negative)[1].tobytes()  # of no frame
 
     def number(self, file):
-        return int(file.stem.removeprefix(self._before))
+        return int(file.name.removeprefix(self._before).removesuffix(self._suffix))
 
     def path(self, number):
         return self.folder / f"{self._before}{number:0{self._n_digits}d}{self._suffix}"
@@ -137,6 +139,11 @@ class ImageFolders:
         """Write an undamaged release of a demo dataset, which other classes read too."""
         shutil.copytree(demo, raw)
 
+    @pytest.fixture(autouse=True)
+    def set_body(self, embedded):
+        """The body model that the reader needs."""
+        self.body = embedded.model(self.dataset)
+
     @pytest.fixture
     def release(self, demo_data, tmp_path_factory):
         """An undamaged release. Only to be read."""
@@ -157,7 +164,7 @@ class ImageFolders:
         report = Accounting()
         tracks = [
             track
-            for track in datasets.get(self.dataset).tracks(raw, self.split, report=report)
+            for track in datasets.get(self.dataset).tracks(raw, self.split, self.body, report)
             if track.video == self.video
         ]
         report.video(self.video).check()

@@ -64,8 +64,9 @@ def distances(track, actor, order=slice(None)):
 
 
 @functools.cache
-def tracks_of(name, split, raw):
-    return list(datasets.get(name).tracks(raw, split, report=Accounting()))
+def tracks_of(name, split, embedded):
+    raw, body = embedded.raw(name), embedded.model(name)
+    return list(datasets.get(name).tracks(raw, split, body=body, report=Accounting()))
 
 
 @functools.cache
@@ -75,7 +76,7 @@ def played(name, split, embedded):
     """
     takes = [take for take in embedded.takes(name) if split in take.shot.split.split()]
     found = []
-    for track in tracks_of(name, split, embedded.raw(name)):
+    for track in tracks_of(name, split, embedded):
         long_enough = (take for take in takes if take.shot.n_frames > track.frame_index[-1])
         people = [Played(track, take, actor) for take in long_enough for actor in take.actors]
         found.append(min(people, key=lambda one: distances(track, one.actor).mean()))
@@ -83,12 +84,12 @@ def played(name, split, embedded):
 
 
 @functools.cache
-def decoded(name, split, raw):
+def decoded(name, split, embedded):
     """Every track, its source restored from what the cache keeps of it, and its frames."""
     found = []
-    for track in tracks_of(name, split, raw):
+    for track in tracks_of(name, split, embedded):
         assert track.frames is not None
-        source = sources.parse(raw, track.frames.spec)
+        source = sources.parse(embedded.raw(name), track.frames.spec)
         frames = list(source.read(track.frame_index.tolist()))
         assert [frame.index for frame in frames] == track.frame_index.tolist()
         width, height = source.size()
@@ -114,7 +115,9 @@ class DemoContract(DatasetContract):
 
 @every_split
 class TestReader(DemoContract):
-    pass
+    @pytest.fixture
+    def body(self, name, embedded):
+        return embedded.model(name)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_
     assert {split: list(dataset.videos(raw, split)) for split in dataset.splits} == listed
     for split, videos in listed.items():
         report = Accounting()
-        assert list(dataset.tracks(raw, split, report=report)) == []
+        assert list(dataset.tracks(raw, split, embedded.model(name), report)) == []
         assert [account.name for account in report if account.set_aside] == [
             video.name for video in videos
         ]
@@ -255,9 +258,7 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embe
     """
     agree, total = 0, 0
     everything = (
-        one
-        for split in datasets.get(name).splits
-        for one in decoded(name, split, embedded.raw(name))
+        one for split in datasets.get(name).splits for one in decoded(name, split, embedded)
     )
     for track, _, frames in everything:
         for kp_2d, frame in zip(track.kp_2d, frames, strict=True):

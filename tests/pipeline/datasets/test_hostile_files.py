@@ -31,6 +31,7 @@ from tests.fixtures import planned
 from tests.hostile import THINGS
 from tests.pipeline.clips.labels.made_detections import CASES, SIZE, N, write
 from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.made_smplx import write_models
 from tests.trees import contents
 from tests.waiting import with_growing_limit
 
@@ -111,6 +112,12 @@ class Case(NamedTuple):
     kind: str
     seed: int
 
+    @property
+    def body(self):
+        """The folder of the body model, if there is one."""
+        folder = self.good.parent.parent / "body"
+        return folder if folder.is_dir() else None
+
     def put(self, path):
         data = path.read_bytes()
         path.unlink()
@@ -136,7 +143,8 @@ def examine(case):
             for video in listed:
                 if belongs(Path(case.file), video):
                     if video.name in videos:
-                        problems += reading_problems(dataset, split, raw, videos[video.name])
+                        read = reading.VideoReader(dataset, split, raw, case.body, None).read
+                        problems += reading_problems(raw, read(videos[video.name]))
                 elif video.name not in videos:
                     problems.append(f"{split}: {video.name} is not listed any more")
     except MemoryError:
@@ -154,9 +162,8 @@ def belongs(file, video):
     return file in video.files or file.parent in (*video.folders, *video.label_folders)
 
 
-def reading_problems(dataset, split, raw, video):
-    """One video as conversion reads it, then its pixels as extraction does."""
-    read = reading.VideoReader(dataset, split, raw, None, None).read(video)
+def reading_problems(raw, read):
+    """Of one video as conversion reads it, then of its pixels as extraction does."""
     if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()
@@ -241,6 +248,9 @@ def test_damaged_files_cost_their_own_video_and_nothing_else(
     name, embedded, tmp_path, assert_harmless
 ):
     raw = embedded.copy(name, tmp_path / "raw" / name)
+    if datasets.get(name).labels.needs_body:
+        (tmp_path / "body").mkdir()
+        write_models(tmp_path / "body")
     assert_harmless(raw, kinds_of_file(raw))
 
 

@@ -7,6 +7,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.steps.conversion.identity import reader_parts
 from tests import packages
+from tests.pipeline.datasets.made_smplx import write_models
 
 
 def test_packages_come_after_ours_and_two_claims_to_a_name_are_refused(site):
@@ -31,6 +32,7 @@ def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypa
     common = vars(make_dataclass("Common", [("tallest", int, 0)]))["__dataclass_fields__"]
     readers = [datasets.get(name) for name in table.OWN[datasets.ENTRY_POINTS]]
     monkeypatch.setattr(Dataset, "__dataclass_fields__", common)
+    write_models(tmp_path)
     for reader in readers:
         object.__setattr__(reader, "tallest", 7)
         monkeypatch.setattr(
@@ -38,6 +40,7 @@ def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypa
             "__dataclass_fields__",
             vars(type(reader))["__dataclass_fields__"] | common,
         )
-        assert reader_parts(reader, "train", tmp_path, None)["parameters"]["tallest"] == 7, (
+        body = tmp_path if reader.labels.needs_body else None
+        assert reader_parts(reader, "train", tmp_path, body)["parameters"]["tallest"] == 7, (
             reader.name
         )

@@ -123,6 +123,13 @@ class TestEmdb(ImageFolders):
     refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})
 
 
+class TestRich(ImageFolders):
+    dataset, split, video = "rich", "test", "Gym_010_gym2/cam_02"
+    images = f"images/test/{video}"
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})  # cameras may run longer than bodies are labelled
+
+
 class TestBedlam(ImageFolders):
     dataset, n_videos = "bedlam", 3
     video = "20221018_1_1_batch01hand_30fps/seq_000000"

@@ -12,7 +12,6 @@ import pytest
 
 from pipeline import datasets
 from pipeline.datasets import RELEASES
-from pipeline.people.body import Body
 from pipeline.steps.conversion import reading
 from pipeline.testing.labels import track_problems
 from tests.pipeline.datasets.label_files import edit_labels
@@ -75,6 +74,7 @@ def bad(value, spoil):
 
 PW = "poses2d poses trans betas cam_poses cam_intrinsics campose_valid"
 EMDB = "kp2d trans extrinsics bboxes poses_root betas intrinsics good_frames_mask"
+RICH = "global_orient body_pose left_hand_pose betas expression transl"
 BEDLAM = "center scale pose_cam shape trans_cam cam_int cam_ext gtkps"
 LABELS = {  # dataset, files, keys
     ("penn_action", "labels/*.mat"): "x y visibility nframes dimensions",
@@ -88,6 +88,7 @@ LABELS = {  # dataset, files, keys
     ("h36m", "smpl_param/*_camera.json"): "R t f c",
     ("3dpw", "sequenceFiles/*/*.pkl"): PW,
     ("emdb", "P*/*/*_data.pkl"): EMDB,
+    ("rich", "bodies/*/*/*/*.pkl"): RICH,
     ("bedlam", "all_npz_12_smpl_training/*.npz"): BEDLAM,
     ("amass", "*/*/*_poses.npz"): "poses trans betas mocap_framerate",
 }
@@ -107,7 +108,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
     copies = {file: file.read_bytes() for file in sorted(raw.glob(glob))}
     assert copies
     keys = LABELS[name, glob].split()
-    body = Body.load(embedded.body) if dataset.labels.uses_body else None
+    body = dataset.load_body(embedded.body) if dataset.labels.uses_body else None
     # each file in another way, until all ways have been tried
     for start in range(0, WAYS, len(copies)):
         for number, (file, content) in enumerate(copies.items(), start):

@@ -52,13 +52,13 @@ def _record(shot: Shot, folder: Path) -> Take:
     """Write `P<n>/<sequence>/images/<5 digits>.jpg`, and `P<n>_<sequence>_data.pkl` beside them."""
     take = stage(shot)
     write_pictures(take, folder / shot.name / "images", "{:05d}.jpg")
-    labelled = replace(take, actors=tuple(_apply_gender(actor, take) for actor in take.actors))
+    labelled = replace(take, actors=tuple(apply_gender(actor, take) for actor in take.actors))
     labels = folder / shot.name / f"{shot.name.replace('/', '_')}_data.pkl"
     labels.write_bytes(pickle.dumps(_labels_of(labelled), protocol=4))
     return labelled
 
 
-def _apply_gender(actor: Actor, take: Take) -> Actor:
+def apply_gender(actor: Actor, take: Take) -> Actor:
     """The same motion with the body of the actor's gender, as in EMDB's labels."""
     body = procedural(actor.gender)
     skinned = skin(body, actor.betas, actor.pose, actor.trans)

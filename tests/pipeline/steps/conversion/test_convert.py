@@ -20,7 +20,6 @@ from pipeline.cli.progress import silent
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
-from pipeline.people.body import Body
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.parts import read_spooled
@@ -28,7 +27,7 @@ from pipeline.steps.conversion.plan import plan_conversion
 from tests.fixtures import planned
 from tests.packages import without
 
-SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 bedlam/train amass/train"
+SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 rich/val bedlam/train amass/train"
 
 
 @pytest.mark.parametrize("split_name", SPLITS.split())
@@ -40,7 +39,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
     folder = embedded.body if dataset.labels.uses_body else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
     committed = cache.open(tmp_path)[split_name]
-    tracks = list(dataset.tracks(raw, split, body=Body.load(folder) if folder else None))
+    tracks = list(dataset.tracks(raw, split, body=dataset.load_body(folder) if folder else None))
     assert len(tracks) >= 1
     assert committed.tracks.names == [track.name for track in tracks]
     for stored, track in zip(committed.tracks, tracks, strict=True):

@@ -1,0 +1,1 @@
+"""RICH: its reader, its label files, and its bodies as a camera sees them."""
