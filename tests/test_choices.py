@@ -32,7 +32,7 @@ from vibe_model.hmmr.generator import HMMR
 from vibe_model.part_dynamics.generator import PartDynamics
 
 POINTS, RUNS = torch.zeros(1, 14, 2), np.zeros((0, 2), np.int64)
-METRIC = metrics.Metric(title="a", unit="mm", of=metrics.mpjpe)
+METRIC = metrics.Metric(title="a", unit="mm", meaning="an error", of=metrics.mpjpe)
 PROTOCOL = next(iter(PROTOCOLS.values()))
 NOTHING: typing.Any = None  # the choice is refused before anything else is looked at
 CALLS = {
