@@ -1,7 +1,7 @@
 """A pinhole camera, and its placement to keep people in view.  motion -> [pixels and labels]
 
-`frame_people` makes the `Camera` of a demo video: where it looks (`_target`), how it is held (sway
-and `_orbit`), and how near it can be.
+`frame_people` makes the `Camera` of a demo video: where it looks, how it sways in a hand, and how
+near it can be.
 
 No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) has its centre at x = i, y =
 j, so an image extends from -0.5 to width - 0.5.
@@ -9,7 +9,7 @@ j, so an image extends from -0.5 to width - 0.5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -20,8 +20,6 @@ from pipeline.people.cameras import rigid
 from pipeline.people.skeletons import Bools, Doubles, Floats
 
 MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
-ORBIT: Final = 15.0  # degrees of a hand-held camera's path around people, in both directions
-GOES_FAR_M: Final = 1.2  # the camera follows people who move further
 FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera's motion
 SWAY_FRAMES: Final = 10  # sigma over time of its sway
 # Standard deviations of its sway: azimuth (rad), height (m), the three axes of the point at which
@@ -81,16 +79,6 @@ class Camera:
         is_inside = (pixels >= -0.5) & (pixels <= edge)
         return np.asarray(is_inside.all(axis=-1))
 
-    def frame(self, number: int) -> Camera:
-        """The camera of a single frame."""
-        return replace(self, extrinsics=self.extrinsics[number : number + 1])
-
-    def cut(self, centre: Floats, zoom: float, side: int) -> Camera:
-        """The camera of a square crop of `side` px around `centre` (2,) px, magnified by `zoom`."""
-        crop = np.diag([zoom, zoom, 1.0])
-        crop[:2, 2] = side / 2 - zoom * np.asarray(centre)
-        return Camera(side, side, crop @ self.intrinsics, self.extrinsics)
-
 
 def frame_people(
     rng: Generator,
@@ -104,25 +92,26 @@ def frame_people(
     """A camera that keeps all `points` (T, N, 3) m in view; `heading` (rad) is where people face.
 
     It is up to `turn` degrees off the frontal view, 1 to 1.6 m high, and as near as the view
-    allows. A hand-held camera follows and orbits people, and sways; others are static unless people
-    go far. size: (width, height) px.
+    allows. A hand-held camera follows people and sways; others are static. size: (width, height)
+    px.
     """
-    target = _target(points, hand_held=hand_held)
     n_frames = len(points)
-    sway = SWAY * _smooth_noise(rng, n_frames)  # (T, 6)
-    orbit = _orbit(rng, n_frames)
-    if not hand_held:  # the numbers are drawn all the same, so that the others do not change
-        sway[:] = 0
-        orbit[:] = 0
-    aside = rng.uniform(-turn, turn) + orbit  # degrees
-    azimuth = heading + np.radians(aside) + sway[:, 0]
+    centre = (points.min(axis=1) + points.max(axis=1)) / 2
+    middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
+    target = np.tile(middle, (n_frames, 1))
+    sway = np.zeros((n_frames, len(SWAY)))
+    if hand_held:
+        target[:, [0, 2]] = gaussian_filter1d(
+            centre[:, [0, 2]], FOLLOW_FRAMES, axis=0, mode="nearest"
+        )
+        sway = SWAY * _smooth_noise(rng, n_frames)
+    azimuth = heading + np.radians(rng.uniform(-turn, turn)) + sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + sway[:, 1]
     intrinsics = _intrinsics(rng, size)
     aim = target + sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + sway[:, 5]
 
-    level = np.zeros(n_frames)
-    direction = np.column_stack([np.sin(azimuth), level, np.cos(azimuth)])
+    direction = np.column_stack([np.sin(azimuth), np.zeros(n_frames), np.cos(azimuth)])
     last_pixel = np.array(size) - 1
     inset = MARGIN * np.array(size)
     distance = NEAREST_M
@@ -132,8 +121,7 @@ def frame_people(
         camera = Camera.aim(size, intrinsics, position, aim, roll)
         if camera.to_camera(points)[..., 2].min() >= CLOSEST_M:
             pixels = camera.project(points)
-            is_inside = (pixels >= inset) & (pixels <= last_pixel - inset)
-            if is_inside.all():
+            if ((pixels >= inset) & (pixels <= last_pixel - inset)).all():
                 return camera
         distance *= STEP_BACK
 
@@ -147,15 +135,6 @@ def _smooth_noise(rng: Generator, n_frames: int) -> Doubles:
     return np.asarray(smooth * unit)
 
 
-def _orbit(rng: Generator, n_frames: int) -> Doubles:
-    """Degrees (T,) of a path around people: half a period of a sine, from a random phase."""
-    phase = np.linspace(0, np.pi, n_frames)
-    phase *= rng.choice([-1, 1])
-    phase += rng.uniform(0, np.pi)
-    amplitude = ORBIT * rng.uniform(0.4, 1)
-    return np.asarray(amplitude * np.sin(phase))
-
-
 def _intrinsics(rng: Generator, size: tuple[int, int]) -> Doubles:
     """A random zoom, and a principal point near the middle of the image: (3, 3) px."""
     zoom = rng.uniform(1.15, 1.6)
@@ -165,22 +144,6 @@ def _intrinsics(rng: Generator, size: tuple[int, int]) -> Doubles:
     off_centre = rng.uniform(-2, 2, 2)
     intrinsics[:2, 2] = last_pixel / 2 + off_centre
     return intrinsics
-
-
-def _target(points: Doubles, *, hand_held: bool) -> Doubles:
-    """(T, 3) m that a camera looks at: the people's centre, or its path."""
-    n_frames = len(points)
-    centre = (points.min(axis=1) + points.max(axis=1)) / 2
-    extent = np.ptp(centre[:, [0, 2]], axis=0)
-    travelled = np.linalg.norm(extent)
-    middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
-
-    if not hand_held and travelled <= GOES_FAR_M:
-        return np.tile(middle, (n_frames, 1))
-    sigma = FOLLOW_FRAMES if hand_held else n_frames / 4
-    target: Doubles = gaussian_filter1d(centre, sigma, axis=0, mode="nearest")
-    target[:, 1] = middle[1]
-    return target
 
 
 def _unit(vectors: Doubles) -> Doubles:

@@ -131,9 +131,10 @@ def _kit() -> tuple[NDArray[np.str_], Float32s]:
     """Names of parts and their colours, in light and in shade."""
     from pipeline.extras.demo import appearance
 
-    parts = list(appearance.KIT.items())
+    parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
     parts += [("head", hsv) for hsv in appearance.SKIN]
-    parts += [("shirt", appearance.SHIRT_BACK), ("shirt", appearance.CHEST_BAND)]
+    for hue, saturation, value in appearance.SHIRTS:
+        parts += [("shirt", (hue, saturation, shade * value)) for shade in (1, appearance.BACK)]
     names = []
     colours = []
     for name, (hue, saturation, value) in parts:

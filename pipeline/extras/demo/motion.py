@@ -2,9 +2,8 @@
 
 `perform` makes a motion for `scene`:
 
-    _choreograph        actions one after the other, as angles of the `freedoms`
+    _choreograph        actions one after the other, as angles of DOFS
     _keep_footing       angles of thighs and feet, relative to the ground, become angles of joints
-    _within_limits      soft limits of the joints
     _to_smpl            SMPL's pose
     _stand              the position in which the feet are on the ground and do not slide
 
@@ -26,20 +25,12 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.extras.demo.actions import ACTIONS, Sampler
+from pipeline.extras.demo.actions import ACTIONS, DOFS, SIDED, Sampler
 from pipeline.extras.demo.body import procedural, skin
-from pipeline.extras.demo.freedoms import DOFS, SIDED
 from pipeline.people.skeletons import Doubles, Floats
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
-# degrees of freedom that change sign if left and right are swapped
-_MIRRORED: Final = frozenset(
-    ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")
-)
-
-# degrees before a limit in which an angle is compressed
-SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)
 SMOOTHING_S: Final = 0.05  # sigma over time
 BLEND_S: Final = 0.6  # from one action to the next
 ACTION_S: Final = (1.6, 3.2)  # shortest and longest duration of an action
@@ -56,7 +47,7 @@ class ActorMotion:
     pose: Doubles  # (T, 72) rad
     betas: Doubles  # (10,)
     trans: Doubles  # (T, 3) m
-    heading: Doubles  # (T,) rad about the vertical, 0 faces +z
+    heading: float  # rad about the vertical, 0 faces +z
 
 
 def random_betas(rng: Generator) -> Doubles:
@@ -76,55 +67,22 @@ def perform(
     """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and
     amplitude.
 
-    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Feet
+    It begins at the origin of the ground, facing `facing` (rad; 0 is +z, pi / 2 is +x). Feet
     that bear weight do not slide: the body moves over them.
     """
     t = np.arange(n_frames) / fps
-    angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
+    angles = _choreograph(t, rng, actions or tuple(ACTIONS))
     sigma = SMOOTHING_S * fps
-    limited = _within_limits(_keep_footing(angles))
+    limited = _keep_footing(angles).clip(LOW, HIGH)
     angles = gaussian_filter1d(limited, sigma, axis=0, mode="nearest")
 
-    # a slow, smooth change of direction
-    swing = np.radians(12) * rng.uniform(0.2, 1)
-    turns = rng.uniform(0.08, 0.25) * t + rng.uniform()
-    phase = 2 * np.pi * turns
-    heading = facing + swing * np.sin(phase)
-    pose = _to_smpl(angles, heading)
-    trans = _stand(betas, pose, hop, sigma)
-    return ActorMotion(fps, angles, pose, betas, trans, heading)
+    pose = _to_smpl(angles, facing)
+    trans = _stand(betas, pose, sigma)
+    return ActorMotion(fps, angles, pose, betas, trans, facing)
 
 
-def _mirror(angles: Floats) -> Doubles:
-    """The motion with left and right swapped, (T, D) degrees."""
-    swapped = {"l_": "r_", "r_": "l_"}
-    mirrored = np.empty(angles.shape)
-    for name, i in INDEX.items():
-        prefix = name[:2]  # "l_" of "l_knee"; "sp" of "spine_side", which stays
-        source = swapped.get(prefix, prefix) + name[2:]
-        curve = angles[:, INDEX[source]]
-        if name in _MIRRORED:
-            curve = -curve
-        mirrored[:, i] = curve
-    return mirrored
-
-
-def _within_limits(angles: Floats) -> Doubles:
-    """Angles (T, D) degrees, smoothly limited to their ranges.
-
-    The identity except near a limit, which an angle approaches exponentially: `clip` would make its
-    velocity jump.
-    """
-    over = np.maximum(angles - (HIGH - SOFTNESS), 0)
-    under = np.maximum((LOW + SOFTNESS) - angles, 0)
-    eased_over = SOFTNESS * -np.expm1(-over / SOFTNESS)
-    eased_under = SOFTNESS * -np.expm1(-under / SOFTNESS)
-    limited = angles - over + eased_over + under - eased_under
-    return np.asarray(limited, np.float64)
-
-
-def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
-    """Convert angles (T, D) in degrees and a heading (T,) in rad to SMPL poses (T, 72) in rad.
+def _to_smpl(angles: Floats, heading: float) -> Doubles:
+    """Convert angles (T, D) in degrees and a heading in rad to SMPL poses (T, 72) in rad.
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
@@ -170,31 +128,27 @@ def _sole_vertices() -> NDArray[np.intp]:
     return np.concatenate(soles)
 
 
-def _choreograph(t: Doubles, rng: Generator, repertoire: Sequence[str]) -> tuple[Doubles, Doubles]:
-    """Angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
+def _choreograph(t: Doubles, rng: Generator, repertoire: Sequence[str]) -> Doubles:
+    """Angles (T, D) in degrees of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     action_s = rng.uniform(*ACTION_S)
     n_actions = max(1, round(duration / action_s))
 
     action = ""  # the one before
     angles = np.zeros((len(t), len(DOFS)))
-    hop = np.zeros_like(t)
     for weight in _blend_weights(t, n_actions):
         # no action twice in a row, if there is another one
         candidates = [name for name in repertoire if name != action]
         action = str(rng.choice(candidates or list(repertoire)))
         curves = ACTIONS[action](Sampler(t, rng))
-        hop += weight * curves.hop
 
-        # Other angles are relaxed with a personal offset; half of the actions are mirrored.
+        # other angles are relaxed with a personal offset
         offset = rng.normal(0, 1.5, len(DOFS))
         acted = np.tile(RELAXED + offset, (len(t), 1))
-        for freedom, curve in curves.by_freedom().items():
+        for freedom, curve in curves.items():
             acted[:, INDEX[freedom]] = curve
-        if rng.random() < 0.5:
-            acted = _mirror(acted)
         angles += weight[:, None] * acted
-    return angles, hop
+    return angles
 
 
 def _blend_weights(t: Doubles, n: int) -> Doubles:
@@ -206,8 +160,7 @@ def _blend_weights(t: Doubles, n: int) -> Doubles:
     starts = t[0] + (t[-1] - t[0]) * np.arange(1, n) / n
     since = t - starts[:, None]
     ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
-    eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
-    begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])  # share of actions 0 .. n begun
+    begun = np.vstack([np.ones_like(t), ramps, np.zeros_like(t)])  # share of actions 0 .. n begun
     weights: Doubles = begun[:-1] - begun[1:]
     return weights
 
@@ -230,9 +183,9 @@ def _keep_footing(angles: Doubles) -> Doubles:
     return converted
 
 
-def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles:
-    """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without
-    foot sliding.
+def _stand(betas: Doubles, pose: Doubles, sigma: float) -> Doubles:
+    """Translation (T, 3) that puts the lowest point of the soles on the ground, without foot
+    sliding.
     """
     trans = np.zeros((len(pose), 3))
     soles = skin(procedural(), betas, pose, trans, _sole_vertices()).verts
@@ -248,7 +201,7 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     slide = (steps * share[..., None]).sum(axis=1)
 
     trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
-    trans[:, 1] = hop - lowest
+    trans[:, 1] = -lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
     start = trans[0] * (1, 0, 1)
     return np.asarray(trans - start)

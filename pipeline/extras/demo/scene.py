@@ -1,4 +1,4 @@
-"""Takes: moving people, a camera, a backdrop; their labels and frames.  motion -> [pixels and
+"""Takes: moving people and a camera; their labels and frames.  motion -> [pixels and
 labels]
 
 Labels and pixels come from the same numbers. Bodies are drawn with the neutral template; gender is
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from pipeline.extras.demo.appearance import Backdrop, Renderer, dress
+from pipeline.extras.demo.appearance import Renderer, dress
 from pipeline.extras.demo.body import VERTEX_IDS, procedural, skin, spin49
 from pipeline.extras.demo.camera import Camera, frame_people
 from pipeline.extras.demo.motion import ActorMotion, perform, random_betas
@@ -24,9 +24,8 @@ from pipeline.people.skeletons import Array, Bools, Doubles
 
 # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
 OCCLUDED_M: Final = 0.16
-SKINNED_AT_ONCE: Final = 16  # frames
 GENDERS: Final = ("male", "female")
-ELBOW_ROOM_M: Final = 0.75  # minimum distance between people
+ROOM_M: Final = (0.75, 1.1)  # least and largest distance between people, across the view
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +140,13 @@ def film(take: Take) -> Iterator[_SceneFrame]:
     body = procedural()
     camera = take.view
     rng = take.shot.rng("looks")
-    backdrop = Backdrop(rng)
-    renderer = Renderer(body.faces)
-    outfits = [dress(body, rng) for _ in take.actors]
-    for start in range(0, take.shot.n_frames, SKINNED_AT_ONCE):
-        part = slice(start, start + SKINNED_AT_ONCE)
-        skinned = []
-        for actor in take.actors:
-            skinned.append(skin(body, actor.betas, actor.pose[part], actor.trans[part]).verts)
-        for frame, verts in enumerate(zip(*skinned, strict=True), start):
-            people = list(zip(verts, outfits, strict=True))
-            image, depth = renderer.view(camera, frame, people, backdrop)
-            visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
-            yield _SceneFrame(image, tuple(visible))
+    renderer = Renderer(camera, body.faces)
+    outfits = [dress(body, rng, number) for number in range(len(take.actors))]
+    skinned = [skin(body, actor.betas, actor.pose, actor.trans).verts for actor in take.actors]
+    for frame, verts in enumerate(zip(*skinned, strict=True)):
+        image, depth = renderer.view(frame, list(zip(verts, outfits, strict=True)))
+        visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
+        yield _SceneFrame(image, tuple(visible))
 
 
 def corners(points: Array) -> tuple[Array, Array]:
@@ -162,27 +155,16 @@ def corners(points: Array) -> tuple[Array, Array]:
 
 
 def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Doubles]:
-    """Translations (T, 3) that put people side by side, far enough apart in every frame."""
+    """Translations (T, 3) that put people side by side, none closer than ROOM_M in any frame."""
     sideways = np.array([np.cos(facing), 0, -np.sin(facing)])  # of a camera in front of them
+    sideways *= rng.choice([-1.0, 1.0])
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
     placed = paths[:1]
     for path in paths[1:]:
-        side = rng.choice([-1.0, 1.0])
-        back = rng.uniform(-0.5, 0.5)
-        gap = rng.uniform(0.8, 1.1)
-        while True:
-            moved = path + side * gap * sideways + back * forward
-            if _nearest_distance(moved, placed) >= ELBOW_ROOM_M:
-                break
-            gap += 0.1
-        placed.append(moved)
+        closest = ((placed[-1] - path) @ sideways).max()
+        aside = closest + rng.uniform(*ROOM_M)
+        placed.append(path + aside * sideways + rng.uniform(-0.5, 0.5) * forward)
     return placed
-
-
-def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
-    """The smallest distance on the ground, in m, of a path (T, 3) from others at the same time."""
-    on_ground = (path - np.stack(others))[..., [0, 2]]
-    return float(np.linalg.norm(on_ground, axis=-1).min())
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth_map: Array) -> Bools:

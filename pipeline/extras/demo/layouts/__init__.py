@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.random import Generator
 
 from pipeline.errors import ConfigError
 from pipeline.extras.demo.files import jpeg, mp4_writer
@@ -63,53 +62,18 @@ class Request:
             return self.n_videos
         return max(1, round(usual * SIZES[self.size].videos))
 
-    def frames(self, rng: Generator, low: int, high: int, *, least: int) -> int:
-        """Number of frames in a video with `low` to `high` by default; below `least` only if
+    def frames(self, usual: int, *, least: int) -> int:
+        """Number of frames in a video with `usual` frames by default; below `least` only if
         `n_frames` is set.
         """
-        drawn = int(rng.integers(low, high + 1))
         if self.n_frames is not None:
             return self.n_frames
-        return max(least, round(drawn * SIZES[self.size].frames))
+        return max(least, round(usual * SIZES[self.size].frames))
 
-    def rng(self, *key: int) -> Generator:
-        """An independent generator for each key, such as (dataset's number, video's number)."""
-        return np.random.default_rng([self.seed, *key])
-
-    def slot(self, dataset: str, key: int, split: str, number: int) -> _Slot:
-        """The place of the video with this number. key: the dataset's, for `rng`."""
-        return _Slot(dataset, split, number, self.seed, self.rng(key, number))
-
-    def slots(self, dataset: str, key: int, **usual: int) -> Iterator[_Slot]:
-        """Yield the place of every video. usual: default number of videos by split."""
-        splits: list[str] = []
-        for split, n in usual.items():
-            splits += [split] * self.videos(n)
-        for number, split in enumerate(splits):
-            yield self.slot(dataset, key, split, number)
-
-
-class _Slot(NamedTuple):
-    """The place of a video in the demo data."""
-
-    dataset: str
-    split: str
-    number: int  # of the video in its dataset, from 0
-    seed: int
-    rng: Generator  # of its own
-
-    def shot(
-        self,
-        name: str,
-        n_frames: int,
-        fps: float,
-        size: tuple[int, int] = (320, 240),
-        **options: Any,
-    ) -> Shot:
-        """The shot with this name. size: width, height px. options: as of `Shot`."""
-        return Shot(
-            self.dataset, self.split, name, self.number, self.seed, n_frames, fps, *size, **options
-        )
+    def places(self, **usual: int) -> Iterator[tuple[int, str]]:
+        """Number, from 0, and split of every video. usual: default number of videos by split."""
+        splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
+        return enumerate(splits)
 
 
 @dataclass(frozen=True, slots=True)

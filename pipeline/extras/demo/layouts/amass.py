@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.random import Generator
@@ -17,11 +16,10 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.extras.demo.body import procedural, rest_joints
 from pipeline.extras.demo.layouts import ReleaseLayout, Request, pick_cyclic
-from pipeline.extras.demo.motion import ActorMotion, perform, random_betas
+from pipeline.extras.demo.motion import perform, random_betas
 from pipeline.extras.demo.scene import GENDERS, Actor, Shot, Take
 from pipeline.people.skeletons import Doubles
 
-RANDOM_KEY: Final = 103  # of the dataset, in `Request.rng`
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
@@ -32,21 +30,14 @@ SMPLH_HANDS: Final = {22: 22, 23: 37}
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """12 motions of 4 to 10 s by default, three per subset, each with a different subject."""
-    for slot in request.slots("amass", RANDOM_KEY, train=12):
-        fps = pick_cyclic(FRAME_RATES, slot.number)
-        subset = pick_cyclic(SUBSETS, slot.number)
-        subject = slot.number // len(SUBSETS) + 1
-        name = f"{subset}/subject{subject:02d}/motion{slot.number + 1:02d}"
-        n_frames = request.frames(slot.rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
-        yield slot.shot(name, n_frames, fps, file=f"{name}_poses.npz")
-
-
-class _Trajectory(NamedTuple):
-    """T frames of a body in the world."""
-
-    pose: Doubles  # (T, 72) rad, of SMPL's 24 joints
-    trans: Doubles  # (T, 3) m
+    """12 motions of 7 s by default, three per subset, each with a different subject."""
+    for number, split in request.places(train=12):
+        fps = pick_cyclic(FRAME_RATES, number)
+        subset = pick_cyclic(SUBSETS, number)
+        name = f"{subset}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
+        n_frames = request.frames(round(7 * fps), least=round(3 * fps))
+        file = f"{name}_poses.npz"
+        yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -57,17 +48,23 @@ def _record(shot: Shot, folder: Path) -> Take:
     motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
     gender = str(rng.choice(GENDERS))
     fingers = _curl_fingers(rng, shot.n_frames)
-    actor = _unseen_actor(_replace_hands(motion, fingers), gender)
+    posed = motion.pose.reshape(shot.n_frames, -1, 3).copy()
+    for smpl, smplh in SMPLH_HANDS.items():
+        posed[:, smpl] = fingers[:, smplh - N_JOINTS]
+    pelvis = rest_joints(procedural(), betas)[0]
+    pose, trans = _turn_z_up(posed.reshape(shot.n_frames, -1), motion.trans, pelvis)
+    unseen = np.zeros((shot.n_frames, 0, 3))  # no camera films the person
+    actor = Actor(motion, gender, pose, betas, trans, unseen, unseen, unseen[..., :2])
 
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = np.concatenate([betas, np.zeros(N_BETAS - len(betas))])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
-    body_pose = actor.pose[:, : 3 * N_JOINTS]
+    body_pose = pose[:, : 3 * N_JOINTS]
     hand_pose = fingers.reshape(shot.n_frames, -1)
     np.savez(
         file,
-        trans=actor.trans,
+        trans=trans,
         gender=gender,
         mocap_framerate=shot.fps,
         betas=shape,
@@ -90,35 +87,7 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     return fingers
 
 
-def _replace_hands(motion: ActorMotion, fingers: Doubles) -> ActorMotion:
-    """The motion with SMPL's hands turned as the index fingers' roots are."""
-    n_frames = len(fingers)
-    axis_angles = motion.pose.reshape(n_frames, -1, 3).copy()
-    for smpl, smplh in SMPLH_HANDS.items():
-        axis_angles[:, smpl] = fingers[:, smplh - N_JOINTS]
-    return replace(motion, pose=axis_angles.reshape(n_frames, -1))
-
-
-def _unseen_actor(motion: ActorMotion, gender: str) -> Actor:
-    """The person in AMASS's world, without joints, since no camera films them."""
-    n_frames = len(motion.pose)
-    pelvis = rest_joints(procedural(), motion.betas)[0]
-    pose, trans = _turn_z_up(motion.pose, motion.trans, pelvis)
-    no_joints = np.zeros((n_frames, 0, 3))
-    no_pixels = np.zeros((n_frames, 0, 2))
-    return Actor(
-        motion=motion,
-        gender=gender,
-        pose=pose,
-        betas=motion.betas,
-        trans=trans,
-        joints=no_joints,
-        spin49=no_joints,
-        kp_2d=no_pixels,
-    )
-
-
-def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
+def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles, Doubles]:
     """The same motion in a world whose z is up.
 
     SMPL turns a body about its pelvis, which is at `pelvis` in the rest pose, so the translation
@@ -128,7 +97,7 @@ def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> _Trajectory:
     root = Z_UP * Rotation.from_rotvec(pose[:, :3])
     turned[:, :3] = root.as_rotvec()
     pelvis_path = Z_UP.apply(trans + pelvis)
-    return _Trajectory(turned, np.asarray(pelvis_path - pelvis))
+    return turned, np.asarray(pelvis_path - pelvis)
 
 
 LAYOUT: Final = ReleaseLayout(

@@ -42,7 +42,7 @@ SCENES: Final = (
         ("arm_raise", "wave", "squat"),
     ),
     _Scene("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, (320, 180), ("wave", "arm_raise")),
-    _Scene("20221018_1_1_batch01hand_30fps", 1, (320, 180), ("arm_raise", "side_bend")),
+    _Scene("20221018_1_1_batch01hand_30fps", 1, (320, 180), ("arm_raise", "random_poses")),
 )
 # in names of scenes
 TURNED: Final = "closeup"  # images are rotated
@@ -52,25 +52,28 @@ HOLE: Final = slice(4, 6)  # images of the first scene in which its second perso
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
 BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
-RANDOM_KEY: Final = 110  # of the dataset, in `Request.rng`
 N_BODY_JOINTS: Final = 22  # of SMPL's 24, without the hands
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a
+    """3 scenes of one sequence by default, of 27 images: two people; a moving camera; a
     static one.
     """
-    for slot in request.slots("bedlam", RANDOM_KEY, train=len(SCENES)):
-        scene = pick_cyclic(SCENES, slot.number)
+    for number, split in request.places(train=len(SCENES)):
+        scene = pick_cyclic(SCENES, number)
         name = f"{scene.name}/{SEQUENCE}"
-        if slot.number >= len(SCENES):
-            name = f"{slot.number:03d}_{name}"
-        n_images = request.frames(slot.rng, 24, 30, least=20)
-        yield slot.shot(
+        if number >= len(SCENES):
+            name = f"{number:03d}_{name}"
+        n_images = request.frames(27, least=20)
+        yield Shot(
+            "bedlam",
+            split,
             name,
+            number,
+            request.seed,
             _step(scene.name) * (n_images - 1) + 1,
             FPS,
-            scene.size,
+            *scene.size,
             n_people=scene.n_people,
             actions=scene.actions,
             hand_held=MOVING in scene.name,

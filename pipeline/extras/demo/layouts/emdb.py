@@ -23,26 +23,28 @@ FPS: Final = 30.0
 # A sequence's splits, name and actions. Three sequences of the release are in both splits.
 SEQUENCES: Final = (
     ("emdb1 emdb2", "outdoor_walk", ("walk", "wave")),
-    ("emdb1", "indoor_warmup", ("jumping_jacks", "arm_raise")),
+    ("emdb1", "indoor_warmup", ("squat", "arm_raise")),
     ("emdb2", "outdoor_stroll", ("walk", "march")),
 )
 # width, height px; sizes differ as in the release
 PICTURES: Final = ((300, 400), (240, 320), (300, 400))
 NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence whose labels are marked as bad
 NO_BOX: Final = 3  # frame
-RANDOM_KEY: Final = 109  # of the dataset, in `Request.rng`
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
+    """3 sequences by default, of 27 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
         split, title, actions = pick_cyclic(SEQUENCES, number)
-        slot = request.slot("emdb", RANDOM_KEY, split, number)
-        yield slot.shot(
+        yield Shot(
+            "emdb",
+            split,
             f"P{number % 10}/{number:02d}_{title}",
-            request.frames(slot.rng, 24, 30, least=20),
+            number,
+            request.seed,
+            request.frames(27, least=20),
             FPS,
-            pick_cyclic(PICTURES, number),
+            *pick_cyclic(PICTURES, number),
             actions=actions,
             hand_held=True,
         )

@@ -50,16 +50,15 @@ TAKES: Final = {
     "train": (
         ("S1", "Walking", ("march",)),
         ("S5", "Greeting", ("wave", "arm_raise")),
-        ("S6", "Directions", ("reach", "side_bend")),
-        ("S7", "Posing", ("side_bend", "arm_raise")),
-        ("S8", "Sitting", ("squat", "bow")),
+        ("S6", "Directions", ("arm_raise", "random_poses")),
+        ("S7", "Posing", ("wave", "random_poses")),
+        ("S8", "Sitting", ("squat",)),
     ),
     "val": (
-        ("S9", "Posing", ("arm_raise", "side_bend")),
-        ("S11", "Waiting", ("look_around", "reach")),
+        ("S9", "Posing", ("arm_raise", "wave")),
+        ("S11", "Waiting", ("random_poses",)),
     ),
 }
-RANDOM_KEY: Final = 106  # of the dataset, in `Request.rng`
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from the scene's world, y up
 FITTED: Final = "S1"  # the subject with SMPL fits
 UNFITTED_FRAMES: Final = 3  # last frames of its videos, without a fit
@@ -80,7 +79,7 @@ def _plan(request: Request) -> Iterator[Shot]:
     videos.
     """
     number = itertools.count()
-    for split, usual, low, high in (("train", 6, 40, 46), ("val", 3, 54, 58)):
+    for split, usual, n_frames in (("train", 6, 43), ("val", 3, 56)):
         for view in range(request.videos(usual)):
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
@@ -92,13 +91,15 @@ def _plan(request: Request) -> Iterator[Shot]:
             number_of_action = ACTIONS.index(action) - 1 + n_before // 2
             played = ACTIONS[1 + number_of_action % (len(ACTIONS) - 1)]  # without _ALL
             file_name = _file_name(played, 1 + n_before % 2, subject)
-            rng = request.rng(RANDOM_KEY, len(split), turn)  # the same for all views
-            slot = request.slot("h36m", RANDOM_KEY, split, next(number))
-            yield slot.shot(
+            yield Shot(
+                "h36m",
+                split,
                 f"{subject}/{file_name}.{CAMERAS[camera]}",
-                request.frames(rng, low, high, least=40),
+                next(number),
+                request.seed,
+                request.frames(n_frames, least=40),
                 FPS,
-                SIZES[camera],
+                *SIZES[camera],
                 actions=actions,
             )
 

@@ -15,47 +15,45 @@ import numpy as np
 
 from pipeline.extras.demo.files import Feature, jpeg, tf_example, tfrecord
 from pipeline.extras.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_frames
-from pipeline.extras.demo.scene import Shot, Take, corners, stage
+from pipeline.extras.demo.scene import Shot, Take, stage
 from pipeline.people.skeletons import Bools, Doubles, add_confidence, convert
 
 TAGS: Final = {  # tag of Instagram -> actions
-    "javelinthrow": ("throw", "reach"),
-    "hopscotch": ("march", "jumping_jacks"),
-    "instagolf": ("swing", "bow"),
-    "fencing": ("lunge", "reach"),
-    "penaltykick": ("kick", "march"),
-    "tabletennis": ("swing", "side_bend"),
-    "yogachallenge": ("side_bend", "arm_raise"),
-    "boxingtraining": ("box", "squat"),
+    "yogachallenge": ("arm_raise", "random_poses"),
+    "hopscotch": ("march", "random_poses"),
+    "squatchallenge": ("squat", "wave"),
 }
-RANDOM_KEY: Final = 105  # of the dataset, in `Request.rng`
 TRAINING: Final = 6  # usual number of training examples
 A_SHARD: Final = 3  # examples per shard; 50 in the release
 N_FRAMES: Final = 24  # usual number
 # sides of images with and without preprocessing for a network
 CROP_PX: Final = 224
 LARGE_PX: Final = 300
-FILLED: Final = 0.72  # share of an image's side that the person's joints in all frames span
 PHI: Final = 2048  # numbers per frame
 TOELESS: Final = 1  # example of each test shard without toe labels
 
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
-    for slot in request.slots("insta_variety", RANDOM_KEY, train=TRAINING, test=2):
-        example = slot.number  # in its split
-        if slot.split == "test":
+    for number, split in request.places(train=TRAINING, test=2):
+        example = number  # in its split
+        if split == "test":
             example -= request.videos(TRAINING)
         shard, position = divmod(example, A_SHARD)
         # as in the release, the same in both splits
-        stem = f"{slot.split}/insta_variety_{shard:02d}_copy00"
-        side = LARGE_PX if slot.split == "train" and shard % 2 else CROP_PX
-        yield slot.shot(
+        stem = f"{split}/insta_variety_{shard:02d}_copy00"
+        side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
+        yield Shot(
+            "insta_variety",
+            split,
             f"{stem}/{position:05d}",
-            request.frames(slot.rng, N_FRAMES, N_FRAMES, least=20),
+            number,
+            request.seed,
+            request.frames(N_FRAMES, least=20),
             30.0,
-            (side, side),
-            actions=pick_cyclic(tuple(TAGS.values()), slot.number),
+            side,
+            side,
+            actions=pick_cyclic(tuple(TAGS.values()), number),
             hand_held=True,
             file=f"{stem}.tfrecord",
         )
@@ -63,11 +61,7 @@ def _plan(request: Request) -> Iterator[Shot]:
 
 def _record(shot: Shot, folder: Path) -> Take:
     """Write one record into a separate file, which `_finish` appends to a shard."""
-    staged = stage(shot)
-    low, high = corners(staged.actors[0].kp_2d.reshape(-1, 2))
-    # As if the images were cropped around the person.
-    zoom = FILLED * shot.width / (high - low).max()
-    take = staged.switch_camera(staged.view.cut((low + high) / 2, zoom, shot.width))
+    take = stage(shot)
     images: list[bytes] = []
     visible = write_frames(take, lambda _, image: images.append(jpeg(image)))
     features = _features_of(take, images, visible[:, 0])
@@ -98,28 +92,21 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
         "meta/has_3d": np.array([0]),
-        "meta/has_3d_joints": np.array([0]),
         "image/encoded": pictures,
         "image/filenames": [name.encode() for name in names],
         "image/heightwidths": np.full((n_frames, 2), shot.width),
-        "image/centers": np.full((n_frames, 2), shot.width // 2),
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),
-        "image/crop_pts": np.zeros((n_frames, 2), np.int64),
-        "image/cams": np.zeros(0 if testing else (n_frames, 3)),
         "image/xys": labels[:, :2, :14],
         "image/visibilities": labels[:, 2, :14].astype(np.int64),
         "image/face_pts": labels[..., 14:19],
         "image/toe_pts": labels[..., 19:],
         "mosh/shape": np.full(10, -1.0),  # bodies were not measured
-        "mosh/poses": np.full((n_frames, 72), -1.0),
-        "mosh/gt3ds": np.zeros((n_frames, 14, 3)),
     }
     if preprocessed:
         features["image/phis"] = np.zeros((n_frames, PHI))
     if testing:
         features["meta/time_pts"] = np.array([0, n_frames])
-    example = int(shot.name.rpartition("/")[2])  # in its shard
-    if testing and example == TOELESS:
+    if testing and shot.name.endswith(f"{TOELESS:05d}"):
         del features["image/toe_pts"]
     return features
 

@@ -34,7 +34,8 @@ from pipeline.people.skeletons import JOINTS, Array, Doubles, convert
 
 N_CAMERAS: Final = 14
 PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence, in turn
-UNUSED_CAMERAS: Final = (3, *range(9, N_CAMERAS))  # behind the actor
+# degrees of each camera about the actor, 0 in front; the two of a pair are 90 degrees apart
+AZIMUTHS: Final = (-79, 11, -56, 116, 34, -34, 56, -11, 79, 142, 167, 193, 219, 244)
 SEQUENCES: Final = (  # the release's sequences at 25 fps
     *(f"S{subject}/Seq1" for subject in (1, 2, 4, 6, 7, 8)),
     *(f"S{subject}/Seq2" for subject in (2, 4, 6, 7, 8)),
@@ -49,8 +50,7 @@ INVALID_FRAMES: Final = 5  # first frames of every test video, whose labels eval
 BOX_COLUMNS: Final = 34  # of `bb_crop`: a box x1 y1 x2 y2; the others are not used
 UNIVERSAL_LEG_M: Final = 0.83  # hip to ankle of the skeleton that `univ_annot3` is scaled to
 # actions for static cameras
-ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")
-RANDOM_KEYS: Final = {"train": 105, "test": 106}  # of the splits, in `Request.rng`
+ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "random_poses")
 # native joints that spin49 lacks -> the nearest SMPL joint
 NEAREST_SMPL: Final = {
     "spine2": "smpl_spine1", "spine3": "smpl_spine2", "spine4": "smpl_spine3",
@@ -70,12 +70,15 @@ def _plan(request: Request) -> Iterator[Shot]:
     for number in range(n_training):
         yield _training_shot(request, number)
     for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
-        slot = request.slot("mpi_inf_3dhp", RANDOM_KEYS["test"], "test", number)
-        yield slot.shot(
+        yield Shot(
+            "mpi_inf_3dhp",
+            "test",
             name,
-            request.frames(slot.rng, 32, 32, least=24),
+            number,
+            request.seed,
+            request.frames(32, least=24),
             FPS,
-            TEST_PICTURES.get(name, (300, 300)),
+            *TEST_PICTURES.get(name, (300, 300)),
             actions=ON_THE_SPOT,
             file=f"{TEST_FOLDER}/{name}/imageSequence",
         )
@@ -84,19 +87,22 @@ def _plan(request: Request) -> Iterator[Shot]:
 def _training_shot(request: Request, number: int) -> Shot:
     """Training videos 2 k and 2 k + 1 are two views of the same take."""
     take, view = divmod(number, 2)
-    rng = request.rng(RANDOM_KEYS["train"], take)
     sequence = pick_cyclic(SEQUENCES, take)
     camera = pick_cyclic(PAIRS, take // len(SEQUENCES))[view]
     # Every fourth video is a file, as in the download; the others are extracted images.
     file = f"{sequence}/imageFrames/video_{camera}"
     if number % 4 == 3:
         file = f"{sequence}/imageSequence/video_{camera}.avi"
-    slot = request.slot("mpi_inf_3dhp", RANDOM_KEYS["train"], "train", number)
-    return slot.shot(
+    return Shot(
+        "mpi_inf_3dhp",
+        "train",
         f"{sequence}/video_{camera}",
-        request.frames(rng, 28, 28, least=20),
+        number,
+        request.seed,
+        request.frames(28, least=20),
         FPS,
-        (SIDE_PX, SIDE_PX),
+        SIDE_PX,
+        SIDE_PX,
         actions=ON_THE_SPOT,
         file=file,
     )
@@ -137,25 +143,13 @@ def _place_cameras(take: Take) -> list[Camera]:
     """
     shot = take.shot
     actor = take.actors[0]
-    facing = float(actor.motion.heading[0])
     size = (shot.width, shot.height)
-    cameras = {}
-    for number, degrees in _azimuths().items():
+    cameras = []
+    for number, degrees in enumerate(AZIMUTHS):
+        heading = actor.motion.heading + np.radians(degrees)
         rng = shot.rng(f"camera {number}")
-        heading = facing + np.radians(degrees)
-        cameras[number] = frame_people(rng, actor.spin49, size, heading=heading, turn=8)
-    return [cameras[number] for number in range(N_CAMERAS)]
-
-
-def _azimuths() -> dict[int, float]:
-    """Degrees of each camera about the actor, 0 in front, in equal steps on both half circles."""
-    firsts, seconds = zip(*PAIRS, strict=True)
-    azimuths = {}
-    for row, number in enumerate((*firsts, *seconds)):
-        azimuths[number] = (row - 3.5) * 180 / 8  # the two of a pair are 90 degrees apart
-    for row, number in enumerate(UNUSED_CAMERAS, start=1):
-        azimuths[number] = 90 + row * 180 / 7
-    return azimuths
+        cameras.append(frame_people(rng, actor.spin49, size, heading=heading, turn=8))
+    return cameras
 
 
 def _training_labels(take: Take, cameras: list[Camera]) -> dict[str, Any]:

@@ -25,30 +25,17 @@ NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
     "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
-BONES: Final = (  # pairs of joints, counted from 1
-    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
-    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
-)  # fmt: skip
 CATEGORY: Final = {
     "supercategory": "person",
     "id": 1,
     "name": "person",
     "keypoints": NAMES,
-    "skeleton": BONES,
 }
 # (0, 0, 0) in the release
 NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]
 HEAD: Final = [JOINTS["posetrack"].index(name) for name in ("nose", "neck", "headtop")]
-RANDOM_KEY: Final = 105  # of the dataset, in `Request.rng`
 BOX_MARGIN: Final = 0.15  # of the joints' extent, on each of the four sides
 PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px
-ACTIONS: Final = (
-    ("walk", "wave", "march"),
-    ("dance", "squat", "reach"),
-    ("box", "kick", "lunge"),
-    ("swing", "throw", "side_bend"),
-    ("jumping_jacks", "arm_raise", "bow"),
-)
 
 
 def _stride_of(number: int) -> int:
@@ -57,23 +44,25 @@ def _stride_of(number: int) -> int:
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 4 training and 2 validation sequences, of 24 to 28 frames; every second one shows
+    """By default 4 training and 2 validation sequences, of 26 frames; every second one shows
     two people.
 
-    One training sequence has 80 to 92 frames, of which every 4th is labelled.
+    One training sequence has 84 frames, of which every 4th is labelled.
     """
-    for slot in request.slots("posetrack", RANDOM_KEY, train=4, val=2):
-        number = slot.number
-        low, high, shortest = (80, 92, 68) if _stride_of(number) > 1 else (24, 28, 20)
+    for number, split in request.places(train=4, val=2):
+        usual, least = (84, 68) if _stride_of(number) > 1 else (26, 20)
         origin = "bonn" if number % 2 else "mpii"
-        purpose = "train" if slot.split == "train" else "test"
-        yield slot.shot(
+        purpose = "train" if split == "train" else "test"
+        yield Shot(
+            "posetrack",
+            split,
             f"{number + 1:06d}_{origin}_{purpose}",
-            request.frames(slot.rng, low, high, least=shortest),
+            number,
+            request.seed,
+            request.frames(usual, least=least),
             25.0,
-            pick_cyclic(PICTURES, number),
+            *pick_cyclic(PICTURES, number),
             n_people=1 + number % 2,
-            actions=pick_cyclic(ACTIONS, number),
             hand_held=number % 3 == 2,
         )
 
@@ -112,18 +101,13 @@ def _image_id(shot: Shot, frame: int) -> int:
 
 def _image(shot: Shot, frame: int, labelled: range) -> dict[str, Any]:
     image_id = _image_id(shot, frame)
-    image = {
-        "has_no_densepose": True,
+    return {
         "is_labeled": frame in labelled,
         "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
         "nframes": shot.n_frames,
         "frame_id": image_id,
-        "vid_id": shot.name[:6],
         "id": image_id,
     }
-    if frame in labelled:
-        image |= {"ignore_regions_y": [], "ignore_regions_x": []}
-    return image
 
 
 def _annotation(image_id: int, person: int, joints: Doubles) -> dict[str, Any]:

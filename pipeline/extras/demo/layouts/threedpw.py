@@ -8,9 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.random import Generator
-from scipy.spatial.transform import Rotation, Slerp
 
-from pipeline.extras.demo.body import procedural
 from pipeline.extras.demo.files import python2_pickle
 from pipeline.extras.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
 from pipeline.extras.demo.scene import Actor, Shot, Take, stage
@@ -19,14 +17,13 @@ from pipeline.people.skeletons import JOINTS, Array, Bools, add_confidence, conv
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions
     "walking": ("walk", "wave", "march"),
-    "exercising": ("squat", "arm_raise", "jumping_jacks"),
-    "stretching": ("side_bend", "arm_raise", "squat"),
+    "exercising": ("squat", "arm_raise"),
+    "stretching": ("arm_raise", "random_poses"),
     "waving": ("wave", "walk", "arm_raise"),
-    "training": ("jumping_jacks", "march", "side_bend"),
+    "training": ("march", "squat"),
 }
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
-RANDOM_KEY: Final = 104  # of the dataset, in `Request.rng`
 PAIR_EVERY: Final = 14  # one of so many training sequences shows two actors
 # 18, in the order of OpenPose's COCO model
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")
@@ -36,23 +33,23 @@ INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invali
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """28, 5 and 5 sequences by default, of 24 to 30 frames; a few training sequences show two
+    """28, 5 and 5 sequences by default, of 27 frames; a few training sequences show two
     actors.
 
     Many short sequences, because a small network learns more from more people and poses.
     """
-    for slot in request.slots("3dpw", RANDOM_KEY, train=28, validation=5, test=5):
-        number = slot.number
+    for number, split in request.places(train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
-        n_people = 1
-        if slot.split == "train" and number % PAIR_EVERY == 2:
-            n_people = 2
-        yield slot.shot(
+        yield Shot(
+            "3dpw",
+            split,
             f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}",
-            request.frames(slot.rng, 24, 30, least=24),
+            number,
+            request.seed,
+            request.frames(27, least=24),
             FPS,
-            pick_cyclic(PICTURES, number),
-            n_people=n_people,
+            *pick_cyclic(PICTURES, number),
+            n_people=2 if split == "train" and number % PAIR_EVERY == 2 else 1,
             actions=actions,
             hand_held=True,
         )
@@ -73,30 +70,22 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     shot = take.shot
     actors = take.actors
     n_frames = shot.n_frames
-    body = procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:
         valid[-INVALID_FRAMES:] = False
-    fine = np.arange(2 * n_frames - 1) / 2  # 60 Hz, in frames
     rng = shot.rng("labels")
-    betas = [np.concatenate([actor.betas, np.zeros(290)]) for actor in actors]
     return {
         "sequence": shot.name,
         "genders": [actor.gender[0] for actor in actors],
-        "betas": betas,
-        "betas_clothed": betas,
+        "betas": [np.concatenate([actor.betas, np.zeros(290)]) for actor in actors],
         "poses": [actor.pose for actor in actors],
         "trans": [actor.trans for actor in actors],
-        "poses_60Hz": [_interpolate_poses(actor.pose, fine) for actor in actors],
-        "trans_60Hz": [_interpolate_places(actor.trans, fine) for actor in actors],
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
         "img_frame_ids": np.arange(n_frames) * 2,
         "cam_poses": take.view.extrinsics,
         "cam_intrinsics": take.view.intrinsics,
         "campose_valid": [valid for _ in actors],
-        "v_template_clothed": [body.v_template + body.shapedirs @ a.betas for a in actors],
-        "texture_maps": [np.full((1, 1, 3), 128, np.uint8) for _ in actors],
     }
 
 
@@ -114,25 +103,6 @@ def _poses2d(actor: Actor, visible: Bools, shot: Shot, rng: Generator) -> Array:
     if shot.number % 3 == 1:
         poses2d[:UNSEEN_FRAMES] = 0
     return np.ascontiguousarray(poses2d)
-
-
-def _interpolate_places(trans: Array, frames: Array) -> Array:
-    """Interpolate translations (T, 3) at fractional frames."""
-    stored = np.arange(len(trans))
-    return np.stack([np.interp(frames, stored, column) for column in trans.T], axis=1)
-
-
-def _interpolate_poses(pose: Array, frames: Array) -> Array:
-    """Interpolate poses (T, 72) axis-angle at fractional frames, along each joint's shortest
-    rotation.
-    """
-    if len(pose) == 1:
-        return pose
-    turns = []
-    for joint in np.split(pose, 24, axis=1):
-        interpolate = Slerp(np.arange(len(pose)), Rotation.from_rotvec(joint))
-        turns.append(interpolate(frames).as_rotvec())
-    return np.concatenate(turns, axis=1)
 
 
 LAYOUT: Final = ReleaseLayout(

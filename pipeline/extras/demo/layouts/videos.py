@@ -8,30 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pipeline.extras.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
+from pipeline.extras.demo.layouts import ReleaseLayout, Request, write_video
 from pipeline.extras.demo.scene import Shot, Take, stage
-
-RANDOM_KEY: Final = 106  # of the dataset, in `Request.rng`
-ACTIONS: Final = (
-    ("walk", "wave"),
-    ("dance", "march"),
-    ("squat", "reach"),
-    ("box", "kick"),
-    ("throw", "bow"),
-)
 
 
 def _plan(request: Request) -> Iterator[Shot]:
     """3 clips for training, 1 each for validation and test by default, of 48 frames."""
-    for slot in request.slots("videos", RANDOM_KEY, train=3, val=1, test=1):
-        name = f"clip_{slot.number:02d}"
-        yield slot.shot(
-            name,
-            request.n_frames or 48,  # cleaning drops shorter tracks
-            25.0,
-            actions=pick_cyclic(ACTIONS, slot.number),
-            hand_held=True,
-            file=f"{slot.split}/{name}.mp4",
+    for number, split in request.places(train=3, val=1, test=1):
+        name = f"clip_{number:02d}"
+        n_frames = request.n_frames or 48  # cleaning drops shorter tracks
+        file = f"{split}/{name}.mp4"
+        yield Shot(
+            "videos", split, name, number, request.seed, n_frames, 25.0, hand_held=True, file=file
         )
 
 

@@ -30,16 +30,16 @@ CAMERA = Camera.aim(
     np.array([[0.0, -0.2, 0.0]]),
     np.zeros(1),
 )
-RENDERER, BACKDROP = appearance.Renderer(BODY.faces), appearance.Backdrop(np.random.default_rng(0))
+RENDERER = appearance.Renderer(CAMERA, BODY.faces)
 
 
 def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices():
-    y, x = np.nonzero(np.isfinite(RENDERER.view(CAMERA, 0, [(REST, WHITE)], BACKDROP)[1]))
+    y, x = np.nonzero(np.isfinite(RENDERER.view(0, [(REST, WHITE)])[1]))
     pixels = CAMERA.project(REST[None])[0]
     for found, vertices in ((x, pixels[:, 0]), (y, pixels[:, 1])):
         assert abs(found.min() - vertices.min()) < 1
         assert abs(found.max() - vertices.max()) < 1
-    _, depth = RENDERER.view(CAMERA, 0, [(REST + np.array([50, 0, 0]), WHITE)], BACKDROP)
+    _, depth = RENDERER.view(0, [(REST + np.array([50, 0, 0]), WHITE)])
     assert np.isinf(depth).all()
 
 
